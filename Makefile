@@ -1,0 +1,61 @@
+# Every command of the project. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup run demo test test-java check format readme connectors bench lock clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with everything the lock file names
+
+$(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or newer is needed; set PYTHON=…" % sys.version_info[:2])'
+	@echo "Setting up $(VENV) (the first time it downloads about 200 MB)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+run: setup ## run the main job on its embedded default: bundled events, sample rules
+	@$(BIN)/python -m pipeline $(ARGS)
+
+demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
+	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
+
+test: setup ## every test, with real Kafka and Flink where needed
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-java: ## the connectors' own tests
+	@mvn -q -B -f runners/flink/connectors/pom.xml verify
+
+check: setup ## formatting, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_imports.py --durations=0
+
+format: setup ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+readme: setup ## write the options table into the README
+	@$(BIN)/python -m tests.readme
+
+connectors: setup ## build the Flink connectors; prints where the jars lie
+	@$(BIN)/python -m runners.flink.artifacts
+
+bench: setup ## measure throughput, CPU per event and latency on this machine
+	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
+
+lock: setup ## resolve requirements/*.txt anew
+	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
+
+clean: ## remove what was built here; the download cache stays
+	@rm -rf $(VENV) build dist ./*.egg-info runners/flink/connectors/target .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Commands besides running: each is a module with ``main(argv) -> int``."""

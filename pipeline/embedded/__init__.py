@@ -1,0 +1,1 @@
+"""What the embedded default brings along: a stream of events, a user API and sample rules."""

@@ -1,0 +1,57 @@
+"""A load generator: made-up users' events to a Kafka topic at a steady rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+import orjson
+from confluent_kafka import Producer
+
+from pipeline.embedded.stream import Visitors
+
+
+class LoadGenerator:
+    """Produces ``rate_hz`` events a second, keyed by user, while the context is open. Open loop: it never slows down."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, rate_hz: float, users: int, seed: int = 7) -> None:
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 1})
+        self._topic = topic
+        self._rate_hz = rate_hz
+        self._visitors = Visitors(seed, users)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="load-generator")
+        self.produced = 0
+
+    def __enter__(self) -> LoadGenerator:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._producer.flush(10)
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        while not self._ending.is_set():
+            due = int((time.monotonic() - started) * self._rate_hz)
+            while self.produced < due:
+                event = self._visitors.next_event(time.time_ns() // 1_000_000)
+                # Ids start anew with every run of the generator; the topic may outlive it.
+                event["event_id"] = f"{started:.0f}_{event['event_id']}"
+                self._send(event["user_id"].encode(), orjson.dumps(event))
+                self.produced += 1
+            self._producer.poll(0)
+            self._ending.wait(0.002)
+
+    def _send(self, key: bytes, value: bytes) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, value, key)
+                return
+            except BufferError:
+                self._producer.poll(0.05)

@@ -1,0 +1,38 @@
+"""The bundled stream in place of Kafka."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipeline.embedded.stream import FIRST_EVENT_MS, bundled_records
+from transforms.domain.batches import EVENTS, Record, split_by_shard
+
+_RECORDS_A_BATCH = 100
+
+
+@dataclass
+class ReadBundledEvents(beam.PTransform):
+    """The bundled stream as micro-batches by user shard.
+
+    Output: ``KV<bytes, bytes>`` as ``ReadEvents`` gives it; topic, offsets and times are made up.
+    """
+
+    topic: str
+    user_shards: int
+    user_key: str
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[bytes, bytes]]:
+        """All of it from one element, so that the order is the stream's."""
+        batches = beam.FlatMap(lambda _: self._batches()).with_output_types(tuple[bytes, bytes])
+        return pbegin | beam.Impulse() | "Batches" >> batches
+
+    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
+        records = (
+            Record(0, offset, FIRST_EVENT_MS, key, value) for offset, (key, value) in enumerate(bundled_records())
+        )
+        while chunk := list(itertools.islice(records, _RECORDS_A_BATCH)):
+            yield from split_by_shard(EVENTS, self.topic, chunk, self.user_shards, self.user_key)

@@ -1,0 +1,150 @@
+"""Running on Flink: submit through our job server, then follow the job through Flink's REST API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import graph
+from pipeline.options import OptionError, Settings
+from runners.flink.cluster import LocalFlink
+from runners.flink.errors import LocalStackError
+from runners.flink.job_server import JobServer
+from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from transforms.domain.rules import Rule
+
+_SUBMIT_S: Final = 120.0
+_FOLLOW_EVERY_S: Final = 1.0
+
+# Where a plan is only written to a file, nobody is asked for Flink; the translator wants an address all the same.
+_NO_MASTER: Final = "127.0.0.1:1"
+
+
+def run_on_flink(settings: Settings, rules: tuple[Rule, ...]) -> int:
+    """Submit the pipeline and follow it until it ends; the exit code."""
+    try:
+        with contextlib.ExitStack() as stack:
+            master = settings.flink_master
+            if settings.plan_file is not None:
+                submit(settings, rules, master or _NO_MASTER)
+                return 0
+            if master is None:
+                cluster = stack.enter_context(local_cluster(settings))
+                master = cluster.flink_master
+            _say(f"submitting {settings.job_name!r} to Flink at {master}")
+            job_id = submit(settings, rules, master)
+            _say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
+            return 0 if settings.detached else follow(FlinkRest(f"http://{master}"), job_id)
+    except OptionError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except (LocalStackError, SubmissionError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+class SubmissionError(RuntimeError):
+    """Flink or the job server refused the job; the message is theirs."""
+
+
+def local_cluster(settings: Settings) -> LocalFlink:
+    """A cluster on this machine with as many slots as the job needs."""
+    _say("starting a local Flink cluster (the first time it downloads about 230 MB)")
+    return LocalFlink(task_managers=1, slots=settings.parallelism)
+
+
+def submit(settings: Settings, rules: tuple[Rule, ...], flink_master: str) -> str:
+    """Hand the pipeline to Flink; the Flink job id, or an empty string if only the plan was wanted.
+
+    Raises:
+        SubmissionError: the job server or Flink refused it.
+        LocalStackError: Java, the connectors or the job server are missing or do not start.
+    """
+    with JobServer(flink_master) as server:
+        pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
+        graph.build(pipeline, settings, rules)
+        try:
+            # Our job server reports DONE as soon as Flink has taken the job.
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:
+            raise SubmissionError(_first_cause(str(error))) from error
+        return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
+
+
+def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
+    """The flags for Beam and its Flink runner. Names as they are there, ``mills`` included."""
+    options = [
+        "--runner=PortableRunner",
+        f"--job_endpoint={job_endpoint}",
+        f"--artifact_endpoint={job_endpoint}",
+        f"--job_name={settings.job_name}",
+        "--streaming",
+        "--environment_type=PROCESS",
+        f"--environment_config={json.dumps({'command': worker_command(settings)})}",
+        f"--sdk_worker_parallelism={settings.workers_per_task_manager}",
+        f"--max_cache_memory_usage_mb={settings.state_cache_mb}",
+        f"--parallelism={settings.parallelism}",
+        f"--max_parallelism={settings.max_parallelism}",
+        f"--checkpointing_interval={settings.checkpointing_interval_ms}",
+        # The spec's 30 s for its 60 s, and as much of a breather for any other interval.
+        f"--min_pause_between_checkpoints={settings.checkpointing_interval_ms // 2}",
+        f"--max_bundle_time_mills={settings.bundle_time_ms}",
+        f"--max_bundle_size={settings.bundle_size}",
+        # Without it a barrier waits for no bundle and the outputs of open ones go into the checkpoint.
+        "--finish_bundle_before_checkpointing",
+        "--faster_copy",
+        # Elements reach Python when 16 KB are there, not at the end of the bundle. The time limit beside it loses data.
+        "--experiments=data_buffer_size_limit=16384",
+    ]
+    if settings.savepoint_path is not None:
+        options.append(f"--savepoint_path={settings.savepoint_path}")
+    if settings.plan_file is not None:
+        options.append(f"--experiments=event_trigger_plan_file={settings.plan_file.absolute()}")
+    return options
+
+
+def worker_command(settings: Settings) -> str:
+    """The program that starts a Python worker.
+
+    Raises:
+        OptionError: none was given and this environment has none.
+    """
+    if settings.worker_command is not None:
+        return settings.worker_command
+    beside = Path(sys.executable).parent / "event-trigger-worker"
+    found = str(beside) if beside.exists() else shutil.which("event-trigger-worker")
+    if found is None:
+        raise OptionError("--worker_command is missing and event-trigger-worker is not installed: run make setup")
+    return found
+
+
+def follow(rest: FlinkRest, job_id: str) -> int:
+    """Wait for the job's end: 0 if it was finished or cancelled, 1 if it failed. Ctrl-C leaves it running."""
+    try:
+        while True:
+            state = rest.job(job_id)["state"]
+            if state in TERMINAL_STATES:
+                _say(f"job {job_id} is {state}")
+                return 1 if state == "FAILED" else 0
+            time.sleep(_FOLLOW_EVERY_S)
+    except KeyboardInterrupt:
+        _say(f"leaving; job {job_id} goes on if its cluster does")
+        return 0
+
+
+def _first_cause(message: str) -> str:
+    """The innermost message of a Java failure, without the stack."""
+    causes = [line.partition("Caused by: ")[2] for line in message.splitlines() if line.startswith("Caused by: ")]
+    return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,98 @@
+"""The step order, on one screen."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+
+from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, Settings
+from transforms.act import PrintDeadLetters, PrintDebugActions
+from transforms.domain.rules import Rule
+from transforms.domain.shard import ShardSettings
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, UserApiSettings
+from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
+
+
+def build(
+    pipeline: beam.Pipeline, settings: Settings, rules: tuple[Rule, ...], bundled_events: beam.PTransform | None = None
+) -> None:
+    """Kafka (or ``bundled_events``) → one stateful step → sinks.
+
+    Labels and the Flatten are part of the state's identity on Flink: a renamed step loses its state.
+    """
+    events = pipeline | "ReadEvents" >> (bundled_events or ReadEvents(_read_events(settings)))
+    control = pipeline | "ReadControl" >> ReadControl(_read_control(settings))
+    handled = (events, control) | "Inputs" >> beam.Flatten() | "HandleEvents" >> HandleEvents(_handle(settings, rules))
+    handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
+    if settings.embedded:
+        handled[RECORDS] | "PrintDeadLetters" >> PrintDeadLetters()
+    else:
+        handled[ACTIONS] | "WriteActions" >> WriteToTopic(_write_actions(settings))
+        handled[RECORDS] | "WriteRecords" >> WriteToTopic(
+            WriteSettings(settings.dead_letters_topic, settings.producer_config())
+        )
+
+
+def _read_events(settings: Settings) -> ReadSettings:
+    return ReadSettings(
+        topic=settings.events_topic,
+        consumer_config=settings.consumer_config(),
+        group_id=settings.group_id,
+        starting_offsets=settings.starting_offsets,
+        starting_timestamp_ms=settings.starting_timestamp_ms,
+        user_shards=settings.user_shards,
+        max_parallelism=settings.max_parallelism,
+        user_key=settings.user_key,
+        linger_ms=settings.batch_linger_ms,
+        max_batch_records=settings.batch_max_records,
+        max_batch_bytes=settings.batch_max_bytes,
+        watermark_out_of_orderness_ms=settings.watermark_out_of_orderness_ms,
+        watermark_idleness_ms=settings.watermark_idleness_ms,
+    )
+
+
+def _read_control(settings: Settings) -> ReadSettings:
+    return ReadSettings(
+        topic=settings.control_topic,
+        consumer_config=settings.consumer_config(),
+        group_id=settings.group_id,
+        # What is on the control topic holds until something newer does, so a new job reads all of it.
+        starting_offsets="earliest",
+        user_shards=settings.user_shards,
+        max_parallelism=settings.max_parallelism,
+        linger_ms=settings.batch_linger_ms,
+        watermark_idleness_ms=settings.watermark_idleness_ms,
+    )
+
+
+def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
+    return HandleSettings(
+        rules=rules,
+        shard=ShardSettings(
+            ttl_ms=round(settings.state_ttl_seconds * 1000),
+            enrichment_deadline_ms=round(settings.enrichment_deadline_seconds * 1000),
+            history_size=settings.history_size,
+            history_fields=settings.history_fields,
+            max_event_bytes=settings.max_event_bytes,
+            user_key=settings.user_key,
+        ),
+        user_api=UserApiSettings(
+            settings.user_api_url, settings.user_api_timeout_seconds, settings.user_api_concurrency
+        ),
+        dead_letter_topic=settings.dead_letters_topic,
+        inspection_topic=settings.inspections_topic,
+        compact_bytes=settings.compact_bytes,
+        inline=settings.runner == DIRECT_RUNNER,
+    )
+
+
+def _write_actions(settings: Settings) -> WriteSettings:
+    producer = settings.producer_config()
+    exactly_once = settings.delivery_guarantee == EXACTLY_ONCE
+    if exactly_once:
+        producer["transaction.timeout.ms"] = str(settings.transaction_timeout_ms)
+    return WriteSettings(
+        settings.actions_topic,
+        producer,
+        settings.delivery_guarantee,
+        settings.transactional_id_prefix if exactly_once else None,
+    )

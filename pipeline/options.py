@@ -1,0 +1,370 @@
+"""Every option of the pipeline: flags in, one frozen and checked ``Settings`` out. The only place with defaults."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+DIRECT_RUNNER: Final = "DirectRunner"
+FLINK_RUNNER: Final = "FlinkRunner"
+AT_LEAST_ONCE: Final = "AT_LEAST_ONCE"
+EXACTLY_ONCE: Final = "EXACTLY_ONCE"
+
+INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "Output", "Flink"
+_GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
+
+
+class OptionError(ValueError):
+    """An option that cannot be used: names it, its value and what is allowed."""
+
+
+def _option(default: Any, group: str, text: str, **checks: Any) -> Any:
+    """A field of ``Settings``. ``checks``: ``unit``, ``choices``, ``least``, ``most``."""
+    return field(default=default, metadata={"group": group, "text": text, **checks})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All options, checked. Names are the flags' names; units are in the names or in the options table."""
+
+    runner: str = _option(
+        DIRECT_RUNNER,
+        FLINK,
+        "DirectRunner runs once over what is there now and ends",
+        choices=(DIRECT_RUNNER, FLINK_RUNNER),
+    )
+
+    bootstrap_servers: str | None = _option(
+        None, INPUT, "Kafka brokers, HOST:PORT[,HOST:PORT]; without them DirectRunner runs the bundled stream"
+    )
+    events_topic: str = _option("user-tracking-events", INPUT, "topic of user-tracking events, keyed by user_id")
+    control_topic: str | None = _option(None, INPUT, "topic of control records (forget, inspect)")
+    group_id: str = _option("flink-event-trigger", INPUT, "consumer group that offsets are committed to")
+    starting_offsets: str = _option(
+        "committed",
+        INPUT,
+        "where to start without state; committed falls back to earliest",
+        choices=("committed", "earliest", "latest", "timestamp"),
+    )
+    starting_timestamp_ms: int | None = _option(
+        None, INPUT, "broker time to start from with --starting_offsets=timestamp", unit="ms since the epoch", least=0
+    )
+    isolation_level: str = _option(
+        "read_committed",
+        INPUT,
+        "whether records of open transactions are read",
+        choices=("read_committed", "read_uncommitted"),
+    )
+    kafka_property: tuple[str, ...] = _option(
+        (), INPUT, "NAME=VALUE for every Kafka client, as security.protocol=SASL_SSL; may be repeated"
+    )
+    consumer_property: tuple[str, ...] = _option((), INPUT, "NAME=VALUE for Kafka consumers; may be repeated")
+    user_key: str = _option(
+        "record",
+        INPUT,
+        "where the user comes from: the record key, or user_id in the body",
+        choices=("record", "field"),
+    )
+    user_shards: int = _option(
+        128,
+        INPUT,
+        "user shards the state is kept in, fixed for its life; 0 keys by user",
+        unit="shards",
+        least=0,
+        most=32768,
+    )
+    max_parallelism: int = _option(
+        128, INPUT, "Flink key groups, fixed for the state's life", unit="key groups", least=1, most=32768
+    )
+    batch_linger_ms: int = _option(5, INPUT, "how long a record may wait for others", unit="ms", least=0, most=10_000)
+    batch_max_records: int = _option(1000, INPUT, "records that end the wait", unit="records", least=1, most=100_000)
+    batch_max_bytes: int = _option(
+        1_000_000, INPUT, "bytes that end the wait", unit="bytes", least=1024, most=8_000_000
+    )
+    watermark_out_of_orderness_ms: int = _option(5000, INPUT, "how late the watermark is", unit="ms", least=0)
+    watermark_idleness_ms: int = _option(10_000, INPUT, "silence after which a partition is idle", unit="ms", least=1)
+    max_event_bytes: int = _option(
+        10_240, INPUT, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
+    )
+
+    state_ttl_seconds: float = _option(600.0, STATE, "idle time after which a user is forgotten", unit="s", least=0.1)
+    history_size: int = _option(100, STATE, "events kept in a user's history", unit="events", least=1, most=10_000)
+    history_fields: tuple[str, ...] = _option(
+        (), STATE, "event field kept in the history besides event_id, event_name, timestamp; may be repeated"
+    )
+    user_api_url: str | None = _option(
+        None, STATE, "base URL of the user API: {base}/users/{id}/profile, /visit, /history; without it nobody is known"
+    )
+    user_api_timeout_seconds: float = _option(2.0, STATE, "time one call may take", unit="s", least=0.01)
+    user_api_concurrency: int = _option(32, STATE, "calls at a time per worker", unit="calls", least=1, most=1024)
+    enrichment_deadline_seconds: float = _option(
+        10.0, STATE, "after it an event runs with an empty profile", unit="s", least=0.1, most=600
+    )
+    state_cache_mb: int = _option(1024, STATE, "memory of a worker for folded state", unit="MB", least=1)
+    compact_bytes: int = _option(
+        262_144, STATE, "journal bytes from which a shard is compacted", unit="bytes", least=1024
+    )
+
+    rules: Path | None = _option(
+        None, RULES, "rule file or directory of *.yaml; required but for the bundled stream", unit="path"
+    )
+
+    actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
+    dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
+    inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
+    delivery_guarantee: str = _option(
+        AT_LEAST_ONCE,
+        OUTPUT,
+        "of Kafka actions on Flink; exactly once is visible at the next checkpoint",
+        choices=(AT_LEAST_ONCE, EXACTLY_ONCE),
+    )
+    transactional_id_prefix: str = _option("event-trigger", OUTPUT, "of exactly-once actions; unique per job")
+    transaction_timeout_ms: int = _option(
+        900_000,
+        OUTPUT,
+        "must exceed checkpoint interval plus restart, and fit the broker's maximum",
+        unit="ms",
+        least=1000,
+    )
+    producer_property: tuple[str, ...] = _option((), OUTPUT, "NAME=VALUE for Kafka producers; may be repeated")
+
+    flink_master: str | None = _option(
+        None, FLINK, "HOST:PORT of Flink's REST endpoint; without it a local cluster is started"
+    )
+    job_name: str = _option("event-trigger", FLINK, "name of the Flink job")
+    parallelism: int = _option(2, FLINK, "subtasks of every step", unit="slots", least=1, most=32768)
+    checkpointing_interval_ms: int = _option(60_000, FLINK, "time between checkpoints", unit="ms", least=100)
+    savepoint_path: str | None = _option(None, FLINK, "savepoint or checkpoint to start from")
+    bundle_time_ms: int = _option(20, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
+    bundle_size: int = _option(1000, FLINK, "micro-batches that end a bundle", unit="batches", least=1)
+    workers_per_task_manager: int = _option(
+        2, FLINK, "Python workers of a TaskManager: its number of slots", unit="processes", least=1, most=64
+    )
+    worker_command: str | None = _option(
+        None, FLINK, "program that starts a Python worker on the TaskManagers; default: this environment's", unit="path"
+    )
+    detached: bool = _option(False, FLINK, "return as soon as Flink has taken the job")
+    plan_file: Path | None = _option(
+        None, FLINK, "write the Flink plan as JSON to this file, submit nothing", unit="path"
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the embedded default: the bundled stream, no broker."""
+        return self.runner == DIRECT_RUNNER and self.bootstrap_servers is None
+
+    def consumer_config(self) -> dict[str, str]:
+        """Kafka consumer properties."""
+        return {
+            "bootstrap.servers": self.bootstrap_servers or "",
+            "isolation.level": self.isolation_level,
+            **_properties("kafka_property", self.kafka_property),
+            **_properties("consumer_property", self.consumer_property),
+        }
+
+    def producer_config(self) -> dict[str, str]:
+        """Kafka producer properties."""
+        return {
+            "bootstrap.servers": self.bootstrap_servers or "",
+            "linger.ms": "1",
+            **_properties("kafka_property", self.kafka_property),
+            **_properties("producer_property", self.producer_property),
+        }
+
+
+_HINTS: Final = typing.get_type_hints(Settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(message)
+
+
+def _parser(program: str) -> _Parser:
+    parser = _Parser(
+        prog=program,
+        usage=f"{program} [OPTIONS]",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+    )
+    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
+    for one in fields(Settings):
+        group = one.metadata["group"]
+        hint = _HINTS[one.name]
+        arguments: dict[str, Any] = {"help": _help(one), "default": None}
+        if hint is bool:
+            arguments["action"] = "store_true"
+        elif hint == tuple[str, ...]:
+            arguments |= {"action": "append", "metavar": "VALUE"}
+        else:
+            arguments["metavar"] = _metavar(hint)
+        groups[group].add_argument(f"--{one.name}", **arguments)
+    return parser
+
+
+_DESCRIPTION: Final = """\
+Turns a stream of user-tracking events into actions.
+
+Without options it runs the bundled stream and its sample rules on the embedded runner, prints the actions and a summary.
+With --runner=FlinkRunner --bootstrap_servers=… --rules=… it runs on Flink."""
+
+
+def _help(one: Any) -> str:
+    meta = one.metadata
+    notes = [f"unit: {meta['unit']}"] if "unit" in meta else []
+    if "choices" in meta:
+        notes.append(f"one of {', '.join(meta['choices'])}")
+    notes.append(f"default: {shown_default(one)}")
+    return f"{meta['text']} ({'; '.join(notes)})".replace("%", "%%")
+
+
+def shown_default(one: Any) -> str:
+    """A field's default as help and README show it."""
+    if one.default is None or one.default == ():
+        return "none"
+    return "off" if one.default is False else str(one.default)
+
+
+def _metavar(hint: Any) -> str:
+    return "PATH" if hint == Path | None else "NUMBER" if hint in (int, float, int | None) else "TEXT"
+
+
+def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
+    """Settings from flags.
+
+    Raises:
+        OptionError: a flag is unknown or its value is not allowed.
+        SystemExit: ``--help`` was asked for and printed.
+    """
+    known, unknown = _parser(program).parse_known_args(list(argv))
+    if unknown:
+        raise OptionError(_unknown(unknown[0]))
+    given = {name: _convert(name, value) for name, value in vars(known).items() if value is not None}
+    settings = Settings(**given)
+    _check(settings)
+    return settings
+
+
+def _unknown(argument: str) -> str:
+    name = argument.split("=")[0].removeprefix("--")
+    close = difflib.get_close_matches(name, [one.name for one in fields(Settings)], 1)
+    hint = f"did you mean --{close[0]}?" if close else "--help lists all"
+    return f"unknown option {argument!r}: {hint}"
+
+
+def _convert(name: str, value: Any) -> Any:
+    hint = _HINTS[name]
+    one = next(one for one in fields(Settings) if one.name == name)
+    if hint is bool:
+        return value
+    if hint == tuple[str, ...]:
+        return tuple(value)
+    if hint in (int, float, int | None):
+        return _number(name, value, float if hint is float else int, one.metadata)
+    if "choices" in one.metadata and value not in one.metadata["choices"]:
+        raise OptionError(f"--{name} is {value!r}, allowed: {', '.join(one.metadata['choices'])}")
+    if value == "":
+        raise OptionError(f"--{name} is empty")
+    return Path(value) if hint == Path | None else value
+
+
+def _number(name: str, text: str, kind: type, meta: Any) -> float | int:
+    least, most = meta.get("least"), meta.get("most")
+    allowed = f"{least if least is not None else 'any'} to {most if most is not None else 'any'} {meta['unit']}"
+    try:
+        number: float | int = kind(text)
+    except ValueError:
+        raise OptionError(f"--{name} is {text!r}, allowed: a number, {allowed}") from None
+    # A NaN fails both comparisons, so ask for what is allowed rather than for what is not.
+    if not ((least is None or number >= least) and (most is None or number <= most)) or number in (float("inf"),):
+        raise OptionError(f"--{name} is {text}, allowed: {allowed}")
+    return number
+
+
+def _properties(name: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", key):
+            raise OptionError(f"--{name} is {pair!r}, allowed: NAME=VALUE")
+        found[key] = value
+    return found
+
+
+# Set through an option of their own, or they break what the job promises.
+_OWN_PROPERTIES: Final = {
+    "bootstrap.servers": "--bootstrap_servers",
+    "group.id": "--group_id",
+    "auto.offset.reset": "--starting_offsets",
+    "isolation.level": "--isolation_level",
+    "transactional.id": "--transactional_id_prefix",
+    "transaction.timeout.ms": "--transaction_timeout_ms",
+    "enable.auto.commit": "nothing: offsets are committed with the checkpoint",
+}
+
+
+def _check(settings: Settings) -> None:
+    for name in ("kafka_property", "consumer_property", "producer_property"):
+        for key in _properties(name, getattr(settings, name)):
+            if key in _OWN_PROPERTIES:
+                raise OptionError(f"--{name} sets {key!r}: use {_OWN_PROPERTIES[key]}")
+    if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:
+        raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
+    if settings.bootstrap_servers is not None:
+        _check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
+        if settings.rules is None:
+            raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
+    if settings.flink_master is not None:
+        _check_addresses("flink_master", [settings.flink_master])
+    if (settings.starting_offsets == "timestamp") != (settings.starting_timestamp_ms is not None):
+        raise OptionError("--starting_timestamp_ms and --starting_offsets=timestamp belong together: give both or none")
+    if settings.parallelism > settings.max_parallelism:
+        raise OptionError(
+            f"--parallelism is {settings.parallelism}, allowed: up to --max_parallelism, {settings.max_parallelism}"
+        )
+    if settings.user_shards > 0 and settings.parallelism > settings.user_shards:
+        raise OptionError(
+            f"--parallelism is {settings.parallelism}, allowed: up to --user_shards, {settings.user_shards}; "
+            "further subtasks would have no shard"
+        )
+    if settings.delivery_guarantee == EXACTLY_ONCE:
+        _check_exactly_once(settings)
+
+
+def _check_exactly_once(settings: Settings) -> None:
+    if settings.runner != FLINK_RUNNER:
+        raise OptionError(f"--delivery_guarantee is {EXACTLY_ONCE}, allowed on {settings.runner}: {AT_LEAST_ONCE}")
+    # A transaction that the broker aborts before Flink could commit it is lost: notes/reliability.md, "Config traps".
+    least = 2 * settings.checkpointing_interval_ms + 60_000
+    if settings.transaction_timeout_ms < least:
+        raise OptionError(
+            f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: at least {least}, twice the "
+            "checkpoint interval and a minute for a restart; shorter transactions are aborted and their actions lost"
+        )
+
+
+def _check_addresses(name: str, addresses: Sequence[str]) -> None:
+    for address in addresses:
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise OptionError(f"--{name} is {address!r}, allowed: HOST:PORT")
+
+
+def options_table() -> str:
+    """All options as a Markdown table, for the README."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for one in sorted(fields(Settings), key=lambda one: _GROUPS.index(one.metadata["group"])):
+        notes = [f"[{one.metadata['unit']}]"] if "unit" in one.metadata else []
+        if "choices" in one.metadata:
+            notes.append("(" + ", ".join(f"`{choice}`" for choice in one.metadata["choices"]) + ")")
+        default = shown_default(one)
+        shown = default if default in ("none", "off") else f"`{default}`"
+        lines.append(f"| `--{one.name}` | {shown} | {' '.join([one.metadata['text'], *notes])} |")
+    return "\n".join(lines)

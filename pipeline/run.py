@@ -1,0 +1,55 @@
+"""Flags → settings → graph → run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
+from transforms.domain.filters import FilterSet
+from transforms.domain.rules import KafkaAction, Rule, RuleError, load_rules
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline; the exit code: 0 done, 1 failed, 2 an option or rule that cannot be used."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _quieten()
+    try:
+        settings = parse(arguments)
+        rules = _rules(settings)
+    except (OptionError, RuleError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    # Beam takes seconds to import: not before the options are known to be good.
+    if settings.runner == FLINK_RUNNER:
+        from pipeline.flink import run_on_flink
+
+        return run_on_flink(settings, rules)
+    from pipeline.direct import run_direct
+
+    return run_direct(settings, rules)
+
+
+def _quieten() -> None:
+    """Logs to standard error, less what other packages say at import that nobody here can act on."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger().handlers[0].addFilter(lambda record: "crcmod package not found" not in record.getMessage())
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
+
+
+def _rules(settings: Settings) -> tuple[Rule, ...]:
+    """The rules, compiled once here so that a bad one ends the launch and not a worker."""
+    if settings.rules is not None:
+        rules = load_rules(settings.rules)
+    else:
+        with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
+            rules = load_rules(Path(bundled))
+    FilterSet(rules)
+    for rule in rules:
+        if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
+            raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
+    return rules

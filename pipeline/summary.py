@@ -1,0 +1,52 @@
+"""What a bounded run did, from Beam's counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from apache_beam.metrics import MetricsFilter
+
+from transforms.handle import METRICS_NAMESPACE
+
+_ROWS: Final = (
+    ("events", "events"),
+    ("events handled", "events_handled"),
+    ("duplicates", "duplicates"),
+    ("users", "users_loaded"),
+    ("state hits", "state_hits"),
+    ("state misses", "state_misses"),
+    ("rule matches", "rule_matches"),
+    ("rule errors", "rule_errors"),
+    ("actions", "actions"),
+    ("dead letters", "dead_letters"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counters by name."""
+
+    counts: Mapping[str, int]
+
+    @classmethod
+    def of(cls, result: Any) -> Summary:
+        """The counters of a finished pipeline."""
+        found = result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
+        counts: dict[str, int] = {}
+        for counter in found:
+            counts[counter.key.metric.name] = counts.get(counter.key.metric.name, 0) + counter.committed
+        return cls(counts)
+
+    def table(self) -> str:
+        """A line a counter."""
+        width = max(len(label) for label, _ in _ROWS)
+        rows = [f"{label:<{width}}  {self.counts.get(name, 0):>8,}" for label, name in _ROWS]
+        rule = "-" * len(rows[0])
+        return "\n".join(["", "Summary", rule, *rows, rule, ""])
+
+    def unaccounted(self) -> int:
+        """Events that were read and are neither handled, nor duplicates, nor dead letters: 0, or there is a bug."""
+        accounted = ("events_handled", "duplicates", "events_rejected")
+        return self.counts.get("events", 0) - sum(self.counts.get(name, 0) for name in accounted)

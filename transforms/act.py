@@ -1,0 +1,47 @@
+"""Actions that need no broker: printing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import apache_beam as beam
+import orjson
+
+from transforms.domain.batches import decode_produced
+
+
+@dataclass
+class PrintDebugActions(beam.PTransform):
+    """Print ``DEBUG EVENT {json}`` for each debug action to the worker's standard output.
+
+    Input: ``bytes``, enriched events as JSON. Output: nothing. At least once: a replay prints again.
+    """
+
+    def expand(self, bodies: beam.PCollection[bytes]) -> beam.PCollection[None]:
+        """One ParDo."""
+        return bodies | "Print" >> beam.ParDo(_print_debug).with_output_types(None)
+
+
+@dataclass
+class PrintDeadLetters(beam.PTransform):
+    """Print a line for each dead letter to standard error, where there is no topic for them.
+
+    Input: ``bytes``, produced records whose values are dead letters. Output: nothing.
+    """
+
+    def expand(self, records: beam.PCollection[bytes]) -> beam.PCollection[None]:
+        """One ParDo."""
+        return records | "Print" >> beam.ParDo(_print_dead_letter).with_output_types(None)
+
+
+def _print_debug(body: bytes) -> None:
+    # One write a line: lines of several threads must not mix.
+    sys.stdout.write(f"DEBUG EVENT {body.decode()}\n")
+    sys.stdout.flush()
+
+
+def _print_dead_letter(packed: bytes) -> None:
+    letter = orjson.loads(decode_produced(packed).value)
+    where = "{topic}/{partition}@{offset}".format_map(letter)
+    sys.stderr.write(f"DEAD LETTER {letter['reason']} at {where}: {letter['detail']}\n")

@@ -1,0 +1,1 @@
+"""What the pipeline is about, in plain Python: nothing here imports Beam."""

@@ -1,0 +1,60 @@
+"""What a rule does when it fires: the action's identity and its body."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from transforms.domain.events import Event
+from transforms.domain.history import public_rows
+from transforms.domain.rules import Action, Rule
+from transforms.domain.users import UserState, Visit
+
+
+@dataclass(frozen=True, slots=True)
+class FiredAction:
+    """One action of one rule for one event: ``body`` is the enriched event as JSON."""
+
+    action_id: str
+    user_id: str
+    rule: str
+    rule_version: int
+    action: Action
+    body: bytes
+
+
+def action_id(user_id: str, event_id: str, rule: str, version: int, action: str) -> str:
+    """The action's identity: the same on every retry and replay, another for another version of the rule."""
+    identity = msgspec.msgpack.encode([user_id, event_id, rule, version, action])
+    return hashlib.blake2b(identity, digest_size=16).hexdigest()
+
+
+def enriched_event(event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> bytes:
+    """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure")."""
+    return orjson.dumps(
+        {
+            "event": event.fields,
+            "userProfile": profile,
+            "currentVisit": visit.public(),
+            "eventHistory": public_rows(user.history.rows()),
+        }
+    )
+
+
+def fire(rule: Rule, event: Event, body: bytes) -> list[FiredAction]:
+    """Every action of a rule that allowed an event."""
+    return [
+        FiredAction(
+            action_id(event.user_id, event.event_id, rule.name, rule.version, action.name),
+            event.user_id,
+            rule.name,
+            rule.version,
+            action,
+            body,
+        )
+        for action in rule.actions
+    ]

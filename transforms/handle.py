@@ -1,0 +1,303 @@
+"""The one stateful step. Thin: it folds the journal, calls ``domain.shard.step`` and writes what that says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+
+from transforms.domain import journal as journals
+from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
+from transforms.domain.filters import FilterSet
+from transforms.domain.journal import JournalElement, JournalEntry, JournalHead
+from transforms.domain.profiles import FetchPool, HttpUserApi, NoUserApi, UserApi, shared_pool
+from transforms.domain.rules import DebugAction, Rule
+from transforms.domain.shard import Answer, ShardSettings, Step, idle_due_ms, step
+from transforms.domain.view import View
+
+DEBUG: Final = "debug"
+ACTIONS: Final = "actions"
+RECORDS: Final = "records"
+METRICS_NAMESPACE: Final = "event_trigger"
+
+_SCHEMA_VERSION: Final = 1
+
+Clock = Callable[[], int]
+
+
+def wall_clock_ms() -> int:
+    """Processing time, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class UserApiSettings:
+    """How the user API is asked; no ``base_url`` means that there is none and every user is unknown."""
+
+    base_url: str | None = None
+    call_timeout_s: float = 2.0
+    concurrency: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class HandleSettings:
+    """What ``HandleEvents`` is configured with.
+
+    ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
+    """
+
+    rules: tuple[Rule, ...]
+    shard: ShardSettings = field(default_factory=ShardSettings)
+    user_api: UserApiSettings = field(default_factory=UserApiSettings)
+    dead_letter_topic: str | None = None
+    inspection_topic: str | None = None
+    compact_bytes: int = journals.DEFAULT_COMPACT_BYTES
+    poll_ms: int = 25
+    sweep_every_ms: int = 1000
+    inline: bool = False
+
+
+@dataclass
+class HandleEvents(beam.PTransform):
+    """Find each user's state, ask the rules, decide the actions.
+
+    Input: ``KV<bytes, bytes>``, user shard and micro-batch (``domain.batches``), events and control records mixed.
+    Output: ``debug``, enriched events (JSON bytes) of debug actions; ``actions`` and ``records``, produced records
+    (``domain.batches``) for the actions topic, and dead letters and inspections for theirs. Events of a user keep
+    their order. State is exactly once with the runner's checkpoint; what is emitted is a pure function of it.
+    """
+
+    settings: HandleSettings
+    clock: Clock = wall_clock_ms
+
+    def expand(self, batches: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+        """One ParDo with tagged outputs."""
+        return batches | "Shard" >> beam.ParDo(_HandleFn(self.settings, self.clock)).with_output_types(
+            bytes
+        ).with_outputs(DEBUG, ACTIONS, RECORDS)
+
+
+class JournalCoder(coders.Coder):
+    """``journal_v1``: see ``domain.journal``. Part of the state's contract; old bytes stay readable."""
+
+    def encode(self, value: JournalElement) -> bytes:
+        """Bytes of an element."""
+        return journals.encode_element(value)
+
+    def decode(self, encoded: bytes) -> JournalElement:
+        """An element of bytes."""
+        return journals.decode_element(encoded)
+
+    def is_deterministic(self) -> bool:
+        """Equal elements have equal bytes."""
+        return True
+
+    def to_type_hint(self) -> Any:
+        """Journal elements have no common Beam type."""
+        return Any
+
+
+class _HandleFn(beam.DoFn):
+    JOURNAL = BagStateSpec("journal_v1", JournalCoder())
+    META = ReadModifyWriteStateSpec("meta_v1", coders.BytesCoder())
+    IDLE = TimerSpec("idle", TimeDomain.REAL_TIME)
+    PENDING = TimerSpec("pending", TimeDomain.REAL_TIME)
+
+    def __init__(self, settings: HandleSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def setup(self) -> None:
+        self._filters = FilterSet(self._settings.rules)
+        self._pool = _pool(self._settings)
+        self._counters: dict[str, Any] = {}
+
+    def process(
+        self,
+        element: tuple[bytes, bytes],
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        meta: Any = beam.DoFn.StateParam(META),
+        idle: Any = beam.DoFn.TimerParam(IDLE),
+        pending: Any = beam.DoFn.TimerParam(PENDING),
+    ) -> Iterator[Any]:
+        key, payload = element
+        shard = _OpenShard(self, key, journal, meta, idle, pending)
+        yield from shard.advance(decode_batch(payload))
+
+    @on_timer(IDLE)
+    def on_idle(
+        self,
+        key: bytes = beam.DoFn.KeyParam,
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        meta: Any = beam.DoFn.StateParam(META),
+        idle: Any = beam.DoFn.TimerParam(IDLE),
+        pending: Any = beam.DoFn.TimerParam(PENDING),
+    ) -> Iterator[Any]:
+        shard = _OpenShard(self, key, journal, meta, idle, pending)
+        shard.head.idle_due_ms = None
+        yield from shard.advance(None)
+
+    @on_timer(PENDING)
+    def on_pending(
+        self,
+        key: bytes = beam.DoFn.KeyParam,
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        meta: Any = beam.DoFn.StateParam(META),
+        idle: Any = beam.DoFn.TimerParam(IDLE),
+        pending: Any = beam.DoFn.TimerParam(PENDING),
+    ) -> Iterator[Any]:
+        shard = _OpenShard(self, key, journal, meta, idle, pending)
+        shard.head.pending_due_ms = None
+        yield from shard.advance(None)
+
+    def count(self, name: str, value: int) -> None:
+        counter = self._counters.get(name)
+        if counter is None:
+            counter = self._counters[name] = Metrics.counter(METRICS_NAMESPACE, name)
+        counter.inc(value)
+
+
+class _OpenShard:
+    """One user shard while an element or timer of it is handled: its journal, folded, and its timers."""
+
+    def __init__(self, fn: _HandleFn, key: bytes, journal: Any, meta: Any, idle: Any, pending: Any) -> None:
+        self._fn = fn
+        self._settings = fn._settings
+        self._key = key
+        self._journal, self._meta, self._idle, self._pending = journal, meta, idle, pending
+        self._now_ms = fn._clock()
+        elements = list(journal.read())
+        if elements:
+            was_open = elements[0].is_current(len(elements))
+            self.head, self.view, refolded = journals.fold(elements, self._settings.shard.history_size)
+            if refolded:
+                fn.count("refolds", 1)
+            if not was_open:
+                self._read_meta()
+        else:
+            self.view = View(self._settings.shard.history_size)
+            self.head = JournalHead(b"", self.view)
+            self.head.folded = 0  # not in the journal before its first entry
+
+    def advance(self, batch: MicroBatch | None) -> Iterator[Any]:
+        answers = self._answers()
+        yield from self._take(batch, answers)
+        if self._settings.inline:
+            while self.view.parked:
+                users = list(self.view.parked)
+                for user_id in users:
+                    self._fn._pool.request(user_id)
+                yield from self._take(None, [Answer(user_id, self._fn._pool.wait(user_id)) for user_id in users])
+        if self.head.folded and not self.view.users and not self.view.parked:
+            self._journal.clear()
+            self._meta.clear()
+        if not self._settings.inline:
+            self._arm_timers()
+
+    def _answers(self) -> list[Answer]:
+        answers = []
+        for user_id in self.view.parked:
+            fetched = self._fn._pool.take(user_id)
+            if fetched is not None:
+                answers.append(Answer(user_id, fetched))
+            else:
+                # After a restore nobody is fetching any more; otherwise this does nothing.
+                self._fn._pool.request(user_id)
+        return answers
+
+    def _take(self, batch: MicroBatch | None, answers: list[Answer]) -> Iterator[Any]:
+        settings = self._settings
+        # A step that raises leaves the view half changed. A runner may try the bundle again: let it fold anew.
+        self.head.view = None
+        done = step(self.view, self._now_ms, settings.shard, self._fn._filters, answers, batch)
+        if done.facts:
+            self._append(JournalEntry(journals.pack_entry(self._now_ms, done.facts)))
+        self.head.view = self.view
+        for user_id in done.wanted:
+            self._fn._pool.request(user_id)
+        for name, value in done.counts.items():
+            self._fn.count(name, value)
+        yield from _outputs(done, settings)
+
+    def _append(self, entry: JournalEntry) -> None:
+        if not self.head.folded:
+            self._journal.add(self.head)
+            self.head.folded = 1
+        self._journal.add(entry)
+        self.head.folded += 1
+        self.head.journal_bytes += len(entry.packed)
+        if journals.should_compact(self.head, self._key, self._settings.compact_bytes):
+            self._compact()
+
+    def _compact(self) -> None:
+        head = JournalHead(self.view.snapshot(), self.view)
+        head.idle_due_ms, head.pending_due_ms = self.head.idle_due_ms, self.head.pending_due_ms
+        self._journal.clear()
+        self._journal.add(head)
+        self.head = head
+        self._fn.count("compactions", 1)
+
+    def _arm_timers(self) -> None:
+        head, now_ms = self.head, self._now_ms
+        due_ms = idle_due_ms(self.view, self._settings.shard)
+        tick_ms = self._settings.sweep_every_ms
+        if due_ms is not None and (head.idle_due_ms is None or head.idle_due_ms > due_ms + tick_ms):
+            # Not for every user a wake-up: those whose time ends within the same tick are swept together.
+            head.idle_due_ms = max(due_ms, now_ms) + tick_ms
+            self._idle.set(Timestamp(micros=head.idle_due_ms * 1000))
+            self._meta.write(b"%d %d" % (_SCHEMA_VERSION, head.idle_due_ms))
+        if self.view.parked and head.pending_due_ms is None:
+            head.pending_due_ms = now_ms + self._settings.poll_ms
+            self._pending.set(Timestamp(micros=head.pending_due_ms * 1000))
+
+    def _read_meta(self) -> None:
+        stored = self._meta.read()
+        if stored is None:
+            return
+        schema, idle_due_ms_ = (int(number) for number in stored.split())
+        if schema > _SCHEMA_VERSION:
+            raise ValueError(f"state schema {schema}: this worker reads up to {_SCHEMA_VERSION}; use the newer release")
+        self.head.idle_due_ms = idle_due_ms_
+
+
+def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
+    for fired in done.actions:
+        if isinstance(fired.action, DebugAction):
+            yield beam.pvalue.TaggedOutput(DEBUG, fired.body)
+        else:
+            headers = [
+                ("action-id", fired.action_id.encode()),
+                ("rule", fired.rule.encode()),
+                ("rule-version", str(fired.rule_version).encode()),
+            ]
+            record = encode_produced(fired.action.topic, fired.user_id.encode(), fired.body, headers)
+            yield beam.pvalue.TaggedOutput(ACTIONS, record)
+    for letter in done.dead_letters:
+        record = encode_produced(settings.dead_letter_topic, letter.key, letter.to_json(), [])
+        yield beam.pvalue.TaggedOutput(RECORDS, record)
+    for inspection in done.inspections:
+        record = encode_produced(settings.inspection_topic, inspection.user_id.encode(), inspection.body, [])
+        yield beam.pvalue.TaggedOutput(RECORDS, record)
+
+
+def _pool(settings: HandleSettings) -> FetchPool:
+    api = settings.user_api
+    deadline_s = settings.shard.enrichment_deadline_ms / 1000
+
+    def make() -> FetchPool:
+        client: UserApi = NoUserApi()
+        if api.base_url is not None:
+            client = HttpUserApi(
+                api.base_url, api.call_timeout_s, deadline_s, api.concurrency, settings.shard.history_fields
+            )
+        return FetchPool(client, api.concurrency)
+
+    return shared_pool((api, deadline_s, settings.shard.history_fields), make)

@@ -1,0 +1,236 @@
+"""Kafka in and out: ``ReadEvents``, ``ReadControl``, ``WriteToTopic``.
+
+Each carries a URN and a JSON payload (runners/flink/connectors/README.md). Our Flink job server turns those into
+Flink's own source and sink; every other runner ignores the URN and runs what ``expand`` builds, on confluent-kafka.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import apache_beam as beam
+import orjson
+from apache_beam.metrics import Metrics
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
+
+READ_EVENTS_URN: Final = "event_trigger:read_events:v1"
+READ_CONTROL_URN: Final = "event_trigger:read_control:v1"
+WRITE_TO_TOPIC_URN: Final = "event_trigger:write_to_topic:v1"
+
+Batches = tuple[bytes, bytes]
+
+_POLL_S: Final = 1.0
+_STALLED_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How a topic is read; field by field the payload of the read URNs. Times in ms, sizes in bytes or records."""
+
+    topic: str | None
+    consumer_config: Mapping[str, str]
+    group_id: str
+    starting_offsets: str
+    user_shards: int
+    max_parallelism: int
+    starting_timestamp_ms: int | None = None
+    user_key: str = "record"
+    linger_ms: int = 5
+    max_batch_records: int = 1000
+    max_batch_bytes: int = 1_000_000
+    watermark_out_of_orderness_ms: int = 5000
+    watermark_idleness_ms: int = 10_000
+
+
+@dataclass(frozen=True)
+class WriteSettings:
+    """How a topic is written; field by field the payload of the write URN."""
+
+    topic: str
+    producer_config: Mapping[str, str]
+    delivery_guarantee: str = "AT_LEAST_ONCE"
+    transactional_id_prefix: str | None = None
+
+
+@dataclass
+class ReadEvents(beam.PTransform):
+    """Read the events topic as micro-batches by user shard.
+
+    Output: ``KV<bytes, bytes>``, Beam key and micro-batch (``domain.batches``), in partition order. On Flink unbounded,
+    exactly once with the checkpoint; elsewhere bounded, from the starting offsets to the ends found at launch.
+    """
+
+    settings: ReadSettings
+    urn: str = field(default=READ_EVENTS_URN, repr=False)
+    kind: int = field(default=EVENTS, repr=False)
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Batches]:
+        """The bounded read that runners other than Flink run."""
+        start = pbegin | beam.Impulse()
+        return start | "Topic" >> beam.ParDo(_ReadTopicFn(self.settings, self.kind)).with_output_types(Batches)
+
+    def to_runner_api_parameter(self, unused_context: Any) -> tuple[str, bytes]:
+        """The URN and payload that our job server knows."""
+        return self.urn, orjson.dumps(asdict(self.settings))
+
+
+@dataclass
+class ReadControl(ReadEvents):
+    """Read the control topic from its start as micro-batches; without a topic, a source that never says anything.
+
+    Output: as ``ReadEvents``; a record goes to one user's shard or to all (``domain.batches.control_keys``).
+    """
+
+    urn: str = field(default=READ_CONTROL_URN, repr=False)
+    kind: int = field(default=CONTROL, repr=False)
+
+
+@dataclass
+class WriteToTopic(beam.PTransform):
+    """Write produced records to Kafka.
+
+    Input: ``bytes``, produced records (``domain.batches``). On Flink with the delivery guarantee of the settings, else
+    at least once, each bundle flushed before it ends.
+    """
+
+    settings: WriteSettings
+
+    def expand(self, records: beam.PCollection[bytes]) -> beam.PCollection[None]:
+        """The write that runners other than Flink run."""
+        return records | "Topic" >> beam.ParDo(_WriteTopicFn(self.settings)).with_output_types(None)
+
+    def to_runner_api_parameter(self, unused_context: Any) -> tuple[str, bytes]:
+        """The URN and payload that our job server knows."""
+        return WRITE_TO_TOPIC_URN, orjson.dumps(asdict(self.settings))
+
+
+# Beam rebuilds a pipeline from its proto before some runners see it, and asks here for what our URNs stand for.
+@beam.PTransform.register_urn(READ_EVENTS_URN, None)
+def _read_events(_: Any, payload: bytes, __: Any) -> ReadEvents:
+    return ReadEvents(ReadSettings(**orjson.loads(payload)))
+
+
+@beam.PTransform.register_urn(READ_CONTROL_URN, None)
+def _read_control(_: Any, payload: bytes, __: Any) -> ReadControl:
+    return ReadControl(ReadSettings(**orjson.loads(payload)))
+
+
+@beam.PTransform.register_urn(WRITE_TO_TOPIC_URN, None)
+def _write_to_topic(_: Any, payload: bytes, __: Any) -> WriteToTopic:
+    return WriteToTopic(WriteSettings(**orjson.loads(payload)))
+
+
+class _ReadTopicFn(beam.DoFn):
+    def __init__(self, settings: ReadSettings, kind: int) -> None:
+        self._settings = settings
+        self._kind = kind
+        self._tombstones = Metrics.counter("event_trigger", "tombstones")
+
+    def process(self, _: bytes) -> Iterable[Batches]:
+        return self._read(self._settings.topic) if self._settings.topic is not None else ()
+
+    def _read(self, topic: str) -> Iterator[Batches]:
+        settings = self._settings
+        consumer = Consumer({**settings.consumer_config, "group.id": settings.group_id, "enable.auto.commit": "false"})
+        try:
+            for messages in _bounded_polls(consumer, settings):
+                records = [_record(message) for message in messages if message.value() is not None]
+                self._tombstones.inc(len(messages) - len(records))
+                yield from split_by_shard(self._kind, topic, records, settings.user_shards, settings.user_key)
+        finally:
+            consumer.close()
+
+
+def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[Message]]:
+    """Lists of messages from the starting offsets to the ends at the time of the call.
+
+    Raises:
+        KafkaException: the topic does not exist, a partition reports an error, or the broker was silent for a minute.
+    """
+    ends = _ends(consumer, str(settings.topic))
+    positions = _starts(consumer, settings, ends)
+    consumer.assign([TopicPartition(settings.topic, partition, offset) for partition, offset in positions.items()])
+    open_partitions = {partition for partition, offset in positions.items() if offset < ends[partition]}
+    give_up_at = time.monotonic() + _STALLED_S
+    while open_partitions:
+        messages = consumer.consume(settings.max_batch_records, _POLL_S)
+        for message in messages:
+            if message.error():
+                raise KafkaException(message.error())
+        # The position, not the last message, says how far a partition is: transaction markers have offsets too.
+        for position in consumer.position([TopicPartition(settings.topic, partition) for partition in open_partitions]):
+            if position.offset >= ends[position.partition]:
+                open_partitions.discard(position.partition)
+        taken = [message for message in messages if message.offset() < ends[message.partition()]]
+        if taken:
+            give_up_at = time.monotonic() + _STALLED_S
+            yield taken
+        elif time.monotonic() > give_up_at:
+            raise KafkaException(
+                KafkaError(KafkaError._TIMED_OUT, f"topic {settings.topic}: no records for {_STALLED_S} s")
+            )
+
+
+def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
+    metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+    if metadata.error is not None:
+        raise KafkaException(metadata.error)
+    partitions = [TopicPartition(topic, partition) for partition in metadata.partitions]
+    return {one.partition: consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions}
+
+
+def _starts(consumer: Consumer, settings: ReadSettings, ends: dict[int, int]) -> dict[int, int]:
+    partitions = [TopicPartition(settings.topic, partition) for partition in ends]
+    lows = {one.partition: consumer.get_watermark_offsets(one, timeout=10)[0] for one in partitions}
+    if settings.starting_offsets == "earliest":
+        return lows
+    if settings.starting_offsets == "latest":
+        return ends
+    if settings.starting_offsets == "timestamp":
+        wanted = [TopicPartition(settings.topic, partition, settings.starting_timestamp_ms) for partition in ends]
+        found = consumer.offsets_for_times(wanted, timeout=10)
+        return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
+    committed = consumer.committed(partitions, timeout=10)
+    return {one.partition: one.offset if one.offset >= 0 else lows[one.partition] for one in committed}
+
+
+def _record(message: Message) -> Record:
+    return Record(message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value())
+
+
+class _WriteTopicFn(beam.DoFn):
+    def __init__(self, settings: WriteSettings) -> None:
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._producer = Producer(dict(self._settings.producer_config))
+        self._failed: list[str] = []
+
+    def process(self, packed: bytes) -> None:
+        record = decode_produced(packed)
+        topic = record.topic or self._settings.topic
+        while True:
+            try:
+                self._producer.produce(
+                    topic, record.value, record.key, headers=record.headers, on_delivery=self._delivered
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.1)  # the queue is full: let deliveries make room
+
+    def finish_bundle(self) -> None:
+        undelivered = self._producer.flush(60)
+        if undelivered or self._failed:
+            reasons = "; ".join(self._failed[:3]) or "no answer within 60 s"
+            raise RuntimeError(
+                f"topic {self._settings.topic}: {undelivered + len(self._failed)} not written: {reasons}"
+            )
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failed.append(str(error))
