@@ -12,12 +12,12 @@ from typing import Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from runners.flink.job_server import JobServer
 
 from pipeline import graph
 from pipeline.options import OptionError, Settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
-from runners.flink.job_server import JobServer
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rules import Rule
 
@@ -84,7 +84,6 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
     options = [
         "--runner=PortableRunner",
         f"--job_endpoint={job_endpoint}",
-        f"--artifact_endpoint={job_endpoint}",
         f"--job_name={settings.job_name}",
         "--streaming",
         "--environment_type=PROCESS",
@@ -132,8 +131,12 @@ def follow(rest: FlinkRest, job_id: str) -> int:
         while True:
             state = rest.job(job_id)["state"]
             if state in TERMINAL_STATES:
+                if state == "FAILED":
+                    cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
+                    sys.stderr.write(f"error: job {job_id} failed: {cause}\n")
+                    return 1
                 _say(f"job {job_id} is {state}")
-                return 1 if state == "FAILED" else 0
+                return 0
             time.sleep(_FOLLOW_EVERY_S)
     except KeyboardInterrupt:
         _say(f"leaving; job {job_id} goes on if its cluster does")

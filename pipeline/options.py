@@ -212,7 +212,7 @@ def _parser(program: str) -> _Parser:
 _DESCRIPTION: Final = """\
 Turns a stream of user-tracking events into actions.
 
-Without options it runs the bundled stream and its sample rules on the embedded runner, prints the actions and a summary.
+Without options it runs the bundled stream and its sample rules on the embedded runner, then prints a summary.
 With --runner=FlinkRunner --bootstrap_servers=… --rules=… it runs on Flink."""
 
 

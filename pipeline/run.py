@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
 from transforms.domain.filters import FilterSet
 from transforms.domain.rules import KafkaAction, Rule, RuleError, load_rules
+
+_COMMANDS: Final = ("demo",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline; the exit code: 0 done, 1 failed, 2 an option or rule that cannot be used."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _quieten()
+    if arguments and arguments[0] in _COMMANDS:
+        command = importlib.import_module(f"pipeline.commands.{arguments[0]}")
+        return int(command.main(arguments[1:]))
     try:
         settings = parse(arguments)
         rules = _rules(settings)
@@ -38,6 +45,8 @@ def _quieten() -> None:
     """Logs to standard error, less what other packages say at import that nobody here can act on."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger().handlers[0].addFilter(lambda record: "crcmod package not found" not in record.getMessage())
+    # It calls the Flink runner's flags unparseable before it has asked the job server for them.
+    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
 
 

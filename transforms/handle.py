@@ -80,9 +80,13 @@ class HandleEvents(beam.PTransform):
 
     def expand(self, batches: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
         """One ParDo with tagged outputs."""
-        return batches | "Shard" >> beam.ParDo(_HandleFn(self.settings, self.clock)).with_output_types(
-            bytes
-        ).with_outputs(DEBUG, ACTIONS, RECORDS)
+        outputs = batches | "Shard" >> beam.ParDo(_HandleFn(self.settings, self.clock)).with_outputs(
+            DEBUG, ACTIONS, RECORDS
+        )
+        for tag in (DEBUG, ACTIONS, RECORDS):
+            # Beam takes tagged outputs for Any, which would pickle them and which Java cannot read.
+            outputs[tag].element_type = bytes
+        return outputs
 
 
 class JournalCoder(coders.Coder):

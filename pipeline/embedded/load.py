@@ -13,7 +13,7 @@ from pipeline.embedded.stream import Visitors
 
 
 class LoadGenerator:
-    """Produces ``rate_hz`` events a second, keyed by user, while the context is open. Open loop: it never slows down."""
+    """Produces ``rate_hz`` events a second, keyed by user, while the context is open; it never waits for anybody."""
 
     def __init__(self, bootstrap_servers: str, topic: str, rate_hz: float, users: int, seed: int = 7) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 1})

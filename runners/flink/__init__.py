@@ -1,0 +1,1 @@
+"""Everything that only Flink needs: settings, worker boot, Beam overrides, a local cluster for demo and tests."""

@@ -1,0 +1,228 @@
+"""What a local cluster is made of: Flink, our connectors and Kafka, fetched or built once and kept in a cache.
+
+Each artifact is a folder of the cache, named by its version (or the hash of its sources) and made whole: it is built
+next to its final place under a file lock and renamed when it is complete. Progress goes to stderr. Everything raises
+LocalStackError.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from runners.flink.errors import LocalStackError
+from runners.flink.processes import tail
+
+FLINK_VERSION = "1.19.3"
+KAFKA_VERSION = "4.1.2"
+JAVA_NEEDED = (17, 21)  # our classes need 17; Flink 1.19 is known up to 21
+
+_FLINK_SDIST = f"apache-flink-libraries-{FLINK_VERSION}.tar.gz"
+_FLINK_SDIST_SHA256 = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
+_HERE = Path(__file__).resolve().parent
+_CONNECTORS_SOURCE = _HERE / "connectors"
+_KAFKA_POM = _HERE / "kafka" / "pom.xml"
+_KEPT_CONNECTORS = 3
+
+
+def cache_dir() -> Path:
+    """The cache: $EVENT_TRIGGER_CACHE, or ~/.cache/event-trigger."""
+    configured = os.environ.get("EVENT_TRIGGER_CACHE")
+    return Path(configured).expanduser().resolve() if configured else Path.home() / ".cache" / "event-trigger"
+
+
+def flink_home() -> Path:
+    """A Flink distribution: bin/bash-java-utils.jar, lib/, opt/ and plugins/; about 230 MB are downloaded once."""
+    return _cached(f"flink-{FLINK_VERSION}", _fetch_flink)
+
+
+def connectors() -> list[Path]:
+    """The jars that belong into a cluster's lib/: our connectors and what they need, Beam's Flink runner included.
+
+    $EVENT_TRIGGER_CONNECTORS may name a folder that holds them; otherwise they are built with Maven when their sources
+    have changed since the last build.
+    """
+    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    if given:
+        return _jars(Path(given), f"EVENT_TRIGGER_CONNECTORS={given}")
+    if not (_CONNECTORS_SOURCE / "pom.xml").is_file():
+        raise LocalStackError(
+            f"connectors: no sources in {_CONNECTORS_SOURCE} (an installed package carries none); work in a checkout "
+            "of the repository or set EVENT_TRIGGER_CONNECTORS to a folder with their jars"
+        )
+    folder = _cached(f"connectors-{connectors_digest()[:16]}", _build_connectors)
+    _forget_old_connectors(folder)
+    return _jars(folder, "connectors")
+
+
+def connectors_digest() -> str:
+    """SHA-256 over the connectors' pom.xml and src/main, names included."""
+    digest = hashlib.sha256()
+    main = _CONNECTORS_SOURCE / "src" / "main"
+    for path in [_CONNECTORS_SOURCE / "pom.xml", *sorted(p for p in main.rglob("*") if p.is_file())]:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(_CONNECTORS_SOURCE)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def kafka_jars() -> list[Path]:
+    """The class path of a Kafka broker in KRaft mode (kafka.Kafka, kafka.tools.StorageTool), logging included."""
+    if not _KAFKA_POM.is_file():
+        raise LocalStackError(f"Kafka {KAFKA_VERSION}: {_KAFKA_POM} is missing (an installed package carries none)")
+    digest = hashlib.sha256(_KAFKA_POM.read_bytes()).hexdigest()
+    return _jars(_cached(f"kafka-{KAFKA_VERSION}-{digest[:16]}", _fetch_kafka), "Kafka")
+
+
+def java() -> str:
+    """The path of a Java that everything here runs on, from $JAVA_HOME or the PATH."""
+    home = os.environ.get("JAVA_HOME")
+    program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    needed = f"needed: Java {JAVA_NEEDED[0]} to {JAVA_NEEDED[1]}, on the PATH or by JAVA_HOME"
+    if program is None:
+        raise LocalStackError(f"java: not found{f' in JAVA_HOME={home}' if home else ''}; {needed}")
+    shown = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', shown)
+    if version is None or not JAVA_NEEDED[0] <= int(version[1]) <= JAVA_NEEDED[1]:
+        raise LocalStackError(f"java: {program} is {shown.splitlines()[:1] or 'of an unknown version'}; {needed}")
+    return program
+
+
+def _fetch_flink(folder: Path) -> None:
+    with _temporary_directory(folder) as download:
+        _say(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
+        download_command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        _run(
+            "pip",
+            [*download_command, "--dest", str(download), f"apache-flink-libraries=={FLINK_VERSION}"],
+            hint="this Python needs pip (python -m ensurepip) and access to a package index",
+        )
+        sdist = download / _FLINK_SDIST
+        _check_sha256(sdist, _FLINK_SDIST_SHA256)
+        _say(f"Flink {FLINK_VERSION}: unpacking ...")
+        prefix = f"{_FLINK_SDIST.removesuffix('.tar.gz')}/deps/"
+        with tarfile.open(sdist) as archive:
+            for member in archive:
+                if member.name.startswith(prefix):
+                    member.name = member.name.removeprefix(prefix)
+                    archive.extract(member, folder, filter="data")
+
+
+def _build_connectors(folder: Path) -> None:
+    with _temporary_directory(folder) as work:
+        # Built in a copy: the sources may be read-only, and somebody may be building in them right now.
+        source = work / "connectors"
+        shutil.copytree(_CONNECTORS_SOURCE, source, ignore=shutil.ignore_patterns("target"))
+        _say("connectors: building with Maven (minutes on a machine that has never done it) ...")
+        _maven(["-DskipTests", "package"], source)
+        built = [*source.glob("target/*.jar"), *source.glob("target/lib/*.jar")]
+        if not any(jar.parent.name == "target" for jar in built):
+            raise LocalStackError("connectors: Maven succeeded but made no jar in target/")
+        for jar in built:
+            shutil.move(jar, folder / jar.name)
+
+
+def _fetch_kafka(folder: Path) -> None:
+    with _temporary_directory(folder) as work:
+        shutil.copy(_KAFKA_POM, work / "pom.xml")
+        _say(f"Kafka {KAFKA_VERSION}: fetching its jars with Maven (45 MB) ...")
+        _maven(["dependency:copy-dependencies", f"-DoutputDirectory={folder}"], work)
+
+
+def _maven(goals: Sequence[str], folder: Path) -> None:
+    java()
+    if shutil.which("mvn") is None:
+        raise LocalStackError("mvn: not found on the PATH; needed: Apache Maven 3.8 or newer")
+    _run("mvn", ["mvn", "-q", "-B", *goals], cwd=folder, hint="Maven needs access to a repository")
+
+
+def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
+    with tempfile.NamedTemporaryFile(prefix=f"event-trigger-{name}-", suffix=".log") as log:
+        done = subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False
+        ).returncode
+        if done != 0:
+            output = tail(Path(log.name))
+            raise LocalStackError(f"{name}: {' '.join(command)} ended with {done}; {hint}. Its output ended:\n{output}")
+
+
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder ``name`` of the cache; ``make`` fills it if it is not there, in one process at a time."""
+    folder = cache_dir() / name
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.parent / f".{name}.lock", name):
+            if folder.is_dir():  # somebody else made it while we waited
+                return folder
+            for left_over in folder.parent.glob(f".{name}.part-*"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            part = Path(tempfile.mkdtemp(prefix=f".{name}.part-", dir=folder.parent))
+            started = time.monotonic()
+            try:
+                make(part)
+                part.chmod(0o755)
+                part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            _say(f"{name}: ready after {time.monotonic() - started:.0f} s in {folder}")
+    except OSError as error:
+        raise LocalStackError(f"{name}: cannot be put into the cache {folder.parent}: {error}") from error
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"{name}: another process is making it, waiting ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _temporary_directory(folder: Path) -> Iterator[Path]:
+    """A place for intermediate files inside ``folder``, so that it is on the same disk and goes with it."""
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
+        yield Path(work)
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise LocalStackError(f"{path.name}: was not downloaded; found {[p.name for p in path.parent.iterdir()]}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise LocalStackError(f"{path.name}: SHA-256 is {found}, expected {expected}")
+
+
+def _forget_old_connectors(current: Path) -> None:
+    """Keep the builds used last: every change of the sources makes one of about 100 MB."""
+    os.utime(current)
+    builds = [path for path in current.parent.glob("connectors-*") if path.is_dir()]
+    for old in sorted(builds, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_CONNECTORS:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _jars(folder: Path, name: str) -> list[Path]:
+    jars = sorted(folder.glob("*.jar"))
+    if not jars:
+        raise LocalStackError(f"{name}: no *.jar in {folder}")
+    return jars
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,314 @@
+"""A real Flink cluster on 127.0.0.1: a JobManager and TaskManagers, each a process of its own."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runners.flink import artifacts, configuration
+from runners.flink.errors import LocalStackError
+from runners.flink.processes import LOCALHOST, Process, accepts_connections, free_ports, stop_all
+from runners.flink.rest import FlinkRest
+
+_READY_S = 90.0
+_JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+_MEMORY_TOOL = "org.apache.flink.runtime.util.bash.BashJavaUtils"
+_MEMORY_RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
+_PLUGINS = ("metrics-prometheus",)
+
+
+class LocalFlink:
+    """A session cluster; a context manager that starts it and leaves nothing.
+
+    ``task_managers`` are started with ``slots`` task slots each. ``config`` adds to or replaces Flink settings
+    (``configuration.BASE`` and ``LOCAL``). ``jars`` go into the cluster's class path beside Flink's own; by default
+    these are our connectors. ``plugins`` are further plugin folders, e.g. one with the S3 file system. ``environment``
+    is added to the TaskManagers' environment and so to that of their Python workers. Without ``work_dir`` everything,
+    state and checkpoints included, lies in a temporary folder that ``stop`` removes; a ``work_dir`` is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        task_managers: int = 1,
+        slots: int = 2,
+        config: Mapping[str, str] | None = None,
+        jars: Sequence[Path] | None = None,
+        plugins: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        work_dir: Path | None = None,
+    ) -> None:
+        if task_managers < 0 or slots < 1:
+            raise LocalStackError(
+                f"Flink: {task_managers} TaskManagers with {slots} slots; at least 0 and 1 are needed"
+            )
+        self._wanted_task_managers = task_managers
+        self._slots = slots
+        self._config = dict(config or {})
+        self._jars = jars
+        self._plugins = plugins
+        self._environment = dict(environment or {})
+        self._given_work_dir = work_dir
+        self._work_dir: Path | None = None
+        self._settings: dict[str, str] = {}
+        self._job_manager: Process | None = None
+        self._task_managers: list[Process] = []
+        self._killed: list[Process] = []  # kept until the end: their workers may still be in the process group
+        self._started = 0
+        self._memory: dict[str, tuple[list[str], list[str]]] = {}
+        self._classpath = ""
+        self._java = ""
+        self.metrics_urls: list[str] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder of this cluster: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``."""
+        if self._work_dir is None:
+            raise LocalStackError("Flink: not started")
+        return self._work_dir
+
+    @property
+    def conf_dir(self) -> Path:
+        """The folder with config.yaml; the job server needs it too (``execution.*`` is read by who submits)."""
+        return self.work_dir / "conf"
+
+    @property
+    def log_dir(self) -> Path:
+        """Logs of the JobManager, the TaskManagers and (``worker-*``) the Python workers."""
+        return self.work_dir / "log"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where checkpoints are written, unless ``config`` says otherwise."""
+        return self.work_dir / "checkpoints"
+
+    @property
+    def savepoint_dir(self) -> Path:
+        """Where savepoints are written, unless ``config`` or the request says otherwise."""
+        return self.work_dir / "savepoints"
+
+    @property
+    def flink_master(self) -> str:
+        """``127.0.0.1:port``, as the job server wants it."""
+        return f"{LOCALHOST}:{self._setting('rest.port')}"
+
+    @property
+    def rest_url(self) -> str:
+        """``http://127.0.0.1:port`` of the REST API and the web UI."""
+        return f"http://{self.flink_master}"
+
+    @property
+    def rest(self) -> FlinkRest:
+        """A client of this cluster's REST API."""
+        return FlinkRest(self.rest_url)
+
+    @property
+    def job_manager_pid(self) -> int:
+        """The JobManager's process id."""
+        if self._job_manager is None or not self._job_manager.running:
+            raise LocalStackError("Flink: the JobManager is not running")
+        return self._job_manager.pid
+
+    @property
+    def task_manager_pids(self) -> list[int]:
+        """Process ids of the running TaskManagers, in the order in which they were started."""
+        return [task_manager.pid for task_manager in self._task_managers if task_manager.running]
+
+    @property
+    def classpath(self) -> str:
+        """The class path of the cluster: Flink's lib/ and our jars."""
+        return self._classpath
+
+    def start(self) -> None:
+        """Start the cluster and return when all TaskManagers have registered with their slots.
+
+        Raises LocalStackError with the end of the failing process's log.
+        """
+        if self._job_manager is not None:
+            raise LocalStackError("Flink: is already started")
+        self._java = artifacts.java()
+        flink = artifacts.flink_home()
+        jars = artifacts.connectors() if self._jars is None else self._jars
+        # Flink's own scripts put flink-dist last as well, so that a jar of ours may shadow what it bundles.
+        own = sorted((flink / "lib").glob("*.jar"), key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
+        self._classpath = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
+        self._prepare(flink)
+        with ThreadPoolExecutor(2) as pool:
+            roles = {role: pool.submit(self._memory_options, flink, role) for role in ("JM", "TM")}
+            self._memory["JM"] = roles["JM"].result()
+            self._start_job_manager()
+            self._memory["TM"] = roles["TM"].result()
+        for _ in range(self._wanted_task_managers):
+            self._start_task_manager()
+        self._wait_for_registration()
+
+    def stop(self) -> None:
+        """Stop all processes and remove the temporary folder. May be called twice."""
+        # The JobManager last: TaskManagers say goodbye to it, and take their workers along.
+        stop_all([*self._task_managers, *self._killed])
+        if self._job_manager is not None:
+            self._job_manager.stop()
+        self._job_manager, self._task_managers, self._killed = None, [], []
+        if self._work_dir is not None and self._given_work_dir is None:
+            shutil.rmtree(self._work_dir, ignore_errors=True)
+        self._work_dir = None
+
+    def start_task_manager(self) -> int:
+        """Start one more TaskManager, return its process id when it has registered."""
+        process = self._start_task_manager()
+        self._wait_for_registration()
+        return process.pid
+
+    def kill_task_manager(self, index: int = 0) -> int:
+        """``kill -9`` a TaskManager (an index of ``task_manager_pids``) and nothing else; returns its process id."""
+        running = [task_manager for task_manager in self._task_managers if task_manager.running]
+        if not 0 <= index < len(running):
+            raise LocalStackError(f"TaskManager {index}: not running; {len(running)} are")
+        victim = running[index]
+        victim.kill()
+        self._task_managers.remove(victim)
+        self._killed.append(victim)
+        return victim.pid
+
+    def kill_job_manager(self) -> None:
+        """``kill -9`` the JobManager. Without high availability it forgets its jobs."""
+        if self._job_manager is not None:
+            self._job_manager.kill()
+
+    def restart_job_manager(self) -> None:
+        """Start the JobManager again on the same ports, return when the TaskManagers have found it."""
+        if self._job_manager is not None:
+            self._job_manager.stop()
+        self._start_job_manager()
+        self._wait_for_registration()
+
+    def _prepare(self, flink: Path) -> None:
+        work_dir = self._given_work_dir or Path(tempfile.mkdtemp(prefix="event-trigger-flink-"))
+        self._work_dir = work_dir.resolve()
+        for name in ("conf", "log", "plugins", "checkpoints", "savepoints", "tmp", "blobs", "web", "rocksdb"):
+            (self.work_dir / name).mkdir(parents=True, exist_ok=True)
+        for plugin in [*(flink / "plugins" / name for name in _PLUGINS), *self._plugins]:
+            link = self.work_dir / "plugins" / plugin.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(plugin)
+        rpc_port, rest_port = free_ports(2)
+        self._settings = {
+            **configuration.BASE,
+            **configuration.LOCAL,
+            "jobmanager.rpc.port": str(rpc_port),
+            "rest.port": str(rest_port),
+            "taskmanager.numberOfTaskSlots": str(self._slots),
+            "state.checkpoints.dir": self.checkpoint_dir.as_uri(),
+            "state.savepoints.dir": self.savepoint_dir.as_uri(),
+            "state.backend.rocksdb.localdir": str(self.work_dir / "rocksdb"),
+            "io.tmp.dirs": str(self.work_dir / "tmp"),
+            "blob.storage.directory": str(self.work_dir / "blobs"),
+            "web.tmpdir": str(self.work_dir / "web"),
+            "web.upload.dir": str(self.work_dir / "web"),
+            **self._config,
+        }
+        configuration.write(self.conf_dir, self._settings)
+
+    def _memory_options(self, flink: Path, role: str) -> tuple[list[str], list[str]]:
+        """JVM options and ``-D`` arguments that give a process the memory its configuration says, as Flink computes it.
+
+        Without them a JVM sizes its heap by the machine, and Flink refuses to start a TaskManager.
+        """
+        tool_path = f"{flink / 'bin' / 'bash-java-utils.jar'}:{self._classpath.rpartition(':')[2]}"
+        command = [self._java, "-XX:TieredStopAtLevel=1", "-cp", tool_path, _MEMORY_TOOL]
+        done = subprocess.run(
+            [*command, f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self.conf_dir)],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        found = [
+            line.removeprefix(_MEMORY_RESULT) for line in done.stdout.splitlines() if line.startswith(_MEMORY_RESULT)
+        ]
+        if done.returncode != 0 or len(found) != 2:
+            sizes = {key: value for key, value in self._settings.items() if "memory" in key}
+            raise LocalStackError(f"Flink's memory settings {sizes} are refused: {done.stdout}{done.stderr}")
+        return found[0].split(), found[1].split()
+
+    def _start_job_manager(self) -> None:
+        self._job_manager = self._launch(
+            "JobManager", "JM", _JOB_MANAGER, ["--executionMode", "cluster"], ["-XX:+UseSerialGC"]
+        )
+        port = int(self._setting("rest.port"))
+        self._job_manager.wait_for(lambda: accepts_connections(port), what="serving REST", deadline_s=_READY_S)
+
+    def _start_task_manager(self) -> Process:
+        name = f"TaskManager-{self._started}"
+        self._started += 1
+        # A resource id of its own: a restarted TaskManager must not be taken for the killed one.
+        arguments = ["-D", f"taskmanager.resource-id={name.lower()}"]
+        process = self._launch(name, "TM", _TASK_MANAGER, arguments, ["-XX:+UseG1GC"])
+        self._task_managers.append(process)
+        return process
+
+    def _launch(
+        self, name: str, role: str, entry_class: str, arguments: Sequence[str], jvm_options: Sequence[str]
+    ) -> Process:
+        memory, dynamic = self._memory[role]
+        (metrics_port,) = free_ports(1)
+        log_file = self.log_dir / f"{name.lower()}.log"
+        command = [self._java, *memory, *jvm_options, "-Xshare:auto", *configuration.JAVA_17_OPTIONS]
+        command += [f"-Dlog.file={log_file}", f"-Dlog4j.configurationFile={self.conf_dir / 'log4j.properties'}"]
+        command += ["-cp", self._classpath, entry_class, "--configDir", str(self.conf_dir), *dynamic, *arguments]
+        command += ["-D", f"metrics.reporter.prom.port={metrics_port}"]
+        process = Process.start(
+            name,
+            command,
+            log_file=self.log_dir / f"{name.lower()}.out",
+            env={
+                "FLINK_CONF_DIR": str(self.conf_dir),
+                "FLINK_PLUGINS_DIR": str(self.work_dir / "plugins"),
+                "FLINK_LIB_DIR": str(artifacts.flink_home() / "lib"),
+                "EVENT_TRIGGER_WORKER_LOG_DIR": str(self.log_dir),
+                **self._environment,
+            },
+            cwd=self.work_dir,
+        )
+        process.log_file = log_file
+        self.metrics_urls.append(f"http://{LOCALHOST}:{metrics_port}/metrics")
+        return process
+
+    def _wait_for_registration(self) -> None:
+        rest, expected = self.rest, len(self.task_manager_pids)
+        ids = {f"{process.name.lower()}" for process in self._task_managers if process.running}
+
+        def registered() -> bool:
+            try:
+                found = {str(task_manager["id"]): task_manager["slotsNumber"] for task_manager in rest.task_managers()}
+            except LocalStackError:
+                return False  # REST listens before it can answer
+            return all(found.get(name) == self._slots for name in ids)
+
+        what = f"running {expected} TaskManagers with {self._slots} slots each"
+        for process in [*self._task_managers, self._job_manager]:
+            if process is not None:
+                process.wait_for(registered, what=what, deadline_s=_READY_S)
+
+    def _setting(self, key: str) -> str:
+        if key not in self._settings:
+            raise LocalStackError(f"Flink: {key} is not known before start")
+        return self._settings[key]

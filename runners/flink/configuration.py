@@ -1,0 +1,127 @@
+"""Flink's configuration, as one dict with the reason beside each setting.
+
+Half of these settings are read by the cluster and half by whoever submits a job (all of ``execution.*``,
+``pipeline.*``), so JobManager, TaskManagers and the job server get the same file. It is written as ``config.yaml``,
+Flink 1.19's standard YAML: the older flink-conf.yaml silently wins if both are there, knows no quoting, and is gone in
+Flink 2.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+BASE: Mapping[str, str] = {
+    # State: on disk, so that it may be larger than memory; a checkpoint uploads only what changed.
+    "state.backend.type": "rocksdb",
+    "state.backend.incremental": "true",
+    # A broken newest checkpoint does not cost the state: there are two before it.
+    "state.checkpoints.num-retained": "3",
+    # State is exactly once.
+    "execution.checkpointing.mode": "EXACTLY_ONCE",
+    # At most a minute is replayed after a failure, and read-committed readers wait at most a minute.
+    "execution.checkpointing.interval": "60 s",
+    # A checkpoint that takes longer than this is given up.
+    "execution.checkpointing.timeout": "10 min",
+    # However slow checkpoints are, half of the time belongs to events.
+    "execution.checkpointing.min-pause": "30 s",
+    # Two at once would compete for the same disks and uploads.
+    "execution.checkpointing.max-concurrent-checkpoints": "1",
+    # A cancelled job can be resumed from its last checkpoint.
+    "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+    # Under backpressure barriers overtake queued events after 10 s, so that checkpoints still complete.
+    "execution.checkpointing.unaligned.enabled": "true",
+    "execution.checkpointing.aligned-checkpoint-timeout": "10 s",
+    # The default of 0 fails the job on its first failed checkpoint; an unreachable S3 shall not stop events.
+    "execution.checkpointing.tolerable-failed-checkpoints": "30",
+    # Restart for ever, quickly first, then ever more slowly; ten quiet minutes forget earlier failures.
+    "restart-strategy.type": "exponential-delay",
+    "restart-strategy.exponential-delay.initial-backoff": "1 s",
+    "restart-strategy.exponential-delay.max-backoff": "1 min",
+    "restart-strategy.exponential-delay.backoff-multiplier": "2.0",
+    "restart-strategy.exponential-delay.reset-backoff-threshold": "10 min",
+    "restart-strategy.exponential-delay.jitter-factor": "0.1",
+    # Flink's default of 100 ms is added at every shuffle; 5 ms keeps batches and the latency goal.
+    "execution.buffer-timeout.interval": "5 ms",
+    # RocksDB's share of the TaskManager's memory.
+    "taskmanager.memory.managed.fraction": "0.4",
+    # Shuffle buffers' share.
+    "taskmanager.memory.network.fraction": "0.1",
+    # With all jars in lib/ classes take 100 MB and stay there over repeated submissions.
+    "taskmanager.memory.jvm-metaspace.size": "256m",
+    "jobmanager.memory.jvm-metaspace.size": "256m",
+    # Subtasks of the one heavy stage on all TaskManagers instead of filling up the first.
+    "cluster.evenly-spread-out-slots": "true",
+    # One counter per process to scrape; the plugin comes with Flink.
+    "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+}
+
+LOCAL: Mapping[str, str] = {
+    # Nothing of a local cluster is reachable from outside.
+    "jobmanager.rpc.address": "127.0.0.1",
+    "jobmanager.bind-host": "127.0.0.1",
+    "taskmanager.host": "127.0.0.1",
+    "taskmanager.bind-host": "127.0.0.1",
+    "rest.address": "127.0.0.1",
+    "rest.bind-address": "127.0.0.1",
+    # Small enough for a laptop: 1 GB for the JobManager, 1.7 GB for each TaskManager (Python workers come on top).
+    "jobmanager.memory.process.size": "1024m",
+    "taskmanager.memory.process.size": "1728m",
+    # A killed TaskManager is noticed within seconds instead of a minute (these two are plain milliseconds).
+    "heartbeat.interval": "2000",
+    "heartbeat.timeout": "20000",
+    # REST shows metrics that are at most a second old instead of ten.
+    "metrics.fetcher.update-interval": "1000",
+    # Restarted TaskManagers are there within seconds, so waiting a minute is never right.
+    "restart-strategy.exponential-delay.max-backoff": "5 s",
+}
+
+# Flink's own list for Java 17 (env.java.opts.all in the config.yaml that it ships).
+JAVA_17_OPTIONS = (
+    "--add-exports=java.base/sun.net.util=ALL-UNNAMED",
+    "--add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.api=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.file=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.parser=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.tree=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.util=ALL-UNNAMED",
+    "--add-exports=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--add-opens=java.base/java.net=ALL-UNNAMED",
+    "--add-opens=java.base/java.io=ALL-UNNAMED",
+    "--add-opens=java.base/java.nio=ALL-UNNAMED",
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang.reflect=ALL-UNNAMED",
+    "--add-opens=java.base/java.text=ALL-UNNAMED",
+    "--add-opens=java.base/java.time=ALL-UNNAMED",
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.locks=ALL-UNNAMED",
+)
+
+# Log4j reads this in Flink's processes; ${sys:log.file} is set on their command line.
+LOG4J = """\
+monitorInterval=0
+rootLogger.level=INFO
+rootLogger.appenderRef.file.ref=file
+appender.file.name=file
+appender.file.type=FILE
+appender.file.fileName=${sys:log.file}
+appender.file.append=true
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-60c %x - %m%n
+logger.pekko.name=org.apache.pekko
+logger.pekko.level=WARN
+logger.kafka.name=org.apache.kafka
+logger.kafka.level=WARN
+logger.netty.name=org.jboss.netty.channel.DefaultChannelPipeline
+logger.netty.level=OFF
+"""
+
+
+def write(folder: Path, settings: Mapping[str, str]) -> None:
+    """Write config.yaml and log4j.properties into ``folder``. Values are strings as in Flink's documentation."""
+    # A JSON string is a YAML string, whatever it holds.
+    lines = [f"{key}: {json.dumps(value)}\n" for key, value in sorted(settings.items())]
+    (folder / "config.yaml").write_text("".join(lines))
+    (folder / "log4j.properties").write_text(LOG4J)

@@ -1,0 +1,123 @@
+package eventtrigger.flink;
+
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The micro-batches that are filling up, one per Beam key. A key's records keep the order in which they were added. Not
+ * thread safe.
+ */
+final class PendingBatches {
+  private static final int VERSION = 1;
+
+  /** Takes a finished batch. */
+  interface Receiver {
+    void accept(byte[] key, byte[] batch, long minTimestampMs);
+  }
+
+  private final ReadSettings settings;
+  private final byte[] prefix;
+  private final ShardKeys shardKeys;
+  private final BatchBuffer[] byShard;
+  private final List<Integer> filledShards = new ArrayList<>();
+  private final Map<ByteBuffer, BatchBuffer> byUser = new LinkedHashMap<>();
+  private int records;
+  private long bytes;
+
+  PendingBatches(ReadSettings settings) {
+    this.settings = settings;
+    this.prefix = prefix(settings);
+    this.shardKeys = new ShardKeys(settings.userShards(), settings.maxParallelism());
+    this.byShard = new BatchBuffer[settings.userShards()];
+  }
+
+  private static byte[] prefix(ReadSettings settings) {
+    byte[] topic = MessagePack.string(settings.topic() == null ? "" : settings.topic());
+    byte[] prefix = new byte[3 + topic.length];
+    prefix[0] = (byte) 0x94;
+    prefix[1] = VERSION;
+    prefix[2] = (byte) settings.kind().code;
+    System.arraycopy(topic, 0, prefix, 3, topic.length);
+    return prefix;
+  }
+
+  boolean isEmpty() {
+    return records == 0;
+  }
+
+  boolean isFull() {
+    return records >= settings.maxBatchRecords() || bytes >= settings.maxBatchBytes();
+  }
+
+  /** Adds a record with a value to the batch of its user, or, if it concerns all of them, to every shard's. */
+  void add(KafkaRecord record) {
+    if (settings.kind() == ReadSettings.Kind.CONTROL) {
+      addControl(record);
+    } else if (settings.userKey() == ReadSettings.UserKey.FIELD) {
+      addForUser(RecordUsers.userOfBody(record), record);
+    } else {
+      addForUser(RecordUsers.userOfKey(record), record);
+    }
+  }
+
+  private void addControl(KafkaRecord record) {
+    byte[] user = RecordUsers.userOfControl(record);
+    if (user != null) {
+      addForUser(user, record);
+    } else if (byShard.length == 0) {
+      // Without shards there is no list of keys to send it to; Python refuses it there.
+      addForUser(RecordUsers.NO_USER, record);
+    } else {
+      for (int shard = 0; shard < byShard.length; shard++) {
+        addTo(bufferOf(shard), record);
+      }
+    }
+  }
+
+  private void addForUser(byte[] user, KafkaRecord record) {
+    if (byShard.length == 0) {
+      addTo(byUser.computeIfAbsent(ByteBuffer.wrap(user), unused -> new BatchBuffer()), record);
+    } else {
+      addTo(bufferOf(shardKeys.shardOf(user)), record);
+    }
+  }
+
+  private BatchBuffer bufferOf(int shard) {
+    BatchBuffer buffer = byShard[shard];
+    if (buffer == null) {
+      buffer = new BatchBuffer();
+      byShard[shard] = buffer;
+    }
+    if (buffer.isEmpty()) {
+      filledShards.add(shard);
+    }
+    return buffer;
+  }
+
+  private void addTo(BatchBuffer buffer, KafkaRecord record) {
+    int before = buffer.length();
+    buffer.add(record);
+    bytes += buffer.length() - before;
+    records++;
+  }
+
+  /** Hands over every batch and starts anew. */
+  void drainTo(Receiver receiver) {
+    for (int shard : filledShards) {
+      drain(shardKeys.keyOf(shard), byShard[shard], receiver);
+    }
+    byUser.forEach((user, buffer) -> drain(user.array(), buffer, receiver));
+    filledShards.clear();
+    byUser.clear();
+    records = 0;
+    bytes = 0;
+  }
+
+  private void drain(byte[] key, BatchBuffer buffer, Receiver receiver) {
+    long minTimestampMs = buffer.minTimestampMs();
+    receiver.accept(key, buffer.take(prefix), minTimestampMs);
+  }
+}

@@ -1,0 +1,162 @@
+"""A small client of Flink's REST API."""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from runners.flink.errors import LocalStackError
+
+TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
+_POLL_S = 0.1
+
+
+class FlinkRest:
+    """Asks and steers a Flink cluster; ``url`` is ``http://host:port``, ``timeout_s`` holds for each request.
+
+    Every failure is a LocalStackError with the path and Flink's own message. Answers are Flink's JSON, unchanged.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 10.0) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+
+    def overview(self) -> dict[str, Any]:
+        """The cluster: ``taskmanagers``, ``slots-total``, ``slots-available``, ``jobs-running`` and so on."""
+        return self._get("/overview")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs the cluster remembers: ``jid``, ``name``, ``state`` and times."""
+        return list(self._get("/jobs/overview")["jobs"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job with its vertices."""
+        return self._get(f"/jobs/{quote(job_id)}")
+
+    def plan(self, job_id: str) -> dict[str, Any]:
+        """The job's plan: ``nodes`` with ids, descriptions and inputs."""
+        return dict(self._get(f"/jobs/{quote(job_id)}/plan")["plan"])
+
+    def exceptions(self, job_id: str) -> dict[str, Any]:
+        """Why tasks of the job failed: ``root-exception`` and ``exceptionHistory``."""
+        return self._get(f"/jobs/{quote(job_id)}/exceptions")
+
+    def checkpoints(self, job_id: str) -> dict[str, Any]:
+        """Checkpoint ``counts``, ``latest`` (completed, failed, savepoint, restored), ``summary`` and ``history``."""
+        return self._get(f"/jobs/{quote(job_id)}/checkpoints")
+
+    def checkpoint_config(self, job_id: str) -> dict[str, Any]:
+        """The checkpoint settings the job really has."""
+        return self._get(f"/jobs/{quote(job_id)}/checkpoints/config")
+
+    def task_managers(self) -> list[dict[str, Any]]:
+        """The registered TaskManagers: ``id``, ``slotsNumber``, ``freeSlots``, ``memoryConfiguration`` and so on."""
+        return list(self._get("/taskmanagers")["taskmanagers"])
+
+    def task_manager_metrics(self, task_manager_id: str, names: Collection[str] = ()) -> dict[str, str]:
+        """Metrics of a TaskManager by name; without ``names``, all names with empty values."""
+        return self._metrics(f"/taskmanagers/{quote(task_manager_id)}/metrics", names)
+
+    def vertex_metrics(self, job_id: str, vertex_id: str, names: Collection[str] = ()) -> dict[str, str]:
+        """Metrics of a job's vertex, named ``<subtask>.<metric>``; without ``names``, all names with empty values."""
+        return self._metrics(f"/jobs/{quote(job_id)}/vertices/{quote(vertex_id)}/metrics", names)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job's cancellation; ``wait_for_state`` tells when it is done."""
+        self._request("PATCH", f"/jobs/{quote(job_id)}?mode=cancel")
+
+    def stop(self, job_id: str, directory: str | None = None, *, deadline_s: float = 120.0) -> str:
+        """Stop the job with a savepoint, without draining, and return the savepoint's path.
+
+        ``directory`` defaults to the cluster's ``state.savepoints.dir``.
+        """
+        # Draining would send the end-of-time watermark, which drops processing-time timers.
+        body = {"targetDirectory": directory, "drain": False}
+        return self._savepoint(job_id, self._post(f"/jobs/{quote(job_id)}/stop", body)["request-id"], deadline_s)
+
+    def savepoint(self, job_id: str, directory: str | None = None, *, deadline_s: float = 120.0) -> str:
+        """Take a savepoint of a job that goes on running and return its path."""
+        body = {"target-directory": directory, "cancel-job": False}
+        return self._savepoint(job_id, self._post(f"/jobs/{quote(job_id)}/savepoints", body)["request-id"], deadline_s)
+
+    def wait_for_state(self, job_id: str, states: Collection[str], deadline_s: float) -> str:
+        """Wait until the job is in one of ``states`` (RUNNING, CANCELED, ...) and return it.
+
+        Raises LocalStackError after ``deadline_s`` seconds, or at once with the root exception when the job reached
+        another terminal state. RUNNING includes that every task runs: Flink calls a job RUNNING long before.
+        """
+        give_up = time.monotonic() + deadline_s
+        while True:
+            job = self.job(job_id)
+            state = str(job["state"])
+            tasks = {vertex["name"]: vertex["status"] for vertex in job["vertices"]}
+            if state in states and (state != "RUNNING" or all(task == "RUNNING" for task in tasks.values())):
+                return state
+            if state in TERMINAL_STATES and state not in states:
+                raise LocalStackError(f"job {job_id} is {state}, not {'/'.join(states)}: {self._why(job_id)}")
+            if time.monotonic() > give_up:
+                raise LocalStackError(
+                    f"job {job_id} is {state} with tasks {tasks} after {deadline_s:g} s, not {'/'.join(states)}: "
+                    f"{self._why(job_id)}"
+                )
+            time.sleep(_POLL_S)
+
+    def wait_for_checkpoint(self, job_id: str, completed: int, deadline_s: float) -> dict[str, Any]:
+        """Wait until the job has completed at least ``completed`` checkpoints and return the latest of them."""
+        give_up = time.monotonic() + deadline_s
+        while True:
+            checkpoints = self.checkpoints(job_id)
+            if checkpoints["counts"]["completed"] >= completed:
+                return dict(checkpoints["latest"]["completed"])
+            if time.monotonic() > give_up:
+                raise LocalStackError(
+                    f"job {job_id}: {completed} completed checkpoints wanted within {deadline_s:g} s, "
+                    f"found {checkpoints['counts']}"
+                )
+            time.sleep(_POLL_S)
+
+    def _savepoint(self, job_id: str, request_id: str, deadline_s: float) -> str:
+        path = f"/jobs/{quote(job_id)}/savepoints/{quote(request_id)}"
+        give_up = time.monotonic() + deadline_s
+        while True:
+            answer = self._get(path)
+            if answer["status"]["id"] == "COMPLETED":
+                operation = answer["operation"]
+                if "location" in operation:
+                    return str(operation["location"])
+                raise LocalStackError(f"{path}: savepoint failed: {operation['failure-cause'].get('stack-trace')}")
+            if time.monotonic() > give_up:
+                raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
+            time.sleep(_POLL_S)
+
+    def _why(self, job_id: str) -> str:
+        return str(self.exceptions(job_id).get("root-exception") or "no exception recorded")[:4000]
+
+    def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
+        query = f"?get={','.join(quote(name) for name in names)}" if names else ""
+        return {metric["id"]: metric.get("value", "") for metric in self._request("GET", path + query)}
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return dict(self._request("GET", path))
+
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return dict(self._request("POST", path, body))
+
+    def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+        try:
+            answer = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
+        except requests.RequestException as error:
+            raise LocalStackError(f"{method} {self.url}{path}: {error}") from error
+        try:
+            content = answer.json()
+        except ValueError:
+            content = {"errors": [answer.text[:2000]]}
+        if not answer.ok:
+            errors = content.get("errors") if isinstance(content, dict) else None
+            # The last entry is the full stack trace on the server; the message is in its first lines.
+            message = "\n".join(str(error)[:2000] for error in errors or ["no message"])
+            raise LocalStackError(f"{method} {path}: HTTP {answer.status_code}: {message}")
+        return content
