@@ -12,12 +12,12 @@ from typing import Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from runners.flink.job_server import JobServer
 
 from pipeline import graph
 from pipeline.options import OptionError, Settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
+from runners.flink.job_server import JobServer
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rules import Rule
 
@@ -102,6 +102,8 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
         "--faster_copy",
         # Elements reach Python when 16 KB are there, not at the end of the bundle. The time limit beside it loses data.
         "--experiments=data_buffer_size_limit=16384",
+        # Otherwise every submission runs pip freeze, a second or two, to stage a list that no worker reads.
+        "--experiments=disable_logging_submission_environment",
     ]
     if settings.savepoint_path is not None:
         options.append(f"--savepoint_path={settings.savepoint_path}")

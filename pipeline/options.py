@@ -93,7 +93,9 @@ class Settings:
         10_240, INPUT, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
     )
 
-    state_ttl_seconds: float = _option(600.0, STATE, "idle time after which a user is forgotten", unit="s", least=0.1)
+    state_ttl_seconds: float = _option(
+        600.0, STATE, "idle time after which a user is forgotten", unit="s", least=0.1, most=31_536_000
+    )
     history_size: int = _option(100, STATE, "events kept in a user's history", unit="events", least=1, most=10_000)
     history_fields: tuple[str, ...] = _option(
         (), STATE, "event field kept in the history besides event_id, event_name, timestamp; may be repeated"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
+from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.filters import FilterSet
 from transforms.domain.rules import KafkaAction, Rule, RuleError, load_rules
 
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OptionError, RuleError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    # Beam takes seconds to import: not before the options are known to be good.
+    # Beam takes seconds to import: not before the options are known to be good, and without what is not used.
+    with without_cloud_clients():
+        import apache_beam  # noqa: F401
     if settings.runner == FLINK_RUNNER:
         from pipeline.flink import run_on_flink
 
@@ -44,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _quieten() -> None:
     """Logs to standard error, less what other packages say at import that nobody here can act on."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger().handlers[0].addFilter(lambda record: "crcmod package not found" not in record.getMessage())
+    noise = ("crcmod package not found", "Could not find a compatible bson package")
+    logging.getLogger().handlers[0].addFilter(lambda record: not record.getMessage().startswith(noise))
     # It calls the Flink runner's flags unparseable before it has asked the job server for them.
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
 
 
 def _rules(settings: Settings) -> tuple[Rule, ...]:

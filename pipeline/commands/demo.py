@@ -165,7 +165,7 @@ def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, second
 def _show(message: Message, show: bool) -> float:
     """Print an action, if wanted; its delay since the event was produced, ms."""
     event: dict[str, Any] = orjson.loads(message.value())["event"]
-    delay_ms = time.time_ns() / 1e6 - event["timestamp"]
+    delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
     if show:
         rule = dict(message.headers())["rule"].decode()
         sys.stdout.write(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms\n")

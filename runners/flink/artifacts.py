@@ -32,6 +32,7 @@ _HERE = Path(__file__).resolve().parent
 _CONNECTORS_SOURCE = _HERE / "connectors"
 _KAFKA_POM = _HERE / "kafka" / "pom.xml"
 _KEPT_CONNECTORS = 3
+_IN_USE_S = 24 * 3600.0
 
 
 def cache_dir() -> Path:
@@ -142,7 +143,7 @@ def _maven(goals: Sequence[str], folder: Path) -> None:
     java()
     if shutil.which("mvn") is None:
         raise LocalStackError("mvn: not found on the PATH; needed: Apache Maven 3.8 or newer")
-    _run("mvn", ["mvn", "-q", "-B", *goals], cwd=folder, hint="Maven needs access to a repository")
+    _run("mvn", ["mvn", "-q", "-B", *goals], cwd=folder, hint="for downloads, Maven needs access to a repository")
 
 
 def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
@@ -209,11 +210,15 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 
 def _forget_old_connectors(current: Path) -> None:
-    """Keep the builds used last: every change of the sources makes one of about 100 MB."""
+    """Every change of the sources makes a build of tens of MB: drop all but the last few.
+
+    A build that was taken within the last day may have a cluster running on it and stays.
+    """
     os.utime(current)
-    builds = [path for path in current.parent.glob("connectors-*") if path.is_dir()]
-    for old in sorted(builds, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_CONNECTORS:]:
-        shutil.rmtree(old, ignore_errors=True)
+    last_used = {path: path.stat().st_mtime for path in current.parent.glob("connectors-*") if path.is_dir()}
+    for old in sorted(last_used, key=lambda path: last_used[path], reverse=True)[_KEPT_CONNECTORS:]:
+        if last_used[old] < time.time() - _IN_USE_S:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _jars(folder: Path, name: str) -> list[Path]:

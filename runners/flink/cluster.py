@@ -153,9 +153,8 @@ class LocalFlink:
         self._prepare(flink)
         with ThreadPoolExecutor(2) as pool:
             roles = {role: pool.submit(self._memory_options, flink, role) for role in ("JM", "TM")}
-            self._memory["JM"] = roles["JM"].result()
-            self._start_job_manager()
-            self._memory["TM"] = roles["TM"].result()
+            self._memory = {role: options.result() for role, options in roles.items()}
+        self._start_job_manager()
         for _ in range(self._wanted_task_managers):
             self._start_task_manager()
         self._wait_for_registration()

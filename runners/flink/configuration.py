@@ -69,8 +69,9 @@ LOCAL: Mapping[str, str] = {
     # A killed TaskManager is noticed within seconds instead of a minute (these two are plain milliseconds).
     "heartbeat.interval": "2000",
     "heartbeat.timeout": "20000",
-    # REST shows metrics that are at most a second old instead of ten.
+    # REST shows metrics and jobs as they were at most a second ago, instead of ten and three.
     "metrics.fetcher.update-interval": "1000",
+    "web.refresh-interval": "500",
     # Restarted TaskManagers are there within seconds, so waiting a minute is never right.
     "restart-strategy.exponential-delay.max-backoff": "5 s",
 }

@@ -11,6 +11,7 @@ from runners.flink.errors import LocalStackError
 
 TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _POLL_S = 0.1
+_MESSAGE_CHARACTERS = 8_000
 
 
 class FlinkRest:
@@ -104,6 +105,31 @@ class FlinkRest:
                 )
             time.sleep(_POLL_S)
 
+    def restarted_at(self, job_id: str) -> int:
+        """When the job last began to restart after a failure: epoch milliseconds, 0 if it never did."""
+        return int(self.job(job_id)["timestamps"]["RESTARTING"])
+
+    def wait_for_recovery(self, job_id: str, since: int, deadline_s: float) -> None:
+        """Wait until the job has restarted later than ``since`` and every task runs again.
+
+        After a ``kill -9`` Flink calls a job RUNNING for seconds, until it misses the TaskManager: remember
+        ``restarted_at`` before the kill and wait with this after it. Raises LocalStackError after ``deadline_s``
+        seconds, or at once when the job ended.
+        """
+        give_up = time.monotonic() + deadline_s
+        while True:
+            job = self.job(job_id)  # one snapshot: REST answers from a copy that it renews every few seconds
+            state, tasks = str(job["state"]), [vertex["status"] for vertex in job["vertices"]]
+            restarted = int(job["timestamps"]["RESTARTING"]) > since
+            if restarted and state == "RUNNING" and all(task == "RUNNING" for task in tasks):
+                return
+            if state in TERMINAL_STATES or time.monotonic() > give_up:
+                seen = f"{state}, {'restarted' if restarted else 'not restarted'}, tasks {tasks}"
+                raise LocalStackError(
+                    f"job {job_id} did not recover within {deadline_s:g} s: {seen}: {self._why(job_id)}"
+                )
+            time.sleep(_POLL_S)
+
     def wait_for_checkpoint(self, job_id: str, completed: int, deadline_s: float) -> dict[str, Any]:
         """Wait until the job has completed at least ``completed`` checkpoints and return the latest of them."""
         give_up = time.monotonic() + deadline_s
@@ -127,13 +153,14 @@ class FlinkRest:
                 operation = answer["operation"]
                 if "location" in operation:
                     return str(operation["location"])
-                raise LocalStackError(f"{path}: savepoint failed: {operation['failure-cause'].get('stack-trace')}")
+                failure = str(operation["failure-cause"].get("stack-trace"))
+                raise LocalStackError(f"{path}: savepoint failed: {_messages(failure)}")
             if time.monotonic() > give_up:
                 raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
             time.sleep(_POLL_S)
 
     def _why(self, job_id: str) -> str:
-        return str(self.exceptions(job_id).get("root-exception") or "no exception recorded")[:4000]
+        return _messages(str(self.exceptions(job_id).get("root-exception") or "no exception recorded"))
 
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
         query = f"?get={','.join(quote(name) for name in names)}" if names else ""
@@ -156,7 +183,12 @@ class FlinkRest:
             content = {"errors": [answer.text[:2000]]}
         if not answer.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
-            # The last entry is the full stack trace on the server; the message is in its first lines.
-            message = "\n".join(str(error)[:2000] for error in errors or ["no message"])
+            message = _messages("\n".join(str(error) for error in errors or ["no message"]))
             raise LocalStackError(f"{method} {path}: HTTP {answer.status_code}: {message}")
         return content
+
+
+def _messages(trace: str) -> str:
+    """A Java stack trace without its frames: what went wrong and its causes, Python tracebacks included."""
+    lines = [line for line in trace.splitlines() if not line.startswith(("\tat ", "\t... "))]
+    return "\n".join(lines)[:_MESSAGE_CHARACTERS]

@@ -78,12 +78,12 @@ def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[s
 def _run(arguments: argparse.Namespace) -> None:
     from runners.flink import beam_overrides
 
-    started = time.monotonic()
-    with beam_overrides.without_cloud_clients():
-        from apache_beam.runners.worker import sdk_worker_main
     overrides = os.environ.get(OVERRIDES_VARIABLE, "on")
     if overrides not in ("on", "off", "any-version"):
         raise LocalStackError(f"{OVERRIDES_VARIABLE}={overrides!r}; allowed: on, off, any-version")
+    started = time.monotonic()
+    with beam_overrides.without_cloud_clients():
+        from apache_beam.runners.worker import sdk_worker_main
     if overrides != "off":
         beam_overrides.apply(any_version=overrides == "any-version")
     imported = time.monotonic()
@@ -166,6 +166,8 @@ def _open_log(worker_id: str) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
+        # Beam sends log records to the TaskManager's log; here they stand beside what was printed.
+        logging.basicConfig(format="%(asctime)s %(levelname)-5s %(name)s - %(message)s")
     for stream in (sys.stdout, sys.stderr):
         # SIGTERM ends the process at once; what was printed has to be in the file by then.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -243,7 +243,7 @@ def main() -> int:
 
     def measure(name: str, run: Callable[[], dict[str, float]]) -> None:
         figures[name] = run()
-        print(name, {key: round(value, 1) for key, value in figures[name].items()}, flush=True)  # noqa: T201
+        print(name, {key: round(value, 1) for key, value in figures[name].items()}, flush=True)
 
     with (
         tempfile.TemporaryDirectory() as work,

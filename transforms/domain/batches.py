@@ -99,7 +99,7 @@ def user_bytes(record: Record, user_key: str) -> bytes:
         return record.key or b""
     try:
         user_id = msgspec.json.decode(record.value, type=_UserId).user_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return b""
     return user_id.encode("utf-8", "replace")
 
@@ -129,7 +129,7 @@ def control_keys(record: Record, user_shards: int) -> list[bytes]:
     """Where a control record goes: one user's key, every shard, or the empty user's key (README of the connectors)."""
     try:
         document = msgspec.json.decode(record.value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = None
     if isinstance(document, dict):
         for name in ("forget", "inspect"):

@@ -40,8 +40,10 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 }
 
 # 2**53: the largest integer that both JSON readers and LuaJIT hold exactly.
-_MAX_SAFE_INTEGER: Final = 2**53
+MAX_SAFE_INTEGER: Final = 2**53
 DEFAULT_MAX_EVENT_BYTES: Final = 10 * 1024
+# Beyond some 250 levels orjson reads what it cannot write again.
+MAX_DEPTH: Final = 100
 # A clock further ahead than this is wrong, and would keep its event newest in the history for ever.
 MAX_FUTURE_MS: Final = 24 * 3600 * 1000
 
@@ -72,6 +74,9 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
     if type(fields) is not dict:
         raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
     _check_types(fields)
+    # Counting brackets is cheap, and what has fewer of them than levels allowed need not be walked.
+    if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
+        raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
     event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], DEFAULTS | fields)
     _check_values(event, now_ms)
     if user_key == "record" and record.key != event.user_id.encode():
@@ -79,6 +84,14 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
             reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {event.user_id!r}: they must be equal"
         )
     return event
+
+
+def nested_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and arrays in a JSON value go deeper than ``levels``."""
+    inner = value.values() if type(value) is dict else value if type(value) is list else None
+    if inner is None:
+        return False
+    return levels == 0 or any(nested_deeper(one, levels - 1) for one in inner)
 
 
 def _check_types(fields: dict[str, Any]) -> None:
@@ -97,6 +110,6 @@ def _check_values(event: Event, now_ms: int) -> None:
     for name, text in (("event_id", event.event_id), ("user_id", event.user_id), ("event_name", event.event_name)):
         if not text:
             raise RejectedError(reasons.OUT_OF_RANGE, f"{name} is empty")
-    latest = min(now_ms + MAX_FUTURE_MS, _MAX_SAFE_INTEGER)
+    latest = min(now_ms + MAX_FUTURE_MS, MAX_SAFE_INTEGER)
     if not 0 < event.timestamp_ms <= latest:
         raise RejectedError(reasons.OUT_OF_RANGE, f"timestamp {event.timestamp_ms}, allowed are 1 to {latest} (ms)")

@@ -48,7 +48,7 @@ class JournalHead:
         """
         return self.view is not None and self.folded <= elements
 
-    def cache_weight(self) -> int:
+    def cache_weight_of_bag(self) -> int:
         """Bytes of memory that the state cache should count for the whole journal."""
         # Every entry is held twice, as bytes by the cache and as facts in the view; the snapshot once.
         return len(self.snapshot) + 2 * self.journal_bytes + (self.view.nbytes if self.view is not None else 0)
@@ -61,10 +61,6 @@ class JournalEntry:
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
-
-    def cache_weight(self) -> int:
-        """Nothing: the head speaks for the journal."""
-        return 0
 
 
 JournalElement = JournalHead | JournalEntry
@@ -116,6 +112,8 @@ def fold(elements: Sequence[JournalElement], history_size: int) -> tuple[Journal
     if head.view is None or not head.is_current(len(elements)):
         head.view = View.restore(head.snapshot, history_size)
         head.folded, head.journal_bytes = 1, 0
+        # What a failed bundle set, no timer knows.
+        head.idle_due_ms = head.pending_due_ms = None
         refolded += 1 if head.snapshot else 0
     for element in elements[head.folded :]:
         if not isinstance(element, JournalEntry):

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import orjson
 import requests
 
+from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
 from transforms.domain.users import FETCHED, UNAVAILABLE, UNKNOWN, Visit
 
@@ -80,6 +81,8 @@ class HttpUserApi:
 
     def fetch(self, user_id: str) -> FetchedUser:
         """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
+        if user_id in (".", ".."):
+            return NOTHING_KNOWN  # in a URL these are no names: the call would ask for something else
         give_up_at = time.monotonic() + self._deadline_s
         try:
             profile = self._get(user_id, "profile", give_up_at)
@@ -105,15 +108,30 @@ class HttpUserApi:
                 if response.status_code == 404:
                     return None
                 if response.status_code == 200:
-                    return orjson.loads(response.content)
+                    return _json(what, response.content)
                 if response.status_code not in _RETRIED:
                     raise BadAnswerError(f"{what}: HTTP {response.status_code}")
-            except orjson.JSONDecodeError as error:
-                raise BadAnswerError(f"{what}: {error}") from None
             except (requests.ConnectionError, requests.Timeout):
                 pass  # tried again below, until the deadline
             time.sleep(min(pause_s, max(0.0, give_up_at - time.monotonic())))
             pause_s *= 2
+
+
+def _json(what: str, content: bytes) -> Any:
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BadAnswerError(f"{what}: {error}") from None
+    if nested_deeper(answer, MAX_DEPTH):
+        raise BadAnswerError(f"{what}: nested deeper than {MAX_DEPTH} levels")
+    return answer
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if abs(number) > MAX_SAFE_INTEGER:
+        raise ValueError(f"{number} is beyond 2**53")
+    return number
 
 
 def _visit(answer: Any) -> Visit | None:
@@ -122,8 +140,8 @@ def _visit(answer: Any) -> Visit | None:
     try:
         return Visit(
             str(answer["visit_id"]),
-            int(answer["start_time"]),
-            int(answer["page_count"]),
+            _integer(answer["start_time"]),
+            _integer(answer["page_count"]),
             bool(answer["is_first_visit"]),
         )
     except (TypeError, KeyError, ValueError) as error:
@@ -134,7 +152,7 @@ def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
     try:
         return [
             (
-                int(event["timestamp"]),
+                _integer(event["timestamp"]),
                 str(event["event_id"]),
                 str(event["event_name"]),
                 {name: event[name] for name in fields if name in event} or None,
@@ -145,24 +163,31 @@ def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
         raise BadAnswerError(f"history: {type(error).__name__} {error}") from None
 
 
+_Fetched = tuple[float, FetchedUser]  # when it was, on the monotonic clock
+
+
 class FetchPool:
     """Runs fetches beside the stage: at most one a user at a time, answers kept until they are taken.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    # Answers nobody takes (their shard moved to another worker) go when newer ones come.
+    # Answers nobody takes (their shard moved, their user was forgotten) go when newer ones come, or are too old to use.
     _KEPT_ANSWERS: Final = 10_000
+    _KEPT_S: Final = 60.0
 
     def __init__(self, api: UserApi, concurrency: int) -> None:
         self._api = api
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="user-api")
         self._lock = threading.Lock()
-        self._calls: OrderedDict[str, Future[FetchedUser]] = OrderedDict()
+        self._calls: OrderedDict[str, Future[_Fetched]] = OrderedDict()
 
     def request(self, user_id: str) -> None:
         """Start a fetch unless one is under way or its answer waits to be taken."""
         with self._lock:
+            call = self._calls.get(user_id)
+            if call is not None and call.done() and time.monotonic() > call.result()[0] + self._KEPT_S:
+                del self._calls[user_id]
             if user_id not in self._calls:
                 self._calls[user_id] = self._executor.submit(self._fetch, user_id)
                 while len(self._calls) > self._KEPT_ANSWERS and next(iter(self._calls.values())).done():
@@ -175,20 +200,22 @@ class FetchPool:
             if call is None or not call.done():
                 return None
             del self._calls[user_id]
-        return call.result()
+        finished_s, fetched = call.result()
+        return fetched if time.monotonic() <= finished_s + self._KEPT_S else None
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, however long the API's own deadline lets it take."""
         self.request(user_id)
         with self._lock:
             call = self._calls.pop(user_id)
-        return call.result()
+        return call.result()[1]
 
-    def _fetch(self, user_id: str) -> FetchedUser:
+    def _fetch(self, user_id: str) -> _Fetched:
         try:
-            return self._api.fetch(user_id)
+            fetched = self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - whatever an API client raises must not park its user for ever
-            return unavailable(f"{type(error).__name__}: {error}")
+            fetched = unavailable(f"{type(error).__name__}: {error}")
+        return time.monotonic(), fetched
 
 
 _pools: dict[Any, FetchPool] = {}

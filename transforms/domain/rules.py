@@ -81,7 +81,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 def _load_file(file: Path) -> list[Rule]:
     try:
         documents = [document for document in yaml.safe_load_all(file.read_text("utf-8")) if document is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise RuleError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     return [_read(file, document) for document in documents]
 
@@ -106,5 +106,9 @@ def _inline_filter(file: Path, document: dict[str, Any]) -> dict[str, Any]:
     source = file.parent / str(name)
     if not source.is_file():
         raise RuleError(f"{file}: filter_file is {name!r}: no such file beside it")
+    try:
+        text = source.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise RuleError(f"{file}: filter_file is {name!r}: not UTF-8: {error}") from None
     rest = {key: value for key, value in document.items() if key != "filter_file"}
-    return rest | {"filter": source.read_text("utf-8")}
+    return rest | {"filter": text}

@@ -5,10 +5,13 @@ jit.off() -- compiled code runs no count hooks, so a loop would never stop
 
 local sethook, clock = debug.sethook, os.clock
 local loadstring, setfenv, pcall, error, tostring, type, next = loadstring, setfenv, pcall, error, tostring, type, next
-local concat, find = table.concat, string.find
+local concat, find, gsub, sub = table.concat, string.find, string.gsub, string.sub
+local collectgarbage = collectgarbage
 
 local HOOK_EVERY = 200 -- instructions
 local CPU_SECONDS = 0.05
+local FIND_WORK = 2 ^ 24 -- text bytes times needle bytes: one call of find can compare that many, and no hook fires in it
+local MESSAGE_BYTES = 500
 
 -- Methods of strings are reached through every string value, so the string table itself is cut down. What is missing
 -- (patterns, rep, dump) can run for ever or fill the memory inside one call, where no hook fires.
@@ -19,6 +22,9 @@ for name in next, string do
   end
 end
 string.find = function(text, needle, init)
+  if #text * #needle > FIND_WORK then
+    error("find: " .. #text .. " bytes of text times " .. #needle .. " to find, allowed is a product of " .. FIND_WORK, 2)
+  end
   return find(text, needle, init or 1, true)
 end
 
@@ -103,10 +109,31 @@ local function compile(source, name)
   return nil
 end
 
+local function copy_of(value)
+  if type(value) ~= "table" then
+    return value
+  end
+  local copy = {}
+  for key, inner in next, value do
+    copy[key] = copy_of(inner)
+  end
+  return copy
+end
+
+-- The proxies protect the top level only, so tables further down are copied for each filter, where there are any.
+local function own(source)
+  for _, value in next, source do
+    if type(value) == "table" then
+      return copy_of(source)
+    end
+  end
+  return source
+end
+
 local function rows_of(timestamps, ids, names, extras)
   local rows = {}
   for i = 1, #ids do
-    local row = extras and extras[i] or {}
+    local row = extras and copy_of(extras[i]) or {}
     row.timestamp, row.event_id, row.event_name = timestamps[i], ids[i], names[i]
     rows[i] = row
   end
@@ -115,26 +142,47 @@ end
 
 local environment_meta = { __index = base, __metatable = false }
 
--- One character a filter: '1' allows, '0' does not, 'E' an error; the errors' messages follow as further values.
-local function evaluate(event, user, visit, timestamps, ids, names, extras)
-  behind.event.__index, behind.user.__index, behind.visit.__index = event, user, visit
+local function run(filter, event, user, visit, timestamps, ids, names, extras)
+  behind.event.__index, behind.user.__index, behind.visit.__index = own(event), own(user), own(visit)
+  local environment = setmetatable({}, environment_meta)
+  if ids then
+    -- Rows are built anew for each filter, so that none sees another's changes.
+    environment.history = rows_of(timestamps, ids, names, extras)
+  end
+  setfenv(filter, environment)
+  deadline = clock() + CPU_SECONDS
+  sethook(over_budget, "", HOOK_EVERY)
+  return filter()
+end
+
+local function shown(failure)
+  if type(failure) ~= "string" then
+    return "error value of type " .. type(failure)
+  end
+  -- Messages are joined with zero bytes and must be UTF-8: a filter's own error() value may be neither.
+  return (gsub(sub(failure, 1, MESSAGE_BYTES), "[^\32-\126]", "?"))
+end
+
+-- One character a filter: '1' allows, '0' does not, 'E' an error; the errors' messages follow, joined with zero bytes.
+local function evaluate(...)
   local marks, messages = {}, {}
   for i = 1, #filters do
-    local environment = setmetatable({}, environment_meta)
-    if ids then
-      -- Rows are built anew for each filter, so that none sees another's changes.
-      environment.history = rows_of(timestamps, ids, names, extras)
-    end
-    setfenv(filters[i], environment)
-    deadline = clock() + CPU_SECONDS
-    sethook(over_budget, "", HOOK_EVERY)
-    local ok, result = pcall(filters[i])
+    local ok, result = pcall(run, filters[i], ...)
     sethook()
+    if not ok and result == "not enough memory" then
+      -- What earlier filters left behind counts too: only a filter that fails after a collection is to blame.
+      collectgarbage()
+      ok, result = pcall(run, filters[i], ...)
+      sethook()
+      if not ok then
+        collectgarbage()
+      end
+    end
     if ok then
       marks[i] = result and "1" or "0"
     else
       marks[i] = "E"
-      messages[#messages + 1] = type(result) == "string" and result or "error value of type " .. type(result)
+      messages[#messages + 1] = shown(result)
     end
   end
   return concat(marks), concat(messages, "\0")

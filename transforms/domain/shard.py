@@ -192,7 +192,8 @@ class _Machine:
         self._record((UNPARKED, answer.user_id))
         # The user API may have recorded these very events already; they are no duplicates of themselves.
         ids = {event.event_id for _, _, event in events}
-        rows = [row for row in fetched.history if row[1] not in ids][-self.settings.history_size :]
+        past = sorted((row for row in fetched.history if row[1] not in ids), key=lambda row: row[0])
+        rows = past[-self.settings.history_size :]
         self.step.counts["users_loaded"] += 1
         self._record((LOADED, answer.user_id, fetched.enrichment, fetched.profile_json, fetched.visit, rows))
         user = self.view.users[answer.user_id]

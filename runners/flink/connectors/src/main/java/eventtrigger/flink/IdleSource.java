@@ -5,8 +5,8 @@ import org.apache.flink.streaming.api.functions.source.SourceFunction;
 /**
  * A source that never says anything, never ends, and never holds the watermark back.
  *
- * <p>It is one of Flink's older kind because those can be stateless: the coordinator of a newer one always writes state,
- * and then a job could not exchange it for a real topic without allowing non-restored state.
+ * <p>It is one of Flink's older kind because those can be stateless: the coordinator of a newer one always writes
+ * state, and then a job could not exchange it for a real topic without allowing non-restored state.
  */
 @SuppressWarnings("deprecation")
 final class IdleSource implements SourceFunction<KafkaRecord> {

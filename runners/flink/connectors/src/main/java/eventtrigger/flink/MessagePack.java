@@ -4,8 +4,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 
 /**
- * Writes the few MessagePack types that a micro-batch needs into an array with room for them, each in its shortest form.
- * Every method returns the position behind what it wrote.
+ * Writes the few MessagePack types that a micro-batch needs into an array with room for them, each in its shortest
+ * form. Every method returns the position behind what it wrote.
  */
 final class MessagePack {
   private MessagePack() {}

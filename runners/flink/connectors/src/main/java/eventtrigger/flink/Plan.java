@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.HashMap;
 import java.util.Map;
+import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.collect.Lists;
 import org.apache.flink.runtime.OperatorIDPair;
 import org.apache.flink.runtime.jobgraph.JobGraph;
 import org.apache.flink.runtime.jobgraph.JobVertex;
@@ -41,7 +42,8 @@ final class Plan {
 
   private void addVertex(JobVertex vertex) {
     ArrayNode operators = verticesOut.addObject().put("name", vertex.getName()).putArray("operators");
-    for (OperatorIDPair operator : vertex.getOperatorIDs()) {
+    // Flink lists a chain from its end.
+    for (OperatorIDPair operator : Lists.reverse(vertex.getOperatorIDs())) {
       StreamNode node = nodes.get(operator.getGeneratedOperatorID());
       operators.add(node.getTransformationUID());
       nodesOut

@@ -4,6 +4,7 @@ import java.io.Serializable;
 import java.util.LinkedHashMap;
 import java.util.Locale;
 import java.util.Map;
+import org.apache.kafka.clients.consumer.ConsumerConfig;
 
 /** How a topic is read: the payload of the read URNs (see the README of this module). */
 record ReadSettings(
@@ -60,7 +61,7 @@ record ReadSettings(
         new ReadSettings(
             kind,
             topic,
-            settings.kafkaProperties("consumer_config"),
+            settings.kafkaProperties("consumer_config", ConsumerConfig.configDef()),
             settings.string("group_id"),
             settings.oneOf("starting_offsets", byLowerCaseName(StartingOffsets.values())),
             settings.longOrNull("starting_timestamp_ms", 0),

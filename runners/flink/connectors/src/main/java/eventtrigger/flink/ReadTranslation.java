@@ -19,8 +19,8 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.kafka.clients.consumer.OffsetResetStrategy;
 
 /**
- * Translates {@code ReadEvents} and {@code ReadControl} to a Kafka source, or an idle one, with the micro-batch operator
- * chained behind it. Both operators have UIDs made of the transform's unique name.
+ * Translates {@code ReadEvents} and {@code ReadControl} to a Kafka source, or an idle one, with the micro-batch
+ * operator chained behind it. Both operators have UIDs made of the transform's unique name.
  */
 final class ReadTranslation implements PTransformTranslator<StreamingTranslationContext> {
   private static final KvCoder<byte[], byte[]> OUTPUT = KvCoder.of(ByteArrayCoder.of(), ByteArrayCoder.of());
@@ -55,8 +55,9 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
   private static void checkMaxParallelism(String name, ReadSettings settings, StreamExecutionEnvironment flink) {
     int job = flink.getMaxParallelism();
     if (settings.maxParallelism() != job) {
-      String allowed = job > 0 ? "the job's --max_parallelism, " + job : "the job's --max_parallelism, which is not set";
-      throw SettingException.of(name, "max_parallelism", settings.maxParallelism(), allowed);
+      String allowed = job > 0 ? ", " + job : ", which is not set";
+      throw SettingException.of(
+          name, "max_parallelism", settings.maxParallelism(), "the job's --max_parallelism" + allowed);
     }
   }
 

@@ -9,6 +9,8 @@ import java.util.LinkedHashSet;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import org.apache.kafka.common.config.ConfigDef;
+import org.apache.kafka.common.config.ConfigValue;
 
 /**
  * Takes settings one by one out of a transform's JSON payload. Every setting must be present and of the right type, and
@@ -90,7 +92,7 @@ final class SettingsReader {
   }
 
   /** Kafka client properties. Messages leave out their values, some of which are secrets. */
-  Map<String, String> kafkaProperties(String name) {
+  Map<String, String> kafkaProperties(String name, ConfigDef known) {
     JsonNode node = node(name, "an object of strings");
     if (!node.isObject()) {
       throw refuse(name, node, "an object of strings");
@@ -105,7 +107,19 @@ final class SettingsReader {
     if (properties.getOrDefault("bootstrap.servers", "").isEmpty()) {
       throw SettingException.of(transform, name + ".bootstrap.servers", "missing", "host:port, comma-separated");
     }
+    checkValues(name, properties, known);
     return properties;
+  }
+
+  /** Kafka would refuse these values as well, but only on the cluster; names it does not know it only warns of. */
+  private void checkValues(String name, Map<String, String> properties, ConfigDef known) {
+    for (ConfigValue checked : known.validate(properties)) {
+      if (properties.containsKey(checked.name()) && !checked.errorMessages().isEmpty()) {
+        ConfigDef.ConfigKey key = known.configKeys().get(checked.name());
+        String range = key.validator == null ? "" : " " + key.validator;
+        throw SettingException.of(transform, name + "." + checked.name(), "not valid", key.type + range);
+      }
+    }
   }
 
   /** Fails on the first setting that none of the other methods was asked for. */

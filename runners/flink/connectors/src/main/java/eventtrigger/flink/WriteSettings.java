@@ -3,6 +3,7 @@ package eventtrigger.flink;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import org.apache.flink.connector.base.DeliveryGuarantee;
+import org.apache.kafka.clients.producer.ProducerConfig;
 
 /** How a topic is written: the payload of the write URN (see the README of this module). */
 record WriteSettings(
@@ -18,7 +19,7 @@ record WriteSettings(
             settings.string("topic"),
             settings.oneOf("delivery_guarantee", guarantees()),
             settings.stringOrNull("transactional_id_prefix"),
-            settings.kafkaProperties("producer_config"));
+            settings.kafkaProperties("producer_config", ProducerConfig.configDef()));
     settings.refuseOthers();
     parsed.checkPrefix(settings);
     return parsed;

@@ -12,6 +12,9 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 
 /** Translates {@code WriteToTopic} to a Kafka sink whose UID is made of the transform's unique name. */
 final class WriteTranslation implements PTransformTranslator<StreamingTranslationContext> {
+  private static final String TRANSACTION_TIMEOUT = "transaction.timeout.ms";
+  // The longest that a broker with default settings allows. The sink's own default of an hour fails on such a broker.
+  private static final String DEFAULT_TRANSACTION_TIMEOUT_MS = "900000";
 
   @Override
   public void translate(String id, RunnerApi.Pipeline pipeline, StreamingTranslationContext context) {
@@ -37,6 +40,7 @@ final class WriteTranslation implements PTransformTranslator<StreamingTranslatio
 
   private static KafkaSink<WindowedValue<byte[]>> sink(WriteSettings settings) {
     Properties properties = new Properties();
+    properties.setProperty(TRANSACTION_TIMEOUT, DEFAULT_TRANSACTION_TIMEOUT_MS);
     properties.putAll(settings.producerConfig());
     KafkaSinkBuilder<WindowedValue<byte[]>> sink =
         KafkaSink.<WindowedValue<byte[]>>builder()

@@ -1,0 +1,27 @@
+"""The real Kafka and Flink that tests marked ``stack`` share: started by the first test that asks, stopped at the end.
+
+A test that kills something uses a stack of its own, or leaves this one as it found it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from runners.flink.cluster import LocalFlink
+from runners.flink.kafka_broker import LocalKafka
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """A running broker; tests make topics of their own."""
+    with LocalKafka() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def flink() -> Iterator[LocalFlink]:
+    """A running cluster of one TaskManager with two slots, our connectors in its class path, checkpoints on disk."""
+    with LocalFlink(task_managers=1, slots=2) as cluster:
+        yield cluster

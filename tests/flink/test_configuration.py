@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runners.flink import configuration
+
+
+def test_the_file_says_what_the_dict_says(tmp_path: Path) -> None:
+    settings = {"a.b": 'it\'s: "quoted" # no comment', "c": "true", **configuration.BASE}
+    configuration.write(tmp_path, settings)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == settings
+    assert "${sys:log.file}" in (tmp_path / "log4j.properties").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    {
+        "state.backend.type": "rocksdb",
+        "state.backend.incremental": "true",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.interval": "60 s",
+        "execution.checkpointing.timeout": "10 min",
+        "execution.checkpointing.min-pause": "30 s",
+        "execution.checkpointing.max-concurrent-checkpoints": "1",
+        "taskmanager.memory.managed.fraction": "0.4",
+        "taskmanager.memory.network.fraction": "0.1",
+    }.items(),
+)
+def test_the_specification_is_kept(key: str, value: str) -> None:
+    assert configuration.BASE[key] == value
+
+
+def test_local_replaces_no_promise() -> None:
+    """A local cluster may be smaller and quicker to notice, but keeps its state as the real one does."""
+    replaced = set(configuration.LOCAL) & set(configuration.BASE)
+    assert replaced == {"restart-strategy.exponential-delay.max-backoff"}
