@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import zlib
@@ -24,8 +25,7 @@ class UserApi:
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(delay_s))
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), _handler(delay_s))
         self._server = server
         self._thread = threading.Thread(
             target=server.serve_forever, args=(0.05,), daemon=True, name="embedded-user-api"
@@ -42,6 +42,15 @@ class UserApi:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that goes away while its connection is idle is how every job ends.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def profile_of(user_id: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import yaml
 
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
+from runners.flink.kafka_broker import LocalKafka
 
 LeftOver = Callable[[], list[str]]
 
@@ -101,3 +102,11 @@ def test_memory_that_does_not_add_up_is_refused() -> None:
     settings = {"taskmanager.memory.process.size": "300m"}
     with pytest.raises(LocalStackError, match=r"(?s)Flink's memory settings .*300m.*refused"):
         LocalFlink(jars=[], config=settings).__enter__()
+
+
+@pytest.mark.stack
+def test_the_shared_stack_is_there_for_every_test(kafka: LocalKafka, flink: LocalFlink) -> None:
+    kafka.create_topic("shared-stack", 4)
+    overview = flink.rest.overview()
+    assert (overview["taskmanagers"], overview["slots-total"]) == (1, 2)
+    assert any("event-trigger-connectors" in jar for jar in flink.classpath.split(":"))

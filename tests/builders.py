@@ -1,0 +1,240 @@
+"""Events, records, rules and users for tests: sensible values unless a test says otherwise."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from tests.oracle import UNAVAILABLE, Oracle, OracleRule
+from transforms.domain.batches import CONTROL, EVENTS, VERSION, MicroBatch, Record
+from transforms.domain.filters import FilterSet
+from transforms.domain.profiles import NOTHING_KNOWN, FetchedUser, unavailable
+from transforms.domain.rules import Rule
+from transforms.domain.shard import Answer, ShardSettings, Step, step
+from transforms.domain.users import Visit
+from transforms.domain.view import View
+
+NOW_MS = 1_704_067_200_000  # the spec's example event
+
+VISIT_FIELDS = ("visit_id", "start_time", "page_count", "is_first_visit")
+
+_numbers = itertools.count()
+
+
+def event(user_id: str = "u1", **fields: Any) -> dict[str, Any]:
+    """An event as JSON object; the id is new each time."""
+    return {
+        "event_id": f"e{next(_numbers)}",
+        "user_id": user_id,
+        "event_name": "page_view",
+        "timestamp": NOW_MS,
+    } | fields
+
+
+def record(value: dict[str, Any] | bytes, key: bytes | None = b"", offset: int = 0) -> Record:
+    """A Kafka record of an event; the key is its user unless given."""
+    if isinstance(value, bytes):
+        return Record(0, offset, NOW_MS, key, value)
+    return Record(0, offset, NOW_MS, value["user_id"].encode() if key == b"" else key, orjson.dumps(value))
+
+
+def batch(*values: dict[str, Any] | Record) -> MicroBatch:
+    """A micro-batch of events."""
+    return MicroBatch(VERSION, EVENTS, "events", [one if isinstance(one, Record) else record(one) for one in values])
+
+
+def control(*values: Any) -> MicroBatch:
+    """A micro-batch of control records, JSON values or raw bytes."""
+    raw = [value if isinstance(value, bytes) else orjson.dumps(value) for value in values]
+    return MicroBatch(VERSION, CONTROL, "control", [Record(0, n, NOW_MS, None, value) for n, value in enumerate(raw)])
+
+
+def rule(name: str = "always", filter_: str = "true", **fields: Any) -> Rule:
+    """A rule with one debug action."""
+    document = {"name": name, "version": 1, "filter": filter_, "actions": [{"type": "debug"}]} | fields
+    return Rule.model_validate(document)
+
+
+def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
+    """What the oracle's ``api`` says of a user, as the pipeline gets it from its client."""
+    if known is None:
+        return NOTHING_KNOWN
+    if known == UNAVAILABLE:
+        return unavailable("test")
+    seen = known["visit"]
+    visit = None if seen is None else Visit(*(seen[name] for name in VISIT_FIELDS))
+    rows = [
+        (
+            one["timestamp"],
+            one["event_id"],
+            one["event_name"],
+            {name: one[name] for name in history_fields if name in one} or None,
+        )
+        for one in known["history"]
+    ]
+    return FetchedUser("fetched", orjson.dumps(known["profile"]), visit, rows)
+
+
+# The same rules twice: as documents with Lua filters, and as Python functions.
+
+
+def _checkout(event: Any, user: Any, visit: Any, history: Any) -> bool:
+    return event["event_name"] == "checkout" and sum(past["event_name"] == "page_view" for past in history) >= 2
+
+
+PAIRS: tuple[tuple[str, str, Any], ...] = (
+    (
+        "us_page_view",
+        'event.triggerable and event.event_name == "page_view" and user.country == "US"',
+        lambda event, user, visit, history: (
+            event["triggerable"] and event["event_name"] == "page_view" and user.get("country") == "US"
+        ),
+    ),
+    (
+        "long_visit",
+        "visit.page_count >= 3 and not visit.is_first_visit",
+        lambda event, user, visit, history: visit["page_count"] >= 3 and not visit["is_first_visit"],
+    ),
+    (
+        "checkout_after_views",
+        """if event.event_name ~= "checkout" then return false end
+local views = 0
+for _, past in ipairs(history) do
+  if past.event_name == "page_view" then views = views + 1 end
+end
+return views >= 2""",
+        _checkout,
+    ),
+    (
+        "like_the_one_before",
+        "#history > 0 and history[#history].event_name == event.event_name and history[1].timestamp < event.timestamp",
+        lambda event, user, visit, history: (
+            len(history) > 0
+            and history[-1]["event_name"] == event["event_name"]
+            and history[0]["timestamp"] < event["timestamp"]
+        ),
+    ),
+    (
+        "unknown_visitor",
+        'user.enrichment ~= nil and event.parameters.utm_source == "google"',
+        lambda event, user, visit, history: "enrichment" in user and event["parameters"].get("utm_source") == "google",
+    ),
+)
+
+
+def rule_documents(action: str = "debug") -> list[dict[str, Any]]:
+    """The sample rules as YAML documents would say them."""
+    return [
+        {"name": name, "version": 2, "filter": lua, "actions": [{"type": action, "name": "act"}]}
+        for name, lua, _ in PAIRS
+    ]
+
+
+def oracle_rules() -> list[OracleRule]:
+    """The sample rules as the oracle reads them."""
+    return [OracleRule(name, allows, 2, ("act",)) for name, _, allows in PAIRS]
+
+
+def sample_rules(action: str = "debug") -> tuple[Rule, ...]:
+    """The sample rules as the pipeline reads them."""
+    return tuple(Rule.model_validate(document) for document in rule_documents(action))
+
+
+def user_api_of(user_ids: Iterable[str], seed: int = 1) -> dict[str, Any]:
+    """What a user API knows: most users with profile, some with visit and history; one in five is unknown."""
+    chance = random.Random(seed)
+    known: dict[str, Any] = {}
+    for user_id in user_ids:
+        kind = chance.randrange(5)
+        if kind == 0:
+            continue
+        start_ms = NOW_MS - chance.randint(1, 100_000)
+        known[user_id] = {
+            "profile": {"user_id": user_id, "country": chance.choice(("US", "DE"))},
+            "visit": {"visit_id": f"v-{user_id}", "start_time": start_ms, "page_count": 2, "is_first_visit": False}
+            if kind > 1
+            else None,
+            "history": [
+                {"event_id": f"{user_id}-past{n}", "event_name": "page_view", "timestamp": start_ms - n}
+                for n in range(chance.randint(0, 4) if kind > 2 else 0)
+            ],
+        }
+    return known
+
+
+def random_stream(
+    seed: int, users: int, events: int, poison: bool = True, first_ms: int = NOW_MS
+) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of events as they come: late ones, ties, repeats, visits that start and end, some poison."""
+    chance = random.Random(seed)
+    recent: list[dict[str, Any]] = []
+    for number in range(events):
+        if recent and chance.random() < 0.03:
+            yield _raw(chance.choice(recent))
+            continue
+        if poison and chance.random() < 0.02:
+            yield poison_record(chance.randrange(6), number)
+            continue
+        name = chance.choice(("page_view", "page_view", "click", "checkout"))
+        made = event(
+            f"user-{chance.randrange(users):04d}",
+            event_id=f"event-{number:06d}",
+            event_name=name,
+            event_type="pageview" if name == "page_view" else "click",
+            timestamp=first_ms + number * 10 - (chance.randint(0, 50_000) if chance.random() < 0.1 else 0) // 100 * 100,
+            is_first_in_visit=chance.random() < 0.1,
+            is_last_in_visit=chance.random() < 0.1,
+            is_first_event=chance.random() < 0.05,
+            triggerable=chance.random() < 0.5,
+            parameters={"utm_source": chance.choice(("google", "news")), "custom_params": {"note": "ğüş €"}},
+        )
+        recent = [*recent[-50:], made]
+        yield _raw(made)
+
+
+def poison_record(kind: int, number: int) -> tuple[bytes, bytes]:
+    """Key and value of a record that must become a dead letter."""
+    made = event("poisoner", event_id=f"poison-{number}")
+    key, value = _raw(made)
+    return (
+        (key, value[:-5]),
+        (key, b'{"event_id":"\xff"}'),
+        (b"somebody-else", value),
+        _raw(made | {"timestamp": True}),
+        (key, b'{"a":' * 90 + b"[" * 10 + b"]" * 10 + b"}" * 90),
+        _raw(made | {"parameters": {"note": "x" * 11_000}}),
+    )[kind]
+
+
+def _raw(made: dict[str, Any]) -> tuple[bytes, bytes]:
+    return made["user_id"].encode(), orjson.dumps(made)
+
+
+def oracle_of(records: Iterable[tuple[bytes, bytes]], api: dict[str, Any], **settings: Any) -> Oracle:
+    """The oracle after the sample rules met these records."""
+    oracle = Oracle(oracle_rules(), api, **settings)
+    for key, value in records:
+        oracle.feed(key, value)
+    return oracle
+
+
+class Shard:
+    """One user shard at a settable time, without journal: what the last step decided is in ``done``."""
+
+    def __init__(self, *rules: Rule, **settings: Any) -> None:
+        self.settings = ShardSettings(**settings)
+        self.filters = FilterSet(rules)
+        self.view = View(self.settings.history_size)
+        self.now_ms = NOW_MS
+
+    def step(self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None) -> Step:
+        self.now_ms = self.now_ms if now_ms is None else now_ms
+        return step(self.view, self.now_ms, self.settings, self.filters, answers, batch)
+
+    def inspect(self, user_id: str) -> dict[str, Any]:
+        shown: dict[str, Any] = orjson.loads(self.step(control({"inspect": user_id})).inspections[0].body)
+        return shown

@@ -1,0 +1,151 @@
+"""The launcher as a user meets it: the demo, a local cluster of its own, DirectRunner on a real broker."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from pipeline.embedded.stream import bundled_records
+from runners.flink.kafka_broker import LocalKafka
+from tests.integration.jobs import ROOT, Topics, launch, reading
+
+pytestmark = pytest.mark.stack
+
+MARK = "EVENT_TRIGGER_TEST_MARK"
+
+
+@contextlib.contextmanager
+def started(tmp_path: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path, str]]:
+    """A launcher in the background, its output in a file; its descendants carry a mark in their environment."""
+    mark, output = uuid.uuid4().hex, tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *arguments],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, MARK: mark},
+        )
+    try:
+        yield process, output, mark
+    finally:
+        process.kill()
+        process.wait()
+
+
+def marked(mark: str) -> list[str]:
+    """Command lines of living processes that were started with the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+    return found
+
+
+def wait_for(output: Path, pattern: str, deadline_s: float) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not re.search(pattern, output.read_text()):
+        assert time.monotonic() < deadline, f"no {pattern!r} after {deadline_s} s in:\n{output.read_text()[-3000:]}"
+        time.sleep(0.2)
+
+
+def test_demo_shows_actions_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
+    with started(tmp_path, "demo", "--rate=100", "--users=50") as (process, output, mark):
+        wait_for(output, r"ACTION \w+ +user_\d+ .* after [\d,]+ ms", 120)
+        wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
+        assert "Flink's web page: http://127.0.0.1:" in output.read_text()
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+        deadline = time.monotonic() + 10
+        while marked(mark):
+            assert time.monotonic() < deadline, f"still running: {marked(mark)}"
+            time.sleep(0.1)
+    assert "Traceback" not in output.read_text()
+
+
+def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalKafka, tmp_path: Path) -> None:
+    topics = Topics(kafka)
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: kafka}]\n")
+    topics.produce(
+        [
+            (
+                b"u",
+                orjson.dumps({"event_id": "e", "user_id": "u", "event_name": "n", "timestamp": 1, "triggerable": True}),
+            )
+        ]
+    )
+
+    arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
+    with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
+        actions.until(1, 90)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        deadline = time.monotonic() + 10
+        while marked(mark):
+            assert time.monotonic() < deadline, f"still running: {marked(mark)}"
+            time.sleep(0.1)
+    assert "Traceback" not in output.read_text()
+
+
+def test_direct_runner_reads_a_real_topic_to_the_ends_found_at_launch(kafka: LocalKafka, tmp_path: Path) -> None:
+    topics = Topics(kafka)
+    topics.produce(bundled_records(events=500))
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: kafka}, {type: debug}]\n")
+
+    done = launch(f"--rules={rules}", *topics.options())
+
+    assert done.returncode == 0, done.stderr
+    assert "from the starting offsets to the ends found now" in done.stderr
+    good = [orjson.loads(value) for number, (_, value) in enumerate(bundled_records(events=500)) if number % 100 != 99]
+    expected = {event["event_id"] for event in good if event["triggerable"]}
+    printed = [
+        orjson.loads(line.removeprefix("DEBUG EVENT ")) for line in done.stdout.splitlines() if "DEBUG EVENT" in line
+    ]
+    assert {body["event"]["event_id"] for body in printed} == expected
+    with reading(kafka, topics.actions) as actions, reading(kafka, topics.dead_letters) as dead_letters:
+        actions.until(len(expected), 10)
+        assert {orjson.loads(one.value())["event"]["event_id"] for one in actions.settle(1)} == expected
+        assert len(dead_letters.until(5, 10)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--starting_offsets=latest"], set()),
+        (["--starting_offsets=earliest"], {"0", "1", "2", "3"}),
+        (["--starting_offsets=timestamp", "--starting_timestamp_ms=2000"], {"2", "3"}),
+    ],
+)
+def test_direct_runner_starts_where_it_is_told(
+    kafka: LocalKafka, tmp_path: Path, options: list[str], wanted: set[str]
+) -> None:
+    from confluent_kafka import Producer
+
+    topics = Topics(kafka)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for number in range(4):
+        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": 1, "triggerable": True}
+        producer.produce(topics.events, orjson.dumps(event), b"u", timestamp=1000 + 500 * number)
+    producer.flush(10)
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: debug}]\n")
+
+    done = launch(f"--rules={rules}", *topics.options(), *options)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("DEBUG EVENT ")]
+    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == wanted
