@@ -28,10 +28,12 @@ run: setup ## run the main job on its embedded default: bundled events, sample r
 demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
 
-test: setup ## every test, with real Kafka and Flink where needed
+test: setup test-java ## every test, with real Kafka and Flink where needed (Java 17 and Maven)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-java: ## the connectors' own tests
+	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
+	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
 check: setup ## formatting, lint, types, import rules

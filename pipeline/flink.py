@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
 from pipeline.options import OptionError, Settings
+from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
@@ -39,6 +40,7 @@ def run_on_flink(settings: Settings, rules: tuple[Rule, ...]) -> int:
             if master is None:
                 cluster = stack.enter_context(local_cluster(settings))
                 master = cluster.flink_master
+            _check_cluster(FlinkRest(f"http://{master}"))
             _say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rules, master)
             _say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
@@ -143,6 +145,17 @@ def follow(rest: FlinkRest, job_id: str) -> int:
     except KeyboardInterrupt:
         _say(f"leaving; job {job_id} goes on if its cluster does")
         return 0
+
+
+def _check_cluster(rest: FlinkRest) -> None:
+    """Ask before the job server does: it would try for a minute, and fail later on another Flink's classes.
+
+    Raises:
+        LocalStackError: nobody answers, or it is another release of Flink than the runner is made for.
+    """
+    found, needed = str(rest.overview()["flink-version"]), FLINK_VERSION.rpartition(".")[0]
+    if found.rpartition(".")[0] != needed:
+        raise LocalStackError(f"Flink at {rest.url} is {found}, allowed: {needed}, which the Beam runner is made for")
 
 
 def _first_cause(message: str) -> str:

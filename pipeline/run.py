@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _quieten()
     if arguments and arguments[0] in _COMMANDS:
+        _import_beam()
         command = importlib.import_module(f"pipeline.commands.{arguments[0]}")
         return int(command.main(arguments[1:]))
     try:
@@ -31,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OptionError, RuleError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    # Beam takes seconds to import: not before the options are known to be good, and without what is not used.
-    with without_cloud_clients():
-        import apache_beam  # noqa: F401
+    _import_beam()
     if settings.runner == FLINK_RUNNER:
         from pipeline.flink import run_on_flink
 
@@ -41,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.direct import run_direct
 
     return run_direct(settings, rules)
+
+
+def _import_beam() -> None:
+    """Beam takes seconds to import: only once the options are known to be good, and without what is not used."""
+    with without_cloud_clients():
+        import apache_beam  # noqa: F401
 
 
 def _quieten() -> None:

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from runners.flink.beam_overrides import without_cloud_clients
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
+
+# As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
+with without_cloud_clients():
+    import apache_beam  # noqa: F401
 
 
 @pytest.fixture(scope="session")

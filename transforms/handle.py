@@ -29,6 +29,7 @@ RECORDS: Final = "records"
 METRICS_NAMESPACE: Final = "event_trigger"
 
 _SCHEMA_VERSION: Final = 1
+_LONGEST_POLL_DOUBLINGS: Final = 4
 
 Clock = Callable[[], int]
 
@@ -225,6 +226,7 @@ class _OpenShard:
         if done.facts:
             self._append(JournalEntry(journals.pack_entry(self._now_ms, done.facts)))
         self.head.view = self.view
+        self.head.fruitless_polls = 0 if answers or done.wanted else self.head.fruitless_polls + 1
         for user_id in done.wanted:
             self._fn._pool.request(user_id)
         for name, value in done.counts.items():
@@ -244,6 +246,7 @@ class _OpenShard:
     def _compact(self) -> None:
         head = JournalHead(self.view.snapshot(), self.view)
         head.idle_due_ms, head.pending_due_ms = self.head.idle_due_ms, self.head.pending_due_ms
+        head.fruitless_polls = self.head.fruitless_polls
         self._journal.clear()
         self._journal.add(head)
         self.head = head
@@ -258,9 +261,12 @@ class _OpenShard:
             head.idle_due_ms = max(due_ms, now_ms) + tick_ms
             self._idle.set(Timestamp(micros=head.idle_due_ms * 1000))
             self._meta.write(b"%d %d" % (_SCHEMA_VERSION, head.idle_due_ms))
-        if self.view.parked and head.pending_due_ms is None:
-            head.pending_due_ms = now_ms + self._settings.poll_ms
-            self._pending.set(Timestamp(micros=head.pending_due_ms * 1000))
+        if self.view.parked:
+            # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
+            pause_ms = self._settings.poll_ms << min(head.fruitless_polls, _LONGEST_POLL_DOUBLINGS)
+            if head.pending_due_ms is None or head.pending_due_ms > now_ms + pause_ms:
+                head.pending_due_ms = now_ms + pause_ms
+                self._pending.set(Timestamp(micros=head.pending_due_ms * 1000))
 
     def _read_meta(self) -> None:
         stored = self._meta.read()

@@ -231,3 +231,7 @@ def _jars(folder: Path, name: str) -> list[Path]:
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{connectors()[0].parent}\n")

@@ -28,10 +28,11 @@ class JournalHead:
     """The journal's first element: a snapshot's frozen bytes and, while the object lives, the view folded so far.
 
     ``folded`` counts the journal's elements that the view contains, this one included. ``idle_due_ms`` and
-    ``pending_due_ms`` remember what the timers are set to. None of these is stored.
+    ``pending_due_ms`` remember what the timers are set to, ``fruitless_polls`` how often the latter fired for nothing.
+    None of these is stored.
     """
 
-    __slots__ = ("folded", "idle_due_ms", "journal_bytes", "pending_due_ms", "snapshot", "view")
+    __slots__ = ("folded", "fruitless_polls", "idle_due_ms", "journal_bytes", "pending_due_ms", "snapshot", "view")
 
     def __init__(self, snapshot: bytes, view: View | None = None) -> None:
         self.snapshot = snapshot
@@ -40,6 +41,7 @@ class JournalHead:
         self.journal_bytes = 0
         self.idle_due_ms: int | None = None
         self.pending_due_ms: int | None = None
+        self.fruitless_polls = 0
 
     def is_current(self, elements: int) -> bool:
         """Whether the view can be used for a journal of so many elements, or has to be folded anew.

@@ -120,10 +120,14 @@ class View:
 
     def snapshot(self) -> bytes:
         """The whole view as bytes."""
-        users = [
-            _PackedUser(user_id, user.last_seen_ms, user.enrichment, user.profile_json, user.visit, user.history.pack())
-            for user_id, user in self.users.items()
-        ]
+        users = []
+        for user_id, user in self.users.items():
+            before = user.nbytes
+            history = user.history.pack()
+            self.nbytes += user.nbytes - before  # packing drops rows that nobody sees any more
+            users.append(
+                _PackedUser(user_id, user.last_seen_ms, user.enrichment, user.profile_json, user.visit, history)
+            )
         return _encode(_Snapshot(_SNAPSHOT_VERSION, users, self.parked))
 
     @classmethod

@@ -1,0 +1,596 @@
+"""``HandleEvents`` through Beam: on FnApiRunner, with timers on TestStream, and on Beam's own state cache."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apache_beam as beam
+import orjson
+import pytest
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
+from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache
+from apache_beam.testing.test_stream import TestStream as BeamTestStream
+from apache_beam.utils.timestamp import Timestamp
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from tests.builders import (
+    batch,
+    control,
+    event,
+    oracle_of,
+    oracle_rules,
+    random_stream,
+    record,
+    rule,
+    sample_rules,
+    user_api_of,
+)
+from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
+from transforms import handle
+from transforms.domain import journal, profiles
+from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, encode_batch, split_by_shard
+from transforms.domain.rules import Rule
+from transforms.domain.shard import ShardSettings
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, UserApiSettings, _HandleFn
+
+Element = tuple[bytes, bytes]
+
+
+@pytest.fixture
+def serve(httpserver: HTTPServer) -> Callable[[dict[str, Any]], UserApiSettings]:
+    """Starts a user API that knows what an oracle's ``api`` says."""
+
+    def start(api: dict[str, Any]) -> UserApiSettings:
+        def answer(request: Request) -> Response:
+            _, _, user_id, what = request.path.split("/")
+            known = api.get(user_id, {}).get(what)
+            return Response(orjson.dumps(known), 200 if known is not None else 404)
+
+        for what in ("profile", "visit", "history"):
+            httpserver.expect_request(uri_of(what)).respond_with_handler(answer)
+        return UserApiSettings(httpserver.url_for(""), concurrency=4)
+
+    return start
+
+
+def uri_of(what: str) -> Any:
+    return re.compile(rf"/users/[^/]+/{what}")
+
+
+def batched(records: Iterable[tuple[bytes | None, bytes]], user_shards: int, size: int = 50) -> Iterator[Element]:
+    """Records as ``ReadEvents`` gives them."""
+    numbered = (Record(0, offset, 0, key, value) for offset, (key, value) in enumerate(records))
+    while chunk := list(itertools.islice(numbered, size)):
+        yield from split_by_shard(EVENTS, "events", chunk, user_shards, "record")
+
+
+def asked(user_ids: Iterable[str], user_shards: int) -> list[Element]:
+    """Control records that inspect users."""
+    values = [orjson.dumps({"inspect": user_id}) for user_id in user_ids]
+    return list(
+        split_by_shard(CONTROL, "control", [Record(0, 0, 0, None, value) for value in values], user_shards, "record")
+    )
+
+
+# What came out, by tag. Runners of these tests are in this process, so that a step may leave it here.
+SEEN: dict[str, list[bytes]] = defaultdict(list)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> Iterator[None]:
+    SEEN.clear()
+    yield
+    SEEN.clear()
+
+
+def remember(value: bytes, tag: str) -> None:
+    SEEN[tag].append(value)
+
+
+def remembered(outputs: Any) -> None:
+    for tag in (DEBUG, ACTIONS, RECORDS):
+        outputs[tag] | f"Remember {tag}" >> beam.Map(remember, tag)
+
+
+def seen_actions() -> list[SeenAction]:
+    produced = [decode_produced(packed) for packed in SEEN[ACTIONS]]
+    return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
+
+
+def seen_records(topic: str) -> list[dict[str, Any]]:
+    produced = [decode_produced(packed) for packed in SEEN[RECORDS]]
+    return [orjson.loads(one.value) for one in produced if one.topic == topic]
+
+
+# On FnApiRunner, where misses are resolved before a bundle ends
+
+
+@pytest.mark.parametrize("user_shards", [0, 8])
+@pytest.mark.parametrize("compact_bytes", [262_144, 1500])
+def test_a_bounded_run_does_what_the_oracle_says(
+    serve: Callable[..., UserApiSettings], user_shards: int, compact_bytes: int
+) -> None:
+    users = [f"user-{number:04d}" for number in range(20)]
+    api = user_api_of(users)
+    records = list(random_stream(3, len(users), 500))
+    settings = HandleSettings(
+        sample_rules("kafka"),
+        ShardSettings(history_size=20),
+        serve(api),
+        dead_letter_topic="dead",
+        inspection_topic="inspected",
+        compact_bytes=compact_bytes,
+        inline=True,
+    )
+    elements = [*batched(records, user_shards), *asked(users, user_shards)]
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+    batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
+    remembered(batches | "HandleEvents" >> HandleEvents(settings))
+    result = pipeline.run()
+    result.wait_until_finish()
+
+    oracle = oracle_of(records, api, history_size=20)
+    assert len(oracle.actions) > 100
+    assert action_differences(oracle, seen_actions()) == []
+    assert dead_letter_differences(oracle, seen_records("dead")) == []
+    inspected = {state["user_id"]: state for state in seen_records("inspected")}
+    assert sorted(inspected) == users
+    assert state_differences(oracle, inspected) == []
+    counts = counters(result)
+    assert counts["events"] == len(records)
+    assert counts["events_handled"] == oracle.handled
+    assert counts["duplicates"] == len(oracle.duplicates)
+    assert counts["actions"] == len(oracle.actions)
+    assert counts["events_rejected"] == len(oracle.dead_letters)
+    assert ("compactions" in counts) is (compact_bytes == 1500)
+
+
+def counters(result: Any) -> dict[str, int]:
+    found = result.metrics().query(MetricsFilter().with_namespace("event_trigger"))["counters"]
+    return {counter.key.metric.name: counter.committed for counter in found}
+
+
+def test_debug_and_kafka_actions_leave_by_their_own_outputs() -> None:
+    both = rule("both", actions=[{"type": "debug"}, {"type": "kafka", "topic": "offers"}])
+    elements = list(batched([(b"u1", orjson.dumps(event("u1", event_id="e1")))], 8))
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+    batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
+    remembered(batches | "HandleEvents" >> HandleEvents(HandleSettings((both,), inline=True)))
+    pipeline.run().wait_until_finish()
+    (body,), (packed,) = SEEN[DEBUG], SEEN[ACTIONS]
+    produced = decode_produced(packed)
+    assert produced.value == body
+    assert (produced.topic, produced.key) == ("offers", b"u1")
+    assert [name for name, _ in produced.headers] == ["action-id", "rule", "rule-version"]
+    assert SEEN[RECORDS] == []
+
+
+# With timers, on TestStream
+
+# TestStream's processing time starts at 0, so these tests live in the first hours of 1970.
+_now_ms = 0
+
+
+def told_time() -> int:
+    return _now_ms
+
+
+def tell_time(timed: tuple[int, Element | None]) -> Iterator[Element]:
+    """The first step: sets the clock to the element's time; an element of None is only that."""
+    global _now_ms
+    _now_ms, element = timed
+    for pool in list(profiles._pools.values()):
+        until = time.monotonic() + 10
+        while not all(call.done() for call in list(pool._calls.values())):
+            assert time.monotonic() < until, "the user API did not answer"
+            time.sleep(0.002)
+    if element is not None:
+        yield element
+
+
+class Timeline:
+    """A TestStream whose elements and clock move together."""
+
+    def __init__(self) -> None:
+        self.stream = BeamTestStream()
+        self.now_ms = 0
+
+    def at(self, now_ms: int, *elements: Element) -> Timeline:
+        """Move on to a time, timers due until then firing, and then bring elements."""
+        if now_ms > self.now_ms:
+            self.stream.add_elements([(now_ms, None)])
+            self.stream.advance_processing_time((now_ms - self.now_ms) / 1000)
+            self.now_ms = now_ms
+        if elements:
+            self.stream.add_elements([(now_ms, element) for element in elements])
+        return self
+
+    def run(self, settings: HandleSettings) -> None:
+        options = PipelineOptions([])
+        options.view_as(StandardOptions).streaming = True
+        pipeline = beam.Pipeline(runner=BundleBasedDirectRunner(), options=options)
+        batches = (
+            pipeline
+            | self.stream.advance_watermark_to_infinity()
+            | "Clock" >> beam.FlatMap(tell_time).with_output_types(Element)
+        )
+        remembered(batches | "HandleEvents" >> HandleEvents(settings, told_time))
+        pipeline.run().wait_until_finish()
+
+
+def early(*event_ids: str, user: str = "u1") -> Element:
+    """Events of 1970 as one batch of the user's shard."""
+    records = [record(event(user, event_id=event_id, timestamp=1)) for event_id in event_ids]
+    ((key, payload),) = split_by_shard(EVENTS, "events", records, 8, "record")
+    return key, payload
+
+
+def inspected(user: str = "u1") -> Element:
+    return asked([user], 8)[0]
+
+
+def enriched_ids() -> list[str]:
+    return [orjson.loads(body)["event"]["event_id"] for body in SEEN[DEBUG]]
+
+
+def test_the_pending_timer_resumes_waiting_events_in_their_order() -> None:
+    settings = HandleSettings((rule(),), inspection_topic="inspected")
+    Timeline().at(1000, early("a", "b"), inspected()).at(1001, early("c")).at(2000, inspected()).run(settings)
+    assert enriched_ids() == ["a", "b", "c"]
+    before, after = seen_records("inspected")
+    assert (before["parked"], before["found"]) == (2, False)
+    assert (after["parked"], after["found"], len(after["eventHistory"])) == (0, True, 3)
+
+
+def test_no_event_runs_before_the_timer() -> None:
+    Timeline().at(1000, early("a"), inspected()).run(HandleSettings((rule(),), inspection_topic="inspected"))
+    assert [state["parked"] for state in seen_records("inspected")] == [1]
+
+
+def test_idle_user_is_forgotten_by_the_idle_timer() -> None:
+    settings = HandleSettings((rule(),), ShardSettings(ttl_ms=60_000), inspection_topic="inspected")
+    (
+        Timeline()
+        .at(1000, early("a"))
+        .at(2000, inspected())
+        .at(30_000, early("b"))
+        .at(89_000, inspected())  # within a TTL of b, beyond one of a
+        .at(92_000, inspected())
+        .at(93_000, early("c"))
+        .at(94_000, inspected())
+        .run(settings)
+    )
+    states = seen_records("inspected")
+    assert [state["found"] for state in states] == [True, True, False, True]
+    assert [[row["event_id"] for row in state["eventHistory"]] for state in states] == [["a"], ["a", "b"], [], ["c"]]
+    assert enriched_ids() == ["a", "b", "c"]
+    assert orjson.loads(SEEN[DEBUG][2])["eventHistory"] == []
+
+
+def test_users_of_other_shards_keep_their_own_time() -> None:
+    settings = HandleSettings((rule(),), ShardSettings(ttl_ms=60_000), inspection_topic="inspected")
+    others = [f"u{number}" for number in range(5)]
+    timeline = Timeline()
+    for number, user in enumerate(others):
+        timeline.at(1000 + number * 20_000, early(f"e{number}", user=user)).at(1100 + number * 20_000)
+    timeline.at(105_000, *(inspected(user) for user in others)).run(settings)
+    found = {state["user_id"]: state["found"] for state in seen_records("inspected")}
+    assert found == {"u0": False, "u1": False, "u2": False, "u3": True, "u4": True}
+
+
+# On Beam's state cache. Its traps: what is read may be the same objects as last time, elements are encoded when the
+# bundle commits, a bundle that fails leaves objects changed, and after a restore everything is decoded from bytes.
+
+
+class StoredState:
+    """The runner's side of the state API: bytes by cell."""
+
+    def __init__(self) -> None:
+        self.cells: dict[bytes, bytes] = {}
+
+    @contextmanager
+    def process_instruction_id(self, _: str) -> Iterator[None]:
+        yield
+
+    def get_raw(self, state_key: Any, _: bytes | None = None) -> tuple[bytes, None]:
+        return self.cells.get(state_key.SerializeToString(), b""), None
+
+    def append_raw(self, state_key: Any, data: bytes) -> Any:
+        name = state_key.SerializeToString()
+        self.cells[name] = self.cells.get(name, b"") + data
+        return done()
+
+    def clear(self, state_key: Any) -> Any:
+        self.cells.pop(state_key.SerializeToString(), None)
+        return done()
+
+
+def done() -> Any:
+    future = sdk_worker._Future()
+    future.set(beam_fn_api_pb2.StateResponse())
+    return future
+
+
+class Timer:
+    """What a timer is set to within a bundle, ms."""
+
+    def __init__(self) -> None:
+        self.due_ms: int | None = None
+
+    def set(self, due: Timestamp) -> None:
+        self.due_ms = due.micros // 1000
+
+
+class FailedBundleError(Exception):
+    pass
+
+
+class Harness:
+    """Runs DoFn instances over one key as the SDK harness does: real state cache, commits, timers that count then."""
+
+    def __init__(self, settings: HandleSettings) -> None:
+        self.settings = settings
+        self.stored = StoredState()
+        self.token = 0
+        self.now_ms = 10_000
+        self.due: dict[str, int | None] = {"idle": None, "pending": None}
+        self.outputs: list[Any] = []
+        self.restore()
+
+    def restore(self) -> None:
+        """As after a failure of the job: all that is left is bytes, and the cache token is new."""
+        self.token += 1
+        self.cache = statecache.StateCache(100 << 20)
+        self.handler = sdk_worker.GlobalCachingStateHandler(self.cache, self.stored)
+
+    def instance(self) -> _HandleFn:
+        fn = _HandleFn(self.settings, lambda: self.now_ms)
+        fn.setup()
+        return fn
+
+    def bundle(self, fn: _HandleFn, *batches: Any, timer: str | None = None, fail: bool = False) -> None:
+        token = beam_fn_api_pb2.ProcessBundleRequest.CacheToken(
+            user_state=beam_fn_api_pb2.ProcessBundleRequest.CacheToken.UserState(), token=b"%d" % self.token
+        )
+        with self.handler.process_instruction_id("bundle", [token]):
+            journal = self._bag("journal_v1", _HandleFn.JOURNAL.coder)
+            meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
+            timers = {"idle": Timer(), "pending": Timer()}
+            outputs: list[Any] = []
+            if timer is not None:
+                self.due[timer] = None
+                fire = fn.on_idle if timer == "idle" else fn.on_pending
+                outputs += fire(b"key", journal, meta, timers["idle"], timers["pending"])
+            for one in batches:
+                payload = encode_batch(one.kind, one.topic, one.records)
+                outputs += fn.process((b"key", payload), journal, meta, timers["idle"], timers["pending"])
+            if fail:
+                return
+            journal.commit()
+            meta.commit()
+        self.outputs += outputs
+        for name, one in timers.items():
+            self.due[name] = one.due_ms if one.due_ms is not None else self.due[name]
+
+    def fire_pending(self, fn: _HandleFn) -> None:
+        """Let the user API answer, then the timer that it is waited for with."""
+        due = self.due["pending"]
+        assert due is not None, "no pending timer is set"
+        for call in list(fn._pool._calls.values()):
+            call.result(10)
+        self.now_ms = max(self.now_ms, due)
+        self.bundle(fn, timer="pending")
+
+    def state(self, fn: _HandleFn, user: str = "u1") -> dict[str, Any]:
+        before = len(self.outputs)
+        self.bundle(fn, control({"inspect": user}))
+        (shown,) = self.outputs[before:]
+        del self.outputs[before:]
+        found: dict[str, Any] = orjson.loads(decode_produced(shown.value).value)
+        return found
+
+    def actions(self) -> list[SeenAction]:
+        produced = [decode_produced(one.value) for one in self.outputs if one.tag == ACTIONS]
+        return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
+
+    def _bag(self, name: str, coder: Any) -> Any:
+        state_key = beam_fn_api_pb2.StateKey(
+            bag_user_state=beam_fn_api_pb2.StateKey.BagUserState(transform_id="t", user_state_id=name, key=b"key")
+        )
+        return bundle_processor.SynchronousBagRuntimeState(self.handler, state_key, coder)
+
+
+def userstate_of(bag: Any) -> Any:
+    return bundle_processor.ReadModifyWriteRuntimeState(bag)
+
+
+RULES: tuple[Rule, ...] = sample_rules("kafka")
+
+
+def chunks_of(seed: int, users: int, events: int, size: int) -> tuple[list[Any], Oracle]:
+    """A stream as batches, and the oracle after it."""
+    raw = list(random_stream(seed, users, events, poison=False, first_ms=1_000_000))
+    oracle = Oracle(oracle_rules())
+    for key, value in raw:
+        oracle.feed(key, value)
+    records = [record(value, key) for key, value in raw]
+    return [batch(*records[start : start + size]) for start in range(0, len(records), size)], oracle
+
+
+def check(harness: Harness, oracle: Oracle, fn: _HandleFn) -> None:
+    assert action_differences(oracle, harness.actions()) == []
+    assert state_differences(oracle, {user: harness.state(fn, user) for user in oracle.users}) == []
+
+
+@pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
+def test_two_instances_that_take_turns_on_one_key_see_each_other_s_state(compact_bytes: int) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
+    batches, oracle = chunks_of(1, 5, 300, 10)
+    instances = itertools.cycle([harness.instance(), harness.instance()])
+    for one in batches:
+        fn = next(instances)
+        harness.bundle(fn, one)
+        if harness.due["pending"] is not None:
+            harness.fire_pending(next(instances))
+    check(harness, oracle, next(instances))
+    check(harness, oracle, next(instances))
+
+
+@pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
+def test_a_restore_between_any_two_bundles_changes_nothing(compact_bytes: int) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
+    batches, oracle = chunks_of(2, 5, 300, 10)
+    for number, one in enumerate(batches):
+        fn = harness.instance()
+        harness.bundle(fn, one)
+        if number % 3 == 0:
+            harness.restore()
+        if harness.due["pending"] is not None:
+            harness.fire_pending(fn)
+        if number % 3 == 1:
+            harness.restore()
+    check(harness, oracle, harness.instance())
+
+
+@pytest.mark.parametrize("compact_bytes", [1, 300])
+def test_batches_after_a_compaction_in_the_same_bundle_are_not_counted_twice(compact_bytes: int) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
+    fn = harness.instance()
+    batches, oracle = chunks_of(3, 3, 200, 5)
+    for start in range(0, len(batches), 4):
+        harness.bundle(fn, *batches[start : start + 4])
+        if harness.due["pending"] is not None:
+            harness.fire_pending(fn)
+        harness.restore()
+        assert harness.state(harness.instance()) == harness.state(fn)
+    check(harness, oracle, harness.instance())
+
+
+@pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
+def test_a_bundle_that_fails_leaves_nothing_behind_for_its_retry(compact_bytes: int) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
+    fn = harness.instance()
+    batches, oracle = chunks_of(4, 5, 200, 10)
+    for start in range(0, len(batches), 2):
+        harness.bundle(fn, *batches[start : start + 2], fail=True)
+        harness.bundle(fn, *batches[start : start + 1], fail=True)
+        harness.bundle(fn, *batches[start : start + 2])
+        if harness.due["pending"] is not None:
+            harness.fire_pending(fn)
+    check(harness, oracle, fn)
+    harness.restore()
+    check(harness, oracle, fn)
+
+
+def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i"))
+    fn = harness.instance()
+    batches, oracle = chunks_of(5, 5, 100, 10)
+    real_step = handle.step
+
+    def half_a_step(*arguments: Any) -> Any:
+        real_step(*arguments)  # the view is changed, and then
+        raise FailedBundleError
+
+    for one in batches:
+        with monkeypatch.context() as broken:
+            broken.setattr(handle, "step", half_a_step)
+            with pytest.raises(FailedBundleError):
+                harness.bundle(fn, one)
+        harness.bundle(fn, one)
+        if harness.due["pending"] is not None:
+            harness.fire_pending(fn)
+    check(harness, oracle, fn)
+
+
+def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i"))
+    fn = harness.instance()
+    first, second = batch(event("u1", timestamp=1)), batch(event("u2", timestamp=1))
+    harness.bundle(fn, first)
+    assert harness.due == {"idle": None, "pending": 10_025}
+    # The bundle that loads u1 sets the first idle timer, and fails.
+    for call in list(fn._pool._calls.values()):
+        call.result(10)
+    harness.bundle(fn, second, timer="pending", fail=True)
+    harness.bundle(fn, second)
+    harness.fire_pending(fn)
+    assert harness.due["idle"] is not None
+    assert harness.state(fn, "u1")["found"]
+
+
+def test_the_idle_timer_is_remembered_over_a_restore() -> None:
+    harness = Harness(HandleSettings(RULES, ShardSettings(ttl_ms=60_000), inspection_topic="i"))
+    fn = harness.instance()
+    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.fire_pending(fn)
+    due = harness.due["idle"]
+    assert due == harness.now_ms + 60_000 + 1000
+    harness.restore()
+    harness.due["idle"] = None
+    harness.now_ms += 5000
+    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    assert harness.due["idle"] is None  # Flink restored it, nothing sets it again
+    harness.now_ms = due
+    harness.bundle(fn, timer="idle")
+    assert harness.state(fn)["found"]
+    assert harness.due["idle"] is not None
+    harness.now_ms = harness.due["idle"]
+    harness.bundle(fn, timer="idle")
+    assert not harness.state(fn)["found"]
+
+
+def test_nothing_is_stored_for_a_shard_without_users() -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i"))
+    fn = harness.instance()
+    harness.bundle(fn, batch(record(b"poison", b"u1")))
+    assert harness.stored.cells == {}
+    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.fire_pending(fn)
+    assert len(harness.stored.cells) == 2
+    harness.bundle(fn, control({"forget": "u1"}))
+    assert harness.stored.cells == {}
+    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.fire_pending(fn)
+    assert harness.state(fn)["found"]
+
+
+def test_state_of_a_newer_release_is_refused() -> None:
+    harness = Harness(HandleSettings(RULES))
+    fn = harness.instance()
+    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.fire_pending(fn)
+    (meta,) = [name for name in harness.stored.cells if b"meta_v1" in name]
+    harness.stored.cells[meta] = harness.stored.cells[meta].replace(b"1 ", b"2 ", 1)
+    harness.restore()
+    with pytest.raises(ValueError, match="state schema 2: this worker reads up to 1; use the newer release"):
+        harness.bundle(fn, batch(event("u1", timestamp=1)))
+
+
+def test_a_cached_shard_is_not_folded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(HandleSettings(RULES, inspection_topic="i"))
+    fn, other = harness.instance(), harness.instance()
+    batches, _ = chunks_of(6, 5, 100, 10)
+    harness.bundle(fn, batches[0])
+    harness.fire_pending(fn)
+    replayed: list[Any] = []
+    real = journal._replay
+    monkeypatch.setattr(journal, "_replay", lambda *arguments: (replayed.append(arguments), real(*arguments)))
+    for one in batches[1:]:
+        harness.bundle(fn, one)
+        harness.bundle(other)
+        harness.state(other)
+    assert replayed == []
+    harness.restore()
+    harness.state(fn)
+    assert replayed
