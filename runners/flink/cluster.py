@@ -6,12 +6,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, accepts_connections, free_ports, stop_all
+from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports, stop_all
 from runners.flink.rest import FlinkRest
 
 _READY_S = 90.0
@@ -22,7 +20,7 @@ _MEMORY_RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
 _PLUGINS = ("metrics-prometheus",)
 
 
-class LocalFlink:
+class LocalFlink(Service):
     """A session cluster; a context manager that starts it and leaves nothing.
 
     ``task_managers`` are started with ``slots`` task slots each. ``config`` adds to or replaces Flink settings
@@ -64,19 +62,6 @@ class LocalFlink:
         self._classpath = ""
         self._java = ""
         self.metrics_urls: list[str] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def work_dir(self) -> Path:

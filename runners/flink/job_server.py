@@ -5,18 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import Process
+from runners.flink.processes import Process, Service
 
 _MAIN = "eventtrigger.flink.JobServer"
 _READY_S = 60.0
 
 
-class JobServer:
+class JobServer(Service):
     """A running job server for one Flink cluster; a context manager.
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
@@ -44,19 +43,6 @@ class JobServer:
         self._read = 0
         self._lines: list[dict[str, Any]] = []
         self._job_endpoint: str | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def job_endpoint(self) -> str:

@@ -9,12 +9,11 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, accepts_connections, free_ports
+from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
 
 _READY_S = 60.0
 _LOG4J = """\
@@ -28,7 +27,7 @@ appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
 """
 
 
-class LocalKafka:
+class LocalKafka(Service):
     """One Kafka broker; a context manager that starts it and leaves nothing.
 
     ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. Without ``work_dir`` the data
@@ -44,19 +43,6 @@ class LocalKafka:
         self._work_dir: Path | None = None
         self._ports: list[int] = []
         self._process: Process | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def bootstrap_servers(self) -> str:

@@ -52,6 +52,16 @@ def marked(mark: str) -> list[str]:
     return found
 
 
+def interrupt(process: "subprocess.Popen[bytes]", mark: str) -> None:
+    """Ctrl-C: the launcher ends in order, and so does everything it started."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    deadline = time.monotonic() + 10
+    while marked(mark):
+        assert time.monotonic() < deadline, f"still running: {marked(mark)}"
+        time.sleep(0.1)
+
+
 def wait_for(output: Path, pattern: str, deadline_s: float) -> None:
     deadline = time.monotonic() + deadline_s
     while not re.search(pattern, output.read_text()):
@@ -65,13 +75,7 @@ def test_demo_shows_actions_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> N
         wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
         assert "Flink's web page: http://127.0.0.1:" in output.read_text()
 
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-
-        deadline = time.monotonic() + 10
-        while marked(mark):
-            assert time.monotonic() < deadline, f"still running: {marked(mark)}"
-            time.sleep(0.1)
+        interrupt(process, mark)
     assert "Traceback" not in output.read_text()
 
 
@@ -91,12 +95,7 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalK
     arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
     with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
         actions.until(1, 90)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-        deadline = time.monotonic() + 10
-        while marked(mark):
-            assert time.monotonic() < deadline, f"still running: {marked(mark)}"
-            time.sleep(0.1)
+        interrupt(process, mark)
     assert "Traceback" not in output.read_text()
 
 

@@ -91,7 +91,7 @@ class Both:
             self.counts[name] = self.counts.get(name, 0) + count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([3, 5, 100]))
 def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(seed: int, history_size: int) -> None:
     chance = random.Random(seed)

@@ -66,7 +66,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), STEPS, st.sampled_from([3, 100]))
 def test_a_replayed_view_equals_the_live_one_after_every_step(seed: int, steps: list[str], history_size: int) -> None:
     chance = random.Random(seed)

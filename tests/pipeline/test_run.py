@@ -1,0 +1,184 @@
+"""The program as a user starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.embedded.stream import bundled_records
+from pipeline.embedded.user_api import _answer, profile_of
+from pipeline.run import main
+from pipeline.summary import Summary
+from tests.oracle import Oracle, OracleRule, SeenAction, action_differences
+from transforms.domain.rules import load_rules
+
+ROOT = Path(__file__).parents[2]
+
+# pipeline/embedded/rules, said in Python.
+RULES = [
+    OracleRule(
+        "checkout_after_browsing",
+        lambda event, user, visit, history: (
+            event["event_name"] == "checkout" and sum(past["event_name"] == "page_view" for past in history) >= 5
+        ),
+    ),
+    OracleRule(
+        "us_page_view",
+        lambda event, user, visit, history: (
+            event["triggerable"] and event["event_name"] == "page_view" and user.get("country") == "US"
+        ),
+    ),
+    OracleRule(
+        "welcome_first_visit",
+        lambda event, user, visit, history: event["is_first_in_visit"] and visit["is_first_visit"],
+    ),
+]
+
+
+class EmbeddedApi(dict[str, Any]):
+    """What the embedded user API knows, as the oracle asks for it."""
+
+    def get(self, user_id: str, default: Any = None) -> Any:
+        if profile_of(user_id) is None:
+            return default
+        return {what: _answer(user_id, what) for what in ("profile", "visit", "history")}
+
+
+@pytest.fixture(scope="module")
+def embedded_oracle() -> Oracle:
+    """The oracle after the bundled stream."""
+    oracle = Oracle(RULES, EmbeddedApi())
+    for key, value in bundled_records():
+        oracle.feed(key, value)
+    return oracle
+
+
+@pytest.fixture(scope="module")
+def embedded_run() -> subprocess.CompletedProcess[str]:
+    """``python -m pipeline``, nothing else."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def debug_events(output: str) -> list[SeenAction]:
+    mark = "DEBUG EVENT "
+    return [SeenAction.of_debug(line[len(mark) :].encode()) for line in output.splitlines() if line.startswith(mark)]
+
+
+def test_it_ends_well_and_says_nothing_but_actions_summary_and_dead_letters(
+    embedded_run: subprocess.CompletedProcess[str], embedded_oracle: Oracle
+) -> None:
+    assert embedded_run.returncode == 0
+    before, mark, _ = embedded_run.stdout.partition("\nSummary\n")
+    assert mark
+    assert all(line.startswith("DEBUG EVENT {") for line in before.splitlines() if line)
+    assert all(line.startswith("DEAD LETTER ") for line in embedded_run.stderr.splitlines()), embedded_run.stderr
+    assert len(embedded_run.stderr.splitlines()) == len(embedded_oracle.dead_letters)
+
+
+def test_it_does_what_the_oracle_says(embedded_run: subprocess.CompletedProcess[str], embedded_oracle: Oracle) -> None:
+    seen = debug_events(embedded_run.stdout)
+    assert len(seen) > 50
+    assert action_differences(embedded_oracle, seen) == []
+    assert {action.rule for action in embedded_oracle.actions} == {rule.name for rule in RULES}
+
+
+def test_the_summary_counts_what_the_oracle_counts(
+    embedded_run: subprocess.CompletedProcess[str], embedded_oracle: Oracle
+) -> None:
+    lines = embedded_run.stdout.partition("\nSummary\n")[2].splitlines()
+    shown = {line[:-10].strip(): int(line[-10:].replace(",", "")) for line in lines if line.strip("- ")}
+    assert shown["events"] == len(list(bundled_records()))
+    assert shown["events handled"] == embedded_oracle.handled
+    assert shown["duplicates"] == len(embedded_oracle.duplicates)
+    assert shown["users"] == len(embedded_oracle.users)
+    assert shown["actions"] == shown["rule matches"] == len(embedded_oracle.actions)
+    assert shown["dead letters"] == len(embedded_oracle.dead_letters)
+    assert shown["rule errors"] == 0
+
+
+@pytest.mark.parametrize("user_shards", ["0", "1"])
+def test_the_number_of_shards_does_not_change_what_it_does(
+    user_shards: str, embedded_oracle: Oracle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--user_shards={user_shards}", "--parallelism=1"]
+    assert main(options) == 0
+    assert action_differences(embedded_oracle, debug_events(capfd.readouterr().out)) == []
+
+
+def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Command lines that cannot be run, and what is to be said of them."""
+    kafka = folder / "kafka.yaml"
+    kafka.write_text("{name: to_kafka, version: 1, filter: 'true', actions: [{type: kafka}]}")
+    broken = folder / "broken.yaml"
+    broken.write_text("{name: broken, version: 1, filter: 'event.', actions: [{type: debug}]}")
+    wrong = folder / "wrong.yaml"
+    wrong.write_text("{name: wrong, version: one, filter: 'true', actions: [{type: debug}]}")
+    return {
+        "unknown option": (["--user_shard=1"], "did you mean --user_shards?"),
+        "bad value": (["--history_size=0"], "--history_size is 0, allowed: 1 to 10000 events"),
+        "rules that are not there": ([f"--rules={folder}/nowhere"], "nowhere': no such file or directory"),
+        "no rule": ([f"--rules={broken}"], "rule 'broken': filter does not compile: "),
+        "wrong rule": ([f"--rules={wrong}"], "wrong.yaml: version is 'one': "),
+        "kafka action without a broker": (
+            [f"--rules={kafka}"],
+            "rule 'to_kafka' has a kafka action: give --bootstrap_servers",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unknown option",
+        "bad value",
+        "rules that are not there",
+        "no rule",
+        "wrong rule",
+        "kafka action without a broker",
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_exit_code_2_and_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = bad_rules(tmp_path)[name]
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_refusal_comes_without_traceback_and_before_beam_is_imported() -> None:
+    code = "import sys; from pipeline.run import main; code = main(['--x'])"
+    code += "; print('apache_beam' in sys.modules); sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == "False\n"
+    assert done.stderr == "error: unknown option '--x': --help lists all\n"
+
+
+def test_an_event_that_got_lost_is_noticed() -> None:
+    counts = {"events": 10, "events_handled": 6, "duplicates": 1, "events_rejected": 2, "dead_letters": 5}
+    assert Summary(counts).unaccounted() == 1
+    assert Summary(counts | {"events_handled": 7}).unaccounted() == 0
+    assert Summary({}).unaccounted() == 0
+
+
+def test_the_summary_is_a_table_of_equally_long_lines() -> None:
+    lines = Summary({"events": 123_456, "actions": 3}).table().strip().splitlines()[1:]
+    assert len({len(line) for line in lines}) == 1
+    assert any(line.startswith("events ") and line.endswith("  123,456") for line in lines)
+
+
+def test_the_bundled_rules_are_the_ones_the_oracle_knows() -> None:
+    rules = load_rules(ROOT / "pipeline/embedded/rules")
+    assert [rule.name for rule in rules] == [rule.name for rule in RULES]
