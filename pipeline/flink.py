@@ -91,6 +91,7 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
         "--environment_type=PROCESS",
         f"--environment_config={json.dumps({'command': worker_command(settings)})}",
         f"--sdk_worker_parallelism={settings.workers_per_task_manager}",
+        f"--environment_cache_millis={settings.worker_keep_ms}",
         f"--max_cache_memory_usage_mb={settings.state_cache_mb}",
         f"--parallelism={settings.parallelism}",
         f"--max_parallelism={settings.max_parallelism}",

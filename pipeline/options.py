@@ -148,6 +148,9 @@ class Settings:
     workers_per_task_manager: int = _option(
         2, FLINK, "Python workers of a TaskManager: its number of slots", unit="processes", least=1, most=64
     )
+    worker_keep_ms: int = _option(
+        0, FLINK, "how long workers wait for their job to come back after a failure", unit="ms", least=0, most=600_000
+    )
     worker_command: str | None = _option(
         None, FLINK, "program that starts a Python worker on the TaskManagers; default: this environment's", unit="path"
     )

@@ -179,6 +179,7 @@ class _OpenShard:
         self._key = key
         self._journal, self._meta, self._idle, self._pending = journal, meta, idle, pending
         self._now_ms = fn._clock()
+        self._asked_ms: dict[str, int] = {}
         elements = list(journal.read())
         if elements:
             was_open = elements[0].is_current(len(elements))
@@ -214,21 +215,21 @@ class _OpenShard:
             if fetched is not None:
                 answers.append(Answer(user_id, fetched))
             else:
-                # After a restore nobody is fetching any more; otherwise this does nothing.
-                self._fn._pool.request(user_id)
+                # After a restore nobody is fetching any more; otherwise this starts nothing.
+                self._asked_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
         return answers
 
     def _take(self, batch: MicroBatch | None, answers: list[Answer]) -> Iterator[Any]:
         settings = self._settings
         # A step that raises leaves the view half changed. A runner may try the bundle again: let it fold anew.
         self.head.view = None
-        done = step(self.view, self._now_ms, settings.shard, self._fn._filters, answers, batch)
+        done = step(self.view, self._now_ms, settings.shard, self._fn._filters, answers, batch, self._asked_ms)
         if done.facts:
             self._append(JournalEntry(journals.pack_entry(self._now_ms, done.facts)))
         self.head.view = self.view
         self.head.fruitless_polls = 0 if answers or done.wanted else self.head.fruitless_polls + 1
         for user_id in done.wanted:
-            self._fn._pool.request(user_id)
+            self._fn._pool.request(user_id, self._now_ms)
         for name, value in done.counts.items():
             self._fn.count(name, value)
         yield from _outputs(done, settings)

@@ -11,16 +11,15 @@ from typing import Any
 
 
 @contextmanager
-def serve_users(profiles: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
-    """Profiles by user (None: unknown), no visits, no history; the base URL."""
+def serve_users(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """``profile``, ``visit`` and ``history`` by user, as ``builders.user_api_of`` makes them; the base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             _, _, user, what = self.path.split("/")
-            profile = profiles.get(user)
-            answer = None if profile is None else {"profile": profile, "visit": None, "history": []}[what]
+            answer = known.get(user, {}).get(what)
             body = json.dumps(answer).encode()
             self.send_response(404 if answer is None else 200)
             self.send_header("Content-Length", str(len(body)))

@@ -550,6 +550,18 @@ def test_the_idle_timer_is_remembered_over_a_restore() -> None:
     assert not harness.state(fn)["found"]
 
 
+def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up() -> None:
+    harness = Harness(HandleSettings(RULES, ShardSettings(enrichment_deadline_ms=10_000), inspection_topic="i"))
+    harness.bundle(harness.instance(), batch(event("u1", timestamp=1)))
+    profiles._pools.clear()  # the worker died with its answers
+    harness.restore()
+    harness.now_ms += 15_000
+    fn = harness.instance()
+    harness.bundle(fn, timer="pending")
+    harness.fire_pending(fn)
+    assert harness.state(fn)["enrichment"] == "unknown"
+
+
 def test_nothing_is_stored_for_a_shard_without_users() -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i"))
     fn = harness.instance()

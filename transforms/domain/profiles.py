@@ -181,17 +181,20 @@ class FetchPool:
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="user-api")
         self._lock = threading.Lock()
         self._calls: OrderedDict[str, Future[_Fetched]] = OrderedDict()
+        self._asked_ms: dict[str, int] = {}  # by the same users as _calls
 
-    def request(self, user_id: str) -> None:
-        """Start a fetch unless one is under way or its answer waits to be taken."""
+    def request(self, user_id: str, now_ms: int = 0) -> int:
+        """Start a fetch unless one is under way or its answer waits to be taken; the ``now_ms`` it was asked with."""
         with self._lock:
             call = self._calls.get(user_id)
             if call is not None and call.done() and time.monotonic() > call.result()[0] + self._KEPT_S:
                 del self._calls[user_id]
             if user_id not in self._calls:
                 self._calls[user_id] = self._executor.submit(self._fetch, user_id)
+                self._asked_ms[user_id] = now_ms
                 while len(self._calls) > self._KEPT_ANSWERS and next(iter(self._calls.values())).done():
-                    self._calls.popitem(last=False)
+                    del self._asked_ms[self._calls.popitem(last=False)[0]]
+            return self._asked_ms.get(user_id, now_ms)
 
     def take(self, user_id: str) -> FetchedUser | None:
         """The answer, once; None while there is none yet."""
@@ -199,7 +202,7 @@ class FetchPool:
             call = self._calls.get(user_id)
             if call is None or not call.done():
                 return None
-            del self._calls[user_id]
+            del self._calls[user_id], self._asked_ms[user_id]
         finished_s, fetched = call.result()
         return fetched if time.monotonic() <= finished_s + self._KEPT_S else None
 
@@ -208,6 +211,7 @@ class FetchPool:
         self.request(user_id)
         with self._lock:
             call = self._calls.pop(user_id)
+            del self._asked_ms[user_id]
         return call.result()[1]
 
     def _fetch(self, user_id: str) -> _Fetched:

@@ -7,8 +7,9 @@ the one before. What it returns is all there is to do: facts for the journal, ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import orjson
 
@@ -71,8 +72,12 @@ def step(
     filters: FilterSet,
     answers: Sequence[Answer] = (),
     batch: MicroBatch | None = None,
+    asked_ms: Mapping[str, int] = MappingProxyType({}),
 ) -> Step:
-    """Bring a view forward: answers of the user API first, then a batch, then whatever is due at ``now_ms``."""
+    """Bring a view forward: answers of the user API first, then a batch, then whatever is due at ``now_ms``.
+
+    ``asked_ms`` says since when the user API is being asked for a user, where that may be later than the parking.
+    """
     machine = _Machine(view, now_ms, settings, filters)
     for answer in answers:
         machine.resume(answer)
@@ -83,7 +88,7 @@ def step(
     elif batch is not None:
         for record in batch.records:
             machine.control(batch.topic, record)
-    machine.give_up_waiting()
+    machine.give_up_waiting(asked_ms)
     machine.sweep()
     return machine.step
 
@@ -200,9 +205,17 @@ class _Machine:
         for topic, record, event in events:
             self._handle(topic, record, event, user)
 
-    def give_up_waiting(self) -> None:
-        """Run the events of users whose deadline has passed, with an empty profile marked unavailable."""
-        late = [user_id for user_id, waiting in self.view.parked.items() if waiting.deadline_ms <= self.now_ms]
+    def give_up_waiting(self, asked_ms: Mapping[str, int]) -> None:
+        """Run the events of users whose deadline has passed, with an empty profile marked unavailable.
+
+        Time in which nobody asked does not count: a restore takes longer than the deadline and asks anew.
+        """
+        asked_after_ms = self.now_ms - self.settings.enrichment_deadline_ms
+        late = [
+            user_id
+            for user_id, waiting in self.view.parked.items()
+            if waiting.deadline_ms <= self.now_ms and asked_ms.get(user_id, asked_after_ms) <= asked_after_ms
+        ]
         for user_id in late:
             self.resume(Answer(user_id, unavailable("no answer before the enrichment deadline")))
 

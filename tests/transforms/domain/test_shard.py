@@ -10,7 +10,7 @@ from tests.builders import NOW_MS, Shard, batch, control, event, fetched, record
 from tests.oracle import DEFAULTS
 from transforms.domain.batches import Record
 from transforms.domain.profiles import unavailable
-from transforms.domain.shard import Answer, Step, idle_due_ms
+from transforms.domain.shard import Answer, Step, idle_due_ms, step
 
 US = {"profile": {"country": "US"}, "visit": None, "history": []}
 
@@ -146,6 +146,18 @@ def test_after_the_deadline_events_run_with_an_empty_profile() -> None:
     assert orjson.loads(done.actions[0].body)["userProfile"] == {"enrichment": "unavailable"}
     assert done.counts["users_unavailable"] == 1
     assert shard.view.parked == {}
+
+
+def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> None:
+    shard = Shard(rule(), enrichment_deadline_ms=100)
+    shard.step(batch(event("u1", event_id="a")))
+    asked = {"u1": NOW_MS + 5000}  # a restore took so long
+
+    def later(ms: int) -> Step:
+        return step(shard.view, NOW_MS + ms, shard.settings, shard.filters, asked_ms=asked)
+
+    assert later(5000).facts == later(5099).facts == []
+    assert later(5100).counts["users_unavailable"] == 1
 
 
 def test_an_unknown_user_has_an_empty_profile_and_is_not_asked_for_again() -> None:
