@@ -41,12 +41,15 @@ class Summary:
 
     def table(self) -> str:
         """A line a counter."""
-        width = max(len(label) for label, _ in _ROWS)
-        rows = [f"{label:<{width}}  {self.counts.get(name, 0):>8,}" for label, name in _ROWS]
+        values = [f"{self.counts.get(name, 0):,}" for _, name in _ROWS]
+        label_width, value_width = max(len(label) for label, _ in _ROWS), max(8, *map(len, values))
+        rows = [
+            f"{label:<{label_width}}  {value:>{value_width}}" for (label, _), value in zip(_ROWS, values, strict=True)
+        ]
         rule = "-" * len(rows[0])
         return "\n".join(["", "Summary", rule, *rows, rule, ""])
 
     def unaccounted(self) -> int:
-        """Events that were read and are neither handled, nor duplicates, nor dead letters: 0, or there is a bug."""
-        accounted = ("events_handled", "duplicates", "events_rejected")
+        """Events that were read and are neither handled, duplicates, dead letters nor erased: 0, or there is a bug."""
+        accounted = ("events_handled", "duplicates", "events_rejected", "events_forgotten")
         return self.counts.get("events", 0) - sum(self.counts.get(name, 0) for name in accounted)

@@ -243,6 +243,8 @@ class _Machine:
             self.step.inspections.append(Inspection(user_id, self._inspect(user_id)))
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self.step.counts["users_forgotten"] += 1
+            if user_id in self.view.parked:
+                self.step.counts["events_forgotten"] += len(self.view.parked[user_id].records)
             self._record((FORGOTTEN, user_id))
         else:
             detail = 'allowed are {"inspect": user_id} and {"forget": user_id}'
