@@ -116,16 +116,20 @@ from runners.flink.processes import Process
 process = Process.start("thing", {command!r}, log_file=Path({log!r}))
 process.wait_for(lambda: "up" in Path({log!r}).read_text(), what="up", deadline_s=10, every_s=0.02)
 print(process.pid, flush=True)
+sys.stdin.readline()
 {then}
 """
 
 
 def run_parent(tmp_path: Path, then: str) -> subprocess.Popen[str]:
-    """A program of its own that starts a process with a child; returns when both run."""
+    """A program of its own that starts a process with a child; it does ``then`` once both were seen running."""
     code = PARENT.format(command=WITH_CHILD, log=str(tmp_path / "log"), then=then)
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdin is not None
     assert parent.stdout is not None
     assert len(group_members(int(parent.stdout.readline()))) == 2
+    parent.stdin.write("\n")
+    parent.stdin.flush()
     return parent
 
 
