@@ -72,9 +72,9 @@ class Settings:
         choices=("record", "field"),
     )
     user_shards: int = _option(
-        128,
+        32,
         INPUT,
-        "user shards the state is kept in, fixed for its life; 0 keys by user",
+        "user shards the state is kept in, fixed for its life, 8 to 16 a slot; 0 keys by user",
         unit="shards",
         least=0,
         most=32768,
