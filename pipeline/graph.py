@@ -8,7 +8,8 @@ from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
 from transforms.domain.rules import Rule
 from transforms.domain.shard import ShardSettings
-from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, UserApiSettings
+from transforms.domain.user_api import UserApiSettings
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings
 from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
 
 
@@ -76,7 +77,11 @@ def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
             user_key=settings.user_key,
         ),
         user_api=UserApiSettings(
-            settings.user_api_url, settings.user_api_timeout_seconds, settings.user_api_concurrency
+            settings.user_api_url,
+            settings.user_api_timeout_seconds,
+            settings.user_api_concurrency,
+            settings.user_api_token,
+            settings.user_api_max_answer_bytes,
         ),
         dead_letter_topic=settings.dead_letters_topic,
         inspection_topic=settings.inspections_topic,

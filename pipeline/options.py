@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+from transforms.domain.tokens import ALLOWED as TOKEN_REFERENCES
+from transforms.domain.tokens import is_reference
 
 DIRECT_RUNNER: Final = "DirectRunner"
 FLINK_RUNNER: Final = "FlinkRunner"
@@ -104,7 +108,15 @@ class Settings:
         None, STATE, "base URL of the user API: {base}/users/{id}/profile, /visit, /history; without it nobody is known"
     )
     user_api_timeout_seconds: float = _option(2.0, STATE, "time one call may take", unit="s", least=0.01)
-    user_api_concurrency: int = _option(32, STATE, "calls at a time per worker", unit="calls", least=1, most=1024)
+    user_api_concurrency: int = _option(
+        32, STATE, "calls at a time per worker; a user takes three", unit="calls", least=1, most=1024
+    )
+    user_api_max_answer_bytes: int = _option(
+        1_000_000, STATE, "larger answers are errors", unit="bytes", least=1024, most=100_000_000
+    )
+    user_api_token: str | None = _option(
+        None, STATE, f"where workers find the user API's bearer token: {TOKEN_REFERENCES}; never the token itself"
+    )
     enrichment_deadline_seconds: float = _option(
         10.0, STATE, "after it an event runs with an empty profile", unit="s", least=0.1, most=600
     )
@@ -326,6 +338,7 @@ def _check(settings: Settings) -> None:
         _check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
         if settings.rules is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
+    _check_user_api(settings)
     if settings.flink_master is not None:
         _check_addresses("flink_master", [settings.flink_master])
     if (settings.starting_offsets == "timestamp") != (settings.starting_timestamp_ms is not None):
@@ -341,6 +354,30 @@ def _check(settings: Settings) -> None:
         )
     if settings.delivery_guarantee == EXACTLY_ONCE:
         _check_exactly_once(settings)
+
+
+def _check_user_api(settings: Settings) -> None:
+    # Neither message shows the value: it may hold the very secret that does not belong there.
+    if settings.user_api_url is not None and not _is_base_url(settings.user_api_url):
+        raise OptionError(
+            "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
+        )
+    if settings.user_api_token is not None:
+        if not is_reference(settings.user_api_token):
+            raise OptionError(f"--user_api_token is no reference, allowed: {TOKEN_REFERENCES}")
+        if settings.user_api_url is None:
+            raise OptionError("--user_api_token is of no use without --user_api_url")
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is no port
+    except ValueError:
+        return False
+    visible = text.isascii() and text.isprintable() and " " not in text
+    plain = not ({"?", "#", "@"} & set(text))
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and visible and plain
 
 
 def _check_exactly_once(settings: Settings) -> None:

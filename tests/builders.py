@@ -12,7 +12,7 @@ import orjson
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.domain.batches import CONTROL, EVENTS, VERSION, MicroBatch, Record
 from transforms.domain.filters import FilterSet
-from transforms.domain.profiles import NOTHING_KNOWN, FetchedUser, unavailable
+from transforms.domain.profiles import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
 from transforms.domain.rules import Rule
 from transforms.domain.shard import Answer, ShardSettings, Step, step
 from transforms.domain.users import Visit
@@ -64,7 +64,7 @@ def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
     if known is None:
         return NOTHING_KNOWN
     if known == UNAVAILABLE:
-        return unavailable("test")
+        return unavailable(STATUS, "test")
     seen = known["visit"]
     visit = None if seen is None else Visit(*(seen[name] for name in VISIT_FIELDS))
     rows = [

@@ -18,9 +18,10 @@ from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
 from transforms.domain.filters import FilterSet
 from transforms.domain.journal import JournalElement, JournalEntry, JournalHead
-from transforms.domain.profiles import FetchPool, HttpUserApi, NoUserApi, UserApi, shared_pool
+from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.rules import DebugAction, Rule
 from transforms.domain.shard import Answer, ShardSettings, Step, idle_due_ms, step
+from transforms.domain.user_api import HttpUserApi, UserApiSettings
 from transforms.domain.view import View
 
 DEBUG: Final = "debug"
@@ -37,15 +38,6 @@ Clock = Callable[[], int]
 def wall_clock_ms() -> int:
     """Processing time, ms since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class UserApiSettings:
-    """How the user API is asked; no ``base_url`` means that there is none and every user is unknown."""
-
-    base_url: str | None = None
-    call_timeout_s: float = 2.0
-    concurrency: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +298,7 @@ def _pool(settings: HandleSettings) -> FetchPool:
     def make() -> FetchPool:
         client: UserApi = NoUserApi()
         if api.base_url is not None:
-            client = HttpUserApi(
-                api.base_url, api.call_timeout_s, deadline_s, api.concurrency, settings.shard.history_fields
-            )
+            client = HttpUserApi(api, deadline_s, settings.shard.history_fields)
         return FetchPool(client, api.concurrency)
 
     return shared_pool((api, deadline_s, settings.shard.history_fields), make)

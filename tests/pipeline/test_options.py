@@ -119,6 +119,28 @@ def test_options_are_not_abbreviated() -> None:
         parse(["--user_sh=8"])
 
 
+BAD_URLS = [
+    "users.internal",
+    "ftp://a",
+    "file:///etc/passwd",
+    "http://",
+    "http://:80",
+    "http://a:port",
+    "http://a:99999",
+    "http://name:s3cr3t@a",
+    "http://a?key=s3cr3t",
+    "http://a#b",
+    "http://a b",
+    "http://[::1",
+]
+
+
+@pytest.mark.parametrize("url", ["http://a", "https://a:8443/base/", "http://127.0.0.1:1", "http://[::1]:80/x"])
+def test_a_base_url_is_a_host_with_or_without_port_and_path(url: str) -> None:
+    settings = parse([f"--user_api_url={url}", "--user_api_token=file:/run/secrets/token"])
+    assert (settings.user_api_url, settings.user_api_token) == (url, "file:/run/secrets/token")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +155,15 @@ def test_options_are_not_abbreviated() -> None:
         (["--bootstrap_servers=b:70000", "--rules=r"], "--bootstrap_servers is 'b:70000', allowed: HOST:PORT"),
         (["--bootstrap_servers=:9092", "--rules=r"], "--bootstrap_servers is ':9092', allowed: HOST:PORT"),
         ([*FLINK, "--flink_master=here"], "--flink_master is 'here', allowed: HOST:PORT"),
+        *(([f"--user_api_url={url}"], "--user_api_url is no base URL, allowed: http(s)://HOST") for url in BAD_URLS),
+        *(
+            (
+                ["--user_api_url=http://a", f"--user_api_token={token}"],
+                "--user_api_token is no reference, allowed: env:",
+            )
+            for token in ("s3cr3t", "env:", "env:A B", "file:relative", "file:", "http://a")
+        ),
+        (["--user_api_token=env:A"], "--user_api_token is of no use without --user_api_url"),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--starting_timestamp_ms=1"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--parallelism=129"], "--parallelism is 129, allowed: up to --max_parallelism, 128"),
@@ -167,6 +198,7 @@ def test_options_that_cannot_be_are_refused_in_one_line(arguments: list[str], me
         parse(arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_any_number_of_subtasks_may_share_users_that_are_keys_of_their_own() -> None:

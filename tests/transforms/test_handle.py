@@ -41,7 +41,8 @@ from transforms.domain import journal, profiles
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, encode_batch, split_by_shard
 from transforms.domain.rules import Rule
 from transforms.domain.shard import ShardSettings
-from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, UserApiSettings, _HandleFn
+from transforms.domain.user_api import UserApiSettings
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, _HandleFn
 
 Element = tuple[bytes, bytes]
 

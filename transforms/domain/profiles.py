@@ -1,7 +1,4 @@
-"""Fetching what the user API knows of a user, away from the event path.
-
-``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (spec/architecture.md, "Event Processing Pipeline").
-"""
+"""Fetching what the user API knows of a user, away from the event path. How it is asked: ``domain.user_api``."""
 
 from __future__ import annotations
 
@@ -12,35 +9,41 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
-import orjson
-import requests
-
-from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
-from transforms.domain.users import FETCHED, UNAVAILABLE, UNKNOWN, Visit
+from transforms.domain.users import UNAVAILABLE, UNKNOWN, Visit
 
-_RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
+# Kinds of errors, why a user is unavailable; each has a counter of its own.
+TIMEOUT: Final = "timeout"
+CONNECTION: Final = "connection"
+STATUS: Final = "status"
+BREAKER_OPEN: Final = "breaker_open"
+TOO_LARGE: Final = "too_large"
+BAD_ANSWER: Final = "bad_answer"
+OTHER: Final = "other"  # a fault of the client
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedUser:
-    """The user API's answer; ``enrichment`` is one of ``users``' constants, ``error`` says why it is unavailable."""
+    """The user API's answer; ``enrichment`` is one of ``users``' constants.
+
+    Of an unavailable user ``error_kind`` is one of the kinds above and ``error`` a short reason.
+    """
 
     enrichment: str
     profile_json: bytes
     visit: Visit | None
     history: list[Row]
+    error_kind: str | None = None
     error: str | None = None
 
 
 NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None, [])
 
 
-def unavailable(error: str) -> FetchedUser:
+def unavailable(error_kind: str, error: str) -> FetchedUser:
     """The answer in place of one that did not come."""
-    return FetchedUser(UNAVAILABLE, b"{}", None, [], error)
+    return FetchedUser(UNAVAILABLE, b"{}", None, [], error_kind, error)
 
 
 class UserApi(Protocol):
@@ -57,110 +60,6 @@ class NoUserApi:
     def fetch(self, user_id: str) -> FetchedUser:
         """Nothing is known of anybody."""
         return NOTHING_KNOWN
-
-
-class BadAnswerError(ValueError):
-    """The user API answered something that is no profile, visit or history."""
-
-
-class HttpUserApi:
-    """The user API over HTTP: three calls a user, retried until ``deadline_s`` has passed since the first."""
-
-    def __init__(
-        self, base_url: str, call_timeout_s: float, deadline_s: float, pool_size: int, history_fields: tuple[str, ...]
-    ) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._call_timeout_s = call_timeout_s
-        self._deadline_s = deadline_s
-        self._history_fields = history_fields
-        self._session = requests.Session()
-        self._session.trust_env = False
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=pool_size)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-
-    def fetch(self, user_id: str) -> FetchedUser:
-        """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
-        if user_id in (".", ".."):
-            return NOTHING_KNOWN  # in a URL these are no names: the call would ask for something else
-        give_up_at = time.monotonic() + self._deadline_s
-        try:
-            profile = self._get(user_id, "profile", give_up_at)
-            if profile is None:
-                return NOTHING_KNOWN
-            if not isinstance(profile, dict):
-                raise BadAnswerError(f"profile is a JSON {type(profile).__name__}, allowed is an object")
-            visit = _visit(self._get(user_id, "visit", give_up_at))
-            history = _history(self._get(user_id, "history", give_up_at), self._history_fields)
-        except (requests.RequestException, BadAnswerError) as error:
-            return unavailable(f"{type(error).__name__}: {error}")
-        return FetchedUser(FETCHED, orjson.dumps(profile), visit, history)
-
-    def _get(self, user_id: str, what: str, give_up_at: float) -> Any:
-        url = f"{self._base_url}/users/{quote(user_id, safe='')}/{what}"
-        pause_s = 0.05
-        while True:
-            remaining_s = give_up_at - time.monotonic()
-            if remaining_s <= 0:
-                raise requests.Timeout(f"{what}: no answer within {self._deadline_s} s")
-            try:
-                response = self._session.get(url, timeout=min(self._call_timeout_s, remaining_s), allow_redirects=False)
-                if response.status_code == 404:
-                    return None
-                if response.status_code == 200:
-                    return _json(what, response.content)
-                if response.status_code not in _RETRIED:
-                    raise BadAnswerError(f"{what}: HTTP {response.status_code}")
-            except (requests.ConnectionError, requests.Timeout):
-                pass  # tried again below, until the deadline
-            time.sleep(min(pause_s, max(0.0, give_up_at - time.monotonic())))
-            pause_s *= 2
-
-
-def _json(what: str, content: bytes) -> Any:
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise BadAnswerError(f"{what}: {error}") from None
-    if nested_deeper(answer, MAX_DEPTH):
-        raise BadAnswerError(f"{what}: nested deeper than {MAX_DEPTH} levels")
-    return answer
-
-
-def _integer(value: Any) -> int:
-    number = int(value)
-    if abs(number) > MAX_SAFE_INTEGER:
-        raise ValueError(f"{number} is beyond 2**53")
-    return number
-
-
-def _visit(answer: Any) -> Visit | None:
-    if answer is None:
-        return None
-    try:
-        return Visit(
-            str(answer["visit_id"]),
-            _integer(answer["start_time"]),
-            _integer(answer["page_count"]),
-            bool(answer["is_first_visit"]),
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise BadAnswerError(f"visit: {type(error).__name__} {error}") from None
-
-
-def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
-    try:
-        return [
-            (
-                _integer(event["timestamp"]),
-                str(event["event_id"]),
-                str(event["event_name"]),
-                {name: event[name] for name in fields if name in event} or None,
-            )
-            for event in answer or []
-        ]
-    except (TypeError, KeyError, ValueError) as error:
-        raise BadAnswerError(f"history: {type(error).__name__} {error}") from None
 
 
 _Fetched = tuple[float, FetchedUser]  # when it was, on the monotonic clock
@@ -218,7 +117,7 @@ class FetchPool:
         try:
             fetched = self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - whatever an API client raises must not park its user for ever
-            fetched = unavailable(f"{type(error).__name__}: {error}")
+            fetched = unavailable(OTHER, f"{type(error).__name__}: {error}")
         return time.monotonic(), fetched
 
 

@@ -20,7 +20,7 @@ from transforms.domain.dead_letters import DeadLetter, RejectedError
 from transforms.domain.events import DEFAULT_MAX_EVENT_BYTES, Event, parse_event
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row, public_rows
-from transforms.domain.profiles import FetchedUser, unavailable
+from transforms.domain.profiles import TIMEOUT, FetchedUser, unavailable
 from transforms.domain.users import UserState, advance_visit
 from transforms.domain.view import FORGOTTEN, LOADED, OBSERVED, PARKED, SWEPT, UNPARKED, Fact, View
 
@@ -192,6 +192,8 @@ class _Machine:
             return
         fetched = answer.fetched
         self.step.counts[f"users_{fetched.enrichment}"] += 1
+        if fetched.error_kind is not None:
+            self.step.counts[f"enrichment_errors_{fetched.error_kind}"] += 1
         parsed = [(topic, record, self._parse(topic, record)) for topic, record in waiting.records]
         events = [(topic, record, event) for topic, record, event in parsed if event is not None]
         self._record((UNPARKED, answer.user_id))
@@ -217,7 +219,7 @@ class _Machine:
             if waiting.deadline_ms <= self.now_ms and asked_ms.get(user_id, asked_after_ms) <= asked_after_ms
         ]
         for user_id in late:
-            self.resume(Answer(user_id, unavailable("no answer before the enrichment deadline")))
+            self.resume(Answer(user_id, unavailable(TIMEOUT, "no answer before the enrichment deadline")))
 
     # Time
 

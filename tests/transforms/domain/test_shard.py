@@ -9,7 +9,7 @@ import pytest
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, record, rule
 from tests.oracle import DEFAULTS
 from transforms.domain.batches import Record
-from transforms.domain.profiles import unavailable
+from transforms.domain.profiles import STATUS, unavailable
 from transforms.domain.shard import Answer, Step, idle_due_ms, step
 
 US = {"profile": {"country": "US"}, "visit": None, "history": []}
@@ -144,7 +144,7 @@ def test_after_the_deadline_events_run_with_an_empty_profile() -> None:
     done = shard.step(now_ms=NOW_MS + 100)  # the deadline is the first event's
     assert ids(done) == ["a", "b"]
     assert orjson.loads(done.actions[0].body)["userProfile"] == {"enrichment": "unavailable"}
-    assert done.counts["users_unavailable"] == 1
+    assert done.counts["users_unavailable"] == done.counts["enrichment_errors_timeout"] == 1
     assert shard.view.parked == {}
 
 
@@ -169,7 +169,9 @@ def test_an_unknown_user_has_an_empty_profile_and_is_not_asked_for_again() -> No
 def test_an_api_error_is_unavailable_at_once() -> None:
     shard = Shard(rule())
     shard.step(batch(event("u1")))
-    (action,) = shard.step(answers=[Answer("u1", unavailable("HTTP 500"))]).actions
+    done = shard.step(answers=[Answer("u1", unavailable(STATUS, "HTTP 500"))])
+    (action,) = done.actions
+    assert done.counts["users_unavailable"] == done.counts["enrichment_errors_status"] == 1
     assert orjson.loads(action.body)["userProfile"] == {"enrichment": "unavailable"}
 
 

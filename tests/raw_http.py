@@ -1,0 +1,65 @@
+"""An HTTP server that answers with bytes, so that a test can send what no HTTP library would."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Send = Callable[[bytes], None]
+
+
+def ok(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    """A whole answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@dataclass
+class RawServer:
+    """Calls ``answer`` with each request's path, whole head and a function that sends; then hangs up."""
+
+    answer: Callable[[str, str, Send], None]
+    url: str = ""
+    paths: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def serve(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        # A client that has had enough hangs up in the middle of an answer.
+        with connection, contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                received = connection.recv(65_536)
+                if not received:
+                    return
+                head += received
+            path = head.split(b" ", 2)[1].decode()
+            self.paths.append(path)
+            self.answer(path, head.decode("latin-1"), connection.sendall)
+
+
+@contextmanager
+def raw_server(answer: Callable[[str, str, Send], None]) -> Iterator[RawServer]:
+    """Serves while the context is open; its ``ended`` is set afterwards, for answers that wait."""
+    server = RawServer(answer)
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.ended.set()
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(10)

@@ -1,0 +1,220 @@
+"""One HTTP GET that ends when it should: by the wall clock and by size, without surprises from its surroundings.
+
+The time a call has holds for every byte of its answer, headers and body: a ``requests`` timeout alone starts anew with
+each byte, so that a server that drips keeps a caller for as long as it likes.
+
+::
+
+    CallError
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from transforms.domain.profiles import BAD_ANSWER, CONNECTION, STATUS, TIMEOUT, TOO_LARGE
+
+_CHUNK: Final = 65_536
+_DRAINED: Final = 8192  # of an answer nobody reads, so that its connection can be used again
+
+
+class CallError(Exception):
+    """A call without an answer. ``passing``: another try may help; ``down``: it says nothing good of the server."""
+
+    def __init__(
+        self,
+        kind: str,
+        reason: str,
+        *,
+        passing: bool = False,
+        down: bool = False,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.passing = passing
+        self.down = down or passing
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between tries: full jitter (anything up to a bound that doubles), after what the server asked for."""
+
+    first_s: float = 0.1
+    longest_s: float = 2.0
+
+    def pause_s(self, tries: int, retry_after_s: float | None, chance: float) -> float:
+        """After ``tries`` failed ones; ``chance`` is 0 to 1."""
+        bound_s = min(self.longest_s, self.first_s * 2.0 ** min(tries - 1, 30))
+        return (retry_after_s or 0.0) + chance * bound_s
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """Seconds of a ``Retry-After``, a number or a date; None if it is neither. ``now_s`` is since the epoch."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return None
+
+
+class HttpClient:
+    """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies. Thread-safe."""
+
+    def __init__(
+        self,
+        pool_size: int,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=pool_size))
+
+    def get(self, url: str, headers: dict[str, str], until_s: float) -> bytes | None:
+        """The body of a 200; None for a 404.
+
+        Raises:
+            CallError: there is nothing of that kind before ``until_s`` on the clock.
+        """
+        remaining_s = until_s - self._clock()
+        if remaining_s <= 0:
+            raise CallError(TIMEOUT, "no time left", passing=True)
+        _call.ends_s = time.monotonic() + remaining_s
+        try:
+            with self._session.get(
+                url, headers=headers, timeout=remaining_s, allow_redirects=False, stream=True
+            ) as response:
+                return self._read(response)
+        except requests.exceptions.ContentDecodingError as error:
+            raise CallError(BAD_ANSWER, type(error).__name__) from None
+        except requests.exceptions.SSLError as error:
+            raise CallError(CONNECTION, type(error).__name__, down=True) from None
+        except requests.RequestException as error:
+            # A read that runs out of time is a ConnectionError to requests, once the body has begun.
+            late = isinstance(error, requests.Timeout) or time.monotonic() >= _call.ends_s
+            raise CallError(TIMEOUT if late else CONNECTION, type(error).__name__, passing=True) from None
+
+    def _read(self, response: requests.Response) -> bytes | None:
+        status = response.status_code
+        if status == 200:
+            body = bytearray()
+            for chunk in response.iter_content(_CHUNK):
+                body += chunk
+                if len(body) > self._max_bytes:
+                    raise CallError(TOO_LARGE, f"over {self._max_bytes} bytes")
+            return bytes(body)
+        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+            response.raw.read(_DRAINED)
+        if status == 404:
+            return None
+        passing = status in (408, 429) or 500 <= status < 600
+        after_s = retry_after_s(response.headers.get("Retry-After"), self._wall_clock()) if passing else None
+        raise CallError(
+            STATUS,
+            f"HTTP {status}",
+            passing=passing,
+            down=status in (401, 403),
+            status=status,
+            retry_after_s=after_s,
+        )
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: even with ``allow_redirects=False`` requests would read a redirect's whole body at once."""
+
+
+class _Call(threading.local):
+    """When the call of this thread ends, on ``time.monotonic``: nothing in between would hand it on to the socket."""
+
+    ends_s = 0.0
+
+
+_call: Final = _Call()
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, raw: Any, sock: socket.socket, ends_s: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._ends_s = ends_s
+        self.ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        remaining_s = self._ends_s - time.monotonic()
+        if remaining_s <= 0:
+            raise TimeoutError("the call's time is up")
+        self._sock.settimeout(remaining_s)
+        read: int | None = self._raw.readinto(buffer)
+        self.ended = read == 0
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._reader = _TimedReader(self.fp.detach(), sock, _call.ends_s)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        super().begin()
+        if self._reader.ended:  # http.client takes headers that were cut off for all there are
+            raise http.client.RemoteDisconnected("cut off within the headers")
+
+
+class _Connection(HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
