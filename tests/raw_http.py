@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class RawServer:
 
     answer: Callable[[str, str, Send], None]
     url: str = ""
+    tls: ssl.SSLContext | None = None
     paths: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -35,9 +37,12 @@ class RawServer:
                 return
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        return connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
+
     def _one(self, connection: socket.socket) -> None:
         # A client that has had enough hangs up in the middle of an answer.
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._secured(connection) as connection:
             head = b""
             while b"\r\n\r\n" not in head:
                 received = connection.recv(65_536)
@@ -50,11 +55,11 @@ class RawServer:
 
 
 @contextmanager
-def raw_server(answer: Callable[[str, str, Send], None]) -> Iterator[RawServer]:
+def raw_server(answer: Callable[[str, str, Send], None], tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
     """Serves while the context is open; its ``ended`` is set afterwards, for answers that wait."""
-    server = RawServer(answer)
+    server = RawServer(answer, tls=tls)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
-        server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
         thread.start()
         try:

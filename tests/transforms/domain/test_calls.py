@@ -3,11 +3,18 @@ from __future__ import annotations
 import gzip
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.raw_http import RawServer, Send, ok, raw_server
 from transforms.domain.calls import Backoff, CallError, HttpClient, retry_after_s
@@ -192,6 +199,55 @@ def test_proxies_netrc_and_cookies_play_no_part(
             assert client.get(f"{server.url}/x", {}, time.monotonic() + 5) == b"1"
     assert len(heads) == 2
     assert not [head for head in heads if "cookie" in head or "authorization" in head]
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody vouches for but itself, with its key, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    path = folder / "pem"
+    path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + signed.public_bytes(pem))
+    return path
+
+
+def test_over_tls_certificates_are_verified_and_time_is_kept_too(tmp_path: Path) -> None:
+    path = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    servers: list[RawServer] = []
+
+    def answer(path: str, head: str, send: Send) -> None:
+        if path == "/x":
+            send(ok(b"1"))
+        else:
+            drip(send, servers, b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with raw_server(answer, context) as server:
+        servers.append(server)
+        error = error_of(server)
+        assert (error.kind, str(error), error.passing, error.down) == ("connection", "SSLError", False, True)
+        assert server.paths == []
+        trusting = HttpClient(1, 1000)
+        trusting._session.verify = str(path)
+        assert trusting.get(f"{server.url}/x", {}, time.monotonic() + 5) == b"1"
+        began = time.monotonic()
+        with pytest.raises(CallError, match="ConnectionError") as caught:
+            trusting.get(f"{server.url}/dripping", {}, began + 0.25)
+        assert (caught.value.kind, time.monotonic() - began < 1.5) == ("timeout", True)
 
 
 @pytest.mark.parametrize(
