@@ -106,6 +106,7 @@ class HttpUserApi:
     def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
         """Answers by name; of an unknown user perhaps only the profile's. Waits here, so that no call's thread does."""
         answers: dict[str, Any] = {}
+        failure: CallError | None = None
         due_s = dict.fromkeys(names, self._clock())
         running: dict[Future[Any], str] = {}
         try:
@@ -118,9 +119,16 @@ class HttpUserApi:
                     try:
                         answers[name] = future.result()
                     except CallError as error:
-                        due_s[name] = self._next_try_s(fetch, name, error)
+                        next_s = self._next_try_s(fetch, name, error)
+                        if next_s is None:
+                            failure = fetch.fail(failure or error)
+                        else:
+                            due_s[name] = next_s
                 if PROFILE in answers and answers[PROFILE] is None:
                     break
+                # Of a user the API does not know it may say anything but a profile: wait for that.
+                if failure is not None and PROFILE not in {*due_s, *running.values()}:
+                    raise failure
         finally:
             for future in running:
                 future.cancel()
@@ -137,15 +145,15 @@ class HttpUserApi:
             raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s", down=True)
         return done
 
-    def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float:
-        """When to try again; raises the error if there is no use in that."""
+    def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
+        """When to try again; None if there is no use in that."""
         if fetch.error is not None and self._clock() >= fetch.ends_s:
             raise fetch.error  # what went wrong says more than that time is up
         fetch.error = error
         fetch.failed[name] += 1
         next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
         if not error.passing or not fetch.retries or next_s >= fetch.ends_s or self._breaker.is_open:
-            raise error
+            return None
         return next_s
 
     def _call(self, fetch: _Fetch, name: str) -> Any:
@@ -174,6 +182,11 @@ class _Fetch:
         self.retries = retries
         self.failed: Counter[str] = Counter()  # tries, by call
         self.error: CallError | None = None  # of the last of them
+
+    def fail(self, error: CallError) -> CallError:
+        """Nothing is tried again after this error, which is handed back."""
+        self.retries = False
+        return error
 
 
 def _bearer(token: str) -> dict[str, str]:

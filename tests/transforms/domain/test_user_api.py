@@ -83,6 +83,23 @@ def test_an_unknown_user_is_unknown(httpserver: HTTPServer) -> None:
     assert client(serve(httpserver, profile=404)).fetch("u1") == NOTHING_KNOWN
 
 
+def test_of_an_unknown_user_only_the_profile_counts() -> None:
+    others = threading.Semaphore(0)
+
+    def answer(path: str, head: str, send: Send) -> None:
+        if what_of(path) == "profile":
+            assert others.acquire(timeout=10)
+            assert others.acquire(timeout=10)
+            send(ok(b"{}", status="404 X"))
+        else:
+            send(ok(b"", status="400 X"))
+            others.release()
+
+    with raw_server(answer) as server:
+        assert client(server.url).fetch("u1") == NOTHING_KNOWN
+        assert sorted(server.paths) == ["/users/u1/history", "/users/u1/profile", "/users/u1/visit"]
+
+
 def test_a_user_whose_profile_is_null_is_unknown(httpserver: HTTPServer) -> None:
     assert client(serve(httpserver, profile=None)).fetch("u1") == NOTHING_KNOWN
 
