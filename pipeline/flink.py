@@ -40,11 +40,12 @@ def run_on_flink(settings: Settings, rules: tuple[Rule, ...]) -> int:
             if master is None:
                 cluster = stack.enter_context(local_cluster(settings))
                 master = cluster.flink_master
-            _check_cluster(FlinkRest(f"http://{master}"))
-            _say(f"submitting {settings.job_name!r} to Flink at {master}")
+            rest = FlinkRest(f"http://{master}")
+            _check_cluster(rest)
+            say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rules, master)
-            _say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
-            return 0 if settings.detached else follow(FlinkRest(f"http://{master}"), job_id)
+            say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
+            return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -59,7 +60,7 @@ class SubmissionError(RuntimeError):
 
 def local_cluster(settings: Settings) -> LocalFlink:
     """A cluster on this machine with as many slots as the job needs."""
-    _say("starting a local Flink cluster (the first time it downloads about 230 MB)")
+    say("starting a local Flink cluster (the first time it downloads about 230 MB)")
     return LocalFlink(task_managers=1, slots=settings.parallelism)
 
 
@@ -140,11 +141,11 @@ def follow(rest: FlinkRest, job_id: str) -> int:
                     cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
                     sys.stderr.write(f"error: job {job_id} failed: {cause}\n")
                     return 1
-                _say(f"job {job_id} is {state}")
+                say(f"job {job_id} is {state}")
                 return 0
             time.sleep(_FOLLOW_EVERY_S)
     except KeyboardInterrupt:
-        _say(f"leaving; job {job_id} goes on if its cluster does")
+        say(f"leaving; job {job_id} goes on if its cluster does")
         return 0
 
 
@@ -165,5 +166,7 @@ def _first_cause(message: str) -> str:
     return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Progress, on standard error."""
     sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -152,8 +152,9 @@ def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[
     Raises:
         KafkaException: the topic does not exist, a partition reports an error, or the broker was silent for a minute.
     """
-    ends = _ends(consumer, str(settings.topic))
-    positions = _starts(consumer, settings, ends)
+    bounds = _bounds(consumer, str(settings.topic))
+    ends = {partition: high for partition, (_, high) in bounds.items()}
+    positions = _starts(consumer, settings, bounds)
     consumer.assign([TopicPartition(settings.topic, partition, offset) for partition, offset in positions.items()])
     open_partitions = {partition for partition, offset in positions.items() if offset < ends[partition]}
     give_up_at = time.monotonic() + _STALLED_S
@@ -176,26 +177,29 @@ def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[
             )
 
 
-def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
+def _bounds(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+    """First offset and end of each partition."""
     metadata = consumer.list_topics(topic, timeout=10).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    partitions = [TopicPartition(topic, partition) for partition in metadata.partitions]
-    return {one.partition: consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions}
+    return {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        for partition in metadata.partitions
+    }
 
 
-def _starts(consumer: Consumer, settings: ReadSettings, ends: dict[int, int]) -> dict[int, int]:
-    partitions = [TopicPartition(settings.topic, partition) for partition in ends]
-    lows = {one.partition: consumer.get_watermark_offsets(one, timeout=10)[0] for one in partitions}
+def _starts(consumer: Consumer, settings: ReadSettings, bounds: dict[int, tuple[int, int]]) -> dict[int, int]:
+    lows = {partition: low for partition, (low, _) in bounds.items()}
+    ends = {partition: high for partition, (_, high) in bounds.items()}
     if settings.starting_offsets == "earliest":
         return lows
     if settings.starting_offsets == "latest":
         return ends
     if settings.starting_offsets == "timestamp":
-        wanted = [TopicPartition(settings.topic, partition, settings.starting_timestamp_ms) for partition in ends]
+        wanted = [TopicPartition(settings.topic, partition, settings.starting_timestamp_ms) for partition in bounds]
         found = consumer.offsets_for_times(wanted, timeout=10)
         return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
-    committed = consumer.committed(partitions, timeout=10)
+    committed = consumer.committed([TopicPartition(settings.topic, partition) for partition in bounds], timeout=10)
     return {one.partition: one.offset if one.offset >= 0 else lows[one.partition] for one in committed}
 
 

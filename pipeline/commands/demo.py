@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.user_api import UserApi
-from pipeline.flink import SubmissionError, submit
+from pipeline.flink import SubmissionError, say, submit
 from pipeline.options import FLINK_RUNNER, Settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     except (LocalStackError, SubmissionError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    _say("\nstopped everything")
+    say("\nstopped everything")
     return 0
 
 
@@ -71,10 +71,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-    _say("starting a user API and a Kafka broker")
+    say("starting a user API and a Kafka broker")
     api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
     kafka = stack.enter_context(LocalKafka())
-    _say("starting Flink: a JobManager and a TaskManager with two slots")
+    say("starting Flink: a JobManager and a TaskManager with two slots")
     flink = stack.enter_context(LocalFlink(task_managers=1, slots=2))
     settings = Settings(
         runner=FLINK_RUNNER,
@@ -92,10 +92,10 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         ("event-control", 1),
     ):
         kafka.create_topic(topic, partitions)
-    _say("submitting the pipeline")
+    say("submitting the pipeline")
     job_id = submit(settings, _rules(), flink.flink_master)
-    _say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
-    _say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
+    say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
+    say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
     load = stack.enter_context(
         LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
     )
@@ -158,7 +158,7 @@ def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, second
                 delays.popleft()
             read, lag = source.read()
             rates = f"{(read - read_before) / (now - tick):6,.0f} events/s  {fired / (now - tick):5,.0f} actions/s"
-            _say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
+            say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
             read_before, tick, fired, shown = read, now, 0, 0
 
 
@@ -180,8 +180,3 @@ def _percentiles(delays: deque[tuple[float, float]]) -> str:
     return (
         f"p50 {values[len(values) // 2]:,.0f} ms  p99 {values[min(len(values) - 1, len(values) * 99 // 100)]:,.0f} ms"
     )
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

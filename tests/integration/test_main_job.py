@@ -40,11 +40,13 @@ def rules(tmp_path: Path) -> Path:
     return path
 
 
-def check_actions(oracle: Oracle, actions: Reader) -> None:
-    """Which actions, with what bodies, in what order for each user; each once."""
+def check(oracle: Oracle, topics: Topics, actions: Reader, dead_letters: Reader, inspections: Reader) -> None:
+    """Actions: which, with what bodies, in what order for each user, each once. Dead letters. Every user's state."""
     actions.until(len(oracle.actions), 120)
     seen = [SeenAction.of_kafka(message.value(), message.headers()) for message in actions.settle()]
     assert action_differences(oracle, seen) == []
+    assert dead_letter_differences(oracle, letters(dead_letters.settle(1))) == []
+    assert state_differences(oracle, inspect(topics, inspections, USERS)) == []
 
 
 def letters(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -77,9 +79,7 @@ def test_actions_dead_letters_and_state_are_the_oracles(
             "--checkpointing_interval_ms=2000",
         ),
     ):
-        check_actions(oracle, actions)
-        assert dead_letter_differences(oracle, letters(dead_letters.settle(1))) == []
-        assert state_differences(oracle, inspect(topics, inspections, USERS)) == []
+        check(oracle, topics, actions, dead_letters, inspections)
 
 
 @pytest.mark.timeout(300)
@@ -125,9 +125,7 @@ def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
             rest.wait_for_recovery(job_id, since, 90)
             assert workers & _children(survivor), "no worker lived on: this is to restore under a living one"
         producer.join()
-        check_actions(oracle, actions)
-        assert dead_letter_differences(oracle, letters(dead_letters.settle(1))) == []
-        assert state_differences(oracle, inspect(topics, inspections, USERS)) == []
+        check(oracle, topics, actions, dead_letters, inspections)
 
 
 def _produce_slowly(topics: Topics, seconds: float) -> None:

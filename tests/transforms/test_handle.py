@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -186,15 +185,18 @@ def told_time() -> int:
     return _now_ms
 
 
+def wait_for_answers(pool: profiles.FetchPool) -> None:
+    """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
+    for call in list(pool._calls.values()):
+        call.future.result(10)
+
+
 def tell_time(timed: tuple[int, Element | None]) -> Iterator[Element]:
     """The first step: sets the clock to the element's time; an element of None is only that."""
     global _now_ms
     _now_ms, element = timed
     for pool in list(profiles._pools.values()):
-        until = time.monotonic() + 10
-        while not all(call.done() for call in list(pool._calls.values())):
-            assert time.monotonic() < until, "the user API did not answer"
-            time.sleep(0.002)
+        wait_for_answers(pool)
     if element is not None:
         yield element
 
@@ -387,8 +389,7 @@ class Harness:
         """Let the user API answer, then the timer that it is waited for with."""
         due = self.due["pending"]
         assert due is not None, "no pending timer is set"
-        for call in list(fn._pool._calls.values()):
-            call.result(10)
+        wait_for_answers(fn._pool)
         self.now_ms = max(self.now_ms, due)
         self.bundle(fn, timer="pending")
 
@@ -521,8 +522,7 @@ def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
     harness.bundle(fn, first)
     assert harness.due == {"idle": None, "pending": 10_025}
     # The bundle that loads u1 sets the first idle timer, and fails.
-    for call in list(fn._pool._calls.values()):
-        call.result(10)
+    wait_for_answers(fn._pool)
     harness.bundle(fn, second, timer="pending", fail=True)
     harness.bundle(fn, second)
     harness.fire_pending(fn)

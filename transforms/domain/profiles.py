@@ -65,6 +65,12 @@ class NoUserApi:
 _Fetched = tuple[float, FetchedUser]  # when it was, on the monotonic clock
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    future: Future[_Fetched]
+    asked_ms: int
+
+
 class FetchPool:
     """Runs fetches beside the stage: at most one a user at a time, answers kept until they are taken.
 
@@ -79,39 +85,40 @@ class FetchPool:
         self._api = api
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="user-api")
         self._lock = threading.Lock()
-        self._calls: OrderedDict[str, Future[_Fetched]] = OrderedDict()
-        self._asked_ms: dict[str, int] = {}  # by the same users as _calls
+        self._calls: OrderedDict[str, _Call] = OrderedDict()
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch unless one is under way or its answer waits to be taken; the ``now_ms`` it was asked with."""
         with self._lock:
             call = self._calls.get(user_id)
-            if call is not None and call.done() and time.monotonic() > call.result()[0] + self._KEPT_S:
+            if call is not None and call.future.done() and self._is_old(call.future.result()[0]):
                 del self._calls[user_id]
-            if user_id not in self._calls:
-                self._calls[user_id] = self._executor.submit(self._fetch, user_id)
-                self._asked_ms[user_id] = now_ms
-                while len(self._calls) > self._KEPT_ANSWERS and next(iter(self._calls.values())).done():
-                    del self._asked_ms[self._calls.popitem(last=False)[0]]
-            return self._asked_ms.get(user_id, now_ms)
+                call = None
+            if call is None:
+                call = self._calls[user_id] = _Call(self._executor.submit(self._fetch, user_id), now_ms)
+                while len(self._calls) > self._KEPT_ANSWERS and next(iter(self._calls.values())).future.done():
+                    self._calls.popitem(last=False)
+            return call.asked_ms
 
     def take(self, user_id: str) -> FetchedUser | None:
         """The answer, once; None while there is none yet."""
         with self._lock:
             call = self._calls.get(user_id)
-            if call is None or not call.done():
+            if call is None or not call.future.done():
                 return None
-            del self._calls[user_id], self._asked_ms[user_id]
-        finished_s, fetched = call.result()
-        return fetched if time.monotonic() <= finished_s + self._KEPT_S else None
+            del self._calls[user_id]
+        finished_s, fetched = call.future.result()
+        return None if self._is_old(finished_s) else fetched
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, however long the API's own deadline lets it take."""
         self.request(user_id)
         with self._lock:
             call = self._calls.pop(user_id)
-            del self._asked_ms[user_id]
-        return call.result()[1]
+        return call.future.result()[1]
+
+    def _is_old(self, finished_s: float) -> bool:
+        return time.monotonic() > finished_s + self._KEPT_S
 
     def _fetch(self, user_id: str) -> _Fetched:
         try:
