@@ -71,6 +71,12 @@ def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
         shard=ShardSettings(
             ttl_ms=round(settings.state_ttl_seconds * 1000),
             enrichment_deadline_ms=round(settings.enrichment_deadline_seconds * 1000),
+            enrichment_retry_ms=round(settings.enrichment_retry_seconds * 1000),
+            profile_max_age_ms=None
+            if settings.profile_max_age_seconds is None
+            else round(settings.profile_max_age_seconds * 1000),
+            max_waiting_bytes=settings.max_waiting_bytes,
+            max_user_bytes=settings.max_user_bytes,
             history_size=settings.history_size,
             history_fields=settings.history_fields,
             max_event_bytes=settings.max_event_bytes,
@@ -85,6 +91,7 @@ def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
         ),
         dead_letter_topic=settings.dead_letters_topic,
         inspection_topic=settings.inspections_topic,
+        audit_topic=settings.audit_topic,
         compact_bytes=settings.compact_bytes,
         inline=settings.runner == DIRECT_RUNNER,
     )

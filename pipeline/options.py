@@ -120,6 +120,37 @@ class Settings:
     enrichment_deadline_seconds: float = _option(
         10.0, STATE, "after it an event runs with an empty profile", unit="s", least=0.1, most=600
     )
+    enrichment_retry_seconds: float = _option(
+        30.0,
+        STATE,
+        "pause before a user whose profile did not come is asked for again",
+        unit="s",
+        least=0.1,
+        most=86_400,
+    )
+    profile_max_age_seconds: float | None = _option(
+        None,
+        STATE,
+        "age from which a profile is fetched anew, in use until then; without it never",
+        unit="s",
+        least=0.1,
+    )
+    max_waiting_bytes: int = _option(
+        1_000_000,
+        STATE,
+        "events of one user that may wait for its profile; more run without",
+        unit="bytes",
+        least=1024,
+        most=16_000_000,
+    )
+    max_user_bytes: int = _option(
+        16_000_000,
+        STATE,
+        "profile and history of one user; the oldest history goes",
+        unit="bytes",
+        least=16_384,
+        most=16_000_000,
+    )
     state_cache_mb: int = _option(1024, STATE, "memory of a worker for folded state", unit="MB", least=1)
     compact_bytes: int = _option(
         262_144, STATE, "journal bytes from which a shard is compacted", unit="bytes", least=1024
@@ -132,6 +163,7 @@ class Settings:
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
+    audit_topic: str = _option("event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash")
     delivery_guarantee: str = _option(
         AT_LEAST_ONCE,
         OUTPUT,
@@ -196,6 +228,7 @@ class Settings:
 
 
 _HINTS: Final = typing.get_type_hints(Settings)
+_NUMBERS: Final = (int, float, int | None, float | None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -250,7 +283,7 @@ def shown_default(one: Any) -> str:
 
 
 def _metavar(hint: Any) -> str:
-    return "PATH" if hint == Path | None else "NUMBER" if hint in (int, float, int | None) else "TEXT"
+    return "PATH" if hint == Path | None else "NUMBER" if hint in _NUMBERS else "TEXT"
 
 
 def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
@@ -283,8 +316,8 @@ def _convert(name: str, value: Any) -> Any:
         return value
     if hint == tuple[str, ...]:
         return tuple(value)
-    if hint in (int, float, int | None):
-        return _number(name, value, float if hint is float else int, one.metadata)
+    if hint in _NUMBERS:
+        return _number(name, value, int if hint in (int, int | None) else float, one.metadata)
     if "choices" in one.metadata and value not in one.metadata["choices"]:
         raise OptionError(f"--{name} is {value!r}, allowed: {', '.join(one.metadata['choices'])}")
     if value == "":
@@ -361,6 +394,11 @@ def _check_user_api(settings: Settings) -> None:
     if settings.user_api_url is not None and not _is_base_url(settings.user_api_url):
         raise OptionError(
             "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
+        )
+    if settings.user_api_max_answer_bytes > settings.max_user_bytes:
+        raise OptionError(
+            f"--user_api_max_answer_bytes is {settings.user_api_max_answer_bytes}, allowed: up to --max_user_bytes, "
+            f"{settings.max_user_bytes}; a larger profile could not be kept"
         )
     if settings.user_api_token is not None:
         if not is_reference(settings.user_api_token):

@@ -12,6 +12,8 @@ import orjson
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.domain.batches import CONTROL, EVENTS, VERSION, MicroBatch, Record
 from transforms.domain.filters import FilterSet
+from transforms.domain.history import Row
+from transforms.domain.journal import DEFAULT_COMPACT_BYTES, Journal, JournalElement, decode_element, encode_element
 from transforms.domain.profiles import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
 from transforms.domain.rules import Rule
 from transforms.domain.shard import Answer, ShardSettings, Step, step
@@ -68,11 +70,12 @@ def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
     seen = known["visit"]
     visit = None if seen is None else Visit(*(seen[name] for name in VISIT_FIELDS))
     rows = [
-        (
+        Row(
             one["timestamp"],
             one["event_id"],
             one["event_name"],
             {name: one[name] for name in history_fields if name in one} or None,
+            from_api=True,
         )
         for one in known["history"]
     ]
@@ -222,18 +225,88 @@ def oracle_of(records: Iterable[tuple[bytes, bytes]], api: dict[str, Any], **set
     return oracle
 
 
-class Shard:
-    """One user shard at a settable time, without journal: what the last step decided is in ``done``."""
+class MemoryBag:
+    """A Beam bag of journal elements: the objects, and the bytes that a runner has of them."""
 
-    def __init__(self, *rules: Rule, **settings: Any) -> None:
+    def __init__(self, stored: Iterable[bytes] = ()) -> None:
+        self.stored = list(stored)
+        self.elements = [decode_element(one) for one in self.stored]
+
+    def read(self) -> list[JournalElement]:
+        return list(self.elements)
+
+    def add(self, value: JournalElement) -> None:
+        self.elements.append(value)
+        self.stored.append(encode_element(value))
+
+    def clear(self) -> None:
+        self.elements.clear()
+        self.stored.clear()
+
+
+def contents(view: View) -> dict[str, Any]:
+    """All that a view holds; who was seen at the same time may come in any order."""
+    view.put_in_order()
+    for times in ([one.last_seen_ms for one in view.users.values()], [one.deadline_ms for one in view.parked.values()]):
+        assert times == sorted(times)
+    return {
+        "users": sorted(
+            (
+                user.last_seen_ms,
+                user_id,
+                user.enrichment,
+                user.profile_json,
+                user.visit,
+                user.fetched_ms,
+                user.checked_ms,
+                user.history.limit,
+                user.history.rows(),
+            )
+            for user_id, user in view.users.items()
+        ),
+        "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
+    }
+
+
+class Shard:
+    """One user shard at a settable time, its journal in memory."""
+
+    def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)
+        self.compact_bytes = compact_bytes
         self.filters = FilterSet(rules)
-        self.view = View(self.settings.history_size)
+        self.bags = [MemoryBag(), MemoryBag()]
+        self.journal = self.open()
         self.now_ms = NOW_MS
+        self.asked_ms: dict[str, int] = {}
+
+    def open(self) -> Journal:
+        return Journal(self.bags, self.settings.history_size, self.compact_bytes)
+
+    @property
+    def view(self) -> View:
+        return self.journal.live.view
+
+    def restore(self) -> None:
+        """Go on with what a runner has of this shard."""
+        self.bags = [MemoryBag(bag.stored) for bag in self.bags]
+        self.journal = self.open()
+        self.asked_ms = {}
 
     def step(self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None) -> Step:
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        return step(self.view, self.now_ms, self.settings, self.filters, answers, batch)
+        for answer in answers:
+            self.asked_ms.pop(answer.user_id, None)
+        with self.journal.changing():
+            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, self.asked_ms)
+            if done.erasures:
+                self.journal.rewrite(self.now_ms)
+            elif done.facts:
+                self.journal.append(self.now_ms, done.facts)
+        self.asked_ms |= dict.fromkeys(done.wanted, self.now_ms)
+        for erasure in done.erasures:
+            self.asked_ms.pop(erasure.user_id, None)
+        return done
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         shown: dict[str, Any] = orjson.loads(self.step(control({"inspect": user_id})).inspections[0].body)

@@ -1,4 +1,4 @@
-"""The one stateful step. Thin: it folds the journal, calls ``domain.shard.step`` and writes what that says."""
+"""The one stateful step. Thin: it opens the journal, calls ``domain.shard.step`` and writes what that says."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
 from transforms.domain.filters import FilterSet
-from transforms.domain.journal import JournalElement, JournalEntry, JournalHead
+from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.rules import DebugAction, Rule
 from transforms.domain.shard import Answer, ShardSettings, Step, idle_due_ms, step
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
-from transforms.domain.view import View
 
 DEBUG: Final = "debug"
 ACTIONS: Final = "actions"
@@ -52,6 +51,7 @@ class HandleSettings:
     user_api: UserApiSettings = field(default_factory=UserApiSettings)
     dead_letter_topic: str | None = None
     inspection_topic: str | None = None
+    audit_topic: str | None = None
     compact_bytes: int = journals.DEFAULT_COMPACT_BYTES
     poll_ms: int = 25
     sweep_every_ms: int = 1000
@@ -64,8 +64,8 @@ class HandleEvents(beam.PTransform):
 
     Input: ``KV<bytes, bytes>``, user shard and micro-batch (``domain.batches``), events and control records mixed.
     Output: ``debug``, enriched events (JSON bytes) of debug actions; ``actions`` and ``records``, produced records
-    (``domain.batches``) for the actions topic, and dead letters and inspections for theirs. Events of a user keep
-    their order. State is exactly once with the runner's checkpoint; what is emitted is a pure function of it.
+    (``domain.batches``) for the actions topic, and dead letters, inspections and audit records for theirs. Events of a
+    user keep their order. State is exactly once with the runner's checkpoint; what is emitted is a pure function of it.
     """
 
     settings: HandleSettings
@@ -87,7 +87,10 @@ class JournalCoder(coders.Coder):
 
     def encode(self, value: JournalElement) -> bytes:
         """Bytes of an element."""
-        return journals.encode_element(value)
+        stored = journals.encode_element(value)
+        if isinstance(value, JournalEntry):
+            value.is_written = True
+        return stored
 
     def decode(self, encoded: bytes) -> JournalElement:
         """An element of bytes."""
@@ -104,6 +107,7 @@ class JournalCoder(coders.Coder):
 
 class _HandleFn(beam.DoFn):
     JOURNAL = BagStateSpec("journal_v1", JournalCoder())
+    JOURNAL_2 = BagStateSpec("journal_v2", JournalCoder())
     META = ReadModifyWriteStateSpec("meta_v1", coders.BytesCoder())
     IDLE = TimerSpec("idle", TimeDomain.REAL_TIME)
     PENDING = TimerSpec("pending", TimeDomain.REAL_TIME)
@@ -121,12 +125,13 @@ class _HandleFn(beam.DoFn):
         self,
         element: tuple[bytes, bytes],
         journal: Any = beam.DoFn.StateParam(JOURNAL),
+        journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
         key, payload = element
-        shard = _OpenShard(self, key, journal, meta, idle, pending)
+        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
         yield from shard.advance(decode_batch(payload))
 
     @on_timer(IDLE)
@@ -134,12 +139,13 @@ class _HandleFn(beam.DoFn):
         self,
         key: bytes = beam.DoFn.KeyParam,
         journal: Any = beam.DoFn.StateParam(JOURNAL),
+        journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, key, journal, meta, idle, pending)
-        shard.head.idle_due_ms = None
+        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
+        shard.live.idle_due_ms = None
         yield from shard.advance(None)
 
     @on_timer(PENDING)
@@ -147,12 +153,13 @@ class _HandleFn(beam.DoFn):
         self,
         key: bytes = beam.DoFn.KeyParam,
         journal: Any = beam.DoFn.StateParam(JOURNAL),
+        journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, key, journal, meta, idle, pending)
-        shard.head.pending_due_ms = None
+        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
+        shard.live.pending_due_ms = None
         yield from shard.advance(None)
 
     def count(self, name: str, value: int) -> None:
@@ -163,103 +170,79 @@ class _HandleFn(beam.DoFn):
 
 
 class _OpenShard:
-    """One user shard while an element or timer of it is handled: its journal, folded, and its timers."""
+    """One user shard while an element or timer of it is handled: its journal, opened, and its timers."""
 
-    def __init__(self, fn: _HandleFn, key: bytes, journal: Any, meta: Any, idle: Any, pending: Any) -> None:
+    def __init__(self, fn: _HandleFn, key: bytes, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any) -> None:
         self._fn = fn
         self._settings = fn._settings
         self._key = key
-        self._journal, self._meta, self._idle, self._pending = journal, meta, idle, pending
+        self._meta, self._idle, self._pending = meta, idle, pending
         self._now_ms = fn._clock()
-        self._asked_ms: dict[str, int] = {}
-        elements = list(journal.read())
-        if elements:
-            was_open = elements[0].is_current(len(elements))
-            self.head, self.view, refolded = journals.fold(elements, self._settings.shard.history_size)
-            if refolded:
-                fn.count("refolds", 1)
-            if not was_open:
-                self._read_meta()
-        else:
-            self.view = View(self._settings.shard.history_size)
-            self.head = JournalHead(b"", self.view)
-            self.head.folded = 0  # not in the journal before its first entry
+        self._journal = Journal(bags, self._settings.shard.history_size, self._settings.compact_bytes)
+        self.live = self._journal.live
+        if self._journal.refolded:
+            fn.count("refolds", 1)
+            self._read_meta()
 
     def advance(self, batch: MicroBatch | None) -> Iterator[Any]:
-        answers = self._answers()
-        yield from self._take(batch, answers)
+        yield from self._take(batch, self._answers())
         if self._settings.inline:
-            while self.view.parked:
-                users = list(self.view.parked)
-                for user_id in users:
-                    self._fn._pool.request(user_id)
-                yield from self._take(None, [Answer(user_id, self._fn._pool.wait(user_id)) for user_id in users])
-        if self.head.folded and not self.view.users and not self.view.parked:
+            while self.live.asked_ms:
+                yield from self._take(None, [Answer(one, self._fn._pool.wait(one)) for one in self.live.asked_ms])
+        if self.live.view.is_empty:
             self._journal.clear()
             self._meta.clear()
         if not self._settings.inline:
             self._arm_timers()
 
     def _answers(self) -> list[Answer]:
-        answers = []
-        for user_id in self.view.parked:
-            fetched = self._fn._pool.take(user_id)
-            if fetched is not None:
-                answers.append(Answer(user_id, fetched))
-            else:
-                # After a restore nobody is fetching any more; otherwise this starts nothing.
-                self._asked_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
-        return answers
+        live, pool = self.live, self._fn._pool
+        for user_id in live.view.parked:
+            if user_id not in live.asked_ms:  # after a restore nobody asks any more
+                live.asked_ms[user_id] = pool.request(user_id, self._now_ms)
+        return [Answer(user_id, fetched) for user_id, fetched in pool.poll(live.asked_ms, self._now_ms)]
 
     def _take(self, batch: MicroBatch | None, answers: list[Answer]) -> Iterator[Any]:
-        settings = self._settings
-        # A step that raises leaves the view half changed. A runner may try the bundle again: let it fold anew.
-        self.head.view = None
-        done = step(self.view, self._now_ms, settings.shard, self._fn._filters, answers, batch, self._asked_ms)
-        if done.facts:
-            self._append(JournalEntry(journals.pack_entry(self._now_ms, done.facts)))
-        self.head.view = self.view
-        self.head.fruitless_polls = 0 if answers or done.wanted else self.head.fruitless_polls + 1
+        settings, live = self._settings, self.live
+        with self._journal.changing():
+            for answer in answers:
+                del live.asked_ms[answer.user_id]
+            done = step(live.view, self._now_ms, settings.shard, self._fn._filters, answers, batch, live.asked_ms)
+            self._write(done)
+            live.fruitless_polls = 0 if answers or done.wanted else live.fruitless_polls + 1
         for user_id in done.wanted:
-            self._fn._pool.request(user_id, self._now_ms)
+            live.asked_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
+        if self._journal.compactions:
+            done.counts["compactions"] += self._journal.compactions
+            self._journal.compactions = 0
         for name, value in done.counts.items():
             self._fn.count(name, value)
         yield from _outputs(done, settings)
 
-    def _append(self, entry: JournalEntry) -> None:
-        if not self.head.folded:
-            self._journal.add(self.head)
-            self.head.folded = 1
-        self._journal.add(entry)
-        self.head.folded += 1
-        self.head.journal_bytes += len(entry.packed)
-        if journals.should_compact(self.head, self._key, self._settings.compact_bytes):
-            self._compact()
-
-    def _compact(self) -> None:
-        head = JournalHead(self.view.snapshot(), self.view)
-        head.idle_due_ms, head.pending_due_ms = self.head.idle_due_ms, self.head.pending_due_ms
-        head.fruitless_polls = self.head.fruitless_polls
-        self._journal.clear()
-        self._journal.add(head)
-        self.head = head
-        self._fn.count("compactions", 1)
+    def _write(self, done: Step) -> None:
+        for erasure in done.erasures:
+            self._fn._pool.cancel(erasure.user_id)
+            self.live.asked_ms.pop(erasure.user_id, None)
+        if done.erasures:
+            self._journal.rewrite(self._now_ms)
+        elif done.facts:
+            self._journal.append(self._now_ms, done.facts)
 
     def _arm_timers(self) -> None:
-        head, now_ms = self.head, self._now_ms
-        due_ms = idle_due_ms(self.view, self._settings.shard)
+        live, now_ms = self.live, self._now_ms
+        due_ms = idle_due_ms(live.view, self._settings.shard)
         tick_ms = self._settings.sweep_every_ms
-        if due_ms is not None and (head.idle_due_ms is None or head.idle_due_ms > due_ms + tick_ms):
+        if due_ms is not None and (live.idle_due_ms is None or live.idle_due_ms > due_ms + tick_ms):
             # Not for every user a wake-up: those whose time ends within the same tick are swept together.
-            head.idle_due_ms = max(due_ms, now_ms) + tick_ms
-            self._idle.set(Timestamp(micros=head.idle_due_ms * 1000))
-            self._meta.write(b"%d %d" % (_SCHEMA_VERSION, head.idle_due_ms))
-        if self.view.parked:
+            live.idle_due_ms = max(due_ms, now_ms) + tick_ms
+            self._idle.set(Timestamp(micros=live.idle_due_ms * 1000))
+            self._meta.write(b"%d %d" % (_SCHEMA_VERSION, live.idle_due_ms))
+        if live.asked_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
-            pause_ms = self._settings.poll_ms << min(head.fruitless_polls, _LONGEST_POLL_DOUBLINGS)
-            if head.pending_due_ms is None or head.pending_due_ms > now_ms + pause_ms:
-                head.pending_due_ms = now_ms + pause_ms
-                self._pending.set(Timestamp(micros=head.pending_due_ms * 1000))
+            pause_ms = self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)
+            if live.pending_due_ms is None or live.pending_due_ms > now_ms + pause_ms:
+                live.pending_due_ms = now_ms + pause_ms
+                self._pending.set(Timestamp(micros=live.pending_due_ms * 1000))
 
     def _read_meta(self) -> None:
         stored = self._meta.read()
@@ -268,7 +251,7 @@ class _OpenShard:
         schema, idle_due_ms_ = (int(number) for number in stored.split())
         if schema > _SCHEMA_VERSION:
             raise ValueError(f"state schema {schema}: this worker reads up to {_SCHEMA_VERSION}; use the newer release")
-        self.head.idle_due_ms = idle_due_ms_
+        self.live.idle_due_ms = idle_due_ms_
 
 
 def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
@@ -285,6 +268,9 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
             yield beam.pvalue.TaggedOutput(ACTIONS, record)
     for letter in done.dead_letters:
         record = encode_produced(settings.dead_letter_topic, letter.key, letter.to_json(), [])
+        yield beam.pvalue.TaggedOutput(RECORDS, record)
+    for erasure in done.erasures:
+        record = encode_produced(settings.audit_topic, erasure.user_sha256.encode(), erasure.to_json(), [])
         yield beam.pvalue.TaggedOutput(RECORDS, record)
     for inspection in done.inspections:
         record = encode_produced(settings.inspection_topic, inspection.user_id.encode(), inspection.body, [])

@@ -63,6 +63,9 @@ def apply(*, any_version: bool = False) -> None:
     # Why: Beam waits for each state cell of a bundle in turn, a gRPC round trip each. All writes travel on one ordered
     # stream, so they can be issued first and awaited together.
     bundle_processor.FnApiUserStateContext.commit = commit_pipelined
+    # Why: Beam hands out a cached bag through two nested generators, 0.1 us an element on each read. A user shard's
+    # journal has thousands of elements and is read for each micro-batch.
+    bundle_processor.SynchronousBagRuntimeState.read = read_bag
 
 
 def cache_weight(*values: Any) -> int:
@@ -130,6 +133,18 @@ def commit_pipelined(context: Any) -> None:
             issued.append((handler, key, future))
     for handler, key, future in issued:
         _await(handler, key, future)
+
+
+def read_bag(bag: Any) -> Any:
+    """A bag's elements; replaces ``SynchronousBagRuntimeState.read``.
+
+    As in Beam, what was there before and then what this bundle added. Where the cache holds all of it that is the
+    cached list itself, not a copy: it must not be changed.
+    """
+    stored = [] if bag._cleared else bag._state_handler.blocking_get(bag._state_key, bag._value_coder.get_impl())
+    if type(stored) is not list:
+        stored = list(stored)
+    return stored + bag._added_elements if bag._added_elements else stored
 
 
 def _await(handler: Any, key: Any, future: Any) -> None:

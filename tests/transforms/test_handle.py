@@ -366,21 +366,25 @@ class Harness:
             user_state=beam_fn_api_pb2.ProcessBundleRequest.CacheToken.UserState(), token=b"%d" % self.token
         )
         with self.handler.process_instruction_id("bundle", [token]):
-            journal = self._bag("journal_v1", _HandleFn.JOURNAL.coder)
+            journals = [
+                self._bag("journal_v1", _HandleFn.JOURNAL.coder),
+                self._bag("journal_v2", _HandleFn.JOURNAL_2.coder),
+            ]
             meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
             timers = {"idle": Timer(), "pending": Timer()}
             outputs: list[Any] = []
             if timer is not None:
                 self.due[timer] = None
                 fire = fn.on_idle if timer == "idle" else fn.on_pending
-                outputs += fire(b"key", journal, meta, timers["idle"], timers["pending"])
+                outputs += fire(b"key", *journals, meta, timers["idle"], timers["pending"])
             for one in batches:
                 payload = encode_batch(one.kind, one.topic, one.records)
-                outputs += fn.process((b"key", payload), journal, meta, timers["idle"], timers["pending"])
+                outputs += fn.process((b"key", payload), *journals, meta, timers["idle"], timers["pending"])
             if fail:
+                self.restore()  # a bundle that fails is the job's failure
                 return
-            journal.commit()
-            meta.commit()
+            for one in (*journals, meta):
+                one.commit()
         self.outputs += outputs
         for name, one in timers.items():
             self.due[name] = one.due_ms if one.due_ms is not None else self.due[name]
@@ -509,6 +513,7 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
             broken.setattr(handle, "step", half_a_step)
             with pytest.raises(FailedBundleError):
                 harness.bundle(fn, one)
+            harness.restore()
         harness.bundle(fn, one)
         if harness.due["pending"] is not None:
             harness.fire_pending(fn)
@@ -598,7 +603,12 @@ def test_a_cached_shard_is_not_folded_anew(monkeypatch: pytest.MonkeyPatch) -> N
     harness.fire_pending(fn)
     replayed: list[Any] = []
     real = journal._replay
-    monkeypatch.setattr(journal, "_replay", lambda *arguments: (replayed.append(arguments), real(*arguments)))
+
+    def replay(*arguments: Any) -> list[str]:
+        replayed.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(journal, "_replay", replay)
     for one in batches[1:]:
         harness.bundle(fn, one)
         harness.bundle(other)

@@ -10,7 +10,6 @@ import msgspec
 import orjson
 
 from transforms.domain.events import Event
-from transforms.domain.history import public_rows
 from transforms.domain.rules import Action, Rule
 from transforms.domain.users import UserState, Visit
 
@@ -40,7 +39,7 @@ def enriched_event(event: Event, profile: dict[str, Any], visit: Visit, user: Us
             "event": event.fields,
             "userProfile": profile,
             "currentVisit": visit.public(),
-            "eventHistory": public_rows(user.history.rows()),
+            "eventHistory": [row.public() for row in user.history.rows()],
         }
     )
 

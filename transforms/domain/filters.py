@@ -14,7 +14,7 @@ import lupa.luajit21
 
 from transforms.domain.events import Event
 from transforms.domain.history import Row
-from transforms.domain.rules import Rule, RuleError
+from transforms.domain.rules import SKIP, WAIT, Rule, RuleError
 from transforms.domain.users import UserState, Visit
 
 _NO_LIMIT: Final = 2**40
@@ -59,6 +59,9 @@ class FilterSet:
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
+        # Whether an event waits for its user's profile, and how many rules pass it over if it does not.
+        self.waits = any(rule.on_missing_profile == WAIT for rule in rules)
+        self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
         sources = [rule.filter for rule in rules]
         self._event = _Reads.of("event", sources)
         self._user = _Reads.of("user", sources)
@@ -108,10 +111,14 @@ class FilterSet:
     def _columns(self, rows: list[Row] | None) -> tuple[Any, ...]:
         if rows is None:
             return (None, None, None, None)
-        columns = tuple(self._table([row[index] for row in rows]) for index in range(3))
-        if not any(row[3] for row in rows):
+        columns = (
+            self._table([row.timestamp_ms for row in rows]),
+            self._table([row.event_id for row in rows]),
+            self._table([row.event_name for row in rows]),
+        )
+        if not any(row.extra for row in rows):
             return (*columns, None)
-        return (*columns, self._table([row[3] or {} for row in rows], recursive=True))
+        return (*columns, self._table([row.extra or {} for row in rows], recursive=True))
 
     def _call(self, *arguments: Any) -> tuple[str, str]:
         used = self._lua.get_memory_used()

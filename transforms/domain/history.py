@@ -1,25 +1,50 @@
 """A user's last events, kept encoded: 100 rows cost a few kilobytes, are decoded only when a rule or action asks.
 
-A row is ``(timestamp_ms, event_id, event_name, extra)``; rows are ordered by timestamp, ties by arrival, newest last.
+Rows are ordered by timestamp, ties by arrival, newest last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, Final
 
 import msgspec
 
-Row = tuple[int, str, str, dict[str, Any] | None]
+
+class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One event in compact form; ``extra`` holds the fields that ``history_fields`` names.
+
+    ``from_api`` says that only the user API has told of it, not the stream.
+    """
+
+    timestamp_ms: int
+    event_id: str
+    event_name: str
+    extra: dict[str, Any] | None = None
+    from_api: bool = False
+
+    def public(self) -> dict[str, Any]:
+        """The row as actions show it (spec: "Enriched Event Structure")."""
+        return {
+            "event_id": self.event_id,
+            "event_name": self.event_name,
+            "timestamp": self.timestamp_ms,
+            **(self.extra or {}),
+        }
+
+
+Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in a snapshot
+
+DEFAULT_MAX_BYTES: Final = 16_000_000
 
 _rows_decoder = msgspec.msgpack.Decoder(list[Row])
 _encoder = msgspec.msgpack.Encoder()
 # Rows are dropped in lots, so that a full history is not re-encoded for every event; readers see the last `limit` only.
-_SLACK = 28
+_SLACK: Final = 28
 
 
 class History:
-    """At most ``limit`` rows as one run of MessagePack bytes."""
+    """At most ``limit`` rows, and at most ``max_bytes``, as one run of MessagePack bytes."""
 
     __slots__ = ("_count", "_newest_ms", "_packed", "limit")
 
@@ -41,42 +66,66 @@ class History:
         """The rows, oldest first."""
         return self._decode()[-self.limit :]
 
-    def contains(self, event_id: str) -> bool:
-        """Whether an event of this id is among the rows."""
+    def find(self, event_id: str) -> Row | None:
+        """The row of an event."""
         # A substring search costs a microsecond and almost always says no; only a hit pays for decoding.
-        return event_id.encode() in self._packed and any(row[1] == event_id for row in self.rows())
+        if event_id.encode() not in self._packed:
+            return None
+        return next((row for row in self.rows() if row.event_id == event_id), None)
+
+    def oldest_ms(self) -> int | None:
+        """The timestamp of the oldest row; None without rows."""
+        return self.rows()[0].timestamp_ms if self._count else None
 
     def add(self, row: Row) -> None:
         """Insert a row by its timestamp, after those of the same timestamp; the oldest goes when there are too many."""
-        if row[0] >= self._newest_ms:
+        if row.timestamp_ms >= self._newest_ms:
             self._packed += _encoder.encode(row)
-            self._newest_ms = row[0]
+            self._newest_ms = row.timestamp_ms
             self._count += 1
             if self._count > self.limit + _SLACK:
                 self._replace(self.rows())
             return
         rows = self.rows()
-        position = next((i for i in range(len(rows), 0, -1) if rows[i - 1][0] <= row[0]), 0)
+        position = next((i for i in range(len(rows), 0, -1) if rows[i - 1].timestamp_ms <= row.timestamp_ms), 0)
         rows.insert(position, row)
         self._replace(rows[-self.limit :])
 
     def merge(self, rows: Iterable[Row]) -> None:
         """Add rows that are not here yet, by event id."""
         known = self.rows()
-        ids = {row[1] for row in known}
-        fresh = {row[1]: row for row in rows if row[1] not in ids}
+        ids = {row.event_id for row in known}
+        fresh = {row.event_id: row for row in rows if row.event_id not in ids}
         if fresh:
-            merged = sorted([*fresh.values(), *known], key=lambda row: row[0])
+            merged = sorted([*fresh.values(), *known], key=lambda row: row.timestamp_ms)
             self._replace(merged[-self.limit :])
 
-    def pack(self) -> tuple[int, int, bytes]:
-        """``(count, newest_ms, bytes)`` for a snapshot, the form that ``unpack`` reads."""
+    def drop(self, event_id: str) -> None:
+        """Take out the row of an event."""
+        self._replace([row for row in self.rows() if row.event_id != event_id])
+
+    def cut(self, max_bytes: int) -> int:
+        """Drop the oldest rows until no more than ``max_bytes`` are held; how many went."""
+        if len(self._packed) <= max_bytes:
+            return 0
+        rows = self.rows()
+        sizes = [len(_encoder.encode(row)) for row in rows]
+        # More than need be, so that the next event does not cut again.
+        held, first = sum(sizes), 0
+        while first < len(rows) and held > max_bytes * 0.9:
+            held -= sizes[first]
+            first += 1
+        self._replace(rows[first:])
+        return first
+
+    def pack(self) -> Packed:
+        """For a snapshot, the form that ``unpack`` reads."""
         if self._count > self.limit:
             self._replace(self.rows())
         return self._count, self._newest_ms, bytes(self._packed)
 
     @classmethod
-    def unpack(cls, limit: int, packed: tuple[int, int, bytes]) -> History:
+    def unpack(cls, limit: int, packed: Packed) -> History:
         """A history as it was packed, under a limit that may have changed since."""
         count, newest_ms, rows = packed
         return cls(limit, rows, count, newest_ms)
@@ -84,12 +133,7 @@ class History:
     def _decode(self) -> list[Row]:
         return _rows_decoder.decode(b"\xdd" + self._count.to_bytes(4, "big") + self._packed)
 
-    def _replace(self, rows: list[Row]) -> None:
+    def _replace(self, rows: Collection[Row]) -> None:
         self._packed = bytearray(b"".join(map(_encoder.encode, rows)))
         self._count = len(rows)
-        self._newest_ms = rows[-1][0] if rows else 0
-
-
-def public_rows(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows as actions show them (spec: "Enriched Event Structure")."""
-    return [{"event_id": row[1], "event_name": row[2], "timestamp": row[0], **(row[3] or {})} for row in rows]
+        self._newest_ms = max((row.timestamp_ms for row in rows), default=0)

@@ -1,68 +1,75 @@
-"""The journal of a user shard: a snapshot first, then one entry per step; folding it gives the view.
+"""The journal of a user shard: what its steps decided, entry after entry; folding it gives the view.
 
-Elements live in a Beam bag. On Flink they are encoded when the bundle commits, not when they are added, so a head
-carries the bytes of its snapshot from the moment it is made; the folded view beside them is never encoded.
+It lies in two Beam bags, which can be appended to, read and cleared as a whole, and nothing else. Entries go to one
+bag until they outweigh what they amount to. Then the other bag takes over: it gets all further entries and, a few users
+with each of them, the state of everybody (``MOVED`` facts). When all are there, the first bag is cleared. So no step
+writes more than its own entry and one chunk, however large the shard.
+
+Each bag starts with a head that has a generation; the higher one is written to. On Flink elements are encoded when
+the bundle commits, not when they are added, so they carry frozen bytes from the moment they are made.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
-from typing import Any, Final
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 import msgspec
 import zstandard
 
 from transforms.domain.batches import Record
-from transforms.domain.users import Visit
-from transforms.domain.view import LOADED, OBSERVED, PARKED, Fact, View
+from transforms.domain.history import Row
+from transforms.domain.users import PackedUser, Visit
+from transforms.domain.view import LOADED, MOVED, OBSERVED, PARKED, UPDATED, Fact, PackedParked, View
 
-_HEAD: Final = b"H"
-_ENTRY: Final = b"E"
-_VERSION: Final = b"\x01"
-_COMPRESS_FROM: Final = 256
 DEFAULT_COMPACT_BYTES: Final = 256 * 1024
+
+_COMPRESS_FROM: Final = 256
+# Of users moved with one step: large enough to compress well, small enough to take a millisecond or two.
+_CHUNK_BYTES: Final = 256 * 1024
+# The journal may be so many times as large as what it amounts to.
+_GARBAGE: Final = 1.5
+
+_Number = tuple[bytes, bytes]  # kind and version of an element
+_SNAPSHOT_HEAD: Final = (b"H", b"\x01")
+_HEAD: Final = (b"H", b"\x02")
+_ENTRY: Final = (b"E", b"\x01")
 
 
 class JournalHead:
-    """The journal's first element: a snapshot's frozen bytes and, while the object lives, the view folded so far.
+    """A bag's first element. ``live`` is what is known without reading the rest; it is never stored.
 
-    ``folded`` counts the journal's elements that the view contains, this one included. ``idle_due_ms`` and
-    ``pending_due_ms`` remember what the timers are set to, ``fruitless_polls`` how often the latter fired for nothing.
-    None of these is stored.
+    Journals of version 1 have one bag, whose head holds a snapshot.
     """
 
-    __slots__ = ("folded", "fruitless_polls", "idle_due_ms", "journal_bytes", "pending_due_ms", "snapshot", "view")
+    __slots__ = ("generation", "live", "snapshot", "stored_bytes")
 
-    def __init__(self, snapshot: bytes, view: View | None = None) -> None:
+    def __init__(self, generation: int, snapshot: bytes = b"") -> None:
+        self.generation = generation
         self.snapshot = snapshot
-        self.view = view
-        self.folded = 1
-        self.journal_bytes = 0
-        self.idle_due_ms: int | None = None
-        self.pending_due_ms: int | None = None
-        self.fruitless_polls = 0
-
-    def is_current(self, elements: int) -> bool:
-        """Whether the view can be used for a journal of so many elements, or has to be folded anew.
-
-        A view that holds more than the journal is left over from a bundle that failed.
-        """
-        return self.view is not None and self.folded <= elements
+        self.live: Live | None = None
+        self.stored_bytes = 0  # of this bag's entries that are still held
 
     def cache_weight_of_bag(self) -> int:
-        """Bytes of memory that the state cache should count for the whole journal."""
-        # Every entry is held twice, as bytes by the cache and as facts in the view; the snapshot once.
-        return len(self.snapshot) + 2 * self.journal_bytes + (self.view.nbytes if self.view is not None else 0)
+        """Bytes of memory that the state cache should count for the whole bag."""
+        return self.stored_bytes + (self.live.view.nbytes if self.live is not None else 0)
 
 
 class JournalEntry:
-    """What one step decided, as bytes."""
+    """What one step decided: ``stored`` are an entry's frozen bytes, ``packed_bytes`` their size uncompressed.
 
-    __slots__ = ("packed",)
+    ``is_written`` is set when the runner has taken the bytes.
+    """
 
-    def __init__(self, packed: bytes) -> None:
-        self.packed = packed
+    __slots__ = ("is_written", "packed_bytes", "stored")
+
+    def __init__(self, stored: bytes, packed_bytes: int) -> None:
+        self.stored: bytes | None = stored
+        self.packed_bytes = packed_bytes
+        self.is_written = False
 
 
 JournalElement = JournalHead | JournalEntry
@@ -73,20 +80,31 @@ class _Entry(msgspec.Struct, array_like=True):
     facts: list[list[Any]]
 
 
+class _Compression(threading.local):
+    """zstd contexts cost more to make than to use, and are one thread's."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=1).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
+_zstd = _Compression()
 
 
-def pack_entry(now_ms: int, facts: Sequence[Fact]) -> bytes:
-    """An entry's bytes."""
-    return msgspec.msgpack.encode((now_ms, facts))
+def make_entry(now_ms: int, facts: Sequence[Fact]) -> JournalEntry:
+    """An entry of facts decided at ``now_ms``."""
+    packed = msgspec.msgpack.encode((now_ms, facts))
+    return JournalEntry(_store(_ENTRY, packed), len(packed))
 
 
 def encode_element(element: JournalElement) -> bytes:
     """An element as it is stored: kind, codec version, whether compressed, body."""
-    kind, body = (_HEAD, element.snapshot) if isinstance(element, JournalHead) else (_ENTRY, element.packed)
-    if len(body) < _COMPRESS_FROM:
-        return kind + _VERSION + b"\x00" + body
-    return kind + _VERSION + b"\x01" + zstandard.compress(body, 1)
+    if isinstance(element, JournalHead):
+        return _store(_HEAD, msgspec.msgpack.encode([element.generation]))
+    if element.stored is None:
+        raise ValueError("journal entry written twice: its bytes were let go after the first time")
+    return element.stored
 
 
 def decode_element(stored: bytes) -> JournalElement:
@@ -95,57 +113,258 @@ def decode_element(stored: bytes) -> JournalElement:
     Raises:
         ValueError: it was written by a release newer than this one.
     """
-    kind, version, compressed, body = stored[:1], stored[1:2], stored[2:3], stored[3:]
-    if version != _VERSION or kind not in (_HEAD, _ENTRY):
-        raise ValueError(
-            f"journal element {kind!r} of version {version!r}: this worker reads {_HEAD!r}, {_ENTRY!r} of 1"
-        )
-    if compressed == b"\x01":
-        body = zstandard.decompress(body)
-    return JournalHead(body) if kind == _HEAD else JournalEntry(body)
+    number = (stored[:1], stored[1:2])
+    if number == _ENTRY:
+        entry = JournalEntry(stored, _packed_bytes(stored))
+        entry.is_written = True
+        return entry
+    if number == _HEAD:
+        return JournalHead(msgspec.msgpack.decode(_body(stored))[0])
+    if number == _SNAPSHOT_HEAD:
+        return JournalHead(0, _body(stored))
+    raise ValueError(
+        f"journal element {number[0]!r} of version {number[1]!r}: this worker reads H of 1 and 2, E of 1; "
+        "the state is of a newer release"
+    )
 
 
-def fold(elements: Sequence[JournalElement], history_size: int) -> tuple[JournalHead, View, int]:
-    """The head, its view brought up to date, and how many elements had to be folded for it."""
-    head = elements[0]
-    if not isinstance(head, JournalHead):
-        raise ValueError("journal does not start with a snapshot: its first element is lost")
-    refolded = 0
-    if head.view is None or not head.is_current(len(elements)):
-        head.view = View.restore(head.snapshot, history_size)
-        head.folded, head.journal_bytes = 1, 0
-        # What a failed bundle set, no timer knows.
-        head.idle_due_ms = head.pending_due_ms = None
-        refolded += 1 if head.snapshot else 0
-    for element in elements[head.folded :]:
-        if not isinstance(element, JournalEntry):
-            raise ValueError("journal holds a second snapshot: it was compacted twice at once")
-        _replay(head.view, element)
-        head.journal_bytes += len(element.packed)
-        refolded += 1
-    head.folded = len(elements)
-    return head, head.view, refolded
+def _store(number: _Number, body: bytes) -> bytes:
+    kind, version = number
+    if len(body) < _COMPRESS_FROM:
+        return kind + version + b"\x00" + body
+    return kind + version + b"\x01" + _zstd.compress(body)
 
 
-def _replay(view: View, element: JournalEntry) -> None:
-    entry = _entry_decoder.decode(element.packed)
-    for fact in entry.facts:
-        view.apply(entry.now_ms, _typed(fact))
+def _body(stored: bytes) -> bytes:
+    return _zstd.decompress(stored[3:]) if stored[2:3] == b"\x01" else stored[3:]
+
+
+def _packed_bytes(stored: bytes) -> int:
+    return zstandard.frame_content_size(stored[3:21]) if stored[2:3] == b"\x01" else len(stored) - 3
+
+
+@dataclass(slots=True)
+class Live:
+    """An open shard as its worker knows it. Nothing here is stored: a restore folds the view, the rest starts anew."""
+
+    view: View
+    # For each bag: how many elements are folded, and their bytes, uncompressed.
+    counts: list[int] = field(default_factory=lambda: [0, 0])
+    log_bytes: list[int] = field(default_factory=lambda: [0, 0])
+    # Elements of the older bag, from its start, that hold no bytes any more.
+    let_go: int = 1
+    # While the journal is rewritten: users that have yet to be moved, the next one last.
+    moving: list[str] | None = None
+    # Since when the user API is being asked for a user.
+    asked_ms: dict[str, int] = field(default_factory=dict)
+    # What the timers are set to, and how often the latter fired for nothing.
+    idle_due_ms: int | None = None
+    pending_due_ms: int | None = None
+    fruitless_polls: int = 0
+
+
+class Bag(Protocol):
+    """What is used of a Beam ``BagState``."""
+
+    def read(self) -> Iterable[Any]:
+        """All elements, in the order they were added."""
+
+    def add(self, value: Any) -> None:
+        """Append an element."""
+
+    def clear(self) -> None:
+        """Remove all elements."""
+
+
+class Journal:
+    """The two bags of a shard, opened: ``live`` is up to date.
+
+    ``refolded`` says how many elements that took, ``compactions`` how often the journal has been rewritten since.
+
+    Raises:
+        ValueError: what is stored is no journal, or of a newer release.
+    """
+
+    def __init__(self, bags: Sequence[Bag], history_size: int, compact_bytes: int = DEFAULT_COMPACT_BYTES) -> None:
+        self._bags = bags
+        self._compact_bytes = compact_bytes
+        self.refolded = self.compactions = 0
+        read = [bag.read() for bag in bags]
+        # On our workers a read is the cached list itself; copying it element by element is felt in large shards.
+        self._cells = [cell if type(cell) is list else list(cell) for cell in read]
+        heads = [(index, _head(cell)) for index, cell in enumerate(self._cells) if cell]
+        # By bag, the older one first, the one that is written to last.
+        self._heads = dict(sorted(heads, key=lambda item: item[1].generation))
+        known = self._carrier.live if self._heads else None
+        # A view that does not match its bags is left over from a bundle that failed.
+        if known is not None and known.counts == [len(cell) for cell in self._cells]:
+            self.live = known
+        else:
+            self.live = self._fold(history_size)
+        self._let_go()
+
+    # Reading
+
+    def _fold(self, history_size: int) -> Live:
+        if not self._heads:
+            return Live(View(history_size))
+        snapshot = self._carrier.snapshot
+        live = Live(View.of_snapshot(snapshot, history_size))
+        self.refolded = 1 if snapshot else 0
+        moved: set[str] = set()
+        for index, head in self._heads.items():
+            moved.clear()
+            head.live, head.stored_bytes = None, 0
+            for entry in self._cells[index][1:]:
+                if entry.stored is None:
+                    raise ValueError("journal entry cannot be read a second time: the job has to be restored")
+                moved.update(_replay(live.view, entry.stored))
+                live.log_bytes[index] += entry.packed_bytes
+                head.stored_bytes += len(entry.stored)
+                self.refolded += 1
+            live.counts[index] = len(self._cells[index])
+        if len(self._heads) > 1:
+            live.moving = [user_id for user_id in _everybody(live.view) if user_id not in moved]
+        self._carrier.live = live
+        return live
+
+    def _let_go(self) -> None:
+        """Free the bytes of entries that are folded and written; if their bag is ever read anew, so is the view."""
+        if not self._heads:
+            return
+        carrier, cell, live = self._carrier, self._cells[self._older], self.live
+        while live.let_go < len(cell) and cell[live.let_go].is_written:
+            entry = cell[live.let_go]
+            carrier.stored_bytes -= len(entry.stored)
+            entry.stored = None
+            live.let_go += 1
+
+    # Writing
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While the view is changed it belongs to nobody: if that fails half-way, whoever opens next folds anew."""
+        if self._heads:
+            self._carrier.live = None
+        yield
+        if self._heads:
+            self._carrier.live = self.live
+
+    def append(self, now_ms: int, facts: Sequence[Fact]) -> None:
+        """Write what a step decided, facts that are in the view already; rewrites a part of the journal when due."""
+        if not self._heads:
+            self._begin(0, 1)
+        self._add(make_entry(now_ms, facts))
+        if self.live.moving is None:
+            if sum(self.live.log_bytes) <= max(self._compact_bytes, _GARBAGE * self.live.view.packed_bytes):
+                return
+            self._begin(1 - self._newer, self._heads[self._newer].generation + 1)
+            self.live.moving = _everybody(self.live.view)
+        self._move(now_ms)
+
+    def rewrite(self, now_ms: int) -> None:
+        """Write the view anew at once: nothing of what was removed from it is in the bags any more."""
+        generation = self._heads[self._newer].generation if self._heads else 0
+        self.clear()
+        if self.live.view.is_empty:
+            return
+        self._begin(0, generation + 1)
+        self.live.moving = _everybody(self.live.view)
+        while self.live.moving is not None:
+            self._move(now_ms)
+
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        for index in tuple(self._heads):
+            self._drop(index)
+
+    def _begin(self, index: int, generation: int) -> None:
+        head = self._heads[index] = JournalHead(generation)
+        self._bags[index].add(head)
+        self.live.counts[index] = 1
+
+    def _drop(self, index: int) -> None:
+        self._bags[index].clear()
+        del self._heads[index]
+        self.live.counts[index] = self.live.log_bytes[index] = 0
+        self.live.let_go = 1
+
+    def _add(self, entry: JournalEntry) -> None:
+        index = self._newer
+        self._bags[index].add(entry)
+        self._heads[index].stored_bytes += len(entry.stored or b"")
+        self.live.counts[index] += 1
+        self.live.log_bytes[index] += entry.packed_bytes
+
+    def _move(self, now_ms: int) -> None:
+        """Write one chunk of those who have yet to be moved; after the last one the older bag is not needed."""
+        moving = self.live.moving or []
+        facts = self.live.view.packed(_popping(moving), _CHUNK_BYTES)
+        if facts:
+            self._add(make_entry(now_ms, facts))
+        if not moving:
+            self.live.moving = None
+            self.compactions += 1
+            if len(self._heads) > 1:
+                self._drop(self._older)
+
+    @property
+    def _older(self) -> int:
+        return next(iter(self._heads))
+
+    @property
+    def _newer(self) -> int:
+        return next(reversed(self._heads))
+
+    @property
+    def _carrier(self) -> JournalHead:
+        return self._heads[self._older]
+
+
+def _head(cell: Sequence[Any]) -> JournalHead:
+    if not isinstance(cell[0], JournalHead):
+        raise ValueError("journal does not start with a head: its first element is lost")
+    return cell[0]
+
+
+def _everybody(view: View) -> list[str]:
+    """Users and those who wait, longest idle last."""
+    return [*(user_id for user_id in view.parked if user_id not in view.users), *reversed(view.users)]
+
+
+def _popping(user_ids: list[str]) -> Iterator[str]:
+    while user_ids:
+        yield user_ids.pop()
+
+
+def _replay(view: View, stored: bytes) -> list[str]:
+    """Apply an entry; the users that were moved by it."""
+    entry = _entry_decoder.decode(_body(stored))
+    moved = []
+    for plain in entry.facts:
+        fact = _typed(plain)
+        view.apply(entry.now_ms, fact)
+        if fact[0] == MOVED:
+            moved.append(fact[1].user_id if fact[1] is not None else fact[2].user_id)
+    return moved
 
 
 def _typed(fact: list[Any]) -> Fact:
     """A fact with the structs that MessagePack stored as plain arrays."""
     kind = fact[0]
-    if kind == OBSERVED and fact[3] is not None:
-        fact[3] = Visit(*fact[3])
-    elif kind == LOADED and fact[4] is not None:
-        fact[4] = Visit(*fact[4])
+    if kind == OBSERVED:
+        fact[2] = Row(*fact[2])
+        fact[3] = _visit(fact[3])
+    elif kind in (LOADED, UPDATED):
+        fact[4] = _visit(fact[4])
+        fact[5] = [Row(*row) for row in fact[5]]
     elif kind == PARKED:
         fact[4] = Record(*fact[4])
+    elif kind == MOVED:
+        fact[1] = msgspec.convert(fact[1], PackedUser | None)
+        fact[2] = msgspec.convert(fact[2], PackedParked | None)
     return tuple(fact)
 
 
-def should_compact(head: JournalHead, key: bytes, compact_bytes: int) -> bool:
-    """Whether the entries outgrew the snapshot; shards differ, so that they do not all compact in the same second."""
-    jitter = 1 + (zlib.crc32(key) % 64) / 128
-    return head.journal_bytes > max(compact_bytes, len(head.snapshot)) * jitter
+def _visit(plain: list[Any] | None) -> Visit | None:
+    return None if plain is None else Visit(*plain)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from transforms.domain.history import Row
+from transforms.domain.threads import DaemonThreads
 from transforms.domain.users import UNAVAILABLE, UNKNOWN, Visit
 
 # Kinds of errors, why a user is unavailable; each has a counter of its own.
@@ -20,6 +21,7 @@ STATUS: Final = "status"
 BREAKER_OPEN: Final = "breaker_open"
 TOO_LARGE: Final = "too_large"
 BAD_ANSWER: Final = "bad_answer"
+OVERFLOW: Final = "overflow"  # too many events waited for the answer
 OTHER: Final = "other"  # a fault of the client
 
 
@@ -77,45 +79,66 @@ class FetchPool:
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    # Answers nobody takes (their shard moved, their user was forgotten) go when newer ones come, or are too old to use.
+    # Answers nobody takes (their shard moved) go when newer ones come, or are too old to use.
     _KEPT_ANSWERS: Final = 10_000
     _KEPT_S: Final = 60.0
 
     def __init__(self, api: UserApi, concurrency: int) -> None:
         self._api = api
-        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="user-api")
+        self._threads = DaemonThreads(concurrency, "user-api")
         self._lock = threading.Lock()
         self._calls: OrderedDict[str, _Call] = OrderedDict()
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch unless one is under way or its answer waits to be taken; the ``now_ms`` it was asked with."""
         with self._lock:
-            call = self._calls.get(user_id)
-            if call is not None and call.future.done() and self._is_old(call.future.result()[0]):
-                del self._calls[user_id]
-                call = None
-            if call is None:
-                call = self._calls[user_id] = _Call(self._executor.submit(self._fetch, user_id), now_ms)
-                while len(self._calls) > self._KEPT_ANSWERS and next(iter(self._calls.values())).future.done():
-                    self._calls.popitem(last=False)
-            return call.asked_ms
+            return self._call(user_id, now_ms).asked_ms
 
-    def take(self, user_id: str) -> FetchedUser | None:
-        """The answer, once; None while there is none yet."""
+    def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
+        """The answers that have come, each once; whoever is not being asked for is from now on, as of ``now_ms``."""
+        answers = []
         with self._lock:
-            call = self._calls.get(user_id)
-            if call is None or not call.future.done():
-                return None
-            del self._calls[user_id]
-        finished_s, fetched = call.future.result()
-        return None if self._is_old(finished_s) else fetched
+            for user_id in user_ids:
+                call = self._call(user_id, now_ms)
+                if call.future.done():
+                    del self._calls[user_id]
+                    answers.append((user_id, call.future.result()[1]))
+        return answers
 
     def wait(self, user_id: str) -> FetchedUser:
-        """The answer, once, however long the API's own deadline lets it take."""
-        self.request(user_id)
+        """The answer, once, however long the API's own deadline lets it take; from here on it is the caller's alone."""
         with self._lock:
-            call = self._calls.pop(user_id)
+            call = self._call(user_id, 0)
+            del self._calls[user_id]
         return call.future.result()[1]
+
+    def cancel(self, user_id: str) -> None:
+        """Forget the user: a fetch that has not begun never does, the answer of one under way is nobody's.
+
+        The next ``request`` starts a new fetch, if need be beside the old one.
+        """
+        with self._lock:
+            call = self._calls.pop(user_id, None)
+        if call is not None:
+            call.future.cancel()
+
+    def _call(self, user_id: str, now_ms: int) -> _Call:
+        """The user's, started if there is none; with the lock held."""
+        call = self._calls.get(user_id)
+        if call is None or (call.future.done() and self._is_old(call.future.result()[0])):
+            self._calls.pop(user_id, None)
+            self._drop_untaken()
+            call = self._calls[user_id] = _Call(self._threads.submit(self._fetch, user_id), now_ms)
+        return call
+
+    def _drop_untaken(self) -> None:
+        while self._calls:
+            user_id, eldest = next(iter(self._calls.items()))
+            if not eldest.future.done():
+                return
+            if len(self._calls) < self._KEPT_ANSWERS and not self._is_old(eldest.future.result()[0]):
+                return
+            del self._calls[user_id]
 
     def _is_old(self, finished_s: float) -> bool:
         return time.monotonic() > finished_s + self._KEPT_S

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# What a rule does about an event whose user's profile has not come, or failed to come.
+WAIT: Final = "wait"
+RUN: Final = "run"
+SKIP: Final = "skip"
 
 
 class RuleError(ValueError):
@@ -46,6 +51,9 @@ class Rule(_Model):
     description: str = Field(default="", description="for people")
     filter: str = Field(min_length=1, max_length=64 * 1024, description="Lua: an expression, or a body with return")
     actions: tuple[Action, ...] = Field(min_length=1, strict=False)
+    on_missing_profile: Literal["wait", "run", "skip"] = Field(
+        default=WAIT, description="wait for the profile, run without it, or skip the event"
+    )
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:

@@ -237,11 +237,12 @@ def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
         raise _bad(HISTORY, f"a JSON {type(answer).__name__}, allowed is an array")
     try:
         return [
-            (
+            Row(
                 _integer(event["timestamp"]),
                 str(event["event_id"]),
                 str(event["event_name"]),
                 {name: event[name] for name in fields if name in event} or None,
+                from_api=True,
             )
             for event in answer
         ]

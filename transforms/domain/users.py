@@ -8,22 +8,30 @@ import msgspec
 import orjson
 
 from transforms.domain.events import Event
-from transforms.domain.history import History
+from transforms.domain.history import History, Packed
 
 # Where a profile came from; actions and rules see it as ``enrichment``.
 FETCHED: Final = "fetched"
 UNKNOWN: Final = "unknown"  # the user API answered 404
 UNAVAILABLE: Final = "unavailable"  # the user API did not answer in time
+PENDING: Final = "pending"  # the user API has not answered yet, and no rule wants to wait for it
+
+# What a user costs beside profile and history, roughly: objects, keys, the visit.
+OVERHEAD_BYTES: Final = 700
 
 
 class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The current visit. ``ended`` says that its last event was seen, so that the next event starts a new one."""
+    """The current visit. ``ended`` says that its last event was seen, so that the next event starts a new one.
+
+    ``assumed`` says that nothing showed its start: it may be the one that the user API knows.
+    """
 
     visit_id: str
     start_ms: int
     page_count: int
     is_first_visit: bool
     ended: bool = False
+    assumed: bool = False
 
     def public(self) -> dict[str, Any]:
         """The visit as rules and actions see it."""
@@ -47,30 +55,61 @@ def advance_visit(visit: Visit | None, event: Event) -> Visit:
     if visit is not None and event.timestamp_ms < visit.start_ms:
         return visit
     if visit is None or visit.ended or fields["is_first_in_visit"]:
-        return Visit(event.event_id, event.timestamp_ms, pages, fields["is_first_event"], ended)
+        assumed = visit is None and not fields["is_first_in_visit"]
+        return Visit(event.event_id, event.timestamp_ms, pages, fields["is_first_event"], ended, assumed)
     if not pages and not ended:
         return visit
-    return Visit(visit.visit_id, visit.start_ms, visit.page_count + pages, visit.is_first_visit, ended)
+    return msgspec.structs.replace(visit, page_count=visit.page_count + pages, ended=ended)
+
+
+def join_visits(known: Visit | None, live: Visit | None) -> Visit | None:
+    """The visit of a user whose events were handled before the user API told of ``known``."""
+    if live is None:
+        return known
+    if known is None or not live.assumed or known.start_ms > live.start_ms:
+        return live
+    return msgspec.structs.replace(known, page_count=known.page_count + live.page_count, ended=live.ended)
+
+
+class PackedUser(msgspec.Struct, array_like=True):
+    """A user in the journal. Fields are only ever added at the end, with a default."""
+
+    user_id: str
+    last_seen_ms: int
+    enrichment: str
+    profile_json: bytes
+    visit: Visit | None
+    history: Packed
+    fetched_ms: int = 0
+    checked_ms: int = 0
 
 
 class UserState:
-    """Mutable state of one user; only ``shard.View.apply`` changes it."""
+    """Mutable state of one user; only ``View.apply`` changes it.
 
-    __slots__ = ("enrichment", "history", "last_seen_ms", "profile_json", "visit")
+    ``fetched_ms`` is when the profile came, ``checked_ms`` when the user API was last heard or given up.
+    """
 
-    def __init__(
-        self, last_seen_ms: int, enrichment: str, profile_json: bytes, visit: Visit | None, history: History
-    ) -> None:
+    __slots__ = ("checked_ms", "enrichment", "fetched_ms", "history", "last_seen_ms", "profile_json", "visit")
+
+    def __init__(self, last_seen_ms: int, enrichment: str, profile_json: bytes, history: History) -> None:
         self.last_seen_ms = last_seen_ms
         self.enrichment = enrichment
         self.profile_json = profile_json
-        self.visit = visit
+        self.visit: Visit | None = None
         self.history = history
+        self.fetched_ms = 0
+        self.checked_ms = 0
 
     @property
     def nbytes(self) -> int:
         """A cheap estimate of the memory held, for the state cache."""
-        return 700 + len(self.profile_json) + self.history.nbytes
+        return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether the user API has said what it knows, be it nothing."""
+        return self.enrichment not in (PENDING, UNAVAILABLE)
 
     def profile(self) -> dict[str, Any]:
         """The profile as rules and actions see it; empty but for ``enrichment`` when there is none."""
@@ -78,3 +117,34 @@ class UserState:
         if self.enrichment != FETCHED:
             profile["enrichment"] = self.enrichment
         return profile
+
+    def is_due(self, now_ms: int, max_age_ms: int | None, retry_ms: int) -> bool:
+        """Whether the user API should be asked again; ``max_age_ms`` None is never, unless it has not answered."""
+        if self.enrichment == PENDING:
+            return True
+        if self.has_profile and (max_age_ms is None or now_ms < self.fetched_ms + max_age_ms):
+            return False
+        return now_ms >= self.checked_ms + retry_ms
+
+    def pack(self, user_id: str) -> PackedUser:
+        """For the journal."""
+        return PackedUser(
+            user_id,
+            self.last_seen_ms,
+            self.enrichment,
+            self.profile_json,
+            self.visit,
+            self.history.pack(),
+            self.fetched_ms,
+            self.checked_ms,
+        )
+
+    @classmethod
+    def unpack(cls, packed: PackedUser, history_size: int) -> UserState:
+        """A user as it was packed, under a history size that may have changed since."""
+        user = cls(
+            packed.last_seen_ms, packed.enrichment, packed.profile_json, History.unpack(history_size, packed.history)
+        )
+        user.visit = packed.visit
+        user.fetched_ms, user.checked_ms = packed.fetched_ms, packed.checked_ms
+        return user

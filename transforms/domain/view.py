@@ -3,63 +3,81 @@
 A fact is a tuple ``(kind, …)`` of MessagePack types. ``View.apply`` is the only thing that changes a view, live and on
 replay alike, so that replaying a journal gives the view that wrote it. Facts hold outcomes, never inputs to be computed
 again: code that changes its mind later must not change what an old journal says.
+
+A journal that is being rewritten (``domain.journal``) may tell of a user before it says what the user's state was when
+it was written anew (``MOVED``). So facts about nobody are no error, and ``MOVED`` replaces whatever is there.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from transforms.domain.batches import Record
 from transforms.domain.history import History, Row
-from transforms.domain.users import UserState, Visit
+from transforms.domain.users import FETCHED, OVERHEAD_BYTES, UNKNOWN, PackedUser, UserState, Visit
 
 Fact = tuple[Any, ...]
 
-# The numbers are in every journal that was ever written: never reuse one.
+# The numbers are in every journal that was ever written: never reuse one. A fact grows at its end only, with defaults.
 OBSERVED: Final = 0  # user_id, row, visit | None (unchanged)
-LOADED: Final = 1  # user_id, enrichment, profile_json, visit | None, rows
+LOADED: Final = 1  # user_id, enrichment, profile_json, visit | None, rows: a new user
 PARKED: Final = 2  # user_id, deadline_ms, topic, record
 UNPARKED: Final = 3  # user_id
 SWEPT: Final = 4  # cutoff_ms: everybody not seen since is forgotten
 FORGOTTEN: Final = 5  # user_id
+UPDATED: Final = 6  # user_id, enrichment | None (asked in vain), profile_json, visit | None (unchanged), rows
+TOUCHED: Final = 7  # user_id: seen, nothing else
+DROPPED: Final = 8  # user_id, event_id: a row of the history
+CUT: Final = 9  # user_id, max_bytes: the history's oldest rows go
+MOVED: Final = 10  # PackedUser | None, PackedParked | None: all there is of a user
 
-_SNAPSHOT_VERSION: Final = 1
+_NEWEST_FACT: Final = MOVED
+_RECORD_OVERHEAD_BYTES: Final = 300
 
-_encode = msgspec.msgpack.encode
 
-
-class Parked(msgspec.Struct, array_like=True):
-    """Events of one user that wait for the user API, in the order they came."""
+class PackedParked(msgspec.Struct, array_like=True):
+    """Waiting events in the journal. Fields are only ever added at the end, with a default."""
 
     deadline_ms: int
     records: list[tuple[str, Record]]
-
-
-class _PackedUser(msgspec.Struct, array_like=True):
-    user_id: str
-    last_seen_ms: int
-    enrichment: str
-    profile_json: bytes
-    visit: Visit | None
-    history: tuple[int, int, bytes]
+    user_id: str = ""
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
+    """What journals of version 1 start with."""
+
     version: int
-    users: list[_PackedUser]
-    parked: dict[str, Parked]
+    users: list[PackedUser]
+    parked: dict[str, PackedParked]
 
 
 _snapshot_decoder = msgspec.msgpack.Decoder(_Snapshot)
 
 
-class View:
-    """Users of one shard, longest idle first, and the events that wait."""
+class Parked:
+    """Events of one user that wait for the user API, in the order they came."""
 
-    __slots__ = ("history_size", "nbytes", "parked", "users")
+    __slots__ = ("deadline_ms", "nbytes", "records")
+
+    def __init__(self, deadline_ms: int) -> None:
+        self.deadline_ms = deadline_ms
+        self.records: list[tuple[str, Record]] = []
+        self.nbytes = 0
+
+    def add(self, topic: str, record: Record) -> None:
+        """One more."""
+        self.records.append((topic, record))
+        self.nbytes += _RECORD_OVERHEAD_BYTES + len(record.value)
+
+
+class View:
+    """Users of one shard, longest idle first, and the events that wait, longest waiting first."""
+
+    __slots__ = ("_in_order", "_newest_ms", "history_size", "nbytes", "parked", "users")
 
     def __init__(self, history_size: int) -> None:
         self.history_size = history_size
@@ -67,37 +85,67 @@ class View:
         self.parked: dict[str, Parked] = {}
         # Kept up to date by apply(), so that the state cache can ask without walking the users.
         self.nbytes = 1000
+        self._in_order = True
+        self._newest_ms = 0  # the last time anybody was seen
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return not self.users and not self.parked
+
+    @property
+    def packed_bytes(self) -> int:
+        """What a journal of nothing but this view would take, uncompressed, roughly."""
+        return self.nbytes - (OVERHEAD_BYTES - 100) * len(self.users)
 
     def apply(self, now_ms: int, fact: Fact) -> None:
         """Change the view by one fact that was decided at ``now_ms``."""
         kind = fact[0]
         if kind == OBSERVED:
-            self._observe(now_ms, fact[1], fact[2], fact[3])
-        elif kind == LOADED:
-            self._load(now_ms, *fact[1:])
+            self._observe(now_ms, *fact[1:])
         elif kind == PARKED:
             _, user_id, deadline_ms, topic, record = fact
-            self.parked.setdefault(user_id, Parked(deadline_ms, [])).records.append((topic, record))
-            self.nbytes += 300 + len(record.value)
+            self._park(user_id, deadline_ms, topic, record)
         elif kind == UNPARKED:
-            self.nbytes -= sum(300 + len(record.value) for _, record in self.parked.pop(fact[1]).records)
+            self._unpark(fact[1])
+        elif kind == LOADED:
+            self._load(now_ms, *fact[1:])
+        elif kind == UPDATED:
+            self._update(now_ms, *fact[1:])
+        elif kind == TOUCHED:
+            self._touch(now_ms, fact[1])
+        elif kind in (DROPPED, CUT):
+            self._shorten(*fact)
         elif kind == SWEPT:
-            while self.users and next(iter(self.users.values())).last_seen_ms <= fact[1]:
-                self.nbytes -= self.users.popitem(last=False)[1].nbytes
+            self._sweep(fact[1])
         elif kind == FORGOTTEN:
-            self._forget(fact[1])
+            self._remove(fact[1])
+            self._unpark(fact[1])
+        elif kind == MOVED:
+            self._move(fact[1], fact[2])
         else:
             raise ValueError(
-                f"journal fact {kind}: this worker knows 0 to {FORGOTTEN}; the state is of a newer release"
+                f"journal fact {kind}: this worker knows 0 to {_NEWEST_FACT}; the state is of a newer release"
             )
 
+    # Users
+
     def _observe(self, now_ms: int, user_id: str, row: Row, visit: Visit | None) -> None:
-        user = self.users[user_id]
+        user = self.users.get(user_id)
+        if user is None:
+            return
         before = user.history.nbytes
         user.history.add(row)
         self.nbytes += user.history.nbytes - before
         if visit is not None:
             user.visit = visit
+        self._seen(user_id, user, now_ms)
+
+    def _seen(self, user_id: str, user: UserState, now_ms: int) -> None:
+        if now_ms < self._newest_ms:
+            self._in_order = False  # the clock was set back
+        else:
+            self._newest_ms = now_ms
         user.last_seen_ms = now_ms
         self.users.move_to_end(user_id)
 
@@ -106,33 +154,139 @@ class View:
     ) -> None:
         history = History(self.history_size)
         history.merge(rows)
-        user = UserState(now_ms, enrichment, profile_json, visit, history)
-        self.users[user_id] = user
-        self.users.move_to_end(user_id)
-        self.nbytes += user.nbytes
+        user = UserState(now_ms, enrichment, profile_json, history)
+        user.visit = visit
+        user.checked_ms = now_ms
+        user.fetched_ms = now_ms if enrichment in (FETCHED, UNKNOWN) else 0
+        self._put(user_id, user)
+        self._seen(user_id, user, now_ms)
 
-    def _forget(self, user_id: str) -> None:
+    def _update(
+        self,
+        now_ms: int,
+        user_id: str,
+        enrichment: str | None,
+        profile_json: bytes,
+        visit: Visit | None,
+        rows: list[Row],
+    ) -> None:
+        user = self.users.get(user_id)
+        if user is None:
+            return
+        user.checked_ms = now_ms
+        if enrichment is None:
+            return
+        before = user.nbytes
+        user.enrichment, user.profile_json = enrichment, profile_json
+        if enrichment in (FETCHED, UNKNOWN):
+            user.fetched_ms = now_ms
+        if visit is not None:
+            user.visit = visit
+        user.history.merge(rows)
+        self.nbytes += user.nbytes - before
+
+    def _touch(self, now_ms: int, user_id: str) -> None:
+        user = self.users.get(user_id)
+        if user is not None:
+            self._seen(user_id, user, now_ms)
+
+    def _shorten(self, kind: int, user_id: str, what: Any) -> None:
+        user = self.users.get(user_id)
+        if user is None:
+            return
+        before = user.history.nbytes
+        if kind == DROPPED:
+            user.history.drop(what)
+        else:
+            user.history.cut(what)
+        self.nbytes += user.history.nbytes - before
+
+    def _sweep(self, cutoff_ms: int) -> None:
+        self.put_in_order()
+        while self.users and next(iter(self.users.values())).last_seen_ms <= cutoff_ms:
+            self.nbytes -= self.users.popitem(last=False)[1].nbytes
+
+    def _put(self, user_id: str, user: UserState) -> None:
+        before = self.users.get(user_id)
+        self.nbytes += user.nbytes - (before.nbytes if before is not None else 0)
+        self.users[user_id] = user
+
+    def _remove(self, user_id: str) -> None:
         user = self.users.pop(user_id, None)
         if user is not None:
             self.nbytes -= user.nbytes
-        if user_id in self.parked:
-            self.apply(0, (UNPARKED, user_id))
 
-    def snapshot(self) -> bytes:
-        """The whole view as bytes."""
-        users = []
-        for user_id, user in self.users.items():
-            before = user.nbytes
-            history = user.history.pack()
-            self.nbytes += user.nbytes - before  # packing drops rows that nobody sees any more
-            users.append(
-                _PackedUser(user_id, user.last_seen_ms, user.enrichment, user.profile_json, user.visit, history)
+    # Waiting events
+
+    def _park(self, user_id: str, deadline_ms: int, topic: str, record: Record) -> None:
+        waiting = self.parked.get(user_id)
+        if waiting is None:
+            if self.parked and deadline_ms < next(reversed(self.parked.values())).deadline_ms:
+                self._in_order = False
+            waiting = self.parked[user_id] = Parked(deadline_ms)
+        before = waiting.nbytes
+        waiting.add(topic, record)
+        self.nbytes += waiting.nbytes - before
+
+    def _unpark(self, user_id: str) -> None:
+        waiting = self.parked.pop(user_id, None)
+        if waiting is not None:
+            self.nbytes -= waiting.nbytes
+
+    # The journal written anew
+
+    def packed(self, user_ids: Iterable[str], max_bytes: int) -> list[Fact]:
+        """``MOVED`` facts for the next users of ``user_ids``, until they make up ``max_bytes``."""
+        facts: list[Fact] = []
+        room = max_bytes
+        for user_id in user_ids:
+            user, waiting = self.users.get(user_id), self.parked.get(user_id)
+            if user is None and waiting is None:
+                continue
+            if user is not None:
+                before = user.nbytes
+                packed = user.pack(user_id)
+                self.nbytes += user.nbytes - before  # packing drops rows that nobody sees any more
+                room -= user.nbytes
+            if waiting is not None:
+                room -= waiting.nbytes
+            facts.append(
+                (
+                    MOVED,
+                    None if user is None else packed,
+                    None if waiting is None else PackedParked(waiting.deadline_ms, waiting.records, user_id),
+                )
             )
-        return _encode(_Snapshot(_SNAPSHOT_VERSION, users, self.parked))
+            if room <= 0:
+                break
+        return facts
+
+    def _move(self, packed: PackedUser | None, waiting: PackedParked | None) -> None:
+        if packed is not None:
+            if packed.user_id not in self.users and packed.last_seen_ms < self._newest_ms:
+                self._in_order = False
+            self._newest_ms = max(self._newest_ms, packed.last_seen_ms)
+            self._put(packed.user_id, UserState.unpack(packed, self.history_size))
+        if waiting is not None:
+            self._unpark(waiting.user_id)
+            for topic, record in waiting.records:
+                self._park(waiting.user_id, waiting.deadline_ms, topic, record)
+
+    def longest_idle(self) -> UserState | None:
+        """The user whose TTL ends first."""
+        self.put_in_order()
+        return next(iter(self.users.values()), None)
+
+    def put_in_order(self) -> None:
+        """Put the longest idle and the longest waiting first; only replays and a clock set back upset that."""
+        if not self._in_order:
+            self.users = OrderedDict(sorted(self.users.items(), key=lambda item: item[1].last_seen_ms))
+            self.parked = dict(sorted(self.parked.items(), key=lambda item: item[1].deadline_ms))
+            self._in_order = True
 
     @classmethod
-    def restore(cls, snapshot: bytes, history_size: int) -> View:
-        """The view as it was when ``snapshot`` was taken; empty for empty bytes.
+    def of_snapshot(cls, snapshot: bytes, history_size: int) -> View:
+        """The view that a journal of version 1 starts with; empty for empty bytes.
 
         Raises:
             ValueError: the snapshot is of a release newer than this one.
@@ -141,14 +295,11 @@ class View:
         if not snapshot:
             return view
         packed = _snapshot_decoder.decode(snapshot)
-        if packed.version != _SNAPSHOT_VERSION:
-            raise ValueError(f"snapshot version {packed.version}: this worker reads {_SNAPSHOT_VERSION}")
-        for one in packed.users:
-            history = History.unpack(history_size, one.history)
-            user = UserState(one.last_seen_ms, one.enrichment, one.profile_json, one.visit, history)
-            view.users[one.user_id] = user
-            view.nbytes += user.nbytes
+        if packed.version != 1:
+            raise ValueError(f"snapshot version {packed.version}: this worker reads 1")
+        for user in packed.users:
+            view._move(user, None)
         for user_id, waiting in packed.parked.items():
             for topic, record in waiting.records:
-                view.apply(0, (PARKED, user_id, waiting.deadline_ms, topic, record))
+                view._park(user_id, waiting.deadline_ms, topic, record)
         return view

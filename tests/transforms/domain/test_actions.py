@@ -5,7 +5,7 @@ import orjson
 from tests.builders import NOW_MS, event, record, rule
 from transforms.domain.actions import action_id, enriched_event, fire
 from transforms.domain.events import parse_event
-from transforms.domain.history import History
+from transforms.domain.history import History, Row
 from transforms.domain.users import UserState, Visit
 
 
@@ -44,9 +44,9 @@ def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
 def test_the_body_has_the_four_keys_of_the_spec() -> None:
     parsed = parse_event(record(event(event_id="e1", mood="good")), NOW_MS, 10_000, "record")
     history = History(5)
-    history.add((NOW_MS - 1, "e0", "session_start", None))
+    history.add(Row(NOW_MS - 1, "e0", "session_start"))
     visit = Visit("v", NOW_MS - 5, 5, False)
-    body = enriched_event(parsed, {"country": "US"}, visit, UserState(0, "fetched", b"{}", None, history))
+    body = enriched_event(parsed, {"country": "US"}, visit, UserState(0, "fetched", b"{}", history))
     assert orjson.loads(body) == {
         "event": parsed.fields,
         "userProfile": {"country": "US"},

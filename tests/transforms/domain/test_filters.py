@@ -31,7 +31,7 @@ def ask(
     for row in rows or ():
         history.add(row)
     profile = profile or {}
-    user = UserState(0, "fetched", orjson.dumps(profile), None, history)
+    user = UserState(0, "fetched", orjson.dumps(profile), history)
     return filters.evaluate(parsed, profile, visit or Visit("v", NOW_MS, 3, False), user)
 
 
@@ -45,7 +45,7 @@ def allowed(*sources: str, **known: Any) -> list[bool]:
 
 EVENT = {"duration": 1500, "triggerable": True, "parameters": {"utm_source": "google", "list": [3, None, "x"]}}
 PROFILE = {"country": "US", "tags": ["a", "b"], "age": 41.5, "note": None}
-ROWS: list[Row] = [(NOW_MS - 2, "e1", "page_view", None), (NOW_MS - 1, "e2", "click", None)]
+ROWS: list[Row] = [Row(NOW_MS - 2, "e1", "page_view"), Row(NOW_MS - 1, "e2", "click")]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_any_parameters_reach_a_filter(parameters: dict[str, Any]) -> None:
 
 
 def test_history_rows_show_the_kept_fields() -> None:
-    rows: list[Row] = [(1, "e1", "n", None), (2, "e2", "n", {"platform": "ios", "parameters": {"a": 1}})]
+    rows: list[Row] = [Row(1, "e1", "n"), Row(2, "e2", "n", {"platform": "ios", "parameters": {"a": 1}})]
     source = 'history[1].platform == nil and history[2].platform == "ios" and history[2].parameters.a == 1'
     assert allowed(source, rows=rows) == [True]
 
@@ -261,7 +261,7 @@ def test_what_can_be_named_is_this_and_no_more() -> None:
     ],
 )
 def test_no_filter_sees_what_another_changed(changes: str, sees: str) -> None:
-    rows: list[Row] = [ROWS[0], (NOW_MS, "e2", "n", {"parameters": {"a": 1}})]
+    rows: list[Row] = [ROWS[0], Row(NOW_MS, "e2", "n", {"parameters": {"a": 1}})]
     rules = (rule("changes", changes), rule("sees", sees))
     filters = FilterSet(rules)
     for _ in range(2):

@@ -11,6 +11,7 @@ from tests.oracle import DEFAULTS
 from transforms.domain.batches import Record
 from transforms.domain.profiles import STATUS, unavailable
 from transforms.domain.shard import Answer, Step, idle_due_ms, step
+from transforms.domain.view import SWEPT
 
 US = {"profile": {"country": "US"}, "visit": None, "history": []}
 
@@ -31,10 +32,10 @@ def loaded(shard: Shard, *user_ids: str, known: Any = None) -> Shard:
 def test_a_miss_waits_and_asks_for_the_user_once() -> None:
     shard = Shard(rule())
     done = shard.step(batch(event("u1"), event("u1"), event("u2")))
-    assert done.wanted == ["u1", "u2"]
+    assert list(done.wanted) == ["u1", "u2"]
     assert done.actions == []
     assert done.counts["state_misses"] == 2
-    assert shard.step(batch(event("u1"))).wanted == []
+    assert list(shard.step(batch(event("u1"))).wanted) == []
     assert len(shard.view.parked["u1"].records) == 3
 
 
@@ -59,14 +60,18 @@ def test_a_hit_is_handled_at_once() -> None:
     shard = loaded(Shard(rule()), "u1")
     done = shard.step(batch(event("u1", event_id="a")))
     assert ids(done) == ["a"]
-    assert done.wanted == []
+    assert list(done.wanted) == []
     assert (done.counts["state_hits"], done.counts["events_handled"], done.counts["events"]) == (1, 1, 1)
 
 
 def test_an_answer_nobody_waits_for_changes_nothing() -> None:
-    shard = loaded(Shard(rule()), "u1")
-    done = shard.step(answers=[Answer("u1", fetched(US)), Answer("u9", fetched(US))])
-    assert (done.facts, done.actions, dict(done.counts)) == ([], [], {})
+    shard = loaded(Shard(rule(), ttl_ms=1000), "u1")
+    shard.now_ms += 1000  # gone, if not swept yet
+    assert shard.view.users
+    done = shard.step(answers=[Answer("u1", fetched(US)), Answer("u9", fetched(US))], now_ms=shard.now_ms)
+    assert [fact[0] for fact in done.facts] == [SWEPT]
+    assert dict(done.counts) == {"users_expired": 1}
+    assert (shard.view.users, done.actions) == ({}, [])
 
 
 def test_each_event_sees_the_ones_before_it_and_not_itself() -> None:
@@ -163,7 +168,7 @@ def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> Non
 def test_an_unknown_user_has_an_empty_profile_and_is_not_asked_for_again() -> None:
     shard = loaded(Shard(rule("r", 'user.enrichment == "unknown" and user.country == nil')), "u1")
     done = shard.step(batch(event("u1", event_id="a")))
-    assert (ids(done), done.wanted) == (["a"], [])
+    assert (ids(done), done.wanted) == (["a"], {})
 
 
 def test_an_api_error_is_unavailable_at_once() -> None:
@@ -190,7 +195,7 @@ def test_idle_user_is_forgotten(waited: int, found: bool) -> None:
 def test_an_event_at_the_very_end_of_the_ttl_is_a_miss_with_nothing_left_over() -> None:
     shard = loaded(Shard(rule(), ttl_ms=1000), "u1", known=US)
     done = shard.step(batch(event("u1", event_id="a")), now_ms=NOW_MS + 1000)
-    assert done.wanted == ["u1"]
+    assert list(done.wanted) == ["u1"]
     (action,) = shard.step(answers=[Answer("u1", fetched(None))]).actions
     assert orjson.loads(action.body)["eventHistory"] == []
     assert orjson.loads(action.body)["currentVisit"]["visit_id"] == "a"
@@ -284,7 +289,7 @@ def test_a_forgotten_user_is_gone_with_all_that_waits() -> None:
     assert done.counts["users_forgotten"] == 3
     assert (dict(shard.view.users), shard.view.parked) == ({}, {})
     assert shard.step(answers=[Answer("u2", fetched(US))]).actions == []
-    assert shard.step(batch(event("u1"))).wanted == ["u1"]
+    assert list(shard.step(batch(event("u1"))).wanted) == ["u1"]
 
 
 def test_an_inspection_changes_nothing() -> None:

@@ -2,15 +2,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.builders import NOW_MS, event, record
 from transforms.domain.events import Event, parse_event
-from transforms.domain.history import History
-from transforms.domain.users import FETCHED, UNAVAILABLE, UNKNOWN, UserState, Visit, advance_visit
+from transforms.domain.history import History, Row
+from transforms.domain.users import (
+    FETCHED,
+    PENDING,
+    UNAVAILABLE,
+    UNKNOWN,
+    PackedUser,
+    UserState,
+    Visit,
+    advance_visit,
+    join_visits,
+)
 
 OPEN = Visit("v1", NOW_MS, 2, True)
 ENDED = Visit("v1", NOW_MS, 2, True, ended=True)
+
+
+def assumed(pages: int, first: bool, ended: bool = False) -> Visit:
+    return Visit("e1", NOW_MS, pages, first, ended, assumed=True)
 
 
 def parsed(**fields: Any) -> Event:
@@ -20,10 +35,17 @@ def parsed(**fields: Any) -> Event:
 @pytest.mark.parametrize(
     ("before", "fields", "after"),
     [
-        pytest.param(None, {}, Visit("e1", NOW_MS, 0, False), id="a user without a visit starts one"),
-        pytest.param(None, {"event_type": "pageview"}, Visit("e1", NOW_MS, 1, False), id="its page view counts"),
-        pytest.param(None, {"is_first_event": True}, Visit("e1", NOW_MS, 0, True), id="the very first visit"),
-        pytest.param(None, {"is_last_in_visit": True}, Visit("e1", NOW_MS, 0, False, True), id="a visit of one event"),
+        pytest.param(None, {}, assumed(0, False), id="a user without a visit starts one"),
+        pytest.param(None, {"event_type": "pageview"}, assumed(1, False), id="its page view counts"),
+        pytest.param(None, {"is_first_event": True}, assumed(0, True), id="the very first visit"),
+        pytest.param(None, {"is_last_in_visit": True}, assumed(0, False, ended=True), id="a visit of one event"),
+        pytest.param(None, {"is_first_in_visit": True}, Visit("e1", NOW_MS, 0, False), id="its start was seen"),
+        pytest.param(
+            assumed(2, False),
+            {"event_type": "pageview"},
+            Visit("e1", NOW_MS, 3, False, assumed=True),
+            id="an assumed visit goes on",
+        ),
         pytest.param(OPEN, {}, OPEN, id="what is no page changes nothing"),
         pytest.param(OPEN, {"event_type": "pageview"}, Visit("v1", NOW_MS, 3, True), id="a page is counted"),
         pytest.param(OPEN, {"is_first_event": True}, OPEN, id="the first-visit flag is set at the start only"),
@@ -59,7 +81,62 @@ def test_a_visit_shows_the_spec_fields_only() -> None:
         (FETCHED, {"country": "US"}),
         (UNKNOWN, {"country": "US", "enrichment": "unknown"}),
         (UNAVAILABLE, {"country": "US", "enrichment": "unavailable"}),
+        (PENDING, {"country": "US", "enrichment": "pending"}),
     ],
 )
 def test_a_profile_says_when_it_was_not_fetched(enrichment: str, shown: dict[str, Any]) -> None:
-    assert UserState(0, enrichment, b'{"country":"US"}', None, History(3)).profile() == shown
+    assert UserState(0, enrichment, b'{"country":"US"}', History(3)).profile() == shown
+
+
+LIVE = assumed(2, True, ended=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "live", "after"),
+    [
+        pytest.param(OPEN, None, OPEN, id="nothing was handled yet"),
+        pytest.param(None, LIVE, LIVE, id="the API knows of none"),
+        pytest.param(OPEN, LIVE, Visit("v1", NOW_MS, 4, True, True), id="the pages of both, the end of the live one"),
+        pytest.param(OPEN, Visit("e1", NOW_MS, 2, False), Visit("e1", NOW_MS, 2, False), id="a start that was seen"),
+        pytest.param(Visit("v1", NOW_MS + 1, 2, True), LIVE, LIVE, id="the API's is newer"),
+    ],
+)
+def test_an_assumed_visit_is_joined_to_the_one_the_api_knows(
+    known: Visit | None, live: Visit | None, after: Visit | None
+) -> None:
+    assert join_visits(known, live) == after
+
+
+@pytest.mark.parametrize(
+    ("enrichment", "fetched_ms", "checked_ms", "max_age_ms", "due_at_ms"),
+    [
+        (FETCHED, 1000, 1000, None, None),
+        (UNKNOWN, 1000, 1000, None, None),
+        (FETCHED, 1000, 1000, 500, 1500),
+        (UNKNOWN, 1000, 1000, 500, 1500),
+        (FETCHED, 1000, 1600, 500, 1700),  # asked in vain at 1600
+        (FETCHED, 1000, 1000, 10, 1100),
+        (UNAVAILABLE, 0, 1000, None, 1100),
+        (UNAVAILABLE, 0, 1000, 5000, 1100),
+        (PENDING, 0, 1000, None, 0),
+    ],
+)
+def test_when_a_profile_is_due(
+    enrichment: str, fetched_ms: int, checked_ms: int, max_age_ms: int | None, due_at_ms: int | None
+) -> None:
+    user = UserState(0, enrichment, b"{}", History(3))
+    user.fetched_ms, user.checked_ms = fetched_ms, checked_ms
+    due = [now_ms for now_ms in range(3000) if user.is_due(now_ms, max_age_ms, 100)]
+    assert due == ([] if due_at_ms is None else list(range(due_at_ms, 3000)))
+
+
+def test_a_user_is_unpacked_as_it_was_packed() -> None:
+    user = UserState(7, FETCHED, b'{"a":1}', History(3))
+    user.visit, user.fetched_ms, user.checked_ms = OPEN, 5, 6
+    user.history.add(Row(1, "e", "n", {"x": 1}))
+    packed = msgspec.msgpack.decode(msgspec.msgpack.encode(user.pack("u1")), type=PackedUser)
+    again = UserState.unpack(packed, 3)
+    assert packed.user_id == "u1"
+    for name in ("last_seen_ms", "enrichment", "profile_json", "visit", "fetched_ms", "checked_ms"):
+        assert getattr(again, name) == getattr(user, name)
+    assert again.history.rows() == user.history.rows()
