@@ -98,7 +98,7 @@ class Settings:
     )
 
     state_ttl_seconds: float = _option(
-        600.0, STATE, "idle time after which a user is forgotten", unit="s", least=0.1, most=31_536_000
+        600.0, STATE, "idle time after which a user is forgotten", unit="s", least=0.1, most=315_360_000
     )
     history_size: int = _option(100, STATE, "events kept in a user's history", unit="events", least=1, most=10_000)
     history_fields: tuple[str, ...] = _option(
