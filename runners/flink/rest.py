@@ -45,6 +45,10 @@ class FlinkRest:
         """Why tasks of the job failed: ``root-exception`` and ``exceptionHistory``."""
         return self._get(f"/jobs/{quote(job_id)}/exceptions")
 
+    def why(self, job_id: str) -> str:
+        """The root exception's messages, those of Python included, without stack frames."""
+        return _messages(str(self.exceptions(job_id).get("root-exception") or "no exception recorded"))
+
     def checkpoints(self, job_id: str) -> dict[str, Any]:
         """Checkpoint ``counts``, ``latest`` (completed, failed, savepoint, restored), ``summary`` and ``history``."""
         return self._get(f"/jobs/{quote(job_id)}/checkpoints")
@@ -97,11 +101,11 @@ class FlinkRest:
             if state in states and (state != "RUNNING" or all(task == "RUNNING" for task in tasks.values())):
                 return state
             if state in TERMINAL_STATES and state not in states:
-                raise LocalStackError(f"job {job_id} is {state}, not {'/'.join(states)}: {self._why(job_id)}")
+                raise LocalStackError(f"job {job_id} is {state}, not {'/'.join(states)}: {self.why(job_id)}")
             if time.monotonic() > give_up:
                 raise LocalStackError(
                     f"job {job_id} is {state} with tasks {tasks} after {deadline_s:g} s, not {'/'.join(states)}: "
-                    f"{self._why(job_id)}"
+                    f"{self.why(job_id)}"
                 )
             time.sleep(_POLL_S)
 
@@ -126,7 +130,7 @@ class FlinkRest:
             if state in TERMINAL_STATES or time.monotonic() > give_up:
                 seen = f"{state}, {'restarted' if restarted else 'not restarted'}, tasks {tasks}"
                 raise LocalStackError(
-                    f"job {job_id} did not recover within {deadline_s:g} s: {seen}: {self._why(job_id)}"
+                    f"job {job_id} did not recover within {deadline_s:g} s: {seen}: {self.why(job_id)}"
                 )
             time.sleep(_POLL_S)
 
@@ -158,9 +162,6 @@ class FlinkRest:
             if time.monotonic() > give_up:
                 raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
             time.sleep(_POLL_S)
-
-    def _why(self, job_id: str) -> str:
-        return _messages(str(self.exceptions(job_id).get("root-exception") or "no exception recorded"))
 
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
         query = f"?get={','.join(quote(name) for name in names)}" if names else ""

@@ -91,6 +91,12 @@ class Topics:
         finally:
             consumer.close()
 
+    def wait_for_commits(self, count: int, deadline_s: float) -> None:
+        """Wait until a checkpoint has committed the offsets of ``count`` events."""
+        give_up = time.monotonic() + deadline_s
+        while self.committed() < count:
+            assert time.monotonic() < give_up, f"{self.committed()} of {count} offsets committed after {deadline_s} s"
+
 
 class Reader:
     """Collects a topic from its start as read_committed readers see it."""
@@ -176,20 +182,31 @@ def submit(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> str
 
 @contextmanager
 def running(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> Iterator[str]:
-    """The pipeline on the cluster while the context is open; cancelled after it unless it has ended."""
+    """The pipeline on the cluster while the context is open; cancelled after it unless it has ended.
+
+    A failed assertion tells what went wrong in the job, if something did.
+    """
     job_id = submit(flink, topics, rules, *options)
     rest = FlinkRest(flink.rest_url)
     try:
         yield job_id
+    except AssertionError as error:
+        error.add_note(f"job {job_id}: {rest.why(job_id)}")
+        raise
     finally:
         if rest.job(job_id)["state"] not in ("CANCELED", "FINISHED", "FAILED"):
             rest.cancel(job_id)
             rest.wait_for_state(job_id, {"CANCELED"}, 60)
 
 
+def control_record(name: str, user: str) -> tuple[bytes, bytes]:
+    """Key and value of a record of the control topic, ``inspect`` or ``forget``."""
+    return user.encode(), orjson.dumps({name: user})
+
+
 def inspect(topics: Topics, reader: Reader, users: Sequence[str], deadline_s: float = 30) -> dict[str, Any]:
     """Ask the running job for users' states through the control topic."""
     before = len(reader.messages)
-    topics.produce([(user.encode(), orjson.dumps({"inspect": user})) for user in users], topics.control)
+    topics.produce([control_record("inspect", user) for user in users], topics.control)
     found = reader.until(before + len(users), deadline_s)[before:]
     return {state["user_id"]: state for state in (orjson.loads(message.value()) for message in found)}

@@ -40,9 +40,7 @@ def test_offsets_are_committed_to_the_group_on_checkpoint(kafka: LocalKafka, fli
     with running(flink, topics, rules, *OPTIONS) as job_id, reading(kafka, topics.actions) as actions:
         actions.until(100, 30)
         FlinkRest(flink.rest_url).wait_for_checkpoint(job_id, 2, 30)
-        deadline = time.monotonic() + 20
-        while topics.committed() < 100:
-            assert time.monotonic() < deadline, f"{topics.committed()} of 100 offsets committed"
+        topics.wait_for_commits(100, 20)
 
 
 def test_a_savepoint_without_control_topic_is_restored_into_a_job_with_one(

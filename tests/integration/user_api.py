@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 @contextmanager
-def serve_users(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """``profile``, ``visit`` and ``history`` by user, as ``builders.user_api_of`` makes them; the base URL."""
+def serve_users(known: Mapping[str, Mapping[str, Any]], held: Collection[str] = ()) -> Iterator[str]:
+    """``profile``, ``visit`` and ``history`` by user, as ``builders.user_api_of`` makes them; the base URL.
+
+    Calls for ``held`` users get no answer before the context ends.
+    """
+    ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             _, _, user, what = self.path.split("/")
+            if user in held:
+                ended.wait()
             answer = known.get(user, {}).get(what)
             body = json.dumps(answer).encode()
             self.send_response(404 if answer is None else 200)
@@ -41,6 +47,7 @@ def serve_users(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
