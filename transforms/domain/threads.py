@@ -27,7 +27,7 @@ class DaemonThreads:
         weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[..., _T], *args: Any) -> Future[_T]:
-        """Have ``work(*args)`` done; what it returns or raises is the future's. Cancelled before it starts, it is not."""
+        """Have ``work(*args)`` done, unless the future is cancelled before; it gets what that returns or raises."""
         future: Future[_T] = Future()
         with self._lock:
             if self._started < self._count:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -104,6 +105,110 @@ def test_answers_nobody_takes_make_room(held: HeldApi, monkeypatch: pytest.Monke
     assert len(pool._calls) <= 3
     assert pool.take("u0") is None
     assert pool.take("u9") is not None
+
+
+def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    held.go.set()
+    pool = FetchPool(held, 1)
+    for number in range(10):
+        pool.request(f"u{number}")
+    pool.wait("after them")
+    assert len(pool._calls) == 10
+    monkeypatch.setattr(FetchPool, "_KEPT_S", -1.0)
+    pool.request("another")
+    assert list(pool._calls) == ["another"]
+
+
+class NumberedApi:
+    """Answers each fetch with its number, each when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go = [threading.Event() for _ in range(4)]
+
+    def fetch(self, user_id: str) -> FetchedUser:
+        self.asked.append(user_id)
+        number = len(self.asked)
+        assert self.go[number].wait(10)
+        return FetchedUser("fetched", b"%d" % number, None, [])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
+    pool = FetchPool(held, 1)
+    pool.request("running")
+    wait_until(lambda: held.asked == ["running"])
+    pool.request("forgotten")
+    pool.request("kept")
+    pool.cancel("forgotten")
+    held.go.set()
+    assert pool.wait("kept").profile_json == b"kept"
+    assert pool.take("forgotten") is None
+    assert held.asked == ["running", "kept"]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_the_answer_of_a_cancelled_fetch_under_way_is_nobody_s(order: tuple[int, int]) -> None:
+    api = NumberedApi()
+    pool = FetchPool(api, 2)
+    pool.request("u1", 111)
+    wait_until(lambda: len(api.asked) == 1)
+    pool.cancel("u1")
+    assert pool.request("u1", 222) == 222
+    wait_until(lambda: len(api.asked) == 2)
+    api.go[order[0]].set()
+    pool._threads.submit(int).result(10)  # begins when the first of the two has ended
+    early = pool.take("u1")
+    api.go[order[1]].set()
+    if order == (1, 2):
+        assert early is None
+        early = pool.wait("u1")
+    assert early == FetchedUser("fetched", b"2", None, [])
+    assert pool.take("u1") is None
+
+
+def test_an_answer_that_waits_is_forgotten_with_its_user(held: HeldApi) -> None:
+    held.go.set()
+    pool = FetchPool(held, 1)
+    pool.request("u1")
+    pool.wait("after it")
+    pool.cancel("u1")
+    assert pool.take("u1") is None
+
+
+def test_a_user_who_is_not_asked_for_may_be_cancelled(held: HeldApi) -> None:
+    pool = FetchPool(held, 1)
+    pool.cancel("nobody")
+    held.go.set()
+    assert pool.wait("nobody").profile_json == b"nobody"
+
+
+def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(held: HeldApi) -> None:
+    held.go.set()
+    pool = FetchPool(held, 4)
+    stop = threading.Event()
+
+    def cancel() -> None:
+        while not stop.is_set():
+            for number in range(8):
+                pool.cancel(f"u{number}")
+
+    def ask(user_id: str) -> int:
+        return sum(pool.wait(user_id).profile_json == user_id.encode() for _ in range(200))
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
+    with ThreadPoolExecutor(8) as asking:
+        assert list(asking.map(ask, [f"u{number}" for number in range(8)])) == [200] * 8
+    stop.set()
+    cancelling.join(10)
+    assert not pool._calls
 
 
 def test_one_pool_is_shared_by_equal_settings() -> None:
