@@ -1,4 +1,4 @@
-"""A circuit breaker: it stops asking somebody who fails, and finds out when that is over. No network, no waiting."""
+"""A circuit breaker: it stops asking somebody who fails, and finds out when that is over. No network."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from collections.abc import Callable
 
 
 class Permit(enum.Enum):
-    """What ``Breaker.enter`` allows; a ``PROBE`` is the only one let through, so it should be cheap."""
+    """What ``Breaker.enter`` allows; a ``PROBE`` is the only call on its way while the breaker is open."""
 
     NORMAL = enum.auto()
     PROBE = enum.auto()
 
 
 class Breaker:
-    """Opens after ``failures`` failures in a row, then lets one probe through after a pause that doubles.
+    """Opens after ``failures`` failed calls in a row, then lets one probe through after a pause that doubles.
 
+    One success between starts the count anew, so calls that fail by themselves open nothing, and what opens is a moment
+    in which nobody gets through. The first pause is short, so that such a moment costs no more than that.
     Thread-safe. Every permit must be handed back with ``leave``; a probe that is not blocks all others.
     """
 
     def __init__(
         self,
-        failures: int = 10,
-        first_pause_s: float = 1.0,
-        longest_pause_s: float = 30.0,
+        failures: int = 20,
+        first_pause_s: float = 0.5,
+        longest_pause_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._allowed = failures
@@ -33,25 +35,32 @@ class Breaker:
         self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._opened = threading.Event()
         self._failures = 0  # in a row, while closed
         self._pause_s = first_pause_s
-        self._probe_at: float | None = None  # None is closed
+        self._probe_at = 0.0  # while open
         self._probing = False
 
     @property
     def is_open(self) -> bool:
         """Whether only probes are let through."""
-        return self._probe_at is not None
+        return self._opened.is_set()
+
+    def wait_open(self, timeout_s: float) -> None:
+        """Return when the breaker is open, at the latest after ``timeout_s`` of real time."""
+        self._opened.wait(timeout_s)
+
+    def allows(self) -> bool:
+        """Whether ``enter`` would give leave now."""
+        with self._lock:
+            return self._permit() is not None
 
     def enter(self) -> Permit | None:
-        """Leave to go ahead; None while the breaker is open."""
+        """Leave to make one call; None while the breaker is open."""
         with self._lock:
-            if self._probe_at is None:
-                return Permit.NORMAL
-            if self._probing or self._clock() < self._probe_at:
-                return None
-            self._probing = True
-            return Permit.PROBE
+            permit = self._permit()
+            self._probing = self._probing or permit is Permit.PROBE
+            return permit
 
     def leave(self, permit: Permit, healthy: bool) -> None:
         """What became of it. Of what began before the breaker opened, a success closes it and a failure is old news."""
@@ -59,11 +68,18 @@ class Breaker:
             if permit is Permit.PROBE:
                 self._probing = False
             if healthy:
-                self._failures, self._probe_at, self._pause_s = 0, None, self._first_pause_s
-            elif self._probe_at is None:
+                self._failures, self._pause_s = 0, self._first_pause_s
+                self._opened.clear()
+            elif not self.is_open:
                 self._failures += 1
                 if self._failures >= self._allowed:
                     self._probe_at = self._clock() + self._pause_s
+                    self._opened.set()
             elif permit is Permit.PROBE:
                 self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
                 self._probe_at = self._clock() + self._pause_s
+
+    def _permit(self) -> Permit | None:
+        if not self.is_open:
+            return Permit.NORMAL
+        return None if self._probing or self._clock() < self._probe_at else Permit.PROBE

@@ -5,6 +5,7 @@ each byte, so that a server that drips keeps a caller for as long as it likes.
 
 ::
 
+    CaFileError
     CallError
 """
 
@@ -14,6 +15,7 @@ import contextlib
 import http.client
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +35,12 @@ _CHUNK: Final = 65_536
 _DRAINED: Final = 8192  # of an answer nobody reads, so that its connection can be used again
 
 
+class CaFileError(ValueError):
+    """A file of CA certificates cannot be used; names the file and why."""
+
+
 class CallError(Exception):
-    """A call without an answer. ``passing``: another try may help; ``down``: it says nothing good of the server."""
+    """A call without an answer. ``passing``: another try may help; ``down``: perhaps the server serves nobody."""
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class CallError(Exception):
         super().__init__(reason)
         self.kind = kind
         self.passing = passing
-        self.down = down or passing
+        self.down = down
         self.status = status
         self.retry_after_s = retry_after_s
 
@@ -80,13 +86,34 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
         return None
 
 
+def check_ca_file(path: str) -> None:
+    """Make sure that ``path`` is a file of CA certificates as PEM.
+
+    Raises:
+        CaFileError: it is not, or cannot be read.
+    """
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise CaFileError(f"{path}: no certificates as PEM") from None
+    except OSError as error:
+        raise CaFileError(f"{path}: {error.strerror}") from None
+
+
 class HttpClient:
-    """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies. Thread-safe."""
+    """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies. Thread-safe.
+
+    The CAs of ``ca_file`` (PEM) vouch for servers, the public ones without it.
+
+    Raises:
+        CaFileError: ``ca_file`` cannot be used.
+    """
 
     def __init__(
         self,
         pool_size: int,
         max_bytes: int,
+        ca_file: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -95,6 +122,9 @@ class HttpClient:
         self._wall_clock = wall_clock
         self._session = _Session()
         self._session.trust_env = False
+        if ca_file is not None:
+            check_ca_file(ca_file)
+            self._session.verify = ca_file
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=pool_size))
@@ -107,7 +137,7 @@ class HttpClient:
         """
         remaining_s = until_s - self._clock()
         if remaining_s <= 0:
-            raise CallError(TIMEOUT, "no time left", passing=True)
+            raise CallError(TIMEOUT, "no time left")
         _call.ends_s = time.monotonic() + remaining_s
         try:
             with self._session.get(
@@ -118,10 +148,11 @@ class HttpClient:
             raise CallError(BAD_ANSWER, type(error).__name__) from None
         except requests.exceptions.SSLError as error:
             raise CallError(CONNECTION, type(error).__name__, down=True) from None
-        except requests.RequestException as error:
+        except OSError as error:  # every other error of requests, or a CA file that is gone by now
             # A read that runs out of time is a ConnectionError to requests, once the body has begun.
             late = isinstance(error, requests.Timeout) or time.monotonic() >= _call.ends_s
-            raise CallError(TIMEOUT if late else CONNECTION, type(error).__name__, passing=True) from None
+            kind = TIMEOUT if late else CONNECTION
+            raise CallError(kind, type(error).__name__, passing=True, down=True) from None
 
     def _read(self, response: requests.Response) -> bytes | None:
         status = response.status_code
@@ -142,7 +173,8 @@ class HttpClient:
             STATUS,
             f"HTTP {status}",
             passing=passing,
-            down=status in (401, 403),
+            # A 429 says for how long nobody shall call, or means that nobody gets through: then it is as good as down.
+            down=500 <= status < 600 or (status == 429 and after_s is None),
             status=status,
             retry_after_s=after_s,
         )

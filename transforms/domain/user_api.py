@@ -9,20 +9,24 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
-from transforms.domain.breaker import Breaker, Permit
+from transforms.domain.breaker import Breaker
 from transforms.domain.calls import Backoff, CallError, HttpClient
 from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
 from transforms.domain.profiles import BAD_ANSWER, BREAKER_OPEN, NOTHING_KNOWN, TIMEOUT, FetchedUser, unavailable
+from transforms.domain.threads import DaemonThreads
 from transforms.domain.tokens import Token
 from transforms.domain.users import FETCHED, Visit
+
+_T = TypeVar("_T")
 
 PROFILE: Final = "profile"
 VISIT: Final = "visit"
@@ -34,6 +38,7 @@ class UserApiSettings:
     """How the user API is asked; no ``base_url`` means that there is none and every user is unknown.
 
     ``token`` is a reference (``domain.tokens``); ``concurrency`` counts calls, ``max_answer_bytes`` holds for each.
+    ``ca_file`` names the CAs (PEM) that vouch for it, instead of the public ones.
     """
 
     base_url: str | None = None
@@ -41,13 +46,18 @@ class UserApiSettings:
     concurrency: int = 32
     token: str | None = None
     max_answer_bytes: int = 1_000_000
+    ca_file: str | None = None
 
 
 class HttpUserApi:
     """Three calls a user, side by side, tried again until ``deadline_s`` has passed since the first.
 
-    However many fetches there are, ``concurrency`` calls are on their way; pauses between tries do not count. While the
-    API is down, its breaker lets through a single call now and then.
+    However many fetches there are, ``concurrency`` calls are on their way; pauses between tries do not count. While its
+    breaker is open no fetch tries again, and a single call now and then finds out whether the API is back.
+
+    Raises:
+        TokenError: the token cannot be read.
+        CaFileError: the CA file cannot be used.
     """
 
     def __init__(
@@ -58,7 +68,7 @@ class HttpUserApi:
         *,
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._base_url = (settings.base_url or "").rstrip("/")
@@ -66,35 +76,28 @@ class HttpUserApi:
         self._deadline_s = deadline_s
         self._history_fields = history_fields
         self._token = None if settings.token is None else Token(settings.token)
-        self._client = HttpClient(settings.concurrency, settings.max_answer_bytes, clock)
-        self._executor = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="user-api-call")
+        self._client = HttpClient(settings.concurrency, settings.max_answer_bytes, settings.ca_file, clock)
+        self._threads = DaemonThreads(settings.concurrency, "user-api-call")
         self._breaker = breaker or Breaker()
         self._backoff = Backoff()
-        self._clock, self._sleep, self._chance = clock, sleep, chance
+        self._clock, self._chance = clock, chance
+        self._sleep = sleep or self._breaker.wait_open  # nobody sleeps on when it opens
 
     def fetch(self, user_id: str) -> FetchedUser:
         """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
         if user_id in (".", ".."):
             return NOTHING_KNOWN  # in a URL these are no names: the call would ask for something else
-        permit = self._breaker.enter()
-        if permit is None:
+        if not self._breaker.allows():
             return unavailable(BREAKER_OPEN, "breaker open")
-        healthy = False
         try:
-            fetched = self._fetch(user_id, permit)
-            healthy = True
+            return self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))
         except CallError as error:
-            healthy = not error.down
-            fetched = unavailable(error.kind, str(error))
-        finally:
-            self._breaker.leave(permit, healthy)
-        return fetched
+            return unavailable(error.kind, str(error))
 
-    def _fetch(self, user_id: str, permit: Permit) -> FetchedUser:
-        fetch = _Fetch(user_id, self._clock() + self._deadline_s, retries=permit is Permit.NORMAL)
+    def _fetch(self, fetch: _Fetch) -> FetchedUser:
         answers: dict[str, Any] = {}
         # A probe is one call for as long as that fails, and asks for the rest only then.
-        for batch in ((PROFILE, VISIT, HISTORY),) if fetch.retries else ((PROFILE,), (VISIT, HISTORY)):
+        for batch in ((PROFILE,), (VISIT, HISTORY)) if self._breaker.is_open else ((PROFILE, VISIT, HISTORY),):
             answers |= self._ask(fetch, batch)
             if answers[PROFILE] is None:
                 return NOTHING_KNOWN
@@ -107,25 +110,27 @@ class HttpUserApi:
         """Answers by name; of an unknown user perhaps only the profile's. Waits here, so that no call's thread does."""
         answers: dict[str, Any] = {}
         failure: CallError | None = None
-        due_s = dict.fromkeys(names, self._clock())
         running: dict[Future[Any], str] = {}
+        due_s = dict.fromkeys(names, self._clock())
         try:
             while due_s or running:
                 for name in [name for name, at_s in due_s.items() if at_s <= self._clock()]:
                     del due_s[name]
-                    running[self._executor.submit(self._call, fetch, name)] = name
+                    running[self._threads.submit(self._call, fetch, name)] = name
                 for future in self._wait(fetch, running, due_s):
                     name = running.pop(future)
                     try:
                         answers[name] = future.result()
                     except CallError as error:
                         next_s = self._next_try_s(fetch, name, error)
-                        if next_s is None:
-                            failure = fetch.fail(failure or error)
+                        if next_s is None or failure is not None:
+                            failure = failure or error
                         else:
                             due_s[name] = next_s
                 if PROFILE in answers and answers[PROFILE] is None:
                     break
+                if due_s and self._breaker.is_open:
+                    failure, due_s = failure or fetch.error, {}
                 # Of a user the API does not know it may say anything but a profile: wait for that.
                 if failure is not None and PROFILE not in {*due_s, *running.values()}:
                     raise failure
@@ -142,7 +147,7 @@ class HttpUserApi:
         done = wait(running, max(0.0, pause_s), FIRST_COMPLETED).done
         if not done and self._clock() >= fetch.ends_s:
             name = next(iter(running.values()))
-            raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s", down=True)
+            raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
         return done
 
     def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
@@ -152,41 +157,47 @@ class HttpUserApi:
         fetch.error = error
         fetch.failed[name] += 1
         next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
-        if not error.passing or not fetch.retries or next_s >= fetch.ends_s or self._breaker.is_open:
-            return None
-        return next_s
+        return next_s if error.passing and next_s < fetch.ends_s else None
 
     def _call(self, fetch: _Fetch, name: str) -> Any:
-        """In a thread of the pool: one call, or two when the first says that the token has been replaced."""
-        url = f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}"
+        """In a thread of the pool: one call, if the breaker lets it through."""
         ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
+        if ends_s <= self._clock():
+            raise CallError(TIMEOUT, f"{name}: its turn did not come within {self._deadline_s} s")
+        permit = self._breaker.enter()
+        if permit is None:
+            raise CallError(BREAKER_OPEN, "breaker open")
+        healthy = False
         try:
-            if self._token is None:
-                return _json(name, self._client.get(url, {}, ends_s))
-            used = self._token.value
-            try:
-                return _json(name, self._client.get(url, _bearer(used), ends_s))
-            except CallError as error:
-                if error.status != 401 or self._token.reread() == used:
-                    raise
-            return _json(name, self._client.get(url, _bearer(self._token.value), ends_s))
+            content = self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
+            healthy = True
         except CallError as error:
+            healthy = not error.down
             error.args = (f"{name}: {error}",)
             raise
+        finally:
+            self._breaker.leave(permit, healthy)
+        return _json(name, content)
+
+    def _get(self, url: str, ends_s: float) -> bytes | None:
+        """One GET, or two when the first says that the token has been replaced."""
+        if self._token is None:
+            return self._client.get(url, {}, ends_s)
+        used = self._token.value
+        try:
+            return self._client.get(url, _bearer(used), ends_s)
+        except CallError as error:
+            if error.status != 401 or self._token.reread() == used:
+                raise
+        return self._client.get(url, _bearer(self._token.value), ends_s)
 
 
 class _Fetch:
-    def __init__(self, user_id: str, ends_s: float, retries: bool) -> None:
+    def __init__(self, user_id: str, ends_s: float) -> None:
         self.user_id = user_id
         self.ends_s = ends_s
-        self.retries = retries
         self.failed: Counter[str] = Counter()  # tries, by call
         self.error: CallError | None = None  # of the last of them
-
-    def fail(self, error: CallError) -> CallError:
-        """Nothing is tried again after this error, which is handed back."""
-        self.retries = False
-        return error
 
 
 def _bearer(token: str) -> dict[str, str]:
@@ -203,48 +214,52 @@ def _json(name: str, content: bytes | None) -> Any:
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise CallError(BAD_ANSWER, f"not JSON: {error}") from None
+        raise _bad(name, f"not JSON: {error}") from None
     if nested_deeper(answer, MAX_DEPTH):
-        raise CallError(BAD_ANSWER, f"nested deeper than {MAX_DEPTH} levels")
+        raise _bad(name, f"nested deeper than {MAX_DEPTH} levels")
     return answer
 
 
-def _integer(value: Any) -> int:
-    number = int(value)
-    if abs(number) > MAX_SAFE_INTEGER:
-        raise ValueError("beyond 2**53")
-    return number
+_Integer = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+
+
+class _VisitAnswer(msgspec.Struct):
+    visit_id: str
+    start_time: _Integer
+    page_count: _Integer
+    is_first_visit: bool
+
+
+class _PastEvent(msgspec.Struct):
+    event_id: str
+    event_name: str
+    timestamp: _Integer
 
 
 def _visit(answer: Any) -> Visit | None:
     if answer is None:
         return None
-    try:
-        return Visit(
-            str(answer["visit_id"]),
-            _integer(answer["start_time"]),
-            _integer(answer["page_count"]),
-            bool(answer["is_first_visit"]),
-        )
-    except (TypeError, LookupError, ValueError, OverflowError) as error:
-        raise _bad(VISIT, f"{type(error).__name__} {error}") from None
+    visit = _checked(VISIT, answer, _VisitAnswer)
+    return Visit(visit.visit_id, visit.start_time, visit.page_count, visit.is_first_visit)
 
 
 def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
     if answer is None:
         return []
-    if not isinstance(answer, list):
-        raise _bad(HISTORY, f"a JSON {type(answer).__name__}, allowed is an array")
+    return [
+        Row(
+            past.timestamp,
+            past.event_id,
+            past.event_name,
+            {name: event[name] for name in fields if name in event} or None,
+            from_api=True,
+        )
+        for past, event in zip(_checked(HISTORY, answer, list[_PastEvent]), answer, strict=True)
+    ]
+
+
+def _checked(name: str, answer: Any, shape: type[_T]) -> _T:
     try:
-        return [
-            Row(
-                _integer(event["timestamp"]),
-                str(event["event_id"]),
-                str(event["event_name"]),
-                {name: event[name] for name in fields if name in event} or None,
-                from_api=True,
-            )
-            for event in answer
-        ]
-    except (TypeError, LookupError, ValueError, OverflowError) as error:
-        raise _bad(HISTORY, f"{type(error).__name__} {error}") from None
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as error:
+        raise _bad(name, str(error)) from None

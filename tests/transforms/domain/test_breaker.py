@@ -32,8 +32,8 @@ def fail(breaker: Breaker, times: int) -> None:
         breaker.leave(permit, healthy=False)
 
 
-def test_nine_failures_in_a_row_leave_it_closed_and_the_tenth_opens_it(breaker: Breaker) -> None:
-    fail(breaker, 9)
+def test_nineteen_failures_in_a_row_leave_it_closed_and_the_twentieth_opens_it(breaker: Breaker) -> None:
+    fail(breaker, 19)
     assert not breaker.is_open
     assert breaker.enter() is Permit.NORMAL
     breaker.leave(Permit.NORMAL, healthy=False)
@@ -42,50 +42,62 @@ def test_nine_failures_in_a_row_leave_it_closed_and_the_tenth_opens_it(breaker: 
 
 
 def test_a_success_in_between_starts_the_count_anew(breaker: Breaker) -> None:
-    fail(breaker, 9)
+    fail(breaker, 19)
     breaker.leave(Permit.NORMAL, healthy=True)
-    fail(breaker, 9)
+    fail(breaker, 19)
     assert not breaker.is_open
 
 
-def test_one_probe_goes_through_after_a_second_and_nobody_beside_it(breaker: Breaker, clock: FakeClock) -> None:
-    fail(breaker, 10)
-    clock.now_s += 0.999
+def test_one_probe_goes_through_after_half_a_second_and_nobody_beside_it(breaker: Breaker, clock: FakeClock) -> None:
+    fail(breaker, 20)
+    clock.now_s += 0.499
+    assert not breaker.allows()
     assert breaker.enter() is None
     clock.now_s += 0.001
+    assert breaker.allows()
     assert breaker.enter() is Permit.PROBE
     clock.now_s += 1000
+    assert not breaker.allows()
     assert breaker.enter() is None
 
 
-def test_the_pause_doubles_up_to_thirty_seconds(breaker: Breaker, clock: FakeClock) -> None:
-    fail(breaker, 10)
+def test_to_ask_whether_it_allows_takes_no_probe_away(breaker: Breaker, clock: FakeClock) -> None:
+    assert breaker.allows()
+    fail(breaker, 20)
+    clock.now_s += 0.5
+    assert breaker.allows()
+    assert breaker.allows()
+    assert breaker.enter() is Permit.PROBE
+
+
+def test_the_pause_doubles_up_to_ten_seconds(breaker: Breaker, clock: FakeClock) -> None:
+    fail(breaker, 20)
     pauses = []
     for _ in range(7):
         since = clock.now_s
         while (permit := breaker.enter()) is None:
-            clock.now_s += 0.5
+            clock.now_s += 0.25
         pauses.append(clock.now_s - since)
         breaker.leave(permit, healthy=False)
-    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 10]
 
 
 def test_a_successful_probe_closes_it_and_the_next_pause_is_short_again(breaker: Breaker, clock: FakeClock) -> None:
-    fail(breaker, 10)
-    clock.now_s += 1
+    fail(breaker, 20)
+    clock.now_s += 0.5
     fail(breaker, 1)
-    clock.now_s += 2
+    clock.now_s += 1
     assert breaker.enter() is Permit.PROBE
     breaker.leave(Permit.PROBE, healthy=True)
     assert breaker.enter() is Permit.NORMAL
-    fail(breaker, 10)
-    clock.now_s += 1
+    fail(breaker, 20)
+    clock.now_s += 0.5
     assert breaker.enter() is Permit.PROBE
 
 
 def test_stragglers_that_fail_do_not_lengthen_the_pause(breaker: Breaker, clock: FakeClock) -> None:
-    fail(breaker, 10)
-    clock.now_s += 0.9
+    fail(breaker, 20)
+    clock.now_s += 0.4
     for _ in range(100):
         breaker.leave(Permit.NORMAL, healthy=False)
     clock.now_s += 0.1
@@ -95,13 +107,22 @@ def test_stragglers_that_fail_do_not_lengthen_the_pause(breaker: Breaker, clock:
 
 
 def test_a_straggler_that_succeeds_closes_it(breaker: Breaker) -> None:
-    fail(breaker, 10)
+    fail(breaker, 20)
     breaker.leave(Permit.NORMAL, healthy=True)
     assert breaker.enter() is Permit.NORMAL
 
 
+def test_whoever_waits_for_it_to_open_is_woken(breaker: Breaker) -> None:
+    breaker.wait_open(0)
+    waiting = threading.Thread(target=breaker.wait_open, args=(60,))
+    waiting.start()
+    fail(breaker, 20)
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
 def test_of_many_threads_one_gets_the_probe(breaker: Breaker, clock: FakeClock) -> None:
-    fail(breaker, 10)
+    fail(breaker, 20)
     clock.now_s += 1
     ready = threading.Barrier(16)
     got: list[Permit | None] = []

@@ -7,17 +7,12 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.raw_http import RawServer, Send, ok, raw_server
-from transforms.domain.calls import Backoff, CallError, HttpClient, retry_after_s
+from tests.raw_http import RawServer, Send, certificate, ok, raw_server
+from transforms.domain.calls import Backoff, CaFileError, CallError, HttpClient, retry_after_s
 
 NOW_S = 1_784_894_400.0  # Fri, 24 Jul 2026 12:00:00 GMT
 
@@ -157,15 +152,15 @@ def test_a_redirect_is_neither_followed_nor_read(start: Start) -> None:
 @pytest.mark.parametrize(
     ("status", "passing", "down"),
     [
-        (408, True, True),
+        (408, True, False),
         (429, True, True),
         (500, True, True),
         (599, True, True),
         (204, False, False),
         (301, False, False),
         (400, False, False),
-        (401, False, True),
-        (403, False, True),
+        (401, False, False),
+        (403, False, False),
         (410, False, False),
     ],
 )
@@ -174,9 +169,11 @@ def test_other_statuses_are_errors_some_of_which_pass(start: Start, status: int,
     assert (error.kind, error.passing, error.down, str(error)) == ("status", passing, down, f"HTTP {status}")
 
 
-def test_the_server_s_wish_to_wait_is_heard(start: Start) -> None:
-    server = start(lambda send: send(ok(b"", "Retry-After: Fri, 24 Jul 2026 12:00:07 GMT", status="503 X")))
-    assert error_of(server).retry_after_s == 7.0
+@pytest.mark.parametrize(("status", "down"), [(429, False), (503, True)])
+def test_the_server_s_wish_to_wait_is_heard(start: Start, status: int, down: bool) -> None:
+    after = "Retry-After: Fri, 24 Jul 2026 12:00:07 GMT"
+    error = error_of(start(lambda send: send(ok(b"", after, status=f"{status} X"))))
+    assert (error.retry_after_s, error.passing, error.down) == (7.0, True, down)
 
 
 def test_proxies_netrc_and_cookies_play_no_part(
@@ -201,29 +198,6 @@ def test_proxies_netrc_and_cookies_play_no_part(
     assert not [head for head in heads if "cookie" in head or "authorization" in head]
 
 
-def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for but itself, with its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    path = folder / "pem"
-    path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + signed.public_bytes(pem))
-    return path
-
-
 def test_over_tls_certificates_are_verified_and_time_is_kept_too(tmp_path: Path) -> None:
     path = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -241,13 +215,59 @@ def test_over_tls_certificates_are_verified_and_time_is_kept_too(tmp_path: Path)
         error = error_of(server)
         assert (error.kind, str(error), error.passing, error.down) == ("connection", "SSLError", False, True)
         assert server.paths == []
-        trusting = HttpClient(1, 1000)
-        trusting._session.verify = str(path)
+        trusting = HttpClient(1, 1000, str(path))
         assert trusting.get(f"{server.url}/x", {}, time.monotonic() + 5) == b"1"
         began = time.monotonic()
         with pytest.raises(CallError, match="ConnectionError") as caught:
             trusting.get(f"{server.url}/dripping", {}, began + 0.25)
         assert (caught.value.kind, time.monotonic() - began < 1.5) == ("timeout", True)
+
+
+def test_with_a_ca_file_the_public_cas_vouch_for_nobody(tmp_path: Path) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    ours.mkdir()
+    others.mkdir()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(ours))
+    with raw_server(lambda path, head, send: send(ok(b"1")), context) as server:
+        client = HttpClient(1, 1000, str(certificate(others)))
+        with pytest.raises(CallError, match="SSLError"):
+            client.get(f"{server.url}/x", {}, time.monotonic() + 5)
+
+
+def test_a_ca_file_that_is_replaced_or_gone_counts_for_new_connections(tmp_path: Path) -> None:
+    path = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with raw_server(lambda path, head, send: send(ok(b"1")), context) as server:
+        client = HttpClient(1, 1000, str(path))
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(CallError) as caught:
+            client.get(f"{server.url}/x", {}, time.monotonic() + 5)
+        assert (caught.value.kind, caught.value.passing) == ("connection", True)
+        path.write_bytes(content)
+        assert client.get(f"{server.url}/x", {}, time.monotonic() + 5) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (None, "No such file or directory"),
+        (b"", "no certificates as PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificates as PEM"),
+        (bytes(range(256)), "no certificates as PEM"),
+    ],
+)
+def test_a_ca_file_that_is_none_is_told_when_the_client_is_made(
+    tmp_path: Path, content: bytes | None, trouble: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CaFileError) as caught:
+        HttpClient(1, 1000, str(path))
+    assert str(caught.value) == f"{path}: {trouble}"
 
 
 @pytest.mark.parametrize(
