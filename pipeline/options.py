@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
+from transforms.domain.calls import CaFileError, check_ca_file
 from transforms.domain.tokens import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.tokens import is_reference
 
@@ -115,7 +118,16 @@ class Settings:
         1_000_000, STATE, "larger answers are errors", unit="bytes", least=1024, most=100_000_000
     )
     user_api_token: str | None = _option(
-        None, STATE, f"where workers find the user API's bearer token: {TOKEN_REFERENCES}; never the token itself"
+        None,
+        STATE,
+        f"where workers find the user API's bearer token: {TOKEN_REFERENCES}; never the token itself; needs https, "
+        "or http to this machine",
+    )
+    user_api_ca_file: Path | None = _option(
+        None,
+        STATE,
+        "PEM file of the CAs that vouch for the user API instead of the public ones; an absolute path on every worker",
+        unit="path",
     )
     enrichment_deadline_seconds: float = _option(
         10.0, STATE, "after it an event runs with an empty profile", unit="s", least=0.1, most=600
@@ -390,8 +402,9 @@ def _check(settings: Settings) -> None:
 
 
 def _check_user_api(settings: Settings) -> None:
-    # Neither message shows the value: it may hold the very secret that does not belong there.
-    if settings.user_api_url is not None and not _is_base_url(settings.user_api_url):
+    # No message shows URL or token: they may hold the very secret that does not belong there.
+    url, token = settings.user_api_url, settings.user_api_token
+    if url is not None and not _is_base_url(url):
         raise OptionError(
             "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
         )
@@ -400,11 +413,40 @@ def _check_user_api(settings: Settings) -> None:
             f"--user_api_max_answer_bytes is {settings.user_api_max_answer_bytes}, allowed: up to --max_user_bytes, "
             f"{settings.max_user_bytes}; a larger profile could not be kept"
         )
-    if settings.user_api_token is not None:
-        if not is_reference(settings.user_api_token):
+    if token is not None:
+        if not is_reference(token):
             raise OptionError(f"--user_api_token is no reference, allowed: {TOKEN_REFERENCES}")
-        if settings.user_api_url is None:
+        if url is None:
             raise OptionError("--user_api_token is of no use without --user_api_url")
+        if not _keeps_secrets(url):
+            raise OptionError(
+                "--user_api_token would travel in clear text, allowed with it: --user_api_url=https://…, or http:// to "
+                "localhost, 127.0.0.0/8 or [::1]"
+            )
+    if settings.user_api_ca_file is not None:
+        _check_user_api_ca_file(settings, settings.user_api_ca_file)
+
+
+def _check_user_api_ca_file(settings: Settings, path: Path) -> None:
+    if settings.user_api_url is None or urlsplit(settings.user_api_url).scheme != "https":
+        raise OptionError("--user_api_ca_file is of no use without --user_api_url=https://…")
+    if not path.is_absolute():
+        raise OptionError(f"--user_api_ca_file is {str(path)!r}, allowed: an absolute path, the same on every worker")
+    # Flink's workers may have what this machine has not, and tell themselves when they start; DirectRunner works here.
+    if settings.runner == DIRECT_RUNNER or os.access(path, os.R_OK):
+        try:
+            check_ca_file(str(path))
+        except CaFileError as error:
+            raise OptionError(f"--user_api_ca_file is {error}") from None
+
+
+def _keeps_secrets(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        return parts.scheme == "https" or ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_base_url(text: str) -> bool:

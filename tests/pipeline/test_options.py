@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import certifi
 import pytest
 
 from pipeline.options import (
@@ -137,8 +138,65 @@ BAD_URLS = [
 
 @pytest.mark.parametrize("url", ["http://a", "https://a:8443/base/", "http://127.0.0.1:1", "http://[::1]:80/x"])
 def test_a_base_url_is_a_host_with_or_without_port_and_path(url: str) -> None:
+    assert parse([f"--user_api_url={url}"]).user_api_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://a", "https://10.0.0.1:8443/base/", "HTTPS://a", "http://localhost:80", "http://LOCALHOST/x"),
+        *("http://127.0.0.1:1", "http://127.255.0.9", "http://[::1]:80/x", "http://[0:0:0:0:0:0:0:1]"),
+    ],
+)
+def test_a_token_goes_over_https_or_to_this_machine(url: str) -> None:
     settings = parse([f"--user_api_url={url}", "--user_api_token=file:/run/secrets/token"])
     assert (settings.user_api_url, settings.user_api_token) == (url, "file:/run/secrets/token")
+
+
+CLEAR_TEXT_URLS = [
+    "http://a",
+    "http://a:443",
+    "http://10.0.0.1",
+    "http://0.0.0.0",
+    "http://128.0.0.1",
+    "http://127.1",
+    "http://2130706433",
+    "http://localhost.example.org",
+    "http://127.0.0.1.example.org",
+    "http://[::2]",
+    "http://[::ffff:10.0.0.1]",
+]
+
+
+@pytest.mark.parametrize("url", CLEAR_TEXT_URLS)
+def test_a_token_is_not_sent_in_clear_text_to_another_machine(url: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse([f"--user_api_url={url}", "--user_api_token=env:A"])
+    assert str(caught.value) == (
+        "--user_api_token would travel in clear text, allowed with it: --user_api_url=https://…, or http:// to "
+        "localhost, 127.0.0.0/8 or [::1]"
+    )
+
+
+CA_FILE = certifi.where()
+AT_HTTPS = "--user_api_url=https://a"
+
+
+@pytest.mark.parametrize("runner", [[], FLINK])
+def test_a_ca_file_that_is_there_is_checked(tmp_path: Path, runner: list[str]) -> None:
+    assert parse([*runner, AT_HTTPS, f"--user_api_ca_file={CA_FILE}"]).user_api_ca_file == Path(CA_FILE)
+    bad = tmp_path / "ca.pem"
+    bad.write_text("no certificate")
+    with pytest.raises(OptionError) as caught:
+        parse([*runner, AT_HTTPS, f"--user_api_ca_file={bad}"])
+    assert str(caught.value) == f"--user_api_ca_file is {bad}: no certificates as PEM"
+
+
+def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path) -> None:
+    missing = tmp_path / "ca.pem"
+    assert parse([*FLINK, AT_HTTPS, f"--user_api_ca_file={missing}"]).user_api_ca_file == missing
+    with pytest.raises(OptionError, match=f"--user_api_ca_file is {missing}: No such file or directory"):
+        parse([AT_HTTPS, f"--user_api_ca_file={missing}"])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +222,17 @@ def test_a_base_url_is_a_host_with_or_without_port_and_path(url: str) -> None:
             for token in ("s3cr3t", "env:", "env:A B", "file:relative", "file:", "http://a")
         ),
         (["--user_api_token=env:A"], "--user_api_token is of no use without --user_api_url"),
+        (
+            [AT_HTTPS, "--user_api_ca_file=ca.pem"],
+            "--user_api_ca_file is 'ca.pem', allowed: an absolute path, the same on every worker",
+        ),
+        *(
+            (
+                [*url, f"--user_api_ca_file={CA_FILE}"],
+                "--user_api_ca_file is of no use without --user_api_url=https://…",
+            )
+            for url in ([], ["--user_api_url=http://a"])
+        ),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--starting_timestamp_ms=1"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--parallelism=129"], "--parallelism is 129, allowed: up to --max_parallelism, 128"),
