@@ -86,10 +86,12 @@ def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
 
 
 def _checkout(event: Any, user: Any, visit: Any, history: Any) -> bool:
-    return event["event_name"] == "checkout" and sum(past["event_name"] == "page_view" for past in history) >= 2
+    return bool(event["event_name"] == "checkout") and sum(past["event_name"] == "page_view" for past in history) >= 2
 
 
-PAIRS: tuple[tuple[str, str, Any], ...] = (
+Pair = tuple[str, str, Any]
+
+PAIRS: tuple[Pair, ...] = (
     (
         "us_page_view",
         'event.triggerable and event.event_name == "page_view" and user.country == "US"',
@@ -129,22 +131,30 @@ return views >= 2""",
 )
 
 
-def rule_documents(action: str = "debug") -> list[dict[str, Any]]:
-    """The sample rules as YAML documents would say them."""
+def rule_documents(
+    action: str = "debug", policies: Sequence[str] = ("wait",), pairs: Sequence[Pair] = PAIRS
+) -> list[dict[str, Any]]:
+    """The sample rules as YAML documents would say them; the policies for a missing profile take turns."""
     return [
         {"name": name, "version": 2, "filter": lua, "actions": [{"type": action, "name": "act"}]}
-        for name, lua, _ in PAIRS
+        | ({} if policy == "wait" else {"on_missing_profile": policy})
+        for (name, lua, _), policy in zip(pairs, itertools.cycle(policies), strict=False)
     ]
 
 
-def oracle_rules() -> list[OracleRule]:
+def oracle_rules(policies: Sequence[str] = ("wait",), pairs: Sequence[Pair] = PAIRS) -> list[OracleRule]:
     """The sample rules as the oracle reads them."""
-    return [OracleRule(name, allows, 2, ("act",)) for name, _, allows in PAIRS]
+    return [
+        OracleRule(name, allows, 2, ("act",), policy)
+        for (name, _, allows), policy in zip(pairs, itertools.cycle(policies), strict=False)
+    ]
 
 
-def sample_rules(action: str = "debug") -> tuple[Rule, ...]:
+def sample_rules(
+    action: str = "debug", policies: Sequence[str] = ("wait",), pairs: Sequence[Pair] = PAIRS
+) -> tuple[Rule, ...]:
     """The sample rules as the pipeline reads them."""
-    return tuple(Rule.model_validate(document) for document in rule_documents(action))
+    return tuple(Rule.model_validate(document) for document in rule_documents(action, policies, pairs))
 
 
 def user_api_of(user_ids: Iterable[str], seed: int = 1) -> dict[str, Any]:
@@ -269,7 +279,7 @@ def contents(view: View) -> dict[str, Any]:
 
 
 class Shard:
-    """One user shard at a settable time, its journal in memory."""
+    """One user shard at a settable time, its journal in memory. ``asked_ms``: since when the user API is asked for whom."""
 
     def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)
@@ -288,10 +298,10 @@ class Shard:
         return self.journal.live.view
 
     def restore(self) -> None:
-        """Go on with what a runner has of this shard."""
+        """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.asked_ms = {}
+        self.asked_ms = dict.fromkeys(self.view.parked, self.now_ms)
 
     def step(self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None) -> Step:
         self.now_ms = self.now_ms if now_ms is None else now_ms
@@ -304,8 +314,8 @@ class Shard:
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
         self.asked_ms |= dict.fromkeys(done.wanted, self.now_ms)
-        for erasure in done.erasures:
-            self.asked_ms.pop(erasure.user_id, None)
+        for user_id in [one for one in self.asked_ms if one not in self.view.users and one not in self.view.parked]:
+            del self.asked_ms[user_id]
         return done
 
     def inspect(self, user_id: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ Shares no code with what it checks. Feed it each user's records in order, then c
         oracle.feed(key, value)
     assert action_differences(oracle, seen) == []
 
-Processing time stands still unless ``now_ms`` is given, so nobody's TTL ends. By default the user API answers at once;
-with ``answers_at_once=False`` events of unknown users wait until ``answer`` is called or their deadline passes.
+Processing time stands still unless ``now_ms`` is given, so nobody's TTL ends. By default the user API answers at once,
+right after the event that had it asked; with ``answers_at_once=False`` it is silent until ``answer`` is called, and
+``asked`` holds the users it is being asked for. The rules are those of docs/user-state.md.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class OracleRule:
     allows: Filter
     version: int = 1
     actions: tuple[str, ...] = ("debug",)
+    on_missing_profile: str = "wait"
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,22 @@ class OracleDeadLetter:
 @dataclass
 class OracleUser:
     enrichment: str
-    profile: dict[str, Any]
-    visit: dict[str, Any] | None
-    visit_ended: bool
-    history: list[dict[str, Any]]
     last_seen_ms: int
+    fetched: dict[str, Any] = field(default_factory=dict)  # the profile
+    fetched_ms: int = 0
+    failed_ms: int | None = None  # when the user API last failed, if it did since it last answered
+    visit: dict[str, Any] | None = None
+    visit_ended: bool = False
+    visit_assumed: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+    api_ids: set[str] = field(default_factory=set)  # events known from the user API alone
+
+    def profile(self) -> dict[str, Any]:
+        return dict(self.fetched) if self.enrichment == "fetched" else {"enrichment": self.enrichment}
+
+    def is_unheard_of(self) -> bool:
+        """Whether the user API has never said anything of this user."""
+        return self.enrichment in ("pending", "unavailable")
 
 
 class Rejected(Exception):  # noqa: N818 - reads as a sentence where it is raised
@@ -93,18 +106,24 @@ class Oracle:
     max_event_bytes: int = 10_240
     ttl_ms: int = 600_000
     deadline_ms: int = 10_000
+    enrichment_retry_ms: int = 30_000
+    profile_max_age_ms: int | None = None
+    max_waiting_bytes: int = 1_000_000
     user_key: str = "record"
     answers_at_once: bool = True
 
     def __post_init__(self) -> None:
         self.now_ms = 2**52
         self.users: dict[str, OracleUser] = {}
+        self.asked: set[str] = set()
         self.waiting: dict[str, list[dict[str, Any]]] = {}
+        self.waiting_bytes: dict[str, int] = {}
         self.deadlines: dict[str, int] = {}
         self.actions: list[OracleAction] = []
         self.dead_letters: list[OracleDeadLetter] = []
         self.duplicates: list[tuple[str, str]] = []
         self.handled = 0
+        self.skipped = 0  # rules that were not asked because of their policy, once an event
 
     # What comes in
 
@@ -117,52 +136,52 @@ class Oracle:
             self.dead_letters.append(OracleDeadLetter(str(reason), key, value))
             return
         user_id = event["user_id"]
-        user = self.users.get(user_id)
-        if user is not None and self.now_ms - user.last_seen_ms >= self.ttl_ms:
-            del self.users[user_id]
+        self._expire(user_id)
         if user_id in self.users:
+            if self._is_due(self.users[user_id]):
+                self.asked.add(user_id)
             self._handle(event)
-            return
-        if user_id not in self.waiting:
-            self.waiting[user_id] = []
-            self.deadlines[user_id] = self.now_ms + self.deadline_ms
-        self.waiting[user_id].append(event)
-        if self.answers_at_once:
+        elif self._somebody_waits():
+            self._park(event, len(value))
+        else:
+            self.asked.add(user_id)
+            self.users[user_id] = OracleUser("pending", self.now_ms)
+            self._handle(event)
+        if self.answers_at_once and user_id in self.asked:
             self.answer(user_id)
 
     def answer(self, user_id: str, now_ms: int | None = None, unavailable: bool = False) -> None:
-        """The user API has answered; nothing happens unless events wait for it."""
+        """The user API has answered, or failed; nothing happens unless it is being asked for this user."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        events = self.waiting.pop(user_id, None)
-        if events is None:
+        self._expire(user_id)
+        if user_id not in self.asked:
             return
+        self.asked.remove(user_id)
         known = UNAVAILABLE if unavailable else self.api.get(user_id)
-        if known is None:
-            user = OracleUser("unknown", {"enrichment": "unknown"}, None, False, [], self.now_ms)
-        elif known == UNAVAILABLE:
-            user = OracleUser("unavailable", {"enrichment": "unavailable"}, None, False, [], self.now_ms)
-        else:
-            waiting_ids = [event["event_id"] for event in events]
-            past = [self._row(event) for event in known["history"] if event["event_id"] not in waiting_ids]
-            history = sorted(past, key=lambda row: row["timestamp"])[-self.history_size :]
-            visit = None if known["visit"] is None else dict(known["visit"])
-            user = OracleUser("fetched", dict(known["profile"]), visit, False, history, self.now_ms)
-        self.users[user_id] = user
-        for event in events:
-            self._handle(event)
+        if user_id not in self.users:
+            self.users[user_id] = OracleUser("pending", self.now_ms)
+        self._fold_in(self.users[user_id], known, self.waiting.get(user_id, []))
+        self._stop_waiting(user_id)
 
     def pass_time(self, now_ms: int) -> None:
         """Deadlines and TTLs end."""
         self.now_ms = now_ms
         for user_id in [user_id for user_id in self.waiting if self.deadlines[user_id] <= now_ms]:
-            self.answer(user_id, unavailable=True)
-        for user_id in [one for one, user in self.users.items() if now_ms - user.last_seen_ms >= self.ttl_ms]:
-            del self.users[user_id]
+            self._give_up(user_id)
+        for user_id in list(self.users):
+            self._expire(user_id)
 
     def forget(self, user_id: str) -> None:
-        """The control record: the user and the events that wait are gone."""
+        """The control record: the user, the events that wait and the question are gone."""
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
+        self.asked.discard(user_id)
+
+    def restored(self, now_ms: int | None = None) -> None:
+        """The job comes back from a checkpoint: it asks anew for those whose events wait, with a new deadline."""
+        self.now_ms = self.now_ms if now_ms is None else now_ms
+        self.asked = set(self.waiting)
+        self.deadlines = dict.fromkeys(self.waiting, self.now_ms + self.deadline_ms)
 
     # What is to be seen
 
@@ -174,7 +193,7 @@ class Oracle:
             "found": user is not None,
             "parked": len(self.waiting.get(user_id, [])),
             "enrichment": user.enrichment if user else None,
-            "userProfile": user.profile if user else None,
+            "userProfile": user.profile() if user else None,
             "currentVisit": user.visit if user else None,
             "eventHistory": user.history if user else [],
         }
@@ -207,21 +226,99 @@ class Oracle:
             raise Rejected("key_mismatch")
         return {**DEFAULTS, **event}
 
+    def _expire(self, user_id: str) -> None:
+        user = self.users.get(user_id)
+        if user is not None and self.now_ms - user.last_seen_ms >= self.ttl_ms:
+            del self.users[user_id]
+            self.asked.discard(user_id)
+
+    def _somebody_waits(self) -> bool:
+        return any(rule.on_missing_profile == "wait" for rule in self.rules)
+
+    def _is_due(self, user: OracleUser) -> bool:
+        """Whether the next event has the user API asked."""
+        if user.failed_ms is not None and self.now_ms < user.failed_ms + self.enrichment_retry_ms:
+            return False
+        if user.is_unheard_of():
+            return True
+        return self.profile_max_age_ms is not None and self.now_ms >= user.fetched_ms + self.profile_max_age_ms
+
+    def _park(self, event: dict[str, Any], size: int) -> None:
+        user_id = event["user_id"]
+        if user_id not in self.waiting:
+            self.asked.add(user_id)
+            self.waiting[user_id] = []
+            self.waiting_bytes[user_id] = 0
+            self.deadlines[user_id] = self.now_ms + self.deadline_ms
+        self.waiting[user_id].append(event)
+        self.waiting_bytes[user_id] += size + 300
+        if self.waiting_bytes[user_id] > self.max_waiting_bytes:
+            self._give_up(user_id)
+
+    def _give_up(self, user_id: str) -> None:
+        """Evaluate what waits without a profile; the user API is still being asked."""
+        self.users[user_id] = OracleUser("unavailable", self.now_ms, failed_ms=self.now_ms)
+        self._stop_waiting(user_id)
+
+    def _stop_waiting(self, user_id: str) -> None:
+        for event in self.waiting.pop(user_id, []):
+            self._handle(event)
+
+    def _fold_in(self, user: OracleUser, known: Any, waiting: list[dict[str, Any]]) -> None:
+        refresh = not user.is_unheard_of()
+        if known == UNAVAILABLE:
+            user.failed_ms = self.now_ms
+            if not refresh:
+                user.enrichment = "unavailable"
+            return
+        user.failed_ms = None
+        user.fetched_ms = self.now_ms
+        if known is None:
+            user.enrichment = "unknown"
+            return
+        user.enrichment = "fetched"
+        user.fetched = dict(known["profile"])
+        if not refresh:
+            self._fold_in_history(user, known["history"], waiting)
+            self._fold_in_visit(user, known["visit"])
+
+    def _fold_in_history(self, user: OracleUser, past: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
+        in_hand = [*user.history, *waiting]
+        ids = [event["event_id"] for event in in_hand]
+        oldest = min(event["timestamp"] for event in in_hand)
+        rows = [self._row(row) for row in past if row["timestamp"] <= oldest and row["event_id"] not in ids]
+        user.api_ids = {row["event_id"] for row in rows}
+        user.history = sorted([*rows, *user.history], key=lambda row: row["timestamp"])[-self.history_size :]
+
+    def _fold_in_visit(self, user: OracleUser, visit: dict[str, Any] | None) -> None:
+        if visit is None:
+            return
+        if user.visit is None:
+            user.visit = dict(visit)
+        elif user.visit_assumed and visit["start_time"] <= user.visit["start_time"]:
+            user.visit = {**visit, "page_count": visit["page_count"] + user.visit["page_count"]}
+
     def _handle(self, event: dict[str, Any]) -> None:
         user = self.users[event["user_id"]]
+        user.last_seen_ms = self.now_ms
+        if event["event_id"] in user.api_ids:
+            user.api_ids.remove(event["event_id"])
+            user.history = [row for row in user.history if row["event_id"] != event["event_id"]]
         if any(row["event_id"] == event["event_id"] for row in user.history):
             self.duplicates.append((event["user_id"], event["event_id"]))
             return
         self.handled += 1
         self._advance_visit(user, event)
-        body = {
+        body: dict[str, Any] = {
             "event": event,
-            "userProfile": dict(user.profile),
+            "userProfile": user.profile(),
             "currentVisit": dict(user.visit or {}),
             "eventHistory": list(user.history),
         }
         for rule in self.rules:
-            if rule.allows(event, body["userProfile"], body["currentVisit"], body["eventHistory"]):
+            if rule.on_missing_profile == "skip" and user.is_unheard_of() and not self._somebody_waits():
+                self.skipped += 1
+            elif rule.allows(event, body["userProfile"], body["currentVisit"], body["eventHistory"]):
                 for action in rule.actions:
                     self.actions.append(
                         OracleAction(event["user_id"], event["event_id"], rule.name, rule.version, action, body)
@@ -229,13 +326,13 @@ class Oracle:
         later = [row for row in user.history if row["timestamp"] > event["timestamp"]]
         earlier = [row for row in user.history if row["timestamp"] <= event["timestamp"]]
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
-        user.last_seen_ms = self.now_ms
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
         if user.visit is not None and event["timestamp"] < user.visit["start_time"]:
             return
         if user.visit is None or user.visit_ended or event["is_first_in_visit"]:
+            user.visit_assumed = user.visit is None and user.is_unheard_of() and not event["is_first_in_visit"]
             user.visit = {
                 "visit_id": event["event_id"],
                 "start_time": event["timestamp"],

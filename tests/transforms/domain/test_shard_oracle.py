@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from tests.builders import (
     NOW_MS,
+    PAIRS,
     Shard,
     batch,
     control,
+    event,
     fetched,
     oracle_rules,
+    poison_record,
     random_stream,
     record,
     sample_rules,
@@ -31,100 +34,195 @@ from tests.oracle import (
     state_differences,
 )
 from transforms.domain.shard import Answer, Step
-from transforms.domain.view import View
 
-USERS = [f"user-{number:04d}" for number in range(6)]
+USERS = ["u0", "u1"]
+
+# The last one shows every event that is evaluated, with all that is known of its user.
+PAIRS_AND_ALL = (*PAIRS, ("all", "true", lambda event, user, visit, history: True))
+
+# Rules take turns with the policies: as many as there are rules, so that the last one shows what it stands for.
+POLICIES = [
+    ("wait",),
+    ("run", "skip", "wait", "skip", "run", "skip"),
+    ("run",),
+    ("skip", "run"),
+    ("run", "skip"),
+    ("skip",),
+]
+
+# What the shard and the oracle call differently.
+ORACLE_NAMES = {"enrichment_deadline_ms": "deadline_ms"}
 
 
 class Both:
     """A shard and an oracle that are told the same."""
 
-    def __init__(self, api: dict[str, Any], **limits: Any) -> None:
+    def __init__(self, api: dict[str, Any], policies: tuple[str, ...] = ("wait",), **limits: Any) -> None:
         self.api = api
-        self.shard = Shard(*sample_rules("kafka"), **limits)
-        sizes = {"deadline_ms" if name == "enrichment_deadline_ms" else name: value for name, value in limits.items()}
-        self.oracle = Oracle(oracle_rules(), api, answers_at_once=False, **sizes)
+        self.shard = Shard(*sample_rules("kafka", policies, PAIRS_AND_ALL), **limits)
+        named = {ORACLE_NAMES.get(name, name): value for name, value in limits.items()}
+        self.oracle = Oracle(oracle_rules(policies, PAIRS_AND_ALL), api, answers_at_once=False, **named)
         self.oracle.now_ms = NOW_MS
         self.now_ms = NOW_MS
         self.seen: list[SeenAction] = []
         self.letters: list[dict[str, Any]] = []
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
 
     def events(self, *records: tuple[bytes, bytes]) -> None:
-        self._see(self.shard.step(batch(*(record(value, key) for key, value in records)), now_ms=self.now_ms))
+        done = self.shard.step(batch(*(record(value, key) for key, value in records)), now_ms=self.now_ms)
         for key, value in records:
             self.oracle.feed(key, value, self.now_ms)
-        self.oracle.pass_time(self.now_ms)
+        self._see(done)
 
     def answer(self, user_id: str) -> None:
+        """What the API says now; nothing if it is not being asked. A user who is gone gets an answer all the same."""
+        if user_id in self.shard.view.users and user_id not in self.shard.asked_ms:
+            return
         known = fetched(self.api.get(user_id), self.shard.settings.history_fields)
-        self._see(self.shard.step(answers=[Answer(user_id, known)], now_ms=self.now_ms))
+        done = self.shard.step(answers=[Answer(user_id, known)], now_ms=self.now_ms)
         self.oracle.answer(user_id, self.now_ms)
-        self.oracle.pass_time(self.now_ms)
+        self._see(done)
+
+    def answer_anew(self, user_id: str, known: Any) -> None:
+        """The API has learnt something since it last answered."""
+        if known is None:
+            self.api.pop(user_id, None)
+        else:
+            self.api[user_id] = known
+        self.answer(user_id)
 
     def forget(self, user_id: str) -> None:
-        self._see(self.shard.step(control({"forget": user_id}), now_ms=self.now_ms))
+        done = self.shard.step(control({"forget": user_id}), now_ms=self.now_ms)
         self.oracle.forget(user_id)
-        self.oracle.pass_time(self.now_ms)
+        self._see(done)
 
     def wait(self, ms: int) -> None:
-        self.now_ms += ms
+        self.sleep(ms)
         self._see(self.shard.step(now_ms=self.now_ms))
-        self.oracle.pass_time(self.now_ms)
 
-    def restore(self) -> None:
-        self.shard.view = View.restore(self.shard.view.snapshot(), self.shard.settings.history_size)
+    def sleep(self, ms: int) -> None:
+        """Time passes and no timer fires: what comes next finds deadlines and TTLs that have ended."""
+        self.now_ms += ms
+
+    def restore(self, down_ms: int = 0) -> None:
+        self.now_ms += down_ms
+        self.shard.now_ms = self.now_ms
+        self.shard.restore()
+        self.oracle.restored(self.now_ms)
 
     def check(self, users: list[str]) -> None:
         assert action_differences(self.oracle, self.seen) == []
         assert dead_letter_differences(self.oracle, self.letters) == []
         assert state_differences(self.oracle, {user: self.shard.inspect(user) for user in users}) == []
-        assert self.counts.get("events_handled", 0) == self.oracle.handled
-        assert self.counts.get("duplicates", 0) == len(self.oracle.duplicates)
+        assert set(self.shard.asked_ms) == self.oracle.asked
+        assert self.counts["events_handled"] == self.oracle.handled
+        assert self.counts["duplicates"] == len(self.oracle.duplicates)
 
     def _see(self, done: Step) -> None:
+        self.oracle.pass_time(self.now_ms)
         self.seen += [
             SeenAction(orjson.loads(one.body), one.rule, one.rule_version, one.action_id) for one in done.actions
         ]
         self.letters += [orjson.loads(letter.to_json()) for letter in done.dead_letters]
-        for name, count in done.counts.items():
-            self.counts[name] = self.counts.get(name, 0) + count
+        self.counts.update(done.counts)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([3, 5, 100]))
-def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(seed: int, history_size: int) -> None:
-    chance = random.Random(seed)
-    api = user_api_of(USERS, chance.randrange(100))
-    api[USERS[0]] = UNAVAILABLE
-    both = Both(api, history_size=history_size, ttl_ms=1000, enrichment_deadline_ms=150, history_fields=("platform",))
-    records = list(random_stream(chance.randrange(10_000), len(USERS), 80))
-    while records:
-        what = chance.randrange(10)
-        if what < 5:
-            taken = chance.randint(1, 12)
-            both.events(*records[:taken])
-            del records[:taken]
-        elif what < 7:
-            both.answer(chance.choice(USERS))
-        elif what == 7:
-            both.wait(chance.choice((1, 40, 150, 999, 1000)))
-        elif what == 8:
-            both.restore()
-        else:
-            both.forget(chance.choice(USERS))
+# Small ranges, so that whatever comes meets something of the same id, the same time or the same user.
+EVENT_IDS = st.integers(0, 9).map("e{}".format)
+TIMES = st.integers(0, 11).map(lambda n: NOW_MS + 10 * n)
+USER_IDS = st.sampled_from(USERS)
+PAUSES = st.sampled_from([0, 1, 49, 50, 99, 100, 150, 300, 999, 1000])
+
+
+def _record_of(user_id: str, event_id: str, timestamp: int, kind: int) -> tuple[bytes, bytes]:
+    made = event(
+        user_id,
+        event_id=event_id,
+        event_name="page_view" if kind & 1 else "checkout",
+        event_type="pageview" if kind & 1 else "click",
+        timestamp=timestamp,
+        is_first_in_visit=kind & 14 == 2,
+        is_last_in_visit=kind & 14 == 4,
+        is_first_event=kind & 14 == 6,
+        triggerable=kind & 8 == 8,
+        platform="web",
+        parameters={"utm_source": "google"},
+    )
+    return user_id.encode(), orjson.dumps(made)
+
+
+def _known(version: int, country: str, visit: tuple[int, int] | None, past: list[tuple[str, int]]) -> dict[str, Any]:
+    return {
+        "profile": {"country": country, "version": version},
+        "visit": visit
+        and {"visit_id": f"v{version}", "start_time": visit[0], "page_count": visit[1], "is_first_visit": True},
+        "history": [
+            {"event_id": event_id, "event_name": "page_view", "timestamp": timestamp, "platform": f"api{version}"}
+            for event_id, timestamp in past
+        ],
+    }
+
+
+RECORDS = st.builds(_record_of, USER_IDS, EVENT_IDS, TIMES, st.integers(0, 15))
+# Its times are those of the events and some before: the API knows what was handled, what waits and what is to come.
+API_TIMES = st.integers(-3, 11).map(lambda n: NOW_MS + 10 * n)
+KNOWN = st.builds(
+    _known,
+    st.integers(1, 1_000_000),
+    st.sampled_from(["US", "DE"]),
+    st.none() | st.tuples(API_TIMES, st.integers(0, 3)),
+    st.lists(
+        st.tuples(EVENT_IDS | st.sampled_from(["old0", "old1"]), API_TIMES), max_size=5, unique_by=lambda row: row[0]
+    ),
+)
+EVENTS = st.lists(RECORDS, min_size=1, max_size=4).map(lambda records: ("events", *records))
+STEPS = st.one_of(
+    EVENTS,
+    EVENTS,
+    EVENTS,
+    st.tuples(st.just("answer_anew"), USER_IDS, KNOWN),
+    st.tuples(st.just("answer_anew"), USER_IDS, KNOWN),
+    st.tuples(st.just("answer_anew"), USER_IDS, st.sampled_from([None, UNAVAILABLE])),
+    st.tuples(st.sampled_from(["wait", "wait", "sleep", "restore"]), PAUSES),
+    st.tuples(st.just("forget"), USER_IDS),
+    st.integers(0, 5).map(lambda kind: ("events", poison_record(kind, 0))),
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "ttl_ms": st.just(1000),
+        "enrichment_deadline_ms": st.just(150),
+        "enrichment_retry_ms": st.sampled_from([100, 2000]),
+        "history_fields": st.just(("platform",)),
+        "history_size": st.sampled_from([100, 1, 2, 3, 5]),
+        "profile_max_age_ms": st.sampled_from([None, 50, 300]),
+        "max_waiting_bytes": st.sampled_from([1_000_000, 700, 1400, 2100]),
+    }
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.sampled_from(POLICIES), LIMITS, st.lists(STEPS, min_size=1, max_size=25))
+def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(
+    policies: tuple[str, ...], limits: dict[str, Any], steps: list[tuple[Any, ...]]
+) -> None:
+    both = Both({}, policies, **limits)
+    for name, *arguments in steps:
+        getattr(both, name)(*arguments)
+        if name not in ("sleep", "restore"):
+            both.check(USERS)
     both.wait(150)
     both.check(USERS)
 
 
+@pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
 @pytest.mark.parametrize("history_size", [100, 10])
-def test_a_long_stream_gives_what_the_oracle_says(history_size: int) -> None:
+def test_a_long_stream_gives_what_the_oracle_says(history_size: int, policies: tuple[str, ...]) -> None:
     users = [f"user-{number:04d}" for number in range(30)]
-    both = Both(user_api_of(users), history_size=history_size)
+    both = Both(user_api_of(users), policies, history_size=history_size)
     records = list(random_stream(5, len(users), 3000))
     for start in range(0, len(records), 100):
         both.events(*records[start : start + 100])
-        for user_id in list(both.oracle.waiting):
+        for user_id in sorted(both.oracle.asked):
             both.answer(user_id)
     both.check(users)
     assert len(both.seen) > 1000
