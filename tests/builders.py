@@ -172,7 +172,8 @@ def user_api_of(user_ids: Iterable[str], seed: int = 1) -> dict[str, Any]:
             if kind > 1
             else None,
             "history": [
-                {"event_id": f"{user_id}-past{n}", "event_name": "page_view", "timestamp": start_ms - n}
+                # Older than any event of random_stream: so it does not matter before which of them the API answers.
+                {"event_id": f"{user_id}-past{n}", "event_name": "page_view", "timestamp": start_ms - 50_000 - n}
                 for n in range(chance.randint(0, 4) if kind > 2 else 0)
             ],
         }
