@@ -237,8 +237,19 @@ def test_a_refresh_replaces_the_profile_and_nothing_else(policies: tuple[str, ..
             both.events(_record_of("u0", f"e{number + 2}", NOW_MS + number, 1))
             both.answer_anew("u0", known)
             both.check(["u0"])
-            both.wait(50)
+            both.wait(49)
+            both.events(_record_of("u0", f"not due {both.oracle.handled}", NOW_MS + number, 1))
+            both.wait(1)
     assert both.answered == 4
+
+
+@pytest.mark.parametrize(("spare", "waiting"), [(0, 2), (-1, 0)])
+def test_a_user_waits_with_exactly_so_many_bytes(spare: int, waiting: int) -> None:
+    records = [_record_of("u0", event_id, NOW_MS, 1) for event_id in ("e0", "e1")]
+    both = Both({}, max_waiting_bytes=sum(300 + len(value) for _, value in records) + spare)
+    both.events(*records)
+    both.check(["u0"])
+    assert len(both.oracle.waiting.get("u0", [])) == waiting
 
 
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
