@@ -243,6 +243,20 @@ def test_a_refresh_replaces_the_profile_and_nothing_else(policies: tuple[str, ..
     assert both.answered == 4
 
 
+@pytest.mark.parametrize("policies", [("wait",), ("run",)])
+def test_a_restore_keeps_that_a_visit_was_assumed_and_which_rows_are_the_api_s(policies: tuple[str, ...]) -> None:
+    both = Both({}, policies)
+    both.events(_record_of("u0", "e0", NOW_MS, 1))
+    both.restore()
+    both.events(_record_of("u0", "e1", NOW_MS + 1, 1))
+    both.answer_anew("u0", _known("US", (NOW_MS - 10, 2), [("late", NOW_MS - 5)]))
+    both.restore()
+    both.events(_record_of("u0", "late", NOW_MS - 5, 1))
+    both.check(["u0"])
+    assert both.oracle.state("u0")["currentVisit"]["page_count"] == 5
+    assert (both.oracle.handled, both.oracle.duplicates) == (3, [])
+
+
 @pytest.mark.parametrize(("spare", "waiting"), [(0, 2), (-1, 0)])
 def test_a_user_waits_with_exactly_so_many_bytes(spare: int, waiting: int) -> None:
     records = [_record_of("u0", event_id, NOW_MS, 1) for event_id in ("e0", "e1")]
