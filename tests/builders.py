@@ -269,7 +269,7 @@ def contents(view: View) -> dict[str, Any]:
                 user.profile_json,
                 user.visit,
                 user.fetched_ms,
-                user.checked_ms,
+                user.failed_ms,
                 user.history.limit,
                 user.history.rows(),
             )

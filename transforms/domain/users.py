@@ -81,16 +81,16 @@ class PackedUser(msgspec.Struct, array_like=True):
     visit: Visit | None
     history: Packed
     fetched_ms: int = 0
-    checked_ms: int = 0
+    failed_ms: int = 0
 
 
 class UserState:
     """Mutable state of one user; only ``View.apply`` changes it.
 
-    ``fetched_ms`` is when the profile came, ``checked_ms`` when the user API was last heard or given up.
+    ``fetched_ms`` is when the profile came, ``failed_ms`` when it was last asked for in vain, 0 if not since.
     """
 
-    __slots__ = ("checked_ms", "enrichment", "fetched_ms", "history", "last_seen_ms", "profile_json", "visit")
+    __slots__ = ("enrichment", "failed_ms", "fetched_ms", "history", "last_seen_ms", "profile_json", "visit")
 
     def __init__(self, last_seen_ms: int, enrichment: str, profile_json: bytes, history: History) -> None:
         self.last_seen_ms = last_seen_ms
@@ -99,7 +99,7 @@ class UserState:
         self.visit: Visit | None = None
         self.history = history
         self.fetched_ms = 0
-        self.checked_ms = 0
+        self.failed_ms = 0
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +124,7 @@ class UserState:
             return True
         if self.has_profile and (max_age_ms is None or now_ms < self.fetched_ms + max_age_ms):
             return False
-        return now_ms >= self.checked_ms + retry_ms
+        return now_ms >= self.failed_ms + retry_ms
 
     def pack(self, user_id: str) -> PackedUser:
         """For the journal."""
@@ -136,7 +136,7 @@ class UserState:
             self.visit,
             self.history.pack(),
             self.fetched_ms,
-            self.checked_ms,
+            self.failed_ms,
         )
 
     @classmethod
@@ -146,5 +146,5 @@ class UserState:
             packed.last_seen_ms, packed.enrichment, packed.profile_json, History.unpack(history_size, packed.history)
         )
         user.visit = packed.visit
-        user.fetched_ms, user.checked_ms = packed.fetched_ms, packed.checked_ms
+        user.fetched_ms, user.failed_ms = packed.fetched_ms, packed.failed_ms
         return user

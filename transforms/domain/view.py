@@ -18,7 +18,7 @@ import msgspec
 
 from transforms.domain.batches import Record
 from transforms.domain.history import History, Row
-from transforms.domain.users import FETCHED, OVERHEAD_BYTES, UNKNOWN, PackedUser, UserState, Visit
+from transforms.domain.users import FETCHED, OVERHEAD_BYTES, UNAVAILABLE, UNKNOWN, PackedUser, UserState, Visit
 
 Fact = tuple[Any, ...]
 
@@ -156,8 +156,7 @@ class View:
         history.merge(rows)
         user = UserState(now_ms, enrichment, profile_json, history)
         user.visit = visit
-        user.checked_ms = now_ms
-        user.fetched_ms = now_ms if enrichment in (FETCHED, UNKNOWN) else 0
+        _asked(user, now_ms, enrichment)
         self._put(user_id, user)
         self._seen(user_id, user, now_ms)
 
@@ -173,13 +172,11 @@ class View:
         user = self.users.get(user_id)
         if user is None:
             return
-        user.checked_ms = now_ms
+        _asked(user, now_ms, enrichment or UNAVAILABLE)
         if enrichment is None:
             return
         before = user.nbytes
         user.enrichment, user.profile_json = enrichment, profile_json
-        if enrichment in (FETCHED, UNKNOWN):
-            user.fetched_ms = now_ms
         if visit is not None:
             user.visit = visit
         user.history.merge(rows)
@@ -303,3 +300,11 @@ class View:
             for topic, record in waiting.records:
                 view._park(user_id, waiting.deadline_ms, topic, record)
         return view
+
+
+def _asked(user: UserState, now_ms: int, enrichment: str) -> None:
+    """Note how asking for a user ended."""
+    if enrichment in (FETCHED, UNKNOWN):
+        user.fetched_ms, user.failed_ms = now_ms, 0
+    elif enrichment == UNAVAILABLE:
+        user.failed_ms = now_ms

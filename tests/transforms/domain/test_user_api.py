@@ -25,7 +25,7 @@ from pytest_httpserver import HTTPServer
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server
 from transforms.domain.breaker import Breaker
 from transforms.domain.calls import CaFileError
-from transforms.domain.history import History, public_rows
+from transforms.domain.history import History
 from transforms.domain.profiles import NOTHING_KNOWN, FetchedUser, FetchPool
 from transforms.domain.tokens import TokenError
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
@@ -223,7 +223,10 @@ def test_whatever_the_bodies_are_the_user_is_known_or_unknown_or_unavailable_wit
                 # What state and actions do with it.
                 kept = History(100)
                 kept.merge(found.history)
-                public = {"visit": found.visit and found.visit.public(), "history": public_rows(kept.rows())}
+                public = {
+                    "visit": found.visit and found.visit.public(),
+                    "history": [row.public() for row in kept.rows()],
+                }
                 assert orjson.loads(orjson.dumps(public)) == public
                 assert public["visit"] == orjson.loads(visit)
 

@@ -108,35 +108,36 @@ def test_an_assumed_visit_is_joined_to_the_one_the_api_knows(
 
 
 @pytest.mark.parametrize(
-    ("enrichment", "fetched_ms", "checked_ms", "max_age_ms", "due_at_ms"),
+    ("enrichment", "fetched_ms", "failed_ms", "max_age_ms", "due_at_ms"),
     [
-        (FETCHED, 1000, 1000, None, None),
-        (UNKNOWN, 1000, 1000, None, None),
-        (FETCHED, 1000, 1000, 500, 1500),
-        (UNKNOWN, 1000, 1000, 500, 1500),
+        (FETCHED, 1000, 0, None, None),
+        (UNKNOWN, 1000, 0, None, None),
+        (FETCHED, 1000, 1600, None, None),
+        (FETCHED, 1000, 0, 500, 1500),
+        (UNKNOWN, 1000, 0, 500, 1500),
         (FETCHED, 1000, 1600, 500, 1700),  # asked in vain at 1600
-        (FETCHED, 1000, 1000, 10, 1100),
+        (FETCHED, 1000, 0, 10, 1010),
         (UNAVAILABLE, 0, 1000, None, 1100),
         (UNAVAILABLE, 0, 1000, 5000, 1100),
         (PENDING, 0, 1000, None, 0),
     ],
 )
 def test_when_a_profile_is_due(
-    enrichment: str, fetched_ms: int, checked_ms: int, max_age_ms: int | None, due_at_ms: int | None
+    enrichment: str, fetched_ms: int, failed_ms: int, max_age_ms: int | None, due_at_ms: int | None
 ) -> None:
     user = UserState(0, enrichment, b"{}", History(3))
-    user.fetched_ms, user.checked_ms = fetched_ms, checked_ms
+    user.fetched_ms, user.failed_ms = fetched_ms, failed_ms
     due = [now_ms for now_ms in range(3000) if user.is_due(now_ms, max_age_ms, 100)]
     assert due == ([] if due_at_ms is None else list(range(due_at_ms, 3000)))
 
 
 def test_a_user_is_unpacked_as_it_was_packed() -> None:
     user = UserState(7, FETCHED, b'{"a":1}', History(3))
-    user.visit, user.fetched_ms, user.checked_ms = OPEN, 5, 6
+    user.visit, user.fetched_ms, user.failed_ms = OPEN, 5, 6
     user.history.add(Row(1, "e", "n", {"x": 1}))
     packed = msgspec.msgpack.decode(msgspec.msgpack.encode(user.pack("u1")), type=PackedUser)
     again = UserState.unpack(packed, 3)
     assert packed.user_id == "u1"
-    for name in ("last_seen_ms", "enrichment", "profile_json", "visit", "fetched_ms", "checked_ms"):
+    for name in ("last_seen_ms", "enrichment", "profile_json", "visit", "fetched_ms", "failed_ms"):
         assert getattr(again, name) == getattr(user, name)
     assert again.history.rows() == user.history.rows()
