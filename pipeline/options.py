@@ -115,7 +115,7 @@ class Settings:
         32, STATE, "calls at a time per worker; a user takes three", unit="calls", least=1, most=1024
     )
     user_api_max_answer_bytes: int = _option(
-        1_000_000, STATE, "larger answers are errors", unit="bytes", least=1024, most=100_000_000
+        1_000_000, STATE, "larger answers are errors", unit="bytes", least=1024, most=16_000_000
     )
     user_api_token: str | None = _option(
         None,
@@ -407,11 +407,6 @@ def _check_user_api(settings: Settings) -> None:
     if url is not None and not _is_base_url(url):
         raise OptionError(
             "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
-        )
-    if settings.user_api_max_answer_bytes > settings.max_user_bytes:
-        raise OptionError(
-            f"--user_api_max_answer_bytes is {settings.user_api_max_answer_bytes}, allowed: up to --max_user_bytes, "
-            f"{settings.max_user_bytes}; a larger profile could not be kept"
         )
     if token is not None:
         if not is_reference(token):

@@ -280,7 +280,7 @@ def contents(view: View) -> dict[str, Any]:
 
 
 class Shard:
-    """One user shard at a settable time, its journal in memory; ``asked_ms`` is since when the API is asked for whom."""
+    """One user shard at a settable time, its journal in memory; ``asked_ms``: since when the API is asked for whom."""
 
     def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)

@@ -212,6 +212,10 @@ class _OpenShard:
             live.fruitless_polls = 0 if answers or done.wanted else live.fruitless_polls + 1
         for user_id in done.wanted:
             live.asked_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
+        for user_id in done.given_up:
+            # More is asked than the user API can answer; what nobody waits for must not stay in the queue.
+            if self._fn._pool.withdraw(user_id):
+                live.asked_ms.pop(user_id, None)
         if self._journal.compactions:
             done.counts["compactions"] += self._journal.compactions
             self._journal.compactions = 0

@@ -137,7 +137,7 @@ class HttpClient:
         """
         remaining_s = until_s - self._clock()
         if remaining_s <= 0:
-            raise CallError(TIMEOUT, "no time left")
+            raise CallError(TIMEOUT, "no time left", passing=True, down=True)
         _call.ends_s = time.monotonic() + remaining_s
         try:
             with self._session.get(

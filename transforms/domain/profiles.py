@@ -122,6 +122,15 @@ class FetchPool:
         if call is not None:
             call.future.cancel()
 
+    def withdraw(self, user_id: str) -> bool:
+        """Do not begin a fetch that waits for its turn; whether none is under way now."""
+        with self._lock:
+            call = self._calls.get(user_id)
+            if call is not None and not call.future.cancel():
+                return False
+            self._calls.pop(user_id, None)
+            return True
+
     def _call(self, user_id: str, now_ms: int) -> _Call:
         """The user's, started if there is none; with the lock held."""
         call = self._calls.get(user_id)

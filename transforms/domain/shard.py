@@ -107,9 +107,10 @@ class Erasure:
 
 @dataclass(slots=True)
 class Step:
-    """Everything a step decided. ``wanted`` are users to ask the user API for; ``counts`` are metrics by name.
+    """Everything a step decided; ``counts`` are metrics by name.
 
-    After an erasure nothing of its user may stay in what is stored.
+    ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
+    erasure nothing of its user may stay in what is stored.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -118,6 +119,7 @@ class Step:
     inspections: list[Inspection] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
     wanted: dict[str, None] = field(default_factory=dict)  # in this order
+    given_up: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -359,6 +361,7 @@ class _Machine:
                 break
             if self.asked_ms.get(user_id, asked_after_ms) <= asked_after_ms:
                 late.append(user_id)
+        self.step.given_up += late
         for user_id in late:
             self.resume(Answer(user_id, unavailable(TIMEOUT, "no answer before the enrichment deadline")))
 

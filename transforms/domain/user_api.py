@@ -162,8 +162,6 @@ class HttpUserApi:
     def _call(self, fetch: _Fetch, name: str) -> Any:
         """In a thread of the pool: one call, if the breaker lets it through."""
         ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
-        if ends_s <= self._clock():
-            raise CallError(TIMEOUT, f"{name}: its turn did not come within {self._deadline_s} s")
         permit = self._breaker.enter()
         if permit is None:
             raise CallError(BREAKER_OPEN, "breaker open")

@@ -37,11 +37,16 @@ def held() -> Iterator[HeldApi]:
     api.go.set()
 
 
+def take(pool: FetchPool, user_id: str) -> FetchedUser | None:
+    """The answer if it has come; asks for nobody."""
+    return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls else None
+
+
 def test_a_user_is_asked_for_once_however_often_it_is_wanted(held: HeldApi) -> None:
     pool = FetchPool(held, 4)
     for _ in range(10):
         pool.request("u1")
-    assert pool.take("u1") is None
+    assert take(pool, "u1") is None
     held.go.set()
     assert pool.wait("u1").profile_json == b"u1"
     assert held.asked == ["u1"]
@@ -52,8 +57,8 @@ def test_an_answer_is_taken_once_and_then_asked_for_anew(held: HeldApi) -> None:
     pool = FetchPool(held, 1)
     pool.request("u1")
     pool.wait("after it, as there is one thread")
-    assert pool.take("u1") == FetchedUser("fetched", b"u1", None, [])
-    assert pool.take("u1") is None
+    assert take(pool, "u1") == FetchedUser("fetched", b"u1", None, [])
+    assert take(pool, "u1") is None
     pool.request("u1")
     assert pool.wait("u1").profile_json == b"u1"
     assert held.asked.count("u1") == 2
@@ -92,7 +97,7 @@ def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPat
     pool.request("u1")
     pool.wait("after it")
     monkeypatch.setattr(FetchPool, "_KEPT_S", -1.0)
-    assert pool.take("u1") is None
+    assert take(pool, "u1") is None
 
 
 def test_answers_nobody_takes_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +108,8 @@ def test_answers_nobody_takes_make_room(held: HeldApi, monkeypatch: pytest.Monke
         pool.request(f"u{number}")
         pool.wait("after it")
     assert len(pool._calls) <= 3
-    assert pool.take("u0") is None
-    assert pool.take("u9") is not None
+    assert take(pool, "u0") is None
+    assert take(pool, "u9") is not None
 
 
 def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +154,7 @@ def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
     pool.cancel("forgotten")
     held.go.set()
     assert pool.wait("kept").profile_json == b"kept"
-    assert pool.take("forgotten") is None
+    assert take(pool, "forgotten") is None
     assert held.asked == ["running", "kept"]
 
 
@@ -164,13 +169,37 @@ def test_the_answer_of_a_cancelled_fetch_under_way_is_nobody_s(order: tuple[int,
     wait_until(lambda: len(api.asked) == 2)
     api.go[order[0]].set()
     pool._threads.submit(int).result(10)  # begins when the first of the two has ended
-    early = pool.take("u1")
+    early = take(pool, "u1")
     api.go[order[1]].set()
     if order == (1, 2):
         assert early is None
         early = pool.wait("u1")
     assert early == FetchedUser("fetched", b"2", None, [])
-    assert pool.take("u1") is None
+    assert take(pool, "u1") is None
+
+
+def test_polling_asks_for_whom_nobody_asks(held: HeldApi) -> None:
+    pool = FetchPool(held, 2)
+    pool.request("u1", 111)
+    assert pool.poll(["u1", "lost"], 222) == []
+    assert (pool.request("u1", 333), pool.request("lost", 333)) == (111, 222)
+    held.go.set()
+    found: dict[str, FetchedUser] = {}
+    wait_until(lambda: found.update(pool.poll([one for one in ("u1", "lost") if one not in found])) or len(found) == 2)
+    assert {user_id: one.profile_json for user_id, one in found.items()} == {"u1": b"u1", "lost": b"lost"}
+    assert sorted(held.asked) == ["lost", "u1"]
+
+
+def test_a_fetch_is_withdrawn_only_if_it_has_not_begun(held: HeldApi) -> None:
+    pool = FetchPool(held, 1)
+    pool.request("running")
+    wait_until(lambda: held.asked == ["running"])
+    pool.request("queued")
+    assert [pool.withdraw(one) for one in ("running", "queued", "nobody")] == [False, True, True]
+    held.go.set()
+    assert pool.wait("running").profile_json == b"running"
+    assert pool.wait("another").profile_json == b"another"
+    assert held.asked == ["running", "another"]
 
 
 def test_an_answer_that_waits_is_forgotten_with_its_user(held: HeldApi) -> None:
@@ -179,7 +208,7 @@ def test_an_answer_that_waits_is_forgotten_with_its_user(held: HeldApi) -> None:
     pool.request("u1")
     pool.wait("after it")
     pool.cancel("u1")
-    assert pool.take("u1") is None
+    assert take(pool, "u1") is None
 
 
 def test_a_user_who_is_not_asked_for_may_be_cancelled(held: HeldApi) -> None:

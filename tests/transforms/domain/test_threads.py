@@ -4,7 +4,6 @@ import gc
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import wait
 
 import pytest
@@ -51,13 +50,22 @@ def test_work_begins_in_order_and_what_is_cancelled_before_never_does() -> None:
     assert done == [0, 1, 3, 4]
 
 
-def test_threads_end_with_their_pool() -> None:
-    threads = DaemonThreads(4, "ending")
-    for future in [threads.submit(time.sleep, 0.01) for _ in range(4)]:
+class Owner:
+    def __init__(self) -> None:
+        self.threads = DaemonThreads(4, "ending")
+        self.together = threading.Barrier(4)
+
+    def work(self) -> int:
+        return self.together.wait(10)
+
+
+def test_threads_end_with_the_owner_of_their_pool_even_if_it_was_their_work() -> None:
+    owner = Owner()
+    for future in [owner.threads.submit(owner.work) for _ in range(4)]:
         future.result(10)
     running = named("ending-")
     assert len(running) == 4
-    del threads
+    del owner, future
     gc.collect()
     for thread in running:
         thread.join(10)

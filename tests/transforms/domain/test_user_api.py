@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server
-from transforms.domain.breaker import Breaker
+from transforms.domain.breaker import Breaker, Permit
 from transforms.domain.calls import CaFileError
-from transforms.domain.history import History
+from transforms.domain.history import History, Row
 from transforms.domain.profiles import NOTHING_KNOWN, FetchedUser, FetchPool
 from transforms.domain.tokens import TokenError
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
@@ -35,7 +35,9 @@ PROFILE = {"user_id": "u1", "country": "US"}
 VISIT = {"visit_id": "v", "start_time": 5, "page_count": 2, "is_first_visit": True}
 HISTORY = [{"event_id": "e1", "event_name": "n", "timestamp": 4, "platform": "ios", "other": 1}]
 KNOWN: dict[str, Any] = {"profile": PROFILE, "visit": VISIT, "history": HISTORY}
-FOUND = FetchedUser("fetched", orjson.dumps(PROFILE), Visit("v", 5, 2, True), [(4, "e1", "n", {"platform": "ios"})])
+FOUND = FetchedUser(
+    "fetched", orjson.dumps(PROFILE), Visit("v", 5, 2, True), [Row(4, "e1", "n", {"platform": "ios"}, from_api=True)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -456,22 +458,27 @@ def test_twenty_failed_calls_open_the_breaker_and_none_follows(answer: Callable[
     assert kinds["breaker_open"] >= 80
 
 
+class RecordingBreaker(Breaker):
+    """Knows of every call: each begins with a permit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: list[tuple[Permit, float]] = []
+
+    def enter(self) -> Permit | None:
+        permit = super().enter()
+        if permit is not None:
+            self.entered.append((permit, time.monotonic()))
+        return permit
+
+
 @pytest.mark.parametrize("down", ["500", "refuses"])
 def test_an_api_that_is_down_sees_a_burst_and_then_two_calls_a_second_from_however_many_fetches(down: str) -> None:
-    breaker = Breaker()
-    calls: list[tuple[bool, float]] = []  # whether the breaker was open, and when
-
+    breaker = RecordingBreaker()
     with raw_server(lambda path, head, send: send(ok(b"", status="500 X"))) as server, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         refusing = f"http://127.0.0.1:{taken.getsockname()[1]}"
         api = client(server.url if down == "500" else refusing, breaker=breaker, chance=random.random)
-        get = api._client.get
-
-        def counting(url: str, headers: dict[str, str], until_s: float) -> bytes | None:
-            calls.append((breaker.is_open, time.monotonic()))
-            return get(url, headers, until_s)
-
-        api._client.get = counting  # type: ignore[method-assign]
         pool = FetchPool(api, 32)
         ends_s = time.monotonic() + 3
         fetches, kinds = 0, Counter[str | None]()
@@ -482,14 +489,14 @@ def test_an_api_that_is_down_sees_a_burst_and_then_two_calls_a_second_from_howev
                 pool.request(user)
             kinds.update(pool.wait(user).error_kind for user in users)
         if down == "500":
-            assert len(server.paths) == len(calls)
-    burst = [at_s for was_open, at_s in calls if not was_open]
-    probes = [at_s for was_open, at_s in calls if was_open and at_s > burst[-1]]
+            assert len(server.paths) == len(breaker.entered)
+    burst = [at_s for permit, at_s in breaker.entered if permit is Permit.NORMAL]
+    probes = [at_s for permit, at_s in breaker.entered if permit is Permit.PROBE]
     assert fetches > 1000
     # 20 in a row, and what was on its way beside the last of them.
-    assert len(calls) - len(probes) <= 20 + 31
-    assert 2 <= len(probes) <= 3  # after 0.5, 1.5 and 3.5 s
-    assert all(later - earlier > 0.49 for earlier, later in itertools.pairwise([burst[-1], *probes]))
+    assert len(burst) <= 20 + 31
+    assert 1 <= len(probes) <= 3  # after 0.5, 1.5 and 3.5 s
+    assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise([burst[-1], *probes]))
     assert set(kinds) == {"breaker_open", "status" if down == "500" else "connection"}
 
 
@@ -590,7 +597,16 @@ def test_an_answer_that_is_wrong_for_one_user_does_not_open_the_breaker(
     assert breaker.is_open is opens
 
 
-def test_a_call_whose_turn_comes_too_late_says_nothing_of_the_api(httpserver: HTTPServer) -> None:
+def test_a_fetch_is_refused_at_once_though_every_call_s_thread_is_busy() -> None:
+    api = client("http://127.0.0.1:1", concurrency=1, breaker=opened(Breaker()), deadline_s=60.0)
+    held = threading.Event()
+    api._threads.submit(held.wait, 30)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(api.fetch, "u1").result(10).error == "breaker open"
+    held.set()
+
+
+def test_a_call_whose_turn_comes_too_late_is_not_made(httpserver: HTTPServer) -> None:
     api = client(serve(httpserver), concurrency=1, breaker=Breaker(failures=1), deadline_s=0.1)
     held = threading.Event()
     api._threads.submit(held.wait, 10)
