@@ -255,6 +255,14 @@ class MemoryBag:
         self.stored.clear()
 
 
+class Elements(MemoryBag):
+    """A bag of elements that come from somewhere else; nobody restores it."""
+
+    def __init__(self, elements: list[JournalElement]) -> None:
+        super().__init__()
+        self.elements = elements
+
+
 def contents(view: View) -> dict[str, Any]:
     """All that a view holds; who was seen at the same time may come in any order."""
     view.put_in_order()

@@ -130,35 +130,33 @@ class _HandleFn(beam.DoFn):
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
-        key, payload = element
-        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
+        _, payload = element
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
         yield from shard.advance(decode_batch(payload))
 
     @on_timer(IDLE)
     def on_idle(
         self,
-        key: bytes = beam.DoFn.KeyParam,
         journal: Any = beam.DoFn.StateParam(JOURNAL),
         journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
         shard.live.idle_due_ms = None
         yield from shard.advance(None)
 
     @on_timer(PENDING)
     def on_pending(
         self,
-        key: bytes = beam.DoFn.KeyParam,
         journal: Any = beam.DoFn.StateParam(JOURNAL),
         journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, key, (journal, journal_2), meta, idle, pending)
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
         shard.live.pending_due_ms = None
         yield from shard.advance(None)
 
@@ -172,10 +170,9 @@ class _HandleFn(beam.DoFn):
 class _OpenShard:
     """One user shard while an element or timer of it is handled: its journal, opened, and its timers."""
 
-    def __init__(self, fn: _HandleFn, key: bytes, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any) -> None:
+    def __init__(self, fn: _HandleFn, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any) -> None:
         self._fn = fn
         self._settings = fn._settings
-        self._key = key
         self._meta, self._idle, self._pending = meta, idle, pending
         self._now_ms = fn._clock()
         self._journal = Journal(bags, self._settings.shard.history_size, self._settings.compact_bytes)
@@ -190,10 +187,21 @@ class _OpenShard:
             while self.live.asked_ms:
                 yield from self._take(None, [Answer(one, self._fn._pool.wait(one)) for one in self.live.asked_ms])
         if self.live.view.is_empty:
-            self._journal.clear()
-            self._meta.clear()
+            self._forget_shard()
         if not self._settings.inline:
             self._arm_timers()
+
+    def _forget_shard(self) -> None:
+        """Leave nothing behind: with ``user_shards=0`` the key is a user, and a timer would still name it."""
+        live = self.live
+        self._journal.clear()
+        self._meta.clear()
+        if live.idle_due_ms is not None:
+            self._idle.clear()
+        if live.pending_due_ms is not None:
+            self._pending.clear()
+        live.idle_due_ms = live.pending_due_ms = None
+        live.asked_ms.clear()
 
     def _answers(self) -> list[Answer]:
         live, pool = self.live, self._fn._pool

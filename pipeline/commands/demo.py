@@ -89,6 +89,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         (settings.actions_topic, _PARTITIONS),
         (settings.dead_letters_topic, 1),
         (settings.inspections_topic, 1),
+        (settings.audit_topic, 1),
         ("event-control", 1),
     ):
         kafka.create_topic(topic, partitions)

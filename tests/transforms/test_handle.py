@@ -6,7 +6,6 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -14,11 +13,8 @@ import orjson
 import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
-from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache
 from apache_beam.testing.test_stream import TestStream as BeamTestStream
-from apache_beam.utils.timestamp import Timestamp
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -35,9 +31,10 @@ from tests.builders import (
     user_api_of,
 )
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
+from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
 from transforms import handle
 from transforms.domain import journal, profiles
-from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, encode_batch, split_by_shard
+from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
 from transforms.domain.rules import Rule
 from transforms.domain.shard import ShardSettings
 from transforms.domain.user_api import UserApiSettings
@@ -185,12 +182,6 @@ def told_time() -> int:
     return _now_ms
 
 
-def wait_for_answers(pool: profiles.FetchPool) -> None:
-    """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
-    for call in list(pool._calls.values()):
-        call.future.result(10)
-
-
 def tell_time(timed: tuple[int, Element | None]) -> Iterator[Element]:
     """The first step: sets the clock to the element's time; an element of None is only that."""
     global _now_ms
@@ -293,131 +284,6 @@ def test_users_of_other_shards_keep_their_own_time() -> None:
 
 # On Beam's state cache. Its traps: what is read may be the same objects as last time, elements are encoded when the
 # bundle commits, a bundle that fails leaves objects changed, and after a restore everything is decoded from bytes.
-
-
-class StoredState:
-    """The runner's side of the state API: bytes by cell."""
-
-    def __init__(self) -> None:
-        self.cells: dict[bytes, bytes] = {}
-
-    @contextmanager
-    def process_instruction_id(self, _: str) -> Iterator[None]:
-        yield
-
-    def get_raw(self, state_key: Any, _: bytes | None = None) -> tuple[bytes, None]:
-        return self.cells.get(state_key.SerializeToString(), b""), None
-
-    def append_raw(self, state_key: Any, data: bytes) -> Any:
-        name = state_key.SerializeToString()
-        self.cells[name] = self.cells.get(name, b"") + data
-        return done()
-
-    def clear(self, state_key: Any) -> Any:
-        self.cells.pop(state_key.SerializeToString(), None)
-        return done()
-
-
-def done() -> Any:
-    future = sdk_worker._Future()
-    future.set(beam_fn_api_pb2.StateResponse())
-    return future
-
-
-class Timer:
-    """What a timer is set to within a bundle, ms."""
-
-    def __init__(self) -> None:
-        self.due_ms: int | None = None
-
-    def set(self, due: Timestamp) -> None:
-        self.due_ms = due.micros // 1000
-
-
-class FailedBundleError(Exception):
-    pass
-
-
-class Harness:
-    """Runs DoFn instances over one key as the SDK harness does: real state cache, commits, timers that count then."""
-
-    def __init__(self, settings: HandleSettings) -> None:
-        self.settings = settings
-        self.stored = StoredState()
-        self.token = 0
-        self.now_ms = 10_000
-        self.due: dict[str, int | None] = {"idle": None, "pending": None}
-        self.outputs: list[Any] = []
-        self.restore()
-
-    def restore(self) -> None:
-        """As after a failure of the job: all that is left is bytes, and the cache token is new."""
-        self.token += 1
-        self.cache = statecache.StateCache(100 << 20)
-        self.handler = sdk_worker.GlobalCachingStateHandler(self.cache, self.stored)
-
-    def instance(self) -> _HandleFn:
-        fn = _HandleFn(self.settings, lambda: self.now_ms)
-        fn.setup()
-        return fn
-
-    def bundle(self, fn: _HandleFn, *batches: Any, timer: str | None = None, fail: bool = False) -> None:
-        token = beam_fn_api_pb2.ProcessBundleRequest.CacheToken(
-            user_state=beam_fn_api_pb2.ProcessBundleRequest.CacheToken.UserState(), token=b"%d" % self.token
-        )
-        with self.handler.process_instruction_id("bundle", [token]):
-            journals = [
-                self._bag("journal_v1", _HandleFn.JOURNAL.coder),
-                self._bag("journal_v2", _HandleFn.JOURNAL_2.coder),
-            ]
-            meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
-            timers = {"idle": Timer(), "pending": Timer()}
-            outputs: list[Any] = []
-            if timer is not None:
-                self.due[timer] = None
-                fire = fn.on_idle if timer == "idle" else fn.on_pending
-                outputs += fire(b"key", *journals, meta, timers["idle"], timers["pending"])
-            for one in batches:
-                payload = encode_batch(one.kind, one.topic, one.records)
-                outputs += fn.process((b"key", payload), *journals, meta, timers["idle"], timers["pending"])
-            if fail:
-                self.restore()  # a bundle that fails is the job's failure
-                return
-            for one in (*journals, meta):
-                one.commit()
-        self.outputs += outputs
-        for name, one in timers.items():
-            self.due[name] = one.due_ms if one.due_ms is not None else self.due[name]
-
-    def fire_pending(self, fn: _HandleFn) -> None:
-        """Let the user API answer, then the timer that it is waited for with."""
-        due = self.due["pending"]
-        assert due is not None, "no pending timer is set"
-        wait_for_answers(fn._pool)
-        self.now_ms = max(self.now_ms, due)
-        self.bundle(fn, timer="pending")
-
-    def state(self, fn: _HandleFn, user: str = "u1") -> dict[str, Any]:
-        before = len(self.outputs)
-        self.bundle(fn, control({"inspect": user}))
-        (shown,) = self.outputs[before:]
-        del self.outputs[before:]
-        found: dict[str, Any] = orjson.loads(decode_produced(shown.value).value)
-        return found
-
-    def actions(self) -> list[SeenAction]:
-        produced = [decode_produced(one.value) for one in self.outputs if one.tag == ACTIONS]
-        return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
-
-    def _bag(self, name: str, coder: Any) -> Any:
-        state_key = beam_fn_api_pb2.StateKey(
-            bag_user_state=beam_fn_api_pb2.StateKey.BagUserState(transform_id="t", user_state_id=name, key=b"key")
-        )
-        return bundle_processor.SynchronousBagRuntimeState(self.handler, state_key, coder)
-
-
-def userstate_of(bag: Any) -> Any:
-    return bundle_processor.ReadModifyWriteRuntimeState(bag)
 
 
 RULES: tuple[Rule, ...] = sample_rules("kafka")
@@ -576,8 +442,13 @@ def test_nothing_is_stored_for_a_shard_without_users() -> None:
     harness.bundle(fn, batch(event("u1", timestamp=1)))
     harness.fire_pending(fn)
     assert len(harness.stored.cells) == 2
-    harness.bundle(fn, control({"forget": "u1"}))
+    harness.bundle(fn, batch(event("u2", timestamp=1)))
+    for user in ("u1", "u2"):
+        assert harness.due["idle"] is not None
+        assert harness.due["pending"] is not None
+        harness.bundle(fn, control({"forget": user}))
     assert harness.stored.cells == {}
+    assert harness.due == {"idle": None, "pending": None}
     harness.bundle(fn, batch(event("u1", timestamp=1)))
     harness.fire_pending(fn)
     assert harness.state(fn)["found"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders import MemoryBag, Shard, batch, contents, control, event, fetched, rule
+from tests.builders import Elements, MemoryBag, Shard, batch, contents, control, event, fetched, rule
 from transforms.domain import journal as journals
 from transforms.domain.batches import Record
 from transforms.domain.history import Row
@@ -147,14 +147,6 @@ def test_state_of_this_release_is_read_by_all_that_come() -> None:
     stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_2_ENTRY)]
     assert stored == [encode_element(JournalHead(3)), encode_element(make_entry(7, FACTS))]
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).live.view) == contents(applied(*FACTS))
-
-
-class Elements(MemoryBag):
-    """A bag of elements that this release does not write."""
-
-    def __init__(self, elements: list[JournalElement]) -> None:
-        super().__init__()
-        self.elements = elements
 
 
 def test_a_journal_of_the_first_release_is_carried_on_and_written_anew() -> None:

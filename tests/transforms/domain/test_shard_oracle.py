@@ -55,11 +55,13 @@ ORACLE_NAMES = {"enrichment_deadline_ms": "deadline_ms"}
 
 
 class Both:
-    """A shard and an oracle that are told the same."""
+    """A shard and an oracle that are told the same. ``make`` is what makes the shard."""
 
-    def __init__(self, api: dict[str, Any], policies: tuple[str, ...] = ("wait",), **limits: Any) -> None:
+    def __init__(
+        self, api: dict[str, Any], policies: tuple[str, ...] = ("wait",), *, make: Any = Shard, **limits: Any
+    ) -> None:
         self.api = api
-        self.shard = Shard(*sample_rules("kafka", policies, PAIRS_AND_ALL), **limits)
+        self.shard = make(*sample_rules("kafka", policies, PAIRS_AND_ALL), **limits)
         named = {ORACLE_NAMES.get(name, name): value for name, value in limits.items()}
         self.oracle = Oracle(oracle_rules(policies, PAIRS_AND_ALL), api, answers_at_once=False, **named)
         self.oracle.now_ms = NOW_MS

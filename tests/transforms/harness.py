@@ -1,0 +1,169 @@
+"""An SDK harness around ``HandleEvents``: Beam's own state cache and state cells, the runner's side in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from apache_beam.coders import coder_impl
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache
+from apache_beam.utils.timestamp import Timestamp
+
+from tests.builders import Elements, control
+from tests.oracle import SeenAction
+from transforms.domain import profiles
+from transforms.domain.batches import decode_produced, encode_batch
+from transforms.domain.journal import Journal
+from transforms.domain.view import View
+from transforms.handle import ACTIONS, HandleSettings, _HandleFn
+
+
+def wait_for_answers(pool: profiles.FetchPool) -> None:
+    """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
+    for call in list(pool._calls.values()):
+        call.future.result(10)
+
+
+class StoredState:
+    """The runner's side of the state API: bytes by cell."""
+
+    def __init__(self) -> None:
+        self.cells: dict[bytes, bytes] = {}
+
+    @contextmanager
+    def process_instruction_id(self, _: str) -> Iterator[None]:
+        yield
+
+    def get_raw(self, state_key: Any, _: bytes | None = None) -> tuple[bytes, None]:
+        return self.cells.get(state_key.SerializeToString(), b""), None
+
+    def append_raw(self, state_key: Any, data: bytes) -> Any:
+        name = state_key.SerializeToString()
+        self.cells[name] = self.cells.get(name, b"") + data
+        return done()
+
+    def clear(self, state_key: Any) -> Any:
+        self.cells.pop(state_key.SerializeToString(), None)
+        return done()
+
+
+def done() -> Any:
+    future = sdk_worker._Future()
+    future.set(beam_fn_api_pb2.StateResponse())
+    return future
+
+
+class Timer:
+    """What a timer is set to within a bundle, ms."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self.due_ms: int | None = None
+
+    def set(self, due: Timestamp) -> None:
+        self.changed, self.due_ms = True, due.micros // 1000
+
+    def clear(self) -> None:
+        self.changed, self.due_ms = True, None
+
+
+class FailedBundleError(Exception):
+    pass
+
+
+class Harness:
+    """Runs DoFn instances over one key as the SDK harness does: real state cache, commits, timers that count then."""
+
+    def __init__(self, settings: HandleSettings) -> None:
+        self.settings = settings
+        self.stored = StoredState()
+        self.token = 0
+        self.now_ms = 10_000
+        self.due: dict[str, int | None] = {"idle": None, "pending": None}
+        self.outputs: list[Any] = []
+        self.restore()
+
+    def restore(self) -> None:
+        """As after a failure of the job: all that is left is bytes, and the cache token is new."""
+        self.token += 1
+        self.cache = statecache.StateCache(100 << 20)
+        self.handler = sdk_worker.GlobalCachingStateHandler(self.cache, self.stored)
+
+    def instance(self) -> _HandleFn:
+        fn = _HandleFn(self.settings, lambda: self.now_ms)
+        fn.setup()
+        return fn
+
+    def bundle(self, fn: _HandleFn, *batches: Any, timer: str | None = None, fail: bool = False) -> None:
+        token = beam_fn_api_pb2.ProcessBundleRequest.CacheToken(
+            user_state=beam_fn_api_pb2.ProcessBundleRequest.CacheToken.UserState(), token=b"%d" % self.token
+        )
+        with self.handler.process_instruction_id("bundle", [token]):
+            journals = [
+                self._bag("journal_v1", _HandleFn.JOURNAL.coder),
+                self._bag("journal_v2", _HandleFn.JOURNAL_2.coder),
+            ]
+            meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
+            timers = {"idle": Timer(), "pending": Timer()}
+            outputs: list[Any] = []
+            if timer is not None:
+                self.due[timer] = None
+                fire = fn.on_idle if timer == "idle" else fn.on_pending
+                outputs += fire(*journals, meta, timers["idle"], timers["pending"])
+            for one in batches:
+                payload = encode_batch(one.kind, one.topic, one.records)
+                outputs += fn.process((b"key", payload), *journals, meta, timers["idle"], timers["pending"])
+            if fail:
+                self.restore()  # a bundle that fails is the job's failure
+                return
+            for one in (*journals, meta):
+                one.commit()
+        self.outputs += outputs
+        for name, one in timers.items():
+            self.due[name] = one.due_ms if one.changed else self.due[name]
+
+    def fire_pending(self, fn: _HandleFn) -> None:
+        """Let the user API answer, then the timer that it is waited for with."""
+        due = self.due["pending"]
+        assert due is not None, "no pending timer is set"
+        wait_for_answers(fn._pool)
+        self.now_ms = max(self.now_ms, due)
+        self.bundle(fn, timer="pending")
+
+    def view(self, history_size: int) -> View:
+        """What is stored, folded anew."""
+        cells = []
+        for name in ("journal_v1", "journal_v2"):
+            stored, elements = self.stored.get_raw(self._key(name))[0], []
+            stream = coder_impl.create_InputStream(stored)
+            while stream.size():
+                elements.append(_HandleFn.JOURNAL.coder.get_impl().decode_from_stream(stream, True))
+            cells.append(Elements(elements))
+        return Journal(cells, history_size).live.view
+
+    def state(self, fn: _HandleFn, user: str = "u1") -> dict[str, Any]:
+        before = len(self.outputs)
+        self.bundle(fn, control({"inspect": user}))
+        (shown,) = self.outputs[before:]
+        del self.outputs[before:]
+        found: dict[str, Any] = orjson.loads(decode_produced(shown.value).value)
+        return found
+
+    def actions(self) -> list[SeenAction]:
+        produced = [decode_produced(one.value) for one in self.outputs if one.tag == ACTIONS]
+        return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
+
+    def _bag(self, name: str, coder: Any) -> Any:
+        return bundle_processor.SynchronousBagRuntimeState(self.handler, self._key(name), coder)
+
+    def _key(self, name: str) -> Any:
+        return beam_fn_api_pb2.StateKey(
+            bag_user_state=beam_fn_api_pb2.StateKey.BagUserState(transform_id="t", user_state_id=name, key=b"key")
+        )
+
+
+def userstate_of(bag: Any) -> Any:
+    return bundle_processor.ReadModifyWriteRuntimeState(bag)
