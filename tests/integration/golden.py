@@ -31,7 +31,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
 from tests.integration.jobs import Topics, control_record, inspect, reading, submit
-from tests.integration.user_api import serve_users
+from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction, action_differences, state_differences
 
 FOLDER = Path(__file__).parent / "golden"
@@ -148,7 +148,7 @@ def take(golden: Golden, folder: Path) -> None:
         tempfile.TemporaryDirectory() as work_dir,
         LocalKafka() as kafka,
         LocalFlink() as flink,
-        serve_users(golden.api, golden.held) as api,
+        serve_users(golden.api, Gate(golden.held)) as api,
     ):
         topics = Topics(kafka, golden.name)
         job_id = submit(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ class Topics:
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     def __post_init__(self) -> None:
-        for name in (self.events, self.actions, self.dead_letters, self.control, self.inspections):
+        for name in (self.events, self.actions, self.dead_letters, self.control, self.inspections, self.audit):
             self.kafka.create_topic(name, PARTITIONS if name in (self.events, self.actions) else 1)
 
     @property
@@ -58,6 +58,10 @@ class Topics:
         return f"inspections-{self.tag}"
 
     @property
+    def audit(self) -> str:
+        return f"audit-{self.tag}"
+
+    @property
     def group_id(self) -> str:
         return f"group-{self.tag}"
 
@@ -69,6 +73,7 @@ class Topics:
             f"--actions_topic={self.actions}",
             f"--dead_letters_topic={self.dead_letters}",
             f"--inspections_topic={self.inspections}",
+            f"--audit_topic={self.audit}",
             f"--group_id={self.group_id}",
             f"--transactional_id_prefix={self.tag}",
         ]
@@ -147,6 +152,14 @@ def reading(kafka: LocalKafka, topic: str) -> Iterator[Reader]:
         yield reader
     finally:
         reader.close()
+
+
+def eventually(condition: Callable[[], object], what: str, deadline_s: float = 60) -> None:
+    """Wait until the condition holds; fails with ``what`` it is after ``deadline_s``."""
+    give_up = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not after {deadline_s} s: {what}"
+        time.sleep(0.05)
 
 
 def launch(*options: str, deadline_s: float = SUBMIT_S) -> subprocess.CompletedProcess[str]:

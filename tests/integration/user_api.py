@@ -4,30 +4,65 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.oracle import UNAVAILABLE
+
+
+class Gate:
+    """Before it, calls for ``held`` users wait for their answer; whom it holds may change at any time.
+
+    ``calls`` are all that came, ``user/what``, ``passed`` counts those that it held and let go.
+    """
+
+    def __init__(self, held: Iterable[str] = ()) -> None:
+        self.held = set(held)
+        self.calls: list[str] = []
+        self.passed = 0
+        self._room = 0.0
+        self._changed = threading.Condition()
+
+    def open(self, calls: float = float("inf")) -> None:
+        """Let so many more calls through."""
+        with self._changed:
+            self._room += calls
+            self._changed.notify_all()
+
+    def enter(self, user: str, what: str) -> None:
+        """A call has come; returns when it may be answered."""
+        with self._changed:
+            self.calls.append(f"{user}/{what}")
+            if user in self.held:
+                self._changed.wait_for(lambda: self._room > 0)
+                self._room -= 1
+                self.passed += 1
+
 
 @contextmanager
-def serve_users(known: Mapping[str, Mapping[str, Any]], held: Collection[str] = ()) -> Iterator[str]:
+def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[str]:
     """``profile``, ``visit`` and ``history`` by user, as ``builders.user_api_of`` makes them; the base URL.
 
-    Calls for ``held`` users get no answer before the context ends.
+    A call is answered with what was known when it came. It fails, and there is no use in trying again, for users that
+    are ``UNAVAILABLE``. The gate is open when the context ends.
     """
-    ended = threading.Event()
+    at_gate = gate or Gate()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             _, _, user, what = self.path.split("/")
-            if user in held:
-                ended.wait()
-            answer = known.get(user, {}).get(what)
-            body = json.dumps(answer).encode()
-            self.send_response(404 if answer is None else 200)
+            answers = known.get(user, {})
+            status, body = 403, b""
+            if answers != UNAVAILABLE:
+                answer = answers.get(what)
+                status, body = 404 if answer is None else 200, json.dumps(answer).encode()
+            at_gate.enter(user, what)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -37,6 +72,7 @@ def serve_users(known: Mapping[str, Mapping[str, Any]], held: Collection[str] = 
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 256  # workers open all their connections at once
 
         def handle_error(self, *_: Any) -> None:
             """Killed workers leave their connections broken."""
@@ -47,7 +83,7 @@ def serve_users(known: Mapping[str, Mapping[str, Any]], held: Collection[str] = 
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
-        ended.set()
+        at_gate.open()
         server.shutdown()
         server.server_close()
         thread.join()
