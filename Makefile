@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run demo test test-java check format readme connectors bench lock clean
+.PHONY: help setup run demo test test-java check format readme connectors bench bench-state lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything the lock file names
 
@@ -54,6 +54,9 @@ connectors: setup ## build the Flink connectors; prints where the jars lie
 
 bench: setup ## measure throughput, CPU per event and latency on this machine
 	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
+
+bench-state: setup ## measure users in state: size, isolation from misses, heavy users
+	@$(BIN)/python -m tests.benchmarks.user_state $(ARGS)
 
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
