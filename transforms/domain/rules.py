@@ -46,6 +46,10 @@ class Rule(_Model):
     description: str = Field(default="", description="for people")
     filter: str = Field(min_length=1, max_length=64 * 1024, description="Lua: an expression, or a body with return")
     actions: tuple[Action, ...] = Field(min_length=1, strict=False)
+    on_missing_profile: Literal["wait", "run", "skip"] = Field(
+        default="wait",
+        description="while the user is being loaded: wait for the profile, run with an empty one, or skip the event",
+    )
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:

@@ -43,6 +43,11 @@ def test_actions_have_defaults(tmp_path: Path) -> None:
     )
 
 
+def test_a_rule_waits_for_the_profile_unless_it_says_otherwise(tmp_path: Path) -> None:
+    assert load_rules(write(tmp_path, "r.yaml", GOOD))[0].on_missing_profile == "wait"
+    assert load_rules(write(tmp_path, "r.yaml", GOOD + "on_missing_profile: skip\n"))[0].on_missing_profile == "skip"
+
+
 def test_a_filter_may_be_in_a_file_beside(tmp_path: Path) -> None:
     write(tmp_path, "welcome.lua", "return true -- ü")
     path = write(tmp_path, "r.yaml", GOOD.replace("filter: event.triggerable", "filter_file: welcome.lua"))
@@ -70,6 +75,7 @@ def test_a_filter_may_be_in_a_file_beside(tmp_path: Path) -> None:
         (GOOD + "    topic: t\n", "actions.0.debug.topic is 't': Extra inputs are not permitted"),
         (GOOD + "  - {type: kafka, topic: 'a b'}\n", "actions.1.kafka.topic is 'a b': String should match pattern"),
         (GOOD + "  - type: debug\n", "rule is .*: .*action name 'debug' is used twice"),
+        (GOOD + "on_missing_profile: ask\n", "on_missing_profile is 'ask': Input should be 'wait', 'run' or 'skip'"),
         (GOOD + "colour: red\n", "colour is 'red': Extra inputs are not permitted"),
         (GOOD + "1: 2\n", "is .*: Keys should be strings"),
         (GOOD + "filter_file: x.lua\n", "filter and filter_file are both given, allowed is one"),
