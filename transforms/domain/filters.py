@@ -69,16 +69,7 @@ class FilterSet:
         self._start()
 
     def _start(self) -> None:
-        self._lua = lupa.luajit21.LuaRuntime(
-            register_eval=False,
-            register_builtins=False,
-            unpack_returned_tuples=True,
-            attribute_filter=_refuse,
-            # A limit has to be named here for set_max_memory to work at all; the one in force is set around each call.
-            max_memory=_NO_LIMIT,
-        )
-        bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
-        compile_filter, self._evaluate = self._lua.execute(bootstrap)
+        self._lua, compile_filter, self._evaluate = _sandbox()
         for rule in self.rules:
             message = compile_filter(rule.filter, rule.name)
             if message is not None:
@@ -125,6 +116,47 @@ class FilterSet:
         finally:
             self._lua.set_max_memory(_NO_LIMIT)
         return marks, messages
+
+
+def lua_texts(rule: Rule) -> dict[str, str]:
+    """A rule's Lua, by field."""
+    texts = {"filter": rule.filter}
+    if rule.cooldown is not None and rule.cooldown.key is not None:
+        texts["cooldown.key"] = rule.cooldown.key
+    if rule.sequence is not None:
+        followers = {"followed_by": rule.sequence.followed_by, "not_followed_by": rule.sequence.not_followed_by}
+        texts |= {f"sequence.{name}": text for name, text in followers.items() if text is not None}
+    return texts
+
+
+def lua_problems(rule: Rule) -> list[tuple[str, str]]:
+    """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
+    _, compile_filter, _ = _sandbox()
+    problems = []
+    for name, text in lua_texts(rule).items():
+        message = compile_filter(text, rule.name)
+        if message is not None:
+            line = re.match(r"[^:\n]*:\d+: ", message)
+            at = line.end() if line else 0
+            problems.append((name, f"{message[:at]}does not compile: {message[at:]}"))
+        elif re.search(r"\breturn\b", text) is None and compile_filter(f"return (\n{text}\n)", rule.name) is not None:
+            problems.append((name, "never fires: a body needs a return"))
+    return problems
+
+
+def _sandbox() -> tuple[Any, Any, Any]:
+    """A Lua runtime with its ``compile`` and ``evaluate``."""
+    lua = lupa.luajit21.LuaRuntime(
+        register_eval=False,
+        register_builtins=False,
+        unpack_returned_tuples=True,
+        attribute_filter=_refuse,
+        # A limit has to be named here for set_max_memory to work at all; the one in force is set around each call.
+        max_memory=_NO_LIMIT,
+    )
+    bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
+    compile_filter, evaluate = lua.execute(bootstrap)
+    return lua, compile_filter, evaluate
 
 
 def _refuse(*_: object) -> None:
