@@ -1,11 +1,15 @@
-"""Rules' Lua filters, run by LuaJIT through lupa where they can reach nothing but the event and its user.
+"""Rules' Lua, run by LuaJIT through lupa where it can reach nothing but the event and its user.
 
-The sandbox itself is ``sandbox.lua``; what it holds against is in tests/transforms/domain/test_filters.py.
+The sandbox itself is ``sandbox.lua``; what it holds against is in tests/transforms/domain/hostile.py. What the Lua is
+given is built once an event, and only what some rule names: fields of the event, the profile and the visit, and the
+history only when a filter really reaches for it (then that filter is asked again).
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
@@ -14,30 +18,46 @@ import lupa.luajit21
 
 from transforms.domain.events import Event
 from transforms.domain.history import Row
+from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import Rule, RuleError
 from transforms.domain.users import UserState, Visit
+
+FILTER: Final = "filter"
+COOLDOWN_KEY: Final = "cooldown.key"
+FOLLOWED_BY: Final = "sequence.followed_by"
+NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
 _NO_LIMIT: Final = 2**40
 _MEMORY_PER_CALL: Final = 16 * 1024 * 1024
 _MEMORY_KEPT: Final = 64 * 1024 * 1024
+_NO_HISTORY: Final = (None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the filters said of one event: the rules that allow it, and (rule, message) for those that failed."""
+    """What the rules' Lua said of one event.
+
+    ``allowed`` are the rules whose filter allows it, ``errors`` are (rule, message) of Lua that failed. ``tripped`` are
+    the rules among those that hit a limit, ``quarantined`` the ones that were not asked. ``followed`` are the rules
+    whose sequence's Lua allows it, ``keys`` the values of cooldowns' keys of allowed rules, by rule name.
+    """
 
     allowed: tuple[Rule, ...] = ()
     errors: tuple[tuple[Rule, str], ...] = ()
+    tripped: tuple[Rule, ...] = ()
+    quarantined: tuple[Rule, ...] = ()
+    followed: tuple[Rule, ...] = ()
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Which names of a table the filters read; None is all of them (the table is used as a whole somewhere)."""
+    """Which names of a table the Lua reads; None is all of them (the table is used as a whole somewhere)."""
 
     names: frozenset[str] | None = field(default_factory=frozenset)
 
     @classmethod
-    def of(cls, table: str, sources: list[str]) -> _Reads:
+    def of(cls, table: str, sources: Sequence[str]) -> _Reads:
         text = "\n".join(sources)
         named = re.findall(rf"\b{table}\s*\.\s*([A-Za-z_]\w*)", text)
         if len(named) < len(re.findall(rf"\b{table}\b", text)):
@@ -50,59 +70,139 @@ class _Reads:
         return {name: source[name] for name in self.names if name in source}
 
 
+@dataclass(frozen=True, slots=True)
+class _Program:
+    rule: Rule
+    field: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """What Lua's messages call it."""
+        return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+
+
+def programs_of(rule: Rule) -> list[tuple[str, str]]:
+    """Field and source of each of a rule's Lua texts, the filter first."""
+    cooldown, sequence = rule.cooldown, rule.sequence
+    texts = [
+        (FILTER, rule.filter),
+        (FOLLOWED_BY, sequence and sequence.followed_by),
+        (NOT_FOLLOWED_BY, sequence and sequence.not_followed_by),
+        (COOLDOWN_KEY, cooldown and cooldown.key),
+    ]
+    return [(name, text) for name, text in texts if text]
+
+
 class FilterSet:
-    """The filters of a rule set, compiled once. Not thread-safe: one a DoFn instance.
+    """The Lua of a rule set, compiled once. Not thread-safe: one a DoFn instance.
+
+    A rule that keeps hitting its limits is set aside by ``quarantine``, which those of a worker may share.
 
     Raises:
-        RuleError: a filter does not compile; the message has the rule's name and Lua's line.
+        RuleError: Lua that does not compile; the message has the rule's name and Lua's line.
     """
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        quarantine: Quarantine | None = None,
+        clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
         self.rules = rules
-        sources = [rule.filter for rule in rules]
+        self._quarantine = Quarantine() if quarantine is None else quarantine
+        self._clock_ms = clock_ms
+        self._programs = [_Program(rule, *program) for rule in rules for program in programs_of(rule)]
+        sources = [program.source for program in self._programs]
         self._event = _Reads.of("event", sources)
         self._user = _Reads.of("user", sources)
         self._visit = _Reads.of("visit", sources)
         self.reads_user = self._user.names is None or bool(self._user.names)
         self._reads_visit = self._visit.names is None or bool(self._visit.names)
-        self._reads_history = bool(re.search(r"\bhistory\b", "\n".join(sources)))
+        self._has_keys = any(program.field == COOLDOWN_KEY for program in self._programs)
+        # Keys are asked for when their rule has fired, everything else always.
+        self._usual = "".join("0" if program.field == COOLDOWN_KEY else "1" for program in self._programs)
+        self._nothing = {"0" * len(self._programs), self._usual.replace("0", "-").replace("1", "0")}
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_filter, self._evaluate = _sandbox()
-        for rule in self.rules:
-            message = compile_filter(rule.filter, rule.name)
-            if message is not None:
-                raise RuleError(f"rule {rule.name!r}: filter does not compile: {message}")
+        self._lua, compile_program, self._evaluate = _sandbox()
+        for program in self._programs:
+            problem, _ = compile_program(program.source, program.name, program.field == COOLDOWN_KEY)
+            if problem is not None:
+                raise RuleError(f"rule {program.rule.name!r}: {program.field} does not compile: {problem}")
         self._table = self._lua.table_from
 
     def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
-        """Ask every filter about one event; a filter's failure is its own."""
+        """Ask every rule about one event; a rule's failure is its own."""
+        quarantined: tuple[Rule, ...] = ()
+        mask = self._usual if self._has_keys else None
+        if self._quarantine:
+            now_ms = self._clock_ms()
+            quarantined = tuple(rule for rule in self.rules if not self._quarantine.allows(rule.name, now_ms))
+            if quarantined:
+                mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
-            tables = (
-                self._table(self._event.pick(event.fields), recursive=True),
-                self._table(self._user.pick(profile), recursive=True),
-                self._table(self._visit.pick(visit.public()) if self._reads_visit else {}),
-            )
-            marks, messages = self._call(*tables, *self._columns(user.history.rows() if self._reads_history else None))
+            tables = self._tables(event, profile, visit)
+            marks, texts = self._call(mask, *tables, *_NO_HISTORY)
+            if marks in self._nothing:
+                return Verdict()
+            found = _Found(self._programs, marks, texts)
+            columns: tuple[Any, ...] = _NO_HISTORY
+            if "H" in marks:
+                columns = self._columns(user.history.rows())
+                found.update(*self._call(_only("H", marks), *tables, *columns))
+            if self._has_keys and "1" in found.marks:
+                columns = self._columns(user.history.rows()) if columns is _NO_HISTORY else columns
+                allowed = set(found.rules("1", FILTER))
+                mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
+                found.update(*self._call(mask, *tables, *columns))
         except (lupa.luajit21.LuaError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+            # Nothing that a rule does leads here, as far as is known; if it does, the next event gets a new runtime.
             self._start()
             return Verdict(errors=tuple((rule, f"{type(error).__name__}: {error}") for rule in self.rules))
-        if "1" not in marks and "E" not in marks:
-            return Verdict()
-        failed = [rule for rule, mark in zip(self.rules, marks, strict=True) if mark == "E"]
+        return self._verdict(found, quarantined)
+
+    def _mask(self, wanted: Callable[[_Program], bool]) -> str:
+        return "".join("1" if wanted(program) else "0" for program in self._programs)
+
+    def _verdict(self, found: _Found, quarantined: tuple[Rule, ...]) -> Verdict:
+        tripped = found.rules("L")
+        for rule in tripped:
+            self._quarantine.trip(rule.name, self._clock_ms())
+        failed = {rule.name for rule, _ in found.errors()}
         return Verdict(
-            tuple(rule for rule, mark in zip(self.rules, marks, strict=True) if mark == "1"),
-            tuple(zip(failed, messages.split("\0"), strict=True)) if failed else (),
+            # Without its key a rule's cooldown cannot be looked up: it fails as a whole.
+            tuple(rule for rule in found.rules("1", FILTER) if rule.name not in failed),
+            tuple(found.errors()),
+            tripped,
+            quarantined,
+            tuple(rule for rule in found.rules("1", FOLLOWED_BY, NOT_FOLLOWED_BY) if rule.name not in failed),
+            found.keys(),
         )
 
-    def _columns(self, rows: list[Row] | None) -> tuple[Any, ...]:
-        if rows is None:
-            return (None, None, None, None)
-        columns = tuple(self._table([row[index] for row in rows]) for index in range(3))
-        if not any(row[3] for row in rows):
-            return (*columns, None)
-        return (*columns, self._table([row[3] or {} for row in rows], recursive=True))
+    def _tables(self, event: Event, profile: dict[str, Any], visit: Visit) -> tuple[Any, Any, Any]:
+        return (
+            self._converted(self._event.pick(event.fields)),
+            self._converted(self._user.pick(profile)),
+            self._table(self._visit.pick(visit.public()) if self._reads_visit else {}),
+        )
+
+    def _converted(self, value: Any) -> Any:
+        try:
+            return self._table(value, recursive=True)
+        except OverflowError:
+            return self._table(_rounded(value), recursive=True)
+
+    def _columns(self, rows: list[Row]) -> tuple[Any, ...]:
+        timestamps, ids, names, extras = [], [], [], []
+        for timestamp_ms, event_id, event_name, extra in rows:
+            timestamps.append(timestamp_ms)
+            ids.append(event_id)
+            names.append(event_name)
+            extras.append(extra or {})
+        table = self._table
+        return table(timestamps), table(ids), table(names), self._converted(extras) if any(extras) else None
 
     def _call(self, *arguments: Any) -> tuple[str, str]:
         used = self._lua.get_memory_used()
@@ -112,35 +212,84 @@ class FilterSet:
         # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md).
         self._lua.set_max_memory(used + _MEMORY_PER_CALL)
         try:
-            marks, messages = self._evaluate(*arguments)
+            marks, texts = self._evaluate(*arguments)
         finally:
             self._lua.set_max_memory(_NO_LIMIT)
-        return marks, messages
+        return marks, texts
 
 
-def lua_texts(rule: Rule) -> dict[str, str]:
-    """A rule's Lua, by field."""
-    texts = {"filter": rule.filter}
-    if rule.cooldown is not None and rule.cooldown.key is not None:
-        texts["cooldown.key"] = rule.cooldown.key
-    if rule.sequence is not None:
-        followers = {"followed_by": rule.sequence.followed_by, "not_followed_by": rule.sequence.not_followed_by}
-        texts |= {f"sequence.{name}": text for name, text in followers.items() if text is not None}
-    return texts
+class _Found:
+    """Marks and texts of programs, over one or more calls."""
+
+    def __init__(self, programs: list[_Program], marks: str, texts: str) -> None:
+        self._programs = programs
+        self.marks = ["-"] * len(programs)
+        self._texts = [""] * len(programs)
+        self.update(marks, texts)
+
+    def update(self, marks: str, texts: str) -> None:
+        following = iter(texts.split("\0"))
+        for number, mark in enumerate(marks):
+            if mark != "-":
+                self.marks[number] = mark
+            if mark in "ELV":
+                self._texts[number] = next(following)
+
+    def rules(self, mark: str, *fields: str) -> tuple[Rule, ...]:
+        """Rules with a program of this mark, once each."""
+        found = {
+            program.rule.name: program.rule
+            for program, given in zip(self._programs, self.marks, strict=True)
+            if given == mark and (not fields or program.field in fields)
+        }
+        return tuple(found.values())
+
+    def errors(self) -> list[tuple[Rule, str]]:
+        """The first error of each rule that has one."""
+        found: dict[str, tuple[Rule, str]] = {}
+        for program, mark, text in zip(self._programs, self.marks, self._texts, strict=True):
+            if mark in "EL":
+                found.setdefault(program.rule.name, (program.rule, text))
+        return list(found.values())
+
+    def keys(self) -> dict[str, str]:
+        """Values of programs that have one, by rule name."""
+        every = zip(self._programs, self.marks, self._texts, strict=True)
+        return {program.rule.name: text for program, mark, text in every if mark == "V"}
+
+
+def _only(wanted: str, marks: str) -> str:
+    return "".join("1" if mark == wanted else "0" for mark in marks)
+
+
+def _rounded(value: Any) -> Any:
+    """A JSON value whose integers Lua can take: it has doubles only, and rounds beyond 2^53 anyway."""
+    if type(value) is int:
+        return value if -(2**53) <= value <= 2**53 else float(value)
+    if type(value) is dict:
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if type(value) is list:
+        return [_rounded(inner) for inner in value]
+    return value
 
 
 def lua_problems(rule: Rule) -> list[tuple[str, str]]:
     """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
-    _, compile_filter, _ = _sandbox()
+    _, compile_program, _ = _sandbox()
     problems = []
-    for name, text in lua_texts(rule).items():
-        message = compile_filter(text, rule.name)
+    for name, text in programs_of(rule):
+        message, unknown = compile_program(text, rule.name, False)
         if message is not None:
             line = re.match(r"[^:\n]*:\d+: ", message)
             at = line.end() if line else 0
             problems.append((name, f"{message[:at]}does not compile: {message[at:]}"))
-        elif re.search(r"\breturn\b", text) is None and compile_filter(f"return (\n{text}\n)", rule.name) is not None:
-            problems.append((name, "never fires: a body needs a return"))
+            continue
+        if re.search(r"\breturn\b", text) is None and compile_program(f"return (\n{text}\n)", "", False)[0] is not None:
+            problems.append((name, "never allows anything: a body needs a return"))
+        for one in unknown.split():
+            found = re.search(rf"\b{re.escape(one)}\b", text)
+            line_number = text.count("\n", 0, found.start()) + 1 if found else 1
+            problems.append((name, f"{rule.name}:{line_number}: reads {one!r}: there is no such name"))
     return problems
 
 
@@ -155,8 +304,8 @@ def _sandbox() -> tuple[Any, Any, Any]:
         max_memory=_NO_LIMIT,
     )
     bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
-    compile_filter, evaluate = lua.execute(bootstrap)
-    return lua, compile_filter, evaluate
+    compile_program, evaluate = lua.execute(bootstrap, name="=sandbox")
+    return lua, compile_program, evaluate
 
 
 def _refuse(*_: object) -> None:
