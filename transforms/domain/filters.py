@@ -11,15 +11,14 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Final
-
-import lupa.luajit21
+from typing import Any, Final, Literal
 
 from transforms.domain.events import Event
 from transforms.domain.history import Row
 from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import Rule, RuleError
+from transforms.domain.sandbox import Columns, CompileError, Engine, Sandbox, SandboxError, compile_alone
+from transforms.domain.sandbox_process import SandboxProcess
 from transforms.domain.users import UserState, Visit
 
 FILTER: Final = "filter"
@@ -27,10 +26,7 @@ COOLDOWN_KEY: Final = "cooldown.key"
 FOLLOWED_BY: Final = "sequence.followed_by"
 NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
-_NO_LIMIT: Final = 2**40
-_MEMORY_PER_CALL: Final = 16 * 1024 * 1024
-_MEMORY_KEPT: Final = 64 * 1024 * 1024
-_NO_HISTORY: Final = (None, None, None, None)
+Isolation = Literal["none", "process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +44,9 @@ class Verdict:
     quarantined: tuple[Rule, ...] = ()
     followed: tuple[Rule, ...] = ()
     keys: dict[str, str] = field(default_factory=dict)
+
+
+_NO_RULE: Final = Verdict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,8 @@ def programs_of(rule: Rule) -> list[tuple[str, str]]:
 class FilterSet:
     """The Lua of a rule set, compiled once. Not thread-safe: one a DoFn instance.
 
-    A rule that keeps hitting its limits is set aside by ``quarantine``, which those of a worker may share.
+    A rule that keeps hitting its limits is set aside by ``quarantine``, which those of a worker may share. With
+    ``isolation="process"`` the Lua runs in a process of this object's own (``sandbox_process``).
 
     Raises:
         RuleError: Lua that does not compile; the message has the rule's name and Lua's line.
@@ -108,6 +108,7 @@ class FilterSet:
         rules: tuple[Rule, ...],
         quarantine: Quarantine | None = None,
         clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        isolation: Isolation = "none",
     ) -> None:
         self.rules = rules
         self._quarantine = Quarantine() if quarantine is None else quarantine
@@ -123,15 +124,12 @@ class FilterSet:
         # Keys are asked for when their rule has fired, everything else always.
         self._usual = "".join("0" if program.field == COOLDOWN_KEY else "1" for program in self._programs)
         self._nothing = {"0" * len(self._programs), self._usual.replace("0", "-").replace("1", "0")}
-        self._start()
-
-    def _start(self) -> None:
-        self._lua, compile_program, self._evaluate = _sandbox()
-        for program in self._programs:
-            problem, _ = compile_program(program.source, program.name, program.field == COOLDOWN_KEY)
-            if problem is not None:
-                raise RuleError(f"rule {program.rule.name!r}: {program.field} does not compile: {problem}")
-        self._table = self._lua.table_from
+        programs = [(program.name, program.source, program.field == COOLDOWN_KEY) for program in self._programs]
+        try:
+            self._engine: Engine = SandboxProcess(programs) if isolation == "process" else Sandbox(programs)
+        except CompileError as error:
+            bad = self._programs[error.number]
+            raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
 
     def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
         """Ask every rule about one event; a rule's failure is its own."""
@@ -143,25 +141,30 @@ class FilterSet:
             if quarantined:
                 mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
-            tables = self._tables(event, profile, visit)
-            marks, texts = self._call(mask, *tables, *_NO_HISTORY)
+            self._engine.give(
+                self._event.pick(event.fields),
+                self._user.pick(profile),
+                self._visit.pick(visit.public()) if self._reads_visit else {},
+            )
+            marks, texts = self._engine.run(mask, None)
             if marks in self._nothing:
-                return Verdict()
+                return _NO_RULE
             found = _Found(self._programs, marks, texts)
-            columns: tuple[Any, ...] = _NO_HISTORY
-            if "H" in marks:
-                columns = self._columns(user.history.rows())
-                found.update(*self._call(_only("H", marks), *tables, *columns))
-            if self._has_keys and "1" in found.marks:
-                columns = self._columns(user.history.rows()) if columns is _NO_HISTORY else columns
-                allowed = set(found.rules("1", FILTER))
-                mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
-                found.update(*self._call(mask, *tables, *columns))
-        except (lupa.luajit21.LuaError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-            # Nothing that a rule does leads here, as far as is known; if it does, the next event gets a new runtime.
-            self._start()
-            return Verdict(errors=tuple((rule, f"{type(error).__name__}: {error}") for rule in self.rules))
+            self._ask_further(found, user)
+        except SandboxError as error:
+            return Verdict(errors=tuple((rule, str(error)) for rule in self.rules))
         return self._verdict(found, quarantined)
+
+    def _ask_further(self, found: _Found, user: UserState) -> None:
+        """Ask those again that reached for the history, then for the keys of rules that fire."""
+        history: Columns | None = None
+        if "H" in found.marks:
+            history = _columns(user.history.rows())
+            found.update(*self._engine.run("".join("1" if mark == "H" else "0" for mark in found.marks), history))
+        if self._has_keys and "1" in found.marks:
+            allowed = found.rules("1", FILTER)
+            mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
+            found.update(*self._engine.run(mask, history or _columns(user.history.rows())))
 
     def _mask(self, wanted: Callable[[_Program], bool]) -> str:
         return "".join("1" if wanted(program) else "0" for program in self._programs)
@@ -181,41 +184,15 @@ class FilterSet:
             found.keys(),
         )
 
-    def _tables(self, event: Event, profile: dict[str, Any], visit: Visit) -> tuple[Any, Any, Any]:
-        return (
-            self._converted(self._event.pick(event.fields)),
-            self._converted(self._user.pick(profile)),
-            self._table(self._visit.pick(visit.public()) if self._reads_visit else {}),
-        )
+    def close(self) -> None:
+        """End the process, with ``isolation="process"``."""
+        if isinstance(self._engine, SandboxProcess):
+            self._engine.close()
 
-    def _converted(self, value: Any) -> Any:
-        try:
-            return self._table(value, recursive=True)
-        except OverflowError:
-            return self._table(_rounded(value), recursive=True)
 
-    def _columns(self, rows: list[Row]) -> tuple[Any, ...]:
-        timestamps, ids, names, extras = [], [], [], []
-        for timestamp_ms, event_id, event_name, extra in rows:
-            timestamps.append(timestamp_ms)
-            ids.append(event_id)
-            names.append(event_name)
-            extras.append(extra or {})
-        table = self._table
-        return table(timestamps), table(ids), table(names), self._converted(extras) if any(extras) else None
-
-    def _call(self, *arguments: Any) -> tuple[str, str]:
-        used = self._lua.get_memory_used()
-        if used > _MEMORY_KEPT:
-            self._lua.gccollect()
-            used = self._lua.get_memory_used()
-        # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md).
-        self._lua.set_max_memory(used + _MEMORY_PER_CALL)
-        try:
-            marks, texts = self._evaluate(*arguments)
-        finally:
-            self._lua.set_max_memory(_NO_LIMIT)
-        return marks, texts
+def _columns(rows: list[Row]) -> Columns:
+    extras = [row[3] or {} for row in rows]
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], extras if any(extras) else None
 
 
 class _Found:
@@ -258,55 +235,21 @@ class _Found:
         return {program.rule.name: text for program, mark, text in every if mark == "V"}
 
 
-def _only(wanted: str, marks: str) -> str:
-    return "".join("1" if mark == wanted else "0" for mark in marks)
-
-
-def _rounded(value: Any) -> Any:
-    """A JSON value whose integers Lua can take: it has doubles only, and rounds beyond 2^53 anyway."""
-    if type(value) is int:
-        return value if -(2**53) <= value <= 2**53 else float(value)
-    if type(value) is dict:
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if type(value) is list:
-        return [_rounded(inner) for inner in value]
-    return value
-
-
 def lua_problems(rule: Rule) -> list[tuple[str, str]]:
     """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
-    _, compile_program, _ = _sandbox()
     problems = []
     for name, text in programs_of(rule):
-        message, unknown = compile_program(text, rule.name, False)
+        message, unknown = compile_alone(text, rule.name)
         if message is not None:
             line = re.match(r"[^:\n]*:\d+: ", message)
             at = line.end() if line else 0
             problems.append((name, f"{message[:at]}does not compile: {message[at:]}"))
             continue
-        if re.search(r"\breturn\b", text) is None and compile_program(f"return (\n{text}\n)", "", False)[0] is not None:
+        is_expression = compile_alone(f"return (\n{text}\n)", "")[0] is None
+        if not is_expression and re.search(r"\breturn\b", text) is None:
             problems.append((name, "never allows anything: a body needs a return"))
-        for one in unknown.split():
+        for one in unknown:
             found = re.search(rf"\b{re.escape(one)}\b", text)
             line_number = text.count("\n", 0, found.start()) + 1 if found else 1
             problems.append((name, f"{rule.name}:{line_number}: reads {one!r}: there is no such name"))
     return problems
-
-
-def _sandbox() -> tuple[Any, Any, Any]:
-    """A Lua runtime with its ``compile`` and ``evaluate``."""
-    lua = lupa.luajit21.LuaRuntime(
-        register_eval=False,
-        register_builtins=False,
-        unpack_returned_tuples=True,
-        attribute_filter=_refuse,
-        # A limit has to be named here for set_max_memory to work at all; the one in force is set around each call.
-        max_memory=_NO_LIMIT,
-    )
-    bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
-    compile_program, evaluate = lua.execute(bootstrap, name="=sandbox")
-    return lua, compile_program, evaluate
-
-
-def _refuse(*_: object) -> None:
-    raise AttributeError("rules have no access to Python objects")
