@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from transforms.domain.rule_files import RuleFiles, read_rule_files
 from transforms.domain.rule_schema import rule_schema_json
+from transforms.domain.rule_tests import CaseResult, dry_call, run_cases, untested
+from transforms.domain.shard import ShardSettings
 
 _NEW_RULE: Final = """\
 name: us_page_view
@@ -43,6 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="read and compile every rule; shows every problem with file and line")
     check.add_argument("path", type=Path, help="rule file or directory")
     check.set_defaults(run=_check)
+    test = commands.add_parser("test", help="check every rule and run its cases")
+    test.add_argument("path", type=Path, help="rule file or directory")
+    test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
+    test.add_argument(
+        "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
+    )
+    test.add_argument(
+        "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
+    )
+    test.set_defaults(run=_test)
     schema = commands.add_parser("schema", help="print the JSON Schema of rule files")
     schema.set_defaults(run=_schema)
     new = commands.add_parser("new", help="write a first rule with cases")
@@ -52,20 +67,89 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    return _report(read_rule_files(arguments.path))
+    found = read_rule_files(arguments.path)
+    for loaded in found.rules:
+        message = dry_call(loaded)
+        if message is not None:
+            # Not every rule has to bear an event that lacks all it is about, so that this is no problem by itself.
+            sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
+    return _report(found)
 
 
 def _report(found: RuleFiles) -> int:
     """Show the problems, or what was found if there is none."""
-    for problem in found.problems:
-        sys.stderr.write(f"error: {problem}\n")
-    if found.problems:
-        sys.stderr.write(f"{_count(len(found.problems), 'problem')}\n")
+    if _show_problems(found):
         return 1
     for loaded in found.rules:
         cases = _count(len(loaded.cases), "case")
         sys.stdout.write(f"ok  {loaded.rule.name}  version {loaded.rule.version}  {cases}\n")
     return 0
+
+
+def _show_problems(found: RuleFiles) -> bool:
+    for problem in found.problems:
+        sys.stderr.write(f"error: {problem}\n")
+    if found.problems:
+        sys.stderr.write(f"{_count(len(found.problems), 'problem')}\n")
+    return bool(found.problems)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    found = read_rule_files(arguments.path)
+    if _show_problems(found):
+        return 1
+    settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
+    results = [result for loaded in found.rules for result in run_cases(loaded, settings)]
+    for result in results:
+        sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
+        if not result.passed:
+            sys.stdout.write(f"        {result.located.file}:{result.located.line}\n")
+            sys.stdout.writelines(f"        {line}\n" for line in result.differences)
+    for rule in untested(found.rules):
+        sys.stderr.write(f"warning: {rule.name} has no case\n")
+    failed = sum(not result.passed for result in results)
+    seconds = time.perf_counter() - started
+    if arguments.junit_xml is not None:
+        try:
+            arguments.junit_xml.write_bytes(junit_xml(results, seconds))
+        except OSError as error:
+            sys.stderr.write(f"error: {arguments.junit_xml}: {error.strerror}\n")
+            return 2
+    counted = f"{_count(len(found.rules), 'rule')}, {_count(len(results), 'case')}, {failed} failed"
+    sys.stdout.write(f"{counted} in {seconds:.2f} s\n")
+    return 1 if failed else 0
+
+
+def junit_xml(results: list[CaseResult], seconds: float) -> bytes:
+    """The results as JUnit XML, which CI systems show: a suite a rule."""
+    root = ElementTree.Element("testsuites", name="rules", time=f"{seconds:.3f}")
+    suites: dict[str, ElementTree.Element] = {}
+    for result in results:
+        suite = suites.get(result.rule)
+        if suite is None:
+            suite = suites[result.rule] = ElementTree.SubElement(root, "testsuite", name=result.rule)
+        attributes = {
+            "classname": result.rule,
+            "name": _xml(result.located.case.name),
+            "file": str(result.located.file),
+            "line": str(result.located.line),
+        }
+        case = ElementTree.SubElement(suite, "testcase", attributes)
+        if not result.passed:
+            text = _xml("\n".join(result.differences))
+            ElementTree.SubElement(case, "failure", message=text.partition("\n")[0]).text = text
+    for one in [*suites.values(), root]:
+        one.set("tests", str(len(list(one.iter("testcase")))))
+        one.set("failures", str(len(list(one.iter("failure")))))
+    ElementTree.indent(root)
+    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _xml(text: str) -> str:
+    """Text without the characters that XML cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
 def _count(number: int, what: str) -> str:

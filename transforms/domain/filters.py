@@ -191,8 +191,14 @@ class FilterSet:
 
 
 def _columns(rows: list[Row]) -> Columns:
-    extras = [row[3] or {} for row in rows]
-    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], extras if any(extras) else None
+    """The only place that looks into rows."""
+    extras = [row[3] for row in rows]
+    return (
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        [extra or {} for extra in extras] if any(extras) else None,
+    )
 
 
 class _Found:

@@ -57,6 +57,13 @@ class PastEvent(RuleModel):
     ago: Duration | None = None
     fields: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _is_as_stored(self) -> PastEvent:
+        for name, kind in (("event_id", str), ("event_name", str), ("timestamp", int)):
+            if name in self.fields and type(self.fields[name]) is not kind:
+                raise ValueError(f"{name} is {self.fields[name]!r}, allowed is {kind.__name__}")
+        return self
+
 
 class GivenEvent(RuleModel):
     """An event that arrives, ``after`` the one before (the first: after the clock); its timestamp is that time."""
@@ -140,3 +147,15 @@ class Case(RuleModel):
     events: tuple[Given, ...] = Field(min_length=1, strict=False)
     wait: Duration | None = Field(default=None, description="time that passes after the last event")
     expect: Annotated[Expected, WithJsonSchema(_EXPECTED_SCHEMA)]
+
+    @model_validator(mode="after")
+    def _is_about_one_user(self) -> Case:
+        users = {given.fields.get("user_id", self.user_id) for given in self.events}
+        if len(users) > 1:
+            raise ValueError(f"events are of one user, these are of {sorted(map(str, users))}")
+        return self
+
+    @property
+    def user_id(self) -> str:
+        """Whom the case is about; events say so, or nobody does."""
+        return str(self.events[0].fields.get("user_id", "user"))

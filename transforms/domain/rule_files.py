@@ -244,7 +244,9 @@ def _validated(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        for one in error.errors(include_url=False):
+        errors = error.errors(include_url=False)
+        # A list whose items are no good is also said to lack them: that follows, and would only distract.
+        for one in [one for one in errors if one["type"] != "too_short" or not one["input"]]:
             path, field_name = _field(value, one["loc"])
             line = document.line_of((*at, *path))
             problems.append(Problem(file, line, _detail(model, ".".join(map(str, (*at, *field_name))), one)))
@@ -277,6 +279,6 @@ def _detail(model: type[RuleModel], name: str, error: Any) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{name} is {error['input']!r}: no such field{hint}"
     shown = repr(error["input"])
-    if len(shown) > 100 or not name:
+    if len(shown) > 100 or not name or (error["type"] == "value_error" and isinstance(error["input"], dict)):
         return f"{name or 'rule'}: {message}"
     return f"{name} is {shown}: {message}"

@@ -120,6 +120,11 @@ BAD_RULES: list[tuple[str | bytes, int | None, str]] = [
         'tests.0.expect is .*: allowed are "nothing"',
     ),
     (GOOD + "tests:\n  - {name: a, events: [5], expect: nothing}\n", 8, "tests.0.events.0 is 5: an event is a mapping"),
+    (
+        GOOD + "tests:\n  - {name: a, history: [{timestamp: now}], events: [{}], expect: nothing}\n",
+        8,
+        "tests.0.history.0: timestamp is 'now', allowed is int",
+    ),
     (GOOD + "tests:\n  - {name: a, now: noon, events: [{}], expect: nothing}\n", 8, "tests.0.now is 'noon': a time is"),
 ]
 
