@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -47,26 +47,6 @@ class Verdict:
 
 
 _NO_RULE: Final = Verdict()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reads:
-    """Which names of a table the Lua reads; None is all of them (the table is used as a whole somewhere)."""
-
-    names: frozenset[str] | None = field(default_factory=frozenset)
-
-    @classmethod
-    def of(cls, table: str, sources: Sequence[str]) -> _Reads:
-        text = "\n".join(sources)
-        named = re.findall(rf"\b{table}\s*\.\s*([A-Za-z_]\w*)", text)
-        if len(named) < len(re.findall(rf"\b{table}\b", text)):
-            return cls(None)
-        return cls(frozenset(named))
-
-    def pick(self, source: dict[str, Any]) -> dict[str, Any]:
-        if self.names is None:
-            return source
-        return {name: source[name] for name in self.names if name in source}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +94,6 @@ class FilterSet:
         self._quarantine = Quarantine() if quarantine is None else quarantine
         self._clock_ms = clock_ms
         self._programs = [_Program(rule, *program) for rule in rules for program in programs_of(rule)]
-        sources = [program.source for program in self._programs]
-        self._event = _Reads.of("event", sources)
-        self._user = _Reads.of("user", sources)
-        self._visit = _Reads.of("visit", sources)
-        self.reads_user = self._user.names is None or bool(self._user.names)
-        self._reads_visit = self._visit.names is None or bool(self._visit.names)
         self._has_keys = any(program.field == COOLDOWN_KEY for program in self._programs)
         # Keys are asked for when their rule has fired, everything else always.
         self._usual = "".join("0" if program.field == COOLDOWN_KEY else "1" for program in self._programs)
@@ -130,6 +104,9 @@ class FilterSet:
         except CompileError as error:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
+        reads = self._engine.reads
+        self._event_fields, self._user_fields, self._visit_fields = reads["event"], reads["user"], reads["visit"]
+        self.reads_user = self._user_fields != []
 
     def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
         """Ask every rule about one event; a rule's failure is its own."""
@@ -142,9 +119,9 @@ class FilterSet:
                 mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
             self._engine.give(
-                self._event.pick(event.fields),
-                self._user.pick(profile),
-                self._visit.pick(visit.public()) if self._reads_visit else {},
+                _picked(event.fields, self._event_fields),
+                _picked(profile, self._user_fields),
+                {} if self._visit_fields == [] else _picked(visit.public(), self._visit_fields),
             )
             marks, texts = self._engine.run(mask, None)
             if marks in self._nothing:
@@ -188,6 +165,12 @@ class FilterSet:
         """End the process, with ``isolation="process"``."""
         if isinstance(self._engine, SandboxProcess):
             self._engine.close()
+
+
+def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    if names is None:
+        return source
+    return {name: source[name] for name in names if name in source}
 
 
 def _columns(rows: list[Row]) -> Columns:

@@ -324,13 +324,37 @@ local SETS_FIELD = {
   [opcode(function(...) return { ... } end, 3)] = true,
 }
 
+local GET_FIELD = opcode(function(t) return t.x end, 1)
+local GIVEN = { event = true, user = true, visit = true }
+
+-- Whether the next instruction reads a named field of what this one has put into a register, and overwrites it: then
+-- that field is all that is wanted of the table. Returns its name.
+local function field_read(proto, at, instruction)
+  local following = util.funcbc(proto, at + 1)
+  local register = band(rshift(instruction, 8), 0xff)
+  if
+    following
+    and band(following, 0xff) == GET_FIELD
+    and band(rshift(following, 8), 0xff) == register
+    and band(rshift(following, 24), 0xff) == register
+  then
+    return util.funck(proto, -1 - band(rshift(following, 16), 0xff))
+  end
+  return nil
+end
+
 local function study(proto, found)
   local at = 1
   local instruction = util.funcbc(proto, at)
   while instruction do
     local op = band(instruction, 0xff)
     if op == GET_GLOBAL then
-      found.reads[util.funck(proto, -1 - rshift(instruction, 16))] = true
+      local name = util.funck(proto, -1 - rshift(instruction, 16))
+      found.reads[name] = true
+      if GIVEN[name] then
+        local field = field_read(proto, at, instruction)
+        found.fields[#found.fields + 1] = field and name .. "\1" .. field or name
+      end
     elseif op == SET_GLOBAL then
       found.assigns[util.funck(proto, -1 - rshift(instruction, 16))] = true
       found.pure = false
@@ -440,11 +464,12 @@ local guarded_meta = { __index = guarded, __metatable = false }
 
 local programs = {}
 
--- compile(source, name, wants_value): adds a program; returns nil, or why not, and the names that it reads and that
--- nobody defines, apart by spaces.
+-- compile(source, name, wants_value): adds a program; returns nil, or why not; the names that it reads and that nobody
+-- defines, apart by spaces; and what it reads of event, user and visit, apart by zero bytes: a table's name is all of it,
+-- with a byte 1 and a field's name that field.
 local function compile(source, name, wants_value)
   if find(source, "\27", 1, true) then
-    return "an escape character: allowed is Lua source, not bytecode", ""
+    return "an escape character: allowed is Lua source, not bytecode", "", ""
   end
   local chunk, message = loadstring("return (" .. source .. "\n)", "=" .. name)
   if chunk then
@@ -454,13 +479,13 @@ local function compile(source, name, wants_value)
     local body, body_message = loadstring(source, "=" .. name)
     if not body then
       -- The message of the form that the author wrote is the one that helps.
-      return find(source, "return", 1, true) and body_message or message, ""
+      return find(source, "return", 1, true) and body_message or message, "", ""
     end
     chunk = body
   end
-  local found = study(chunk, { reads = {}, assigns = {}, pure = true })
+  local found = study(chunk, { reads = {}, fields = {}, assigns = {}, pure = true })
   if found.cdata then
-    return "a number like 1LL or 2i: allowed are plain numbers", ""
+    return "a number like 1LL or 2i: allowed are plain numbers", "", ""
   end
   local program = { chunk = chunk, reads = found.reads, wants_value = wants_value }
   -- table's functions change the tables they are given.
@@ -469,7 +494,7 @@ local function compile(source, name, wants_value)
     setfenv(chunk, shared)
   end
   programs[#programs + 1] = program
-  return nil, unknown_names(found)
+  return nil, unknown_names(found), concat(found.fields, "\0")
 end
 
 local function prepare(program, event, user, visit)

@@ -18,6 +18,9 @@ Program = tuple[str, str, bool]
 Columns = tuple[list[int], list[str], list[str], list[dict[str, Any]] | None]
 
 
+Reads = dict[str, list[str] | None]
+
+
 class SandboxError(Exception):
     """The sandbox itself failed, which no program should be able to bring about."""
 
@@ -31,7 +34,12 @@ class CompileError(ValueError):
 
 
 class Engine(Protocol):
-    """What runs programs on an event: in this process, or in one of its own."""
+    """What runs programs on an event: in this process, or in one of its own.
+
+    ``reads`` has of ``event``, ``user`` and ``visit`` the fields that programs read, None for all of them.
+    """
+
+    reads: Reads
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """Set what the next runs are about."""
@@ -56,15 +64,26 @@ class Sandbox:
     def __init__(self, programs: Sequence[Program]) -> None:
         self._programs = tuple(programs)
         self._inputs: tuple[Any, Any, Any] | None = None
+        self.reads: Reads = {"event": [], "user": [], "visit": []}
         self._start()
 
     def _start(self) -> None:
         self._lua, compile_program, self._evaluate = _runtime()
         self._table = self._lua.table_from
         for number, (name, source, has_value) in enumerate(self._programs):
-            problem, _ = compile_program(source, name, has_value)
+            problem, _, read = compile_program(source, name, has_value)
             if problem is not None:
                 raise CompileError(number, problem)
+            for part in filter(None, read.split("\0")):
+                table, _, field = part.partition("\1")
+                self._note_read(table, field or None)
+
+    def _note_read(self, table: str, field: str | None) -> None:
+        fields = self.reads[table]
+        if field is None:
+            self.reads[table] = None
+        elif fields is not None and field not in fields:
+            fields.append(field)
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
@@ -117,7 +136,7 @@ def _rounded(value: Any) -> Any:
 def compile_alone(source: str, name: str) -> tuple[str | None, list[str]]:
     """Why a program does not compile, and the global names that it reads and that nobody defines."""
     _, compile_program, _ = _runtime()
-    problem, unknown = compile_program(source, name, False)
+    problem, unknown, _ = compile_program(source, name, False)
     return problem, unknown.split()
 
 

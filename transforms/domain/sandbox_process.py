@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from transforms.domain.sandbox import Columns, CompileError, Program, Sandbox, SandboxError
+from transforms.domain.sandbox import Columns, CompileError, Program, Reads, Sandbox, SandboxError
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
@@ -56,6 +56,7 @@ class SandboxProcess:
         self._programs = tuple(programs)
         self._answer_seconds = answer_seconds or ANSWER_SECONDS + ANSWER_SECONDS_PER_PROGRAM * len(programs)
         self._inputs: _Inputs | None = None
+        self.reads: Reads = {}
         self._child = self._start()
         self._given = False
 
@@ -67,13 +68,14 @@ class SandboxProcess:
     def _start(self) -> _Child:
         child = _Child()
         try:
-            problem = child.ask(self._programs, START_SECONDS)
+            answer = child.ask(self._programs, START_SECONDS)
         except _EndedError as error:
             child.kill()
             raise SandboxError(f"the sandbox's process did not start: {error}") from None
-        if problem is not None:
+        if "reads" not in answer:
             child.kill()
-            raise CompileError(problem[0], problem[1])
+            raise CompileError(answer["number"], answer["message"])
+        self.reads = answer["reads"]
         return child
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
@@ -227,10 +229,10 @@ def serve() -> None:
     try:
         sandbox = Sandbox(_decode(_frame(source), type=list[Program]))
     except CompileError as error:
-        _reply(sink, (error.number, str(error)))
+        _reply(sink, {"number": error.number, "message": str(error)})
         return
     _confine()
-    _reply(sink, None)
+    _reply(sink, {"reads": sandbox.reads})
     while packed := _frame(source):
         inputs, mask, history = _decode(packed)
         if inputs is not None:
