@@ -56,8 +56,8 @@ _LONG_CALLS = {
     "much tonumber": "local s = '1' for i = 1, 21 do s = s .. s end while true do tonumber(s) end",
     "much compare": _LONG + "local a, b = s..'a', s..'b' while true do local x = a < b end",
     "much concatenation": _LONG + "while true do local x = s .. 'b' end",
-    "sort of long texts": _LONG
-    + "local t = {} for i = 1, 9999 do t[i] = i % 2 == 0 and s..'a' or s..'b' end table.sort(t)",
+    "sort of long texts": _LONG + "local a, b = s .. 'a', s .. 'b' local t = {} "
+    "for i = 1, 9999 do t[i] = i % 2 == 0 and a or b end table.sort(t)",
     "sort of much": "local t = {} for i = 1, 10001 do t[i] = -i end table.sort(t)",
     "sort in a loop": "local t = {} while true do for i = 1, 9999 do t[i] = -i end table.sort(t) end",
     "sort that lies": "local t = {} for i = 1, 999 do t[i] = i end table.sort(t, function() return true end)",
