@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from transforms.domain.rule_cases import Case
+from transforms.domain.rule_explain import explain
 from transforms.domain.rule_files import RuleFiles, read_rule_files
 from transforms.domain.rule_schema import rule_schema_json
 from transforms.domain.rule_tests import CaseResult, dry_call, run_cases, untested
 from transforms.domain.shard import ShardSettings
+from transforms.domain.yaml_documents import YamlError, read_documents
+
+_LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999
 
 _NEW_RULE: Final = """\
 name: us_page_view
@@ -58,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
         "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
     )
     test.set_defaults(run=_test)
+    explain_ = commands.add_parser("explain", help="say for each rule why it does or does not fire for an event")
+    explain_.add_argument("path", type=Path, help="rule file or directory")
+    explain_.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
+    explain_.add_argument(
+        "--given", type=Path, metavar="FILE", help="what is known before it: profile, visit, history, now, as in tests"
+    )
+    explain_.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
+    explain_.set_defaults(run=_explain)
     schema = commands.add_parser("schema", help="print the JSON Schema of rule files")
     schema.set_defaults(run=_schema)
     new = commands.add_parser("new", help="write a first rule with cases")
@@ -150,6 +165,53 @@ def junit_xml(results: list[CaseResult], seconds: float) -> bytes:
 def _xml(text: str) -> str:
     """Text without the characters that XML cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    found = read_rule_files(arguments.path)
+    if _show_problems(found):
+        return 1
+    try:
+        given = _mapping(arguments.given) if arguments.given is not None else {}
+        case = _explained_case(_mapping(arguments.event), given)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    settings = ShardSettings(history_fields=tuple(arguments.history_fields))
+    for loaded in found.rules:
+        said = explain(loaded, case, settings)
+        sys.stdout.write(
+            f"{said.rule.name} version {said.rule.version}: {'fires' if said.fires else 'does not fire'}\n"
+        )
+        sys.stdout.writelines(f"  {line}\n" for line in [*said.problems, *said.lines])
+    return 0
+
+
+def _explained_case(event: dict[str, Any], given: dict[str, Any]) -> Case:
+    """An event with a timestamp of its own is met at that time, unless ``now`` says otherwise."""
+    timestamp_ms = event.get("timestamp")
+    if type(timestamp_ms) is int and "now" not in given and 0 < timestamp_ms < _LATEST_MS:
+        given = given | {"now": datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat()}
+    return Case.model_validate({"name": "explain", "events": [event], "expect": "nothing"} | given)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file of one mapping.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = path.read_text("utf-8")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        try:
+            value = next((document.value for document in read_documents(text)), None)
+        except YamlError as error:
+            raise ValueError(f"{path}:{error.line}: neither JSON nor YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: allowed is one mapping, this is a {type(value).__name__}")
+    return value
 
 
 def _count(number: int, what: str) -> str:

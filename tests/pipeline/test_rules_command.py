@@ -127,3 +127,47 @@ def test_ten_rules_are_tested_within_seconds_and_without_beam(tmp_path: Path) ->
     assert "10 rules, 10 cases, 0 failed in " in done.stdout
     # Half a second on an idle machine; the bound is for machines that are not.
     assert time.monotonic() - started < 10
+
+
+def test_an_event_is_explained_for_every_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    write(rules, "both", GOOD.replace('event.event_name == "page_view"', 'event.event_name == "a" and user.vip'))
+    write(rules, "other", GOOD.replace('event.event_name == "page_view"', "event.timestamp == 1704067200000"))
+    event, given = tmp_path / "event.json", tmp_path / "given.yaml"
+    event.write_text('{"event_id": "e", "user_id": "u", "event_name": "a", "timestamp": 1704067200000}')
+    given.write_text("profile: {vip: true}\n")
+    assert main(["rules", "explain", str(rules), f"--event={event}", f"--given={given}"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.splitlines() == [
+        "both version 1: fires",
+        '    true   event.event_name == "a" and user.vip',
+        '      true   event.event_name == "a"   (event.event_name is "a")',
+        "      true   user.vip",
+        "other version 1: fires",
+        "    true   event.timestamp == 1704067200000   (event.timestamp is 1704067200000)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "given", "message"),
+    [
+        ("[1]", "", "event.json: allowed is one mapping, this is a list"),
+        ("{", "", "event.json:1: neither JSON nor YAML: "),
+        ("{}", "profile: 5", "profile"),
+        ("{}", "colour: red", "colour"),
+    ],
+)
+def test_what_cannot_be_explained_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], event: str, given: str, message: str
+) -> None:
+    write(tmp_path, "rule")
+    (tmp_path / "event.json").write_text(event)
+    (tmp_path / "given.txt").write_text(given or "{}")
+    files = [f"--event={tmp_path}/event.json", f"--given={tmp_path}/given.txt"]
+    assert main(["rules", "explain", str(tmp_path), *files]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert message in shown
+    assert shown.count("\n") == 1

@@ -136,12 +136,12 @@ class FilterSet:
         """Ask those again that reached for the history, then for the keys of rules that fire."""
         history: Columns | None = None
         if "H" in found.marks:
-            history = _columns(user.history.rows())
+            history = columns_of(user.history.rows())
             found.update(*self._engine.run("".join("1" if mark == "H" else "0" for mark in found.marks), history))
         if self._has_keys and "1" in found.marks:
             allowed = found.rules("1", FILTER)
             mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
-            found.update(*self._engine.run(mask, history or _columns(user.history.rows())))
+            found.update(*self._engine.run(mask, history or columns_of(user.history.rows())))
 
     def _mask(self, wanted: Callable[[_Program], bool]) -> str:
         return "".join("1" if wanted(program) else "0" for program in self._programs)
@@ -173,8 +173,8 @@ def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
     return {name: source[name] for name in names if name in source}
 
 
-def _columns(rows: list[Row]) -> Columns:
-    """The only place that looks into rows."""
+def columns_of(rows: list[Row]) -> Columns:
+    """A history as the sandbox takes it; the only place here that looks into rows."""
     extras = [row[3] for row in rows]
     return (
         [row[0] for row in rows],

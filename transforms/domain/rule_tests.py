@@ -51,7 +51,7 @@ class CaseResult:
 def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
     """Every case of a rule, each with a user, a history and a clock of its own."""
     return [
-        CaseResult(loaded.rule.name, located, _differences(_Run(loaded, located.case, settings), located.case))
+        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
         for located in loaded.cases
     ]
 
@@ -59,20 +59,22 @@ def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
 def dry_call(loaded: LoadedRule) -> str | None:
     """Run a rule once on an event that has nothing but what every event has; the error, if there is one."""
     case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
-    errors = _Run(loaded, case, ShardSettings()).errors
+    errors = CaseRun(loaded, case, ShardSettings()).errors
     return errors[0] if errors else None
 
 
-class _Run:
+class CaseRun:
     """One case, run: what fired, the messages of rule errors, and events that were refused."""
 
-    def __init__(self, loaded: LoadedRule, case: Case, settings: ShardSettings) -> None:
+    def __init__(
+        self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
+    ) -> None:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
         self.refused: list[str] = []
         self._loaded = loaded
         self._settings = settings
-        self._filters = FilterSet((loaded.rule,))
+        self._filters = FilterSet((loaded.rule,)) if filters is None else filters
         self._view = View(settings.history_size)
         self._numbers: dict[str, int] = {}
         self._problem = _unkept_fields(case, settings)
@@ -159,7 +161,7 @@ def _rows(case: Case) -> list[Row]:
     return sorted(rows, key=lambda row: row[0])
 
 
-def _differences(run: _Run, case: Case) -> list[str]:
+def _differences(run: CaseRun, case: Case) -> list[str]:
     if run.refused:
         return run.refused
     wanted = case.expect.error
