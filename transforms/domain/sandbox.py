@@ -1,4 +1,4 @@
-"""LuaJIT through lupa with ``sandbox.lua`` in it: programs in, marks out. Plain values only, both ways."""
+"""LuaJIT through lupa with ``sandbox*.lua`` in it: programs in, marks out. Plain values only, both ways."""
 
 from __future__ import annotations
 
@@ -150,8 +150,14 @@ def _runtime() -> tuple[Any, Any, Any]:
         # A limit has to be named here for set_max_memory to work at all; the one in force is set around each call.
         max_memory=_NO_LIMIT,
     )
-    bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
-    compile_program, evaluate = lua.execute(bootstrap, name="=sandbox")
+
+    def load(name: str, *given: Any) -> Any:
+        # One name for all in messages, where it is taken off again.
+        source = resources.files("transforms.domain").joinpath(name).read_text("utf-8")
+        return lua.execute(source, *given, name="=sandbox")
+
+    budget, study = load("sandbox_budget.lua"), load("sandbox_bytecode.lua")
+    compile_program, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
     return lua, compile_program, evaluate
 
 

@@ -166,6 +166,8 @@ class _Child:
         Raises:
             _EndedError: there is none.
         """
+        if not self._finalizer.alive:
+            raise _EndedError("it was ended")  # and its pipes' numbers may be somebody else's
         deadline = time.monotonic() + seconds
         packed = _encode(question)
         self._write(len(packed).to_bytes(4, "big") + packed, deadline)

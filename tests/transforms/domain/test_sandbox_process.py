@@ -18,7 +18,7 @@ from transforms.domain import sandbox_process
 from transforms.domain.filters import FilterSet
 from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import RuleError
-from transforms.domain.sandbox import CompileError
+from transforms.domain.sandbox import CompileError, SandboxError
 from transforms.domain.sandbox_process import SandboxProcess
 
 GOOD = (
@@ -114,6 +114,18 @@ def test_a_process_that_is_killed_is_replaced(sandbox: SandboxProcess) -> None:
     os.kill(first, signal.SIGKILL)
     assert sandbox.run(None, None) == ("1", "")
     assert sandbox.pid != first
+
+
+def test_a_process_that_cannot_be_replaced_at_once_is_replaced_later(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(sandbox_process, "_BOOT", "raise SystemExit(3)")
+        os.kill(sandbox.pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(SandboxError, match="did not start: exit code 3"):
+                sandbox.run(None, None)
+    assert sandbox.run(None, None) == ("1", "")
 
 
 def test_a_process_that_stops_midway_is_replaced() -> None:
