@@ -126,7 +126,7 @@ def test_ten_rules_are_tested_within_seconds_and_without_beam(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     assert "10 rules, 10 cases, 0 failed in " in done.stdout
     # Half a second on an idle machine; the bound is for machines that are not.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_an_event_is_explained_for_every_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

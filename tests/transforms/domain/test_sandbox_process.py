@@ -94,7 +94,7 @@ def test_a_program_that_ends_its_process_is_found_and_the_others_answer(
     monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     monkeypatch.setattr(sandbox_process, "_BOOT", _WITH_A_HOLE)
-    monkeypatch.setattr(sandbox_process, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(sandbox_process, "ANSWER_SECONDS", 1.0)
     rules = (GOOD[0], rule(name), GOOD[1], GOOD[2])
     filters = FilterSet(rules, Quarantine(trips=2), isolation="process")
     with closing(filters):
