@@ -12,10 +12,11 @@ from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
 from runners.flink.beam_overrides import without_cloud_clients
-from transforms.domain.filters import FilterSet
-from transforms.domain.rules import KafkaAction, Rule, RuleError, load_rules
+from transforms.domain.rule_files import load_rules
+from transforms.domain.rules import KafkaAction, Rule, RuleError
 
-_COMMANDS: Final = ("demo",)
+# Command -> whether it needs Beam, which takes seconds to import.
+_COMMANDS: Final = {"demo": True, "rules": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _quieten()
     if arguments and arguments[0] in _COMMANDS:
-        _import_beam()
+        if _COMMANDS[arguments[0]]:
+            _import_beam()
         command = importlib.import_module(f"pipeline.commands.{arguments[0]}")
         return int(command.main(arguments[1:]))
     try:
@@ -58,13 +60,12 @@ def _quieten() -> None:
 
 
 def _rules(settings: Settings) -> tuple[Rule, ...]:
-    """The rules, compiled once here so that a bad one ends the launch and not a worker."""
+    """The rules, checked here so that a bad one ends the launch and not a worker."""
     if settings.rules is not None:
         rules = load_rules(settings.rules)
     else:
         with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
             rules = load_rules(Path(bundled))
-    FilterSet(rules)
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")

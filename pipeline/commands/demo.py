@@ -26,7 +26,8 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
-from transforms.domain.rules import KafkaAction, Rule, load_rules
+from transforms.domain.rule_files import load_rules
+from transforms.domain.rules import KafkaAction, Rule
 
 _PARTITIONS: Final = 4
 _WINDOW_S: Final = 10.0

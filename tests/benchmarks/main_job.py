@@ -28,7 +28,7 @@ from pipeline.options import parse
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
-from transforms.domain.rules import load_rules
+from transforms.domain.rule_files import load_rules
 
 _PARTITIONS = 4
 _USERS = 2000

@@ -14,7 +14,7 @@ from pipeline.embedded.user_api import _answer, profile_of
 from pipeline.run import main
 from pipeline.summary import Summary
 from tests.oracle import Oracle, OracleRule, SeenAction, action_differences
-from transforms.domain.rules import load_rules
+from transforms.domain.rule_files import load_rules
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,9 +122,9 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "unknown option": (["--user_shard=1"], "did you mean --user_shards?"),
         "bad value": (["--history_size=0"], "--history_size is 0, allowed: 1 to 10000 events"),
-        "rules that are not there": ([f"--rules={folder}/nowhere"], "nowhere': no such file or directory"),
-        "no rule": ([f"--rules={broken}"], "rule 'broken': filter does not compile: "),
-        "wrong rule": ([f"--rules={wrong}"], "wrong.yaml: version is 'one': "),
+        "rules that are not there": ([f"--rules={folder}/nowhere"], "nowhere: no such file or directory"),
+        "no rule": ([f"--rules={broken}"], "broken.yaml:2: filter does not compile: "),
+        "wrong rule": ([f"--rules={wrong}"], "wrong.yaml:1: version is 'one': "),
         "kafka action without a broker": (
             [f"--rules={kafka}"],
             "rule 'to_kafka' has a kafka action: give --bootstrap_servers",

@@ -1,138 +1,247 @@
-"""Rules' Lua filters, run by LuaJIT through lupa where they can reach nothing but the event and its user.
+"""Rules' Lua, run by LuaJIT through lupa where it can reach nothing but the event and its user.
 
-The sandbox itself is ``sandbox.lua``; what it holds against is in tests/transforms/domain/test_filters.py.
+The sandbox itself is ``sandbox.lua``; what it holds against is in tests/transforms/domain/hostile.py. What the Lua is
+given is built once an event, and only what some rule names: fields of the event, the profile and the visit, and the
+history only when a filter really reaches for it (then that filter is asked again).
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Final
-
-import lupa.luajit21
+from typing import Any, Final, Literal
 
 from transforms.domain.events import Event
 from transforms.domain.history import Row
+from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import SKIP, WAIT, Rule, RuleError
+from transforms.domain.sandbox import Columns, CompileError, Engine, Sandbox, SandboxError, compile_alone
+from transforms.domain.sandbox_process import SandboxProcess
 from transforms.domain.users import UserState, Visit
 
-_NO_LIMIT: Final = 2**40
-_MEMORY_PER_CALL: Final = 16 * 1024 * 1024
-_MEMORY_KEPT: Final = 64 * 1024 * 1024
+FILTER: Final = "filter"
+COOLDOWN_KEY: Final = "cooldown.key"
+FOLLOWED_BY: Final = "sequence.followed_by"
+NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
+
+Isolation = Literal["none", "process"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the filters said of one event: the rules that allow it, and (rule, message) for those that failed."""
+    """What the rules' Lua said of one event.
+
+    ``allowed`` are the rules whose filter allows it, ``errors`` are (rule, message) of Lua that failed. ``tripped`` are
+    the rules among those that hit a limit, ``quarantined`` the ones that were not asked. ``followed`` are the rules
+    whose sequence's Lua allows it, ``keys`` the values of cooldowns' keys of allowed rules, by rule name.
+    """
 
     allowed: tuple[Rule, ...] = ()
     errors: tuple[tuple[Rule, str], ...] = ()
+    tripped: tuple[Rule, ...] = ()
+    quarantined: tuple[Rule, ...] = ()
+    followed: tuple[Rule, ...] = ()
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+_NO_RULE: Final = Verdict()
 
 
 @dataclass(frozen=True, slots=True)
-class _Reads:
-    """Which names of a table the filters read; None is all of them (the table is used as a whole somewhere)."""
+class _Program:
+    rule: Rule
+    field: str
+    source: str
 
-    names: frozenset[str] | None = field(default_factory=frozenset)
+    @property
+    def name(self) -> str:
+        """What Lua's messages call it."""
+        return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
 
-    @classmethod
-    def of(cls, table: str, sources: list[str]) -> _Reads:
-        text = "\n".join(sources)
-        named = re.findall(rf"\b{table}\s*\.\s*([A-Za-z_]\w*)", text)
-        if len(named) < len(re.findall(rf"\b{table}\b", text)):
-            return cls(None)
-        return cls(frozenset(named))
 
-    def pick(self, source: dict[str, Any]) -> dict[str, Any]:
-        if self.names is None:
-            return source
-        return {name: source[name] for name in self.names if name in source}
+def programs_of(rule: Rule) -> list[tuple[str, str]]:
+    """Field and source of each of a rule's Lua texts, the filter first."""
+    cooldown, sequence = rule.cooldown, rule.sequence
+    texts = [
+        (FILTER, rule.filter),
+        (FOLLOWED_BY, sequence and sequence.followed_by),
+        (NOT_FOLLOWED_BY, sequence and sequence.not_followed_by),
+        (COOLDOWN_KEY, cooldown and cooldown.key),
+    ]
+    return [(name, text) for name, text in texts if text]
 
 
 class FilterSet:
-    """The filters of a rule set, compiled once. Not thread-safe: one a DoFn instance.
+    """The Lua of a rule set, compiled once. Not thread-safe: one a DoFn instance.
+
+    A rule that keeps hitting its limits is set aside by ``quarantine``, which those of a worker may share. With
+    ``isolation="process"`` the Lua runs in a process of this object's own (``sandbox_process``).
 
     Raises:
-        RuleError: a filter does not compile; the message has the rule's name and Lua's line.
+        RuleError: Lua that does not compile; the message has the rule's name and Lua's line.
     """
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        quarantine: Quarantine | None = None,
+        clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        isolation: Isolation = "none",
+    ) -> None:
         self.rules = rules
         # Whether an event waits for its user's profile, and how many rules pass it over if it does not.
         self.waits = any(rule.on_missing_profile == WAIT for rule in rules)
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
-        sources = [rule.filter for rule in rules]
-        self._event = _Reads.of("event", sources)
-        self._user = _Reads.of("user", sources)
-        self._visit = _Reads.of("visit", sources)
-        self.reads_user = self._user.names is None or bool(self._user.names)
-        self._reads_visit = self._visit.names is None or bool(self._visit.names)
-        self._reads_history = bool(re.search(r"\bhistory\b", "\n".join(sources)))
-        self._start()
-
-    def _start(self) -> None:
-        self._lua = lupa.luajit21.LuaRuntime(
-            register_eval=False,
-            register_builtins=False,
-            unpack_returned_tuples=True,
-            attribute_filter=_refuse,
-            # A limit has to be named here for set_max_memory to work at all; the one in force is set around each call.
-            max_memory=_NO_LIMIT,
-        )
-        bootstrap = resources.files("transforms.domain").joinpath("sandbox.lua").read_text("utf-8")
-        compile_filter, self._evaluate = self._lua.execute(bootstrap)
-        for rule in self.rules:
-            message = compile_filter(rule.filter, rule.name)
-            if message is not None:
-                raise RuleError(f"rule {rule.name!r}: filter does not compile: {message}")
-        self._table = self._lua.table_from
+        self._quarantine = Quarantine() if quarantine is None else quarantine
+        self._clock_ms = clock_ms
+        self._programs = [_Program(rule, *program) for rule in rules for program in programs_of(rule)]
+        self._has_keys = any(program.field == COOLDOWN_KEY for program in self._programs)
+        # Keys are asked for when their rule has fired, everything else always.
+        self._usual = "".join("0" if program.field == COOLDOWN_KEY else "1" for program in self._programs)
+        self._nothing = {"0" * len(self._programs), self._usual.replace("0", "-").replace("1", "0")}
+        programs = [(program.name, program.source, program.field == COOLDOWN_KEY) for program in self._programs]
+        try:
+            self._engine: Engine = SandboxProcess(programs) if isolation == "process" else Sandbox(programs)
+        except CompileError as error:
+            bad = self._programs[error.number]
+            raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
+        reads = self._engine.reads
+        self._event_fields, self._user_fields, self._visit_fields = reads["event"], reads["user"], reads["visit"]
+        self.reads_user = self._user_fields != []
 
     def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
-        """Ask every filter about one event; a filter's failure is its own."""
+        """Ask every rule about one event; a rule's failure is its own."""
+        quarantined: tuple[Rule, ...] = ()
+        mask = self._usual if self._has_keys else None
+        if self._quarantine:
+            now_ms = self._clock_ms()
+            quarantined = tuple(rule for rule in self.rules if not self._quarantine.allows(rule.name, now_ms))
+            if quarantined:
+                mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
-            tables = (
-                self._table(self._event.pick(event.fields), recursive=True),
-                self._table(self._user.pick(profile), recursive=True),
-                self._table(self._visit.pick(visit.public()) if self._reads_visit else {}),
+            self._engine.give(
+                _picked(event.fields, self._event_fields),
+                _picked(profile, self._user_fields),
+                {} if self._visit_fields == [] else _picked(visit.public(), self._visit_fields),
             )
-            marks, messages = self._call(*tables, *self._columns(user.history.rows() if self._reads_history else None))
-        except (lupa.luajit21.LuaError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-            self._start()
-            return Verdict(errors=tuple((rule, f"{type(error).__name__}: {error}") for rule in self.rules))
-        if "1" not in marks and "E" not in marks:
-            return Verdict()
-        failed = [rule for rule, mark in zip(self.rules, marks, strict=True) if mark == "E"]
+            marks, texts = self._engine.run(mask, None)
+            if marks in self._nothing:
+                return _NO_RULE
+            found = _Found(self._programs, marks, texts)
+            self._ask_further(found, user)
+        except SandboxError as error:
+            return Verdict(errors=tuple((rule, str(error)) for rule in self.rules))
+        return self._verdict(found, quarantined)
+
+    def _ask_further(self, found: _Found, user: UserState) -> None:
+        """Ask those again that reached for the history, then for the keys of rules that fire."""
+        history: Columns | None = None
+        if "H" in found.marks:
+            history = columns_of(user.history.rows())
+            found.update(*self._engine.run("".join("1" if mark == "H" else "0" for mark in found.marks), history))
+        if self._has_keys and "1" in found.marks:
+            allowed = found.rules("1", FILTER)
+            mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
+            found.update(*self._engine.run(mask, history or columns_of(user.history.rows())))
+
+    def _mask(self, wanted: Callable[[_Program], bool]) -> str:
+        return "".join("1" if wanted(program) else "0" for program in self._programs)
+
+    def _verdict(self, found: _Found, quarantined: tuple[Rule, ...]) -> Verdict:
+        tripped = found.rules("L")
+        for rule in tripped:
+            self._quarantine.trip(rule.name, self._clock_ms())
+        failed = {rule.name for rule, _ in found.errors()}
         return Verdict(
-            tuple(rule for rule, mark in zip(self.rules, marks, strict=True) if mark == "1"),
-            tuple(zip(failed, messages.split("\0"), strict=True)) if failed else (),
+            # Without its key a rule's cooldown cannot be looked up: it fails as a whole.
+            tuple(rule for rule in found.rules("1", FILTER) if rule.name not in failed),
+            tuple(found.errors()),
+            tripped,
+            quarantined,
+            tuple(rule for rule in found.rules("1", FOLLOWED_BY, NOT_FOLLOWED_BY) if rule.name not in failed),
+            found.keys(),
         )
 
-    def _columns(self, rows: list[Row] | None) -> tuple[Any, ...]:
-        if rows is None:
-            return (None, None, None, None)
-        columns = (
-            self._table([row.timestamp_ms for row in rows]),
-            self._table([row.event_id for row in rows]),
-            self._table([row.event_name for row in rows]),
-        )
-        if not any(row.extra for row in rows):
-            return (*columns, None)
-        return (*columns, self._table([row.extra or {} for row in rows], recursive=True))
-
-    def _call(self, *arguments: Any) -> tuple[str, str]:
-        used = self._lua.get_memory_used()
-        if used > _MEMORY_KEPT:
-            self._lua.gccollect()
-            used = self._lua.get_memory_used()
-        # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md).
-        self._lua.set_max_memory(used + _MEMORY_PER_CALL)
-        try:
-            marks, messages = self._evaluate(*arguments)
-        finally:
-            self._lua.set_max_memory(_NO_LIMIT)
-        return marks, messages
+    def close(self) -> None:
+        """End the process, with ``isolation="process"``."""
+        if isinstance(self._engine, SandboxProcess):
+            self._engine.close()
 
 
-def _refuse(*_: object) -> None:
-    raise AttributeError("rules have no access to Python objects")
+def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    if names is None:
+        return source
+    return {name: source[name] for name in names if name in source}
+
+
+def columns_of(rows: list[Row]) -> Columns:
+    """A history as the sandbox takes it; the only place here that looks into rows."""
+    extras = [row.extra for row in rows]
+    return (
+        [row.timestamp_ms for row in rows],
+        [row.event_id for row in rows],
+        [row.event_name for row in rows],
+        [extra or {} for extra in extras] if any(extras) else None,
+    )
+
+
+class _Found:
+    """Marks and texts of programs, over one or more calls."""
+
+    def __init__(self, programs: list[_Program], marks: str, texts: str) -> None:
+        self._programs = programs
+        self.marks = ["-"] * len(programs)
+        self._texts = [""] * len(programs)
+        self.update(marks, texts)
+
+    def update(self, marks: str, texts: str) -> None:
+        following = iter(texts.split("\0"))
+        for number, mark in enumerate(marks):
+            if mark != "-":
+                self.marks[number] = mark
+            if mark in "ELV":
+                self._texts[number] = next(following)
+
+    def rules(self, mark: str, *fields: str) -> tuple[Rule, ...]:
+        """Rules with a program of this mark, once each."""
+        found = {
+            program.rule.name: program.rule
+            for program, given in zip(self._programs, self.marks, strict=True)
+            if given == mark and (not fields or program.field in fields)
+        }
+        return tuple(found.values())
+
+    def errors(self) -> list[tuple[Rule, str]]:
+        """The first error of each rule that has one."""
+        found: dict[str, tuple[Rule, str]] = {}
+        for program, mark, text in zip(self._programs, self.marks, self._texts, strict=True):
+            if mark in "EL":
+                found.setdefault(program.rule.name, (program.rule, text))
+        return list(found.values())
+
+    def keys(self) -> dict[str, str]:
+        """Values of programs that have one, by rule name."""
+        every = zip(self._programs, self.marks, self._texts, strict=True)
+        return {program.rule.name: text for program, mark, text in every if mark == "V"}
+
+
+def lua_problems(rule: Rule) -> list[tuple[str, str]]:
+    """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
+    problems = []
+    for name, text in programs_of(rule):
+        message, unknown = compile_alone(text, rule.name)
+        if message is not None:
+            line = re.match(r"[^:\n]*:\d+: ", message)
+            at = line.end() if line else 0
+            problems.append((name, f"{message[:at]}does not compile: {message[at:]}"))
+            continue
+        is_expression = compile_alone(f"return (\n{text}\n)", "")[0] is None
+        if not is_expression and re.search(r"\breturn\b", text) is None:
+            problems.append((name, "never allows anything: a body needs a return"))
+        for one in unknown:
+            found = re.search(rf"\b{re.escape(one)}\b", text)
+            line_number = text.count("\n", 0, found.start()) + 1 if found else 1
+            problems.append((name, f"{rule.name}:{line_number}: reads {one!r}: there is no such name"))
+    return problems

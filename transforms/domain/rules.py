@@ -1,13 +1,16 @@
-"""Rule documents: YAML in, checked models out, one clear error for a bad one."""
+"""What a rule is: pydantic models of rule documents. How files become rules: ``rule_files``."""
 
 from __future__ import annotations
 
+import zoneinfo
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from transforms.domain.durations import Duration
+
+MAX_LUA_BYTES: Final = 64 * 1024
 
 # What a rule does about an event whose user's profile has not come, or failed to come.
 WAIT: Final = "wait"
@@ -16,25 +19,30 @@ SKIP: Final = "skip"
 
 
 class RuleError(ValueError):
-    """A rule document that cannot be used: the message names the file, the field, the value and what is allowed."""
+    """A rule that cannot be used: the message names the file, line, field, the value and what is allowed."""
 
 
-class _Model(BaseModel):
+class RuleModel(BaseModel):
+    """Strict, frozen, and without unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DebugAction(_Model):
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+
+
+class DebugAction(RuleModel):
     """Prints ``DEBUG EVENT {json}``."""
 
     type: Literal["debug"]
-    name: str = Field(default="debug", pattern=r"^[a-z0-9_-]{1,64}$", description="unique within the rule")
+    name: Name = Field(default="debug", description="unique within the rule")
 
 
-class KafkaAction(_Model):
+class KafkaAction(RuleModel):
     """Writes the enriched event to a Kafka topic, keyed by user."""
 
     type: Literal["kafka"]
-    name: str = Field(default="kafka", pattern=r"^[a-z0-9_-]{1,64}$", description="unique within the rule")
+    name: Name = Field(default="kafka", description="unique within the rule")
     topic: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$", description="default: the actions topic of the job"
     )
@@ -43,17 +51,114 @@ class KafkaAction(_Model):
 Action = Annotated[DebugAction | KafkaAction, Field(discriminator="type")]
 
 
-class Rule(_Model):
+def _fits(text: str) -> str:
+    if len(text.encode()) > MAX_LUA_BYTES:
+        raise ValueError(f"{len(text.encode())} bytes of Lua, allowed are {MAX_LUA_BYTES}")
+    return text
+
+
+Lua = Annotated[str, Field(min_length=1), AfterValidator(_fits)]
+
+
+class Cooldown(RuleModel):
+    """How long a rule stays silent after it fired, in event time; ``cooldown: 1d`` is short for its ``time``."""
+
+    time: Duration = Field(description="from the event that fired")
+    key: Lua | None = Field(
+        default=None,
+        description="Lua expression (text or number): a cooldown for each of its values; default: one a user",
+    )
+
+
+class Cap(RuleModel):
+    """At most ``count`` times a user: in a rolling ``window``, or ``per`` calendar day, week or month."""
+
+    count: int = Field(ge=1, le=1000)
+    window: Duration | None = Field(default=None, description="rolling, in event time")
+    per: Literal["day", "week", "month"] | None = Field(
+        default=None, description="calendar, in the rule's time_zone; weeks begin on Monday"
+    )
+
+    @model_validator(mode="after")
+    def _either_rolling_or_calendar(self) -> Cap:
+        if (self.window is None) == (self.per is None):
+            raise ValueError("needs either window (rolling) or per (calendar)")
+        return self
+
+
+_TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+
+class QuietHours(RuleModel):
+    """Every day from ``start`` to ``end``, in the rule's time_zone, actions are held; they go out at ``end``."""
+
+    start: str = Field(pattern=_TIME_OF_DAY, description="HH:MM")
+    end: str = Field(pattern=_TIME_OF_DAY, description="HH:MM; before start: the next morning")
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> QuietHours:
+        if self.start == self.end:
+            raise ValueError("start and end are the same time of day")
+        return self
+
+
+def _known_zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("no such time zone, allowed are IANA names like Europe/Berlin") from None
+    return name
+
+
+class TimeZone(RuleModel):
+    """Where the user's days begin: a profile field with an IANA name, and what holds for users without a valid one."""
+
+    profile_field: str | None = Field(default="timezone", min_length=1, description="null: default for everybody")
+    default: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+
+class Sequence(RuleModel):
+    """What has to follow, or not to follow, the event that the rule's filter allows."""
+
+    followed_by: Lua | None = Field(default=None, description="Lua like filter: the rule fires at the event it allows")
+    not_followed_by: Lua | None = Field(
+        default=None, description="Lua like filter: the rule fires when the time is over and it allowed no event"
+    )
+    within: Duration = Field(description="event time since the event that the rule's filter allowed")
+    match: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$",
+        description="event field that both events have the same value of, like parameters.cart_id",
+    )
+
+    @model_validator(mode="after")
+    def _either_followed_or_not(self) -> Sequence:
+        if (self.followed_by is None) == (self.not_followed_by is None):
+            raise ValueError("needs either followed_by or not_followed_by")
+        return self
+
+
+def _cooldown_of_time(value: Any) -> Any:
+    return {"time": value} if isinstance(value, str) else value
+
+
+class Rule(RuleModel):
     """One rule: a Lua filter over ``event``, ``user``, ``visit`` and ``history``, and what to do where it allows."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="unique among the rules")
+    name: Name = Field(description="unique among the rules")
     version: int = Field(ge=1, description="part of every action's id: raise it when the meaning changes")
     description: str = Field(default="", description="for people")
-    filter: str = Field(min_length=1, max_length=64 * 1024, description="Lua: an expression, or a body with return")
+    filter: Lua = Field(description="Lua: an expression, or a body with return")
     actions: tuple[Action, ...] = Field(min_length=1, strict=False)
     on_missing_profile: Literal["wait", "run", "skip"] = Field(
-        default=WAIT, description="wait for the profile, run without it, or skip the event"
+        default=WAIT,
+        description="while the user is being loaded: wait for the profile, run with an empty one, or skip the event",
     )
+    sequence: Sequence | None = None
+    cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
+    cap: Cap | None = None
+    quiet_hours: QuietHours | None = None
+    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar and quiet_hours")
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:
@@ -61,62 +166,3 @@ class Rule(_Model):
         if repeated:
             raise ValueError(f"action name {repeated[0]!r} is used twice; names are unique within a rule")
         return self
-
-
-def load_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules of a YAML file, or of every ``*.yaml`` and ``*.yml`` file of a directory, sorted by file name.
-
-    Raises:
-        RuleError: the path is missing or empty, a document is no rule, or two rules have the same name.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
-    elif path.is_file():
-        files = [path]
-    else:
-        raise RuleError(f"rules {str(path)!r}: no such file or directory")
-    loaded = [(file, rule) for file in files for rule in _load_file(file)]
-    if not loaded:
-        raise RuleError(f"rules {str(path)!r}: no rule in it, allowed are *.yaml files with at least one")
-    seen: dict[str, Path] = {}
-    for file, rule in loaded:
-        if rule.name in seen:
-            raise RuleError(f"{file}: name {rule.name!r} is taken by {seen[rule.name]}; names are unique")
-        seen[rule.name] = file
-    return tuple(rule for _, rule in loaded)
-
-
-def _load_file(file: Path) -> list[Rule]:
-    try:
-        documents = [document for document in yaml.safe_load_all(file.read_text("utf-8")) if document is not None]
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RuleError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    return [_read(file, document) for document in documents]
-
-
-def _read(file: Path, document: Any) -> Rule:
-    if not isinstance(document, dict):
-        raise RuleError(f"{file}: a rule is a mapping, this is a {type(document).__name__}")
-    if "filter_file" in document:
-        document = _inline_filter(file, document)
-    try:
-        return Rule.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "rule"
-        raise RuleError(f"{file}: {field} is {first['input']!r}: {first['msg']}") from None
-
-
-def _inline_filter(file: Path, document: dict[str, Any]) -> dict[str, Any]:
-    name = document["filter_file"]
-    if "filter" in document:
-        raise RuleError(f"{file}: filter and filter_file are both given, allowed is one")
-    source = file.parent / str(name)
-    if not source.is_file():
-        raise RuleError(f"{file}: filter_file is {name!r}: no such file beside it")
-    try:
-        text = source.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise RuleError(f"{file}: filter_file is {name!r}: not UTF-8: {error}") from None
-    rest = {key: value for key, value in document.items() if key != "filter_file"}
-    return rest | {"filter": text}

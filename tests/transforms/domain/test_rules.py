@@ -1,111 +1,98 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from transforms.domain.rules import DebugAction, KafkaAction, RuleError, load_rules
+from tests.builders import rule
+from transforms.domain.durations import Duration
+from transforms.domain.rules import Cap, Cooldown, QuietHours, Rule, Sequence, TimeZone
 
-GOOD = """
-name: welcome
-version: 1
-filter: event.triggerable
-actions:
-  - type: debug
-"""
-
-
-def write(folder: Path, name: str, text: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def test_a_file_may_hold_several_rules(tmp_path: Path) -> None:
-    path = write(tmp_path, "rules.yaml", f"{GOOD}---\n{GOOD.replace('welcome', 'bye')}---\n")
-    assert [rule.name for rule in load_rules(path)] == ["welcome", "bye"]
-
-
-def test_a_directory_gives_the_rules_of_its_yaml_files_by_file_name(tmp_path: Path) -> None:
-    write(tmp_path, "b.yaml", GOOD)
-    write(tmp_path, "a.yml", GOOD.replace("welcome", "first"))
-    write(tmp_path, "notes.txt", "no rule")
-    assert [rule.name for rule in load_rules(tmp_path)] == ["first", "welcome"]
-
-
-def test_actions_have_defaults(tmp_path: Path) -> None:
-    text = GOOD + "  - type: kafka\n  - {type: kafka, name: other, topic: elsewhere}\n"
-    (rule,) = load_rules(write(tmp_path, "r.yaml", text))
-    assert rule.actions == (
-        DebugAction(type="debug", name="debug"),
-        KafkaAction(type="kafka", name="kafka", topic=None),
-        KafkaAction(type="kafka", name="other", topic="elsewhere"),
-    )
-
-
-def test_a_filter_may_be_in_a_file_beside(tmp_path: Path) -> None:
-    write(tmp_path, "welcome.lua", "return true -- ü")
-    path = write(tmp_path, "r.yaml", GOOD.replace("filter: event.triggerable", "filter_file: welcome.lua"))
-    assert load_rules(path)[0].filter == "return true -- ü"
+SECOND = 1000
+MINUTE = 60 * SECOND
+DAY = 24 * 60 * MINUTE
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "ms"),
+    [("1s", SECOND), ("90s", 90 * SECOND), ("10m", 10 * MINUTE), ("2h", 120 * MINUTE), ("1d", DAY), ("52w", 364 * DAY)],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, ms: int) -> None:
+    assert Duration.parse(text) == Duration(ms)
+
+
+@pytest.mark.parametrize("text", ["", "1", "s", "0s", "-1s", "1.5h", "1 s", "1S", "1s\n", "1m30s", 5, None, True])
+def test_what_is_no_duration_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match="a whole number and a unit"):
+        Duration.parse(text)
+
+
+@pytest.mark.parametrize("text", ["367d", "53w", "99999999w"])
+def test_a_duration_is_at_most_a_year(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 366d"):
+        Duration.parse(text)
+
+
+@given(st.integers(1, 366 * 24 * 3600))
+def test_a_duration_s_text_is_the_duration(seconds: int) -> None:
+    assert Duration.parse(str(Duration(seconds * SECOND))) == Duration(seconds * SECOND)
+
+
+FULL: dict[str, Any] = {
+    "cooldown": {"time": "1d", "key": "event.parameters.sku"},
+    "cap": {"count": 3, "per": "week"},
+    "quiet_hours": {"start": "22:00", "end": "08:00"},
+    "time_zone": {"profile_field": "tz", "default": "Europe/Berlin"},
+    "sequence": {"not_followed_by": "event.event_name == 'checkout'", "within": "30m", "match": "parameters.cart_id"},
+    "on_missing_profile": "run",
+}
+
+
+def test_a_rule_waits_for_the_profile_unless_it_says_otherwise() -> None:
+    assert rule().on_missing_profile == "wait"
+    assert rule(on_missing_profile="skip").on_missing_profile == "skip"
+
+
+def test_fields_of_later_semantics() -> None:
+    full = rule(**FULL)
+    assert full.cooldown == Cooldown(time=Duration(DAY), key="event.parameters.sku")
+    assert full.cap == Cap(count=3, per="week")
+    assert full.quiet_hours == QuietHours(start="22:00", end="08:00")
+    assert full.time_zone == TimeZone(profile_field="tz", default="Europe/Berlin")
+    assert full.sequence == Sequence(
+        not_followed_by="event.event_name == 'checkout'", within=Duration(30 * MINUTE), match="parameters.cart_id"
+    )
+    assert rule(cooldown="2h").cooldown == Cooldown(time=Duration(120 * MINUTE))
+
+
+def test_a_rule_survives_json_as_it_is() -> None:
+    full = rule(**FULL)
+    assert Rule.model_validate_json(full.model_dump_json()) == full
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
     [
-        ("[", "not YAML"),
-        (b"\xff\xfe\x00", "not YAML"),
-        ("just text", "a rule is a mapping, this is a str"),
-        ("- 1", "a rule is a mapping, this is a list"),
-        (GOOD.replace("welcome", "Welcome!"), "name is 'Welcome!': String should match pattern"),
-        (GOOD.replace("welcome", "7"), "name is 7: Input should be a valid string"),
-        (GOOD.replace("version: 1", "version: 0"), "version is 0: Input should be greater than or equal to 1"),
-        (GOOD.replace("version: 1", "version: '1'"), "version is '1': Input should be a valid integer"),
-        (GOOD.replace("version: 1", "version: true"), "version is True: Input should be a valid integer"),
-        (GOOD.replace("version: 1\n", ""), "version is .*: Field required"),
-        (GOOD.replace("filter: event.triggerable", "filter: true"), "filter is True: Input should be a valid string"),
-        (GOOD.replace("filter: event.triggerable", "filter: ''"), "filter is '': String should have at least 1"),
-        (GOOD.replace("filter: event.triggerable\n", ""), "filter is .*: Field required"),
-        (GOOD.replace("  - type: debug", "  []"), "actions is .*: Tuple should have at least 1 item"),
-        (GOOD.replace("debug", "email"), "actions.0 is {'type': 'email'}: .*'debug', 'kafka'"),
-        (GOOD + "    topic: t\n", "actions.0.debug.topic is 't': Extra inputs are not permitted"),
-        (GOOD + "  - {type: kafka, topic: 'a b'}\n", "actions.1.kafka.topic is 'a b': String should match pattern"),
-        (GOOD + "  - type: debug\n", "rule is .*: .*action name 'debug' is used twice"),
-        (GOOD + "colour: red\n", "colour is 'red': Extra inputs are not permitted"),
-        (GOOD + "1: 2\n", "is .*: Keys should be strings"),
-        (GOOD + "filter_file: x.lua\n", "filter and filter_file are both given, allowed is one"),
-        (GOOD.replace("filter: event.triggerable", "filter_file: x.lua"), "filter_file is 'x.lua': no such file"),
-        (GOOD.replace("filter: event.triggerable", "filter_file: bad.lua"), "filter_file is 'bad.lua': not UTF-8"),
-        (f"{GOOD}---\n{GOOD}", "name 'welcome' is taken by"),
-        ("", "no rule in it, allowed are"),
+        ({"cooldown": {"key": "event.a"}}, "cooldown.time\n  Field required"),
+        ({"cooldown": 5}, "cooldown\n"),
+        ({"cap": {"count": 1}}, "needs either window .rolling. or per"),
+        ({"cap": {"count": 1, "window": "1d", "per": "day"}}, "needs either window"),
+        ({"cap": {"count": 0, "per": "day"}}, "greater than or equal to 1"),
+        ({"cap": {"count": 1, "per": "year"}}, "'day', 'week' or 'month'"),
+        ({"quiet_hours": {"start": "22:00", "end": "22:00"}}, "same time of day"),
+        ({"quiet_hours": {"start": "24:00", "end": "08:00"}}, "quiet_hours.start"),
+        ({"quiet_hours": {"start": "8:00", "end": "09:00"}}, "quiet_hours.start"),
+        ({"time_zone": {"default": "Mars/Olympus"}}, "no such time zone"),
+        ({"time_zone": {"default": "../../etc/passwd"}}, "no such time zone"),
+        ({"sequence": {"within": "1h"}}, "needs either followed_by or not_followed_by"),
+        ({"sequence": {"followed_by": "true", "not_followed_by": "true", "within": "1h"}}, "needs either"),
+        ({"sequence": {"followed_by": "true"}}, "sequence.within\n  Field required"),
+        ({"sequence": {"followed_by": "true", "within": "1h", "match": "a..b"}}, "sequence.match"),
     ],
 )
-def test_a_bad_rule_is_refused_naming_file_field_and_value(tmp_path: Path, text: str | bytes, message: str) -> None:
-    write(tmp_path, "bad.lua", b"return '\xff'")
-    path = write(tmp_path, "r.yaml", text)
-    with pytest.raises(RuleError, match=message) as caught:
-        load_rules(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RuleError, match=r"rules '.*/nowhere': no such file or directory"):
-        load_rules(tmp_path / "nowhere")
-
-
-def test_an_empty_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RuleError, match="no rule in it"):
-        load_rules(tmp_path)
-
-
-def test_a_directory_called_like_a_rule_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "folder.yaml").mkdir()
-    with pytest.raises(RuleError, match=r"folder\.yaml"):
-        load_rules(tmp_path)
-
-
-def test_names_are_unique_over_files(tmp_path: Path) -> None:
-    write(tmp_path, "a.yaml", GOOD)
-    write(tmp_path, "b.yaml", GOOD)
-    with pytest.raises(RuleError, match=r"b\.yaml: name 'welcome' is taken by .*a\.yaml; names are unique"):
-        load_rules(tmp_path)
+def test_a_bad_field_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        rule(**fields)

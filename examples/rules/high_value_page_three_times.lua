@@ -1,0 +1,12 @@
+local page = "pricing_view"
+if event.event_name ~= page then
+  return false -- before the history is touched: that is what costs
+end
+
+local seen = 1
+for _, past in ipairs(history) do
+  if past.event_name == page and past.timestamp >= visit.start_time then
+    seen = seen + 1
+  end
+end
+return seen == 3

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.transforms.domain.test_rule_tests import RULE
+from transforms.domain.rule_cases import Case
+from transforms.domain.rule_explain import Explanation, explain
+from transforms.domain.rule_files import read_rule_files
+from transforms.domain.shard import ShardSettings
+
+
+def explained(folder: Path, filter_: str, **given: Any) -> Explanation:
+    (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_}, sort_keys=False))
+    (loaded,) = read_rule_files(folder).rules
+    case = Case.model_validate({"name": "c", "events": [{}], "expect": "nothing"} | given)
+    return explain(loaded, case, ShardSettings())
+
+
+def test_each_condition_has_its_value_and_what_is_not_reached_has_none(tmp_path: Path) -> None:
+    said = explained(
+        tmp_path,
+        'event.a == 1 and (user.country == "US" or #history > 0) and not event.b.c and event.d',
+        profile={"country": "DE"},
+        events=[{"a": 1.0, "b": {"c": 7}}],
+    )
+    assert not said.fires
+    assert [line.strip() for line in said.lines] == [
+        'false  event.a == 1 and (user.country == "US" or #history > 0) and…',
+        "true   event.a == 1   (event.a is 1)",
+        'false  user.country == "US" or #history > 0',
+        'false  user.country == "US"   (user.country is "DE")',
+        "false  #history > 0   (#history is 0)",
+        "-      not event.b.c",
+        "-      event.b.c",
+        "-      event.d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "given", "fires", "first"),
+    [
+        ("event.x", {"events": [{"x": "ü %"}]}, True, '"ü %"'),
+        ("event.x", {"events": [{"x": {"a": 1}}]}, True, "table"),
+        ("event.x", {}, False, "nil"),
+        ("event.x.y", {}, False, "error: attempt to index field 'x' (a nil value)"),
+        ("visit.page_count", {"visit": {"page_count": 4}, "events": [{"event_type": "pageview"}]}, True, "5"),
+        ("#history", {"history": [{}, {}], "events": [{}, {}]}, True, "3"),
+    ],
+)
+def test_the_state_is_the_one_that_the_filter_sees(
+    tmp_path: Path, filter_: str, given: dict[str, Any], fires: bool, first: str
+) -> None:
+    said = explained(tmp_path, filter_, **given)
+    assert said.fires is fires
+    assert said.lines[0].strip().startswith(first)
+
+
+def test_a_body_is_not_taken_apart(tmp_path: Path) -> None:
+    said = explained(tmp_path, "return true")
+    assert (said.fires, said.lines) == (
+        True,
+        ["  its filter is a body with return: only expressions can be taken apart"],
+    )
+
+
+def test_an_event_that_is_refused_says_why(tmp_path: Path) -> None:
+    said = explained(tmp_path, "true", events=[{"event_name": 1}])
+    assert (said.fires, said.lines) == (False, [])
+    assert said.problems == ["event 1 is refused: wrong_type: event_name is a int, allowed is str"]

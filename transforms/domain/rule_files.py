@@ -1,0 +1,284 @@
+"""Rule files: YAML in, checked rules out, and for what is wrong the file, the line and the field.
+
+A file ``*.yaml`` holds rules, one a document; ``*_test.yaml`` holds further cases of a rule. A filter may lie in a Lua
+file beside. Every problem is found, not the first alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from transforms.domain.filters import lua_problems
+from transforms.domain.rule_cases import Case
+from transforms.domain.rules import Rule, RuleError, RuleModel
+from transforms.domain.yaml_documents import Document, YamlError, read_documents
+from transforms.domain.yaml_documents import Path as FieldPath
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+TEST_SUFFIX: Final = "_test"
+
+# Fields that the shard does not act on yet: refused, as a cap that does nothing is worse than none.
+PLANNED: Final = ("sequence", "cooldown", "cap", "quiet_hours", "time_zone")
+
+
+class _CasesOf(RuleModel):
+    """A document of a ``*_test.yaml`` file."""
+
+    rule: str
+    tests: list[Case]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and where; ``line`` counts from 1."""
+
+    file: Path
+    line: int | None
+    detail: str
+
+    def __str__(self) -> str:
+        place = str(self.file) if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedCase:
+    """A case and where it is written."""
+
+    case: Case
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRule:
+    """A rule, where it is written, and its cases. ``lua`` has file and first line of each of its Lua fields."""
+
+    rule: Rule
+    file: Path
+    line: int
+    lua: dict[str, tuple[Path, int]]
+    cases: tuple[LocatedCase, ...] = ()
+
+    def locate(self, lua_field: str, message: str) -> tuple[Path, int, str]:
+        """File, line and text of a Lua message, which begins with ``chunk:line:``."""
+        file, first_line = self.lua[lua_field]
+        found = re.match(r"[^:\n]*:(\d+): ", message)
+        if found is None:
+            return file, first_line, message
+        return file, first_line + int(found[1]) - 1, message[found.end() :]
+
+
+@dataclass(slots=True)
+class RuleFiles:
+    """What rule files hold: the rules that are good, and every problem."""
+
+    rules: list[LoadedRule] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def load_rules(path: Path) -> tuple[Rule, ...]:
+    """The rules of a YAML file, or of every ``*.yaml`` and ``*.yml`` file of a directory, sorted by file name.
+
+    Raises:
+        RuleError: the path is missing or empty, or something in it is no good rule; the first problem found.
+    """
+    found = read_rule_files(path)
+    if found.problems:
+        more = len(found.problems) - 1
+        rest = f" (and {more} more: see `python -m pipeline rules check {path}`)" if more else ""
+        raise RuleError(f"{found.problems[0]}{rest}")
+    return tuple(loaded.rule for loaded in found.rules)
+
+
+def read_rule_files(path: Path) -> RuleFiles:
+    """All rules and all problems of a file or directory; see ``load_rules``."""
+    found = RuleFiles()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+    elif path.is_file():
+        files = [path, *(file for file in (_test_file(path),) if file.is_file())]
+    else:
+        found.problems.append(Problem(path, None, "no such file or directory"))
+        return found
+    rule_files = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
+    for file in rule_files:
+        for document in _documents(file, found.problems):
+            _read_rule(file, document, found)
+    for file in files:
+        if file not in rule_files:
+            _read_cases(file, found)
+    if not found.rules and not found.problems:
+        found.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
+    return found
+
+
+def _test_file(path: Path) -> Path:
+    return path.with_name(f"{path.stem}{TEST_SUFFIX}{path.suffix}")
+
+
+def _documents(file: Path, problems: list[Problem]) -> Iterator[Document]:
+    try:
+        raw = file.read_bytes()
+        if len(raw) > MAX_FILE_BYTES:
+            problems.append(Problem(file, None, f"{len(raw)} bytes, allowed are {MAX_FILE_BYTES}"))
+            return
+        yield from read_documents(raw.decode())
+    except YamlError as error:
+        problems.append(Problem(file, error.line, f"not YAML: {error}"))
+    except (UnicodeDecodeError, OSError) as error:
+        problems.append(Problem(file, None, f"not YAML: {error}"))
+
+
+def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
+    value, problems = document.value, found.problems
+    if not isinstance(value, dict):
+        problems.append(Problem(file, document.line, f"a rule is a mapping, this is a {type(value).__name__}"))
+        return
+    before = len(problems)
+    lua = _lua_places(file, document)
+    if "filter_file" in value:
+        value = _with_filter_file(file, document, lua, problems)
+        if value is None:
+            return
+    given_cases = value.get("tests", [])
+    rule = _validated(Rule, file, document, {k: v for k, v in value.items() if k != "tests"}, problems)
+    for name in PLANNED:
+        if name in value:
+            problems.append(Problem(file, document.line_of((name,)), f"{name} is not available yet"))
+    cases = _cases(file, document, given_cases, problems)
+    if not isinstance(rule, Rule):
+        return
+    loaded = LoadedRule(rule, file, document.line, lua, tuple(cases))
+    for lua_field, message in lua_problems(rule):
+        at, line, text = loaded.locate(lua_field, message)
+        problems.append(Problem(at, line, f"{lua_field} {text}"))
+    taken = next((other for other in found.rules if other.rule.name == rule.name), None)
+    if taken is not None:
+        where = f"{taken.file}:{taken.line}"
+        detail = f"name {rule.name!r} is taken by {where}; names are unique"
+        problems.append(Problem(file, document.line_of(("name",)), detail))
+    if len(problems) == before:
+        found.rules.append(loaded)
+
+
+def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
+    paths: tuple[FieldPath, ...] = (
+        ("filter",),
+        ("cooldown", "key"),
+        ("sequence", "followed_by"),
+        ("sequence", "not_followed_by"),
+    )
+    return {
+        ".".join(map(str, path)): (file, document.text_lines[path]) for path in paths if path in document.text_lines
+    }
+
+
+def _with_filter_file(
+    file: Path, document: Document, lua: dict[str, tuple[Path, int]], problems: list[Problem]
+) -> dict[str, Any] | None:
+    """The document with the text of the Lua file as its filter."""
+    name, line = document.value["filter_file"], document.line_of(("filter_file",))
+    if "filter" in document.value:
+        problems.append(Problem(file, line, "filter and filter_file are both given, allowed is one"))
+        return None
+    shown = f"filter_file is {name!r}: "
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.lua", name):
+        problems.append(Problem(file, line, f"{shown}allowed is the name of a .lua file beside this one"))
+        return None
+    source = file.parent / name
+    if not source.is_file():
+        problems.append(Problem(file, line, f"{shown}no such file beside it"))
+        return None
+    try:
+        text = source.read_bytes().decode()
+    except (UnicodeDecodeError, OSError) as error:
+        problems.append(Problem(file, line, f"{shown}not UTF-8: {error}"))
+        return None
+    lua["filter"] = (source, 1)
+    rest = {key: value for key, value in document.value.items() if key != "filter_file"}
+    return rest | {"filter": text}
+
+
+def _read_cases(file: Path, found: RuleFiles) -> None:
+    for document in _documents(file, found.problems):
+        value = document.value
+        given = value.get("tests", []) if isinstance(value, dict) else []
+        before = len(found.problems)
+        cases = _cases(file, document, given, found.problems)
+        if len(found.problems) > before or _validated(_CasesOf, file, document, value, found.problems) is None:
+            continue
+        number = next((n for n, one in enumerate(found.rules) if one.rule.name == value["rule"]), None)
+        if number is None:
+            # Where the rule itself is no good, that is the problem to show.
+            if not found.problems:
+                detail = f"rule is {value['rule']!r}: no rule of this name in the files beside"
+                found.problems.append(Problem(file, document.line_of(("rule",)), detail))
+            continue
+        found.rules[number] = replace(found.rules[number], cases=(*found.rules[number].cases, *cases))
+
+
+def _cases(file: Path, document: Document, given: Any, problems: list[Problem]) -> list[LocatedCase]:
+    if not isinstance(given, list):
+        problems.append(Problem(file, document.line_of(("tests",)), "tests is a list of cases"))
+        return []
+    cases = []
+    for number, one in enumerate(given):
+        path: FieldPath = ("tests", number)
+        case = _validated(Case, file, document, one, problems, path)
+        if isinstance(case, Case):
+            cases.append(LocatedCase(case, file, document.line_of(path)))
+    return cases
+
+
+def _validated(
+    model: type[RuleModel], file: Path, document: Document, value: Any, problems: list[Problem], at: FieldPath = ()
+) -> RuleModel | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        # A list whose items are no good is also said to lack them: that follows, and would only distract.
+        for one in [one for one in errors if one["type"] != "too_short" or not one["input"]]:
+            path, field_name = _field(value, one["loc"])
+            line = document.line_of((*at, *path))
+            problems.append(Problem(file, line, _detail(model, ".".join(map(str, (*at, *field_name))), one)))
+        return None
+
+
+def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
+    """Where an error is in the document, and what to call it: without the parts that only pydantic has (union tags)."""
+    path: list[str | int] = []
+    name: list[str | int] = []
+    for number, part in enumerate(location):
+        inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if inside or (isinstance(value, dict) and part in value):
+            value = value[part]
+            path.append(part)
+            name.append(part)
+        elif number == len(location) - 1 and isinstance(value, dict):
+            name.append(part)
+    return tuple(path), tuple(name)
+
+
+def _detail(model: type[RuleModel], name: str, error: Any) -> str:
+    """``field is value: what is allowed``, in our words where pydantic's help little."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        known = [*model.model_fields, "filter_file", "tests"] if "." not in name else []
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{name} is {error['input']!r}: no such field{hint}"
+    shown = repr(error["input"])
+    if len(shown) > 100 or not name or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+        return f"{name or 'rule'}: {message}"
+    return f"{name} is {shown}: {message}"

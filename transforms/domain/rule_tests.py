@@ -1,0 +1,217 @@
+"""Runs rules' cases through the state machine of production (``shard.step``), at a clock of the case's own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from transforms.domain import dead_letters as reasons
+from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record
+from transforms.domain.filters import FilterSet
+from transforms.domain.history import Row
+from transforms.domain.profiles import FetchedUser
+from transforms.domain.rule_cases import Case, ExpectedAction
+from transforms.domain.rule_files import LoadedRule, LocatedCase
+from transforms.domain.rules import Rule
+from transforms.domain.shard import Answer, ShardSettings, Step, step
+from transforms.domain.users import FETCHED, Visit
+from transforms.domain.view import LOADED, View
+
+_TOPIC: Final = "events"
+_MINUTE_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """An action that fired: its name, the number of its event (from 1) and its body."""
+
+    action: str
+    event: int
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class CaseResult:
+    """What a case came to. ``differences`` are lines for people, none if it is as expected."""
+
+    rule: str
+    located: LocatedCase
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as expected."""
+        return not self.differences
+
+
+def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
+    """Every case of a rule, each with a user, a history and a clock of its own."""
+    return [
+        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
+        for located in loaded.cases
+    ]
+
+
+def dry_call(loaded: LoadedRule) -> str | None:
+    """Run a rule once on an event that has nothing but what every event has; the error, if there is one."""
+    case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
+    errors = CaseRun(loaded, case, ShardSettings()).errors
+    return errors[0] if errors else None
+
+
+class CaseRun:
+    """One case, run: what fired, the messages of rule errors, and events that were refused."""
+
+    def __init__(
+        self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
+    ) -> None:
+        self.fired: list[Fired] = []
+        self.errors: list[str] = []
+        self.refused: list[str] = []
+        self._loaded = loaded
+        self._settings = settings
+        self._filters = FilterSet((loaded.rule,)) if filters is None else filters
+        self._view = View(settings.history_size)
+        self._numbers: dict[str, int] = {}
+        self._problem = _unkept_fields(case, settings)
+        if self._problem is not None:
+            self.refused.append(self._problem)
+            return
+        self._known = _fetched(case)
+        known = self._known
+        # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
+        self._view.apply(
+            case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
+        )
+        self._play(case)
+
+    def _play(self, case: Case) -> None:
+        now_ms = case.now
+        for number, given in enumerate(case.events, 1):
+            now_ms += given.after.ms if given.after is not None else 0
+            fields = {
+                "event_id": f"event-{number}",
+                "user_id": case.user_id,
+                "event_name": "event",
+                "timestamp": now_ms,
+            } | given.fields
+            self._numbers[str(fields["event_id"])] = number
+            record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
+            self._step(now_ms, MicroBatch(VERSION, EVENTS, _TOPIC, [record]), number)
+        if case.wait is not None:
+            self._step(now_ms + case.wait.ms, None, len(case.events))
+
+    def _step(self, now_ms: int, batch: MicroBatch | None, number: int) -> None:
+        done = step(self._view, now_ms, self._settings, self._filters, batch=batch)
+        self._take(done, number)
+        answers = [Answer(user_id, self._known) for user_id in done.wanted]
+        if answers:
+            self._take(step(self._view, now_ms, self._settings, self._filters, answers), number)
+
+    def _take(self, done: Step, number: int) -> None:
+        for action in done.actions:
+            body = orjson.loads(action.body)
+            event = self._numbers.get(body["event"]["event_id"], number)
+            self.fired.append(Fired(action.action.name, event, body))
+        for letter in done.dead_letters:
+            if letter.reason == reasons.RULE_ERROR:
+                file, line, text = self._loaded.locate("filter", letter.detail)
+                self.errors.append(f"{file}:{line}: {text}")
+            else:
+                self.refused.append(f"event {number} is refused: {letter.reason}: {letter.detail}")
+
+
+def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
+    """A history that production would not have proves nothing."""
+    kept = {"event_id", "event_name", "timestamp", *settings.history_fields}
+    for past in case.history:
+        for name in past.fields:
+            if name not in kept:
+                return f"history has the field {name!r}: the pipeline keeps it only with --history_fields={name}"
+    return None
+
+
+def _fetched(case: Case) -> FetchedUser:
+    """What the user API says of the case's user."""
+    visit = None
+    if case.visit is not None:
+        start_ms = case.visit.start_time if case.visit.start_time is not None else case.now - _MINUTE_MS
+        visit = Visit(case.visit.visit_id, start_ms, case.visit.page_count, case.visit.is_first_visit)
+    if isinstance(case.profile, dict):
+        return FetchedUser(FETCHED, orjson.dumps(case.profile), visit, _rows(case))
+    return FetchedUser(case.profile, b"{}", visit, _rows(case))
+
+
+def _rows(case: Case) -> list[Row]:
+    """The only place that makes rows."""
+    rows: list[Row] = []
+    for number, past in enumerate(case.history):
+        back_ms = past.ago.ms if past.ago is not None else 1000 * (len(case.history) - number)
+        fields: dict[str, Any] = {
+            "event_id": f"past-{number + 1}",
+            "event_name": "event",
+            "timestamp": case.now - back_ms,
+        } | past.fields
+        timestamp, event_id, event_name = (fields.pop(name) for name in ("timestamp", "event_id", "event_name"))
+        rows.append(Row(timestamp, event_id, event_name, fields or None, from_api=True))
+    return sorted(rows, key=lambda row: row.timestamp_ms)
+
+
+def _differences(run: CaseRun, case: Case) -> list[str]:
+    if run.refused:
+        return run.refused
+    wanted = case.expect.error
+    if wanted is not None:
+        if any(wanted in message for message in run.errors):
+            return []
+        return [f"expected the error {wanted!r}", *(run.errors or ["there was none"])]
+    if run.errors:
+        return [f"error at {message}" for message in run.errors]
+    expected = list(case.expect.actions)
+    lines = []
+    if len(expected) != len(run.fired) or not all(map(_fits, expected, run.fired)):
+        lines += [f"expected  {_listed([_expected_text(one) for one in expected])}"]
+        lines += [f"but fired {_listed([f'{one.action} for event {one.event}' for one in run.fired])}"]
+    for one, fired in zip(expected, run.fired, strict=False):
+        lines += _body_differences(one, fired)
+    return lines
+
+
+def _fits(expected: ExpectedAction, fired: Fired) -> bool:
+    return expected.action == fired.action and expected.event in (None, fired.event)
+
+
+def _expected_text(one: ExpectedAction) -> str:
+    return one.action if one.event is None else f"{one.action} for event {one.event}"
+
+
+def _listed(texts: list[str]) -> str:
+    return ", ".join(texts) if texts else "nothing"
+
+
+def _body_differences(expected: ExpectedAction, fired: Fired) -> list[str]:
+    """A diff of the expected part of the body and what is there in its place."""
+    seen = _same_part(expected.body, fired.body)
+    if seen == expected.body:
+        return []
+    wanted, got = (
+        json.dumps(one, indent=2, sort_keys=True, ensure_ascii=False).splitlines() for one in (expected.body, seen)
+    )
+    diff = difflib.unified_diff(wanted, got, "expected", "fired", lineterm="", n=2)
+    return [f"body of {fired.action} for event {fired.event}:", *diff]
+
+
+def _same_part(expected: Any, value: Any) -> Any:
+    """Of ``value`` only what ``expected`` speaks of."""
+    if isinstance(expected, dict) and isinstance(value, dict):
+        return {name: _same_part(inner, value[name]) for name, inner in expected.items() if name in value}
+    return value
+
+
+def untested(rules: list[LoadedRule]) -> list[Rule]:
+    """The rules without a case."""
+    return [loaded.rule for loaded in rules if not loaded.cases]

@@ -1,0 +1,74 @@
+-- How much a filter may do: CPU time of its thread, looked at by a count hook and by library functions. Trusted code.
+-- Returns a table with begin, check, spend, calling_back, the error value OVER_BUDGET and CPU_SECONDS.
+
+jit.off() -- compiled code runs no count hooks, so a loop would never stop
+
+local ffi = require("ffi")
+local tonumber, error = tonumber, error
+
+local CPU_SECONDS = 0.05
+local WORK_BETWEEN_CHECKS = 2 ^ 15 -- about bytes touched by library functions, inside which no hook fires
+local NESTED_CALLBACKS = 10 -- each takes some 10 KB of the C stack, whose end is the end of the process
+
+ffi.cdef("typedef struct { long seconds, nanoseconds; } sandbox_time; int clock_gettime(int, sandbox_time *);")
+local clock_gettime, time = ffi.C.clock_gettime, ffi.new("sandbox_time")
+local WALL, THREAD_CPU = 1, 3
+if ffi.os == "OSX" then
+  WALL, THREAD_CPU = 6, 16
+end
+
+local function seconds_of(clock)
+  clock_gettime(clock, time)
+  return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
+end
+
+local OVER_BUDGET = {} -- as an error value nobody else can make
+local wall_end, cpu_end -- nil until the first check of a filter: most are done before
+local work = 0
+
+local function check()
+  local wall = seconds_of(WALL)
+  if wall_end and wall < wall_end then
+    return -- a thread's CPU time cannot be over where the wall clock is not, and that is much cheaper to read
+  end
+  local cpu = seconds_of(THREAD_CPU)
+  cpu_end = cpu_end or cpu + CPU_SECONDS
+  if cpu >= cpu_end then
+    error(OVER_BUDGET, 0)
+  end
+  wall_end = wall + cpu_end - cpu
+end
+
+local function spend(steps)
+  work = work + steps
+  if work > WORK_BETWEEN_CHECKS then
+    work = 0
+    check()
+  end
+end
+
+-- Calls a library function that calls back.
+local nested = 0
+local function calling_back(name, f, ...)
+  if nested >= NESTED_CALLBACKS then
+    error(name .. ": nested deeper than " .. NESTED_CALLBACKS, 3)
+  end
+  nested = nested + 1
+  local first, second = f(...)
+  nested = nested - 1 -- not after an error, but no filter outlives one
+  return first, second
+end
+
+-- Starts the budget of the next filter. Its CPU time counts from the first check, a few hundred instructions later.
+local function begin()
+  wall_end, cpu_end, work, nested = nil, nil, 0, 0
+end
+
+return {
+  begin = begin,
+  check = check,
+  spend = spend,
+  calling_back = calling_back,
+  OVER_BUDGET = OVER_BUDGET,
+  CPU_SECONDS = CPU_SECONDS,
+}

@@ -1,0 +1,78 @@
+-- What a chunk does, read from its bytecode. Trusted code.
+-- Returns study(chunk): a table with reads and assigns (sets of global names), fields (what it reads of what it is
+-- given: "event" is all of it, "event\1name" a field), pure (it assigns to no global and to no field of a table), and
+-- cdata (it has literals like 1LL).
+
+local util, band, rshift = require("jit.util"), bit.band, bit.rshift
+local type = type
+
+local function opcode(sample, at)
+  return band(util.funcbc(sample, at), 0xff)
+end
+
+local GET_GLOBAL = opcode(function() return x end, 1)
+local SET_GLOBAL = opcode(function(v) x = v end, 1)
+local SETS_FIELD = {
+  [opcode(function(t, k, v) t[k] = v end, 1)] = true,
+  [opcode(function(t, k, v) t.x = v end, 1)] = true,
+  [opcode(function(t, k, v) t[1] = v end, 1)] = true,
+  [opcode(function(...) return { ... } end, 3)] = true,
+}
+
+local GET_FIELD = opcode(function(t) return t.x end, 1)
+local GIVEN = { event = true, user = true, visit = true }
+
+-- Whether the next instruction reads a named field of what this one has put into a register, and overwrites it: then
+-- that field is all that is wanted of the table. Returns its name.
+local function field_read(proto, at, instruction)
+  local following = util.funcbc(proto, at + 1)
+  local register = band(rshift(instruction, 8), 0xff)
+  if
+    following
+    and band(following, 0xff) == GET_FIELD
+    and band(rshift(following, 8), 0xff) == register
+    and band(rshift(following, 24), 0xff) == register
+  then
+    return util.funck(proto, -1 - band(rshift(following, 16), 0xff))
+  end
+  return nil
+end
+
+local function study(proto, found)
+  local at = 1
+  local instruction = util.funcbc(proto, at)
+  while instruction do
+    local op = band(instruction, 0xff)
+    if op == GET_GLOBAL then
+      local name = util.funck(proto, -1 - rshift(instruction, 16))
+      found.reads[name] = true
+      if GIVEN[name] then
+        local field = field_read(proto, at, instruction)
+        found.fields[#found.fields + 1] = field and name .. "\1" .. field or name
+      end
+    elseif op == SET_GLOBAL then
+      found.assigns[util.funck(proto, -1 - rshift(instruction, 16))] = true
+      found.pure = false
+    elseif SETS_FIELD[op] then
+      found.pure = false
+    end
+    at = at + 1
+    instruction = util.funcbc(proto, at)
+  end
+  at = -1
+  local constant = util.funck(proto, at)
+  while constant ~= nil do
+    if type(constant) == "proto" then
+      study(constant, found)
+    elseif type(constant) == "cdata" then
+      found.cdata = true
+    end
+    at = at - 1
+    constant = util.funck(proto, at)
+  end
+  return found
+end
+
+return function(chunk)
+  return study(chunk, { reads = {}, assigns = {}, fields = {}, pure = true })
+end

@@ -1,0 +1,129 @@
+"""YAML with positions: plain values, and for each of them the line it is on, so that an error can say where.
+
+The YAML is a subset that holds no surprises: ``yes``, ``on``, ``22:30``, ``010`` and dates are text, a key that is
+given twice is an error, and there are no anchors or tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+_MAX_DEPTH: Final = 50
+
+
+class YamlError(ValueError):
+    """Text that is no YAML, or YAML outside the subset; ``line`` counts from 1."""
+
+    def __init__(self, line: int, detail: str) -> None:
+        super().__init__(detail)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document: its plain value and where its parts are.
+
+    ``lines`` has the line of every mapping's value (its key's) and every list's item; ``text_lines`` the line on which
+    the text of a block scalar begins. Lines count from 1.
+    """
+
+    value: Any
+    line: int
+    lines: Mapping[Path, int] = field(default_factory=dict)
+    text_lines: Mapping[Path, int] = field(default_factory=dict)
+
+    def line_of(self, path: Path) -> int:
+        """The line of a part, or of the closest part around it that is there."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, self.line)
+
+
+class _Loader(yaml.SafeLoader):
+    """Resolves plain scalars by the list below alone."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|false)$", "tf"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"^[-+]?[0-9]+(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+][0-9]+)$", "-+0123456789"),
+    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def read_documents(text: str) -> Iterator[Document]:
+    """The documents of a file; empty ones are left out.
+
+    Raises:
+        YamlError: at the first place that is no YAML of this subset.
+    """
+    try:
+        loader = _Loader(text)
+        while loader.check_node() and (node := loader.get_node()) is not None:
+            document = Document(None, node.start_mark.line + 1, {}, {})
+            value = _Builder(loader, document).build(node, ())
+            if value is not None:
+                yield Document(value, document.line, document.lines, document.text_lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(mark.line + 1 if mark else 1, " ".join(what.split())) from None
+    except yaml.YAMLError as error:
+        raise YamlError(1, " ".join(str(error).split())) from None
+    except RecursionError:
+        raise YamlError(1, f"nested deeper than {_MAX_DEPTH} levels") from None
+
+
+class _Builder:
+    def __init__(self, loader: _Loader, document: Document) -> None:
+        self._loader = loader
+        self._lines: Any = document.lines
+        self._text_lines: Any = document.text_lines
+        self._seen: set[int] = set()
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        line = node.start_mark.line + 1
+        if id(node) in self._seen:
+            raise YamlError(line, "anchors and aliases are not available: write the value out")
+        self._seen.add(id(node))
+        if len(path) > _MAX_DEPTH:
+            raise YamlError(line, f"nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
+            for number, item in enumerate(node.value):
+                self._lines[(*path, number)] = item.start_mark.line + 1
+            return [self.build(item, (*path, number)) for number, item in enumerate(node.value)]
+        if not isinstance(node, yaml.ScalarNode) or node.tag.rpartition(":")[2] not in _SCALARS:
+            raise YamlError(line, f"tag {node.tag!r} is not available")
+        self._text_lines[path] = line + 1 if node.style in ("|", ">") else line
+        try:
+            return self._loader.construct_object(node)
+        except ValueError:
+            raise YamlError(line, f"{node.value!r} is no {node.tag.rpartition(':')[2]}") from None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self.build(key_node, (*path, "")) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise YamlError(line, f"key {key_node.value!r} is no text: quote it")
+            if key in found:
+                raise YamlError(line, f"key {key!r} is given twice")
+            self._lines[(*path, key)] = line
+            found[key] = self.build(value_node, (*path, key))
+        return found
+
+
+_SCALARS: Final = ("str", "int", "float", "bool", "null")
