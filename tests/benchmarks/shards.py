@@ -198,6 +198,37 @@ def steps(users: int, events: int, lot: int = 20) -> dict[str, float]:
     }
 
 
+def together(count: int, users: int, events: int, lot: int = 20) -> dict[str, float]:
+    """The shards of one worker under equal load, in turn: what an event costs while their journals are rewritten."""
+    known = [user_ids(users, b"user%d" % number) for number in range(count)]
+    all_shards = [Shard() for _ in known]
+    for shard, ids in zip(all_shards, known, strict=True):
+        shard.fill(ids)
+        shard.step_ms.clear()
+        shard.append_ms.clear()
+    sizes = []
+    for _ in range(events // (count * lot)):
+        for shard, ids in zip(all_shards, known, strict=True):
+            shard.now_ms += 20
+            keys = random.choices(ids, k=lot)
+            shard.advance([event(key, shard.now_ms) for key in keys], keys)
+        sizes.append(sum(shard.journal_bytes for shard in all_shards) / (count * users))
+    taken_ms = [sum(times) for times in zip(*(shard.step_ms for shard in all_shards), strict=True)]
+    written_ms = [sum(times) for times in zip(*(shard.append_ms for shard in all_shards), strict=True)]
+    rounds = [(a + b) / (count * lot) * 1e3 for a, b in zip(taken_ms, written_ms, strict=True)]
+    seconds = [sum(rounds[n : n + 10]) / 10 for n in range(0, len(rounds), 10)]
+    return {
+        "shards": count,
+        "users of each": users,
+        "journal B/user, mean": sum(sizes) / len(sizes),
+        "journal B/user, largest": max(sizes),
+        "rewritten, times": sum(shard.compactions for shard in all_shards),
+        "µs/event, mean": sum(rounds) / len(rounds),
+        "µs/event, p50": quantile(rounds, 0.5),
+        f"µs/event, worst {10 * count * lot} events": max(seconds),
+    }
+
+
 def heavy(name: str, events: int) -> dict[str, float]:
     """Users who are much heavier than others: what they take, and whether they stay as fast as they began."""
     shard = Shard()

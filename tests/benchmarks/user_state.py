@@ -212,8 +212,9 @@ def size(users: int, user_shards: int) -> Figures:
         done = stack.rest.checkpoints(job_id)["counts"]["completed"]
         stack.rest.wait_for_checkpoint(job_id, done + 1, 300)
         since = stack.rest.restarted_at(job_id)
+        # First the kill, then the events: what comes out afterwards has been restored.
+        stack.flink.kill_task_manager()
         with _restoring(stack, known, figures, "killed"):
-            stack.flink.kill_task_manager()
             stack.flink.start_task_manager()
             stack.rest.wait_for_recovery(job_id, since, 300)
         stack.rest.cancel(job_id)

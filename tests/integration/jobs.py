@@ -23,7 +23,7 @@ from runners.flink.rest import FlinkRest
 
 ROOT = Path(__file__).parent.parent.parent
 PARTITIONS = 4
-SUBMIT_S = 90
+SUBMIT_S = 180
 
 
 @dataclass
@@ -189,7 +189,7 @@ def submit(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> str
     assert done.returncode == 0, done.stderr
     found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
     assert found, done.stderr
-    FlinkRest(flink.rest_url).wait_for_state(found[1], {"RUNNING"}, 60)
+    FlinkRest(flink.rest_url).wait_for_state(found[1], {"RUNNING"}, SUBMIT_S)
     return found[1]
 
 

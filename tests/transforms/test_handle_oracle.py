@@ -90,8 +90,7 @@ class HarnessShard:
     @property
     def asked_ms(self) -> dict[str, int]:
         view = self.view
-        waiting = {*self.pool.asked, *view.parked}
-        return dict.fromkeys((one for one in waiting if one in view.users or one in view.parked), 0)
+        return dict.fromkeys((one for one in self.pool.asked if one in view.users or one in view.parked), 0)
 
     def step(
         self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None
@@ -119,7 +118,10 @@ class HarnessShard:
 
     def restore(self) -> None:
         self.harness.restore()
-        self.pool.asked = set(self.view.parked)  # as they will be by the first bundle, at the latest
+        self.pool.asked.clear()
+        if self.view.parked:  # then their timer was set, and fires
+            self.harness.now_ms = self.now_ms
+            self.harness.bundle(next(self.instances), timer="pending")
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         self.harness.now_ms = self.now_ms

@@ -11,6 +11,7 @@ the bundle commits, not when they are added, so they carry frozen bytes from the
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ DEFAULT_COMPACT_BYTES: Final = 256 * 1024
 _COMPRESS_FROM: Final = 256
 # Of users moved with one step: large enough to compress well, small enough to take a millisecond or two.
 _CHUNK_BYTES: Final = 256 * 1024
-# The journal may be so many times as large as what it amounts to.
-_GARBAGE: Final = 1.5
+# The journal may be so many times as large as what it amounts to, drawn anew for each shard and rewrite: the shards of
+# a worker fill evenly and would otherwise all be rewritten in the same seconds.
+_GARBAGE: Final = (1.15, 1.35)
 
 _Number = tuple[bytes, bytes]  # kind and version of an element
 _SNAPSHOT_HEAD: Final = (b"H", b"\x01")
@@ -143,6 +145,10 @@ def _packed_bytes(stored: bytes) -> int:
     return zstandard.frame_content_size(stored[3:21]) if stored[2:3] == b"\x01" else len(stored) - 3
 
 
+def _some_garbage() -> float:
+    return random.uniform(*_GARBAGE)  # noqa: S311 - to spread work, not to keep a secret
+
+
 @dataclass(slots=True)
 class Live:
     """An open shard as its worker knows it. Nothing here is stored: a restore folds the view, the rest starts anew."""
@@ -153,6 +159,8 @@ class Live:
     log_bytes: list[int] = field(default_factory=lambda: [0, 0])
     # Elements of the older bag, from its start, that hold no bytes any more.
     let_go: int = 1
+    # How many times its size the journal may take before it is rewritten.
+    garbage: float = field(default_factory=_some_garbage)
     # While the journal is rewritten: users that have yet to be moved, the next one last.
     moving: list[str] | None = None
     # Since when the user API is being asked for a user.
@@ -256,7 +264,7 @@ class Journal:
             self._begin(0, 1)
         self._add(make_entry(now_ms, facts))
         if self.live.moving is None:
-            if sum(self.live.log_bytes) <= max(self._compact_bytes, _GARBAGE * self.live.view.packed_bytes):
+            if sum(self.live.log_bytes) <= max(self._compact_bytes, self.live.garbage * self.live.view.packed_bytes):
                 return
             self._begin(1 - self._newer, self._heads[self._newer].generation + 1)
             self.live.moving = _everybody(self.live.view)
@@ -303,7 +311,7 @@ class Journal:
         if facts:
             self._add(make_entry(now_ms, facts))
         if not moving:
-            self.live.moving = None
+            self.live.moving, self.live.garbage = None, _some_garbage()
             self.compactions += 1
             if len(self._heads) > 1:
                 self._drop(self._older)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,22 @@ class FakeTime:
 def test_profile_visit_and_history_are_fetched(httpserver: HTTPServer) -> None:
     assert client(serve(httpserver)).fetch("u1") == FOUND
     assert calls(httpserver) == ["/users/u1/history", "/users/u1/profile", "/users/u1/visit"]
+
+
+def test_a_profile_takes_no_more_memory_than_it_has_bytes(httpserver: HTTPServer) -> None:
+    profile = {f"field_{number}": "x" * number for number in range(70)}
+    api = client(serve(httpserver, profile=profile))
+    api.fetch("u1")  # what is made once
+    tracemalloc.start(1)
+    try:
+        kept = api.fetch("u1").profile_json
+        assert orjson.loads(kept) == profile
+        length, held = len(kept), tracemalloc.get_traced_memory()[0]
+        del kept
+        freed = held - tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert length < freed < length + 100
 
 
 def test_an_unknown_user_is_unknown(httpserver: HTTPServer) -> None:
