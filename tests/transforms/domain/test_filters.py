@@ -153,7 +153,7 @@ def test_the_history_is_read_once_and_only_when_a_filter_reaches_for_it(
 ) -> None:
     parsed = parse_event(record(event(event_name=event_name)), NOW_MS, 10_000, "record")
     history = CountingHistory(100)
-    history.add((1, "e1", "n", None))
+    history.add(Row(1, "e1", "n"))
     filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
     verdict = filters.evaluate(parsed, {}, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
     assert verdict.errors == ()
@@ -318,7 +318,7 @@ def test_memory_that_filters_leave_behind_is_given_back() -> None:
 @pytest.mark.parametrize("huge", [2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**53) - 1, -(2**63)])
 def test_a_number_beyond_lua_s_is_rounded_and_nothing_else_is_affected(huge: int) -> None:
     known = {"fields": {"huge": huge, "parameters": {"list": [huge, "x"]}}, "profile": {"huge": huge, "country": "US"}}
-    rows: list[Row] = [(1, "e1", "n", {"huge": huge})]
+    rows: list[Row] = [Row(1, "e1", "n", {"huge": huge})]
     assert (
         allowed(
             f"event.huge == {float(huge)!r} and event.parameters.list[1] == event.huge and user.huge == event.huge",
