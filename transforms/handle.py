@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
 from transforms.domain.filters import FilterSet
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
+from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import DebugAction, Rule
 from transforms.domain.shard import Answer, ShardSettings, Step, idle_due_ms, step
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
@@ -117,9 +119,12 @@ class _HandleFn(beam.DoFn):
         self._clock = clock
 
     def setup(self) -> None:
-        self._filters = FilterSet(self._settings.rules)
+        self._filters = FilterSet(self._settings.rules, _quarantine())
         self._pool = _pool(self._settings)
         self._counters: dict[str, Any] = {}
+
+    def teardown(self) -> None:
+        self._filters.close()
 
     def process(
         self,
@@ -287,6 +292,12 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
     for inspection in done.inspections:
         record = encode_produced(settings.inspection_topic, inspection.user_id.encode(), inspection.body, [])
         yield beam.pvalue.TaggedOutput(RECORDS, record)
+
+
+@functools.cache
+def _quarantine() -> Quarantine:
+    """The worker's one list of rules that are set aside: DoFn instances come and go."""
+    return Quarantine()
 
 
 def _pool(settings: HandleSettings) -> FetchPool:

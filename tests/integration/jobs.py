@@ -189,7 +189,12 @@ def submit(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> str
     assert done.returncode == 0, done.stderr
     found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
     assert found, done.stderr
-    FlinkRest(flink.rest_url).wait_for_state(found[1], {"RUNNING"}, SUBMIT_S)
+    rest = FlinkRest(flink.rest_url)
+    try:
+        rest.wait_for_state(found[1], {"RUNNING"}, SUBMIT_S)
+    except BaseException:
+        rest.cancel(found[1])  # or it would take the slots of the tests that follow
+        raise
     return found[1]
 
 

@@ -242,6 +242,9 @@ class _Machine:
         profile = user.profile() if self.filters.reads_user else {}
         verdict = self.filters.evaluate(event, profile, visit, user)
         allowed, errors = verdict.allowed, verdict.errors
+        if verdict.tripped or verdict.quarantined:
+            self.step.counts["rules_tripped"] += len(verdict.tripped)
+            self.step.counts["rules_quarantined"] += len(verdict.quarantined)
         if not user.has_profile and not self.filters.waits:
             allowed = tuple(rule for rule in allowed if rule.on_missing_profile == RUN)
             errors = tuple(error for error in errors if error[0].on_missing_profile == RUN)
