@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run demo test test-java check format readme connectors bench lock clean
+.PHONY: help setup run demo test test-java test-infra check format readme connectors release infra-tools bench lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,12 @@ test-java: ## the connectors' own tests
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
+test-infra: setup ## the cluster's Terraform against moto, and a real boot of its nodes; root, minutes; writes docs/infrastructure-test.md
+	@$(BIN)/python -m tests.infra.long $(ARGS)
+
+infra-tools: ## install what the tests of infra/ need from Debian's packages (as root)
+	@apt-get -qq update && apt-get -qq install -y --no-install-recommends shellcheck cloud-init systemd-container mmdebstrap xfsprogs >/dev/null
+
 check: setup ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -52,12 +58,16 @@ readme: setup ## write the options table into the README
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts
 
+release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
+	@$(BIN)/python -m infra.release $(ARGS)
+
 bench: setup ## measure throughput, CPU per event and latency on this machine
 	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
 
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt pyproject.toml -o requirements/runtime.txt
 
 clean: ## remove what was built here; the download cache stays
 	@rm -rf $(VENV) build dist ./*.egg-info runners/flink/connectors/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
