@@ -52,8 +52,9 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-readme: setup ## write the options table into the README
+readme: setup ## write the tables of options and of Terraform inputs into the READMEs
 	@$(BIN)/python -m tests.readme
+	@$(BIN)/python -m infra.readme
 
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts

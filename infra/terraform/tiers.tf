@@ -123,7 +123,7 @@ data "aws_ec2_instance_type" "taskmanager" {
     }
 
     postcondition {
-      condition     = !local.tier.rocksdb_on_instance_store || try(self.total_instance_storage, 0) >= local.tier.rocksdb_volume_gib * 1.074
+      condition     = !local.tier.rocksdb_on_instance_store || coalesce(self.total_instance_storage, 0) >= local.tier.rocksdb_volume_gib * 1.074
       error_message = "${self.instance_type} has ${coalesce(self.total_instance_storage, 0)} GB of instance store, RocksDB needs ${local.tier.rocksdb_volume_gib} GiB; or set rocksdb_on_instance_store = false."
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import readme
 from tests.infra import terraform
 from tests.infra.terraform import Report
 
@@ -164,3 +165,9 @@ def test_user_data_names_what_a_node_needs(audited: Report) -> None:
     assert flink["rest.bind-address"] == "127.0.0.1"
     assert flink["security.ssl.internal.enabled"] == "true"
     assert flink["high-availability.zookeeper.quorum"] == "10.60.0.10:2181,10.60.16.10:2181,10.60.32.10:2181"
+
+
+def test_the_readmes_tables_are_the_codes() -> None:
+    text = readme.README.read_text()
+    assert readme.rendered(text) == text, "run make readme"
+    assert "| `tier` | string | required |" in text

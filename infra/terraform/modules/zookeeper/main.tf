@@ -42,7 +42,6 @@ resource "aws_instance" "this" {
   user_data_base64        = module.bootstrap.user_data_base64
   disable_api_termination = var.deletion_protection
   ebs_optimized           = true
-  monitoring              = true
 
   associate_public_ip_address = false
 

@@ -118,7 +118,7 @@ fetch_artifact() {
 # ever sees it: neither Terraform nor its state.
 create_tls() {
   local work=$1
-  tr -dc 'A-Za-z0-9' </dev/urandom | head -c 32 >"$work/password" || true # head ends the pipe
+  head -c 24 /dev/urandom | base64 | tr -d '+/=\n' >"$work/password"
   keytool -genkeypair -alias flink.internal -dname CN=flink.internal -validity 3650 -keyalg EC -groupname secp256r1 \
     -storetype PKCS12 -keystore "$work/new.p12" -storepass:file "$work/password" -keypass:file "$work/password" 2>&1
   printf '%s %s' "$(cat "$work/password")" "$(base64 -w 0 "$work/new.p12")" >"$work/new"
