@@ -19,6 +19,7 @@ locals {
     "high-availability.cluster-id"          = "/${var.name}"
     "high-availability.zookeeper.quorum"    = module.zookeeper.quorum
     "high-availability.zookeeper.path.root" = "/flink"
+    "zookeeper.sasl.disable"                = "true" # security groups guard it; otherwise the client warns on every start
     "high-availability.storageDir"          = "s3://${module.storage.bucket_names.checkpoints}/${local.state_prefix}/ha"
 
     # State. The regional endpoint, because only that one is reached through the VPC's gateway endpoint.

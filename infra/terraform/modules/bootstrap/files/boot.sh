@@ -117,9 +117,10 @@ fetch_artifact() {
 # it, PutParameter without --overwrite lets only one be the first, and everyone reads what is there. Nobody but the nodes
 # ever sees it: neither Terraform nor its state.
 create_tls() {
-  local work=$1
+  local work=$1 java
+  java=$(readlink -f "$(command -v java)") # keytool is beside it, on the PATH or not
   head -c 24 /dev/urandom | base64 | tr -d '+/=\n' >"$work/password"
-  keytool -genkeypair -alias flink.internal -dname CN=flink.internal -validity 3650 -keyalg EC -groupname secp256r1 \
+  "${java%/*}/keytool" -genkeypair -alias flink.internal -dname CN=flink.internal -validity 3650 -keyalg EC -groupname secp256r1 \
     -storetype PKCS12 -keystore "$work/new.p12" -storepass:file "$work/password" -keypass:file "$work/password" 2>&1
   printf '%s %s' "$(cat "$work/password")" "$(base64 -w 0 "$work/new.p12")" >"$work/new"
   if aws ssm put-parameter --name "$TLS_PARAMETER" --type SecureString --key-id "$KMS_KEY_ARN" \
