@@ -95,7 +95,7 @@ def test(environment: dict[str, str]) -> int:
         str(ROOT / "tests" / "infra" / "long" / "check_cluster.py"),
         "-v",
         f"--junit-xml={report}",
-        "--timeout=900",
+        "--timeout=1800",
     ]
     started = time.monotonic()
     status = subprocess.run(
