@@ -45,8 +45,7 @@ locals {
       }
     ]
     runcmd = [
-      # Must not hide the volume that is mounted on /tmp, nor be unmounted over it.
-      ["systemctl", "mask", "tmp.mount"],
+      # Not masked: tmp.mount. The volume lies over it, and services that use /tmp could not be started again without it.
       ["systemctl", "daemon-reload"],
       ["systemctl", "enable", "event-trigger-boot.service"],
       ["systemctl", "start", "--no-block", "event-trigger-boot.service"],
