@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "infra" / "terraform"
 
-# Folders with registry.terraform.io/hashicorp/aws in them. Without any, terraform init asks the registry.
+# Folders that mirror providers, HOST/hashicorp/aws in them. Without any, terraform init asks the registry.
 MIRRORS = (os.environ.get("EVENT_TRIGGER_TERRAFORM_MIRROR", ""), "/opt/tf-plugins", "/usr/share/terraform/plugins")
 
 
@@ -55,7 +55,7 @@ def run(
 
 def init(folder: Path, *arguments: str) -> None:
     """``terraform init`` from a mirror, or from the registry where there is none."""
-    mirror = next((one for one in MIRRORS if one and Path(one, "registry.terraform.io/hashicorp/aws").is_dir()), None)
+    mirror = next((one for one in MIRRORS if one and any(Path(one).glob("*/hashicorp/aws"))), None)
     source = [f"-plugin-dir={mirror}"] if mirror else []
     done = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
