@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run demo test test-java check format readme connectors bench bench-state lock clean
+.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools bench bench-state lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything the lock file names
 
@@ -29,12 +29,21 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
 
 test: setup test-java ## every test, with real Kafka and Flink where needed (Java 17 and Maven)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/infra $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
+
+test-terraform: setup infra-tools ## the cluster's Terraform with a mocked provider, and what its nodes are given; root, two minutes
+	@$(BIN)/python -m pytest tests/infra $(ARGS)
+
+test-infra: setup ## the cluster's Terraform against moto, and a real boot of its nodes; root, minutes; writes docs/infrastructure-test.md
+	@$(BIN)/python -m tests.infra.long $(ARGS)
+
+infra-tools: ## install what the tests of infra/ need from Debian's packages (as root)
+	@apt-get -qq update && apt-get -qq install -y --no-install-recommends shellcheck cloud-init systemd-container mmdebstrap xfsprogs >/dev/null
 
 check: setup ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --check .
@@ -46,11 +55,15 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-readme: setup ## write the options table into the README
+readme: setup ## write the tables of options and of Terraform inputs into the READMEs
 	@$(BIN)/python -m tests.readme
+	@$(BIN)/python -m infra.readme
 
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts
+
+release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
+	@$(BIN)/python -m infra.release $(ARGS)
 
 bench: setup ## measure throughput, CPU per event and latency on this machine
 	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
@@ -61,6 +74,7 @@ bench-state: setup ## measure users in state: size, isolation from misses, heavy
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt pyproject.toml -o requirements/runtime.txt
 
 clean: ## remove what was built here; the download cache stays
 	@rm -rf $(VENV) build dist ./*.egg-info runners/flink/connectors/target .mypy_cache .pytest_cache .ruff_cache .hypothesis

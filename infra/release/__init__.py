@@ -1,0 +1,1 @@
+"""The artifacts of a cluster: archives of Flink, the Python runtime and ZooKeeper, and their checksums."""

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Runs a JobManager or a TaskManager in the foreground: flink-node jobmanager|taskmanager
+# Flink itself computes JVM options and memory from config.yaml in FLINK_CONF_DIR, as its own scripts have it do.
+set -euo pipefail
+: "${FLINK_CONF_DIR:?}" "${FLINK_LOG_DIR:?}"
+
+role=$1
+home=$(dirname "$(dirname "$(readlink -f "$0")")")
+case $role in
+  jobmanager)
+    memory=GET_JM_RESOURCE_PARAMS
+    main=(org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint --executionMode cluster)
+    ;;
+  taskmanager)
+    memory=GET_TM_RESOURCE_PARAMS
+    main=(org.apache.flink.runtime.taskexecutor.TaskManagerRunner)
+    ;;
+  *)
+    echo "flink-node: role is '$role', allowed: jobmanager, taskmanager" >&2
+    exit 2
+    ;;
+esac
+
+# flink-dist last, as in Flink's scripts: jars of ours may shadow what it bundles.
+classpath=
+for jar in "$home"/lib/*.jar; do
+  case $jar in
+    */flink-dist-*) dist=$jar ;;
+    *) classpath+=$jar: ;;
+  esac
+done
+classpath+=$dist
+
+computed=$(java -XX:TieredStopAtLevel=1 -cp "$home/bin/bash-java-utils.jar:$dist" \
+  org.apache.flink.runtime.util.bash.BashJavaUtils "$memory" --configDir "$FLINK_CONF_DIR" 2>&1) \
+  || { echo "flink-node: memory settings are refused: $computed" >&2; exit 1; }
+# Two lines: options of the JVM, then arguments of Flink.
+mapfile -t results < <(sed -n 's/^BASH_JAVA_UTILS_EXEC_RESULT://p' <<<"$computed")
+read -ra jvm <<<"${results[0]}"
+read -ra dynamic <<<"${results[1]}"
+
+export FLINK_CONF_DIR FLINK_LIB_DIR=$home/lib FLINK_PLUGINS_DIR=$home/plugins
+exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/conf/java-options" \
+  "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$FLINK_CONF_DIR/log4j.properties" \
+  -cp "$classpath" "${main[@]}" --configDir "$FLINK_CONF_DIR" "${dynamic[@]}"

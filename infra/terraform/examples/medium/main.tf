@@ -1,0 +1,28 @@
+# Production: a JobManager and a standby, 4 to 8 TaskManagers of 4 slots, about 100 K events/s.
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = { Cluster = var.name }
+  }
+}
+
+module "cluster" {
+  source = "../.."
+
+  name        = var.name
+  tier        = "medium"
+  release_dir = var.release_dir
+
+  kafka_bootstrap_servers = var.kafka_bootstrap_servers
+
+  egress = {
+    kafka = {
+      description       = "Kafka brokers"
+      from              = ["jobmanager", "taskmanager"] # the source's enumerator runs in the JobManager
+      port              = var.kafka_port
+      security_group_id = var.kafka_security_group_id
+    }
+  }
+}

@@ -1,0 +1,28 @@
+# Development: one JobManager, one TaskManager of 4 slots, parallelism 2 to 4, about 10 K events/s.
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = { Cluster = var.name }
+  }
+}
+
+module "cluster" {
+  source = "../.."
+
+  name        = var.name
+  tier        = "small"
+  release_dir = var.release_dir
+
+  kafka_bootstrap_servers = var.kafka_bootstrap_servers
+
+  egress = {
+    kafka = {
+      description       = "Kafka brokers"
+      from              = ["jobmanager", "taskmanager"] # the source's enumerator runs in the JobManager
+      port              = var.kafka_port
+      security_group_id = var.kafka_security_group_id
+    }
+  }
+}

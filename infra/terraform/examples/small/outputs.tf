@@ -1,0 +1,4 @@
+output "cluster" {
+  description = "Everything the module gives, as tunnel_command and submit_flags"
+  value       = module.cluster
+}

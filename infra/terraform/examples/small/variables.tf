@@ -1,0 +1,32 @@
+variable "region" {
+  description = "AWS region"
+  type        = string
+}
+
+variable "name" {
+  description = "Name of the cluster"
+  type        = string
+  default     = "event-trigger"
+}
+
+variable "release_dir" {
+  description = "Folder that `make release` wrote"
+  type        = string
+  default     = "../../../../build/release"
+}
+
+variable "kafka_bootstrap_servers" {
+  description = "HOST:PORT,… of your Kafka"
+  type        = string
+}
+
+variable "kafka_security_group_id" {
+  description = "Security group of its brokers"
+  type        = string
+}
+
+variable "kafka_port" {
+  description = "TCP port of its brokers"
+  type        = number
+  default     = 9094
+}

@@ -1,0 +1,174 @@
+# A role and instance profile per node kind. Each may use its own prefix of a bucket, the cluster's key, and what Session
+# Manager and the CloudWatch agent need; AWS's managed policies would also give every parameter and every log group.
+
+data "aws_caller_identity" "current" {}
+
+data "aws_region" "current" {}
+
+locals {
+  account = data.aws_caller_identity.current.account_id
+  region  = data.aws_region.current.name
+
+  tls_parameter_arn = "arn:aws:ssm:${local.region}:${local.account}:parameter${var.tls_parameter_name}"
+  flink_buckets     = [var.bucket_arns.checkpoints, var.bucket_arns.savepoints]
+
+  nodes = {
+    zookeeper   = { flink = false, creates_tls = false, drains = false }
+    jobmanager  = { flink = true, creates_tls = true, drains = false }
+    taskmanager = { flink = true, creates_tls = false, drains = true }
+  }
+}
+
+data "aws_iam_policy_document" "assume" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "node" {
+  for_each = local.nodes
+
+  statement {
+    sid       = "Artifacts"
+    actions   = ["s3:GetObject"]
+    resources = ["${var.bucket_arns.artifacts}/${var.artifact_prefix}/*"]
+  }
+
+  statement {
+    sid       = "Key"
+    actions   = each.value.flink ? ["kms:Decrypt", "kms:GenerateDataKey"] : ["kms:Decrypt"]
+    resources = [var.kms_key_arn]
+  }
+
+  # The actions that Session Manager needs; they know no resources.
+  statement {
+    sid = "SessionManager"
+    actions = [
+      "ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+    ]
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "Logs"
+    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    resources = ["arn:aws:logs:${local.region}:${local.account}:log-group:${var.log_group_name}:*"]
+  }
+
+  statement {
+    sid       = "Metrics"
+    actions   = ["cloudwatch:PutMetricData"]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "cloudwatch:namespace"
+      values   = [var.metrics_namespace]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = each.value.flink ? [1] : []
+
+    content {
+      sid       = "StateObjects"
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+      resources = [for arn in local.flink_buckets : "${arn}/${var.state_prefix}/*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = each.value.flink ? [1] : []
+
+    content {
+      sid       = "StateList"
+      actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
+      resources = local.flink_buckets
+
+      condition {
+        test     = "StringLike"
+        variable = "s3:prefix"
+        values   = [var.state_prefix, "${var.state_prefix}/*"]
+      }
+    }
+  }
+
+  # One key pair for the whole cluster. The first JobManager makes it; PutParameter without Overwrite cannot replace it,
+  # so a JobManager gets no more than that in its policy either.
+  dynamic "statement" {
+    for_each = each.value.flink ? [1] : []
+
+    content {
+      sid       = "InternalTls"
+      actions   = ["ssm:GetParameter"]
+      resources = [local.tls_parameter_arn]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = each.value.creates_tls ? [1] : []
+
+    content {
+      sid       = "CreateInternalTls"
+      actions   = ["ssm:PutParameter"]
+      resources = [local.tls_parameter_arn]
+
+      condition {
+        test     = "StringNotEquals"
+        variable = "ssm:Overwrite"
+        values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = each.value.drains ? [1] : []
+
+    content {
+      sid     = "Drain"
+      actions = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
+      resources = [
+        "arn:aws:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.taskmanager_group_name}",
+      ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = each.value.flink && length(var.msk_statements) > 0 ? var.msk_statements : []
+
+    content {
+      sid       = statement.value.sid
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
+  }
+}
+
+resource "aws_iam_role" "this" {
+  for_each = local.nodes
+
+  name               = "${var.name}-${each.key}"
+  description        = "${each.key} instances of ${var.name}"
+  assume_role_policy = data.aws_iam_policy_document.assume.json
+}
+
+resource "aws_iam_role_policy" "this" {
+  for_each = local.nodes
+
+  name   = "node"
+  role   = aws_iam_role.this[each.key].name
+  policy = data.aws_iam_policy_document.node[each.key].json
+}
+
+resource "aws_iam_instance_profile" "this" {
+  for_each = local.nodes
+
+  name = aws_iam_role.this[each.key].name
+  role = aws_iam_role.this[each.key].name
+}

@@ -1,0 +1,57 @@
+variable "name" {
+  description = "Name of the cluster; roles are NAME-KIND"
+  type        = string
+}
+
+variable "bucket_arns" {
+  description = "Buckets of the cluster [ARN]"
+  type = object({
+    checkpoints = string
+    savepoints  = string
+    artifacts   = string
+  })
+}
+
+variable "artifact_prefix" {
+  description = "Prefix of the artifact bucket that nodes may read"
+  type        = string
+}
+
+variable "state_prefix" {
+  description = "Prefix of the checkpoint and savepoint buckets that Flink may use"
+  type        = string
+}
+
+variable "kms_key_arn" {
+  description = "Key of buckets and parameters"
+  type        = string
+}
+
+variable "tls_parameter_name" {
+  description = "SSM parameter of the internal TLS key pair, with a leading slash"
+  type        = string
+}
+
+variable "taskmanager_group_name" {
+  description = "Auto Scaling group whose lifecycle actions TaskManagers complete"
+  type        = string
+}
+
+variable "log_group_name" {
+  description = "CloudWatch log group that nodes write to"
+  type        = string
+}
+
+variable "metrics_namespace" {
+  description = "CloudWatch namespace that nodes write to"
+  type        = string
+}
+
+variable "msk_statements" {
+  description = "What Flink nodes may do on an MSK cluster with IAM authentication; empty for any other Kafka"
+  type = list(object({
+    sid       = string
+    actions   = list(string)
+    resources = list(string)
+  }))
+}

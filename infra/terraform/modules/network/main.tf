@@ -1,0 +1,185 @@
+# VPC with private subnets only. The way to AWS is through endpoints; a NAT gateway, with the public subnets it needs, is
+# optional. Security groups are in security_groups.tf.
+
+data "aws_region" "current" {}
+
+data "aws_availability_zones" "available" {
+  state = "available"
+}
+
+locals {
+  zones = slice(data.aws_availability_zones.available.names, 0, 3)
+
+  # A /16 gives /20 subnets: 0, 1, 2 private, 8, 9, 10 public.
+  private_cidrs = [for index in range(3) : cidrsubnet(var.cidr, 4, index)]
+  public_cidrs  = [for index in range(3) : cidrsubnet(var.cidr, 4, index + 8)]
+
+  # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch.
+  interface_endpoints = toset(["ssm", "ssmmessages", "ec2messages", "autoscaling", "logs", "monitoring"])
+}
+
+resource "aws_vpc" "this" {
+  cidr_block           = var.cidr
+  enable_dns_support   = true
+  enable_dns_hostnames = true
+
+  tags = { Name = var.name }
+}
+
+# AWS makes one with everything allowed within it; ours allows nothing.
+resource "aws_default_security_group" "this" {
+  vpc_id = aws_vpc.this.id
+
+  tags = { Name = "${var.name}-default-unused" }
+}
+
+resource "aws_subnet" "private" {
+  count = 3
+
+  vpc_id                  = aws_vpc.this.id
+  cidr_block              = local.private_cidrs[count.index]
+  availability_zone       = local.zones[count.index]
+  map_public_ip_on_launch = false
+
+  tags = { Name = "${var.name}-private-${local.zones[count.index]}" }
+}
+
+resource "aws_route_table" "private" {
+  count = 3
+
+  vpc_id = aws_vpc.this.id
+
+  tags = { Name = "${var.name}-private-${local.zones[count.index]}" }
+}
+
+resource "aws_route_table_association" "private" {
+  count = 3
+
+  subnet_id      = aws_subnet.private[count.index].id
+  route_table_id = aws_route_table.private[count.index].id
+}
+
+################################################################################
+# Endpoints
+################################################################################
+
+data "aws_iam_policy_document" "s3_endpoint" {
+  statement {
+    sid       = "OurBuckets"
+    actions   = ["s3:*"]
+    resources = flatten([for arn in var.bucket_arns : [arn, "${arn}/*"]])
+
+    principals {
+      type        = "AWS"
+      identifiers = ["*"]
+    }
+  }
+
+  statement {
+    sid       = "AmazonLinuxPackages"
+    actions   = ["s3:GetObject"]
+    resources = ["arn:aws:s3:::al2023-repos-${data.aws_region.current.name}-*/*"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["*"]
+    }
+  }
+}
+
+resource "aws_vpc_endpoint" "s3" {
+  vpc_id            = aws_vpc.this.id
+  service_name      = "com.amazonaws.${data.aws_region.current.name}.s3"
+  vpc_endpoint_type = "Gateway"
+  route_table_ids   = aws_route_table.private[*].id
+  policy            = data.aws_iam_policy_document.s3_endpoint.json
+
+  tags = { Name = "${var.name}-s3" }
+}
+
+resource "aws_vpc_endpoint" "interface" {
+  for_each = local.interface_endpoints
+
+  vpc_id              = aws_vpc.this.id
+  service_name        = "com.amazonaws.${data.aws_region.current.name}.${each.key}"
+  vpc_endpoint_type   = "Interface"
+  private_dns_enabled = true
+  subnet_ids          = aws_subnet.private[*].id
+  security_group_ids  = [aws_security_group.this["endpoints"].id]
+
+  tags = { Name = "${var.name}-${each.key}" }
+}
+
+################################################################################
+# NAT, optional
+################################################################################
+
+resource "aws_internet_gateway" "this" {
+  count = var.nat_gateway_count > 0 ? 1 : 0
+
+  vpc_id = aws_vpc.this.id
+
+  tags = { Name = var.name }
+}
+
+resource "aws_subnet" "public" {
+  count = var.nat_gateway_count
+
+  vpc_id                  = aws_vpc.this.id
+  cidr_block              = local.public_cidrs[count.index]
+  availability_zone       = local.zones[count.index]
+  map_public_ip_on_launch = false
+
+  tags = { Name = "${var.name}-nat-${local.zones[count.index]}" }
+}
+
+resource "aws_route_table" "public" {
+  count = var.nat_gateway_count > 0 ? 1 : 0
+
+  vpc_id = aws_vpc.this.id
+
+  tags = { Name = "${var.name}-nat" }
+}
+
+resource "aws_route" "internet" {
+  count = var.nat_gateway_count > 0 ? 1 : 0
+
+  route_table_id         = aws_route_table.public[0].id
+  destination_cidr_block = "0.0.0.0/0"
+  gateway_id             = aws_internet_gateway.this[0].id
+}
+
+resource "aws_route_table_association" "public" {
+  count = var.nat_gateway_count
+
+  subnet_id      = aws_subnet.public[count.index].id
+  route_table_id = aws_route_table.public[0].id
+}
+
+resource "aws_eip" "nat" {
+  count = var.nat_gateway_count
+
+  domain = "vpc"
+
+  tags = { Name = "${var.name}-nat-${local.zones[count.index]}" }
+}
+
+resource "aws_nat_gateway" "this" {
+  count = var.nat_gateway_count
+
+  allocation_id = aws_eip.nat[count.index].id
+  subnet_id     = aws_subnet.public[count.index].id
+
+  tags = { Name = "${var.name}-${local.zones[count.index]}" }
+
+  depends_on = [aws_internet_gateway.this]
+}
+
+resource "aws_route" "nat" {
+  count = var.nat_gateway_count > 0 ? 3 : 0
+
+  route_table_id         = aws_route_table.private[count.index].id
+  destination_cidr_block = "0.0.0.0/0"
+  # With fewer gateways than zones the first one serves the rest.
+  nat_gateway_id = aws_nat_gateway.this[min(count.index, var.nat_gateway_count - 1)].id
+}

@@ -1,0 +1,48 @@
+variable "name" {
+  description = "Name of the cluster, the prefix of everything in it"
+  type        = string
+}
+
+variable "cidr" {
+  description = "IPv4 range of the VPC, a /16 to /20"
+  type        = string
+}
+
+variable "nat_gateway_count" {
+  description = "NAT gateways: 0 (nodes reach AWS through endpoints only), 1, or 3 (one a zone)"
+  type        = number
+}
+
+variable "bucket_arns" {
+  description = "Buckets that nodes may reach through the S3 endpoint [ARN]"
+  type        = list(string)
+}
+
+variable "ports" {
+  description = "Flink's fixed ports [TCP port]"
+  type = object({
+    jobmanager_rpc   = number
+    blob_server      = number
+    taskmanager_rpc  = number
+    taskmanager_data = number
+    metrics_query    = number
+    prometheus       = number
+  })
+}
+
+variable "egress" {
+  description = "What nodes may call besides the cluster and AWS: Kafka, the user API, webhooks"
+  type = map(object({
+    description       = string
+    from              = set(string)
+    port              = number
+    security_group_id = optional(string)
+    prefix_list_id    = optional(string)
+    cidr_ipv4         = optional(string)
+  }))
+}
+
+variable "prometheus_security_group_id" {
+  description = "Security group of a Prometheus server that scrapes the nodes; null for none"
+  type        = string
+}

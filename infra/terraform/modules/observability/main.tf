@@ -1,0 +1,257 @@
+# Alarms, dashboard and the topic that alarms go to. Metrics come from the CloudWatch agent on each node: what Flink's
+# Prometheus reporter shows, with the cluster as only dimension, and the fill of each mount point.
+
+data "aws_region" "current" {}
+
+locals {
+  flink = { cluster = var.name }
+
+  # Names as Flink's Prometheus reporter writes them.
+  metrics = {
+    completed_checkpoints = "flink_jobmanager_job_numberOfCompletedCheckpoints"
+    failed_checkpoints    = "flink_jobmanager_job_numberOfFailedCheckpoints"
+    checkpoint_duration   = "flink_jobmanager_job_lastCheckpointDuration"
+    checkpoint_size       = "flink_jobmanager_job_lastCheckpointSize"
+    restarts              = "flink_jobmanager_job_numRestarts"
+    running_jobs          = "flink_jobmanager_numRunningJobs"
+    task_managers         = "flink_jobmanager_numRegisteredTaskManagers"
+    lag                   = "flink_taskmanager_job_task_operator_KafkaSourceReader_KafkaConsumer_records_lag_max"
+    records_in            = "flink_taskmanager_job_task_operator_numRecordsInPerSecond"
+    backpressure          = "flink_taskmanager_job_task_backPressuredTimeMsPerSecond"
+    heap                  = "flink_taskmanager_Status_JVM_Memory_Heap_Used"
+  }
+
+  # What is wrong when the value, the maximum of a period over all nodes, compares so with the threshold.
+  threshold_alarms = {
+    job-not-running = {
+      description = "No job is running"
+      metric      = local.metrics.running_jobs
+      comparison  = "LessThanThreshold"
+      threshold   = 1
+      period      = 60
+      periods     = 5
+      missing     = "breaching"
+    }
+    taskmanagers-missing = {
+      description = "Fewer TaskManagers have registered than the group's minimum"
+      metric      = local.metrics.task_managers
+      comparison  = "LessThanThreshold"
+      threshold   = var.taskmanager_min_count
+      period      = 60
+      periods     = 10
+      missing     = "breaching"
+    }
+    checkpoint-slow = {
+      description = "A checkpoint took more than half of its timeout"
+      metric      = local.metrics.checkpoint_duration
+      comparison  = "GreaterThanThreshold"
+      threshold   = 300000
+      period      = 60
+      periods     = 3
+      missing     = "notBreaching"
+    }
+    consumer-lag = {
+      description = "A Kafka partition is behind by more than ${var.max_lag_records} records"
+      metric      = local.metrics.lag
+      comparison  = "GreaterThanThreshold"
+      threshold   = var.max_lag_records
+      period      = 60
+      periods     = 5
+      missing     = "notBreaching"
+    }
+  }
+
+  # Alarms on the growth of a counter within a period.
+  growth_alarms = {
+    checkpoint-age = {
+      description = "No checkpoint completed for ${var.max_checkpoint_age_s} s: a failure would replay at least that much"
+      metric      = local.metrics.completed_checkpoints
+      comparison  = "LessThanOrEqualToThreshold"
+      threshold   = 0
+      period      = var.max_checkpoint_age_s
+      missing     = "breaching"
+    }
+    checkpoints-failing = {
+      description = "Checkpoints failed"
+      metric      = local.metrics.failed_checkpoints
+      comparison  = "GreaterThanThreshold"
+      threshold   = 3
+      period      = 900
+      missing     = "notBreaching"
+    }
+    job-restarts = {
+      description = "The job restarted more than ${var.max_restarts} times in 15 minutes"
+      metric      = local.metrics.restarts
+      comparison  = "GreaterThanThreshold"
+      threshold   = var.max_restarts
+      period      = 900
+      missing     = "notBreaching"
+    }
+  }
+
+  mounts = ["/data/rocksdb", "/data/zookeeper", "/tmp", "/var/log/flink", "/"]
+}
+
+resource "aws_cloudwatch_log_group" "this" {
+  name              = var.log_group_name
+  retention_in_days = var.log_retention_days
+}
+
+resource "aws_sns_topic" "alarms" {
+  name              = "${var.name}-alarms"
+  kms_master_key_id = var.kms_key_arn
+}
+
+resource "aws_cloudwatch_metric_alarm" "threshold" {
+  for_each = local.threshold_alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = var.metrics_namespace
+  metric_name         = each.value.metric
+  dimensions          = local.flink
+  statistic           = "Maximum"
+  period              = each.value.period
+  evaluation_periods  = each.value.periods
+  comparison_operator = each.value.comparison
+  threshold           = each.value.threshold
+  treat_missing_data  = each.value.missing
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+}
+
+resource "aws_cloudwatch_metric_alarm" "growth" {
+  for_each = local.growth_alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.description
+  evaluation_periods  = 1
+  comparison_operator = each.value.comparison
+  threshold           = each.value.threshold
+  treat_missing_data  = each.value.missing
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+
+  metric_query {
+    id          = "growth"
+    expression  = "DIFF(counter)"
+    label       = each.value.description
+    return_data = true
+  }
+
+  metric_query {
+    id = "counter"
+
+    metric {
+      namespace   = var.metrics_namespace
+      metric_name = each.value.metric
+      dimensions  = local.flink
+      stat        = "Maximum"
+      period      = each.value.period
+    }
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "disk" {
+  for_each = toset(local.mounts)
+
+  alarm_name          = "${var.name}-disk${replace(each.key, "/", "-")}"
+  alarm_description   = "${each.key} of some node is more than ${var.max_disk_percent} % full"
+  namespace           = var.metrics_namespace
+  metric_name         = "disk_used_percent"
+  dimensions          = { path = each.key }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 5
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = var.max_disk_percent
+  treat_missing_data  = "missing"
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+}
+
+# S3 has no size to set. That a bucket outgrows what was planned is worth a look, not a limit.
+resource "aws_cloudwatch_metric_alarm" "bucket" {
+  for_each = var.bucket_plan_gib
+
+  alarm_name          = "${var.name}-${each.key}-size"
+  alarm_description   = "Bucket of ${each.key} holds more than the ${each.value} GiB planned"
+  namespace           = "AWS/S3"
+  metric_name         = "BucketSizeBytes"
+  dimensions          = { BucketName = var.bucket_names[each.key], StorageType = "StandardStorage" }
+  statistic           = "Average"
+  period              = 86400
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = each.value * 1024 * 1024 * 1024
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+}
+
+resource "aws_cloudwatch_metric_alarm" "zookeeper" {
+  count = 3
+
+  alarm_name          = "${var.name}-zookeeper-${count.index + 1}"
+  alarm_description   = "ZooKeeper node ${count.index + 1} fails EC2's status checks"
+  namespace           = "AWS/EC2"
+  metric_name         = "StatusCheckFailed"
+  dimensions          = { InstanceId = var.zookeeper_instance_ids[count.index] }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 3
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "breaching"
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+}
+
+locals {
+  widgets = [
+    { title = "Events in per second, of every operator", metrics = ["records_in"], stat = "Sum" },
+    { title = "Kafka lag of the worst partition [records]", metrics = ["lag"], stat = "Maximum" },
+    { title = "Backpressured time of the worst task [ms/s]", metrics = ["backpressure"], stat = "Maximum" },
+    { title = "Last checkpoint [ms]", metrics = ["checkpoint_duration"], stat = "Maximum" },
+    { title = "Last checkpoint [bytes]", metrics = ["checkpoint_size"], stat = "Maximum" },
+    { title = "Checkpoints", metrics = ["completed_checkpoints", "failed_checkpoints"], stat = "Maximum" },
+    { title = "Restarts, jobs, TaskManagers", metrics = ["restarts", "running_jobs", "task_managers"], stat = "Maximum" },
+    { title = "JVM heap of the fullest TaskManager [bytes]", metrics = ["heap"], stat = "Maximum" },
+  ]
+}
+
+resource "aws_cloudwatch_dashboard" "this" {
+  dashboard_name = var.name
+
+  dashboard_body = jsonencode({
+    widgets = concat(
+      [for index, widget in local.widgets : {
+        type   = "metric"
+        x      = (index % 3) * 8
+        y      = floor(index / 3) * 6
+        width  = 8
+        height = 6
+        properties = {
+          title   = widget.title
+          region  = data.aws_region.current.name
+          stat    = widget.stat
+          period  = 60
+          metrics = [for key in widget.metrics : [var.metrics_namespace, local.metrics[key], "cluster", var.name]]
+        }
+      }],
+      [{
+        type   = "metric"
+        x      = 16
+        y      = 12
+        width  = 8
+        height = 6
+        properties = {
+          title   = "Fullest disk by mount point [%]"
+          region  = data.aws_region.current.name
+          stat    = "Maximum"
+          period  = 60
+          metrics = [for mount in local.mounts : [var.metrics_namespace, "disk_used_percent", "path", mount]]
+        }
+      }],
+    )
+  })
+}

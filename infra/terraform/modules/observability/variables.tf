@@ -1,0 +1,64 @@
+variable "name" {
+  description = "Name of the cluster; alarms are NAME-WHAT"
+  type        = string
+}
+
+variable "kms_key_arn" {
+  description = "Key of the alarm topic"
+  type        = string
+}
+
+variable "metrics_namespace" {
+  description = "CloudWatch namespace that nodes write to"
+  type        = string
+}
+
+variable "taskmanager_min_count" {
+  description = "Fewest TaskManagers that are normal [instances]"
+  type        = number
+}
+
+variable "max_checkpoint_age_s" {
+  description = "Age of the last completed checkpoint from which there is an alarm [s]"
+  type        = number
+}
+
+variable "max_restarts" {
+  description = "Restarts of the job in 15 minutes beyond which there is an alarm [restarts]"
+  type        = number
+}
+
+variable "max_lag_records" {
+  description = "Lag of a Kafka partition beyond which there is an alarm [records]"
+  type        = number
+}
+
+variable "max_disk_percent" {
+  description = "Fill of a mount point beyond which there is an alarm [%]"
+  type        = number
+}
+
+variable "bucket_plan_gib" {
+  description = "Planned size of buckets by kind [GiB]"
+  type        = map(number)
+}
+
+variable "bucket_names" {
+  description = "Buckets by kind"
+  type        = map(string)
+}
+
+variable "zookeeper_instance_ids" {
+  description = "The three ZooKeeper instances"
+  type        = list(string)
+}
+
+variable "log_group_name" {
+  description = "Log group that nodes write to"
+  type        = string
+}
+
+variable "log_retention_days" {
+  description = "How long logs are kept [days]"
+  type        = number
+}

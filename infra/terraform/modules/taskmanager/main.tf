@@ -1,0 +1,159 @@
+# TaskManagers: a group of equal nodes. One that goes is drained by a hook, one that is lost is replaced.
+
+locals {
+  group_name = "${var.name}-taskmanager"
+  hook_name  = "drain"
+
+  # Instance store where the instance has it, otherwise a gp3 volume.
+  rocksdb_device = var.rocksdb_on_instance_store ? "/dev/disk/by-id/nvme-Amazon_EC2_NVMe_Instance_Storage_*" : "/dev/sdf"
+
+  ebs_volumes = merge(
+    {
+      "/dev/xvda" = { gib = var.root_volume_gib, iops = 3000, throughput = 125 }
+      "/dev/sdg"  = { gib = var.tmp_volume_gib, iops = 3000, throughput = 125 }
+      "/dev/sdh"  = { gib = var.log_volume_gib, iops = 3000, throughput = 125 }
+    },
+    var.rocksdb_on_instance_store ? {} : {
+      "/dev/sdf" = { gib = var.rocksdb_volume_gib, iops = var.rocksdb_volume_iops, throughput = var.rocksdb_volume_throughput }
+    },
+  )
+}
+
+module "bootstrap" {
+  source = "../bootstrap"
+
+  role            = "taskmanager"
+  service         = "flink-taskmanager.service flink-drain.service"
+  region          = var.region
+  packages        = var.boot.packages
+  artifact_bucket = var.boot.artifact_bucket
+  artifacts       = [var.boot.artifacts.flink, var.boot.artifacts.python]
+  tls_parameter   = var.boot.tls_parameter
+  kms_key_arn     = null
+
+  volumes = [
+    { device = local.rocksdb_device, mount = "/data/rocksdb", label = "rocksdb" },
+    { device = "/dev/sdg", mount = "/tmp", label = "tmp" },
+    { device = "/dev/sdh", mount = "/var/log/flink", label = "log" },
+  ]
+
+  files = {
+    "/etc/flink/cluster.yaml"                       = { content = var.boot.flink_config }
+    "/etc/flink/log4j.properties"                   = { content = var.boot.log4j }
+    "/etc/systemd/system/flink-taskmanager.service" = { content = file("${path.module}/files/flink-taskmanager.service") }
+    "/etc/systemd/system/flink-drain.service"       = { content = file("${path.module}/files/flink-drain.service") }
+    "/usr/local/sbin/event-trigger-drain" = {
+      content = templatefile("${path.module}/templates/drain.sh.tftpl", { group_name = local.group_name, hook_name = local.hook_name })
+      mode    = "0755"
+    }
+    "/etc/logrotate.d/event-trigger-workers"     = { content = file("${path.module}/files/logrotate.conf") }
+    "/etc/event-trigger/cloudwatch-metrics.json" = { content = var.boot.cloudwatch_config }
+    "/etc/event-trigger/prometheus.yaml"         = { content = var.boot.prometheus_config }
+  }
+}
+
+resource "aws_launch_template" "this" {
+  name                   = "${var.name}-taskmanager"
+  description            = "TaskManagers of ${var.name}"
+  image_id               = var.ami_id
+  instance_type          = var.instance_type
+  user_data              = module.bootstrap.user_data_base64
+  update_default_version = true
+  ebs_optimized          = true
+
+  iam_instance_profile {
+    name = var.instance_profile_name
+  }
+
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+
+  monitoring {
+    enabled = true
+  }
+
+  network_interfaces {
+    associate_public_ip_address = false
+    delete_on_termination       = true
+    security_groups             = [var.security_group_id]
+  }
+
+  dynamic "block_device_mappings" {
+    for_each = local.ebs_volumes
+
+    content {
+      device_name = block_device_mappings.key
+
+      ebs {
+        volume_type           = "gp3"
+        volume_size           = block_device_mappings.value.gib
+        iops                  = block_device_mappings.value.iops
+        throughput            = block_device_mappings.value.throughput
+        encrypted             = true
+        kms_key_id            = var.kms_key_arn
+        delete_on_termination = true
+      }
+    }
+  }
+
+  dynamic "tag_specifications" {
+    for_each = toset(["instance", "volume"])
+
+    content {
+      resource_type = tag_specifications.key
+      tags          = { Name = local.group_name }
+    }
+  }
+}
+
+resource "aws_autoscaling_group" "this" {
+  name                = local.group_name
+  vpc_zone_identifier = var.subnet_ids
+  desired_capacity    = var.instance_count
+  min_size            = var.min_count
+  max_size            = var.max_count
+  health_check_type   = "EC2"
+  # Moving instances to balance zones would restart the job for nothing.
+  suspended_processes = ["AZRebalance"]
+
+  launch_template {
+    id      = aws_launch_template.this.id
+    version = aws_launch_template.this.latest_version
+  }
+
+  # New nodes are up before old ones go, so that the job finds slots to move to.
+  instance_refresh {
+    strategy = "Rolling"
+
+    preferences {
+      min_healthy_percentage = 100
+      max_healthy_percentage = 110
+      instance_warmup        = 180
+    }
+  }
+
+  tag {
+    key                 = "Name"
+    value               = local.group_name
+    propagate_at_launch = true
+  }
+
+  lifecycle {
+    precondition {
+      condition     = var.min_count <= var.instance_count && var.instance_count <= var.max_count
+      error_message = "TaskManagers: ${var.instance_count} is not between ${var.min_count} and ${var.max_count}."
+    }
+  }
+}
+
+# flink-drain.service on the node answers it.
+resource "aws_autoscaling_lifecycle_hook" "drain" {
+  name                   = local.hook_name
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  heartbeat_timeout      = var.drain_timeout_s
+  default_result         = "CONTINUE"
+}

@@ -1,0 +1,63 @@
+# What is off by default: MSK, NAT gateways, egress to everywhere, a Prometheus server.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+override_data {
+  target = data.aws_ec2_instance_type.jobmanager
+  values = {
+    memory_size             = 16384
+    supported_architectures = ["x86_64"]
+  }
+}
+
+override_data {
+  target = data.aws_ec2_instance_type.taskmanager
+  values = {
+    memory_size             = 32768
+    network_performance     = "Up to 40 Gigabit"
+    total_instance_storage  = 474
+    supported_architectures = ["x86_64"]
+  }
+}
+
+variables {
+  name        = "test"
+  tier        = "large"
+  release_dir = "./tests/fixtures/release"
+}
+
+run "everything_on" {
+  command = apply
+
+  variables {
+    create_kafka                 = true
+    nat_gateway_count            = 3
+    prometheus_security_group_id = "sg-0123456789abcdef0"
+
+    egress = {
+      webhooks = {
+        description = "Webhooks"
+        from        = ["taskmanager"]
+        port        = 443
+        cidr_ipv4   = "0.0.0.0/0"
+      }
+    }
+  }
+
+  assert {
+    condition     = output.bootstrap_servers == "b-1.test:9098,b-2.test:9098,b-3.test:9098"
+    error_message = "The job reads from the MSK cluster."
+  }
+
+  assert {
+    condition     = length([for rule in output.ingress_rules : rule if rule.source_group_id == "sg-0123456789abcdef0" && rule.from_port == 9249 && rule.to_port == 9249]) == 2
+    error_message = "Prometheus reaches its port on JobManagers and TaskManagers."
+  }
+
+  assert {
+    condition     = alltrue([for rule in output.ingress_rules : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null && rule.source_group_id != null])
+    error_message = "Every ingress rule names a security group, never an address."
+  }
+}

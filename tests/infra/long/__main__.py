@@ -1,0 +1,146 @@
+"""`make test-infra`: prepares what the long tests need, runs them in a network namespace, writes down the result.
+
+Prepared, each kept for the next run: the release (build/release), a Python environment with moto, and in
+~/.cache/event-trigger a Debian root file system that stands for the machine image.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from infra.release import __main__ as release
+from runners.flink import artifacts
+from tests.infra.long.machines import HOST
+from tests.infra.terraform import ROOT
+
+RESULT = ROOT / "docs" / "infrastructure-test.md"
+PROGRAMS = ("terraform", "mmdebstrap", "systemd-nspawn", "mkfs.xfs", "losetup", "ip", "nsenter", "unshare")
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,cloud-init,openjdk-17-jre-headless,python3.11,curl,xfsprogs,iproute2,ca-certificates,"
+    "logrotate,procps"
+)
+REQUIREMENTS = ROOT / "requirements" / "infra.txt"
+
+
+def main() -> int:
+    """Run the tests; pytest's exit code."""
+    if os.geteuid() != 0:
+        sys.exit("make test-infra: machines and network namespaces need root")
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        sys.exit(
+            f"make test-infra: not on the PATH: {', '.join(missing)}; run make infra-tools, install Terraform 1.11"
+        )
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        # The one thing that no preparation can help.
+        sys.stderr.write(f"make test-infra: SKIPPED, this kernel forbids namespaces: {tried.stderr}")
+        return 0
+    return test(prepare())
+
+
+def prepare() -> dict[str, str]:
+    """Everything that needs the network; what the tests find by their environment."""
+    python = sys.executable
+    uv = str(Path(python).parent / "uv")
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + PACKAGES.encode()).hexdigest()[:16]
+    cache = artifacts.cache_dir()
+    tools, rootfs = cache / f"infra-tools-{digest}", cache / f"infra-rootfs-{digest}"
+    if not tools.is_dir():
+        part = cache / f".{tools.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        run(uv, "pip", "install", "--quiet", "--target", str(part), "--require-hashes", "-r", str(REQUIREMENTS))
+        part.rename(tools)
+    if not rootfs.is_dir():
+        part = cache / f".{rootfs.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(part))
+        shutil.copytree(tools, part / "opt" / "aws")
+        files = {
+            "usr/bin/aws": '#!/bin/sh\nPYTHONPATH=/opt/aws exec python3.11 -m awscli "$@"\n',
+            # Machines find moto where they would find AWS.
+            "etc/systemd/system.conf.d/endpoint.conf": f"[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=http://{HOST}:5000\n",
+            "etc/cloud/cloud.cfg.d/99-test.cfg": (
+                "datasource_list: [NoCloud]\nnetwork: {config: disabled}\nlocale: false\n"
+            ),
+            "etc/machine-id": "",
+        }
+        for name, content in files.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        (part / "usr/bin/aws").chmod(0o755)
+        part.rename(rootfs)
+    output = ROOT / "build" / "release"
+    release.build(output)
+    artifacts.kafka_jars()
+    return {"EVENT_TRIGGER_INFRA_TOOLS": str(tools), "EVENT_TRIGGER_INFRA_ROOTFS": str(rootfs)}
+
+
+def run(*command: str) -> None:
+    """Run a command; ends everything with its output if it fails."""
+    done = subprocess.run(["nice", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+
+
+def test(environment: dict[str, str]) -> int:
+    """Run pytest in a network namespace of its own; its exit code."""
+    report = ROOT / "build" / "test-infra.xml"
+    files = [
+        str(ROOT / "tests" / "infra" / "long" / "check_cluster.py"),
+        "-v",
+        f"--junit-xml={report}",
+        "--timeout=1800",
+    ]
+    started = time.monotonic()
+    status = subprocess.run(
+        [
+            "unshare",
+            "--net",
+            "--mount",
+            "--propagation",
+            "private",
+            sys.executable,
+            "-m",
+            "pytest",
+            *files,
+            *sys.argv[1:],
+        ],
+        cwd=ROOT,
+        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        check=False,
+    ).returncode
+    if not sys.argv[1:]:
+        write_result(report, time.monotonic() - started)
+    return status
+
+
+def write_result(report: Path, seconds: float) -> None:
+    """The last result, to be committed."""
+    cases = list(ElementTree.parse(report).iter("testcase"))  # noqa: S314 - our own file
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    lines = [
+        "# Last run of `make test-infra`",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, commit {commit}, {seconds:.0f} s, Linux {os.uname().release}.",
+        "",
+        "| test | result | s |",
+        "|---|---|---|",
+    ]
+    for case in cases:
+        result = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
+        name = str(case.get("name")).removeprefix("test_").replace("_", " ")
+        lines.append(f"| {name} | {result} | {float(case.get('time') or 0):.0f} |")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,510 @@
+"""The small tier, applied to moto, read back, and booted: user data as moto holds it, machines as EC2 would start them.
+
+The tests build on each other in the order of the file. What stands in for what: moto for AWS (S3, SSM and EC2's
+descriptions), Debian for Amazon Linux, a NoCloud seed for EC2's user data, sparse loop devices for EBS, smaller JVMs.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+import yaml
+
+from runners.flink import kafka_broker, processes
+from runners.flink.kafka_broker import LocalKafka
+from runners.flink.rest import FlinkRest
+from tests.builders import oracle_of, random_stream, rule_documents
+from tests.infra import terraform
+from tests.infra.long.machines import HOST, Machine, lan, metadata_service, tunnel, wait_for
+from tests.infra.terraform import ROOT
+from tests.integration.jobs import Topics, launch, reading
+from tests.oracle import SeenAction, action_differences
+
+NAME = "boot"
+ENDPOINT = f"http://{HOST}:5000"
+AWS = {
+    "AWS_ENDPOINT_URL": ENDPOINT,
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+# As the example of the tier, but what moto cannot do is off, what a laptop has no room for is smaller, AWS is moto.
+CODE = """
+provider "aws" {{
+  region                  = "us-east-1"
+  s3_use_path_style       = true
+  skip_metadata_api_check = true
+  max_retries             = 2
+}}
+
+module "cluster" {{
+  source = "./terraform"
+
+  name                    = "{name}"
+  tier                    = "small"
+  release_dir             = "{release}"
+  vpc_cidr                = "10.77.0.0/16"
+  kafka_bootstrap_servers = "{host}:9092"
+  os_packages             = []
+  cloudwatch_agent        = false
+  deletion_protection     = false
+
+  attach_deny_insecure_transport_policy = false
+
+  jobmanager_memory_mib  = 1024
+  taskmanager_memory_mib = 1728
+  zookeeper_heap_mib     = 128
+  task_slots             = 2
+  checkpointing_interval_s = 2
+
+  flink_settings = {{
+    "s3.endpoint"          = "{endpoint}"
+    "s3.path.style.access" = "true"
+    "heartbeat.interval"   = "2000"
+    "heartbeat.timeout"    = "15000"
+  }}
+}}
+
+output "cluster" {{
+  value = module.cluster
+}}
+"""
+
+# What moto does not keep or answers differently, by resource type: attributes, and what follows from them (an instance
+# that moto calls public would be replaced, its volume attached anew). test_terraform.py sees what was planned.
+FORGOTTEN_BY_MOTO: Mapping[str, set[str]] = {
+    "aws_vpc_security_group_ingress_rule": {"description"},
+    "aws_vpc_security_group_egress_rule": {"description"},
+    "aws_autoscaling_lifecycle_hook": {"notification_target_arn", "role_arn"},
+    "aws_instance": {"associate_public_ip_address", "credit_specification", "hibernation", "create", "delete"},
+    "aws_volume_attachment": {"create", "delete"},
+}
+
+RECORDS = tuple(random_stream(seed=9, users=200, events=6_000))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network() -> Iterator[None]:
+    with lan():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def moto(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", HOST, "-p", "5000"],
+        env={**os.environ, "PYTHONPATH": os.environ["EVENT_TRIGGER_INFRA_TOOLS"]},
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        wait_for(lambda: answers(f"{ENDPOINT}/moto-api/"), "moto answers", 60)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+@pytest.fixture(scope="module")
+def folder(moto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration, applied."""
+    folder = tmp_path_factory.mktemp("apply")
+    terraform.copy(folder / "terraform")
+    text = CODE.format(name=NAME, release=ROOT / "build" / "release", host=HOST, endpoint=ENDPOINT)
+    (folder / "main.tf").write_text(text)
+    terraform.init(folder)
+    applied = terraform.run(folder, "apply", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
+    assert applied.returncode == 0, applied.stdout[-3000:] + applied.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> dict[str, Any]:
+    """The module's outputs."""
+    shown = terraform.run(folder, "output", "-json", "-no-color", env=AWS)
+    return dict(json.loads(shown.stdout)["cluster"]["value"])
+
+
+def aws(service: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=ENDPOINT,
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+
+
+def test_what_was_applied_is_there(cluster: dict[str, Any]) -> None:
+    ec2, s3 = aws("ec2"), aws("s3")
+    groups = aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert {(one["AutoScalingGroupName"], one["DesiredCapacity"]) for one in groups} == {
+        (f"{NAME}-jobmanager", 1),
+        (f"{NAME}-taskmanager", 1),
+    }
+    templates = ec2.describe_launch_template_versions(Versions=["$Latest"])["LaunchTemplateVersions"]
+    for template in templates:
+        data = template["LaunchTemplateData"]
+        assert data["MetadataOptions"]["HttpTokens"] == "required"
+        assert data["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert all(disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"])
+        assert data["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is False
+    for group in ec2.describe_security_groups()["SecurityGroups"]:
+        if group["GroupName"].startswith(f"{NAME}-"):
+            assert [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule["Ipv6Ranges"]] == []
+            assert [rule for rule in group["IpPermissions"] if rule["FromPort"] <= 8081 <= rule["ToPort"]] == []
+    assert len(ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{NAME}-zookeeper-*"]}])["Volumes"]) == 3
+    for bucket in cluster["bucket_names"].values():
+        assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+        assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
+    artifacts = s3.list_objects_v2(Bucket=cluster["bucket_names"]["artifacts"])["Contents"]
+    assert {one["Key"].partition("/")[2].partition("-")[0] for one in artifacts} == {"flink", "python", "zookeeper"}
+
+
+def test_roles_may_do_no_more_than_they_need(cluster: dict[str, Any]) -> None:
+    iam, account = aws("iam"), "123456789012"
+    buckets = cluster["bucket_names"]
+    for kind in ("zookeeper", "jobmanager", "taskmanager"):
+        policy = iam.get_role_policy(RoleName=f"{NAME}-{kind}", PolicyName="node")["PolicyDocument"]
+        statements = {one["Sid"]: one for one in policy["Statement"]}
+        assert iam.list_attached_role_policies(RoleName=f"{NAME}-{kind}")["AttachedPolicies"] == []
+        for name, one in statements.items():
+            actions, resources = as_list(one["Action"]), as_list(one["Resource"])
+            assert one["Effect"] == "Allow"
+            assert [action for action in actions if "*" in action] == []
+            # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
+            assert ("*" in resources) == (name in {"SessionManager", "Metrics"})
+        objects = {
+            arn for one in statements.values() for arn in as_list(one["Resource"]) if arn.startswith("arn:aws:s3")
+        }
+        allowed = {f"arn:aws:s3:::{buckets['artifacts']}/releases/*"}
+        if kind != "zookeeper":
+            for bucket in (buckets["checkpoints"], buckets["savepoints"]):
+                allowed |= {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/{NAME}/*"}
+            assert statements["StateList"]["Condition"]["StringLike"]["s3:prefix"] == [NAME, f"{NAME}/*"]
+        assert objects == allowed
+        parameter = f"arn:aws:ssm:us-east-1:{account}:parameter{cluster['tls_parameter_name']}"
+        on_parameter = {
+            action
+            for one in statements.values()
+            if as_list(one["Resource"]) == [parameter]
+            for action in as_list(one["Action"])
+        }
+        wanted = {"jobmanager": {"ssm:GetParameter", "ssm:PutParameter"}, "taskmanager": {"ssm:GetParameter"}}
+        assert on_parameter == wanted.get(kind, set())
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_a_second_plan_finds_nothing_but_what_moto_forgets(folder: Path, cluster: dict[str, Any]) -> None:
+    planned = terraform.run(folder, "plan", "-input=false", "-no-color", "-out=again", env=AWS)
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(terraform.run(folder, "show", "-json", "again", env=AWS).stdout)
+    drift: dict[str, set[str]] = {}
+    for change in plan["resource_changes"]:
+        before, after = change["change"]["before"] or {}, change["change"]["after"] or {}
+        unknown = change["change"].get("after_unknown") or {}
+        actions = change["change"]["actions"]
+        if actions not in (["no-op"], ["read"]):
+            found = drift.setdefault(change["type"], set())
+            found |= {key for key in {*before, *after} if before.get(key) != after.get(key) and not unknown.get(key)}
+            found |= set(actions) - {"update"}
+    unexpected = {kind: found - FORGOTTEN_BY_MOTO.get(kind, set()) for kind, found in drift.items()}
+    assert {kind: found for kind, found in unexpected.items() if found} == {}, drift
+
+
+# --- boot ---
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[dict[str, Machine]]:
+    """All machines by address, those that are started later included; none is left at the end."""
+    known: dict[str, Machine] = {}
+    with metadata_service(known):
+        try:
+            yield known
+        finally:
+            for machine in known.values():
+                machine.remove()
+
+
+def power_on(
+    machines: dict[str, Machine], folder: Path, name: str, address: str, user_data: bytes, volumes: dict[str, int]
+) -> Machine:
+    number = f"{len(machines) + 1:017x}"
+    machine = Machine(
+        name=name,
+        instance_id=f"i-{number}",
+        address=address,
+        user_data=user_data,
+        volumes_gib=volumes,
+        rootfs=Path(os.environ["EVENT_TRIGGER_INFRA_ROOTFS"]),
+        folder=folder / name,
+    )
+    machines[address] = machine
+    machine.start()
+    return machine
+
+
+def user_data_of(template: str) -> bytes:
+    """As EC2 would hand it to an instance: compressed, as moto keeps it."""
+    found = aws("ec2").describe_launch_template_versions(LaunchTemplateName=template, Versions=["$Latest"])
+    return base64.b64decode(found["LaunchTemplateVersions"][0]["LaunchTemplateData"]["UserData"])
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machines")
+
+
+FLINK_DISKS = {"/dev/sdg": 50, "/dev/sdh": 100}
+TASKMANAGER_DISKS = {"/dev/sdf": 50, **FLINK_DISKS}
+
+
+MOUNTS = {"/data/rocksdb": "/dev/sdf", "/tmp": "/dev/sdg", "/var/log/flink": "/dev/sdh"}  # noqa: S108 - a mount point
+
+
+@pytest.fixture(scope="module")
+def booted(machines: dict[str, Machine], disks: Path, cluster: dict[str, Any]) -> dict[str, Machine]:
+    """Three ZooKeeper nodes, a JobManager and a TaskManager, powered on at the same time."""
+    zookeeper = gzip.compress(cluster["user_data"]["zookeeper"].encode())
+    for number, server in enumerate(cluster["zookeeper_quorum"].split(","), 1):
+        power_on(machines, disks, f"zk{number}", server.partition(":")[0], zookeeper, {"/dev/sdf": 20})
+    return {
+        "jobmanager": power_on(machines, disks, "jm1", "10.77.1.1", user_data_of(f"{NAME}-jobmanager"), FLINK_DISKS),
+        "taskmanager": power_on(
+            machines, disks, "tm1", "10.77.2.1", user_data_of(f"{NAME}-taskmanager"), TASKMANAGER_DISKS
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def rest(booted: dict[str, Machine]) -> Iterator[FlinkRest]:
+    """Flink's REST API through the stand-in of the SSM tunnel."""
+    with tunnel(booted["jobmanager"], 8081):
+        yield FlinkRest("http://127.0.0.1:8081", timeout_s=60)
+
+
+def registered(rest: FlinkRest) -> set[str]:
+    with contextlib.suppress(Exception):
+        return {str(one["id"]) for one in rest.task_managers()}
+    return set()
+
+
+def test_the_taskmanager_registers_under_its_instance_id(booted: dict[str, Machine], rest: FlinkRest) -> None:
+    machine = booted["taskmanager"]
+    try:
+        wait_for(lambda: machine.instance_id in registered(rest), "the TaskManager has registered", 480)
+    except AssertionError:
+        logs = "\n\n".join(f"== {one.name}\n{one.journal()}" for one in booted.values())
+        raise AssertionError(f"the TaskManager has not registered\n{logs}") from None
+    (found,) = rest.task_managers()
+    assert found["slotsNumber"] == 2
+
+
+def test_every_volume_is_mounted_where_it_belongs(booted: dict[str, Machine]) -> None:
+    machine = booted["taskmanager"]
+    for mount, device in MOUNTS.items():
+        shown = machine.run("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", "--mountpoint", mount).stdout
+        assert shown.splitlines()[-1].split() == [device, "xfs"], mount
+    assert machine.run("findmnt", "--noheadings", "--output", "SOURCE", "/var/log/journal").stdout.startswith(
+        "/dev/sdh"
+    )
+    journal = machine.run("journalctl", "--no-pager", "--directory=/var/log/flink/journal", "-u", "event-trigger-boot")
+    assert "ready: taskmanager" in journal.stdout
+
+
+def test_the_boot_may_be_run_again(booted: dict[str, Machine], rest: FlinkRest) -> None:
+    machine = booted["taskmanager"]
+    before = machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout
+    # systemd would have given it this.
+    again = machine.run("env", f"AWS_ENDPOINT_URL={ENDPOINT}", "/usr/local/sbin/event-trigger-boot")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "formatting" not in again.stdout
+    assert machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout == before
+
+
+def certificate_of(parameter: str, folder: Path) -> Path:
+    """The cluster's key pair as PEM, read as a node reads it."""
+    value = aws("ssm").get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+    password, store = value.split()
+    (folder / "store.p12").write_bytes(base64.b64decode(store))
+    pem = folder / "pair.pem"
+    subprocess.run(
+        ["openssl", "pkcs12", "-in", folder / "store.p12", "-passin", f"pass:{password}", "-nodes", "-out", pem],
+        check=True,
+    )
+    return pem
+
+
+def subject_of_peer(address: str, port: int, pair: Path | None) -> str:
+    """Common name that a node shows; raises SSLError where it does not accept us. TLS 1.2, where it says so at once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if pair is not None:
+        context.load_cert_chain(pair)
+        context.load_verify_locations(pair)
+        context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_connection((address, port), 30) as plain, context.wrap_socket(plain) as connection:
+        names = dict(field[0] for field in (connection.getpeercert() or {}).get("subject", ()))
+        return str(names.get("commonName", ""))
+
+
+def test_rest_is_on_the_loopback_and_internal_traffic_is_tls(
+    booted: dict[str, Machine], rest: FlinkRest, cluster: dict[str, Any], tmp_path: Path
+) -> None:
+    machine = booted["jobmanager"]
+    assert rest.overview()["taskmanagers"] == 1
+    assert not answers(f"http://{machine.address}:8081/overview")
+    ours = certificate_of(cluster["tls_parameter_name"], tmp_path)
+    for port in (6123, 6124):  # RPC and blobs
+        assert subject_of_peer(machine.address, port, ours) == "flink.internal"
+        with pytest.raises(ssl.SSLError):
+            subject_of_peer(machine.address, port, None)
+    # The key pair is one parameter, encrypted, made once.
+    ours_only = [{"Key": "Name", "Values": [cluster["tls_parameter_name"]]}]
+    (parameter,) = aws("ssm").describe_parameters(ParameterFilters=ours_only)["Parameters"]
+    assert (parameter["Type"], parameter["Version"]) == ("SecureString", 1)
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[LocalKafka]:
+    """A broker that the machines reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (kafka_broker, processes):
+            patch.setattr(module, "LOCALHOST", HOST)
+        with LocalKafka() as broker:
+            yield broker
+
+
+def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
+    booted: dict[str, Machine],
+    machines: dict[str, Machine],
+    disks: Path,
+    rest: FlinkRest,
+    kafka: LocalKafka,
+    cluster: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    topics = Topics(kafka)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
+    flags = [one for one in cluster["submit_flags"] if not one.startswith(("--bootstrap_servers", "--parallelism"))]
+    options = [*topics.options(), f"--rules={rules}", "--parallelism=2", "--delivery_guarantee=EXACTLY_ONCE"]
+    oracle = oracle_of(RECORDS, {})
+
+    done = launch(*flags, *options, deadline_s=180)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
+    assert found, done.stderr
+    job_id = found[1]
+    rest.wait_for_state(job_id, {"RUNNING"}, 120)
+    half = len(RECORDS) // 2
+    with reading(kafka, topics.actions) as actions:
+        topics.produce(RECORDS[:half])
+        rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 120)
+        assert objects(cluster["bucket_names"]["checkpoints"], f"{NAME}/checkpoints/{job_id}/")
+
+        since, killed = rest.restarted_at(job_id), booted["taskmanager"]
+        topics.produce(RECORDS[half:])
+        killed.kill()
+        # What Auto Scaling does next.
+        replacement = power_on(
+            machines, disks, "tm2", "10.77.2.2", user_data_of(f"{NAME}-taskmanager"), TASKMANAGER_DISKS
+        )
+        rest.wait_for_recovery(job_id, since, 600)
+        wait_for(lambda: registered(rest) == {replacement.instance_id}, "only the replacement is registered", 60)
+
+        actions.until(len(oracle.actions), 300)
+        seen = [SeenAction.of_kafka(message.value(), message.headers()) for message in actions.settle()]
+        assert action_differences(oracle, seen) == []
+    assert rest.job(job_id)["state"] == "RUNNING"
+    booted["taskmanager"] = replacement
+
+
+def objects(bucket: str, prefix: str) -> list[str]:
+    found = aws("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)
+    return [one["Key"] for one in found.get("Contents", [])]
+
+
+def test_every_metric_that_alarms_look_at_is_reported(booted: dict[str, Machine]) -> None:
+    code = (terraform.SOURCE / "modules/observability/main.tf").read_text()
+    wanted = set(re.findall(r'"(flink_\w+)"', code))
+    assert len(wanted) >= 10
+
+    def missing() -> set[str]:
+        reported = set()
+        for machine in (booted["jobmanager"], booted["taskmanager"]):
+            with contextlib.suppress(requests.RequestException):
+                page = requests.get(f"http://{machine.address}:9249/", timeout=10).text
+                reported |= set(re.findall(r"^(flink_\w+)\{", page, re.M))
+        return wanted - reported
+
+    deadline = time.monotonic() + 180
+    while (left := missing()) and time.monotonic() < deadline:
+        threading.Event().wait(2)
+    assert left == set()
+
+
+def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, Machine], rest: FlinkRest) -> None:
+    machine = booted["jobmanager"]
+    (job,) = [one for one in rest.jobs() if one["state"] == "RUNNING"]
+    pid = machine.run("systemctl", "show", "-P", "MainPID", "flink-jobmanager").stdout.strip()
+    assert machine.run("kill", "-9", pid).returncode == 0
+
+    def running_again() -> bool:
+        now = machine.run("systemctl", "show", "-P", "MainPID", "flink-jobmanager").stdout.strip()
+        with contextlib.suppress(Exception):
+            return now != pid and rest.job(job["jid"])["state"] == "RUNNING"
+        return False
+
+    wait_for(running_again, "systemd restarted the JobManager and ZooKeeper gave it its job back", 600)
+
+
+def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest: FlinkRest) -> None:
+    machine = booted["taskmanager"]
+    machine.target_lifecycle_state = "Terminated"
+    # Well within the heartbeat timeout: it said goodbye.
+    wait_for(lambda: machine.instance_id not in registered(rest), "the TaskManager has left", 60)
+    stopped = ("systemctl", "is-active", "flink-taskmanager")
+    wait_for(lambda: machine.run(*stopped).stdout.strip() == "inactive", "its service has ended", 60)
+
+
+def test_destroy_leaves_nothing(folder: Path, cluster: dict[str, Any]) -> None:
+    done = terraform.run(folder, "destroy", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert aws("s3").list_buckets()["Buckets"] == []
+    assert aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
+    reservations = aws("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])
+    assert reservations["Reservations"] == []

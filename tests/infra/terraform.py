@@ -1,0 +1,108 @@
+"""Terraform as tests use it: on a copy of infra/terraform, with the provider of a mirror where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = ROOT / "infra" / "terraform"
+
+# Folders that mirror providers, HOST/hashicorp/aws in them. Without any, terraform init asks the registry.
+MIRRORS = (os.environ.get("EVENT_TRIGGER_TERRAFORM_MIRROR", ""), "/opt/tf-plugins", "/usr/share/terraform/plugins")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a terraform process: no CLI file of the user's, no check for updates."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    return {
+        **kept,
+        "TF_CLI_CONFIG_FILE": os.devnull,
+        "CHECKPOINT_DISABLE": "1",
+        "TF_IN_AUTOMATION": "1",
+        **(extra or {}),
+    }
+
+
+def copy(folder: Path) -> Path:
+    """The Terraform code in ``folder``, without what terraform left beside it."""
+    return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
+
+
+def run(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
+) -> subprocess.CompletedProcess[str]:
+    """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
+    return subprocess.run(
+        ["nice", "terraform", *arguments],
+        cwd=folder,
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def init(folder: Path, *arguments: str) -> None:
+    """``terraform init`` from a mirror, or from the registry where there is none."""
+    mirror = next((one for one in MIRRORS if one and any(Path(one).glob("*/hashicorp/aws"))), None)
+    source = [f"-plugin-dir={mirror}"] if mirror else []
+    done = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@dataclass
+class Report:
+    """What ``terraform test`` did: the status of every run, its diagnostics, and the state of those that applied."""
+
+    status: dict[str, str] = field(default_factory=dict)
+    diagnostics: list[str] = field(default_factory=list)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
+        """Values of all managed resources of a type in a run's state, in whatever module."""
+        return [one["values"] for one in walk(self.states[run_name]["root_module"]) if one["type"] == kind]
+
+    def output(self, run_name: str, name: str) -> Any:
+        """An output of a run's state."""
+        return self.states[run_name]["outputs"][name]["value"]
+
+
+def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
+    """``terraform test``, its messages read; states are there with ``-verbose``, which costs seconds for each run."""
+    done = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
+    found = Report()
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        name = message.get("@testrun", "")
+        if message["type"] == "test_run" and message["test_run"].get("progress") == "complete":
+            found.status[name] = message["test_run"]["status"]
+        elif message["type"] == "test_state":
+            found.states[name] = message["test_state"]
+        elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
+            diagnostic = message["diagnostic"]
+            found.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
+    assert found.status, done.stdout[-3000:] + done.stderr[-3000:]
+    return found
+
+
+def walk(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All managed resources of a state's module and its children."""
+    yield from (one for one in module.get("resources", []) if one["mode"] == "managed")
+    for child in module.get("child_modules", []):
+        yield from walk(child)
+
+
+def files(user_data: str) -> dict[str, str]:
+    """The files that a rendered cloud-config writes, by path."""
+    return {one["path"]: one["content"] for one in yaml.safe_load(user_data)["write_files"]}

@@ -1,0 +1,135 @@
+"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept.
+
+Needs shellcheck and cloud-init (make infra-tools).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.release import __main__ as release
+from runners.flink import configuration
+from tests.infra import terraform
+from tests.infra.terraform import ROOT, Report
+
+ROLES = ("zookeeper", "jobmanager", "taskmanager")
+
+
+def checked(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    program = str(command[0])
+    assert shutil.which(program), f"{program} is not on the PATH: run make infra-tools"
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def user_data(audited: Report) -> dict[str, str]:
+    return dict(audited.output("large", "cluster")["user_data"])
+
+
+@pytest.fixture
+def scripts(user_data: dict[str, str], tmp_path: Path) -> list[Path]:
+    """Every script that a node runs: those in its user data and those of the release."""
+    found = [*sorted((ROOT / "infra" / "release").glob("*.sh"))]
+    for role in ROLES:
+        for path, content in terraform.files(user_data[role]).items():
+            if content.startswith("#!"):
+                script = tmp_path / f"{role}-{Path(path).name}"
+                script.write_text(content)
+                found.append(script)
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_cloud_init_accepts_the_user_data(user_data: dict[str, str], tmp_path: Path, role: str) -> None:
+    (tmp_path / "good").write_text(user_data[role])
+    (tmp_path / "bad").write_text(user_data[role].replace('"permissions": "0644"', '"permissions": 420'))
+    assert checked("cloud-init", "schema", "--config-file", tmp_path / "good").returncode == 0
+    # A key that it does not know it ignores.
+    assert set(yaml.safe_load(user_data[role])) == {"package_update", "packages", "write_files", "runcmd"}
+    assert checked("cloud-init", "schema", "--config-file", tmp_path / "bad").returncode != 0
+
+
+def test_shellcheck_has_nothing_to_say(scripts: Sequence[Path]) -> None:
+    assert {script.name for script in scripts} == {
+        "event-trigger-worker.sh",
+        "flink-node.sh",
+        "zookeeper-event-trigger-boot",
+        "jobmanager-event-trigger-boot",
+        "taskmanager-event-trigger-boot",
+        "taskmanager-event-trigger-drain",
+    }
+    done = checked("shellcheck", *scripts)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_systemd_accepts_the_units(user_data: dict[str, str], tmp_path: Path, role: str) -> None:
+    # A root of its own, with the programs that the units start and the targets that they name.
+    root = tmp_path / "root"
+    for path, content in terraform.files(user_data[role]).items():
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+        target.chmod(0o755 if content.startswith("#!") else 0o644)
+    for program in ("usr/bin/java", "opt/flink/bin/flink-node"):
+        target = root / program
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("#!/bin/sh\n")
+        target.chmod(0o755)
+    shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
+    units = sorted((root / "etc/systemd/system").glob("*.service"))
+    assert len(units) >= 2
+
+    def verify() -> subprocess.CompletedProcess[str]:
+        return checked("systemd-analyze", "verify", f"--root={root}", "--man=no", *(unit.name for unit in units))
+
+    complaints = [line for line in verify().stderr.splitlines() if any(unit.name in line for unit in units)]
+    assert complaints == []
+    units[-1].write_text(units[-1].read_text().replace("ExecStart=/", "ExecStrat=/"))
+    assert [line for line in verify().stderr.splitlines() if units[-1].name in line] != []
+
+
+def test_a_services_settings_are_the_local_clusters_unless_the_cluster_says_otherwise(
+    user_data: dict[str, str], tmp_path: Path
+) -> None:
+    # The merge is a line of the boot script: node, cluster, release; the first of a key counts.
+    files = terraform.files(user_data["taskmanager"])
+    (tmp_path / "cluster.yaml").write_text(files["/etc/flink/cluster.yaml"])
+    configuration.write(tmp_path, configuration.BASE)
+    (awk,) = [line for line in files["/usr/local/sbin/event-trigger-boot"].splitlines() if "awk -F" in line]
+    merge = awk.strip().removeprefix("} | ").partition(" | ")[0]
+    done = subprocess.run(
+        ["bash", "-c", f"cat cluster.yaml config.yaml | {merge}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    merged = yaml.safe_load(done.stdout)
+    cluster = yaml.safe_load(files["/etc/flink/cluster.yaml"])
+    assert merged == {**configuration.BASE, **cluster}
+    assert len(done.stdout.splitlines()) == len(merged)
+    # Same in substance: nothing that the local cluster relies on is changed here.
+    assert {key for key in cluster if key in configuration.BASE and cluster[key] != configuration.BASE[key]} == set()
+
+
+def test_a_release_archive_depends_on_content_only(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "program").write_text("#!/bin/sh\n")
+        (folder / "bin" / "program").chmod(0o755 if name == "one" else 0o700)
+        (folder / "data").write_text("data")
+        made.append(release._pack(folder, tmp_path, "same"))
+    assert made[0] == made[1]
+    (tmp_path / "two" / "data").write_text("other")
+    assert release._pack(tmp_path / "two", tmp_path, "same")["sha256"] != made[0]["sha256"]
+    assert json.dumps(made[0])
