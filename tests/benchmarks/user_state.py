@@ -450,6 +450,11 @@ def main() -> int:
         "isolation",
         lambda: isolation(arguments.rate, arguments.seconds, arguments.repeats, arguments.slow_s, *arguments.option),
     )
+    table(
+        "the shards of one worker under equal load, in process",
+        "steps",
+        lambda: {f"{n // 2} shards": shards.together(n // 2, 6400 // n, 320_000) for n in counts},
+    )
     for count in counts:
         table(
             f"{arguments.users} users in {count} shards", "size", lambda n=count: {"figure": size(arguments.users, n)}
