@@ -5,6 +5,7 @@ A test that kills something uses a stack of its own, or leaves this one as it fo
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from runners.flink.beam_overrides import without_cloud_clients
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start to press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
 with without_cloud_clients():
