@@ -35,8 +35,6 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in a snapshot
 
-DEFAULT_MAX_BYTES: Final = 16_000_000
-
 _rows_decoder = msgspec.msgpack.Decoder(list[Row])
 _encoder = msgspec.msgpack.Encoder()
 # Rows are dropped in lots, so that a full history is not re-encoded for every event; readers see the last `limit` only.
@@ -44,7 +42,7 @@ _SLACK: Final = 28
 
 
 class History:
-    """At most ``limit`` rows, and at most ``max_bytes``, as one run of MessagePack bytes."""
+    """At most ``limit`` rows as one run of MessagePack bytes."""
 
     __slots__ = ("_count", "_newest_ms", "_packed", "limit")
 
