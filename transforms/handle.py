@@ -191,7 +191,7 @@ class _OpenShard:
         if self._settings.inline:
             while self.live.asked_ms:
                 yield from self._take(None, [Answer(one, self._fn._pool.wait(one)) for one in self.live.asked_ms])
-        if self.live.view.is_empty:
+        if self._journal.used and self.live.view.is_empty:
             self._forget_shard()
         if not self._settings.inline:
             self._arm_timers()

@@ -19,6 +19,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.processes import accepts_connections, group_members
+from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
 
@@ -87,13 +88,6 @@ def printed(flink: LocalFlink) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("DEBUG EVENT ")) for line in marked]
 
 
-def wait_until(condition: Callable[[], bool], deadline_s: float) -> None:
-    give_up = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def own_flink() -> Iterator[LocalFlink]:
     """A cluster whose TaskManager a test may kill and whose worker logs are ours alone."""
@@ -115,9 +109,9 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     with JobServer(own_flink.flink_master) as server:
         started = time.monotonic()
         job_id = submit(server)
-        wait_until(lambda: bool(printed(own_flink)), 60)
+        eventually(lambda: printed(own_flink), "something is printed")
         first_output_s = time.monotonic() - started
-    wait_until(lambda: len(printed(own_flink)) >= ELEMENTS, 60)
+    eventually(lambda: len(printed(own_flink)) >= ELEMENTS, "all of it is printed")
     last = printed(own_flink)[ELEMENTS - 1]
     assert last["count"] == ELEMENTS
     assert last["cache_bytes"] == 77 << 20
@@ -143,7 +137,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     restarted_at = rest.restarted_at(job_id)
     own_flink.kill_task_manager(0)
     # Its worker notices by itself; nobody else is told.
-    wait_until(lambda: group_members(task_manager) == [], 5)
+    eventually(lambda: group_members(task_manager) == [], "its workers are gone", 5)
     own_flink.start_task_manager()
     rest.wait_for_recovery(job_id, restarted_at, 60)
     savepoint = rest.stop(job_id)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,14 +152,6 @@ def reading(kafka: LocalKafka, topic: str) -> Iterator[Reader]:
         yield reader
     finally:
         reader.close()
-
-
-def eventually(condition: Callable[[], object], what: str, deadline_s: float = 60) -> None:
-    """Wait until the condition holds; fails with ``what`` it is after ``deadline_s``."""
-    give_up = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not after {deadline_s} s: {what}"
-        time.sleep(0.05)
 
 
 def launch(*options: str, deadline_s: float = SUBMIT_S) -> subprocess.CompletedProcess[str]:

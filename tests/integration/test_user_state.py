@@ -20,9 +20,10 @@ import zstandard
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stream, rule_documents, user_api_of
-from tests.integration.jobs import Reader, Topics, control_record, eventually, inspect, reading, running
+from tests.integration.jobs import Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import UNAVAILABLE, Oracle, SeenAction, action_differences, state_differences
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

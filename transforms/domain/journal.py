@@ -187,7 +187,8 @@ class Bag(Protocol):
 class Journal:
     """The two bags of a shard, opened: ``live`` is up to date.
 
-    ``refolded`` says how many elements that took, ``compactions`` how often the journal has been rewritten since.
+    ``refolded`` says how many elements that took, ``compactions`` how often the journal has been rewritten since,
+    ``used`` whether there was anything stored, or has been since.
 
     Raises:
         ValueError: what is stored is no journal, or of a newer release.
@@ -203,6 +204,7 @@ class Journal:
         heads = [(index, _head(cell)) for index, cell in enumerate(self._cells) if cell]
         # By bag, the older one first, the one that is written to last.
         self._heads = dict(sorted(heads, key=lambda item: item[1].generation))
+        self.used = bool(heads)
         known = self._carrier.live if self._heads else None
         # A view that does not match its bags is left over from a bundle that failed.
         if known is not None and known.counts == [len(cell) for cell in self._cells]:
@@ -287,6 +289,7 @@ class Journal:
             self._drop(index)
 
     def _begin(self, index: int, generation: int) -> None:
+        self.used = True
         head = self._heads[index] = JournalHead(generation)
         self._bags[index].add(head)
         self.live.counts[index] = 1

@@ -303,14 +303,15 @@ class _Machine:
             self.step.counts[f"enrichment_errors_{fetched.error_kind}"] += 1
         parsed = [(topic, record, self._parse(topic, record)) for topic, record in (waiting.records if waiting else ())]
         events = [(topic, record, event) for topic, record, event in parsed if event is not None]
+        waited = [event for _, _, event in events]
         if waiting is not None:
             self._record(UNPARKED, user_id)
         if user is None:
-            rows = self._past(fetched, None, [event for _, _, event in events])
+            rows = self._past(fetched, None, waited)
             self._record(LOADED, user_id, fetched.enrichment, fetched.profile_json, fetched.visit, rows)
             self.step.counts["users_loaded"] += 1
         else:
-            self._update(user_id, user, fetched, [event for _, _, event in events])
+            self._update(user_id, user, fetched, waited)
         user = self.view.users[user_id]
         self._cut(user_id, user)
         for topic, record, event in events:

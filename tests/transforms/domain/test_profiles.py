@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.waiting import eventually
 from transforms.domain import profiles
 from transforms.domain.profiles import NOTHING_KNOWN, OTHER, FetchedUser, FetchPool, NoUserApi, shared_pool, unavailable
 
@@ -68,9 +68,7 @@ def test_users_are_fetched_beside_each_other(held: HeldApi) -> None:
     pool = FetchPool(held, 3)
     for name in ("a", "b", "c"):
         pool.request(name)
-    until = time.monotonic() + 10
-    while len(held.asked) < 3 and time.monotonic() < until:
-        time.sleep(0.005)
+    eventually(lambda: len(held.asked) >= 3, "all three are asked for", 10, 0.002)
     assert sorted(held.asked) == ["a", "b", "c"]
 
 
@@ -138,17 +136,10 @@ class NumberedApi:
         return FetchedUser("fetched", b"%d" % number, None, [])
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.002)
-
-
 def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
     pool = FetchPool(held, 1)
     pool.request("running")
-    wait_until(lambda: held.asked == ["running"])
+    eventually(lambda: held.asked == ["running"], "the fetches have come so far", 10, 0.002)
     pool.request("forgotten")
     pool.request("kept")
     pool.cancel("forgotten")
@@ -163,10 +154,10 @@ def test_the_answer_of_a_cancelled_fetch_under_way_is_nobody_s(order: tuple[int,
     api = NumberedApi()
     pool = FetchPool(api, 2)
     pool.request("u1", 111)
-    wait_until(lambda: len(api.asked) == 1)
+    eventually(lambda: len(api.asked) == 1, "the fetches have come so far", 10, 0.002)
     pool.cancel("u1")
     assert pool.request("u1", 222) == 222
-    wait_until(lambda: len(api.asked) == 2)
+    eventually(lambda: len(api.asked) == 2, "the fetches have come so far", 10, 0.002)
     api.go[order[0]].set()
     pool._threads.submit(int).result(10)  # begins when the first of the two has ended
     early = take(pool, "u1")
@@ -185,7 +176,12 @@ def test_polling_asks_for_whom_nobody_asks(held: HeldApi) -> None:
     assert (pool.request("u1", 333), pool.request("lost", 333)) == (111, 222)
     held.go.set()
     found: dict[str, FetchedUser] = {}
-    wait_until(lambda: found.update(pool.poll([one for one in ("u1", "lost") if one not in found])) or len(found) == 2)
+    eventually(
+        lambda: found.update(pool.poll([one for one in ("u1", "lost") if one not in found])) or len(found) == 2,
+        "the fetches have come so far",
+        10,
+        0.002,
+    )
     assert {user_id: one.profile_json for user_id, one in found.items()} == {"u1": b"u1", "lost": b"lost"}
     assert sorted(held.asked) == ["lost", "u1"]
 
@@ -193,7 +189,7 @@ def test_polling_asks_for_whom_nobody_asks(held: HeldApi) -> None:
 def test_a_fetch_is_withdrawn_only_if_it_has_not_begun(held: HeldApi) -> None:
     pool = FetchPool(held, 1)
     pool.request("running")
-    wait_until(lambda: held.asked == ["running"])
+    eventually(lambda: held.asked == ["running"], "the fetches have come so far", 10, 0.002)
     pool.request("queued")
     assert [pool.withdraw(one) for one in ("running", "queued", "nobody")] == [False, True, True]
     held.go.set()
