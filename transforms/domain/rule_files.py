@@ -24,10 +24,6 @@ from transforms.domain.yaml_documents import Path as FieldPath
 MAX_FILE_BYTES: Final = 1024 * 1024
 TEST_SUFFIX: Final = "_test"
 
-# Fields that the shard does not act on yet: refused, as a cap that does nothing is worse than none.
-PLANNED: Final = ("sequence", "cooldown", "cap", "quiet_hours", "time_zone")
-
-
 class _CasesOf(RuleModel):
     """A document of a ``*_test.yaml`` file."""
 
@@ -150,9 +146,6 @@ def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
             return
     given_cases = value.get("tests", [])
     rule = _validated(Rule, file, document, {k: v for k, v in value.items() if k != "tests"}, problems)
-    for name in PLANNED:
-        if name in value:
-            problems.append(Problem(file, document.line_of((name,)), f"{name} is not available yet"))
     cases = _cases(file, document, given_cases, problems)
     if not isinstance(rule, Rule):
         return

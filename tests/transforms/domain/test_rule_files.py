@@ -99,7 +99,6 @@ BAD_RULES: list[tuple[str | bytes, int | None, str]] = [
     (GOOD + "description: !!int x\n", 7, "'x' is no int"),
     (GOOD + "tests: " + "[" * 60 + "]" * 60, 7, "nested deeper than 50 levels"),
     (GOOD + "tests: " + "[" * 9000, 1, "nested deeper than 50 levels"),
-    (GOOD + "cap: {count: 1, per: day}\n", 7, "cap is not available yet"),
     (GOOD + "cooldown: soon\n", 7, "cooldown is 'soon': a duration is a whole number and a unit"),
     (GOOD + "filter_file: x.lua\n", 7, "filter and filter_file are both given, allowed is one"),
     (GOOD.replace("filter: event.triggerable", "filter_file: x.lua"), 4, "filter_file is 'x.lua': no such file"),
