@@ -7,7 +7,7 @@ import apache_beam as beam
 from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
 from transforms.domain.rules import Rule
-from transforms.domain.shard import ShardSettings
+from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
 from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings
 from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
@@ -75,6 +75,7 @@ def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
             profile_max_age_ms=None
             if settings.profile_max_age_seconds is None
             else round(settings.profile_max_age_seconds * 1000),
+            allowed_lateness_ms=round(settings.allowed_lateness_seconds * 1000),
             max_waiting_bytes=settings.max_waiting_bytes,
             max_user_bytes=settings.max_user_bytes,
             history_size=settings.history_size,

@@ -95,7 +95,9 @@ class Settings:
         1_000_000, INPUT, "bytes that end the wait", unit="bytes", least=1024, most=8_000_000
     )
     watermark_out_of_orderness_ms: int = _option(5000, INPUT, "how late the watermark is", unit="ms", least=0)
-    watermark_idleness_ms: int = _option(10_000, INPUT, "silence after which a partition is idle", unit="ms", least=1)
+    watermark_idleness_ms: int = _option(
+        10_000, INPUT, "silence after which a partition counts as read until then", unit="ms", least=1
+    )
     max_event_bytes: int = _option(
         10_240, INPUT, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
     )
@@ -162,6 +164,14 @@ class Settings:
         unit="bytes",
         least=16_384,
         most=16_000_000,
+    )
+    allowed_lateness_seconds: float = _option(
+        10.0,
+        STATE,
+        "how late an event may be for a sequence, cooldown or cap to take it into account",
+        unit="s",
+        least=0,
+        most=604_800,
     )
     state_cache_mb: int = _option(1024, STATE, "memory of a worker for folded state", unit="MB", least=1)
     compact_bytes: int = _option(

@@ -15,8 +15,10 @@ from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
 from transforms.domain.journal import DEFAULT_COMPACT_BYTES, Journal, JournalElement, decode_element, encode_element
 from transforms.domain.profiles import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
+from transforms.domain.rule_state import RuleState
 from transforms.domain.rules import Rule
-from transforms.domain.shard import Answer, ShardSettings, Step, step
+from transforms.domain.shard import step
+from transforms.domain.steps import Answer, ShardSettings, Step
 from transforms.domain.users import Visit
 from transforms.domain.view import View
 
@@ -283,8 +285,17 @@ def contents(view: View) -> dict[str, Any]:
             )
             for user_id, user in view.users.items()
         ),
+        "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
+        "awaited": set(view.awaited),
+        "due": (view.stream_agenda.next_ms(), view.clock_agenda.next_ms()),
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
     }
+
+
+def packed_rule_state(state: RuleState, user_id: str) -> Any:
+    packed = state.pack(user_id)
+    packed.fired.sort(key=lambda one: (one.rule, one.slot))
+    return packed
 
 
 class Shard:
@@ -310,20 +321,27 @@ class Shard:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.asked_ms = dict.fromkeys(self.view.parked, self.now_ms)
+        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.awaited), self.now_ms)
 
-    def step(self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None) -> Step:
+    def step(
+        self,
+        batch: MicroBatch | None = None,
+        answers: Sequence[Answer] = (),
+        now_ms: int | None = None,
+        stream_ms: int | None = None,
+    ) -> Step:
         self.now_ms = self.now_ms if now_ms is None else now_ms
         for answer in answers:
             self.asked_ms.pop(answer.user_id, None)
         with self.journal.changing():
-            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, self.asked_ms)
+            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, self.asked_ms, stream_ms)
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
         self.asked_ms |= dict.fromkeys(done.wanted, self.now_ms)
-        for user_id in [one for one in self.asked_ms if one not in self.view.users and one not in self.view.parked]:
+        wanted = {**self.view.users, **self.view.parked, **self.view.awaited}
+        for user_id in [one for one in self.asked_ms if one not in wanted]:
             del self.asked_ms[user_id]
         return done
 

@@ -22,7 +22,8 @@ from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import DebugAction, Rule
-from transforms.domain.shard import Answer, ShardSettings, Step, idle_due_ms, step
+from transforms.domain.shard import idle_due_ms, step
+from transforms.domain.steps import Answer, ShardSettings, Step
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
 
 DEBUG: Final = "debug"
@@ -113,6 +114,7 @@ class _HandleFn(beam.DoFn):
     META = ReadModifyWriteStateSpec("meta_v1", coders.BytesCoder())
     IDLE = TimerSpec("idle", TimeDomain.REAL_TIME)
     PENDING = TimerSpec("pending", TimeDomain.REAL_TIME)
+    STREAM = TimerSpec("stream", TimeDomain.WATERMARK)
 
     def __init__(self, settings: HandleSettings, clock: Clock) -> None:
         self._settings = settings
@@ -134,9 +136,10 @@ class _HandleFn(beam.DoFn):
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
+        stream: Any = beam.DoFn.TimerParam(STREAM),
     ) -> Iterator[Any]:
         _, payload = element
-        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
         yield from shard.advance(decode_batch(payload))
 
     @on_timer(IDLE)
@@ -147,8 +150,9 @@ class _HandleFn(beam.DoFn):
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
+        stream: Any = beam.DoFn.TimerParam(STREAM),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
         shard.live.idle_due_ms = None
         yield from shard.advance(None)
 
@@ -160,10 +164,26 @@ class _HandleFn(beam.DoFn):
         meta: Any = beam.DoFn.StateParam(META),
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
+        stream: Any = beam.DoFn.TimerParam(STREAM),
     ) -> Iterator[Any]:
-        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending)
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
         shard.live.pending_due_ms = None
         yield from shard.advance(None)
+
+    @on_timer(STREAM)
+    def on_stream(
+        self,
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        journal_2: Any = beam.DoFn.StateParam(JOURNAL_2),
+        meta: Any = beam.DoFn.StateParam(META),
+        idle: Any = beam.DoFn.TimerParam(IDLE),
+        pending: Any = beam.DoFn.TimerParam(PENDING),
+        stream: Any = beam.DoFn.TimerParam(STREAM),
+        due: Timestamp = beam.DoFn.TimestampParam,
+    ) -> Iterator[Any]:
+        shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
+        shard.live.stream_due_ms = None
+        yield from shard.advance(None, stream_ms=due.micros // 1000)
 
     def count(self, name: str, value: int) -> None:
         counter = self._counters.get(name)
@@ -175,10 +195,10 @@ class _HandleFn(beam.DoFn):
 class _OpenShard:
     """One user shard while an element or timer of it is handled: its journal, opened, and its timers."""
 
-    def __init__(self, fn: _HandleFn, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any) -> None:
+    def __init__(self, fn: _HandleFn, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any, stream: Any) -> None:
         self._fn = fn
         self._settings = fn._settings
-        self._meta, self._idle, self._pending = meta, idle, pending
+        self._meta, self._idle, self._pending, self._stream = meta, idle, pending, stream
         self._now_ms = fn._clock()
         self._journal = Journal(bags, self._settings.shard.history_size, self._settings.compact_bytes)
         self.live = self._journal.live
@@ -186,13 +206,14 @@ class _OpenShard:
             fn.count("refolds", 1)
             self._read_meta()
 
-    def advance(self, batch: MicroBatch | None) -> Iterator[Any]:
-        yield from self._take(batch, self._answers())
+    def advance(self, batch: MicroBatch | None, stream_ms: int | None = None) -> Iterator[Any]:
+        yield from self._take(batch, self._answers(), stream_ms)
         if self._settings.inline:
             while self.live.asked_ms:
                 yield from self._take(None, [Answer(one, self._fn._pool.wait(one)) for one in self.live.asked_ms])
         if self._journal.used and self.live.view.is_empty:
             self._forget_shard()
+        self._arm_stream_timer()
         if not self._settings.inline:
             self._arm_timers()
 
@@ -205,22 +226,25 @@ class _OpenShard:
             self._idle.clear()
         if live.pending_due_ms is not None:
             self._pending.clear()
-        live.idle_due_ms = live.pending_due_ms = None
+        if live.stream_due_ms is not None:
+            self._stream.clear()
+        live.idle_due_ms = live.pending_due_ms = live.stream_due_ms = None
         live.asked_ms.clear()
 
     def _answers(self) -> list[Answer]:
         live, pool = self.live, self._fn._pool
-        for user_id in live.view.parked:
+        for user_id in (*live.view.parked, *live.view.awaited):
             if user_id not in live.asked_ms:  # after a restore nobody asks any more
                 live.asked_ms[user_id] = pool.request(user_id, self._now_ms)
         return [Answer(user_id, fetched) for user_id, fetched in pool.poll(live.asked_ms, self._now_ms)]
 
-    def _take(self, batch: MicroBatch | None, answers: list[Answer]) -> Iterator[Any]:
+    def _take(self, batch: MicroBatch | None, answers: list[Answer], stream_ms: int | None = None) -> Iterator[Any]:
         settings, live = self._settings, self.live
         with self._journal.changing():
             for answer in answers:
                 del live.asked_ms[answer.user_id]
-            done = step(live.view, self._now_ms, settings.shard, self._fn._filters, answers, batch, live.asked_ms)
+            filters = self._fn._filters
+            done = step(live.view, self._now_ms, settings.shard, filters, answers, batch, live.asked_ms, stream_ms)
             self._write(done)
             live.fruitless_polls = 0 if answers or done.wanted else live.fruitless_polls + 1
         for user_id in done.wanted:
@@ -254,12 +278,22 @@ class _OpenShard:
             live.idle_due_ms = max(due_ms, now_ms) + tick_ms
             self._idle.set(Timestamp(micros=live.idle_due_ms * 1000))
             self._meta.write(b"%d %d" % (_SCHEMA_VERSION, live.idle_due_ms))
+        # The next look whether the user API has answered, or the end of quiet hours.
+        due = [live.view.clock_agenda.next_ms()]
         if live.asked_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
-            pause_ms = self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)
-            if live.pending_due_ms is None or live.pending_due_ms > now_ms + pause_ms:
-                live.pending_due_ms = now_ms + pause_ms
-                self._pending.set(Timestamp(micros=live.pending_due_ms * 1000))
+            due.append(now_ms + (self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)))
+        pending_due_ms = min((one for one in due if one is not None), default=None)
+        if pending_due_ms is not None and (live.pending_due_ms is None or live.pending_due_ms > pending_due_ms):
+            live.pending_due_ms = pending_due_ms
+            self._pending.set(Timestamp(micros=pending_due_ms * 1000))
+
+    def _arm_stream_timer(self) -> None:
+        live, tick_ms = self.live, self._settings.sweep_every_ms
+        due_ms = live.view.stream_agenda.next_ms()
+        if due_ms is not None and (live.stream_due_ms is None or live.stream_due_ms > due_ms + tick_ms):
+            live.stream_due_ms = due_ms + tick_ms - due_ms % tick_ms
+            self._stream.set(Timestamp(micros=live.stream_due_ms * 1000))
 
     def _read_meta(self) -> None:
         stored = self._meta.read()

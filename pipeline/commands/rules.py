@@ -18,7 +18,7 @@ from transforms.domain.rule_explain import explain
 from transforms.domain.rule_files import RuleFiles, read_rule_files
 from transforms.domain.rule_schema import rule_schema_json
 from transforms.domain.rule_tests import CaseResult, dry_call, run_cases, untested
-from transforms.domain.shard import ShardSettings
+from transforms.domain.steps import ShardSettings
 from transforms.domain.yaml_documents import YamlError, read_documents
 
 _LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999

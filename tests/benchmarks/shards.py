@@ -22,7 +22,8 @@ from transforms.domain.history import Row
 from transforms.domain.journal import Journal, JournalElement, JournalEntry, decode_element, encode_element
 from transforms.domain.profiles import FetchedUser
 from transforms.domain.rules import KafkaAction, Rule
-from transforms.domain.shard import Answer, ShardSettings, step
+from transforms.domain.shard import step
+from transforms.domain.steps import Answer, ShardSettings
 from transforms.domain.users import FETCHED, Visit
 
 START_MS: Final = 1_800_000_000_000

@@ -82,7 +82,7 @@ class Harness:
         self.stored = StoredState()
         self.token = 0
         self.now_ms = 10_000
-        self.due: dict[str, int | None] = {"idle": None, "pending": None}
+        self.due: dict[str, int | None] = {"idle": None, "pending": None, "stream": None}
         self.outputs: list[Any] = []
         self.restore()
 
@@ -107,15 +107,18 @@ class Harness:
                 self._bag("journal_v2", _HandleFn.JOURNAL_2.coder),
             ]
             meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
-            timers = {"idle": Timer(), "pending": Timer()}
+            timers = {"idle": Timer(), "pending": Timer(), "stream": Timer()}
             outputs: list[Any] = []
             if timer is not None:
-                self.due[timer] = None
-                fire = fn.on_idle if timer == "idle" else fn.on_pending
-                outputs += fire(*journals, meta, timers["idle"], timers["pending"])
+                due_ms, self.due[timer] = self.due[timer], None
+                if timer == "stream":
+                    outputs += fn.on_stream(*journals, meta, *timers.values(), Timestamp(micros=(due_ms or 0) * 1000))
+                else:
+                    fire = fn.on_idle if timer == "idle" else fn.on_pending
+                    outputs += fire(*journals, meta, *timers.values())
             for one in batches:
                 payload = encode_batch(one.kind, one.topic, one.records)
-                outputs += fn.process((b"key", payload), *journals, meta, timers["idle"], timers["pending"])
+                outputs += fn.process((b"key", payload), *journals, meta, *timers.values())
             if fail:
                 self.restore()  # a bundle that fails is the job's failure
                 return

@@ -32,11 +32,11 @@ from tests.builders import (
 )
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
-from transforms import handle
 from transforms.domain import journal, profiles
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
 from transforms.domain.rules import Rule
-from transforms.domain.shard import ShardSettings
+from transforms.domain.shard import step
+from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
 from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, _HandleFn
 
@@ -368,7 +368,7 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
     harness = Harness(HandleSettings(RULES, inspection_topic="i"))
     fn = harness.instance()
     batches, oracle = chunks_of(5, 5, 100, 10)
-    real_step = handle.step
+    real_step = step
 
     def half_a_step(*arguments: Any) -> Any:
         real_step(*arguments)  # the view is changed, and then
@@ -376,7 +376,7 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
 
     for one in batches:
         with monkeypatch.context() as broken:
-            broken.setattr(handle, "step", half_a_step)
+            broken.setattr("transforms.handle.step", half_a_step)
             with pytest.raises(FailedBundleError):
                 harness.bundle(fn, one)
             harness.restore()
@@ -391,7 +391,7 @@ def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
     fn = harness.instance()
     first, second = batch(event("u1", timestamp=1)), batch(event("u2", timestamp=1))
     harness.bundle(fn, first)
-    assert harness.due == {"idle": None, "pending": 10_025}
+    assert harness.due == {"idle": None, "pending": 10_025, "stream": None}
     # The bundle that loads u1 sets the first idle timer, and fails.
     wait_for_answers(fn._pool)
     harness.bundle(fn, second, timer="pending", fail=True)
@@ -448,7 +448,7 @@ def test_nothing_is_stored_for_a_shard_without_users() -> None:
         assert harness.due["pending"] is not None
         harness.bundle(fn, control({"forget": user}))
     assert harness.stored.cells == {}
-    assert harness.due == {"idle": None, "pending": None}
+    assert harness.due == {"idle": None, "pending": None, "stream": None}
     harness.bundle(fn, batch(event("u1", timestamp=1)))
     harness.fire_pending(fn)
     assert harness.state(fn)["found"]

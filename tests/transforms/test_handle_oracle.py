@@ -22,7 +22,7 @@ from transforms.domain import journal
 from transforms.domain.batches import MicroBatch, decode_produced
 from transforms.domain.profiles import FetchedUser
 from transforms.domain.rules import Rule
-from transforms.domain.shard import Answer, ShardSettings
+from transforms.domain.steps import Answer, ShardSettings
 from transforms.domain.view import View
 from transforms.handle import ACTIONS, DEBUG, HandleSettings, _HandleFn
 

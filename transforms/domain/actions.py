@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import orjson
+from pydantic import TypeAdapter
 
-from transforms.domain.events import Event
 from transforms.domain.rules import Action, Rule
 from transforms.domain.users import UserState, Visit
 
@@ -32,24 +32,24 @@ def action_id(user_id: str, event_id: str, rule: str, version: int, action: str)
     return hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
-def enriched_event(event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> bytes:
-    """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure")."""
+def enriched_event(fields: dict[str, Any], profile: dict[str, Any], visit: Visit | None, user: UserState) -> bytes:
+    """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure"), of an event's fields."""
     return orjson.dumps(
         {
-            "event": event.fields,
+            "event": fields,
             "userProfile": profile,
-            "currentVisit": visit.public(),
+            "currentVisit": None if visit is None else visit.public(),
             "eventHistory": [row.public() for row in user.history.rows()],
         }
     )
 
 
-def fire(rule: Rule, event: Event, body: bytes) -> list[FiredAction]:
-    """Every action of a rule that allowed an event."""
+def fire(rule: Rule, user_id: str, event_id: str, body: bytes) -> list[FiredAction]:
+    """Every action of a rule that fires for an event of a user."""
     return [
         FiredAction(
-            action_id(event.user_id, event.event_id, rule.name, rule.version, action.name),
-            event.user_id,
+            action_id(user_id, event_id, rule.name, rule.version, action.name),
+            user_id,
             rule.name,
             rule.version,
             action,
@@ -57,3 +57,16 @@ def fire(rule: Rule, event: Event, body: bytes) -> list[FiredAction]:
         )
         for action in rule.actions
     ]
+
+
+_action_decoder: TypeAdapter[Action] = TypeAdapter(Action)
+
+
+def encode_action(action: Action) -> bytes:
+    """An action as it is stored while it waits."""
+    return action.model_dump_json().encode()
+
+
+def decode_action(stored: bytes) -> Action:
+    """Read what ``encode_action`` wrote."""
+    return _action_decoder.validate_json(stored)

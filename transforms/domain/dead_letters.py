@@ -17,6 +17,7 @@ OUT_OF_RANGE = "out_of_range"
 KEY_MISMATCH = "key_mismatch"
 BAD_CONTROL_RECORD = "bad_control_record"
 RULE_ERROR = "rule_error"
+RULE_STATE_FULL = "rule_state_full"
 
 
 class RejectedError(ValueError):

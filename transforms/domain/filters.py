@@ -91,6 +91,7 @@ class FilterSet:
         isolation: Isolation = "none",
     ) -> None:
         self.rules = rules
+        self.by_name = {rule.name: rule for rule in rules}
         # Whether an event waits for its user's profile, and how many rules pass it over if it does not.
         self.waits = any(rule.on_missing_profile == WAIT for rule in rules)
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)

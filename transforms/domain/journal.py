@@ -23,8 +23,20 @@ import zstandard
 
 from transforms.domain.batches import Record
 from transforms.domain.history import Row
+from transforms.domain.rule_state import Held, Opening, PackedRuleState
 from transforms.domain.users import PackedUser, Visit
-from transforms.domain.view import LOADED, MOVED, OBSERVED, PARKED, UPDATED, Fact, PackedParked, View
+from transforms.domain.view import (
+    BEGUN,
+    HELD,
+    LOADED,
+    MOVED,
+    OBSERVED,
+    PARKED,
+    UPDATED,
+    Fact,
+    PackedParked,
+    View,
+)
 
 DEFAULT_COMPACT_BYTES: Final = 256 * 1024
 
@@ -168,6 +180,7 @@ class Live:
     # What the timers are set to, and how often the latter fired for nothing.
     idle_due_ms: int | None = None
     pending_due_ms: int | None = None
+    stream_due_ms: int | None = None
     fruitless_polls: int = 0
 
 
@@ -339,8 +352,9 @@ def _head(cell: Sequence[Any]) -> JournalHead:
 
 
 def _everybody(view: View) -> list[str]:
-    """Users and those who wait, longest idle last."""
-    return [*(user_id for user_id in view.parked if user_id not in view.users), *reversed(view.users)]
+    """Users, those who wait and those whom rules remember, longest idle last."""
+    others = [user_id for user_id in {**view.parked, **view.rule_states} if user_id not in view.users]
+    return [*others, *reversed(view.users)]
 
 
 def _popping(user_ids: list[str]) -> Iterator[str]:
@@ -356,7 +370,7 @@ def _replay(view: View, stored: bytes) -> list[str]:
         fact = _typed(plain)
         view.apply(entry.now_ms, fact)
         if fact[0] == MOVED:
-            moved.append(fact[1].user_id if fact[1] is not None else fact[2].user_id)
+            moved.append(next(one.user_id for one in fact[1:] if one is not None))
     return moved
 
 
@@ -374,6 +388,12 @@ def _typed(fact: list[Any]) -> Fact:
     elif kind == MOVED:
         fact[1] = msgspec.convert(fact[1], PackedUser | None)
         fact[2] = msgspec.convert(fact[2], PackedParked | None)
+        if len(fact) > 3:  # before rules had state, two were all
+            fact[3] = msgspec.convert(fact[3], PackedRuleState | None)
+    elif kind == BEGUN:
+        fact[2] = Opening(*fact[2])
+    elif kind == HELD:
+        fact[2] = Held(*fact[2])
     return tuple(fact)
 
 

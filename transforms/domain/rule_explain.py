@@ -15,7 +15,7 @@ from transforms.domain.rule_files import LoadedRule
 from transforms.domain.rule_tests import CaseRun
 from transforms.domain.rules import Rule
 from transforms.domain.sandbox import CompileError, Sandbox
-from transforms.domain.shard import ShardSettings
+from transforms.domain.steps import ShardSettings
 from transforms.domain.users import UserState, Visit
 
 _SHOWN: Final = 60

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
 
 from transforms.domain import dead_letters as reasons
 from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record
-from transforms.domain.filters import FilterSet
+from transforms.domain.filters import FILTER, FilterSet
 from transforms.domain.history import Row
 from transforms.domain.profiles import FetchedUser
 from transforms.domain.rule_cases import Case, ExpectedAction
 from transforms.domain.rule_files import LoadedRule, LocatedCase
 from transforms.domain.rules import Rule
-from transforms.domain.shard import Answer, ShardSettings, Step, step
+from transforms.domain.shard import step
+from transforms.domain.steps import Answer, ShardSettings, Step
 from transforms.domain.users import FETCHED, Visit
 from transforms.domain.view import LOADED, View
 
@@ -73,7 +74,8 @@ class CaseRun:
         self.errors: list[str] = []
         self.refused: list[str] = []
         self._loaded = loaded
-        self._settings = settings
+        # Nothing is late here: what has not been given when a time ends does not come.
+        self._settings = replace(settings, allowed_lateness_ms=0)
         self._filters = FilterSet((loaded.rule,)) if filters is None else filters
         self._view = View(settings.history_size)
         self._numbers: dict[str, int] = {}
@@ -100,13 +102,24 @@ class CaseRun:
                 "timestamp": now_ms,
             } | given.fields
             self._numbers[str(fields["event_id"])] = number
+            # What ends at this very time has not ended before the event.
+            self._pass_time(now_ms - 1, number)
             record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
             self._step(now_ms, MicroBatch(VERSION, EVENTS, _TOPIC, [record]), number)
         if case.wait is not None:
-            self._step(now_ms + case.wait.ms, None, len(case.events))
+            self._pass_time(now_ms + case.wait.ms, len(case.events))
 
-    def _step(self, now_ms: int, batch: MicroBatch | None, number: int) -> None:
-        done = step(self._view, now_ms, self._settings, self._filters, batch=batch)
+    def _pass_time(self, until_ms: int, number: int) -> None:
+        """Let everything happen that is due until then, each at its time."""
+        while True:
+            due = [self._view.stream_agenda.next_ms(), self._view.clock_agenda.next_ms()]
+            due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
+            if due_ms is None:
+                return
+            self._step(due_ms, None, number, due_ms)
+
+    def _step(self, now_ms: int, batch: MicroBatch | None, number: int, stream_ms: int | None = None) -> None:
+        done = step(self._view, now_ms, self._settings, self._filters, batch=batch, stream_ms=stream_ms)
         self._take(done, number)
         answers = [Answer(user_id, self._known) for user_id in done.wanted]
         if answers:
@@ -119,10 +132,15 @@ class CaseRun:
             self.fired.append(Fired(action.action.name, event, body))
         for letter in done.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
-                file, line, text = self._loaded.locate("filter", letter.detail)
+                file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
                 self.errors.append(f"{file}:{line}: {text}")
             else:
                 self.refused.append(f"event {number} is refused: {letter.reason}: {letter.detail}")
+
+    def _field_of(self, message: str) -> str:
+        """Which of the rule's Lua fields a message is about: it begins with the program's name."""
+        name = message.partition(":")[0].removeprefix(f"{self._loaded.rule.name}.")
+        return name if name in self._loaded.lua else FILTER
 
 
 def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:

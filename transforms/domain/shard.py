@@ -6,28 +6,27 @@ the one before. What it returns is all there is to do: facts for the journal, ou
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import orjson
 
 from transforms.domain import dead_letters as reasons
-from transforms.domain.actions import FiredAction, enriched_event, fire
 from transforms.domain.batches import EVENTS, MicroBatch, Record
-from transforms.domain.dead_letters import DeadLetter, RejectedError
-from transforms.domain.events import DEFAULT_MAX_EVENT_BYTES, MAX_SAFE_INTEGER, Event, parse_event
+from transforms.domain.dead_letters import RejectedError
+from transforms.domain.deciding import Deciding
+from transforms.domain.events import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
 from transforms.domain.profiles import OVERFLOW, TIMEOUT, FetchedUser, unavailable
-from transforms.domain.rules import RUN
-from transforms.domain.users import PENDING, UNAVAILABLE, UserState, Visit, advance_visit, join_visits
+from transforms.domain.steps import Answer, Erasure, Inspection, ShardSettings, Step
+from transforms.domain.users import PENDING, UNAVAILABLE, UserState, advance_visit, join_visits
 from transforms.domain.view import (
+    AWAITED,
     CUT,
     DROPPED,
     FORGOTTEN,
+    LAPSED,
     LOADED,
     OBSERVED,
     PARKED,
@@ -35,92 +34,8 @@ from transforms.domain.view import (
     TOUCHED,
     UNPARKED,
     UPDATED,
-    Fact,
     View,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSettings:
-    """What the state machine needs to know; times in ms, sizes in bytes or rows.
-
-    ``profile_max_age_ms`` None is for ever. ``max_waiting_bytes`` and ``max_user_bytes`` are for one user.
-    """
-
-    ttl_ms: int = 600_000
-    enrichment_deadline_ms: int = 10_000
-    enrichment_retry_ms: int = 30_000
-    profile_max_age_ms: int | None = None
-    max_waiting_bytes: int = 1_000_000
-    max_user_bytes: int = 16_000_000
-    history_size: int = 100
-    history_fields: tuple[str, ...] = ()
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
-    user_key: str = "record"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The user API's answer for one user."""
-
-    user_id: str
-    fetched: FetchedUser
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """A user's state, as a control record asked for it; ``body`` is JSON."""
-
-    user_id: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """That a user was forgotten because a control record said so, without saying who it was."""
-
-    user_id: str
-    found: bool
-    at_ms: int
-    topic: str
-    record: Record
-
-    @property
-    def user_sha256(self) -> str:
-        """The user as the audit shows it, hex."""
-        return hashlib.sha256(self.user_id.encode()).hexdigest()
-
-    def to_json(self) -> bytes:
-        """The audit record."""
-        return orjson.dumps(
-            {
-                "audit": "forget",
-                "user_sha256": self.user_sha256,
-                "found": self.found,
-                "time": self.at_ms,
-                "topic": self.topic,
-                "partition": self.record.partition,
-                "offset": self.record.offset,
-            }
-        )
-
-
-@dataclass(slots=True)
-class Step:
-    """Everything a step decided; ``counts`` are metrics by name.
-
-    ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
-    erasure nothing of its user may stay in what is stored.
-    """
-
-    facts: list[Fact] = field(default_factory=list)
-    actions: list[FiredAction] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    inspections: list[Inspection] = field(default_factory=list)
-    erasures: list[Erasure] = field(default_factory=list)
-    wanted: dict[str, None] = field(default_factory=dict)  # in this order
-    given_up: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
 
 
 def step(
@@ -131,10 +46,12 @@ def step(
     answers: Sequence[Answer] = (),
     batch: MicroBatch | None = None,
     asked_ms: Mapping[str, int] = MappingProxyType({}),
+    stream_ms: int | None = None,
 ) -> Step:
     """Bring a view forward: answers of the user API first, then a batch, then whatever is due at ``now_ms``.
 
-    ``asked_ms`` names everybody whom the user API is being asked for, and since when.
+    ``asked_ms`` names everybody whom the user API is being asked for, and since when. ``stream_ms`` says that every
+    record that Kafka had got by that time has been handled.
     """
     machine = _Machine(view, now_ms, settings, filters, asked_ms)
     for answer in answers:
@@ -147,6 +64,9 @@ def step(
         for record in batch.records:
             machine.control(batch.topic, record)
     machine.give_up_waiting()
+    if stream_ms is not None:
+        machine.settle_until(stream_ms)
+    machine.release()
     machine.sweep()
     return machine.step
 
@@ -167,6 +87,7 @@ class _Machine:
         self.filters = filters
         self.asked_ms = asked_ms
         self.step = Step()
+        self._deciding = Deciding(view, now_ms, settings, filters, self.step)
 
     def _record(self, *fact: object) -> None:
         self.view.apply(self.now_ms, fact)
@@ -182,11 +103,7 @@ class _Machine:
         if user_id in self.view.parked:
             self._park(user_id, topic, record)
             return
-        user = self.view.users.get(user_id)
-        if user is not None and self._has_expired(user):
-            self._record(FORGOTTEN, user_id)
-            self.step.counts["users_expired"] += 1
-            user = None
+        user = self._present(user_id)
         self.step.counts["state_misses" if user is None else "state_hits"] += 1
         if user is None or user.is_due(
             self.now_ms, self.settings.profile_max_age_ms, self.settings.enrichment_retry_ms
@@ -199,6 +116,15 @@ class _Machine:
             self._record(LOADED, user_id, PENDING, b"{}", None, [])
             user = self.view.users[user_id]
         self._handle(topic, record, event, user)
+
+    def _present(self, user_id: str) -> UserState | None:
+        """The user, if there is one whose TTL has not ended."""
+        user = self.view.users.get(user_id)
+        if user is None or not self._has_expired(user):
+            return user
+        self._record(FORGOTTEN, user_id)
+        self.step.counts["users_expired"] += 1
+        return None
 
     def _has_expired(self, user: UserState) -> bool:
         return self.now_ms >= user.last_seen_ms + self.settings.ttl_ms
@@ -218,7 +144,7 @@ class _Machine:
         try:
             return parse_event(record, self.now_ms, self.settings.max_event_bytes, self.settings.user_key)
         except RejectedError as rejection:
-            self._reject(topic, record, rejection.reason, rejection.detail)
+            self.step.reject(topic, record, rejection.reason, rejection.detail)
             return None
 
     def _handle(self, topic: str, record: Record, event: Event, user: UserState) -> None:
@@ -232,32 +158,11 @@ class _Machine:
             # The user API was ahead of the stream. The event is no past of its own.
             self._record(DROPPED, event.user_id, event.event_id)
         visit = advance_visit(user.visit, event)
-        self._decide(topic, record, event, user, visit)
+        self._deciding.event(topic, record, event, user, visit)
         self.step.counts["events_handled"] += 1
         unchanged = visit == user.visit
         self._record(OBSERVED, event.user_id, self._row(event), None if unchanged else visit)
         self._cut(event.user_id, user)
-
-    def _decide(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
-        profile = user.profile() if self.filters.reads_user else {}
-        verdict = self.filters.evaluate(event, profile, visit, user)
-        allowed, errors = verdict.allowed, verdict.errors
-        if verdict.tripped or verdict.quarantined:
-            self.step.counts["rules_tripped"] += len(verdict.tripped)
-            self.step.counts["rules_quarantined"] += len(verdict.quarantined)
-        if not user.has_profile and not self.filters.waits:
-            allowed = tuple(rule for rule in allowed if rule.on_missing_profile == RUN)
-            errors = tuple(error for error in errors if error[0].on_missing_profile == RUN)
-            self.step.counts["rules_skipped"] += self.filters.skipping
-        if allowed:
-            body = enriched_event(event, profile or user.profile(), visit, user)
-            for rule in allowed:
-                self.step.actions += fire(rule, event, body)
-            self.step.counts["actions"] += sum(len(rule.actions) for rule in allowed)
-            self.step.counts["rule_matches"] += len(allowed)
-        for rule, message in errors:
-            self.step.counts["rule_errors"] += 1
-            self._reject(topic, record, reasons.RULE_ERROR, message, rule.name)
 
     def _cut(self, user_id: str, user: UserState) -> None:
         """Hold a user to its size: the oldest history goes."""
@@ -271,32 +176,14 @@ class _Machine:
         extra = {name: event.fields[name] for name in self.settings.history_fields if name in event.fields}
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None)
 
-    def _reject(self, topic: str, record: Record, reason: str, detail: str, rule: str | None = None) -> None:
-        self.step.counts["dead_letters"] += 1
-        if rule is None and reason != reasons.BAD_CONTROL_RECORD:
-            self.step.counts["events_rejected"] += 1
-        self.step.dead_letters.append(
-            DeadLetter(
-                reason,
-                detail,
-                topic,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                rule,
-            )
-        )
-
     # Enrichment
 
     def resume(self, answer: Answer) -> None:
         """Take in what the user API says and run the events that waited; nothing if the user is gone."""
         user_id, fetched = answer.user_id, answer.fetched
         waiting = self.view.parked.get(user_id)
-        user = self.view.users.get(user_id)
-        if waiting is None and (user is None or self._has_expired(user)):
+        user = self._present(user_id) if user_id in self.view.awaited else self.view.users.get(user_id)
+        if waiting is None and user_id not in self.view.awaited and (user is None or self._has_expired(user)):
             return
         self.step.counts[f"users_{fetched.enrichment}"] += 1
         if fetched.error_kind is not None:
@@ -316,6 +203,10 @@ class _Machine:
         self._cut(user_id, user)
         for topic, record, event in events:
             self._handle(topic, record, event, user)
+        if user_id in self.view.awaited:
+            stream_ms = self.view.rule_state(user_id).awaited_ms
+            self._record(AWAITED, user_id, 0)
+            self._deciding.settle(user_id, stream_ms)
 
     def _update(self, user_id: str, user: UserState, fetched: FetchedUser, waiting: Sequence[Event]) -> None:
         """Fold an answer into the state of a user whose events were handled without it, or with an older one."""
@@ -371,6 +262,29 @@ class _Machine:
 
     # Time
 
+    def settle_until(self, stream_ms: int) -> None:
+        """Settle the sequences that are over, and forget firings that no event can ask for any more."""
+        due = self.view.stream_agenda.until(stream_ms)
+        states = [self.view.rule_state(user_id) for user_id in due]
+        if any(firings.until_ms <= stream_ms for state in states for firings in state.fired.values()):
+            self._record(LAPSED, stream_ms)
+        for user_id in due:
+            if not any(opening.due_ms <= stream_ms for opening in self.view.rule_state(user_id).open):
+                continue
+            user = self._present(user_id)
+            if user is None and self._deciding.needs_user(user_id, stream_ms):
+                self._ask(user_id)
+            elif user_id not in self.view.parked and (user is None or user.enrichment != PENDING):
+                self._deciding.settle(user_id, stream_ms)
+                continue
+            # The user's events come first, and the answer is on its way.
+            self._record(AWAITED, user_id, stream_ms)
+
+    def release(self) -> None:
+        """Let go what was held until now."""
+        for user_id in self.view.clock_agenda.until(self.now_ms):
+            self._deciding.release(user_id)
+
     def sweep(self) -> None:
         """Forget everybody whose TTL has ended."""
         user = self.view.longest_idle()
@@ -386,7 +300,7 @@ class _Machine:
         try:
             document = orjson.loads(record.value)
         except orjson.JSONDecodeError as error:
-            self._reject(topic, record, reasons.BAD_CONTROL_RECORD, f"not JSON: {error}")
+            self.step.reject(topic, record, reasons.BAD_CONTROL_RECORD, f"not JSON: {error}")
             return
         name, user_id = next(iter(document.items()), (None, None)) if isinstance(document, dict) else (None, None)
         if name == "inspect" and isinstance(user_id, str) and len(document) == 1:
@@ -395,14 +309,14 @@ class _Machine:
             self._forget(user_id, topic, record)
         else:
             detail = 'allowed are {"inspect": user_id} and {"forget": user_id}'
-            self._reject(topic, record, reasons.BAD_CONTROL_RECORD, detail)
+            self.step.reject(topic, record, reasons.BAD_CONTROL_RECORD, detail)
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self.view.parked.get(user_id)
-        found = waiting is not None or user_id in self.view.users
+        found = waiting is not None or user_id in self.view.users or user_id in self.view.rule_states
         self.step.counts["users_forgotten"] += 1
         self.step.counts["events_forgotten"] += len(waiting.records) if waiting is not None else 0
-        self._record(FORGOTTEN, user_id)
+        self._record(FORGOTTEN, user_id, True)
         self.step.erasures.append(Erasure(user_id, found, self.now_ms, topic, record))
 
     def _inspect(self, user_id: str) -> bytes:
@@ -418,5 +332,6 @@ class _Machine:
                 "userProfile": user.profile() if user else None,
                 "currentVisit": user.visit.public() if user and user.visit else None,
                 "eventHistory": [row.public() for row in user.history.rows()] if user else [],
+                "ruleState": self.view.rule_state(user_id).public(),
             }
         )

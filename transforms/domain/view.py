@@ -16,8 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
+from transforms.domain.agenda import Agenda
 from transforms.domain.batches import Record
 from transforms.domain.history import History, Row
+from transforms.domain.rule_state import NOTHING, PackedRuleState, RuleState
 from transforms.domain.users import FETCHED, OVERHEAD_BYTES, UNAVAILABLE, UNKNOWN, PackedUser, UserState, Visit
 
 Fact = tuple[Any, ...]
@@ -28,14 +30,23 @@ LOADED: Final = 1  # user_id, enrichment, profile_json, visit | None, rows: a ne
 PARKED: Final = 2  # user_id, deadline_ms, topic, record
 UNPARKED: Final = 3  # user_id
 SWEPT: Final = 4  # cutoff_ms: everybody not seen since is forgotten
-FORGOTTEN: Final = 5  # user_id
+FORGOTTEN: Final = 5  # user_id, whether the state of rules too = False
 UPDATED: Final = 6  # user_id, enrichment | None (asked in vain), profile_json, visit | None (unchanged), rows
 TOUCHED: Final = 7  # user_id: seen, nothing else
 DROPPED: Final = 8  # user_id, event_id: a row of the history
 CUT: Final = 9  # user_id, max_bytes: the history's oldest rows go
-MOVED: Final = 10  # PackedUser | None, PackedParked | None: all there is of a user
+MOVED: Final = 10  # PackedUser | None, PackedParked | None, PackedRuleState | None = None: all there is of a user
+FIRED: Final = 11  # user_id, rule, slot, at_ms, how many to keep, until_ms
+BEGUN: Final = 12  # user_id, Opening
+ENDED: Final = 13  # user_id, rule, event_id of the opening
+HELD: Final = 14  # user_id, Held
+RELEASED: Final = 15  # user_id, action_id
+AWAITED: Final = 16  # user_id, stream_ms: sequences due by then wait for the user; 0: no more
+LAPSED: Final = 17  # stream_ms: firings that nothing asks for any more are forgotten
+UNFIRED: Final = 19  # user_id, rule, slot
 
-_NEWEST_FACT: Final = MOVED
+_NEWEST_FACT: Final = UNFIRED
+_OF_RULES: Final = (FIRED, BEGUN, ENDED, HELD, RELEASED, AWAITED, UNFIRED)
 _RECORD_OVERHEAD_BYTES: Final = 300
 
 
@@ -75,14 +86,33 @@ class Parked:
 
 
 class View:
-    """Users of one shard, longest idle first, and the events that wait, longest waiting first."""
+    """Users of one shard, longest idle first, the events that wait, longest waiting first, and what rules remember.
 
-    __slots__ = ("_in_order", "_newest_ms", "history_size", "nbytes", "parked", "users")
+    ``stream_agenda`` and ``clock_agenda``: whose rule state is due at which stream and which processing time.
+    ``awaited`` are the users that a sequence waits for.
+    """
+
+    __slots__ = (
+        "_in_order",
+        "_newest_ms",
+        "awaited",
+        "clock_agenda",
+        "history_size",
+        "nbytes",
+        "parked",
+        "rule_states",
+        "stream_agenda",
+        "users",
+    )
 
     def __init__(self, history_size: int) -> None:
         self.history_size = history_size
         self.users: OrderedDict[str, UserState] = OrderedDict()
         self.parked: dict[str, Parked] = {}
+        self.rule_states: dict[str, RuleState] = {}
+        self.awaited: dict[str, None] = {}
+        self.stream_agenda = Agenda()
+        self.clock_agenda = Agenda()
         # Kept up to date by apply(), so that the state cache can ask without walking the users.
         self.nbytes = 1000
         self._in_order = True
@@ -91,7 +121,7 @@ class View:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not self.users and not self.parked
+        return not self.users and not self.parked and not self.rule_states
 
     @property
     def packed_bytes(self) -> int:
@@ -121,8 +151,14 @@ class View:
         elif kind == FORGOTTEN:
             self._remove(fact[1])
             self._unpark(fact[1])
+            if fact[2:] == (True,):
+                self._put_rule_state(fact[1], RuleState())
         elif kind == MOVED:
-            self._move(fact[1], fact[2])
+            self._move(*fact[1:])
+        elif kind in _OF_RULES:
+            self._remember(*fact)
+        elif kind == LAPSED:
+            self._lapse(fact[1])
         else:
             raise ValueError(
                 f"journal fact {kind}: this worker knows 0 to {_NEWEST_FACT}; the state is of a newer release"
@@ -230,6 +266,60 @@ class View:
         if waiting is not None:
             self.nbytes -= waiting.nbytes
 
+    # What rules remember
+
+    def rule_state(self, user_id: str) -> RuleState:
+        """To read only."""
+        return self.rule_states.get(user_id, NOTHING)
+
+    def _remember(self, kind: int, user_id: str, *what: Any) -> None:
+        state = self.rule_states.get(user_id) or RuleState()
+        before = state.nbytes if user_id in self.rule_states else 0
+        if kind == FIRED:
+            state.fire(*what)
+        elif kind == BEGUN:
+            state.begin(*what)
+        elif kind == ENDED:
+            state.end(*what)
+        elif kind == HELD:
+            state.hold(*what)
+        elif kind == RELEASED:
+            state.release(*what)
+        elif kind == UNFIRED:
+            state.forget_firings(*what)
+        else:
+            (state.awaited_ms,) = what
+        self._keep(user_id, state, before)
+
+    def _lapse(self, stream_ms: int) -> None:
+        for user_id in self.stream_agenda.until(stream_ms):
+            state = self.rule_states[user_id]
+            before = state.nbytes
+            state.lapse(stream_ms)
+            self._keep(user_id, state, before)
+
+    def _put_rule_state(self, user_id: str, state: RuleState) -> None:
+        before = self.rule_states.get(user_id)
+        self._keep(user_id, state, before.nbytes if before is not None else 0)
+
+    def _keep(self, user_id: str, state: RuleState, before_bytes: int) -> None:
+        """Note that a state has changed; it is dropped when there is nothing in it."""
+        self.nbytes -= before_bytes
+        if state.is_empty:
+            self.rule_states.pop(user_id, None)
+            self.awaited.pop(user_id, None)
+            self.stream_agenda.set(user_id, None)
+            self.clock_agenda.set(user_id, None)
+            return
+        self.nbytes += state.nbytes
+        self.rule_states[user_id] = state
+        if state.awaited_ms:
+            self.awaited[user_id] = None
+        else:
+            self.awaited.pop(user_id, None)
+        self.stream_agenda.set(user_id, state.stream_due_ms())
+        self.clock_agenda.set(user_id, state.clock_due_ms())
+
     # The journal written anew
 
     def packed(self, user_ids: Iterable[str], max_bytes: int) -> list[Fact]:
@@ -238,7 +328,8 @@ class View:
         room = max_bytes
         for user_id in user_ids:
             user, waiting = self.users.get(user_id), self.parked.get(user_id)
-            if user is None and waiting is None:
+            rule_state = self.rule_states.get(user_id)
+            if user is None and waiting is None and rule_state is None:
                 continue
             if user is not None:
                 before = user.nbytes
@@ -247,18 +338,23 @@ class View:
                 room -= user.nbytes
             if waiting is not None:
                 room -= waiting.nbytes
+            if rule_state is not None:
+                room -= rule_state.nbytes
             facts.append(
                 (
                     MOVED,
                     None if user is None else packed,
                     None if waiting is None else PackedParked(waiting.deadline_ms, waiting.records, user_id),
+                    None if rule_state is None else rule_state.pack(user_id),
                 )
             )
             if room <= 0:
                 break
         return facts
 
-    def _move(self, packed: PackedUser | None, waiting: PackedParked | None) -> None:
+    def _move(
+        self, packed: PackedUser | None, waiting: PackedParked | None, rule_state: PackedRuleState | None = None
+    ) -> None:
         if packed is not None:
             if packed.user_id not in self.users and packed.last_seen_ms < self._newest_ms:
                 self._in_order = False
@@ -268,6 +364,8 @@ class View:
             self._unpark(waiting.user_id)
             for topic, record in waiting.records:
                 self._park(waiting.user_id, waiting.deadline_ms, topic, record)
+        if rule_state is not None:
+            self._put_rule_state(rule_state.user_id, RuleState.unpack(rule_state))
 
     def longest_idle(self) -> UserState | None:
         """The user whose TTL ends first."""

@@ -17,7 +17,7 @@ from transforms.domain.journal import (
     encode_element,
     make_entry,
 )
-from transforms.domain.shard import Answer
+from transforms.domain.steps import Answer
 from transforms.domain.users import PackedUser, Visit
 from transforms.domain.view import (
     CUT,

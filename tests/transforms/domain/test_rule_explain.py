@@ -10,7 +10,7 @@ from tests.transforms.domain.test_rule_tests import RULE
 from transforms.domain.rule_cases import Case
 from transforms.domain.rule_explain import Explanation, explain
 from transforms.domain.rule_files import read_rule_files
-from transforms.domain.shard import ShardSettings
+from transforms.domain.steps import ShardSettings
 
 
 def explained(folder: Path, filter_: str, **given: Any) -> Explanation:

@@ -8,7 +8,7 @@ import yaml
 
 from transforms.domain.rule_files import read_rule_files
 from transforms.domain.rule_tests import dry_call, run_cases, untested
-from transforms.domain.shard import ShardSettings
+from transforms.domain.steps import ShardSettings
 
 RULE: dict[str, Any] = {
     "name": "r",

@@ -10,7 +10,8 @@ from tests.builders import NOW_MS, Shard, batch, control, event, fetched, record
 from tests.oracle import DEFAULTS
 from transforms.domain.batches import Record
 from transforms.domain.profiles import STATUS, unavailable
-from transforms.domain.shard import Answer, Step, idle_due_ms, step
+from transforms.domain.shard import idle_due_ms, step
+from transforms.domain.steps import Answer, Step
 from transforms.domain.view import SWEPT
 
 US = {"profile": {"country": "US"}, "visit": None, "history": []}

@@ -33,7 +33,7 @@ from tests.oracle import (
     dead_letter_differences,
     state_differences,
 )
-from transforms.domain.shard import Answer, Step
+from transforms.domain.steps import Answer, Step
 
 USERS = ["u0", "u1"]
 

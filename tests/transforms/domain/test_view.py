@@ -20,34 +20,50 @@ from tests.builders import (
     fetched,
     random_stream,
     record,
+    rule,
     sample_rules,
     user_api_of,
 )
 from tests.oracle import UNAVAILABLE
 from transforms.domain import journal
 from transforms.domain.batches import MicroBatch
+from transforms.domain.filters import FilterSet
 from transforms.domain.journal import Journal
-from transforms.domain.shard import Answer
+from transforms.domain.steps import Answer
 from transforms.domain.view import View
 
 USERS = [f"user-{number:04d}" for number in range(9)]
+
+# Whatever rules may remember, with times as short as those of the test.
+REMEMBERING = (
+    rule("cooldown", 'event.event_name == "click"', cooldown={"time": "1s", "key": "event.triggerable"}),
+    rule("cap", 'event.event_name == "page_view"', cap={"count": 2, "window": "1s"}),
+    rule("day", cap={"count": 1, "per": "day"}),
+    rule("held", 'event.event_name == "checkout"', quiet_hours={"start": "00:00", "end": "23:59"}),
+    rule(
+        "sequence",
+        'event.event_name == "page_view"',
+        sequence={"not_followed_by": 'event.event_name == "checkout"', "within": "1s", "match": "triggerable"},
+    ),
+    rule("follow", 'event.event_name == "click"', sequence={"followed_by": "event.triggerable", "within": "2s"}),
+)
 
 
 class JournaledShard(Shard):
     """A shard that can tell what a restore would find."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(*sample_rules(), **settings)
+        super().__init__(*sample_rules(), *REMEMBERING, **settings)
 
-    def take(self, batch: MicroBatch | None = None, *answers: Answer) -> None:
-        self.step(batch, answers)
+    def take(self, batch: MicroBatch | None = None, *answers: Answer, stream_ms: int | None = None) -> None:
+        self.step(batch, answers, stream_ms=stream_ms)
 
     def replayed(self) -> View:
         return Journal([MemoryBag(bag.stored) for bag in self.bags], self.settings.history_size).live.view
 
 
 STEPS = st.lists(
-    st.sampled_from(["events"] * 4 + ["answer"] * 4 + ["wait"] * 2 + ["restore"] * 2 + ["fail", "forget"]),
+    st.sampled_from(["events", "answer"] * 4 + ["wait", "restore", "stream"] * 2 + ["fail", "forget", "night"]),
     min_size=30,
     max_size=60,
 )
@@ -60,7 +76,8 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
 ) -> None:
     chance = random.Random(seed)
     api = user_api_of(USERS, seed % 50)
-    stream = list(random_stream(seed % 1000, len(USERS), 400))
+    stream = list(random_stream(seed % 1000, len(USERS), 400, poison=False))
+    stream_ms = 0
     shard = JournaledShard(
         history_size=history_size,
         ttl_ms=500,
@@ -71,6 +88,7 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         compact_bytes=compact_bytes,
         max_user_bytes=700,
         max_waiting_bytes=3000,
+        allowed_lateness_ms=500,
     )
     shard.filters.waits = waits
     for what in steps:
@@ -85,6 +103,12 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
             shard.take(None, Answer(chance.choice(USERS), fetched(UNAVAILABLE)))
         elif what == "forget":
             shard.take(control({"forget": chance.choice(USERS)}))
+        elif what == "stream":
+            stream_ms = max(stream_ms + 1000, orjson.loads(stream[0][1])["timestamp"])
+            shard.take(stream_ms=stream_ms)
+        elif what == "night":
+            shard.now_ms += 24 * 3600 * 1000
+            shard.take()
         elif what == "wait":
             # Back, too: that is what clocks do when they are set.
             shard.now_ms += chance.choice((1, 60, 100, 500, -70, -70))
@@ -95,7 +119,7 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         assert shard.replayed().nbytes == shard.view.nbytes
     for user_id in USERS:
         shard.take(control({"forget": user_id}))
-    assert contents(shard.view) == {"users": [], "parked": {}}
+    assert contents(shard.view) == contents(View(history_size))
     assert shard.view.nbytes == View(1).nbytes
     assert [bag.elements for bag in shard.bags] == [[], []]
 
@@ -116,6 +140,8 @@ def test_a_history_size_that_was_lowered_holds_from_the_restore_on() -> None:
 
 def test_memory_is_counted_while_users_come_change_and_go() -> None:
     view = JournaledShard()
+    view.filters = FilterSet(())
+    view.filters.waits = True
     empty = view.view.nbytes
     view.take(batch(event("u1")))
     parked = view.view.nbytes
@@ -131,7 +157,7 @@ def test_memory_is_counted_while_users_come_change_and_go() -> None:
 
 
 def test_a_fact_of_a_newer_release_is_refused() -> None:
-    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 10; the state is of a newer release"):
+    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 19; the state is of a newer release"):
         View(3).apply(0, (99,))
 
 
@@ -156,6 +182,7 @@ def test_inspection_shows_everything_there_is_to_know() -> None:
         "userProfile": None,
         "currentVisit": None,
         "eventHistory": [],
+        "ruleState": {"cooldowns": [], "caps": [], "sequences": [], "held": []},
     }
     shard.take(batch(event("u1", event_id="e1", platform="web"), event("u1")))
     assert shard.inspect("u1") | {"found": False, "parked": 2} == shard.inspect("u1")

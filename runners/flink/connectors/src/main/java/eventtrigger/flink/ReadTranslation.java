@@ -97,8 +97,20 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
 
   private static WatermarkStrategy<KafkaRecord> watermarks(ReadSettings settings) {
     // A record from the future must not drag the watermark there: it counts as one of now.
-    return WatermarkStrategy.<KafkaRecord>forBoundedOutOfOrderness(Duration.ofMillis(settings.outOfOrdernessMs()))
-        .withTimestampAssigner((record, time) -> Math.min(record.timestampMs(), System.currentTimeMillis()))
-        .withIdleness(Duration.ofMillis(settings.idlenessMs()));
+    WatermarkStrategy<KafkaRecord> strategy =
+        switch (settings.kind()) {
+          case EVENTS -> WatermarkStrategy.forGenerator(
+              context ->
+                  new ProgressWatermarks(
+                      settings.outOfOrdernessMs(),
+                      settings.idlenessMs(),
+                      context.getInputActivityClock(),
+                      System::currentTimeMillis));
+          // A quiet control topic says nothing of how far events have been read.
+          case CONTROL -> WatermarkStrategy.<KafkaRecord>forBoundedOutOfOrderness(
+                  Duration.ofMillis(settings.outOfOrdernessMs()))
+              .withIdleness(Duration.ofMillis(settings.idlenessMs()));
+        };
+    return strategy.withTimestampAssigner((record, time) -> Math.min(record.timestampMs(), System.currentTimeMillis()));
   }
 }

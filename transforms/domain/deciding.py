@@ -1,0 +1,273 @@
+"""What rules come to: who fires, what is remembered of it, what is held (docs/rules.md, "How often, when, …")."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from transforms.domain import dead_letters as reasons
+from transforms.domain.actions import FiredAction, decode_action, encode_action, enriched_event, fire
+from transforms.domain.batches import Record
+from transforms.domain.events import Event
+from transforms.domain.filters import FilterSet
+from transforms.domain.local_time import quiet_until_ms, zone_of
+from transforms.domain.rule_state import (
+    CAP,
+    MAX_BYTES,
+    MAX_COOLDOWN_KEYS,
+    MAX_HELD,
+    MAX_OPEN,
+    Held,
+    Opening,
+    cools_down,
+    firings_of,
+    followed_by,
+    has_bad_zone,
+    is_capped,
+    make_opening,
+    match_of,
+    over,
+    zone_for,
+)
+from transforms.domain.rules import RUN, Rule
+from transforms.domain.steps import ShardSettings, Step
+from transforms.domain.users import UserState, Visit
+from transforms.domain.view import BEGUN, ENDED, FIRED, HELD, RELEASED, UNFIRED, View
+
+_NO_COORDINATE = -1
+
+
+@dataclass
+class _Moment:
+    """An event that rules fire for, as its user is at that time; ``topic`` and ``record`` are for dead letters."""
+
+    user_id: str
+    event_id: str
+    fields: dict[str, Any]
+    profile: dict[str, Any]
+    user: UserState
+    visit: Visit | None
+    topic: str
+    record: Record
+
+    @functools.cached_property
+    def body(self) -> bytes:
+        return enriched_event(self.fields, self.profile, self.visit, self.user)
+
+
+class Deciding:
+    """The rules' part of one step of a shard: asks them, and changes what they remember."""
+
+    def __init__(self, view: View, now_ms: int, settings: ShardSettings, filters: FilterSet, step: Step) -> None:
+        self._view = view
+        self._now_ms = now_ms
+        self._settings = settings
+        self._filters = filters
+        self._step = step
+
+    def _record(self, *fact: object) -> None:
+        self._view.apply(self._now_ms, fact)
+        self._step.facts.append(fact)
+
+    def _count(self, rule: Rule, what: str, name: str | None = None, number: int = 1) -> None:
+        self._step.rule_counts[rule.name, what] += number
+        if name is not None:
+            self._step.counts[name] += number
+
+    # An event
+
+    def event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
+        """Ask all rules about an event, at the state of its user before it; ``visit`` has it counted."""
+        filters, step = self._filters, self._step
+        profile = user.profile() if filters.reads_user else {}
+        verdict = filters.evaluate(event, profile, visit, user)
+        if verdict.tripped or verdict.quarantined:
+            step.counts["rules_tripped"] += len(verdict.tripped)
+            step.counts["rules_quarantined"] += len(verdict.quarantined)
+        if not user.has_profile and not filters.waits:
+            step.counts["rules_skipped"] += filters.skipping
+        if verdict.allowed or verdict.followed:
+            profile = profile or user.profile()
+            moment = _Moment(event.user_id, event.event_id, event.fields, profile, user, visit, topic, record)
+            allowed = {rule.name for rule in verdict.allowed}
+            followed = {rule.name for rule in verdict.followed}
+            for rule in filters.rules if followed else verdict.allowed:
+                if rule.name in allowed or rule.name in followed:
+                    self._meet(rule, moment, event, rule.name in allowed, rule.name in followed, verdict.keys)
+        for rule, message in verdict.errors:
+            if not self._passes_over(rule, user):
+                self._count(rule, "error", "rule_errors")
+                step.reject(topic, record, reasons.RULE_ERROR, message, rule.name)
+
+    def _passes_over(self, rule: Rule, user: UserState) -> bool:
+        return not user.has_profile and not self._filters.waits and rule.on_missing_profile != RUN
+
+    def _meet(
+        self, rule: Rule, moment: _Moment, event: Event, is_allowed: bool, is_followed: bool, keys: dict[str, str]
+    ) -> None:
+        """One rule whose Lua allowed an event: its filter, its sequence's, or both."""
+        is_passed_over = self._passes_over(rule, moment.user)
+        if is_allowed and not is_passed_over:
+            self._count(rule, "allowed", "rule_matches")
+        if rule.sequence is None:
+            if not is_passed_over:
+                self._fire(rule, moment, event.timestamp_ms, keys.get(rule.name))
+            return
+        match = match_of(rule.sequence.match, event)
+        if match is None:
+            return
+        if is_followed and not (is_passed_over and rule.sequence.not_followed_by is None):
+            self._follow(rule, moment, event, match)
+        if is_allowed and not is_passed_over:
+            self._begin(rule, moment, event, match, keys.get(rule.name))
+
+    # Sequences
+
+    def _follow(self, rule: Rule, moment: _Moment, event: Event, match: str) -> None:
+        followed = followed_by(self._view.rule_state(event.user_id), rule, match, event.timestamp_ms)
+        for opening in followed:
+            self._record(ENDED, event.user_id, rule.name, opening.event_id)
+        if followed:
+            self._count(rule, "followed", "sequences_followed", len(followed))
+            if rule.sequence is not None and rule.sequence.followed_by is not None:
+                self._fire(rule, moment, event.timestamp_ms, followed[-1].key)
+
+    def _begin(self, rule: Rule, moment: _Moment, event: Event, match: str, key: str | None) -> None:
+        """Begin a sequence, anew if one is open; nothing if that one began later."""
+        user_id, at_ms = event.user_id, event.timestamp_ms
+        state = self._view.rule_state(user_id)
+        begun_before = followed_by(state, rule, match, at_ms)
+        open_ = [one for one in state.open if one.rule == rule.name and one.match == match]
+        if not begun_before and any(one.begun_ms > at_ms for one in open_):
+            return
+        opening = make_opening(rule, match, event, key, self._settings.allowed_lateness_ms)
+        for one in begun_before:
+            self._record(ENDED, user_id, rule.name, one.event_id)
+        state = self._view.rule_state(user_id)
+        if len(state.open) >= MAX_OPEN or sum(one.nbytes for one in state.open) + opening.nbytes > MAX_BYTES:
+            self._step.counts["sequences_refused"] += 1
+            detail = f"{len(state.open)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
+            self._step.reject(moment.topic, moment.record, reasons.RULE_STATE_FULL, detail, rule.name)
+            return
+        self._record(BEGUN, user_id, opening)
+        self._count(rule, "begun", "sequences_begun")
+
+    def needs_user(self, user_id: str, stream_ms: int) -> bool:
+        """Whether a sequence that is over by ``stream_ms`` may fire."""
+        return any(one.fields and self._rule_of(one) for one in over(self._view.rule_state(user_id), stream_ms))
+
+    def _rule_of(self, opening: Opening) -> Rule | None:
+        """The rule that a sequence is of, if one of its name and kind is live."""
+        rule = self._filters.by_name.get(opening.rule)
+        if (
+            rule is None
+            or rule.sequence is None
+            or (rule.sequence.not_followed_by is not None) is not bool(opening.fields)
+        ):
+            return None
+        return rule
+
+    def settle(self, user_id: str, stream_ms: int) -> None:
+        """End the sequences of a user that are over by ``stream_ms``; those that nothing followed fire."""
+        for opening in over(self._view.rule_state(user_id), stream_ms):
+            self._record(ENDED, user_id, opening.rule, opening.event_id)
+            rule = self._rule_of(opening)
+            if rule is None:
+                self._step.counts["sequences_dropped"] += 1
+            elif opening.fields:
+                self._time_out(user_id, opening, rule)
+
+    def _time_out(self, user_id: str, opening: Opening, rule: Rule) -> None:
+        user = self._view.users[user_id]
+        if self._passes_over(rule, user):
+            self._count(rule, "skipped", "rules_skipped")
+            return
+        self._count(rule, "timed_out", "sequences_timed_out")
+        record = Record(_NO_COORDINATE, _NO_COORDINATE, opening.begun_ms, user_id.encode(), opening.fields)
+        fields = orjson.loads(opening.fields)
+        moment = _Moment(user_id, opening.event_id, fields, user.profile(), user, user.visit, "", record)
+        self._fire(rule, moment, opening.end_ms, opening.key)
+
+    # Firing
+
+    def _fire(self, rule: Rule, moment: _Moment, at_ms: int, key: str | None) -> None:
+        """Fire unless cooldown or cap stop it; what quiet hours hold is kept."""
+        state = self._view.rule_state(moment.user_id)
+        if cools_down(state, rule, key, at_ms):
+            self._count(rule, "cooled_down", "rules_cooled_down")
+            return
+        if rule.cap is not None and is_capped(state, rule, moment.profile, at_ms):
+            self._count(rule, "capped", "rules_capped")
+            return
+        if (rule.quiet_hours or (rule.cap and rule.cap.per)) and has_bad_zone(rule.time_zone, moment.profile):
+            self._step.counts["time_zones_unknown"] += 1
+        self._count(rule, "fired")
+        if rule.cooldown is not None or rule.cap is not None:
+            self._remember(rule, moment, at_ms, key)
+        until_ms = None
+        if rule.quiet_hours is not None:
+            zone = zone_for(rule.time_zone, moment.profile)
+            until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
+        actions = fire(rule, moment.user_id, moment.event_id, moment.body)
+        if until_ms is None:
+            self._step.actions += actions
+            self._step.counts["actions"] += len(actions)
+        else:
+            for action in actions:
+                self._hold(rule, moment, action, until_ms)
+
+    def _remember(self, rule: Rule, moment: _Moment, at_ms: int, key: str | None) -> None:
+        user_id = moment.user_id
+        for slot, keep, until_ms in firings_of(rule, moment.profile, key, at_ms, self._settings.allowed_lateness_ms):
+            state = self._view.rule_state(user_id)
+            if slot != CAP and len(state.fired) >= MAX_COOLDOWN_KEYS and (rule.name, slot) not in state.fired:
+                cooldowns = [one for one in state.fired.values() if one.slot != CAP]
+                if len(cooldowns) >= MAX_COOLDOWN_KEYS:
+                    first = min(cooldowns, key=lambda one: (one.until_ms, one.rule, one.slot))
+                    self._record(UNFIRED, user_id, first.rule, first.slot)
+                    self._step.counts["cooldowns_cut"] += 1
+            self._record(FIRED, user_id, rule.name, slot, at_ms, keep, until_ms)
+
+    def _hold(self, rule: Rule, moment: _Moment, action: FiredAction, until_ms: int) -> None:
+        zone = zone_for(rule.time_zone, moment.profile).key
+        held = Held(
+            rule.name,
+            rule.version,
+            encode_action(action.action),
+            action.action_id,
+            moment.event_id,
+            until_ms,
+            zone,
+            action.body,
+        )
+        waiting = self._view.rule_state(moment.user_id).held
+        if len(waiting) >= MAX_HELD or sum(one.nbytes for one in waiting) + held.nbytes > MAX_BYTES:
+            self._step.counts["actions_refused"] += 1
+            detail = f"{len(waiting)} actions of this user are held, allowed are {MAX_HELD} and {MAX_BYTES} bytes"
+            self._step.reject(moment.topic, moment.record, reasons.RULE_STATE_FULL, detail, rule.name)
+            return
+        self._record(HELD, moment.user_id, held)
+        self._count(rule, "held", "actions_held")
+
+    def release(self, user_id: str) -> None:
+        """Let the actions of a user go that quiet hours held until now; if it is quiet again, they go on waiting."""
+        for held in [one for one in self._view.rule_state(user_id).held if one.until_ms <= self._now_ms]:
+            self._record(RELEASED, user_id, held.action_id)
+            rule = self._filters.by_name.get(held.rule)
+            if rule is None:
+                self._step.counts["held_dropped"] += 1
+                continue
+            until_ms, zone = None, zone_of(held.zone)
+            if rule.quiet_hours is not None and zone is not None:
+                until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
+            if until_ms is not None:
+                self._record(HELD, user_id, msgspec.structs.replace(held, until_ms=until_ms))
+                continue
+            action = decode_action(held.action)
+            self._step.actions.append(FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body))
+            self._count(rule, "released", "held_released")
+            self._step.counts["actions"] += 1

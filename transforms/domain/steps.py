@@ -1,0 +1,122 @@
+"""What a shard is told, and what a step of it comes to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+import orjson
+
+from transforms.domain import dead_letters as reasons
+from transforms.domain.actions import FiredAction
+from transforms.domain.batches import Record
+from transforms.domain.dead_letters import DeadLetter
+from transforms.domain.events import DEFAULT_MAX_EVENT_BYTES
+from transforms.domain.profiles import FetchedUser
+from transforms.domain.view import Fact
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """What the state machine needs to know; times in ms, sizes in bytes or rows.
+
+    ``profile_max_age_ms`` None is for ever. ``allowed_lateness_ms`` is how long after its end, by the stream's time, a
+    sequence is settled and a firing forgotten. ``max_waiting_bytes`` and ``max_user_bytes`` are for one user.
+    """
+
+    ttl_ms: int = 600_000
+    enrichment_deadline_ms: int = 10_000
+    enrichment_retry_ms: int = 30_000
+    profile_max_age_ms: int | None = None
+    allowed_lateness_ms: int = 10_000
+    max_waiting_bytes: int = 1_000_000
+    max_user_bytes: int = 16_000_000
+    history_size: int = 100
+    history_fields: tuple[str, ...] = ()
+    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+    user_key: str = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The user API's answer for one user."""
+
+    user_id: str
+    fetched: FetchedUser
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A user's state, as a control record asked for it; ``body`` is JSON."""
+
+    user_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """That a user was forgotten because a control record said so, without saying who it was."""
+
+    user_id: str
+    found: bool
+    at_ms: int
+    topic: str
+    record: Record
+
+    @property
+    def user_sha256(self) -> str:
+        """The user as the audit shows it, hex."""
+        return hashlib.sha256(self.user_id.encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """The audit record."""
+        return orjson.dumps(
+            {
+                "audit": "forget",
+                "user_sha256": self.user_sha256,
+                "found": self.found,
+                "time": self.at_ms,
+                "topic": self.topic,
+                "partition": self.record.partition,
+                "offset": self.record.offset,
+            }
+        )
+
+
+@dataclass(slots=True)
+class Step:
+    """Everything a step decided; ``counts`` are metrics by name, ``rule_counts`` by rule and name.
+
+    ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
+    erasure nothing of its user may stay in what is stored.
+    """
+
+    facts: list[Fact] = field(default_factory=list)
+    actions: list[FiredAction] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    inspections: list[Inspection] = field(default_factory=list)
+    erasures: list[Erasure] = field(default_factory=list)
+    wanted: dict[str, None] = field(default_factory=dict)  # in this order
+    given_up: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    rule_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def reject(self, topic: str, record: Record, reason: str, detail: str, rule: str | None = None) -> None:
+        """Make a dead letter of a record, or of what a rule should have done with it."""
+        self.counts["dead_letters"] += 1
+        if rule is None and reason != reasons.BAD_CONTROL_RECORD:
+            self.counts["events_rejected"] += 1
+        self.dead_letters.append(
+            DeadLetter(
+                reason,
+                detail,
+                topic,
+                record.partition,
+                record.offset,
+                record.timestamp_ms,
+                record.key,
+                record.value,
+                rule,
+            )
+        )
