@@ -24,6 +24,7 @@ from transforms.domain.yaml_documents import Path as FieldPath
 MAX_FILE_BYTES: Final = 1024 * 1024
 TEST_SUFFIX: Final = "_test"
 
+
 class _CasesOf(RuleModel):
     """A document of a ``*_test.yaml`` file."""
 
