@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from collections import Counter
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from transforms.domain.durations import Duration
+from transforms.domain.local_time import zone_of
 
 MAX_LUA_BYTES: Final = 64 * 1024
 
@@ -103,10 +103,8 @@ class QuietHours(RuleModel):
 
 
 def _known_zone(name: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("no such time zone, allowed are IANA names like Europe/Berlin") from None
+    if zone_of(name) is None:
+        raise ValueError("no such time zone, allowed are IANA names like Europe/Berlin")
     return name
 
 
