@@ -140,13 +140,12 @@ class Deciding:
         """Begin a sequence, anew if one is open; nothing if that one began later."""
         user_id, at_ms = event.user_id, event.timestamp_ms
         state = self._view.rule_state(user_id)
-        begun_before = followed_by(state, rule, match, at_ms)
-        open_ = [one for one in state.open if one.rule == rule.name and one.match == match]
-        if not begun_before and any(one.begun_ms > at_ms for one in open_):
+        anew = max(followed_by(state, rule, match, at_ms), key=lambda one: one.begun_ms, default=None)
+        if anew is not None:
+            self._record(ENDED, user_id, rule.name, anew.event_id)
+        elif any(one.begun_ms > at_ms for one in state.open if one.rule == rule.name and one.match == match):
             return
         opening = make_opening(rule, match, event, key, self._settings.allowed_lateness_ms)
-        for one in begun_before:
-            self._record(ENDED, user_id, rule.name, one.event_id)
         state = self._view.rule_state(user_id)
         if len(state.open) >= MAX_OPEN or sum(one.nbytes for one in state.open) + opening.nbytes > MAX_BYTES:
             self._step.counts["sequences_refused"] += 1

@@ -48,12 +48,13 @@ def step(
     asked_ms: Mapping[str, int] = MappingProxyType({}),
     stream_ms: int | None = None,
 ) -> Step:
-    """Bring a view forward: answers of the user API first, then a batch, then whatever is due at ``now_ms``.
+    """Bring a view forward: what quiet hours held until now, answers of the user API, a batch, then whatever else is due.
 
     ``asked_ms`` names everybody whom the user API is being asked for, and since when. ``stream_ms`` says that every
     record that Kafka had got by that time has been handled.
     """
     machine = _Machine(view, now_ms, settings, filters, asked_ms)
+    machine.release()
     for answer in answers:
         machine.resume(answer)
     if batch is not None and batch.kind == EVENTS:
@@ -66,7 +67,6 @@ def step(
     machine.give_up_waiting()
     if stream_ms is not None:
         machine.settle_until(stream_ms)
-    machine.release()
     machine.sweep()
     return machine.step
 
