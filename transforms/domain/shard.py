@@ -48,7 +48,7 @@ def step(
     asked_ms: Mapping[str, int] = MappingProxyType({}),
     stream_ms: int | None = None,
 ) -> Step:
-    """Bring a view forward: what quiet hours held until now, answers of the user API, a batch, then whatever else is due.
+    """Bring a view forward: what quiet hours held until now, answers, a batch, then whatever else is due.
 
     ``asked_ms`` names everybody whom the user API is being asked for, and since when. ``stream_ms`` says that every
     record that Kafka had got by that time has been handled.

@@ -1,0 +1,147 @@
+"""What rules remember on real Kafka and Flink: past the idle TTL, and while a TaskManager is killed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from runners.flink.cluster import LocalFlink
+from runners.flink.kafka_broker import LocalKafka
+from runners.flink.rest import FlinkRest
+from tests.builders import event
+from tests.integration.jobs import Reader, Topics, inspect, reading, running
+from tests.integration.user_api import serve_users
+
+pytestmark = pytest.mark.stack
+
+USERS = [f"user-{number:02d}" for number in range(40)]
+LEAVERS, BUYERS = USERS[:20], USERS[20:]
+WITHIN_S = 8
+
+
+def rules(path: Path, quiet_until: datetime) -> Path:
+    """Quiet hours begin when the last ones ended, so that it is quiet whenever the test runs."""
+    end = quiet_until.strftime("%H:%M")
+    start = datetime.fromtimestamp(quiet_until.timestamp() - 23 * 3600, UTC).strftime("%H:%M")
+    kafka = [{"type": "kafka"}]
+    documents: list[dict[str, Any]] = [
+        {"name": "capped", "filter": 'event.event_name == "page_view"', "cap": {"count": 2, "window": "1h"}},
+        {
+            "name": "cooled",
+            "filter": 'event.event_name == "page_view"',
+            "cooldown": {"time": "1h", "key": "event.parameters.page"},
+        },
+        {"name": "held", "filter": 'event.event_name == "signup"', "quiet_hours": {"start": start, "end": end}},
+        {
+            "name": "abandoned",
+            "filter": 'event.event_name == "add_to_cart"',
+            "sequence": {
+                "not_followed_by": 'event.event_name == "checkout"',
+                "within": f"{WITHIN_S}s",
+                "match": "parameters.cart",
+            },
+        },
+        {
+            "name": "bought",
+            "filter": 'event.event_name == "add_to_cart"',
+            "sequence": {"followed_by": 'event.event_name == "checkout"', "within": "1h", "match": "parameters.cart"},
+        },
+    ]
+    path.write_text(yaml.safe_dump_all([document | {"version": 1, "actions": kafka} for document in documents]))
+    return path
+
+
+def produce(topics: Topics, name: str, users: list[str], number: int = 0, **parameters: Any) -> None:
+    """One event of each user, now."""
+    now_ms = time.time_ns() // 1_000_000
+    made = [
+        event(user, event_id=f"{user}-{name}-{number}", event_name=name, timestamp=now_ms, parameters=parameters)
+        for user in users
+    ]
+    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in made])
+
+
+def fired(actions: Reader) -> Counter[tuple[str, str]]:
+    """Rule and event id of each action so far; the events' profiles are those of the user API."""
+    found: Counter[tuple[str, str]] = Counter()
+    for message in actions.messages:
+        headers, body = dict(message.headers()), orjson.loads(message.value())
+        assert body["userProfile"] == {"name": body["event"]["user_id"]}
+        found[headers["rule"].decode(), body["event"]["event_id"]] += 1
+    return found
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("user_shards", [16, 0], ids=["by-user-shard", "by-user"])
+def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
+    kafka: LocalKafka, tmp_path: Path, user_shards: int
+) -> None:
+    topics = Topics(kafka)
+    # A whole minute, and long enough away for the kill and the recovery.
+    quiet_until = datetime.fromtimestamp((time.time() + 75) // 60 * 60, UTC)
+    with (
+        LocalFlink(task_managers=1, slots=2) as flink,
+        serve_users({user: {"profile": {"name": user}, "visit": None, "history": []} for user in USERS}) as api,
+        reading(kafka, topics.actions) as actions,
+        reading(kafka, topics.inspections) as inspections,
+        running(
+            flink,
+            topics,
+            rules(tmp_path / "rules.yaml", quiet_until),
+            f"--user_api_url={api}",
+            f"--control_topic={topics.control}",
+            f"--user_shards={user_shards}",
+            "--state_ttl_seconds=2",
+            "--watermark_out_of_orderness_ms=500",
+            "--watermark_idleness_ms=2000",
+            "--allowed_lateness_seconds=1",
+            "--delivery_guarantee=EXACTLY_ONCE",
+            "--checkpointing_interval_ms=1000",
+        ) as job_id,
+    ):
+        rest = FlinkRest(flink.rest_url)
+        for number in range(3):
+            produce(topics, "page_view", USERS, number, page=number % 2)
+        produce(topics, "signup", USERS)
+        produce(topics, "add_to_cart", USERS, cart=1)
+        actions.until(len(USERS) * 4, 60)
+        shown = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
+        assert [one["rule"] for one in shown["sequences"]] == ["abandoned", "bought"]
+        assert [one["rule"] for one in shown["held"]] == ["held"]
+        rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
+
+        since = rest.restarted_at(job_id)
+        flink.kill_task_manager(0)
+        # While nothing runs: those who buy in time must not be told that they left their cart.
+        produce(topics, "checkout", BUYERS, cart=1)
+        produce(topics, "checkout", LEAVERS, cart=2)
+        time.sleep(WITHIN_S + 2)  # the time of the sequences passes while the job is down
+        flink.start_task_manager()
+        rest.wait_for_recovery(job_id, since, 90)
+        produce(topics, "page_view", USERS, 3, page=0)
+
+        wanted = Counter(
+            {
+                **{("capped", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
+                **{("cooled", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
+                **{("held", f"{user}-signup-0"): 1 for user in USERS},
+                **{("abandoned", f"{user}-add_to_cart-0"): 1 for user in LEAVERS},
+                **{("bought", f"{user}-checkout-0"): 1 for user in BUYERS},
+            }
+        )
+        actions.until(wanted.total(), 150)
+        actions.settle()
+        assert fired(actions) == wanted
+        # An action becomes visible after it was decided, never before.
+        went_out = [one.timestamp()[1] for one in actions.messages if dict(one.headers())["rule"] == b"held"]
+        assert min(went_out) >= quiet_until.timestamp() * 1000
+        produce(topics, "page_view", USERS, 4, page=1)
+        actions.settle()
+        assert fired(actions) == wanted
