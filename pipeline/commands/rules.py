@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     explain_.add_argument("path", type=Path, help="rule file or directory")
     explain_.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
     explain_.add_argument(
-        "--given", type=Path, metavar="FILE", help="what is known before it: profile, visit, history, now, as in tests"
+        "--given",
+        type=Path,
+        metavar="FILE",
+        help="what is known before it: profile, visit, history, now, events, as in tests",
     )
     explain_.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
     explain_.set_defaults(run=_explain)
@@ -192,7 +195,10 @@ def _explained_case(event: dict[str, Any], given: dict[str, Any]) -> Case:
     timestamp_ms = event.get("timestamp")
     if type(timestamp_ms) is int and "now" not in given and 0 < timestamp_ms < _LATEST_MS:
         given = given | {"now": datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat()}
-    return Case.model_validate({"name": "explain", "events": [event], "expect": "nothing"} | given)
+    before = given.get("events", [])
+    if not isinstance(before, list):
+        raise ValueError(f"events are {before!r}, allowed is a list of those before it")
+    return Case.model_validate({"name": "explain", "expect": "nothing"} | given | {"events": [*before, event]})
 
 
 def _mapping(path: Path) -> dict[str, Any]:

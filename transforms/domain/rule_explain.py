@@ -20,6 +20,14 @@ from transforms.domain.users import UserState, Visit
 
 _SHOWN: Final = 60
 _NOT_REACHED: Final = "-"
+# What else than its filter decides whether a rule fires, by the names of ``Step.rule_counts``.
+_CAME_TO: Final = {
+    "begun": "begins a sequence",
+    "followed": "follows the event that began a sequence",
+    "cooled_down": "stopped by its cooldown",
+    "capped": "stopped by its cap",
+    "held": "held: it is quiet hours",
+}
 
 
 @dataclass(slots=True)
@@ -40,6 +48,7 @@ def explain(loaded: LoadedRule, case: Case, settings: ShardSettings) -> Explanat
     explanation = Explanation(loaded.rule, fires, [*run.refused, *run.errors])
     if filters.seen is not None and not run.refused:
         explanation.lines = _lines(loaded.rule, *filters.seen)
+        explanation.lines += [f"  {text}" for what, text in _CAME_TO.items() if run.came_to[what]]
     return explanation
 
 

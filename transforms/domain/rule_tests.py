@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -65,7 +66,10 @@ def dry_call(loaded: LoadedRule) -> str | None:
 
 
 class CaseRun:
-    """One case, run: what fired, the messages of rule errors, and events that were refused."""
+    """One case, run: what fired, the messages of rule errors, and events that were refused.
+
+    ``came_to`` is what became of the last event and of the time after it, by the names of ``Step.rule_counts``.
+    """
 
     def __init__(
         self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
@@ -73,6 +77,8 @@ class CaseRun:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
         self.refused: list[str] = []
+        self.came_to: Counter[str] = Counter()
+        self._number_of_events = len(case.events)
         self._loaded = loaded
         # Nothing is late here: what has not been given when a time ends does not come.
         self._settings = replace(settings, allowed_lateness_ms=0)
@@ -103,7 +109,7 @@ class CaseRun:
             } | given.fields
             self._numbers[str(fields["event_id"])] = number
             # What ends at this very time has not ended before the event.
-            self._pass_time(now_ms - 1, number)
+            self._pass_time(now_ms - 1, number - 1)
             record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
             self._step(now_ms, MicroBatch(VERSION, EVENTS, _TOPIC, [record]), number)
         if case.wait is not None:
@@ -126,6 +132,9 @@ class CaseRun:
             self._take(step(self._view, now_ms, self._settings, self._filters, answers), number)
 
     def _take(self, done: Step, number: int) -> None:
+        if number == self._number_of_events:
+            for (_, what), count in done.rule_counts.items():
+                self.came_to[what] += count
         for action in done.actions:
             body = orjson.loads(action.body)
             event = self._numbers.get(body["event"]["event_id"], number)

@@ -13,8 +13,8 @@ from transforms.domain.rule_files import read_rule_files
 from transforms.domain.steps import ShardSettings
 
 
-def explained(folder: Path, filter_: str, **given: Any) -> Explanation:
-    (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_}, sort_keys=False))
+def explained(folder: Path, filter_: str, rule: Any = None, **given: Any) -> Explanation:
+    (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_} | (rule or {}), sort_keys=False))
     (loaded,) = read_rule_files(folder).rules
     case = Case.model_validate({"name": "c", "events": [{}], "expect": "nothing"} | given)
     return explain(loaded, case, ShardSettings())
@@ -71,3 +71,23 @@ def test_an_event_that_is_refused_says_why(tmp_path: Path) -> None:
     said = explained(tmp_path, "true", events=[{"event_name": 1}])
     assert (said.fires, said.lines) == (False, [])
     assert said.problems == ["event 1 is refused: wrong_type: event_name is a int, allowed is str"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fires", "text"),
+    [
+        ({"cooldown": "1h"}, False, "stopped by its cooldown"),
+        ({"cap": {"count": 1, "window": "1h"}}, False, "stopped by its cap"),
+        ({"cap": {"count": 2, "window": "1h"}}, True, None),
+        ({"quiet_hours": {"start": "11:00", "end": "13:00"}}, False, "held: it is quiet hours"),
+        ({"sequence": {"not_followed_by": "false", "within": "1h"}}, False, "begins a sequence"),
+        ({"sequence": {"followed_by": "true", "within": "1h"}}, True, "follows the event that began a sequence"),
+    ],
+)
+def test_what_stops_a_rule_that_its_filter_allows(tmp_path: Path, rule: Any, fires: bool, text: str | None) -> None:
+    said = explained(tmp_path, "event.go", rule, events=[{"go": True}, {"go": True, "after": "1m"}])
+    assert said.fires is fires
+    assert [line.strip() for line in said.lines if "event.go" not in line and "begins" not in line] == (
+        [text] if text and "begins" not in text else []
+    )
+    assert any("begins" in line for line in said.lines) is ("sequence" in rule)
