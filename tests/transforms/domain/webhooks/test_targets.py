@@ -55,7 +55,7 @@ BLOCKED = {
     "https://hooks.example.com/a b": FORM,
     "https://hooks.example.com/ä": FORM,
     "https://bücher.example/": FORM,
-    "https://１２７.0.0.1/": FORM,
+    "https://\uff11\uff12\uff17.0.0.1/": FORM,
     "https://ⓛocalhost/": FORM,
     "https://127。0。0。1/": FORM,
     "https://hooks.example.com/#part": FORM,
