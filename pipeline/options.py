@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
-from transforms.domain.tokens import ALLOWED as TOKEN_REFERENCES
-from transforms.domain.tokens import is_reference
+from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
+from transforms.domain.secret_references import is_local_reference
 
 DIRECT_RUNNER: Final = "DirectRunner"
 FLINK_RUNNER: Final = "FlinkRunner"
@@ -419,7 +419,7 @@ def _check_user_api(settings: Settings) -> None:
             "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
         )
     if token is not None:
-        if not is_reference(token):
+        if not is_local_reference(token):
             raise OptionError(f"--user_api_token is no reference, allowed: {TOKEN_REFERENCES}")
         if url is None:
             raise OptionError("--user_api_token is of no use without --user_api_url")

@@ -25,11 +25,11 @@ ALLOWED = {
 }
 
 # argv and environment belong to pipeline/. Of runners/flink these few, because they run where pipeline/ does not
-# (on the workers), hand the environment on to a child process, or look for tools that the environment names. A token
+# (on the workers), hand the environment on to a child process, or look for tools that the environment names. A secret
 # that the launcher must not see is read where it is used.
 READS_ENVIRONMENT = {
     "pipeline": None,
-    "transforms.domain.tokens": {"environ"},
+    "transforms.domain.secret_references": {"environ"},
     "runners.flink.worker_boot": {"argv", "environ"},
     "runners.flink.processes": {"environ"},
     "runners.flink.artifacts": {"environ"},

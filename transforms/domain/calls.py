@@ -1,4 +1,4 @@
-"""One HTTP GET that ends when it should: by the wall clock and by size, without surprises from its surroundings.
+"""One HTTP call that ends when it should: by the wall clock and by size, without surprises from its surroundings.
 
 The time a call has holds for every byte of its answer, headers and body: a socket's timeout alone starts anew with
 each byte, so that a server that drips keeps a caller for as long as it likes. On urllib3, not on requests, which takes
@@ -19,7 +19,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -62,14 +62,15 @@ class CallError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Pauses between tries: full jitter (anything up to a bound that doubles), after what the server asked for."""
+    """Pauses between tries: full jitter (anything up to a bound that grows), after what the server asked for."""
 
     first_s: float = 0.1
     longest_s: float = 2.0
+    factor: float = 2.0
 
     def pause_s(self, tries: int, retry_after_s: float | None, chance: float) -> float:
         """After ``tries`` failed ones; ``chance`` is 0 to 1."""
-        bound_s = min(self.longest_s, self.first_s * 2.0 ** min(tries - 1, 30))
+        bound_s = min(self.longest_s, self.first_s * self.factor ** min(tries - 1, 30))
         return (retry_after_s or 0.0) + chance * bound_s
 
 
@@ -100,6 +101,52 @@ def check_ca_file(path: str) -> None:
         raise CaFileError(f"{path}: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def open_answer(
+    urlopen: Callable[..., urllib3.BaseHTTPResponse],
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    remaining_s: float,
+    *,
+    body: bytes | None = None,
+    connect_s: float | None = None,
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """One answer whose body is to be read in the context; after ``remaining_s`` all its reading ends.
+
+    ``urlopen`` is a method of a ``TimedPool`` or ``TimedTlsPool``, or of what is made of them. Connecting and the
+    handshake of TLS may take ``connect_s`` each.
+
+    Raises:
+        CallError: the answer, or in the context the rest of it, did not come; no time was left; it cannot be decoded.
+    """
+    if remaining_s <= 0:
+        raise CallError(TIMEOUT, "no time left", passing=True, down=True)
+    _call.ends_s = time.monotonic() + remaining_s
+    try:
+        response = urlopen(
+            method,
+            url,
+            body=body,
+            headers=headers,
+            timeout=urllib3.Timeout(connect=remaining_s if connect_s is None else connect_s, read=remaining_s),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        )
+        with contextlib.closing(response):
+            yield response
+    except exceptions.DecodeError as error:
+        raise CallError(BAD_ANSWER, type(error).__name__) from None
+    except exceptions.SSLError as error:
+        raise CallError(CONNECTION, type(error).__name__, down=True) from None
+    except exceptions.HTTPError as error:
+        refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 takes for a timeout
+        late = (isinstance(error, exceptions.TimeoutError) and not refused) or time.monotonic() >= _call.ends_s
+        kind = TIMEOUT if late else CONNECTION
+        raise CallError(kind, type(error).__name__, passing=True, down=True) from None
+
+
 class HttpClient:
     """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies. Thread-safe.
 
@@ -123,7 +170,7 @@ class HttpClient:
         if ca_file is not None:
             check_ca_file(ca_file)
         self._pools = urllib3.PoolManager(num_pools=1, maxsize=pool_size, ca_certs=ca_file or certifi.where())
-        self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self._pools.pool_classes_by_scheme = {"http": TimedPool, "https": TimedTlsPool}
 
     def get(self, url: str, headers: dict[str, str], until_s: float) -> bytes | None:
         """The body of a 200; None for a 404.
@@ -132,30 +179,9 @@ class HttpClient:
             CallError: there is nothing of that kind before ``until_s`` on the clock.
         """
         remaining_s = until_s - self._clock()
-        if remaining_s <= 0:
-            raise CallError(TIMEOUT, "no time left", passing=True, down=True)
-        _call.ends_s = time.monotonic() + remaining_s
-        try:
-            response = self._pools.urlopen(
-                "GET",
-                url,
-                headers={"Accept-Encoding": "gzip, deflate", **headers},
-                timeout=remaining_s,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-            )
-            with contextlib.closing(response):
-                return self._read(response)
-        except exceptions.DecodeError as error:
-            raise CallError(BAD_ANSWER, type(error).__name__) from None
-        except exceptions.SSLError as error:
-            raise CallError(CONNECTION, type(error).__name__, down=True) from None
-        except exceptions.HTTPError as error:
-            refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 takes for a timeout
-            late = (isinstance(error, exceptions.TimeoutError) and not refused) or time.monotonic() >= _call.ends_s
-            kind = TIMEOUT if late else CONNECTION
-            raise CallError(kind, type(error).__name__, passing=True, down=True) from None
+        headers = {"Accept-Encoding": "gzip, deflate", **headers}
+        with open_answer(self._pools.urlopen, "GET", url, headers, remaining_s) as response:
+            return self._read(response)
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes | None:
         status = response.status
@@ -192,6 +218,13 @@ class _Call(threading.local):
 _call: Final = _Call()
 
 
+def _limit(sock: socket.socket, ends_s: float) -> None:
+    remaining_s = ends_s - time.monotonic()
+    if remaining_s <= 0:
+        raise TimeoutError("the call's time is up")
+    sock.settimeout(remaining_s)
+
+
 class _TimedReader(io.RawIOBase):
     def __init__(self, raw: Any, sock: socket.socket, ends_s: float) -> None:
         self._raw = raw
@@ -203,10 +236,7 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        remaining_s = self._ends_s - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError("the call's time is up")
-        self._sock.settimeout(remaining_s)
+        _limit(self._sock, self._ends_s)
         read: int | None = self._raw.readinto(buffer)
         self.ended = read == 0
         return read
@@ -231,14 +261,28 @@ class _TimedResponse(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     response_class = _TimedResponse
 
+    def send(self, data: Any) -> None:
+        if self.sock is not None:  # one that is used again has the time that was left at the end of the call before
+            _limit(self.sock, _call.ends_s)
+        super().send(data)
+
 
 class _TlsConnection(HTTPSConnection):
     response_class = _TimedResponse
 
+    def send(self, data: Any) -> None:
+        if self.sock is not None:
+            _limit(self.sock, _call.ends_s)
+        super().send(data)
 
-class _Pool(urllib3.HTTPConnectionPool):
+
+class TimedPool(urllib3.HTTPConnectionPool):
+    """Connections whose calls end when ``open_answer`` says."""
+
     ConnectionCls = _Connection
 
 
-class _TlsPool(urllib3.HTTPSConnectionPool):
+class TimedTlsPool(urllib3.HTTPSConnectionPool):
+    """The same over TLS."""
+
     ConnectionCls = _TlsConnection

@@ -6,23 +6,22 @@ file beside. Every problem is found, not the first alone.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from transforms.domain.checked_documents import Problem, documents, validated
 from transforms.domain.filters import lua_problems
 from transforms.domain.rule_cases import Case
 from transforms.domain.rules import Rule, RuleError, RuleModel
-from transforms.domain.yaml_documents import Document, YamlError, read_documents
+from transforms.domain.yaml_documents import Document
 from transforms.domain.yaml_documents import Path as FieldPath
 
-MAX_FILE_BYTES: Final = 1024 * 1024
 TEST_SUFFIX: Final = "_test"
+# Of a rule file, beside the rule's own.
+_FILE_FIELDS: Final = ("filter_file", "tests")
+
 
 
 class _CasesOf(RuleModel):
@@ -30,19 +29,6 @@ class _CasesOf(RuleModel):
 
     rule: str
     tests: list[Case]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong, and where; ``line`` counts from 1."""
-
-    file: Path
-    line: int | None
-    detail: str
-
-    def __str__(self) -> str:
-        place = str(self.file) if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +93,7 @@ def read_rule_files(path: Path) -> RuleFiles:
         return found
     rule_files = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
     for file in rule_files:
-        for document in _documents(file, found.problems):
+        for document in documents(file, found.problems):
             _read_rule(file, document, found)
     for file in files:
         if file not in rule_files:
@@ -119,19 +105,6 @@ def read_rule_files(path: Path) -> RuleFiles:
 
 def _test_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}{TEST_SUFFIX}{path.suffix}")
-
-
-def _documents(file: Path, problems: list[Problem]) -> Iterator[Document]:
-    try:
-        raw = file.read_bytes()
-        if len(raw) > MAX_FILE_BYTES:
-            problems.append(Problem(file, None, f"{len(raw)} bytes, allowed are {MAX_FILE_BYTES}"))
-            return
-        yield from read_documents(raw.decode())
-    except YamlError as error:
-        problems.append(Problem(file, error.line, f"not YAML: {error}"))
-    except (UnicodeDecodeError, OSError) as error:
-        problems.append(Problem(file, None, f"not YAML: {error}"))
 
 
 def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
@@ -146,7 +119,8 @@ def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
         if value is None:
             return
     given_cases = value.get("tests", [])
-    rule = _validated(Rule, file, document, {k: v for k, v in value.items() if k != "tests"}, problems)
+    fields = {key: given for key, given in value.items() if key != "tests"}
+    rule = validated(Rule, file, document, fields, problems, more_fields=_FILE_FIELDS)
     cases = _cases(file, document, given_cases, problems)
     if not isinstance(rule, Rule):
         return
@@ -202,12 +176,12 @@ def _with_filter_file(
 
 
 def _read_cases(file: Path, found: RuleFiles) -> None:
-    for document in _documents(file, found.problems):
+    for document in documents(file, found.problems):
         value = document.value
         given = value.get("tests", []) if isinstance(value, dict) else []
         before = len(found.problems)
         cases = _cases(file, document, given, found.problems)
-        if len(found.problems) > before or _validated(_CasesOf, file, document, value, found.problems) is None:
+        if len(found.problems) > before or validated(_CasesOf, file, document, value, found.problems) is None:
             continue
         number = next((n for n, one in enumerate(found.rules) if one.rule.name == value["rule"]), None)
         if number is None:
@@ -226,53 +200,7 @@ def _cases(file: Path, document: Document, given: Any, problems: list[Problem]) 
     cases = []
     for number, one in enumerate(given):
         path: FieldPath = ("tests", number)
-        case = _validated(Case, file, document, one, problems, path)
+        case = validated(Case, file, document, one, problems, path)
         if isinstance(case, Case):
             cases.append(LocatedCase(case, file, document.line_of(path)))
     return cases
-
-
-def _validated(
-    model: type[RuleModel], file: Path, document: Document, value: Any, problems: list[Problem], at: FieldPath = ()
-) -> RuleModel | None:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        # A list whose items are no good is also said to lack them: that follows, and would only distract.
-        for one in [one for one in errors if one["type"] != "too_short" or not one["input"]]:
-            path, field_name = _field(value, one["loc"])
-            line = document.line_of((*at, *path))
-            problems.append(Problem(file, line, _detail(model, ".".join(map(str, (*at, *field_name))), one)))
-        return None
-
-
-def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
-    """Where an error is in the document, and what to call it: without the parts that only pydantic has (union tags)."""
-    path: list[str | int] = []
-    name: list[str | int] = []
-    for number, part in enumerate(location):
-        inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
-        if inside or (isinstance(value, dict) and part in value):
-            value = value[part]
-            path.append(part)
-            name.append(part)
-        elif number == len(location) - 1 and isinstance(value, dict):
-            name.append(part)
-    return tuple(path), tuple(name)
-
-
-def _detail(model: type[RuleModel], name: str, error: Any) -> str:
-    """``field is value: what is allowed``, in our words where pydantic's help little."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{name} is missing"
-    if error["type"] == "extra_forbidden":
-        known = [*model.model_fields, "filter_file", "tests"] if "." not in name else []
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{name} is {error['input']!r}: no such field{hint}"
-    shown = repr(error["input"])
-    if len(shown) > 100 or not name or (error["type"] == "value_error" and isinstance(error["input"], dict)):
-        return f"{name or 'rule'}: {message}"
-    return f"{name} is {shown}: {message}"

@@ -1,0 +1,78 @@
+"""Which addresses are public: of everything else a webhook could reach what only we can.
+
+From the IANA registries of special-purpose addresses (iana-ipv4-special-registry, iana-ipv6-special-registry), written
+out rather than asked of ``ipaddress``, whose ``is_global`` changes between releases of Python.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
+
+Address = IPv4Address | IPv6Address
+
+_NOT_PUBLIC_4: Final = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network; Linux takes 0.0.0.0 for itself
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # carrier-grade NAT
+            "127.0.0.0/8",
+            "169.254.0.0/16",  # link-local, and the clouds' metadata
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",  # documentation, like two below
+            "192.31.196.0/24",
+            "192.52.193.0/24",
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",
+            "192.175.48.0/24",
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and broadcast
+        ),
+    )
+)
+_GLOBAL_UNICAST_6: Final = IPv6Network("2000::/3")  # mapped, loopback, link-local, unique local, multicast are outside
+_NOT_PUBLIC_6: Final = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocols, Teredo among them, which has an IPv4 address inside
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, the same
+            "2620:4f:8000::/48",
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# What a resolver with DNS64 makes of an IPv4 address: as good as that address.
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+_PRIVATE: Final[tuple[IPv4Network | IPv6Network, ...]] = (
+    *map(IPv4Network, ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
+    *map(IPv6Network, ("::1/128", "fc00::/7")),
+)
+# Clouds' metadata and agents outside 169.254.0.0/16, two of them in ranges that are otherwise fine.
+_METADATA: Final = frozenset(
+    (IPv4Address("100.100.100.200"), IPv4Address("168.63.129.16"), IPv6Address("fd00:ec2::254"))
+)
+
+
+def is_public(address: Address) -> bool:
+    """Whether the address is one that anybody on the internet can reach."""
+    if address in _METADATA:
+        return False
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_4)
+    if address in _NAT64:
+        return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+    return address in _GLOBAL_UNICAST_6 and not any(address in network for network in _NOT_PUBLIC_6)
+
+
+def is_private(address: Address) -> bool:
+    """Whether the address is this machine's or a private network's; metadata and link-local are not."""
+    return address not in _METADATA and any(address in network for network in _PRIVATE)

@@ -1,0 +1,64 @@
+"""Signatures as in Standard Webhooks 1.0 (github.com/standard-webhooks, ``spec/standard-webhooks.md``)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from transforms.domain.secret_references import SecretError
+
+ID_HEADER: Final = "webhook-id"
+TIMESTAMP_HEADER: Final = "webhook-timestamp"
+SIGNATURE_HEADER: Final = "webhook-signature"
+
+_PREFIX: Final = "whsec_"
+_KEY_BYTES: Final = range(24, 65)
+_MAX_KEYS: Final = 5
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates what is signed
+
+
+def parse_keys(text: str) -> tuple[bytes, ...]:
+    """The keys of a secret: ``whsec_`` and base64 of 24 to 64 bytes; several, between spaces, while they are rotated.
+
+    Raises:
+        SecretError: it is none; shows nothing of it.
+    """
+    parts = text.split()
+    if not 1 <= len(parts) <= _MAX_KEYS:
+        raise SecretError(f"{len(parts)} keys, allowed are 1 to {_MAX_KEYS}")
+    return tuple(_key(part) for part in parts)
+
+
+def _key(part: str) -> bytes:
+    if not part.startswith(_PREFIX):
+        raise SecretError(f"a key that does not begin with {_PREFIX}")
+    text = part.removeprefix(_PREFIX)
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # the padding is optional
+    except (binascii.Error, ValueError):
+        raise SecretError(f"a key that is not base64 after {_PREFIX}") from None
+    if len(key) not in _KEY_BYTES:
+        raise SecretError(f"a key of {len(key)} bytes, allowed are {_KEY_BYTES[0]} to {_KEY_BYTES[-1]}")
+    return key
+
+
+def signature_headers(keys: Iterable[bytes], webhook_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
+    """The headers of one attempt at ``timestamp_s`` since the epoch: one signature for each key, in their order.
+
+    Raises:
+        ValueError: an id that a header or the signed text cannot carry.
+    """
+    if not _ID.fullmatch(webhook_id):
+        raise ValueError(f"webhook id {webhook_id!r}: allowed are 1 to 128 letters, digits, _ and -")
+    signed = f"{webhook_id}.{timestamp_s}.".encode() + body
+    macs = (hmac.digest(key, signed, hashlib.sha256) for key in keys)
+    return {
+        ID_HEADER: webhook_id,
+        TIMESTAMP_HEADER: str(timestamp_s),
+        SIGNATURE_HEADER: " ".join(f"v1,{base64.b64encode(mac).decode()}" for mac in macs),
+    }
