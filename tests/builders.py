@@ -287,6 +287,7 @@ def contents(view: View) -> dict[str, Any]:
         ),
         "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
         "awaited": set(view.awaited),
+        "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
         "due": (view.stream_agenda.next_ms(), view.clock_agenda.next_ms()),
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
     }

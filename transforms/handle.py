@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import apache_beam as beam
@@ -17,14 +18,19 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
+from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried
 from transforms.domain.filters import FilterSet
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
+from transforms.domain.outbox import Outbox, tried
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.quarantine import Quarantine
-from transforms.domain.rules import DebugAction, Rule
+from transforms.domain.rules import DebugAction, KafkaAction, Rule
 from transforms.domain.shard import idle_due_ms, step
 from transforms.domain.steps import Answer, ShardSettings, Step
 from transforms.domain.user_api import HttpUserApi, UserApiSettings
+from transforms.domain.webhooks.destinations import Destination
+from transforms.domain.webhooks.send_pool import SendPool
+from transforms.domain.webhooks.targets import EgressPolicy
 
 DEBUG: Final = "debug"
 ACTIONS: Final = "actions"
@@ -40,6 +46,16 @@ Clock = Callable[[], int]
 def wall_clock_ms() -> int:
     """Processing time, ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Where webhooks go. ``harnesses`` is how many workers there are, which share each destination's rate."""
+
+    destinations: tuple[Destination, ...] = ()
+    policy: EgressPolicy = field(default_factory=EgressPolicy)
+    ca_file: str | None = None
+    harnesses: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,7 @@ class HandleSettings:
     poll_ms: int = 25
     sweep_every_ms: int = 1000
     inline: bool = False
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
 
 
 @dataclass
@@ -123,6 +140,7 @@ class _HandleFn(beam.DoFn):
     def setup(self) -> None:
         self._filters = FilterSet(self._settings.rules, _quarantine())
         self._pool = _pool(self._settings)
+        self._send_pool = _send_pool(self._settings.webhooks)
         self._counters: dict[str, Any] = {}
 
     def teardown(self) -> None:
@@ -209,7 +227,7 @@ class _OpenShard:
     def advance(self, batch: MicroBatch | None, stream_ms: int | None = None) -> Iterator[Any]:
         yield from self._take(batch, self._answers(), stream_ms)
         if self._settings.inline:
-            while self.live.asked_ms:
+            while self.live.asked_ms or self._outbox.under_way:
                 yield from self._take(None, [Answer(one, self._fn._pool.wait(one)) for one in self.live.asked_ms])
         if self._journal.used and self.live.view.is_empty:
             self._forget_shard()
@@ -244,9 +262,13 @@ class _OpenShard:
             for answer in answers:
                 del live.asked_ms[answer.user_id]
             filters = self._fn._filters
-            done = step(live.view, self._now_ms, settings.shard, filters, answers, batch, live.asked_ms, stream_ms)
+            tries = self._tries()
+            asked_ms = live.asked_ms
+            done = step(live.view, self._now_ms, settings.shard, filters, answers, batch, asked_ms, stream_ms, tries)
             self._write(done)
             live.fruitless_polls = 0 if answers or done.wanted else live.fruitless_polls + 1
+            live.fruitless_looks = 0 if tries or done.mailed else live.fruitless_looks + 1
+        self._send()
         for user_id in done.wanted:
             live.asked_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
         for user_id in done.given_up:
@@ -260,10 +282,41 @@ class _OpenShard:
             self._fn.count(name, value)
         yield from _outputs(done, settings)
 
+    @property
+    def _outbox(self) -> Outbox:
+        if self.live.outbox is None:
+            self.live.outbox = Outbox(self.live.view.deliveries)
+        return self.live.outbox
+
+    def _tries(self) -> list[Tried]:
+        """What tries to deliver webhooks have come to; on DirectRunner, where time does not go on, all of them."""
+        outbox, pool = self._outbox, self._fn._send_pool
+        if self._settings.inline:
+            results = [(action_id, pool.wait(action_id)) for action_id in outbox.under_way]
+        else:
+            results = pool.poll(outbox.under_way)
+        tries = [tried(outbox.came_back(action_id), action_id, result) for action_id, result in results]
+        if self._settings.inline:
+            # There is no later to try again.
+            tries = [replace(one, ended=REFUSED) if one.ended in (RETRY, DELAYED) else one for one in tries]
+        return tries
+
+    def _send(self) -> None:
+        """Hand the pool what is due; what it has no room for stays due."""
+        outbox, deliveries = self._outbox, self.live.view.deliveries
+        for user_id, one in outbox.due(deliveries, self._now_ms):
+            if self._fn._send_pool.request(one.action_id, one.destination, one.body):
+                outbox.sent(deliveries, user_id, one.action_id)
+
     def _write(self, done: Step) -> None:
+        outbox = self._outbox
+        outbox.changed(self.live.view.deliveries, done.mailed)
         for erasure in done.erasures:
             self._fn._pool.cancel(erasure.user_id)
             self.live.asked_ms.pop(erasure.user_id, None)
+            for action_id in [one for one, user_id in outbox.under_way.items() if user_id == erasure.user_id]:
+                self._fn._send_pool.withdraw(action_id)
+                outbox.came_back(action_id)
         if done.erasures:
             self._journal.rewrite(self._now_ms)
         elif done.facts:
@@ -278,11 +331,16 @@ class _OpenShard:
             live.idle_due_ms = max(due_ms, now_ms) + tick_ms
             self._idle.set(Timestamp(micros=live.idle_due_ms * 1000))
             self._meta.write(b"%d %d" % (_SCHEMA_VERSION, live.idle_due_ms))
-        # The next look whether the user API has answered, or the end of quiet hours.
+        # The next look whether the user API or a receiver has answered, a webhook's next try, the end of quiet hours.
         due = [live.view.clock_agenda.next_ms()]
         if live.asked_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
             due.append(now_ms + (self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)))
+        look_ms = now_ms + (self._settings.poll_ms << min(live.fruitless_looks, _LONGEST_POLL_DOUBLINGS))
+        if self._outbox.under_way:
+            due.append(look_ms)
+        elif (next_ms := self._outbox.next_ms()) is not None:
+            due.append(max(next_ms, look_ms))  # due already: the pool had no room
         pending_due_ms = min((one for one in due if one is not None), default=None)
         if pending_due_ms is not None and (live.pending_due_ms is None or live.pending_due_ms > pending_due_ms):
             live.pending_due_ms = pending_due_ms
@@ -309,7 +367,7 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
     for fired in done.actions:
         if isinstance(fired.action, DebugAction):
             yield beam.pvalue.TaggedOutput(DEBUG, fired.body)
-        else:
+        elif isinstance(fired.action, KafkaAction):
             headers = [
                 ("action-id", fired.action_id.encode()),
                 ("rule", fired.rule.encode()),
@@ -332,6 +390,26 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
 def _quarantine() -> Quarantine:
     """The worker's one list of rules that are set aside: DoFn instances come and go."""
     return Quarantine()
+
+
+_send_pools: dict[Any, SendPool] = {}
+_send_pools_lock = threading.Lock()
+
+
+def _send_pool(settings: WebhookSettings) -> SendPool:
+    """The worker's one pool for these destinations: rates, breakers and connections are the worker's."""
+    key = (
+        tuple(one.model_dump_json() for one in settings.destinations),
+        settings.policy,
+        settings.ca_file,
+        settings.harnesses,
+    )
+    with _send_pools_lock:
+        if key not in _send_pools:
+            _send_pools[key] = SendPool(
+                settings.destinations, settings.policy, harnesses=settings.harnesses, ca_file=settings.ca_file
+            )
+        return _send_pools[key]
 
 
 def _pool(settings: HandleSettings) -> FetchPool:

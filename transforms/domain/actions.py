@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import orjson
 from pydantic import TypeAdapter
 
+from transforms.domain import templates
 from transforms.domain.rules import Action, Rule
 from transforms.domain.users import UserState, Visit
 
@@ -32,31 +34,46 @@ def action_id(user_id: str, event_id: str, rule: str, version: int, action: str)
     return hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
-def enriched_event(fields: dict[str, Any], profile: dict[str, Any], visit: Visit | None, user: UserState) -> bytes:
+def enriched_event(
+    fields: dict[str, Any], profile: dict[str, Any], visit: Visit | None, user: UserState, history: bool = True
+) -> bytes:
     """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure"), of an event's fields."""
-    return orjson.dumps(
-        {
-            "event": fields,
-            "userProfile": profile,
-            "currentVisit": None if visit is None else visit.public(),
-            "eventHistory": [row.public() for row in user.history.rows()],
-        }
-    )
+    body: dict[str, Any] = {
+        "event": fields,
+        "userProfile": profile,
+        "currentVisit": None if visit is None else visit.public(),
+    }
+    if history:
+        body["eventHistory"] = [row.public() for row in user.history.rows()]
+    return orjson.dumps(body)
 
 
-def fire(rule: Rule, user_id: str, event_id: str, body: bytes) -> list[FiredAction]:
-    """Every action of a rule that fires for an event of a user."""
-    return [
-        FiredAction(
-            action_id(user_id, event_id, rule.name, rule.version, action.name),
-            user_id,
-            rule.name,
-            rule.version,
-            action,
-            body,
-        )
-        for action in rule.actions
-    ]
+def body_by_template(
+    template: dict[str, Any],
+    fired: dict[str, Any],
+    fields: dict[str, Any],
+    profile: dict[str, Any],
+    visit: Visit | None,
+    user: UserState,
+) -> bytes:
+    """The body that a rule writes itself; ``fired`` is what it may say of the action."""
+    values = {
+        "event": fields,
+        "user": profile,
+        "visit": {} if visit is None else visit.public(),
+        "history": [row.public() for row in user.history.rows()],
+        "action": fired,
+    }
+    return templates.render(template, values)
+
+
+def fire(rule: Rule, user_id: str, event_id: str, body_of: Callable[[Action, str], bytes]) -> list[FiredAction]:
+    """Every action of a rule that fires for an event of a user; ``body_of`` an action and its id is what it sends."""
+    fired = []
+    for action in rule.actions:
+        identity = action_id(user_id, event_id, rule.name, rule.version, action.name)
+        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body_of(action, identity)))
+    return fired
 
 
 _action_decoder: TypeAdapter[Action] = TypeAdapter(Action)

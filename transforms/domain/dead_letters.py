@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import orjson
 
@@ -18,6 +19,11 @@ KEY_MISMATCH = "key_mismatch"
 BAD_CONTROL_RECORD = "bad_control_record"
 RULE_ERROR = "rule_error"
 RULE_STATE_FULL = "rule_state_full"
+ACTION_TOO_LARGE = "action_too_large"
+DELIVERY_QUEUE_FULL = "delivery_queue_full"
+DESTINATION_UNKNOWN = "destination_unknown"
+DESTINATION_DISABLED = "destination_disabled"
+UNDELIVERED = "undelivered"
 
 
 class RejectedError(ValueError):
@@ -30,8 +36,32 @@ class RejectedError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class LostAction:
+    """An action that was decided and did not go out, with all that it takes to send it again."""
+
+    action_id: str
+    rule_version: int
+    action: str
+    destination: str
+    user_id: str
+    event_id: str
+    body: bytes
+    decided_ms: int
+    attempts: int = 0
+    status: int | None = None
+
+    def public(self) -> dict[str, Any]:
+        """As JSON; ``body`` in base64."""
+        return {**asdict(self), "body": base64.b64encode(self.body).decode()}
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that was not handled, its coordinates in Kafka and its original bytes."""
+    """A record that was not handled, its coordinates in Kafka and its original bytes; or what a rule lost of it.
+
+    ``action`` is set if an action was decided; then there may be no record any more, ``topic`` is empty and there are
+    no coordinates.
+    """
 
     reason: str
     detail: str
@@ -42,19 +72,21 @@ class DeadLetter:
     key: bytes | None
     value: bytes
     rule: str | None = None
+    action: LostAction | None = None
 
     def to_json(self) -> bytes:
         """JSON object; ``key`` and ``value`` are the original bytes in base64."""
-        return orjson.dumps(
-            {
-                "reason": self.reason,
-                "detail": self.detail,
-                "rule": self.rule,
-                "topic": self.topic,
-                "partition": self.partition,
-                "offset": self.offset,
-                "timestamp": self.timestamp_ms,
-                "key": None if self.key is None else base64.b64encode(self.key).decode(),
-                "value": base64.b64encode(self.value).decode(),
-            }
-        )
+        letter: dict[str, Any] = {
+            "reason": self.reason,
+            "detail": self.detail,
+            "rule": self.rule,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "timestamp": self.timestamp_ms,
+            "key": None if self.key is None else base64.b64encode(self.key).decode(),
+            "value": base64.b64encode(self.value).decode(),
+        }
+        if self.action is not None:
+            letter["action"] = self.action.public()
+        return orjson.dumps(letter)

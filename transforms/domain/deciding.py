@@ -10,8 +10,9 @@ import msgspec
 import orjson
 
 from transforms.domain import dead_letters as reasons
-from transforms.domain.actions import FiredAction, decode_action, encode_action, enriched_event, fire
+from transforms.domain.actions import FiredAction, body_by_template, decode_action, encode_action, enriched_event, fire
 from transforms.domain.batches import Record
+from transforms.domain.delivering import NO_COORDINATE, Delivering
 from transforms.domain.events import Event
 from transforms.domain.filters import FilterSet
 from transforms.domain.local_time import quiet_until_ms, zone_of
@@ -33,12 +34,10 @@ from transforms.domain.rule_state import (
     over,
     zone_for,
 )
-from transforms.domain.rules import RUN, Rule
+from transforms.domain.rules import RUN, Action, DebugAction, Rule, WebhookAction
 from transforms.domain.steps import ShardSettings, Step
 from transforms.domain.users import UserState, Visit
 from transforms.domain.view import BEGUN, ENDED, FIRED, HELD, RELEASED, UNFIRED, View
-
-_NO_COORDINATE = -1
 
 
 @dataclass
@@ -55,15 +54,37 @@ class _Moment:
     record: Record
 
     @functools.cached_property
-    def body(self) -> bytes:
+    def enriched(self) -> bytes:
         return enriched_event(self.fields, self.profile, self.visit, self.user)
+
+    @functools.cached_property
+    def without_history(self) -> bytes:
+        return enriched_event(self.fields, self.profile, self.visit, self.user, history=False)
+
+    def body(self, rule: Rule, action: Action, action_id: str) -> bytes:
+        """What an action of a rule sends."""
+        if not isinstance(action, DebugAction) and action.body is not None:
+            fired = {"id": action_id, "name": action.name, "rule": rule.name, "version": rule.version}
+            return body_by_template(action.body, fired, self.fields, self.profile, self.visit, self.user)
+        if isinstance(action, WebhookAction) and not action.history:
+            return self.without_history
+        return self.enriched
 
 
 class Deciding:
     """The rules' part of one step of a shard: asks them, and changes what they remember."""
 
-    def __init__(self, view: View, now_ms: int, settings: ShardSettings, filters: FilterSet, step: Step) -> None:
+    def __init__(
+        self,
+        view: View,
+        now_ms: int,
+        settings: ShardSettings,
+        filters: FilterSet,
+        step: Step,
+        delivering: Delivering,
+    ) -> None:
         self._view = view
+        self._delivering = delivering
         self._now_ms = now_ms
         self._settings = settings
         self._filters = filters
@@ -186,7 +207,7 @@ class Deciding:
             self._count(rule, "skipped", "rules_skipped")
             return
         self._count(rule, "timed_out", "sequences_timed_out")
-        record = Record(_NO_COORDINATE, _NO_COORDINATE, opening.begun_ms, user_id.encode(), opening.fields)
+        record = Record(NO_COORDINATE, NO_COORDINATE, opening.begun_ms, user_id.encode(), opening.fields)
         fields = orjson.loads(opening.fields)
         moment = _Moment(user_id, opening.event_id, fields, user.profile(), user, user.visit, "", record)
         self._fire(rule, moment, opening.end_ms, opening.key)
@@ -211,12 +232,11 @@ class Deciding:
         if rule.quiet_hours is not None:
             zone = zone_for(rule.time_zone, moment.profile)
             until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
-        actions = fire(rule, moment.user_id, moment.event_id, moment.body)
-        if until_ms is None:
-            self._step.actions += actions
-            self._step.counts["actions"] += len(actions)
-        else:
-            for action in actions:
+        actions = fire(rule, moment.user_id, moment.event_id, functools.partial(moment.body, rule))
+        for action in actions:
+            if until_ms is None:
+                self._delivering.go_out(action, moment.event_id, moment.topic, moment.record)
+            else:
                 self._hold(rule, moment, action, until_ms)
 
     def _remember(self, rule: Rule, moment: _Moment, at_ms: int, key: str | None) -> None:
@@ -267,6 +287,7 @@ class Deciding:
                 self._record(HELD, user_id, msgspec.structs.replace(held, until_ms=until_ms))
                 continue
             action = decode_action(held.action)
-            self._step.actions.append(FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body))
+            fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body)
+            record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
+            self._delivering.go_out(fired, held.event_id, "", record)
             self._count(rule, "released", "held_released")
-            self._step.counts["actions"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -18,8 +19,8 @@ _ITEM_BYTES: Final = 400
 class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A webhook that has not ended. Times in ms; ``due_ms`` is when it may be tried (again).
 
-    ``failures`` are tries that failed, ``attempts`` the requests in them, ``first_ms`` is when the first was, 0 if none.
-    ``status`` and ``said`` are what the last one came to.
+    ``failures`` are tries that failed, ``attempts`` the requests in them, ``first_ms`` is when the first was, 0 if
+    none. ``status`` and ``said`` are what the last one came to.
     """
 
     action_id: str
@@ -41,6 +42,31 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def nbytes(self) -> int:
         """Memory, roughly."""
         return _ITEM_BYTES + len(self.body) + len(self.said)
+
+
+DELIVERED: Final = "delivered"
+RETRY: Final = "retry"  # failed for now
+REFUSED: Final = "refused"  # it will not help to repeat it
+GONE: Final = "gone"  # the receiver wants no more of them
+DELAYED: Final = "delayed"  # not tried: over its rate, or its breaker is open
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a try came to: ``ended`` is one of this module's. ``attempts`` are the requests that were made in it.
+
+    ``after_s`` is what the receiver, or the pool, asked to wait for. ``chance`` is 0 to 1, for the jitter of the pause.
+    """
+
+    user_id: str
+    action_id: str
+    ended: str
+    attempts: int = 1
+    status: int | None = None
+    said: str = ""
+    after_s: float | None = None
+    latency_ms: int = 0
+    chance: float = 0.5
 
 
 class PackedDeliveries(msgspec.Struct, array_like=True):

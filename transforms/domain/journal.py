@@ -22,7 +22,9 @@ import msgspec
 import zstandard
 
 from transforms.domain.batches import Record
+from transforms.domain.deliveries import Delivery, PackedDeliveries
 from transforms.domain.history import Row
+from transforms.domain.outbox import Outbox
 from transforms.domain.rule_state import Held, Opening, PackedRuleState
 from transforms.domain.users import PackedUser, Visit
 from transforms.domain.view import (
@@ -32,6 +34,8 @@ from transforms.domain.view import (
     MOVED,
     OBSERVED,
     PARKED,
+    PUT_OFF,
+    QUEUED,
     UPDATED,
     Fact,
     PackedParked,
@@ -177,11 +181,14 @@ class Live:
     moving: list[str] | None = None
     # Since when the user API is being asked for a user.
     asked_ms: dict[str, int] = field(default_factory=dict)
+    # Whose webhooks are due or under way; made when it is first asked for.
+    outbox: Outbox | None = None
     # What the timers are set to, and how often the latter fired for nothing.
     idle_due_ms: int | None = None
     pending_due_ms: int | None = None
     stream_due_ms: int | None = None
     fruitless_polls: int = 0
+    fruitless_looks: int = 0
 
 
 class Bag(Protocol):
@@ -352,9 +359,9 @@ def _head(cell: Sequence[Any]) -> JournalHead:
 
 
 def _everybody(view: View) -> list[str]:
-    """Users, those who wait and those whom rules remember, longest idle last."""
-    others = [user_id for user_id in {**view.parked, **view.rule_states} if user_id not in view.users]
-    return [*others, *reversed(view.users)]
+    """Users, and those of whom there is only something else, longest idle last."""
+    others = {**view.parked, **view.rule_states, **view.deliveries}
+    return [*(user_id for user_id in others if user_id not in view.users), *reversed(view.users)]
 
 
 def _popping(user_ids: list[str]) -> Iterator[str]:
@@ -390,10 +397,14 @@ def _typed(fact: list[Any]) -> Fact:
         fact[2] = msgspec.convert(fact[2], PackedParked | None)
         if len(fact) > 3:  # before rules had state, two were all
             fact[3] = msgspec.convert(fact[3], PackedRuleState | None)
+        if len(fact) > 4:
+            fact[4] = msgspec.convert(fact[4], PackedDeliveries | None)
     elif kind == BEGUN:
         fact[2] = Opening(*fact[2])
     elif kind == HELD:
         fact[2] = Held(*fact[2])
+    elif kind in (QUEUED, PUT_OFF):
+        fact[2] = Delivery(*fact[2])
     return tuple(fact)
 
 

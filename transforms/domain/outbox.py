@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from transforms.domain.agenda import Agenda
-from transforms.domain.deliveries import NO_DELIVERIES, Deliveries, Delivery
+from transforms.domain.deliveries import (
+    DELAYED,
+    DELIVERED,
+    GONE,
+    NO_DELIVERIES,
+    REFUSED,
+    RETRY,
+    Deliveries,
+    Delivery,
+    Tried,
+)
+from transforms.domain.webhooks.attempts import Outcome, SendResult
+
+_ENDS: Final = {
+    Outcome.DELIVERED: DELIVERED,
+    Outcome.RETRY: RETRY,
+    Outcome.REFUSED: REFUSED,
+    Outcome.GONE: GONE,
+}
+# How long to leave a destination alone whose breaker is open; half of it to all of it.
+_DELAY_S: Final = 5.0
 
 
 class Outbox:
@@ -44,6 +66,17 @@ class Outbox:
         self.under_way[action_id] = user_id
         self.changed(deliveries, (user_id,))
 
-    def came_back(self, action_id: str) -> str | None:
+    def came_back(self, action_id: str) -> str:
         """It is not under way any more; its user."""
-        return self.under_way.pop(action_id, None)
+        return self.under_way.pop(action_id)
+
+
+def tried(user_id: str, action_id: str, result: SendResult) -> Tried:
+    """What a try of the pool came to, as the shard takes it in."""
+    chance = random.random()  # noqa: S311 - to spread tries, not to keep a secret
+    ended, after_s = _ENDS[result.outcome], result.retry_after_s
+    if ended == RETRY and result.attempts == 0:
+        ended, after_s = DELAYED, _DELAY_S * (1 + chance) / 2 if after_s is None else after_s
+    # Of the answer itself the beginning, too: that is where receivers say what they do not like.
+    said = ": ".join(text for text in (result.error, result.excerpt) if text)
+    return Tried(user_id, action_id, ended, result.attempts, result.status, said, after_s, result.latency_ms, chance)

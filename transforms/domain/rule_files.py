@@ -23,7 +23,6 @@ TEST_SUFFIX: Final = "_test"
 _FILE_FIELDS: Final = ("filter_file", "tests")
 
 
-
 class _CasesOf(RuleModel):
     """A document of a ``*_test.yaml`` file."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from transforms.domain import templates
 from transforms.domain.durations import Duration
 from transforms.domain.local_time import zone_of
 
@@ -38,17 +39,40 @@ class DebugAction(RuleModel):
     name: Name = Field(default="debug", description="unique within the rule")
 
 
+def _good_template(template: Any) -> Any:
+    templates.check(template)
+    return template
+
+
+Body = Annotated[
+    dict[str, Any] | None,
+    AfterValidator(_good_template),
+    Field(description="JSON to send instead of the enriched event; ${event.parameters.sku} stands for a value"),
+]
+
+
 class KafkaAction(RuleModel):
-    """Writes the enriched event to a Kafka topic, keyed by user."""
+    """Writes the enriched event, or a body of its own, to a Kafka topic, keyed by user."""
 
     type: Literal["kafka"]
     name: Name = Field(default="kafka", description="unique within the rule")
+    body: Body = None
     topic: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$", description="default: the actions topic of the job"
     )
 
 
-Action = Annotated[DebugAction | KafkaAction, Field(discriminator="type")]
+class WebhookAction(RuleModel):
+    """POSTs the enriched event, or a body of its own, to a destination."""
+
+    type: Literal["webhook"]
+    name: Name = Field(default="webhook", description="unique within the rule")
+    destination: Name = Field(description="name of a destination of the destinations file")
+    body: Body = None
+    history: bool = Field(default=False, description="whether the enriched event has eventHistory")
+
+
+Action = Annotated[DebugAction | KafkaAction | WebhookAction, Field(discriminator="type")]
 
 
 def _fits(text: str) -> str:

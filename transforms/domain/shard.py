@@ -15,6 +15,8 @@ from transforms.domain import dead_letters as reasons
 from transforms.domain.batches import EVENTS, MicroBatch, Record
 from transforms.domain.dead_letters import RejectedError
 from transforms.domain.deciding import Deciding
+from transforms.domain.deliveries import NO_DELIVERIES, Tried
+from transforms.domain.delivering import Delivering
 from transforms.domain.events import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
@@ -47,14 +49,17 @@ def step(
     batch: MicroBatch | None = None,
     asked_ms: Mapping[str, int] = MappingProxyType({}),
     stream_ms: int | None = None,
+    tries: Sequence[Tried] = (),
 ) -> Step:
-    """Bring a view forward: what quiet hours held until now, answers, a batch, then whatever else is due.
+    """Bring a view forward: what quiet hours held until now, tries and answers, a batch, then whatever else is due.
 
     ``asked_ms`` names everybody whom the user API is being asked for, and since when. ``stream_ms`` says that every
     record that Kafka had got by that time has been handled.
     """
     machine = _Machine(view, now_ms, settings, filters, asked_ms)
     machine.release()
+    for tried in tries:
+        machine.tried(tried)
     for answer in answers:
         machine.resume(answer)
     if batch is not None and batch.kind == EVENTS:
@@ -87,7 +92,8 @@ class _Machine:
         self.filters = filters
         self.asked_ms = asked_ms
         self.step = Step()
-        self._deciding = Deciding(view, now_ms, settings, filters, self.step)
+        self._delivering = Delivering(view, now_ms, settings, self.step)
+        self._deciding = Deciding(view, now_ms, settings, filters, self.step, self._delivering)
 
     def _record(self, *fact: object) -> None:
         self.view.apply(self.now_ms, fact)
@@ -280,6 +286,10 @@ class _Machine:
             # The user's events come first, and the answer is on its way.
             self._record(AWAITED, user_id, stream_ms)
 
+    def tried(self, tried: Tried) -> None:
+        """Take in what a try to deliver a webhook came to."""
+        self._delivering.tried(tried)
+
     def release(self) -> None:
         """Let go what was held until now."""
         for user_id in self.view.clock_agenda.until(self.now_ms):
@@ -313,9 +323,13 @@ class _Machine:
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self.view.parked.get(user_id)
-        found = waiting is not None or user_id in self.view.users or user_id in self.view.rule_states
+        view = self.view
+        found = any(user_id in one for one in (view.users, view.parked, view.rule_states, view.deliveries))
         self.step.counts["users_forgotten"] += 1
         self.step.counts["events_forgotten"] += len(waiting.records) if waiting is not None else 0
+        if user_id in view.deliveries:
+            self.step.counts["deliveries_forgotten"] += len(list(view.deliveries[user_id]))
+            self.step.mailed[user_id] = None
         self._record(FORGOTTEN, user_id, True)
         self.step.erasures.append(Erasure(user_id, found, self.now_ms, topic, record))
 
@@ -333,5 +347,6 @@ class _Machine:
                 "currentVisit": user.visit.public() if user and user.visit else None,
                 "eventHistory": [row.public() for row in user.history.rows()] if user else [],
                 "ruleState": self.view.rule_state(user_id).public(),
+                "deliveries": self.view.deliveries.get(user_id, NO_DELIVERIES).public(),
             }
         )

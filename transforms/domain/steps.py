@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -11,10 +12,11 @@ import orjson
 from transforms.domain import dead_letters as reasons
 from transforms.domain.actions import FiredAction
 from transforms.domain.batches import Record
-from transforms.domain.dead_letters import DeadLetter
+from transforms.domain.dead_letters import DeadLetter, LostAction
 from transforms.domain.events import DEFAULT_MAX_EVENT_BYTES
 from transforms.domain.profiles import FetchedUser
 from transforms.domain.view import Fact
+from transforms.domain.webhooks.retries import RetrySchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class ShardSettings:
     history_fields: tuple[str, ...] = ()
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     user_key: str = "record"
+    destinations: Mapping[str, RetrySchedule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Step:
     """Everything a step decided; ``counts`` are metrics by name, ``rule_counts`` by rule and name.
 
     ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
-    erasure nothing of its user may stay in what is stored.
+    erasure nothing of its user may stay in what is stored. ``mailed`` are users whose webhooks changed.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -99,10 +102,20 @@ class Step:
     erasures: list[Erasure] = field(default_factory=list)
     wanted: dict[str, None] = field(default_factory=dict)  # in this order
     given_up: list[str] = field(default_factory=list)
+    mailed: dict[str, None] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # destinations that said 410
     counts: Counter[str] = field(default_factory=Counter)
     rule_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def reject(self, topic: str, record: Record, reason: str, detail: str, rule: str | None = None) -> None:
+    def reject(
+        self,
+        topic: str,
+        record: Record,
+        reason: str,
+        detail: str,
+        rule: str | None = None,
+        action: LostAction | None = None,
+    ) -> None:
         """Make a dead letter of a record, or of what a rule should have done with it."""
         self.counts["dead_letters"] += 1
         if rule is None and reason != reasons.BAD_CONTROL_RECORD:
@@ -118,5 +131,6 @@ class Step:
                 record.key,
                 record.value,
                 rule,
+                action,
             )
         )

@@ -18,6 +18,7 @@ import msgspec
 
 from transforms.domain.agenda import Agenda
 from transforms.domain.batches import Record
+from transforms.domain.deliveries import Deliveries, PackedDeliveries
 from transforms.domain.history import History, Row
 from transforms.domain.rule_state import NOTHING, PackedRuleState, RuleState
 from transforms.domain.users import FETCHED, OVERHEAD_BYTES, UNAVAILABLE, UNKNOWN, PackedUser, UserState, Visit
@@ -35,7 +36,8 @@ UPDATED: Final = 6  # user_id, enrichment | None (asked in vain), profile_json, 
 TOUCHED: Final = 7  # user_id: seen, nothing else
 DROPPED: Final = 8  # user_id, event_id: a row of the history
 CUT: Final = 9  # user_id, max_bytes: the history's oldest rows go
-MOVED: Final = 10  # PackedUser | None, PackedParked | None, PackedRuleState | None = None: all there is of a user
+# PackedUser | None, PackedParked | None, PackedRuleState | None = None, PackedDeliveries | None = None: all of a user
+MOVED: Final = 10
 FIRED: Final = 11  # user_id, rule, slot, at_ms, how many to keep, until_ms
 BEGUN: Final = 12  # user_id, Opening
 ENDED: Final = 13  # user_id, rule, event_id of the opening
@@ -44,8 +46,12 @@ RELEASED: Final = 15  # user_id, action_id
 AWAITED: Final = 16  # user_id, stream_ms: sequences due by then wait for the user; 0: no more
 LAPSED: Final = 17  # stream_ms: firings that nothing asks for any more are forgotten
 UNFIRED: Final = 19  # user_id, rule, slot
+QUEUED: Final = 20  # user_id, Delivery
+PUT_OFF: Final = 21  # user_id, Delivery as it is after a try
+SETTLED: Final = 22  # user_id, action_id
 
-_NEWEST_FACT: Final = UNFIRED
+_NEWEST_FACT: Final = SETTLED
+_OF_DELIVERIES: Final = (QUEUED, PUT_OFF, SETTLED)
 _OF_RULES: Final = (FIRED, BEGUN, ENDED, HELD, RELEASED, AWAITED, UNFIRED)
 _RECORD_OVERHEAD_BYTES: Final = 300
 
@@ -89,7 +95,7 @@ class View:
     """Users of one shard, longest idle first, the events that wait, longest waiting first, and what rules remember.
 
     ``stream_agenda`` and ``clock_agenda``: whose rule state is due at which stream and which processing time.
-    ``awaited`` are the users that a sequence waits for.
+    ``awaited`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended.
     """
 
     __slots__ = (
@@ -97,6 +103,7 @@ class View:
         "_newest_ms",
         "awaited",
         "clock_agenda",
+        "deliveries",
         "history_size",
         "nbytes",
         "parked",
@@ -111,6 +118,7 @@ class View:
         self.parked: dict[str, Parked] = {}
         self.rule_states: dict[str, RuleState] = {}
         self.awaited: dict[str, None] = {}
+        self.deliveries: dict[str, Deliveries] = {}
         self.stream_agenda = Agenda()
         self.clock_agenda = Agenda()
         # Kept up to date by apply(), so that the state cache can ask without walking the users.
@@ -121,7 +129,7 @@ class View:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not self.users and not self.parked and not self.rule_states
+        return not (self.users or self.parked or self.rule_states or self.deliveries)
 
     @property
     def packed_bytes(self) -> int:
@@ -153,8 +161,11 @@ class View:
             self._unpark(fact[1])
             if fact[2:] == (True,):
                 self._put_rule_state(fact[1], RuleState())
+                self._put_deliveries(fact[1], Deliveries())
         elif kind == MOVED:
             self._move(*fact[1:])
+        elif kind in _OF_DELIVERIES:
+            self._deliver(*fact)
         elif kind in _OF_RULES:
             self._remember(*fact)
         elif kind == LAPSED:
@@ -320,6 +331,31 @@ class View:
         self.stream_agenda.set(user_id, state.stream_due_ms())
         self.clock_agenda.set(user_id, state.clock_due_ms())
 
+    # Webhooks
+
+    def _deliver(self, kind: int, user_id: str, what: Any) -> None:
+        deliveries = self.deliveries.get(user_id) or Deliveries()
+        before = deliveries.nbytes if user_id in self.deliveries else 0
+        if kind == QUEUED:
+            deliveries.add(what)
+        elif kind == PUT_OFF:
+            deliveries.replace(what)
+        else:
+            deliveries.remove(what)
+        self._keep_deliveries(user_id, deliveries, before)
+
+    def _put_deliveries(self, user_id: str, deliveries: Deliveries) -> None:
+        before = self.deliveries.get(user_id)
+        self._keep_deliveries(user_id, deliveries, before.nbytes if before is not None else 0)
+
+    def _keep_deliveries(self, user_id: str, deliveries: Deliveries, before_bytes: int) -> None:
+        self.nbytes -= before_bytes
+        if deliveries.is_empty:
+            self.deliveries.pop(user_id, None)
+            return
+        self.nbytes += deliveries.nbytes
+        self.deliveries[user_id] = deliveries
+
     # The journal written anew
 
     def packed(self, user_ids: Iterable[str], max_bytes: int) -> list[Fact]:
@@ -328,8 +364,8 @@ class View:
         room = max_bytes
         for user_id in user_ids:
             user, waiting = self.users.get(user_id), self.parked.get(user_id)
-            rule_state = self.rule_states.get(user_id)
-            if user is None and waiting is None and rule_state is None:
+            rule_state, deliveries = self.rule_states.get(user_id), self.deliveries.get(user_id)
+            if user is None and waiting is None and rule_state is None and deliveries is None:
                 continue
             if user is not None:
                 before = user.nbytes
@@ -340,12 +376,15 @@ class View:
                 room -= waiting.nbytes
             if rule_state is not None:
                 room -= rule_state.nbytes
+            if deliveries is not None:
+                room -= deliveries.nbytes
             facts.append(
                 (
                     MOVED,
                     None if user is None else packed,
                     None if waiting is None else PackedParked(waiting.deadline_ms, waiting.records, user_id),
                     None if rule_state is None else rule_state.pack(user_id),
+                    None if deliveries is None else deliveries.pack(user_id),
                 )
             )
             if room <= 0:
@@ -353,7 +392,11 @@ class View:
         return facts
 
     def _move(
-        self, packed: PackedUser | None, waiting: PackedParked | None, rule_state: PackedRuleState | None = None
+        self,
+        packed: PackedUser | None,
+        waiting: PackedParked | None,
+        rule_state: PackedRuleState | None = None,
+        deliveries: PackedDeliveries | None = None,
     ) -> None:
         if packed is not None:
             if packed.user_id not in self.users and packed.last_seen_ms < self._newest_ms:
@@ -366,6 +409,8 @@ class View:
                 self._park(waiting.user_id, waiting.deadline_ms, topic, record)
         if rule_state is not None:
             self._put_rule_state(rule_state.user_id, RuleState.unpack(rule_state))
+        if deliveries is not None:
+            self._put_deliveries(deliveries.user_id, Deliveries.unpack(deliveries))
 
     def longest_idle(self) -> UserState | None:
         """The user whose TTL ends first."""

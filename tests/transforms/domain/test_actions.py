@@ -33,7 +33,7 @@ def test_each_part_makes_another_action_id() -> None:
 def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
     twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
     parsed = parse_event(record(event(event_id="e1")), NOW_MS, 10_000, "record")
-    fired = fire(twice, parsed.user_id, parsed.event_id, b"{}")
+    fired = fire(twice, parsed.user_id, parsed.event_id, lambda action, action_id: b"{}")
     assert [(one.rule, one.rule_version, one.action.name, one.user_id, one.body) for one in fired] == [
         ("r", 3, "kafka", "u1", b"{}"),
         ("r", 3, "debug", "u1", b"{}"),

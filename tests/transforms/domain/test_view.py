@@ -157,7 +157,7 @@ def test_memory_is_counted_while_users_come_change_and_go() -> None:
 
 
 def test_a_fact_of_a_newer_release_is_refused() -> None:
-    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 19; the state is of a newer release"):
+    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 22; the state is of a newer release"):
         View(3).apply(0, (99,))
 
 
@@ -183,6 +183,7 @@ def test_inspection_shows_everything_there_is_to_know() -> None:
         "currentVisit": None,
         "eventHistory": [],
         "ruleState": {"cooldowns": [], "caps": [], "sequences": [], "held": []},
+        "deliveries": [],
     }
     shard.take(batch(event("u1", event_id="e1", platform="web"), event("u1")))
     assert shard.inspect("u1") | {"found": False, "parked": 2} == shard.inspect("u1")

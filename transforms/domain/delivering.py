@@ -1,0 +1,138 @@
+"""Webhooks on their way: into their user's queue, and out of it when they have ended (docs/delivery.md)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from transforms.domain import dead_letters as reasons
+from transforms.domain.actions import FiredAction
+from transforms.domain.batches import Record
+from transforms.domain.dead_letters import LostAction
+from transforms.domain.deliveries import (
+    DELAYED,
+    DELIVERED,
+    GONE,
+    MAX_BODY_BYTES,
+    MAX_QUEUE_BYTES,
+    MAX_QUEUED,
+    NO_DELIVERIES,
+    RETRY,
+    Delivery,
+    Tried,
+)
+from transforms.domain.rules import WebhookAction
+from transforms.domain.steps import ShardSettings, Step
+from transforms.domain.view import PUT_OFF, QUEUED, SETTLED, View
+
+NO_COORDINATE = -1
+
+
+class Delivering:
+    """The webhooks' part of one step of a shard."""
+
+    def __init__(self, view: View, now_ms: int, settings: ShardSettings, step: Step) -> None:
+        self._view = view
+        self._now_ms = now_ms
+        self._settings = settings
+        self._step = step
+
+    def _record(self, *fact: object) -> None:
+        self._view.apply(self._now_ms, fact)
+        self._step.facts.append(fact)
+
+    def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
+        """Hand an action over; a webhook goes to its user's queue."""
+        self._step.counts["actions"] += 1
+        if not isinstance(fired.action, WebhookAction):
+            self._step.actions.append(fired)
+            return
+        delivery = Delivery(
+            fired.action_id,
+            fired.action.destination,
+            fired.rule,
+            fired.rule_version,
+            fired.action.name,
+            event_id,
+            fired.body,
+            self._now_ms,
+            self._now_ms,
+        )
+        problem = self._problem_with(fired.user_id, delivery)
+        if problem is not None:
+            self._lose(fired.user_id, delivery, *problem, topic, record)
+            return
+        self._record(QUEUED, fired.user_id, delivery)
+        self._step.mailed[fired.user_id] = None
+        self._step.counts["deliveries_queued"] += 1
+
+    def _problem_with(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
+        name = delivery.destination
+        if len(delivery.body) > MAX_BODY_BYTES:
+            return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {MAX_BODY_BYTES}"
+        if name not in self._settings.destinations:
+            return reasons.DESTINATION_UNKNOWN, f"there is no destination {name!r} in the destinations file"
+        if self._view.deliveries.get(user_id, NO_DELIVERIES).is_full(name, delivery.nbytes):
+            allowed = f"{MAX_QUEUED} and {MAX_QUEUE_BYTES} bytes"
+            return reasons.DELIVERY_QUEUE_FULL, f"too many of this user wait for {name!r}, allowed are {allowed}"
+        return None
+
+    def _lose(
+        self, user_id: str, delivery: Delivery, reason: str, detail: str, topic: str = "", record: Record | None = None
+    ) -> None:
+        """A webhook has ended without having been delivered: a dead letter of it."""
+        action = LostAction(
+            delivery.action_id,
+            delivery.version,
+            delivery.action,
+            delivery.destination,
+            user_id,
+            delivery.event_id,
+            delivery.body,
+            delivery.decided_ms,
+            delivery.attempts,
+            delivery.status,
+        )
+        if record is None:
+            record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
+        self._step.reject(topic, record, reason, detail, delivery.rule, action)
+
+    def tried(self, tried: Tried) -> None:
+        """Take in what a try to deliver a webhook came to; nothing if it has ended meanwhile."""
+        user_id, counts = tried.user_id, self._step.counts
+        self._step.mailed[user_id] = None
+        delivery = self._view.deliveries.get(user_id, NO_DELIVERIES).find(tried.action_id)
+        if delivery is None:
+            return
+        counts["delivery_attempts"] += tried.attempts
+        if tried.ended == DELAYED:
+            counts["deliveries_delayed"] += 1
+            later_ms = self._now_ms + round(1000 * (tried.after_s or 0))
+            self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=later_ms))
+            return
+        delivery = msgspec.structs.replace(
+            delivery,
+            failures=delivery.failures + 1,
+            attempts=delivery.attempts + tried.attempts,
+            first_ms=delivery.first_ms or self._now_ms,
+            status=tried.status,
+            said=tried.said,
+        )
+        due_ms: int | None = None
+        schedule = self._settings.destinations.get(delivery.destination)
+        if tried.ended == RETRY and schedule is not None:
+            next_s = schedule.next_try_s(
+                delivery.first_ms / 1000, self._now_ms / 1000, delivery.failures, tried.after_s, tried.chance
+            )
+            due_ms = None if next_s is None else round(1000 * next_s)
+        if due_ms is not None:
+            counts["deliveries_retried"] += 1
+            self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=due_ms))
+            return
+        self._record(SETTLED, user_id, tried.action_id)
+        if tried.ended == DELIVERED:
+            counts["deliveries_delivered"] += 1
+            return
+        counts["deliveries_given_up" if tried.ended == RETRY else "deliveries_refused"] += 1
+        if tried.ended == GONE:
+            self._step.gone.append(delivery.destination)
+        self._lose(user_id, delivery, reasons.UNDELIVERED, f"after {delivery.attempts} attempts: {tried.said}")

@@ -1,0 +1,87 @@
+"""Bodies of actions as rules write them: any JSON in whose texts ``${event.parameters.sku}`` stands for a value."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+# What a template can speak of: the enriched event by the names that filters know it by, and the action itself.
+ROOTS: Final = ("event", "user", "visit", "history", "action")
+
+_PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
+_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
+_MAX_DEPTH: Final = 20
+
+
+def check(template: Any) -> None:
+    """See whether a template can be used.
+
+    Raises:
+        ValueError: a placeholder that speaks of nothing, or too many levels.
+    """
+    _check(template, _MAX_DEPTH)
+
+
+def _check(template: Any, levels: int) -> None:
+    if levels == 0:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(template, str):
+        for path in _PLACEHOLDER.findall(template):
+            if not _PATH.fullmatch(path) or path.partition(".")[0] not in ROOTS:
+                raise ValueError(f"${{{path}}} is no path of names that begins with one of {', '.join(ROOTS)}")
+    elif isinstance(template, dict):
+        for name, inner in template.items():
+            if not isinstance(name, str):
+                raise ValueError(f"the name {name!r} is no text")
+            _check(inner, levels - 1)
+    elif isinstance(template, list | tuple):
+        for inner in template:
+            _check(inner, levels - 1)
+
+
+def render(template: Any, values: dict[str, Any]) -> bytes:
+    """The JSON of a template. ``values`` are by ``ROOTS``.
+
+    A text that is one placeholder becomes its value, whatever type that has, null if there is none; a placeholder
+    within a text becomes text, nothing if there is none.
+    """
+    return orjson.dumps(_rendered(template, values))
+
+
+def _rendered(template: Any, values: dict[str, Any]) -> Any:
+    if isinstance(template, str):
+        return _text(template, values)
+    if isinstance(template, dict):
+        return {name: _rendered(inner, values) for name, inner in template.items()}
+    if isinstance(template, list | tuple):
+        return [_rendered(inner, values) for inner in template]
+    return template
+
+
+def _text(template: str, values: dict[str, Any]) -> Any:
+    parts = _parts(template)
+    if len(parts) == 3 and not parts[0] and not parts[2]:
+        return _value(parts[1], values)
+    # Texts and paths take turns.
+    return "".join(part if number % 2 == 0 else _shown(_value(part, values)) for number, part in enumerate(parts))
+
+
+@lru_cache(maxsize=4096)
+def _parts(template: str) -> tuple[str, ...]:
+    return tuple(_PLACEHOLDER.split(template))
+
+
+def _value(path: str, values: dict[str, Any]) -> Any:
+    value: Any = values
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
