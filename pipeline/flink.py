@@ -21,6 +21,7 @@ from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rules import Rule
+from transforms.domain.webhooks.destinations import Destination
 
 _SUBMIT_S: Final = 120.0
 _FOLLOW_EVERY_S: Final = 1.0
@@ -29,13 +30,13 @@ _FOLLOW_EVERY_S: Final = 1.0
 _NO_MASTER: Final = "127.0.0.1:1"
 
 
-def run_on_flink(settings: Settings, rules: tuple[Rule, ...]) -> int:
+def run_on_flink(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[Destination, ...] = ()) -> int:
     """Submit the pipeline and follow it until it ends; the exit code."""
     try:
         with contextlib.ExitStack() as stack:
             master = settings.flink_master
             if settings.plan_file is not None:
-                submit(settings, rules, master or _NO_MASTER)
+                submit(settings, rules, master or _NO_MASTER, destinations)
                 return 0
             if master is None:
                 cluster = stack.enter_context(local_cluster(settings))
@@ -43,7 +44,7 @@ def run_on_flink(settings: Settings, rules: tuple[Rule, ...]) -> int:
             rest = FlinkRest(f"http://{master}")
             _check_cluster(rest)
             say(f"submitting {settings.job_name!r} to Flink at {master}")
-            job_id = submit(settings, rules, master)
+            job_id = submit(settings, rules, master, destinations)
             say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
             return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
@@ -64,7 +65,9 @@ def local_cluster(settings: Settings) -> LocalFlink:
     return LocalFlink(task_managers=1, slots=settings.parallelism)
 
 
-def submit(settings: Settings, rules: tuple[Rule, ...], flink_master: str) -> str:
+def submit(
+    settings: Settings, rules: tuple[Rule, ...], flink_master: str, destinations: tuple[Destination, ...] = ()
+) -> str:
     """Hand the pipeline to Flink; the Flink job id, or an empty string if only the plan was wanted.
 
     Raises:
@@ -73,7 +76,7 @@ def submit(settings: Settings, rules: tuple[Rule, ...], flink_master: str) -> st
     """
     with JobServer(flink_master) as server:
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
-        graph.build(pipeline, settings, rules)
+        graph.build(pipeline, settings, rules, destinations)
         try:
             # Our job server reports DONE as soon as Flink has taken the job.
             pipeline.run().wait_until_finish()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import apache_beam as beam
 
-from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, Settings
+from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
 from transforms.domain.rules import Rule
 from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
-from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings
+from transforms.domain.webhooks.destinations import Destination
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings
 from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
 
 
 def build(
-    pipeline: beam.Pipeline, settings: Settings, rules: tuple[Rule, ...], bundled_events: beam.PTransform | None = None
+    pipeline: beam.Pipeline,
+    settings: Settings,
+    rules: tuple[Rule, ...],
+    destinations: tuple[Destination, ...] = (),
+    bundled_events: beam.PTransform | None = None,
 ) -> None:
     """Kafka (or ``bundled_events``) → one stateful step → sinks.
 
@@ -22,7 +27,11 @@ def build(
     """
     events = pipeline | "ReadEvents" >> (bundled_events or ReadEvents(_read_events(settings)))
     control = pipeline | "ReadControl" >> ReadControl(_read_control(settings))
-    handled = (events, control) | "Inputs" >> beam.Flatten() | "HandleEvents" >> HandleEvents(_handle(settings, rules))
+    handled = (
+        (events, control)
+        | "Inputs" >> beam.Flatten()
+        | "HandleEvents" >> HandleEvents(_handle(settings, rules, destinations))
+    )
     handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
     if settings.embedded:
         handled[RECORDS] | "PrintDeadLetters" >> PrintDeadLetters()
@@ -65,7 +74,7 @@ def _read_control(settings: Settings) -> ReadSettings:
     )
 
 
-def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
+def _handle(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[Destination, ...]) -> HandleSettings:
     return HandleSettings(
         rules=rules,
         shard=ShardSettings(
@@ -82,6 +91,13 @@ def _handle(settings: Settings, rules: tuple[Rule, ...]) -> HandleSettings:
             history_fields=settings.history_fields,
             max_event_bytes=settings.max_event_bytes,
             user_key=settings.user_key,
+            destinations={one.name: one.retry for one in destinations},
+        ),
+        webhooks=WebhookSettings(
+            destinations,
+            settings.egress_policy(),
+            None if settings.webhook_ca_file is None else str(settings.webhook_ca_file),
+            settings.parallelism if settings.runner == FLINK_RUNNER else 1,
         ),
         user_api=UserApiSettings(
             base_url=settings.user_api_url,

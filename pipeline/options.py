@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from transforms.domain.calls import CaFileError, check_ca_file
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
 from transforms.domain.secret_references import is_local_reference
+from transforms.domain.webhooks.targets import EgressPolicy
 
 DIRECT_RUNNER: Final = "DirectRunner"
 FLINK_RUNNER: Final = "FlinkRunner"
@@ -186,6 +187,21 @@ class Settings:
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
     audit_topic: str = _option("event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash")
+    destinations: Path | None = _option(None, OUTPUT, "YAML file of webhooks' destinations", unit="path")
+    destination_host: tuple[str, ...] = _option(
+        (),
+        OUTPUT,
+        "host that webhooks may go to, *.example.com for all below; without it every public one; may be repeated",
+    )
+    allow_private_destinations: bool = _option(
+        False, OUTPUT, "for development: webhooks may go to this machine and private networks, and over plain http"
+    )
+    webhook_ca_file: Path | None = _option(
+        None,
+        OUTPUT,
+        "PEM file of the CAs that vouch for receivers instead of the public ones; an absolute path on every worker",
+        unit="path",
+    )
     delivery_guarantee: str = _option(
         AT_LEAST_ONCE,
         OUTPUT,
@@ -229,6 +245,10 @@ class Settings:
     def embedded(self) -> bool:
         """Whether this is the embedded default: the bundled stream, no broker."""
         return self.runner == DIRECT_RUNNER and self.bootstrap_servers is None
+
+    def egress_policy(self) -> EgressPolicy:
+        """Where webhooks may go."""
+        return EgressPolicy(self.destination_host or None, self.allow_private_destinations)
 
     def consumer_config(self) -> dict[str, str]:
         """Kafka consumer properties."""
@@ -394,6 +414,11 @@ def _check(settings: Settings) -> None:
         if settings.rules is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     _check_user_api(settings)
+    for name in ("webhook_ca_file", "destination_host", "allow_private_destinations"):
+        if getattr(settings, name) and settings.destinations is None:
+            raise OptionError(f"--{name} is of no use without --destinations")
+    if settings.webhook_ca_file is not None:
+        _check_ca_file(settings, "webhook_ca_file", settings.webhook_ca_file)
     if settings.flink_master is not None:
         _check_addresses("flink_master", [settings.flink_master])
     if (settings.starting_offsets == "timestamp") != (settings.starting_timestamp_ms is not None):
@@ -429,20 +454,20 @@ def _check_user_api(settings: Settings) -> None:
                 "localhost, 127.0.0.0/8 or [::1]"
             )
     if settings.user_api_ca_file is not None:
-        _check_user_api_ca_file(settings, settings.user_api_ca_file)
+        if url is None or urlsplit(url).scheme != "https":
+            raise OptionError("--user_api_ca_file is of no use without --user_api_url=https://…")
+        _check_ca_file(settings, "user_api_ca_file", settings.user_api_ca_file)
 
 
-def _check_user_api_ca_file(settings: Settings, path: Path) -> None:
-    if settings.user_api_url is None or urlsplit(settings.user_api_url).scheme != "https":
-        raise OptionError("--user_api_ca_file is of no use without --user_api_url=https://…")
+def _check_ca_file(settings: Settings, name: str, path: Path) -> None:
     if not path.is_absolute():
-        raise OptionError(f"--user_api_ca_file is {str(path)!r}, allowed: an absolute path, the same on every worker")
+        raise OptionError(f"--{name} is {str(path)!r}, allowed: an absolute path, the same on every worker")
     # Flink's workers may have what this machine has not, and tell themselves when they start; DirectRunner works here.
     if settings.runner == DIRECT_RUNNER or os.access(path, os.R_OK):
         try:
             check_ca_file(str(path))
         except CaFileError as error:
-            raise OptionError(f"--user_api_ca_file is {error}") from None
+            raise OptionError(f"--{name} is {error}") from None
 
 
 def _keeps_secrets(url: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Final
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
 from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.rule_files import load_rules
-from transforms.domain.rules import KafkaAction, Rule, RuleError
+from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinations
+from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
 _COMMANDS: Final = {"demo": True, "rules": False}
@@ -30,18 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(command.main(arguments[1:]))
     try:
         settings = parse(arguments)
-        rules = _rules(settings)
-    except (OptionError, RuleError) as error:
+        destinations = _destinations(settings)
+        rules = _rules(settings, destinations)
+    except (OptionError, RuleError, DestinationError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _import_beam()
     if settings.runner == FLINK_RUNNER:
         from pipeline.flink import run_on_flink
 
-        return run_on_flink(settings, rules)
+        return run_on_flink(settings, rules, destinations)
     from pipeline.direct import run_direct
 
-    return run_direct(settings, rules)
+    return run_direct(settings, rules, destinations)
 
 
 def _import_beam() -> None:
@@ -59,7 +61,13 @@ def _quieten() -> None:
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
 
 
-def _rules(settings: Settings) -> tuple[Rule, ...]:
+def _destinations(settings: Settings) -> tuple[Destination, ...]:
+    if settings.destinations is None:
+        return ()
+    return load_destinations(settings.destinations, settings.egress_policy())
+
+
+def _rules(settings: Settings, destinations: tuple[Destination, ...]) -> tuple[Rule, ...]:
     """The rules, checked here so that a bad one ends the launch and not a worker."""
     if settings.rules is not None:
         rules = load_rules(settings.rules)
@@ -69,4 +77,5 @@ def _rules(settings: Settings) -> tuple[Rule, ...]:
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
+        check_destinations(rule, [one.name for one in destinations])
     return rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -188,3 +189,15 @@ class Rule(RuleModel):
         if repeated:
             raise ValueError(f"action name {repeated[0]!r} is used twice; names are unique within a rule")
         return self
+
+
+def check_destinations(rule: Rule, destinations: Collection[str]) -> None:
+    """See whether a rule's webhooks have somewhere to go.
+
+    Raises:
+        RuleError: one has not.
+    """
+    for action in rule.actions:
+        if isinstance(action, WebhookAction) and action.destination not in destinations:
+            allowed = ", ".join(destinations) or "none: there is no --destinations file"
+            raise RuleError(f"rule {rule.name!r}: destination is {action.destination!r}, allowed: {allowed}")
