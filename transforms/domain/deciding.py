@@ -151,7 +151,7 @@ class Deciding:
     def _follow(self, rule: Rule, moment: _Moment, event: Event, match: str) -> None:
         followed = followed_by(self._view.rule_state(event.user_id), rule, match, event.timestamp_ms)
         for opening in followed:
-            self._record(ENDED, event.user_id, rule.name, opening.event_id)
+            self._record(ENDED, event.user_id, rule.name, opening.event_id, match)
         if followed:
             self._count(rule, "followed", "sequences_followed", len(followed))
             if rule.sequence is not None and rule.sequence.followed_by is not None:
@@ -163,7 +163,7 @@ class Deciding:
         state = self._view.rule_state(user_id)
         anew = max(followed_by(state, rule, match, at_ms), key=lambda one: one.begun_ms, default=None)
         if anew is not None:
-            self._record(ENDED, user_id, rule.name, anew.event_id)
+            self._record(ENDED, user_id, rule.name, anew.event_id, match)
         elif any(one.begun_ms > at_ms for one in state.open if one.rule == rule.name and one.match == match):
             return
         opening = make_opening(rule, match, event, key, self._settings.allowed_lateness_ms)
@@ -194,7 +194,7 @@ class Deciding:
     def settle(self, user_id: str, stream_ms: int) -> None:
         """End the sequences of a user that are over by ``stream_ms``; those that nothing followed fire."""
         for opening in over(self._view.rule_state(user_id), stream_ms):
-            self._record(ENDED, user_id, opening.rule, opening.event_id)
+            self._record(ENDED, user_id, opening.rule, opening.event_id, opening.match)
             rule = self._rule_of(opening)
             if rule is None:
                 self._step.counts["sequences_dropped"] += 1
@@ -275,16 +275,15 @@ class Deciding:
     def release(self, user_id: str) -> None:
         """Let the actions of a user go that quiet hours held until now; if it is quiet again, they go on waiting."""
         for held in [one for one in self._view.rule_state(user_id).held if one.until_ms <= self._now_ms]:
-            self._record(RELEASED, user_id, held.action_id)
-            rule = self._filters.by_name.get(held.rule)
-            if rule is None:
-                self._step.counts["held_dropped"] += 1
-                continue
-            until_ms, zone = None, zone_of(held.zone)
-            if rule.quiet_hours is not None and zone is not None:
+            rule, zone, until_ms = self._filters.by_name.get(held.rule), zone_of(held.zone), None
+            if rule is not None and rule.quiet_hours is not None and zone is not None:
                 until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
             if until_ms is not None:
                 self._record(HELD, user_id, msgspec.structs.replace(held, until_ms=until_ms))
+                continue
+            self._record(RELEASED, user_id, held.action_id)
+            if rule is None:
+                self._step.counts["held_dropped"] += 1
                 continue
             action = decode_action(held.action)
             fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body)

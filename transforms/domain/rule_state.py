@@ -90,8 +90,8 @@ class PackedRuleState(msgspec.Struct, array_like=True):
 class RuleState:
     """What rules remember of one user.
 
-    ``awaited_ms``: sequences that are due by then wait for the user to be loaded; 0 if none do. ``open`` and ``held``
-    are in the order in which they came.
+    ``awaited_ms``: what is due by this stream time waits for the user API's answer; 0 if nothing does. ``open`` and
+    ``held`` are in the order in which they came.
     """
 
     __slots__ = ("awaited_ms", "fired", "held", "nbytes", "open")
@@ -110,9 +110,9 @@ class RuleState:
 
     def stream_due_ms(self) -> int | None:
         """Stream time at which something is settled or forgotten; without what waits for the user."""
-        due = [one.due_ms for one in self.open if one.due_ms > self.awaited_ms]
+        due = [one.due_ms for one in self.open]
         due += [one.until_ms for one in self.fired.values()]
-        return min(due, default=None)
+        return min((one for one in due if one > self.awaited_ms), default=None)
 
     def clock_due_ms(self) -> int | None:
         """Processing time at which a held action goes out."""
@@ -147,14 +147,19 @@ class RuleState:
         self.open.append(opening)
         self.nbytes += opening.nbytes
 
-    def end(self, rule: str, event_id: str) -> None:
+    def end(self, rule: str, event_id: str, match: str) -> None:
         """The sequence of a rule that this event began is over; nothing if there is none."""
-        for opening in [one for one in self.open if one.rule == rule and one.event_id == event_id]:
+        for opening in [one for one in self.open if (one.rule, one.event_id, one.match) == (rule, event_id, match)]:
             self.open.remove(opening)
             self.nbytes -= opening.nbytes
 
     def hold(self, held: Held) -> None:
-        """An action waits."""
+        """An action waits; one that does already keeps its place."""
+        for place, one in enumerate(self.held):
+            if one.action_id == held.action_id:
+                self.nbytes += held.nbytes - one.nbytes
+                self.held[place] = held
+                return
         self.held.append(held)
         self.nbytes += held.nbytes
 

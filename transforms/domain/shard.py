@@ -212,7 +212,7 @@ class _Machine:
         if user_id in self.view.awaited:
             stream_ms = self.view.rule_state(user_id).awaited_ms
             self._record(AWAITED, user_id, 0)
-            self._deciding.settle(user_id, stream_ms)
+            self._settle(user_id, stream_ms)
 
     def _update(self, user_id: str, user: UserState, fetched: FetchedUser, waiting: Sequence[Event]) -> None:
         """Fold an answer into the state of a user whose events were handled without it, or with an older one."""
@@ -270,21 +270,22 @@ class _Machine:
 
     def settle_until(self, stream_ms: int) -> None:
         """Settle the sequences that are over, and forget firings that no event can ask for any more."""
-        due = self.view.stream_agenda.until(stream_ms)
-        states = [self.view.rule_state(user_id) for user_id in due]
-        if any(firings.until_ms <= stream_ms for state in states for firings in state.fired.values()):
-            self._record(LAPSED, stream_ms)
-        for user_id in due:
-            if not any(opening.due_ms <= stream_ms for opening in self.view.rule_state(user_id).open):
-                continue
-            user = self._present(user_id)
-            if user is None and self._deciding.needs_user(user_id, stream_ms):
+        for user_id in self.view.stream_agenda.until(stream_ms):
+            is_over = any(opening.due_ms <= stream_ms for opening in self.view.rule_state(user_id).open)
+            user = self._present(user_id) if is_over else None
+            needs_answer = user.enrichment == PENDING if user else self._deciding.needs_user(user_id, stream_ms)
+            if needs_answer:
                 self._ask(user_id)
-            elif user_id not in self.view.parked and (user is None or user.enrichment != PENDING):
-                self._deciding.settle(user_id, stream_ms)
-                continue
-            # The user's events come first, and the answer is on its way.
-            self._record(AWAITED, user_id, stream_ms)
+            if needs_answer or user_id in self.view.parked:
+                # The user's events that wait come first.
+                self._record(AWAITED, user_id, stream_ms)
+            else:
+                self._settle(user_id, stream_ms)
+
+    def _settle(self, user_id: str, stream_ms: int) -> None:
+        self._deciding.settle(user_id, stream_ms)
+        if any(firings.until_ms <= stream_ms for firings in self.view.rule_state(user_id).fired.values()):
+            self._record(LAPSED, user_id, stream_ms)
 
     def tried(self, tried: Tried) -> None:
         """Take in what a try to deliver a webhook came to."""

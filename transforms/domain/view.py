@@ -40,11 +40,11 @@ CUT: Final = 9  # user_id, max_bytes: the history's oldest rows go
 MOVED: Final = 10
 FIRED: Final = 11  # user_id, rule, slot, at_ms, how many to keep, until_ms
 BEGUN: Final = 12  # user_id, Opening
-ENDED: Final = 13  # user_id, rule, event_id of the opening
-HELD: Final = 14  # user_id, Held
+ENDED: Final = 13  # user_id, rule, event_id and match of the opening
+HELD: Final = 14  # user_id, Held: new, or put off
 RELEASED: Final = 15  # user_id, action_id
-AWAITED: Final = 16  # user_id, stream_ms: sequences due by then wait for the user; 0: no more
-LAPSED: Final = 17  # stream_ms: firings that nothing asks for any more are forgotten
+AWAITED: Final = 16  # user_id, stream_ms: what rules have due by then waits for the user API; 0: no more
+LAPSED: Final = 17  # user_id, stream_ms: firings that nothing asks for any more are forgotten
 UNFIRED: Final = 19  # user_id, rule, slot
 QUEUED: Final = 20  # user_id, Delivery
 PUT_OFF: Final = 21  # user_id, Delivery as it is after a try
@@ -52,7 +52,7 @@ SETTLED: Final = 22  # user_id, action_id
 
 _NEWEST_FACT: Final = SETTLED
 _OF_DELIVERIES: Final = (QUEUED, PUT_OFF, SETTLED)
-_OF_RULES: Final = (FIRED, BEGUN, ENDED, HELD, RELEASED, AWAITED, UNFIRED)
+_OF_RULES: Final = (FIRED, BEGUN, ENDED, HELD, RELEASED, AWAITED, LAPSED, UNFIRED)
 _RECORD_OVERHEAD_BYTES: Final = 300
 
 
@@ -168,8 +168,6 @@ class View:
             self._deliver(*fact)
         elif kind in _OF_RULES:
             self._remember(*fact)
-        elif kind == LAPSED:
-            self._lapse(fact[1])
         else:
             raise ValueError(
                 f"journal fact {kind}: this worker knows 0 to {_NEWEST_FACT}; the state is of a newer release"
@@ -296,18 +294,13 @@ class View:
             state.hold(*what)
         elif kind == RELEASED:
             state.release(*what)
+        elif kind == LAPSED:
+            state.lapse(*what)
         elif kind == UNFIRED:
             state.forget_firings(*what)
         else:
             (state.awaited_ms,) = what
         self._keep(user_id, state, before)
-
-    def _lapse(self, stream_ms: int) -> None:
-        for user_id in self.stream_agenda.until(stream_ms):
-            state = self.rule_states[user_id]
-            before = state.nbytes
-            state.lapse(stream_ms)
-            self._keep(user_id, state, before)
 
     def _put_rule_state(self, user_id: str, state: RuleState) -> None:
         before = self.rule_states.get(user_id)
