@@ -11,6 +11,7 @@ import orjson
 
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.domain.batches import CONTROL, EVENTS, VERSION, MicroBatch, Record
+from transforms.domain.deliveries import Tried
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
 from transforms.domain.journal import DEFAULT_COMPACT_BYTES, Journal, JournalElement, decode_element, encode_element
@@ -330,12 +331,14 @@ class Shard:
         answers: Sequence[Answer] = (),
         now_ms: int | None = None,
         stream_ms: int | None = None,
+        tries: Sequence[Tried] = (),
     ) -> Step:
         self.now_ms = self.now_ms if now_ms is None else now_ms
         for answer in answers:
             self.asked_ms.pop(answer.user_id, None)
         with self.journal.changing():
-            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, self.asked_ms, stream_ms)
+            asked_ms = self.asked_ms
+            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, asked_ms, stream_ms, tries)
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:

@@ -23,6 +23,7 @@ from transforms.domain.deliveries import (
 from transforms.domain.rules import WebhookAction
 from transforms.domain.steps import ShardSettings, Step
 from transforms.domain.view import PUT_OFF, QUEUED, SETTLED, View
+from transforms.domain.webhooks.retries import RetrySchedule
 
 NO_COORDINATE = -1
 
@@ -104,35 +105,39 @@ class Delivering:
         if delivery is None:
             return
         counts["delivery_attempts"] += tried.attempts
-        if tried.ended == DELAYED:
-            counts["deliveries_delayed"] += 1
-            later_ms = self._now_ms + round(1000 * (tried.after_s or 0))
-            self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=later_ms))
-            return
-        delivery = msgspec.structs.replace(
-            delivery,
-            failures=delivery.failures + 1,
-            attempts=delivery.attempts + tried.attempts,
-            first_ms=delivery.first_ms or self._now_ms,
-            status=tried.status,
-            said=tried.said,
-        )
-        due_ms: int | None = None
         schedule = self._settings.destinations.get(delivery.destination)
-        if tried.ended == RETRY and schedule is not None:
-            next_s = schedule.next_try_s(
-                delivery.first_ms / 1000, self._now_ms / 1000, delivery.failures, tried.after_s, tried.chance
+        if tried.ended != DELAYED:
+            delivery = msgspec.structs.replace(
+                delivery,
+                failures=delivery.failures + 1,
+                attempts=delivery.attempts + tried.attempts,
+                first_ms=delivery.first_ms or self._now_ms,
+                status=tried.status,
+                said=tried.said,
             )
-            due_ms = None if next_s is None else round(1000 * next_s)
+        due_ms = None if schedule is None else _next_try_ms(delivery, tried, schedule, self._now_ms)
         if due_ms is not None:
-            counts["deliveries_retried"] += 1
+            counts["deliveries_delayed" if tried.ended == DELAYED else "deliveries_retried"] += 1
             self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=due_ms))
             return
         self._record(SETTLED, user_id, tried.action_id)
         if tried.ended == DELIVERED:
             counts["deliveries_delivered"] += 1
             return
-        counts["deliveries_given_up" if tried.ended == RETRY else "deliveries_refused"] += 1
+        counts["deliveries_given_up" if tried.ended in (RETRY, DELAYED) else "deliveries_refused"] += 1
         if tried.ended == GONE:
             self._step.gone.append(delivery.destination)
         self._lose(user_id, delivery, reasons.UNDELIVERED, f"after {delivery.attempts} attempts: {tried.said}")
+
+
+def _next_try_ms(delivery: Delivery, tried: Tried, schedule: RetrySchedule, now_ms: int) -> int | None:
+    """When to try again; None: it has ended."""
+    if tried.ended == DELAYED:
+        due_ms = now_ms + round(1000 * (tried.after_s or 0))
+        return due_ms if due_ms <= (delivery.first_ms or delivery.decided_ms) + schedule.give_up_after.ms else None
+    if tried.ended != RETRY:
+        return None
+    next_s = schedule.next_try_s(
+        delivery.first_ms / 1000, now_ms / 1000, delivery.failures, tried.after_s, tried.chance
+    )
+    return None if next_s is None else round(1000 * next_s)
