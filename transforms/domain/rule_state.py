@@ -26,6 +26,8 @@ MAX_COOLDOWN_KEYS: Final = 1000
 _OVERHEAD_BYTES: Final = 500
 _ITEM_BYTES: Final = 250
 _LONG_TEXT: Final = 64
+# Users move: the same day ends 26 hours later on the other side of the date line.
+_ZONES_APART_MS: Final = 26 * 3600 * 1000
 
 
 class Firings(msgspec.Struct, array_like=True, gc=False):
@@ -271,7 +273,7 @@ def firings_of(
         kept.append((CAP, rule.cap.count, at_ms + rule.cap.window.ms + lateness_ms))
     elif rule.cap is not None:
         end_ms = period_end_ms(at_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
-        kept.append((CAP, rule.cap.count, end_ms + lateness_ms))
+        kept.append((CAP, rule.cap.count, end_ms + _ZONES_APART_MS + lateness_ms))
     return kept
 
 

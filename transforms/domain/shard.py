@@ -273,7 +273,8 @@ class _Machine:
         for user_id in self.view.stream_agenda.until(stream_ms):
             is_over = any(opening.due_ms <= stream_ms for opening in self.view.rule_state(user_id).open)
             user = self._present(user_id) if is_over else None
-            needs_answer = user.enrichment == PENDING if user else self._deciding.needs_user(user_id, stream_ms)
+            has_answer = user is not None and user.enrichment != PENDING
+            needs_answer = not has_answer and self._deciding.needs_user(user_id, stream_ms)
             if needs_answer:
                 self._ask(user_id)
             if needs_answer or user_id in self.view.parked:

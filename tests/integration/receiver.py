@@ -1,0 +1,82 @@
+"""A real HTTP receiver of webhooks for tests: records what comes, answers as it is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@dataclass
+class Receiver:
+    """``seen`` are id, path and body of each webhook whose signature is good, in the order in which they came.
+
+    ``answers`` may say for a path what its status is; it may take its time.
+    """
+
+    url: str = ""
+    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    answers: dict[str, Callable[[], int]] = field(default_factory=dict)
+
+    def ids(self, path: str) -> list[str]:
+        return [one for one, at, _ in self.seen if at == path]
+
+    def until(self, done: Callable[[], bool], deadline_s: float) -> None:
+        """Wait; fails with how many there are after ``deadline_s``."""
+        give_up = time.monotonic() + deadline_s
+        while not done():
+            assert time.monotonic() < give_up, f"{len(self.seen)} webhooks, {len(set(self.seen))} different"
+            time.sleep(0.05)
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on 127.0.0.1 while the context is open."""
+    receiver = Receiver()
+    checker = Webhook(SECRET)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                checker.verify(body, dict(self.headers))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test shall show it
+                receiver.bad.append(repr(error))
+            receiver.seen.append((str(self.headers["webhook-id"]), self.path, body))
+            status = receiver.answers.get(self.path, lambda: 200)()
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+        def handle_error(self, *_: Any) -> None:
+            """Killed workers leave their connections broken."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
