@@ -16,7 +16,7 @@ from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import event
 from tests.integration.jobs import Topics, reading, running
-from tests.integration.receiver import SECRET, Receiver, receiving
+from tests.receiver import SECRET, Receiver, receiving
 from transforms.domain.actions import action_id
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -31,6 +32,7 @@ from tests.builders import (
     user_api_of,
 )
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
+from tests.receiver import SECRET, receiving
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
 from transforms.domain import journal, profiles
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
@@ -38,7 +40,9 @@ from transforms.domain.rules import Rule
 from transforms.domain.shard import step
 from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
-from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, _HandleFn
+from transforms.domain.webhooks.destinations import Destination
+from transforms.domain.webhooks.targets import EgressPolicy
+from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings, _HandleFn
 
 Element = tuple[bytes, bytes]
 
@@ -170,6 +174,38 @@ def test_debug_and_kafka_actions_leave_by_their_own_outputs() -> None:
     assert (produced.topic, produced.key) == ("offers", b"u1")
     assert [name for name, _ in produced.headers] == ["action-id", "rule", "rule-version"]
     assert SEEN[RECORDS] == []
+
+
+def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_letter(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    names = ["good", "refuses", "busy"]
+    hooks = rule("all", "true", actions=[{"type": "webhook", "name": name, "destination": name} for name in names])
+    elements = list(batched([(b"u1", orjson.dumps(event("u1", event_id=f"e{n}"))) for n in range(3)], 8))
+    with receiving() as receiver:
+        receiver.answers = {"/refuses": lambda: 400, "/busy": lambda: 503}
+        destinations = tuple(
+            Destination(name=name, url=f"{receiver.url}/{name}", secrets=(f"file:{secret}",)) for name in names
+        )
+        settings = HandleSettings(
+            (hooks,),
+            ShardSettings(destinations={one.name: one.retry for one in destinations}),
+            dead_letter_topic="dead",
+            inline=True,
+            webhooks=WebhookSettings(destinations, EgressPolicy(allow_private=True)),
+        )
+        pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+        batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
+        remembered(batches | "HandleEvents" >> HandleEvents(settings))
+        result = pipeline.run()
+        result.wait_until_finish()
+    sent = [orjson.loads(body)["event"]["event_id"] for _, path, body in receiver.seen if path == "/good"]
+    assert (sent, receiver.bad) == (["e0", "e1", "e2"], [])
+    lost = [(one["action"]["destination"], one["action"]["event_id"]) for one in seen_records("dead")]
+    assert sorted(lost) == [(name, f"e{n}") for name in ("busy", "refuses") for n in range(3)]
+    counts = counters(result)
+    assert (counts["deliveries_delivered"], counts["deliveries_refused"]) == (3, 6)
+    assert counts["delivery_attempts"] == len(receiver.seen)
 
 
 # With timers, on TestStream
