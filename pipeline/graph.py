@@ -63,9 +63,10 @@ def _read_events(settings: Settings) -> ReadSettings:
 def _read_control(settings: Settings) -> ReadSettings:
     return ReadSettings(
         topic=settings.control_topic,
+        rules_topic=settings.rules_topic,
         consumer_config=settings.consumer_config(),
         group_id=settings.group_id,
-        # What is on the control topic holds until something newer does, so a new job reads all of it.
+        # What is on these topics holds until something newer does, so a new job reads all of it.
         starting_offsets="earliest",
         user_shards=settings.user_shards,
         max_parallelism=settings.max_parallelism,

@@ -180,7 +180,16 @@ class Settings:
     )
 
     rules: Path | None = _option(
-        None, RULES, "rule file or directory of *.yaml; required but for the bundled stream", unit="path"
+        None,
+        RULES,
+        "rule file or directory of *.yaml; required, but for the bundled stream or a --rules_topic that holds a set",
+        unit="path",
+    )
+    rules_topic: str | None = _option(
+        None,
+        RULES,
+        "topic of published rule sets, one partition, compacted: the newest is live, from the launch on; "
+        "--rules counts while it is empty",
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
@@ -411,8 +420,10 @@ def _check(settings: Settings) -> None:
         raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
     if settings.bootstrap_servers is not None:
         _check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
-        if settings.rules is None:
+        if settings.rules is None and settings.rules_topic is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
+    if settings.rules_topic is not None:
+        _check_rules_topic(settings, settings.rules_topic)
     _check_user_api(settings)
     for name in ("webhook_ca_file", "destination_host", "allow_private_destinations"):
         if getattr(settings, name) and settings.destinations is None:
@@ -434,6 +445,24 @@ def _check(settings: Settings) -> None:
         )
     if settings.delivery_guarantee == EXACTLY_ONCE:
         _check_exactly_once(settings)
+
+
+def _check_rules_topic(settings: Settings, topic: str) -> None:
+    if settings.bootstrap_servers is None:
+        raise OptionError(f"--rules_topic is {topic!r}, but the bundled stream has no Kafka: give --bootstrap_servers")
+    if settings.user_shards == 0:
+        raise OptionError(
+            f"--rules_topic is {topic!r}, allowed with --user_shards from 1 on: with 0 there is no list of shards that "
+            "a set could be sent to"
+        )
+    if settings.isolation_level != "read_committed":
+        raise OptionError(
+            f"--rules_topic is {topic!r}, allowed with --isolation_level=read_committed: a set whose publishing was "
+            "given up would be read too, and its number is used again"
+        )
+    for name in ("control_topic", "events_topic", "audit_topic", "actions_topic", "dead_letters_topic"):
+        if getattr(settings, name) == topic:
+            raise OptionError(f"--rules_topic and --{name} are both {topic!r}, allowed: a topic of its own")
 
 
 def _check_user_api(settings: Settings) -> None:
