@@ -264,8 +264,8 @@ class Settings:
         return {
             "bootstrap.servers": self.bootstrap_servers or "",
             "isolation.level": self.isolation_level,
-            **_properties("kafka_property", self.kafka_property),
-            **_properties("consumer_property", self.consumer_property),
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("consumer_property", self.consumer_property),
         }
 
     def producer_config(self) -> dict[str, str]:
@@ -273,8 +273,8 @@ class Settings:
         return {
             "bootstrap.servers": self.bootstrap_servers or "",
             "linger.ms": "1",
-            **_properties("kafka_property", self.kafka_property),
-            **_properties("producer_property", self.producer_property),
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("producer_property", self.producer_property),
         }
 
 
@@ -389,7 +389,12 @@ def _number(name: str, text: str, kind: type, meta: Any) -> float | int:
     return number
 
 
-def _properties(name: str, pairs: tuple[str, ...]) -> dict[str, str]:
+def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Properties of ``NAME=VALUE`` pairs given as ``--name``.
+
+    Raises:
+        OptionError: a pair is none.
+    """
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -413,7 +418,7 @@ _OWN_PROPERTIES: Final = {
 
 def _check(settings: Settings) -> None:
     for name in ("kafka_property", "consumer_property", "producer_property"):
-        for key in _properties(name, getattr(settings, name)):
+        for key in kafka_properties(name, getattr(settings, name)):
             if key in _OWN_PROPERTIES:
                 raise OptionError(f"--{name} sets {key!r}: use {_OWN_PROPERTIES[key]}")
     if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:

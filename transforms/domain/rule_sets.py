@@ -10,7 +10,7 @@ import hashlib
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -40,6 +40,45 @@ class _Content(RuleModel):
 
 class _Record(RuleModel):
     rules: _Content
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """That a user shard, one of ``shards``, has made a set live; an audit record."""
+
+    number: int
+    shard: int
+    shards: int
+    at_ms: int
+
+    @property
+    def key(self) -> bytes:
+        """The key of the audit record: those of a shard keep their order."""
+        return b"rules-%d" % self.shard
+
+    def to_json(self) -> bytes:
+        """The audit record."""
+        return orjson.dumps(
+            {
+                "audit": "rules",
+                "number": self.number,
+                "shard": self.shard,
+                "shards": self.shards,
+                "time": self.at_ms,
+            }
+        )
+
+    @classmethod
+    def of_json(cls, value: bytes) -> Acknowledgement | None:
+        """Read an audit record; None if it is of something else."""
+        try:
+            document = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(document, dict) or document.get("audit") != "rules":
+            return None
+        numbers = [one for one in map(document.get, ("number", "shard", "shards", "time")) if isinstance(one, int)]
+        return cls(*numbers) if len(numbers) == 4 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +152,19 @@ def decode_rule_set(value: bytes) -> RuleSet:
     return RuleSet(content.number, content.rules, content.published, content.by, content.note)
 
 
-def next_number(numbers: Sequence[int]) -> int:
-    """The number of a new set where these are taken."""
-    return max(numbers, default=0) + 1
+def shards_behind(number: int, acknowledged: Iterable[Acknowledgement]) -> tuple[list[int], int]:
+    """The shards whose last acknowledgement is of a lower set or missing, and how many shards there are, 0 if unknown.
+
+    ``acknowledged`` in the order of each shard; how many there are is what the latest of all says.
+    """
+    last: dict[int, Acknowledgement] = {}
+    newest: Acknowledgement | None = None
+    for one in acknowledged:
+        last[one.shard] = one
+        newest = one if newest is None or one.at_ms >= newest.at_ms else newest
+    shards = 0 if newest is None else newest.shards
+    live = {shard for shard, one in last.items() if one.number >= number and one.shards == shards}
+    return [shard for shard in range(shards) if shard not in live], shards
 
 
 def number_of_key(key: bytes | None) -> int | None:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tests.builders import rule
 from transforms.domain.rule_sets import (
     MAX_RECORD_BYTES,
+    Acknowledgement,
     RuleSet,
     decode_rule_set,
     encode_rule_set,
     number_of_key,
+    shards_behind,
 )
 from transforms.domain.rules import RuleError
 
@@ -119,6 +121,32 @@ def test_a_set_larger_than_a_record_is_refused_either_way() -> None:
 )
 def test_the_number_of_a_key(key: bytes | None, number: int | None) -> None:
     assert number_of_key(key) == number
+
+
+def test_an_acknowledgement_is_the_documented_json_and_comes_back() -> None:
+    one = Acknowledgement(7, 3, 32, 5)
+    assert one.key == b"rules-3"
+    assert orjson.loads(one.to_json()) == {"audit": "rules", "number": 7, "shard": 3, "shards": 32, "time": 5}
+    assert Acknowledgement.of_json(one.to_json()) == one
+    for other in (b"{", b"[]", b'{"audit": "forget"}', b'{"audit": "rules", "number": 7, "shard": 3, "shards": null}'):
+        assert Acknowledgement.of_json(other) is None
+
+
+def test_the_shards_that_are_behind() -> None:
+    said = [Acknowledgement(6, shard, 4, 10) for shard in range(4)]
+    assert shards_behind(6, said) == ([], 4)
+    assert shards_behind(7, said) == ([0, 1, 2, 3], 4)
+    said += [Acknowledgement(7, 2, 4, 20), Acknowledgement(8, 0, 4, 30)]
+    assert shards_behind(7, said) == ([1, 3], 4)
+    # A job that was restored from before a set says so.
+    assert shards_behind(7, [*said, Acknowledgement(6, 2, 4, 40)]) == ([1, 2, 3], 4)
+    assert shards_behind(7, []) == ([], 0)
+
+
+def test_the_shards_are_those_of_the_latest_job() -> None:
+    old = [Acknowledgement(7, shard, 4, 10) for shard in range(4)]
+    assert shards_behind(7, [*old, Acknowledgement(7, 0, 2, 20)]) == ([1], 2)
+    assert shards_behind(7, [Acknowledgement(7, 0, 2, 20), *old[1:]]) == ([1], 2)
 
 
 @given(
