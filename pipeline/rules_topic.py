@@ -89,7 +89,7 @@ class RulesTopic:
             RulesTopicError: as ``read``; or the topic's records are not kept by key.
         """
         with _saying(f"rules topic {self.topic!r}"):
-            self._prepare()
+            self.prepare()
             producer = Producer(
                 {
                     **self._config,
@@ -100,14 +100,23 @@ class RulesTopic:
             producer.init_transactions(_READ_S)
         yield Publisher(self, producer, self.read())
 
-    def _prepare(self) -> None:
-        admin = AdminClient(self._config)
-        with _reader(self._config, self.topic) as reader:
-            partitions = len(reader.partitions)
-        if partitions:
-            self._check_partitions(partitions)
-            self._check_compacted(admin)
-            return
+    def prepare(self) -> None:
+        """Create the topic if it is missing.
+
+        Raises:
+            RulesTopicError: Kafka does not let us, or the topic would not keep the sets or their order.
+        """
+        with _saying(f"rules topic {self.topic!r}"):
+            admin = AdminClient(self._config)
+            with _reader(self._config, self.topic) as reader:
+                partitions = len(reader.partitions)
+            if partitions:
+                self._check_partitions(partitions)
+                self._check_compacted(admin)
+            else:
+                self._create(admin)
+
+    def _create(self, admin: AdminClient) -> None:
         # The number of copies is the broker's default.
         wanted = NewTopic(self.topic, 1, -1, config={"cleanup.policy": "compact"})
         try:

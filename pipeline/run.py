@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
-from pipeline.rules_topic import RulesTopic, RulesTopicError
+from pipeline.rules_topic import PublishedSets, RulesTopic, RulesTopicError
 from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.filters import FilterSet
 from transforms.domain.rule_files import load_rules
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(arguments)
         destinations = _destinations(settings)
-        rule_set = _rule_set(settings, destinations)
+        rule_set = _rule_set(settings)
+        for rule in rule_set.rules:
+            check_destinations(rule, [one.name for one in destinations])
     except (OptionError, RuleError, DestinationError, RulesTopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -70,27 +72,26 @@ def _destinations(settings: Settings) -> tuple[Destination, ...]:
     return load_destinations(settings.destinations, settings.egress_policy())
 
 
-def _rule_set(settings: Settings, destinations: tuple[Destination, ...]) -> RuleSet:
+def _rule_set(settings: Settings) -> RuleSet:
     """What the job starts with: the newest published set, or rule files as set 0."""
     if settings.rules_topic is None:
-        return RuleSet(0, _rules(settings, destinations))
-    published = _published(settings, settings.rules_topic)
-    if published is not None:
-        for rule in published.rules:
-            check_destinations(rule, [one.name for one in destinations])
-        return published
-    if settings.rules is None:
+        return RuleSet(0, _rules(settings))
+    servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
+    properties = kafka_properties("kafka_property", settings.kafka_property)
+    topic = RulesTopic(settings.rules_topic, servers | properties)
+    published = _newest(topic.topic, topic.read())
+    if published is None and settings.rules is None:
         raise OptionError(
-            f"--rules_topic {settings.rules_topic!r} has no rule set and --rules is missing: publish one with "
+            f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
             "`python -m pipeline rules publish`, or give the rules to begin with"
         )
-    return RuleSet(0, _rules(settings, destinations))
+    if settings.plan_file is None:
+        topic.prepare()  # a job does not start on a topic that is missing
+    return RuleSet(0, _rules(settings)) if published is None else published
 
 
-def _published(settings: Settings, topic: str) -> RuleSet | None:
+def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
     """The newest set that can be used, as a worker that reads the topic would find."""
-    servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
-    found = RulesTopic(topic, servers | kafka_properties("kafka_property", settings.kafka_property)).read()
     for problem in found.unreadable:
         sys.stderr.write(f"warning: rules topic {topic!r}: {problem}\n")
     for rule_set in reversed(found.sets):
@@ -104,7 +105,7 @@ def _published(settings: Settings, topic: str) -> RuleSet | None:
     return None
 
 
-def _rules(settings: Settings, destinations: tuple[Destination, ...]) -> tuple[Rule, ...]:
+def _rules(settings: Settings) -> tuple[Rule, ...]:
     """The rules of files, checked here so that a bad one ends the launch and not a worker."""
     if settings.rules is not None:
         rules = load_rules(settings.rules)
@@ -114,5 +115,4 @@ def _rules(settings: Settings, destinations: tuple[Destination, ...]) -> tuple[R
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
-        check_destinations(rule, [one.name for one in destinations])
     return rules

@@ -14,8 +14,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from pipeline import rules_topic
+from pipeline.options import OptionError, Settings, parse
 from pipeline.rules_topic import KEPT_SETS, RulesTopic, RulesTopicError
-from pipeline.run import main
+from pipeline.run import _rule_set, main
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import rule
 from tests.integration.jobs import reading
@@ -322,3 +323,49 @@ def test_a_broker_that_is_not_there_and_a_property_that_is_none_are_named(
     assert 'No such configuration property: "no.such"' in capsys.readouterr().err
     assert published.run("status", "--kafka_property=x") == 2
     assert "error: --kafka_property is 'x', allowed: NAME=VALUE" in capsys.readouterr().err
+
+
+def launched(published: Published, *options: str) -> Settings:
+    servers = published.kafka.bootstrap_servers
+    return parse([f"--bootstrap_servers={servers}", f"--rules_topic={published.name}", *options])
+
+
+def test_a_launch_begins_with_files_where_nothing_is_published(published: Published) -> None:
+    published.write("first")
+    with pytest.raises(OptionError) as caught:
+        _rule_set(launched(published))
+    assert f"--rules_topic {published.name!r} has no rule set and --rules is missing: publish" in str(caught.value)
+    admin = AdminClient(published.config)
+    assert published.name not in admin.list_topics(timeout=10).topics
+    found = _rule_set(launched(published, f"--rules={published.folder}"))
+    assert (found.number, found.versions) == (0, {"first": 1})
+    # A job would not start on a topic that is not there.
+    assert len(admin.list_topics(timeout=10).topics[published.name].partitions) == 1
+
+
+def test_a_launch_begins_with_the_newest_set_that_can_be_used(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.write("first")
+    assert published.run("publish") == 0
+    published.write("first", RULE.replace("version: 1", "version: 2"))
+    assert published.run("publish") == 0
+    assert _rule_set(launched(published, "--rules=/nowhere")) == published.topic.read().live
+    capsys.readouterr()
+    bad_lua = RuleSet(3, (rule("hand", "return return"),))
+    published.produce(published.name, (bad_lua.key, encode_rule_set(bad_lua)), (b"set-4", b"{}"))
+    found = _rule_set(launched(published))
+    assert (found.number, found.versions) == (2, {"first": 2})
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"warning: rules topic {published.name!r}: record 'set-4': rule set: rules is missing")
+    assert told[1].startswith(f"warning: rules topic {published.name!r}: set 3: rule 'hand': filter does not compile")
+    assert told[2] == f"rules topic {published.name!r}: starting with set 2"
+
+
+def test_a_launch_on_a_topic_that_cannot_be_ends_with_one_line(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.kafka.create_topic(published.name, 3)
+    options = ["--runner=FlinkRunner", f"--bootstrap_servers={published.kafka.bootstrap_servers}"]
+    assert main([*options, f"--rules_topic={published.name}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: rules topic {published.name!r} has 3 partitions, allowed is 1")
