@@ -14,11 +14,11 @@ from pipeline.embedded.read import ReadBundledEvents
 from pipeline.embedded.user_api import UserApi
 from pipeline.options import Settings
 from pipeline.summary import Summary
-from transforms.domain.rules import Rule
+from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 
 
-def run_direct(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[Destination, ...] = ()) -> int:
+def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
     """Run once over what is there now, print the summary; exit code 1 if an event is unaccounted for."""
     if not settings.embedded:
         sys.stderr.write("DirectRunner: reads from the starting offsets to the ends found now, then stops\n")
@@ -30,7 +30,7 @@ def run_direct(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[
                 settings = replace(settings, user_api_url=stack.enter_context(UserApi()).url)
         # What DirectRunner uses for a graph like this; named, because it would first look for Prism to download.
         pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
-        graph.build(pipeline, settings, rules, destinations, bundled_events)
+        graph.build(pipeline, settings, rule_set, destinations, bundled_events)
         result = pipeline.run()
         result.wait_until_finish()
     summary = Summary.of(result)

@@ -20,7 +20,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
-from transforms.domain.rules import Rule
+from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 
 _SUBMIT_S: Final = 120.0
@@ -30,13 +30,13 @@ _FOLLOW_EVERY_S: Final = 1.0
 _NO_MASTER: Final = "127.0.0.1:1"
 
 
-def run_on_flink(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[Destination, ...] = ()) -> int:
+def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
     """Submit the pipeline and follow it until it ends; the exit code."""
     try:
         with contextlib.ExitStack() as stack:
             master = settings.flink_master
             if settings.plan_file is not None:
-                submit(settings, rules, master or _NO_MASTER, destinations)
+                submit(settings, rule_set, master or _NO_MASTER, destinations)
                 return 0
             if master is None:
                 cluster = stack.enter_context(local_cluster(settings))
@@ -44,7 +44,7 @@ def run_on_flink(settings: Settings, rules: tuple[Rule, ...], destinations: tupl
             rest = FlinkRest(f"http://{master}")
             _check_cluster(rest)
             say(f"submitting {settings.job_name!r} to Flink at {master}")
-            job_id = submit(settings, rules, master, destinations)
+            job_id = submit(settings, rule_set, master, destinations)
             say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
             return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
@@ -65,9 +65,7 @@ def local_cluster(settings: Settings) -> LocalFlink:
     return LocalFlink(task_managers=1, slots=settings.parallelism)
 
 
-def submit(
-    settings: Settings, rules: tuple[Rule, ...], flink_master: str, destinations: tuple[Destination, ...] = ()
-) -> str:
+def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destinations: tuple[Destination, ...] = ()) -> str:
     """Hand the pipeline to Flink; the Flink job id, or an empty string if only the plan was wanted.
 
     Raises:
@@ -76,7 +74,7 @@ def submit(
     """
     with JobServer(flink_master) as server:
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
-        graph.build(pipeline, settings, rules, destinations)
+        graph.build(pipeline, settings, rule_set, destinations)
         try:
             # Our job server reports DONE as soon as Flink has taken the job.
             pipeline.run().wait_until_finish()

@@ -6,7 +6,7 @@ import apache_beam as beam
 
 from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
-from transforms.domain.rules import Rule
+from transforms.domain.rule_sets import RuleSet
 from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
 from transforms.domain.webhooks.destinations import Destination
@@ -17,7 +17,7 @@ from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSetting
 def build(
     pipeline: beam.Pipeline,
     settings: Settings,
-    rules: tuple[Rule, ...],
+    rule_set: RuleSet,
     destinations: tuple[Destination, ...] = (),
     bundled_events: beam.PTransform | None = None,
 ) -> None:
@@ -30,7 +30,7 @@ def build(
     handled = (
         (events, control)
         | "Inputs" >> beam.Flatten()
-        | "HandleEvents" >> HandleEvents(_handle(settings, rules, destinations))
+        | "HandleEvents" >> HandleEvents(_handle(settings, rule_set, destinations))
     )
     handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
     if settings.embedded:
@@ -63,9 +63,10 @@ def _read_events(settings: Settings) -> ReadSettings:
 def _read_control(settings: Settings) -> ReadSettings:
     return ReadSettings(
         topic=settings.control_topic,
+        rules_topic=settings.rules_topic,
         consumer_config=settings.consumer_config(),
         group_id=settings.group_id,
-        # What is on the control topic holds until something newer does, so a new job reads all of it.
+        # What is on these topics holds until something newer does, so a new job reads all of it.
         starting_offsets="earliest",
         user_shards=settings.user_shards,
         max_parallelism=settings.max_parallelism,
@@ -74,9 +75,12 @@ def _read_control(settings: Settings) -> ReadSettings:
     )
 
 
-def _handle(settings: Settings, rules: tuple[Rule, ...], destinations: tuple[Destination, ...]) -> HandleSettings:
+def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...]) -> HandleSettings:
     return HandleSettings(
-        rules=rules,
+        rules=rule_set.rules,
+        rule_set=rule_set.number,
+        rules_topic=settings.rules_topic,
+        user_shards=settings.user_shards,
         shard=ShardSettings(
             ttl_ms=round(settings.state_ttl_seconds * 1000),
             enrichment_deadline_ms=round(settings.enrichment_deadline_seconds * 1000),

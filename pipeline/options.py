@@ -180,7 +180,16 @@ class Settings:
     )
 
     rules: Path | None = _option(
-        None, RULES, "rule file or directory of *.yaml; required but for the bundled stream", unit="path"
+        None,
+        RULES,
+        "rule file or directory of *.yaml; required, but for the bundled stream or a --rules_topic that holds a set",
+        unit="path",
+    )
+    rules_topic: str | None = _option(
+        None,
+        RULES,
+        "topic of published rule sets, one partition, compacted: the newest is live, from the launch on; "
+        "--rules counts while it is empty",
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
@@ -255,8 +264,8 @@ class Settings:
         return {
             "bootstrap.servers": self.bootstrap_servers or "",
             "isolation.level": self.isolation_level,
-            **_properties("kafka_property", self.kafka_property),
-            **_properties("consumer_property", self.consumer_property),
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("consumer_property", self.consumer_property),
         }
 
     def producer_config(self) -> dict[str, str]:
@@ -264,8 +273,8 @@ class Settings:
         return {
             "bootstrap.servers": self.bootstrap_servers or "",
             "linger.ms": "1",
-            **_properties("kafka_property", self.kafka_property),
-            **_properties("producer_property", self.producer_property),
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("producer_property", self.producer_property),
         }
 
 
@@ -380,7 +389,12 @@ def _number(name: str, text: str, kind: type, meta: Any) -> float | int:
     return number
 
 
-def _properties(name: str, pairs: tuple[str, ...]) -> dict[str, str]:
+def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Properties of ``NAME=VALUE`` pairs given as ``--name``.
+
+    Raises:
+        OptionError: a pair is none.
+    """
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -404,15 +418,17 @@ _OWN_PROPERTIES: Final = {
 
 def _check(settings: Settings) -> None:
     for name in ("kafka_property", "consumer_property", "producer_property"):
-        for key in _properties(name, getattr(settings, name)):
+        for key in kafka_properties(name, getattr(settings, name)):
             if key in _OWN_PROPERTIES:
                 raise OptionError(f"--{name} sets {key!r}: use {_OWN_PROPERTIES[key]}")
     if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
     if settings.bootstrap_servers is not None:
         _check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
-        if settings.rules is None:
+        if settings.rules is None and settings.rules_topic is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
+    if settings.rules_topic is not None:
+        _check_rules_topic(settings, settings.rules_topic)
     _check_user_api(settings)
     for name in ("webhook_ca_file", "destination_host", "allow_private_destinations"):
         if getattr(settings, name) and settings.destinations is None:
@@ -434,6 +450,24 @@ def _check(settings: Settings) -> None:
         )
     if settings.delivery_guarantee == EXACTLY_ONCE:
         _check_exactly_once(settings)
+
+
+def _check_rules_topic(settings: Settings, topic: str) -> None:
+    if settings.bootstrap_servers is None:
+        raise OptionError(f"--rules_topic is {topic!r}, but the bundled stream has no Kafka: give --bootstrap_servers")
+    if settings.user_shards == 0:
+        raise OptionError(
+            f"--rules_topic is {topic!r}, allowed with --user_shards from 1 on: with 0 there is no list of shards that "
+            "a set could be sent to"
+        )
+    if settings.isolation_level != "read_committed":
+        raise OptionError(
+            f"--rules_topic is {topic!r}, allowed with --isolation_level=read_committed: a set whose publishing was "
+            "given up would be read too, and its number is used again"
+        )
+    for name in ("control_topic", "events_topic", "audit_topic", "actions_topic", "dead_letters_topic"):
+        if getattr(settings, name) == topic:
+            raise OptionError(f"--rules_topic and --{name} are both {topic!r}, allowed: a topic of its own")
 
 
 def _check_user_api(settings: Settings) -> None:

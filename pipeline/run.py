@@ -10,9 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
+from pipeline.options import FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
+from pipeline.rules_topic import PublishedSets, RulesTopic, RulesTopicError
 from runners.flink.beam_overrides import without_cloud_clients
+from transforms.domain.filters import FilterSet
 from transforms.domain.rule_files import load_rules
+from transforms.domain.rule_sets import RuleSet
 from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinations
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
@@ -32,18 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(arguments)
         destinations = _destinations(settings)
-        rules = _rules(settings, destinations)
-    except (OptionError, RuleError, DestinationError) as error:
+        rule_set = _rule_set(settings)
+        for rule in rule_set.rules:
+            check_destinations(rule, [one.name for one in destinations])
+    except (OptionError, RuleError, DestinationError, RulesTopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _import_beam()
     if settings.runner == FLINK_RUNNER:
         from pipeline.flink import run_on_flink
 
-        return run_on_flink(settings, rules, destinations)
+        return run_on_flink(settings, rule_set, destinations)
     from pipeline.direct import run_direct
 
-    return run_direct(settings, rules, destinations)
+    return run_direct(settings, rule_set, destinations)
 
 
 def _import_beam() -> None:
@@ -67,8 +72,41 @@ def _destinations(settings: Settings) -> tuple[Destination, ...]:
     return load_destinations(settings.destinations, settings.egress_policy())
 
 
-def _rules(settings: Settings, destinations: tuple[Destination, ...]) -> tuple[Rule, ...]:
-    """The rules, checked here so that a bad one ends the launch and not a worker."""
+def _rule_set(settings: Settings) -> RuleSet:
+    """What the job starts with: the newest published set, or rule files as set 0."""
+    if settings.rules_topic is None:
+        return RuleSet(0, _rules(settings))
+    servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
+    properties = kafka_properties("kafka_property", settings.kafka_property)
+    topic = RulesTopic(settings.rules_topic, servers | properties)
+    published = _newest(topic.topic, topic.read())
+    if published is None and settings.rules is None:
+        raise OptionError(
+            f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
+            "`python -m pipeline rules publish`, or give the rules to begin with"
+        )
+    if settings.plan_file is None:
+        topic.prepare()  # a job does not start on a topic that is missing
+    return RuleSet(0, _rules(settings)) if published is None else published
+
+
+def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
+    """The newest set that can be used, as a worker that reads the topic would find."""
+    for problem in found.unreadable:
+        sys.stderr.write(f"warning: rules topic {topic!r}: {problem}\n")
+    for rule_set in reversed(found.sets):
+        try:
+            FilterSet(rule_set.rules)
+        except RuleError as error:
+            sys.stderr.write(f"warning: rules topic {topic!r}: set {rule_set.number}: {error}\n")
+            continue
+        sys.stderr.write(f"rules topic {topic!r}: starting with set {rule_set.number}\n")
+        return rule_set
+    return None
+
+
+def _rules(settings: Settings) -> tuple[Rule, ...]:
+    """The rules of files, checked here so that a bad one ends the launch and not a worker."""
     if settings.rules is not None:
         rules = load_rules(settings.rules)
     else:
@@ -77,5 +115,4 @@ def _rules(settings: Settings, destinations: tuple[Destination, ...]) -> tuple[R
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
-        check_destinations(rule, [one.name for one in destinations])
     return rules

@@ -15,7 +15,9 @@ from transforms.domain.deliveries import Tried
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
 from transforms.domain.journal import DEFAULT_COMPACT_BYTES, Journal, JournalElement, decode_element, encode_element
+from transforms.domain.live_rules import RuleSets
 from transforms.domain.profiles import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
+from transforms.domain.rule_sets import RuleSet, encode_rule_set
 from transforms.domain.rule_state import RuleState
 from transforms.domain.rules import Rule
 from transforms.domain.shard import step
@@ -56,6 +58,12 @@ def control(*values: Any) -> MicroBatch:
     """A micro-batch of control records, JSON values or raw bytes."""
     raw = [value if isinstance(value, bytes) else orjson.dumps(value) for value in values]
     return MicroBatch(VERSION, CONTROL, "control", [Record(0, n, NOW_MS, None, value) for n, value in enumerate(raw)])
+
+
+def published(number: int, *rules: Rule, topic: str = "rules") -> MicroBatch:
+    """A micro-batch of the rules topic: one set."""
+    value = encode_rule_set(RuleSet(number, rules))
+    return MicroBatch(VERSION, CONTROL, topic, [Record(0, number, NOW_MS, b"set-%d" % number, value)])
 
 
 def rule(name: str = "always", filter_: str = "true", **fields: Any) -> Rule:
@@ -290,6 +298,7 @@ def contents(view: View) -> dict[str, Any]:
         "awaited": set(view.awaited),
         "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
         "due": (view.stream_agenda.next_ms(), view.clock_agenda.next_ms()),
+        "rule_set": None if view.rules is None else (view.rules.number, view.rules.record),
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
     }
 
@@ -306,7 +315,7 @@ class Shard:
     def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)
         self.compact_bytes = compact_bytes
-        self.filters = FilterSet(rules)
+        self.filters: FilterSet | RuleSets = FilterSet(rules)
         self.bags = [MemoryBag(), MemoryBag()]
         self.journal = self.open()
         self.now_ms = NOW_MS

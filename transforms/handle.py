@@ -17,13 +17,14 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.domain import journal as journals
-from transforms.domain.batches import MicroBatch, decode_batch, encode_produced
+from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried
-from transforms.domain.filters import FilterSet
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
+from transforms.domain.live_rules import RuleSets
 from transforms.domain.outbox import Outbox, tried
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.quarantine import Quarantine
+from transforms.domain.rule_sets import Acknowledgement, RuleSet
 from transforms.domain.rules import DebugAction, KafkaAction, Rule
 from transforms.domain.shard import idle_due_ms, step
 from transforms.domain.steps import Answer, ShardSettings, Step
@@ -63,6 +64,7 @@ class HandleSettings:
     """What ``HandleEvents`` is configured with.
 
     ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
+    ``rules`` are live until a set with a higher number than ``rule_set`` comes from ``rules_topic``.
     """
 
     rules: tuple[Rule, ...]
@@ -76,6 +78,9 @@ class HandleSettings:
     sweep_every_ms: int = 1000
     inline: bool = False
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
+    rule_set: int = 0
+    rules_topic: str | None = None
+    user_shards: int = 0
 
 
 @dataclass
@@ -138,13 +143,15 @@ class _HandleFn(beam.DoFn):
         self._clock = clock
 
     def setup(self) -> None:
-        self._filters = FilterSet(self._settings.rules, _quarantine())
+        settings = self._settings
+        initial = RuleSet(settings.rule_set, settings.rules)
+        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine())
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)
         self._counters: dict[str, Any] = {}
 
     def teardown(self) -> None:
-        self._filters.close()
+        self._rule_sets.close()
 
     def process(
         self,
@@ -156,8 +163,9 @@ class _HandleFn(beam.DoFn):
         pending: Any = beam.DoFn.TimerParam(PENDING),
         stream: Any = beam.DoFn.TimerParam(STREAM),
     ) -> Iterator[Any]:
-        _, payload = element
+        key, payload = element
         shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
+        shard.number = shard_of_key(key) if self._settings.user_shards else None
         yield from shard.advance(decode_batch(payload))
 
     @on_timer(IDLE)
@@ -217,6 +225,8 @@ class _OpenShard:
         self._fn = fn
         self._settings = fn._settings
         self._meta, self._idle, self._pending, self._stream = meta, idle, pending, stream
+        # Of a batch; a timer tells nothing that only one shard may tell.
+        self.number: int | None = None
         self._now_ms = fn._clock()
         self._journal = Journal(bags, self._settings.shard.history_size, self._settings.compact_bytes)
         self.live = self._journal.live
@@ -261,10 +271,10 @@ class _OpenShard:
         with self._journal.changing():
             for answer in answers:
                 del live.asked_ms[answer.user_id]
-            filters = self._fn._filters
+            rules = self._fn._rule_sets
             tries = self._tries()
             asked_ms = live.asked_ms
-            done = step(live.view, self._now_ms, settings.shard, filters, answers, batch, asked_ms, stream_ms, tries)
+            done = step(live.view, self._now_ms, settings.shard, rules, answers, batch, asked_ms, stream_ms, tries)
             self._write(done)
             live.fruitless_polls = 0 if answers or done.wanted else live.fruitless_polls + 1
             live.fruitless_looks = 0 if tries or done.mailed else live.fruitless_looks + 1
@@ -278,9 +288,18 @@ class _OpenShard:
         if self._journal.compactions:
             done.counts["compactions"] += self._journal.compactions
             self._journal.compactions = 0
+        if not self.number:
+            done.tell_shared()
         for name, value in done.counts.items():
             self._fn.count(name, value)
         yield from _outputs(done, settings)
+        yield from self._acknowledged(done)
+
+    def _acknowledged(self, done: Step) -> Iterator[Any]:
+        for number in done.rule_sets:
+            said = Acknowledgement(number, self.number or 0, self._settings.user_shards, self._now_ms)
+            record = encode_produced(self._settings.audit_topic, said.key, said.to_json(), [])
+            yield beam.pvalue.TaggedOutput(RECORDS, record)
 
     @property
     def _outbox(self) -> Outbox:
@@ -372,6 +391,7 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
                 ("action-id", fired.action_id.encode()),
                 ("rule", fired.rule.encode()),
                 ("rule-version", str(fired.rule_version).encode()),
+                ("rule-set", str(fired.rule_set).encode()),
             ]
             record = encode_produced(fired.action.topic, fired.user_id.encode(), fired.body, headers)
             yield beam.pvalue.TaggedOutput(ACTIONS, record)

@@ -7,7 +7,7 @@ Flink's own source and sink; every other runner ignores the URN and runs what ``
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -30,7 +30,10 @@ _STALLED_S: Final = 60.0
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How a topic is read; field by field the payload of the read URNs. Times in ms, sizes in bytes or records."""
+    """How topics are read; field by field the payload of the read URNs. Times in ms, sizes in bytes or records.
+
+    ``rules_topic`` is a second topic, with rule sets, of ``ReadControl`` only.
+    """
 
     topic: str | None
     consumer_config: Mapping[str, str]
@@ -38,6 +41,7 @@ class ReadSettings:
     starting_offsets: str
     user_shards: int
     max_parallelism: int
+    rules_topic: str | None = None
     starting_timestamp_ms: int | None = None
     user_key: str = "record"
     linger_ms: int = 5
@@ -81,7 +85,7 @@ class ReadEvents(beam.PTransform):
 
 @dataclass
 class ReadControl(ReadEvents):
-    """Read the control topic from its start as micro-batches; without a topic, a source that never says anything.
+    """Read control topic and rules topic from their starts as micro-batches; with neither, never say anything.
 
     Output: as ``ReadEvents``; a record goes to one user's shard or to all (``domain.batches.control_keys``).
     """
@@ -131,14 +135,16 @@ class _ReadTopicFn(beam.DoFn):
         self._kind = kind
         self._tombstones = Metrics.counter("event_trigger", "tombstones")
 
-    def process(self, _: bytes) -> Iterable[Batches]:
-        return self._read(self._settings.topic) if self._settings.topic is not None else ()
+    def process(self, _: bytes) -> Iterator[Batches]:
+        for topic in (self._settings.rules_topic, self._settings.topic):
+            if topic is not None:
+                yield from self._read(topic)
 
     def _read(self, topic: str) -> Iterator[Batches]:
         settings = self._settings
         consumer = Consumer({**settings.consumer_config, "group.id": settings.group_id, "enable.auto.commit": "false"})
         try:
-            for messages in _bounded_polls(consumer, settings):
+            for messages in _bounded_polls(consumer, topic, settings):
                 records = [_record(message) for message in messages if message.value() is not None]
                 self._tombstones.inc(len(messages) - len(records))
                 yield from split_by_shard(self._kind, topic, records, settings.user_shards, settings.user_key)
@@ -146,16 +152,16 @@ class _ReadTopicFn(beam.DoFn):
             consumer.close()
 
 
-def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[Message]]:
-    """Lists of messages from the starting offsets to the ends at the time of the call.
+def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> Iterator[list[Message]]:
+    """Lists of messages of a topic from the starting offsets to the ends at the time of the call.
 
     Raises:
         KafkaException: the topic does not exist, a partition reports an error, or the broker was silent for a minute.
     """
-    bounds = _bounds(consumer, str(settings.topic))
+    bounds = _bounds(consumer, topic)
     ends = {partition: high for partition, (_, high) in bounds.items()}
-    positions = _starts(consumer, settings, bounds)
-    consumer.assign([TopicPartition(settings.topic, partition, offset) for partition, offset in positions.items()])
+    positions = _starts(consumer, topic, settings, bounds)
+    consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
     open_partitions = {partition for partition, offset in positions.items() if offset < ends[partition]}
     give_up_at = time.monotonic() + _STALLED_S
     while open_partitions:
@@ -164,7 +170,7 @@ def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[
             if message.error():
                 raise KafkaException(message.error())
         # The position, not the last message, says how far a partition is: transaction markers have offsets too.
-        for position in consumer.position([TopicPartition(settings.topic, partition) for partition in open_partitions]):
+        for position in consumer.position([TopicPartition(topic, partition) for partition in open_partitions]):
             if position.offset >= ends[position.partition]:
                 open_partitions.discard(position.partition)
         taken = [message for message in messages if message.offset() < ends[message.partition()]]
@@ -172,9 +178,7 @@ def _bounded_polls(consumer: Consumer, settings: ReadSettings) -> Iterator[list[
             give_up_at = time.monotonic() + _STALLED_S
             yield taken
         elif time.monotonic() > give_up_at:
-            raise KafkaException(
-                KafkaError(KafkaError._TIMED_OUT, f"topic {settings.topic}: no records for {_STALLED_S} s")
-            )
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic}: no records for {_STALLED_S} s"))
 
 
 def _bounds(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
@@ -188,7 +192,9 @@ def _bounds(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
     }
 
 
-def _starts(consumer: Consumer, settings: ReadSettings, bounds: dict[int, tuple[int, int]]) -> dict[int, int]:
+def _starts(
+    consumer: Consumer, topic: str, settings: ReadSettings, bounds: dict[int, tuple[int, int]]
+) -> dict[int, int]:
     lows = {partition: low for partition, (low, _) in bounds.items()}
     ends = {partition: high for partition, (_, high) in bounds.items()}
     if settings.starting_offsets == "earliest":
@@ -196,10 +202,10 @@ def _starts(consumer: Consumer, settings: ReadSettings, bounds: dict[int, tuple[
     if settings.starting_offsets == "latest":
         return ends
     if settings.starting_offsets == "timestamp":
-        wanted = [TopicPartition(settings.topic, partition, settings.starting_timestamp_ms) for partition in bounds]
+        wanted = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
         found = consumer.offsets_for_times(wanted, timeout=10)
         return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
-    committed = consumer.committed([TopicPartition(settings.topic, partition) for partition in bounds], timeout=10)
+    committed = consumer.committed([TopicPartition(topic, partition) for partition in bounds], timeout=10)
     return {one.partition: one.offset if one.offset >= 0 else lows[one.partition] for one in committed}
 
 

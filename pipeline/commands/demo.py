@@ -27,7 +27,8 @@ from runners.flink.errors import LocalStackError
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from transforms.domain.rule_files import load_rules
-from transforms.domain.rules import KafkaAction, Rule
+from transforms.domain.rule_sets import RuleSet
+from transforms.domain.rules import KafkaAction
 
 _PARTITIONS: Final = 4
 _WINDOW_S: Final = 10.0
@@ -105,11 +106,11 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
 
 
-def _rules() -> tuple[Rule, ...]:
+def _rules() -> RuleSet:
     """The sample rules, sending what they would print to Kafka, where it can be watched from outside the cluster."""
     with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
         rules = load_rules(Path(bundled))
-    return tuple(rule.model_copy(update={"actions": (KafkaAction(type="kafka"),)}) for rule in rules)
+    return RuleSet(0, tuple(rule.model_copy(update={"actions": (KafkaAction(type="kafka"),)}) for rule in rules))
 
 
 def _reader(bootstrap_servers: str, topic: str) -> Consumer:

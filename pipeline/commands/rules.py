@@ -1,4 +1,4 @@
-"""``python -m pipeline rules``: write, check and test rules, without Flink, Kafka or Beam."""
+"""``python -m pipeline rules``: write, check, test and publish rules, without Flink or Beam."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.commands import published_rules
 from transforms.domain.rule_cases import Case
 from transforms.domain.rule_explain import explain
 from transforms.domain.rule_files import RuleFiles, read_rule_files
@@ -58,12 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("test", help="check every rule and run its cases")
     test.add_argument("path", type=Path, help="rule file or directory")
     test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
-    test.add_argument(
-        "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
-    )
-    test.add_argument(
-        "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
-    )
+    _add_history_options(test)
     test.set_defaults(run=_test)
     explain_ = commands.add_parser("explain", help="say for each rule why it does or does not fire for an event")
     explain_.add_argument("path", type=Path, help="rule file or directory")
@@ -81,17 +77,46 @@ def _parser() -> argparse.ArgumentParser:
     new = commands.add_parser("new", help="write a first rule with cases")
     new.add_argument("path", type=Path, help="directory; made if it is not there")
     new.set_defaults(run=_new)
+    publish = commands.add_parser("publish", help="test every rule, then make the rules live in running jobs")
+    publish.add_argument("path", type=Path, help="rule file or directory")
+    published_rules.add_options(publish)
+    publish.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
+    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
+    _add_history_options(publish)
+    publish.set_defaults(run=_publish)
+    rollback = commands.add_parser("rollback", help="make an earlier set's rules live again, under a new number")
+    published_rules.add_options(rollback)
+    rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
+    rollback.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
+    rollback.set_defaults(run=published_rules.rollback)
+    status = commands.add_parser("status", help="show the published sets, and which is live in which user shards")
+    published_rules.add_options(status)
+    published_rules.add_status_options(status)
+    status.set_defaults(run=published_rules.status)
     return parser
+
+
+def _add_history_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
+    )
+    parser.add_argument(
+        "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
     found = read_rule_files(arguments.path)
+    _call_dry(found)
+    return _report(found)
+
+
+def _call_dry(found: RuleFiles) -> None:
     for loaded in found.rules:
         message = dry_call(loaded)
         if message is not None:
             # Not every rule has to bear an event that lacks all it is about, so that this is no problem by itself.
             sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
-    return _report(found)
 
 
 def _report(found: RuleFiles) -> int:
@@ -117,6 +142,19 @@ def _test(arguments: argparse.Namespace) -> int:
     found = read_rule_files(arguments.path)
     if _show_problems(found):
         return 1
+    results = _run_cases(arguments, found)
+    seconds = time.perf_counter() - started
+    if arguments.junit_xml is not None:
+        try:
+            arguments.junit_xml.write_bytes(junit_xml(results, seconds))
+        except OSError as error:
+            sys.stderr.write(f"error: {arguments.junit_xml}: {error.strerror}\n")
+            return 2
+    return _show_count(found, results, seconds)
+
+
+def _run_cases(arguments: argparse.Namespace, found: RuleFiles) -> list[CaseResult]:
+    """Every rule's cases, run and shown."""
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
     results = [result for loaded in found.rules for result in run_cases(loaded, settings)]
     for result in results:
@@ -126,17 +164,28 @@ def _test(arguments: argparse.Namespace) -> int:
             sys.stdout.writelines(f"        {line}\n" for line in result.differences)
     for rule in untested(found.rules):
         sys.stderr.write(f"warning: {rule.name} has no case\n")
+    return results
+
+
+def _show_count(found: RuleFiles, results: list[CaseResult], seconds: float) -> int:
+    """How many cases there were and failed; the exit code."""
     failed = sum(not result.passed for result in results)
-    seconds = time.perf_counter() - started
-    if arguments.junit_xml is not None:
-        try:
-            arguments.junit_xml.write_bytes(junit_xml(results, seconds))
-        except OSError as error:
-            sys.stderr.write(f"error: {arguments.junit_xml}: {error.strerror}\n")
-            return 2
     counted = f"{_count(len(found.rules), 'rule')}, {_count(len(results), 'case')}, {failed} failed"
     sys.stdout.write(f"{counted} in {seconds:.2f} s\n")
     return 1 if failed else 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    found = read_rule_files(arguments.path)
+    if _show_problems(found):
+        return 1
+    _call_dry(found)
+    results = _run_cases(arguments, found)
+    if _show_count(found, results, time.perf_counter() - started):
+        sys.stderr.write("error: a case failed, nothing was published\n")
+        return 1
+    return published_rules.publish(arguments, tuple(loaded.rule for loaded in found.rules))
 
 
 def junit_xml(results: list[CaseResult], seconds: float) -> bytes:

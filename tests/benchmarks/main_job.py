@@ -29,6 +29,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from transforms.domain.rule_files import load_rules
+from transforms.domain.rule_sets import RuleSet
 
 _PARTITIONS = 4
 _USERS = 2000
@@ -83,7 +84,7 @@ class Bench:
                 *options,
             ]
         )
-        job_id = submit(settings, load_rules(self.rules_file), self.flink.flink_master)
+        job_id = submit(settings, RuleSet(0, load_rules(self.rules_file)), self.flink.flink_master)
         rest = FlinkRest(self.flink.rest_url)
         try:
             yield job_id

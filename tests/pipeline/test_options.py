@@ -330,3 +330,29 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
     for one in dataclasses.fields(Settings):
         assert f"--{one.name}" in text
         assert f"default:{shown_default(one)}".replace(" ", "") in text
+
+
+def test_a_rules_topic_takes_the_place_of_rule_files() -> None:
+    settings = parse(["--bootstrap_servers=b:1", "--rules_topic=rule-sets"])
+    assert settings.rules_topic == "rule-sets"
+    assert settings.rules is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rules_topic=t"], "--rules_topic is 't', but the bundled stream has no Kafka: give --bootstrap_servers"),
+        ([*FLINK, "--rules_topic=t", "--user_shards=0"], "--rules_topic is 't', allowed with --user_shards from 1 on"),
+        (
+            [*FLINK, "--rules_topic=t", "--isolation_level=read_uncommitted"],
+            "--rules_topic is 't', allowed with --isolation_level=read_committed",
+        ),
+        ([*FLINK, "--rules_topic=t", "--control_topic=t"], "--rules_topic and --control_topic are both 't'"),
+        ([*FLINK, "--rules_topic=event-audit"], "--rules_topic and --audit_topic are both 'event-audit'"),
+        ([*FLINK, "--rules_topic="], "--rules_topic is empty"),
+    ],
+)
+def test_a_rules_topic_that_cannot_be_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(arguments)
+    assert message in str(caught.value)

@@ -80,6 +80,7 @@ class Harness:
     def __init__(self, settings: HandleSettings) -> None:
         self.settings = settings
         self.stored = StoredState()
+        self.key = b"key"
         self.token = 0
         self.now_ms = 10_000
         self.due: dict[str, int | None] = {"idle": None, "pending": None, "stream": None}
@@ -118,7 +119,7 @@ class Harness:
                     outputs += fire(*journals, meta, *timers.values())
             for one in batches:
                 payload = encode_batch(one.kind, one.topic, one.records)
-                outputs += fn.process((b"key", payload), *journals, meta, *timers.values())
+                outputs += fn.process((self.key, payload), *journals, meta, *timers.values())
             if fail:
                 self.restore()  # a bundle that fails is the job's failure
                 return

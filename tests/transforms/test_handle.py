@@ -172,7 +172,7 @@ def test_debug_and_kafka_actions_leave_by_their_own_outputs() -> None:
     produced = decode_produced(packed)
     assert produced.value == body
     assert (produced.topic, produced.key) == ("offers", b"u1")
-    assert [name for name, _ in produced.headers] == ["action-id", "rule", "rule-version"]
+    assert [name for name, _ in produced.headers] == ["action-id", "rule", "rule-version", "rule-set"]
     assert SEEN[RECORDS] == []
 
 

@@ -18,7 +18,7 @@ from transforms.domain.users import UserState, Visit
 
 @dataclass(frozen=True, slots=True)
 class FiredAction:
-    """One action of one rule for one event: ``body`` is the enriched event as JSON."""
+    """One action of one rule for one event: ``body`` is the enriched event as JSON, ``rule_set`` the set's number."""
 
     action_id: str
     user_id: str
@@ -26,6 +26,7 @@ class FiredAction:
     rule_version: int
     action: Action
     body: bytes
+    rule_set: int = 0
 
 
 def action_id(user_id: str, event_id: str, rule: str, version: int, action: str) -> str:
@@ -67,12 +68,18 @@ def body_by_template(
     return templates.render(template, values)
 
 
-def fire(rule: Rule, user_id: str, event_id: str, body_of: Callable[[Action, str], bytes]) -> list[FiredAction]:
-    """Every action of a rule that fires for an event of a user; ``body_of`` an action and its id is what it sends."""
+def fire(
+    rule: Rule, user_id: str, event_id: str, body_of: Callable[[Action, str], bytes], rule_set: int = 0
+) -> list[FiredAction]:
+    """Every action of a rule, of a rule set, that fires for an event of a user.
+
+    ``body_of`` an action and its id is what it sends.
+    """
     fired = []
     for action in rule.actions:
         identity = action_id(user_id, event_id, rule.name, rule.version, action.name)
-        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body_of(action, identity)))
+        body = body_of(action, identity)
+        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body, rule_set))
     return fired
 
 

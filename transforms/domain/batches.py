@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -125,6 +126,19 @@ def split_by_shard(
         yield key, encode_batch(kind, topic, grouped)
 
 
+def shard_of_key(key: bytes) -> int:
+    """The user shard of a Beam key, where there are shards."""
+    shard: int = _SHARD_KEY.unpack(key)[0]
+    return shard
+
+
+def is_for_all(document: Any) -> bool:
+    """Whether a control record's JSON is meant for every shard, not for a user's."""
+    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in ("forget", "inspect")):
+        return False
+    return "rules" in document or "destination" in document
+
+
 def control_keys(record: Record, user_shards: int) -> list[bytes]:
     """Where a control record goes: one user's key, every shard, or the empty user's key (README of the connectors)."""
     try:
@@ -135,6 +149,6 @@ def control_keys(record: Record, user_shards: int) -> list[bytes]:
         for name in ("forget", "inspect"):
             if isinstance(document.get(name), str):
                 return [key_of(document[name].encode("utf-8", "replace"), user_shards)]
-        if user_shards and ("rules" in document or "destination" in document):
-            return [_SHARD_KEY.pack(shard, 0) for shard in range(user_shards)]
+    if user_shards and is_for_all(document):
+        return [_SHARD_KEY.pack(shard, 0) for shard in range(user_shards)]
     return [key_of(b"", user_shards)]

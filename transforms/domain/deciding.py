@@ -14,7 +14,7 @@ from transforms.domain.actions import FiredAction, body_by_template, decode_acti
 from transforms.domain.batches import Record
 from transforms.domain.delivering import NO_COORDINATE, Delivering
 from transforms.domain.events import Event
-from transforms.domain.filters import FilterSet
+from transforms.domain.live_rules import LiveSet
 from transforms.domain.local_time import quiet_until_ms, zone_of
 from transforms.domain.rule_state import (
     CAP,
@@ -79,7 +79,7 @@ class Deciding:
         view: View,
         now_ms: int,
         settings: ShardSettings,
-        filters: FilterSet,
+        live: LiveSet,
         step: Step,
         delivering: Delivering,
     ) -> None:
@@ -87,8 +87,12 @@ class Deciding:
         self._delivering = delivering
         self._now_ms = now_ms
         self._settings = settings
-        self._filters = filters
         self._step = step
+        self.use(live)
+
+    def use(self, live: LiveSet) -> None:
+        """Ask this rule set from now on."""
+        self._filters, self._rule_set = live.filters, live.number
 
     def _record(self, *fact: object) -> None:
         self._view.apply(self._now_ms, fact)
@@ -232,7 +236,8 @@ class Deciding:
         if rule.quiet_hours is not None:
             zone = zone_for(rule.time_zone, moment.profile)
             until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
-        actions = fire(rule, moment.user_id, moment.event_id, functools.partial(moment.body, rule))
+        body_of = functools.partial(moment.body, rule)
+        actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set)
         for action in actions:
             if until_ms is None:
                 self._delivering.go_out(action, moment.event_id, moment.topic, moment.record)
@@ -262,6 +267,7 @@ class Deciding:
             until_ms,
             zone,
             action.body,
+            action.rule_set,
         )
         waiting = self._view.rule_state(moment.user_id).held
         if len(waiting) >= MAX_HELD or sum(one.nbytes for one in waiting) + held.nbytes > MAX_BYTES:
@@ -286,7 +292,7 @@ class Deciding:
                 self._step.counts["held_dropped"] += 1
                 continue
             action = decode_action(held.action)
-            fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body)
+            fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set)
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
             self._delivering.go_out(fired, held.event_id, "", record)
             self._count(rule, "released", "held_released")

@@ -118,7 +118,7 @@ class FilterSet:
         mask = self._usual if self._has_keys else None
         if self._quarantine:
             now_ms = self._clock_ms()
-            quarantined = tuple(rule for rule in self.rules if not self._quarantine.allows(rule.name, now_ms))
+            quarantined = tuple(rule for rule in self.rules if not self._quarantine.allows(_version_of(rule), now_ms))
             if quarantined:
                 mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
@@ -153,7 +153,7 @@ class FilterSet:
     def _verdict(self, found: _Found, quarantined: tuple[Rule, ...]) -> Verdict:
         tripped = found.rules("L")
         for rule in tripped:
-            self._quarantine.trip(rule.name, self._clock_ms())
+            self._quarantine.trip(_version_of(rule), self._clock_ms())
         failed = {rule.name for rule, _ in found.errors()}
         return Verdict(
             # Without its key a rule's cooldown cannot be looked up: it fails as a whole.
@@ -169,6 +169,11 @@ class FilterSet:
         """End the process, with ``isolation="process"``."""
         if isinstance(self._engine, SandboxProcess):
             self._engine.close()
+
+
+def _version_of(rule: Rule) -> str:
+    """What is set aside: a higher version of the rule may be the one that was repaired."""
+    return f"{rule.name} {rule.version}"
 
 
 def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:

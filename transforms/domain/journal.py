@@ -289,7 +289,7 @@ class Journal:
             if sum(self.live.log_bytes) <= max(self._compact_bytes, self.live.garbage * self.live.view.packed_bytes):
                 return
             self._begin(1 - self._newer, self._heads[self._newer].generation + 1)
-            self.live.moving = _everybody(self.live.view)
+            self._begin_moving(now_ms)
         self._move(now_ms)
 
     def rewrite(self, now_ms: int) -> None:
@@ -299,7 +299,7 @@ class Journal:
         if self.live.view.is_empty:
             return
         self._begin(0, generation + 1)
-        self.live.moving = _everybody(self.live.view)
+        self._begin_moving(now_ms)
         while self.live.moving is not None:
             self._move(now_ms)
 
@@ -326,6 +326,12 @@ class Journal:
         self._heads[index].stored_bytes += len(entry.stored or b"")
         self.live.counts[index] += 1
         self.live.log_bytes[index] += entry.packed_bytes
+
+    def _begin_moving(self, now_ms: int) -> None:
+        self.live.moving = _everybody(self.live.view)
+        rules = self.live.view.packed_rules()
+        if rules:
+            self._add(make_entry(now_ms, rules))
 
     def _move(self, now_ms: int) -> None:
         """Write one chunk of those who have yet to be moved; after the last one the older bag is not needed."""

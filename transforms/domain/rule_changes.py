@@ -50,6 +50,24 @@ def rule_changes(live: Iterable[Rule], wanted: Iterable[Rule]) -> RuleChanges:
     )
 
 
+def reused_versions(earlier: Iterable[tuple[int, Iterable[Rule]]], wanted: Iterable[Rule]) -> tuple[str, ...]:
+    """Rules whose version had another meaning in an earlier set, given as number and rules; the last such set is named.
+
+    A set that was rolled back is no longer live, but actions with its versions went out.
+    """
+    past = sorted(((number, tuple(rules)) for number, rules in earlier), key=lambda one: -one[0])
+    problems = []
+    for rule in wanted:
+        for number, rules in past:
+            old = next((one for one in rules if (one.name, one.version) == (rule.name, rule.version)), None)
+            if old is not None and _meaning(old) != _meaning(rule):
+                fields = ", ".join(_differing(old, rule))
+                was = f"version {rule.version} in set {number}"
+                problems.append(f"rule {rule.name!r}: {fields} differ from {was}: raise the version")
+                break
+    return tuple(problems)
+
+
 def _meaning(rule: Rule) -> Rule:
     return rule.model_copy(update={"description": ""})
 

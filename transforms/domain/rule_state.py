@@ -72,6 +72,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     until_ms: int
     zone: str
     body: bytes
+    rule_set: int = 0
 
     @property
     def nbytes(self) -> int:

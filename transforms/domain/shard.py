@@ -11,8 +11,7 @@ from types import MappingProxyType
 
 import orjson
 
-from transforms.domain import dead_letters as reasons
-from transforms.domain.batches import EVENTS, MicroBatch, Record
+from transforms.domain.batches import EVENTS, MicroBatch, Record, is_for_all
 from transforms.domain.dead_letters import RejectedError
 from transforms.domain.deciding import Deciding
 from transforms.domain.deliveries import NO_DELIVERIES, Tried
@@ -20,7 +19,9 @@ from transforms.domain.delivering import Delivering
 from transforms.domain.events import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
+from transforms.domain.live_rules import LiveSet, RuleSets
 from transforms.domain.profiles import OVERFLOW, TIMEOUT, FetchedUser, unavailable
+from transforms.domain.rules import RuleError
 from transforms.domain.steps import Answer, Erasure, Inspection, ShardSettings, Step
 from transforms.domain.users import PENDING, UNAVAILABLE, UserState, advance_visit, join_visits
 from transforms.domain.view import (
@@ -32,10 +33,12 @@ from transforms.domain.view import (
     LOADED,
     OBSERVED,
     PARKED,
+    RULES,
     SWEPT,
     TOUCHED,
     UNPARKED,
     UPDATED,
+    StoredRules,
     View,
 )
 
@@ -44,7 +47,7 @@ def step(
     view: View,
     now_ms: int,
     settings: ShardSettings,
-    filters: FilterSet,
+    rules: FilterSet | RuleSets,
     answers: Sequence[Answer] = (),
     batch: MicroBatch | None = None,
     asked_ms: Mapping[str, int] = MappingProxyType({}),
@@ -54,9 +57,10 @@ def step(
     """Bring a view forward: what quiet hours held until now, tries and answers, a batch, then whatever else is due.
 
     ``asked_ms`` names everybody whom the user API is being asked for, and since when. ``stream_ms`` says that every
-    record that Kafka had got by that time has been handled.
+    record that Kafka had got by that time has been handled. ``rules`` are those that are live, or the sets of which
+    the shard's own is; a set that comes in the batch is live for everything after it.
     """
-    machine = _Machine(view, now_ms, settings, filters, asked_ms)
+    machine = _Machine(view, now_ms, settings, rules, asked_ms)
     machine.release()
     for tried in tries:
         machine.tried(tried)
@@ -82,18 +86,32 @@ def idle_due_ms(view: View, settings: ShardSettings) -> int | None:
     return None if user is None else user.last_seen_ms + settings.ttl_ms
 
 
+def _is_shared(record: Record) -> bool:
+    try:
+        return is_for_all(orjson.loads(record.value))
+    except orjson.JSONDecodeError:
+        return False
+
+
 class _Machine:
     def __init__(
-        self, view: View, now_ms: int, settings: ShardSettings, filters: FilterSet, asked_ms: Mapping[str, int]
+        self,
+        view: View,
+        now_ms: int,
+        settings: ShardSettings,
+        rules: FilterSet | RuleSets,
+        asked_ms: Mapping[str, int],
     ) -> None:
         self.view = view
         self.now_ms = now_ms
         self.settings = settings
-        self.filters = filters
+        self.rule_sets = rules if isinstance(rules, RuleSets) else None
+        live = rules.live(view.rules) if isinstance(rules, RuleSets) else LiveSet(0, rules)
+        self.filters = live.filters
         self.asked_ms = asked_ms
         self.step = Step()
         self._delivering = Delivering(view, now_ms, settings, self.step)
-        self._deciding = Deciding(view, now_ms, settings, filters, self.step, self._delivering)
+        self._deciding = Deciding(view, now_ms, settings, live, self.step, self._delivering)
 
     def _record(self, *fact: object) -> None:
         self.view.apply(self.now_ms, fact)
@@ -309,10 +327,13 @@ class _Machine:
     # Control records
 
     def control(self, topic: str, record: Record) -> None:
+        if self.rule_sets is not None and topic == self.rule_sets.topic:
+            self._replace_rules(self.rule_sets, topic, record)
+            return
         try:
             document = orjson.loads(record.value)
         except orjson.JSONDecodeError as error:
-            self.step.reject(topic, record, reasons.BAD_CONTROL_RECORD, f"not JSON: {error}")
+            self.step.reject_control(topic, record, f"not JSON: {error}", False)
             return
         name, user_id = next(iter(document.items()), (None, None)) if isinstance(document, dict) else (None, None)
         if name == "inspect" and isinstance(user_id, str) and len(document) == 1:
@@ -320,8 +341,25 @@ class _Machine:
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self._forget(user_id, topic, record)
         else:
-            detail = 'allowed are {"inspect": user_id} and {"forget": user_id}'
-            self.step.reject(topic, record, reasons.BAD_CONTROL_RECORD, detail)
+            detail = 'allowed are {"inspect": user_id} and {"forget": user_id}; rule sets go to --rules_topic'
+            self.step.reject_control(topic, record, detail, is_for_all(document))
+
+    def _replace_rules(self, rule_sets: RuleSets, topic: str, record: Record) -> None:
+        """Make a set live from here on, if its number is higher; what cannot be used changes nothing."""
+        try:
+            wanted = rule_sets.decoded(record.value)
+            if not rule_sets.replaces(wanted.number, self.view.rules):
+                self.step.counts["rule_sets_ignored"] += 1
+                return
+            live = rule_sets.compiled(StoredRules(wanted.number, record.value))
+        except RuleError as error:
+            self.step.reject_control(topic, record, str(error), _is_shared(record))
+            return
+        self._record(RULES, wanted.number, record.value)
+        self.step.rule_sets.append(wanted.number)
+        self.step.counts["rule_sets_applied"] += 1
+        self.filters = live.filters
+        self._deciding.use(live)
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self.view.parked.get(user_id)

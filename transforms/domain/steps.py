@@ -92,7 +92,8 @@ class Step:
     """Everything a step decided; ``counts`` are metrics by name, ``rule_counts`` by rule and name.
 
     ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
-    erasure nothing of its user may stay in what is stored. ``mailed`` are users whose webhooks changed.
+    erasure nothing of its user may stay in what is stored. ``mailed`` are users whose webhooks changed. ``rule_sets``
+    are numbers of sets that became live. ``shared_dead_letters`` are of records that every shard gets: one tells.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -100,6 +101,8 @@ class Step:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
+    rule_sets: list[int] = field(default_factory=list)
+    shared_dead_letters: list[DeadLetter] = field(default_factory=list)
     wanted: dict[str, None] = field(default_factory=dict)  # in this order
     given_up: list[str] = field(default_factory=list)
     mailed: dict[str, None] = field(default_factory=dict)
@@ -118,19 +121,31 @@ class Step:
     ) -> None:
         """Make a dead letter of a record, or of what a rule should have done with it."""
         self.counts["dead_letters"] += 1
-        if rule is None and reason != reasons.BAD_CONTROL_RECORD:
+        if rule is None:
             self.counts["events_rejected"] += 1
-        self.dead_letters.append(
-            DeadLetter(
-                reason,
-                detail,
-                topic,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                rule,
-                action,
-            )
-        )
+        self.dead_letters.append(_dead_letter(topic, record, reason, detail, rule, action))
+
+    def reject_control(self, topic: str, record: Record, detail: str, is_shared: bool) -> None:
+        """Make a dead letter of a control record; ``is_shared``: every shard gets it."""
+        letter = _dead_letter(topic, record, reasons.BAD_CONTROL_RECORD, detail)
+        (self.shared_dead_letters if is_shared else self.dead_letters).append(letter)
+        if not is_shared:
+            self.counts["dead_letters"] += 1
+
+    def tell_shared(self) -> None:
+        """This is the shard that tells what all of them found."""
+        self.counts["dead_letters"] += len(self.shared_dead_letters)
+        self.dead_letters += self.shared_dead_letters
+        self.shared_dead_letters = []
+
+
+def _dead_letter(
+    topic: str,
+    record: Record,
+    reason: str,
+    detail: str,
+    rule: str | None = None,
+    action: LostAction | None = None,
+) -> DeadLetter:
+    coordinates = (topic, record.partition, record.offset, record.timestamp_ms)
+    return DeadLetter(reason, detail, *coordinates, record.key, record.value, rule, action)

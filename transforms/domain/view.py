@@ -10,6 +10,7 @@ it was written anew (``MOVED``). So facts about nobody are no error, and ``MOVED
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
@@ -45,6 +46,7 @@ HELD: Final = 14  # user_id, Held: new, or put off
 RELEASED: Final = 15  # user_id, action_id
 AWAITED: Final = 16  # user_id, stream_ms: what rules have due by then waits for the user API; 0: no more
 LAPSED: Final = 17  # user_id, stream_ms: firings that nothing asks for any more are forgotten
+RULES: Final = 18  # number, record: the rule set that is live in this shard (domain.rule_sets)
 UNFIRED: Final = 19  # user_id, rule, slot
 QUEUED: Final = 20  # user_id, Delivery
 PUT_OFF: Final = 21  # user_id, Delivery as it is after a try
@@ -91,9 +93,21 @@ class Parked:
         self.nbytes += _RECORD_OVERHEAD_BYTES + len(record.value)
 
 
+class StoredRules:
+    """The rule set that a shard keeps: its number, the bytes of its record and what tells those from others."""
+
+    __slots__ = ("digest", "number", "record")
+
+    def __init__(self, number: int, record: bytes) -> None:
+        self.number = number
+        self.record = record
+        self.digest = hashlib.blake2b(record, digest_size=16).digest()
+
+
 class View:
     """Users of one shard, longest idle first, the events that wait, longest waiting first, and what rules remember.
 
+    ``rules`` is the rule set that was published last, None while there is only the one that the job was launched with.
     ``stream_agenda`` and ``clock_agenda``: whose rule state is due at which stream and which processing time.
     ``awaited`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended.
     """
@@ -108,6 +122,7 @@ class View:
         "nbytes",
         "parked",
         "rule_states",
+        "rules",
         "stream_agenda",
         "users",
     )
@@ -117,6 +132,7 @@ class View:
         self.users: OrderedDict[str, UserState] = OrderedDict()
         self.parked: dict[str, Parked] = {}
         self.rule_states: dict[str, RuleState] = {}
+        self.rules: StoredRules | None = None
         self.awaited: dict[str, None] = {}
         self.deliveries: dict[str, Deliveries] = {}
         self.stream_agenda = Agenda()
@@ -129,7 +145,7 @@ class View:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not (self.users or self.parked or self.rule_states or self.deliveries)
+        return not (self.users or self.parked or self.rule_states or self.deliveries or self.rules)
 
     @property
     def packed_bytes(self) -> int:
@@ -168,6 +184,8 @@ class View:
             self._deliver(*fact)
         elif kind in _OF_RULES:
             self._remember(*fact)
+        elif kind == RULES:
+            self._replace_rules(fact[1], fact[2])
         else:
             raise ValueError(
                 f"journal fact {kind}: this worker knows 0 to {_NEWEST_FACT}; the state is of a newer release"
@@ -275,7 +293,15 @@ class View:
         if waiting is not None:
             self.nbytes -= waiting.nbytes
 
-    # What rules remember
+    # Rules, and what they remember
+
+    def _replace_rules(self, number: int, record: bytes) -> None:
+        self.nbytes += len(record) - (0 if self.rules is None else len(self.rules.record))
+        self.rules = StoredRules(number, record)
+
+    def packed_rules(self) -> list[Fact]:
+        """The fact of the rule set that the shard keeps, for a journal written anew."""
+        return [] if self.rules is None else [(RULES, self.rules.number, self.rules.record)]
 
     def rule_state(self, user_id: str) -> RuleState:
         """To read only."""

@@ -90,3 +90,13 @@ def test_quarantine_that_is_shared_holds_for_every_filter_set() -> None:
     sets = [FilterSet((bad,), shared, lambda: 0) for _ in range(3)]
     assert [ask(one).tripped for one in sets] == [(bad,)] * 3
     assert [ask(one) for one in sets] == [Verdict(quarantined=(bad,))] * 3
+
+
+def test_a_higher_version_of_a_rule_is_another_one() -> None:
+    shared = quarantine()
+    bad, repaired = rule("bad", "while true do end"), rule("bad", "true", version=2)
+    filters = FilterSet((bad,), shared, lambda: 0)
+    for _ in range(3):
+        ask(filters)
+    assert ask(filters).quarantined == (bad,)
+    assert ask(FilterSet((repaired,), shared, lambda: 0)).allowed == (repaired,)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tests.builders import rule
-from transforms.domain.rule_changes import RuleChanges, rule_changes
+from transforms.domain.rule_changes import RuleChanges, reused_versions, rule_changes
 
 
 def test_equal_sets_change_nothing() -> None:
@@ -26,3 +26,10 @@ def test_a_version_does_not_go_back() -> None:
 
 def test_a_rule_that_was_gone_may_come_with_any_version() -> None:
     assert rule_changes([], [rule("a", version=1)]).problems == ()
+
+
+def test_a_version_that_had_another_meaning_in_any_earlier_set_is_named_with_the_last() -> None:
+    earlier = [(1, [rule("a", version=2)]), (5, [rule("b"), rule("a", "false", version=2)]), (7, [rule("a")])]
+    wanted = [rule("a", version=2), rule("b", description="better"), rule("c")]
+    assert reused_versions(earlier, wanted) == ("rule 'a': filter differ from version 2 in set 5: raise the version",)
+    assert reused_versions(earlier, [rule("a", version=3)]) == ()

@@ -313,7 +313,9 @@ def test_an_inspection_changes_nothing() -> None:
 def test_a_bad_control_record_is_a_dead_letter_and_nothing_else(value: Any) -> None:
     shard = loaded(Shard(), "u1")
     done = shard.step(control(value, {"inspect": "u1"}))
+    done.tell_shared()
     assert [(letter.reason, letter.topic) for letter in done.dead_letters] == [("bad_control_record", "control")]
+    assert done.counts["dead_letters"] == 1
     assert done.facts == []
     assert len(done.inspections) == 1
     assert done.counts["events_rejected"] == 0

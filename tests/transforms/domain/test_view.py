@@ -18,6 +18,7 @@ from tests.builders import (
     control,
     event,
     fetched,
+    published,
     random_stream,
     record,
     rule,
@@ -29,8 +30,10 @@ from transforms.domain import journal
 from transforms.domain.batches import MicroBatch
 from transforms.domain.filters import FilterSet
 from transforms.domain.journal import Journal
+from transforms.domain.live_rules import RuleSets
+from transforms.domain.rule_sets import RuleSet
 from transforms.domain.steps import Answer
-from transforms.domain.view import View
+from transforms.domain.view import RULES, View
 
 USERS = [f"user-{number:04d}" for number in range(9)]
 
@@ -63,7 +66,9 @@ class JournaledShard(Shard):
 
 
 STEPS = st.lists(
-    st.sampled_from(["events", "answer"] * 4 + ["wait", "restore", "stream"] * 2 + ["fail", "forget", "night"]),
+    st.sampled_from(
+        ["events", "answer"] * 4 + ["wait", "restore", "stream"] * 2 + ["fail", "forget", "night", "rules"]
+    ),
     min_size=30,
     max_size=60,
 )
@@ -90,7 +95,10 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         max_waiting_bytes=3000,
         allowed_lateness_ms=500,
     )
-    shard.filters.waits = waits
+    rule_sets = RuleSets(RuleSet(0, (*sample_rules(), *REMEMBERING)), "rules")
+    rule_sets.initial.filters.waits = waits
+    shard.filters = rule_sets
+    number = 0
     for what in steps:
         if what == "events":
             count = chance.randint(1, 8)
@@ -106,6 +114,9 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         elif what == "stream":
             stream_ms = max(stream_ms + 1000, orjson.loads(stream[0][1])["timestamp"])
             shard.take(stream_ms=stream_ms)
+        elif what == "rules":
+            number += 1
+            shard.take(published(number, *sample_rules(), *REMEMBERING))
         elif what == "night":
             shard.now_ms += 24 * 3600 * 1000
             shard.take()
@@ -119,9 +130,15 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         assert shard.replayed().nbytes == shard.view.nbytes
     for user_id in USERS:
         shard.take(control({"forget": user_id}))
-    assert contents(shard.view) == contents(View(history_size))
-    assert shard.view.nbytes == View(1).nbytes
-    assert [bag.elements for bag in shard.bags] == [[], []]
+    empty = View(history_size)
+    if shard.view.rules is None:
+        assert [bag.elements for bag in shard.bags] == [[], []]
+    else:
+        assert shard.view.rules.number == number
+        empty.apply(0, (RULES, number, shard.view.rules.record))
+    assert contents(shard.view) == contents(empty)
+    assert shard.view.nbytes == empty.nbytes
+    assert contents(shard.replayed()) == contents(empty)
 
 
 @pytest.fixture(autouse=True)
@@ -140,8 +157,8 @@ def test_a_history_size_that_was_lowered_holds_from_the_restore_on() -> None:
 
 def test_memory_is_counted_while_users_come_change_and_go() -> None:
     view = JournaledShard()
-    view.filters = FilterSet(())
-    view.filters.waits = True
+    view.filters = filters = FilterSet(())
+    filters.waits = True
     empty = view.view.nbytes
     view.take(batch(event("u1")))
     parked = view.view.nbytes

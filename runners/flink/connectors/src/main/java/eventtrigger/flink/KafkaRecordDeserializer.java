@@ -11,7 +11,8 @@ final class KafkaRecordDeserializer implements KafkaRecordDeserializationSchema<
   @Override
   public void deserialize(ConsumerRecord<byte[], byte[]> record, Collector<KafkaRecord> out) {
     out.collect(
-        new KafkaRecord(record.partition(), record.offset(), record.timestamp(), record.key(), record.value()));
+        new KafkaRecord(
+            record.topic(), record.partition(), record.offset(), record.timestamp(), record.key(), record.value()));
   }
 
   @Override

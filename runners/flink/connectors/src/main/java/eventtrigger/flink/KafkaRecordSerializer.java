@@ -22,7 +22,7 @@ public final class KafkaRecordSerializer extends TypeSerializerSingleton<KafkaRe
 
   @Override
   public KafkaRecord createInstance() {
-    return new KafkaRecord(0, 0, 0, null, null);
+    return new KafkaRecord("", 0, 0, 0, null, null);
   }
 
   @Override
@@ -42,6 +42,7 @@ public final class KafkaRecordSerializer extends TypeSerializerSingleton<KafkaRe
 
   @Override
   public void serialize(KafkaRecord record, DataOutputView out) throws IOException {
+    out.writeUTF(record.topic());
     out.writeInt(record.partition());
     out.writeLong(record.offset());
     out.writeLong(record.timestampMs());
@@ -51,7 +52,8 @@ public final class KafkaRecordSerializer extends TypeSerializerSingleton<KafkaRe
 
   @Override
   public KafkaRecord deserialize(DataInputView in) throws IOException {
-    return new KafkaRecord(in.readInt(), in.readLong(), in.readLong(), readBytes(in), readBytes(in));
+    return new KafkaRecord(
+        in.readUTF(), in.readInt(), in.readLong(), in.readLong(), readBytes(in), readBytes(in));
   }
 
   @Override

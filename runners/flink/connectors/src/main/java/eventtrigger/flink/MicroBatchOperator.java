@@ -23,7 +23,7 @@ import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.joda.time.Instant;
 
 /**
- * Collects records for a few milliseconds and emits them as one micro-batch per Beam key.
+ * Collects records of a topic for a few milliseconds and emits them as one micro-batch per Beam key.
  *
  * <p>It keeps no records over a checkpoint: barriers, watermarks and the end of input each push out what waits, so that
  * offsets in a checkpoint and records behind the barrier agree. Its only state are the two numbers that keys depend on.
@@ -59,6 +59,9 @@ final class MicroBatchOperator extends AbstractStreamOperator<WindowedValue<KV<b
     if (record.value() == null) {
       tombstones.inc();
       return;
+    }
+    if (!pending.accepts(record)) {
+      flush();
     }
     boolean first = pending.isEmpty();
     pending.add(record);

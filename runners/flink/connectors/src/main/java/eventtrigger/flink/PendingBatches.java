@@ -7,8 +7,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The micro-batches that are filling up, one per Beam key. A key's records keep the order in which they were added. Not
- * thread safe.
+ * The micro-batches that are filling up, one per Beam key, all of one topic. A key's records keep the order in which they
+ * were added. Not thread safe.
  */
 final class PendingBatches {
   private static final int VERSION = 1;
@@ -19,28 +19,28 @@ final class PendingBatches {
   }
 
   private final ReadSettings settings;
-  private final byte[] prefix;
   private final ShardKeys shardKeys;
   private final BatchBuffer[] byShard;
   private final List<Integer> filledShards = new ArrayList<>();
   private final Map<ByteBuffer, BatchBuffer> byUser = new LinkedHashMap<>();
+  private String topic;
+  private byte[] prefix;
   private int records;
   private long bytes;
 
   PendingBatches(ReadSettings settings) {
     this.settings = settings;
-    this.prefix = prefix(settings);
     this.shardKeys = new ShardKeys(settings.userShards(), settings.maxParallelism());
     this.byShard = new BatchBuffer[settings.userShards()];
   }
 
-  private static byte[] prefix(ReadSettings settings) {
-    byte[] topic = MessagePack.string(settings.topic() == null ? "" : settings.topic());
-    byte[] prefix = new byte[3 + topic.length];
+  private static byte[] prefix(ReadSettings.Kind kind, String topic) {
+    byte[] name = MessagePack.string(topic);
+    byte[] prefix = new byte[3 + name.length];
     prefix[0] = (byte) 0x94;
     prefix[1] = VERSION;
-    prefix[2] = (byte) settings.kind().code;
-    System.arraycopy(topic, 0, prefix, 3, topic.length);
+    prefix[2] = (byte) kind.code;
+    System.arraycopy(name, 0, prefix, 3, name.length);
     return prefix;
   }
 
@@ -52,8 +52,20 @@ final class PendingBatches {
     return records >= settings.maxBatchRecords() || bytes >= settings.maxBatchBytes();
   }
 
+  /** Whether the record may join those that wait: a batch has one topic. */
+  boolean accepts(KafkaRecord record) {
+    return records == 0 || record.topic().equals(topic);
+  }
+
   /** Adds a record with a value to the batch of its user, or, if it concerns all of them, to every shard's. */
   void add(KafkaRecord record) {
+    if (!accepts(record)) {
+      throw new IllegalArgumentException("a record of " + record.topic() + " among those of " + topic);
+    }
+    if (!record.topic().equals(topic)) {
+      topic = record.topic();
+      prefix = prefix(settings.kind(), topic);
+    }
     if (settings.kind() == ReadSettings.Kind.CONTROL) {
       addControl(record);
     } else if (settings.userKey() == ReadSettings.UserKey.FIELD) {

@@ -2,14 +2,18 @@ package eventtrigger.flink;
 
 import java.io.Serializable;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
+import java.util.stream.Stream;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 
 /** How a topic is read: the payload of the read URNs (see the README of this module). */
 record ReadSettings(
     Kind kind,
     String topic,
+    String rulesTopic,
     Map<String, String> consumerConfig,
     String groupId,
     StartingOffsets startingOffsets,
@@ -57,10 +61,12 @@ record ReadSettings(
   static ReadSettings parse(String transform, Kind kind, byte[] payload) {
     SettingsReader settings = new SettingsReader(transform, payload);
     String topic = kind == Kind.CONTROL ? settings.stringOrNull("topic") : settings.string("topic");
+    String rulesTopic = settings.stringOrNull("rules_topic");
     ReadSettings parsed =
         new ReadSettings(
             kind,
             topic,
+            rulesTopic,
             settings.kafkaProperties("consumer_config", ConsumerConfig.configDef()),
             settings.string("group_id"),
             settings.oneOf("starting_offsets", byLowerCaseName(StartingOffsets.values())),
@@ -74,8 +80,26 @@ record ReadSettings(
             settings.integer("watermark_out_of_orderness_ms", 0, Integer.MAX_VALUE),
             settings.integer("watermark_idleness_ms", 1, Integer.MAX_VALUE));
     settings.refuseOthers();
+    parsed.checkRulesTopic(settings);
     parsed.checkStartingTimestamp(settings);
     return parsed;
+  }
+
+  /** The topics to read, none for a source that is idle for ever. */
+  List<String> topics() {
+    return Stream.of(topic, rulesTopic).filter(Objects::nonNull).toList();
+  }
+
+  private void checkRulesTopic(SettingsReader settings) {
+    if (rulesTopic != null && kind != Kind.CONTROL) {
+      throw settings.refuse("rules_topic", rulesTopic, "null, as only read_control reads rule sets");
+    }
+    if (rulesTopic != null && userShards == 0) {
+      throw settings.refuse("rules_topic", rulesTopic, "null, as user_shards is 0 and a set goes to every shard");
+    }
+    if (rulesTopic != null && rulesTopic.equals(topic)) {
+      throw settings.refuse("rules_topic", rulesTopic, "another topic than 'topic'");
+    }
   }
 
   private void checkStartingTimestamp(SettingsReader settings) {

@@ -40,7 +40,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
     checkMaxParallelism(name, settings, flink);
 
     DataStream<KafkaRecord> records =
-        settings.topic() == null ? idleSource(name, flink) : kafkaSource(name, settings, flink);
+        settings.topics().isEmpty() ? idleSource(name, flink) : kafkaSource(name, settings, flink);
     String output = PCollections.onlyOutput(transform);
     CoderTypeInformation<WindowedValue<KV<byte[], byte[]>>> type =
         PCollections.typeOf(output, OUTPUT, name, pipeline, context);
@@ -69,7 +69,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
     KafkaSource<KafkaRecord> source =
         KafkaSource.<KafkaRecord>builder()
             .setProperties(properties)
-            .setTopics(settings.topic())
+            .setTopics(settings.topics())
             .setGroupId(settings.groupId())
             .setStartingOffsets(startingOffsets(settings))
             .setDeserializer(new KafkaRecordDeserializer())

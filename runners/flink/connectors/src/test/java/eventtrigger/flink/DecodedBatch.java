@@ -18,7 +18,7 @@ record DecodedBatch(int version, int kind, String topic, List<KafkaRecord> recor
       int count = batch.unpackArrayHeader();
       List<KafkaRecord> records = new ArrayList<>();
       for (int i = 0; i < count; i++) {
-        records.add(record(batch));
+        records.add(record(topic, batch));
       }
       if (fields != 4 || batch.hasNext()) {
         throw new IllegalArgumentException(fields + " fields, more behind them: " + batch.hasNext());
@@ -29,7 +29,7 @@ record DecodedBatch(int version, int kind, String topic, List<KafkaRecord> recor
     }
   }
 
-  private static KafkaRecord record(MessageUnpacker batch) throws IOException {
+  private static KafkaRecord record(String topic, MessageUnpacker batch) throws IOException {
     if (batch.unpackArrayHeader() != 5) {
       throw new IllegalArgumentException("a record has five fields");
     }
@@ -37,8 +37,8 @@ record DecodedBatch(int version, int kind, String topic, List<KafkaRecord> recor
     long offset = batch.unpackLong();
     long timestampMs = batch.unpackLong();
     byte[] key = batch.tryUnpackNil() ? null : batch.readPayload(batch.unpackBinaryHeader());
-    return new KafkaRecord(
-        partition, offset, timestampMs, key, batch.readPayload(batch.unpackBinaryHeader()));
+    byte[] value = batch.readPayload(batch.unpackBinaryHeader());
+    return new KafkaRecord(topic, partition, offset, timestampMs, key, value);
   }
 
   List<Long> offsets() {

@@ -60,6 +60,13 @@ class DetachedRunnerTest {
   }
 
   @Test
+  void rulesTopicAloneIsAKafkaSourceToo() throws Exception {
+    String payload = read("null", 128).replace("\"rules_topic\": null", "\"rules_topic\": \"rules\"");
+    add("ReadControl", KafkaTransforms.READ_CONTROL, payload, BATCHES);
+    assertEquals(List.of("ReadControl/source", "ReadControl/batch"), texts(plan().at("/vertices/0/operators")));
+  }
+
+  @Test
   void writeIsAKafkaSink() throws Exception {
     addWrite("AT_LEAST_ONCE", "null");
     List<String> uids = plan().get("nodes").findValuesAsText("uid");
@@ -124,7 +131,7 @@ class DetachedRunnerTest {
   private static String read(String topic, int maxParallelism) {
     return String.format(
         """
-        {"topic": %s, "consumer_config": {"bootstrap.servers": "localhost:1"}, "group_id": "g",
+        {"topic": %s, "rules_topic": null, "consumer_config": {"bootstrap.servers": "localhost:1"}, "group_id": "g",
          "starting_offsets": "latest", "starting_timestamp_ms": null, "user_shards": 16, "max_parallelism": %d,
          "user_key": "record", "linger_ms": 5, "max_batch_records": 10, "max_batch_bytes": 1000,
          "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1}""",

@@ -15,8 +15,9 @@ class KafkaRecordSerializerTest {
 
   @Test
   void recordComesBack() throws IOException {
-    KafkaRecord record = new KafkaRecord(3, 1L << 40, 1_700_000_000_000L, Records.utf8("u"), Records.utf8("{}"));
+    KafkaRecord record = new KafkaRecord("t", 3, 1L << 40, 1_700_000_000_000L, Records.utf8("u"), Records.utf8("{}"));
     KafkaRecord back = roundTrip(record);
+    assertEquals("t", back.topic());
     assertEquals(3, back.partition());
     assertEquals(1L << 40, back.offset());
     assertEquals(1_700_000_000_000L, back.timestampMs());
@@ -26,7 +27,7 @@ class KafkaRecordSerializerTest {
 
   @Test
   void missingKeyAndTombstoneComeBack() throws IOException {
-    KafkaRecord back = roundTrip(new KafkaRecord(0, 0, 0, null, null));
+    KafkaRecord back = roundTrip(new KafkaRecord("t", 0, 0, 0, null, null));
     assertNull(back.key());
     assertNull(back.value());
   }

@@ -88,6 +88,18 @@ class MicroBatchOperatorTest {
   }
 
   @Test
+  void recordOfAnotherTopicPushesOutWhatWaits() throws Exception {
+    open(Records.settings(ReadSettings.Kind.CONTROL, "control", 1, LINGER_MS, 3, 1 << 20));
+    operator.setProcessingTime(100);
+    operator.processElement(Records.control("rules", 7, "{}"), 0);
+    operator.processElement(Records.control("control", 3, "{}"), 0);
+    operator.processElement(Records.control("control", 4, "{}"), 0);
+    assertEquals(List.of(List.of(7L)), batches());
+    operator.setProcessingTime(105);
+    assertEquals(List.of(List.of(3L, 4L)), batches());
+  }
+
+  @Test
   void nothingIsKeptOverABarrier() throws Exception {
     open(SETTINGS);
     add(0);
@@ -126,7 +138,7 @@ class MicroBatchOperatorTest {
   @Test
   void tombstonesAreCountedAndDropped() throws Exception {
     open(SETTINGS);
-    operator.processElement(new KafkaRecord(0, 0, 0, Records.utf8("u"), null), 0);
+    operator.processElement(new KafkaRecord("events", 0, 0, 0, Records.utf8("u"), null), 0);
     add(1);
     operator.prepareSnapshotPreBarrier(1);
     assertEquals(List.of(List.of(1L)), batches());

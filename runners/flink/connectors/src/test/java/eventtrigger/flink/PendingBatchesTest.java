@@ -3,6 +3,7 @@ package eventtrigger.flink;
 import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.ByteBuffer;
@@ -59,6 +60,27 @@ class PendingBatchesTest {
         new PendingBatches(Records.settings(ReadSettings.Kind.CONTROL, "control", 0, 5, 1000, 1 << 20));
     pending.add(Records.withBody("{\"rules\": {}}"));
     assertEquals(List.of(ByteBuffer.wrap(RecordUsers.NO_USER)), List.copyOf(drain(pending).keySet()));
+  }
+
+  @Test
+  void batchHasRecordsOfOneTopic() {
+    PendingBatches pending =
+        new PendingBatches(Records.settings(ReadSettings.Kind.CONTROL, "control", 2, 5, 1000, 1 << 20));
+    KafkaRecord forget = Records.control("control", 0, "{\"forget\": \"u\"}");
+    KafkaRecord rules = Records.control("rules", 0, "{\"rules\": {}}");
+    assertTrue(pending.accepts(rules));
+    pending.add(rules);
+    assertTrue(pending.accepts(rules));
+    assertFalse(pending.accepts(forget));
+    assertThrows(IllegalArgumentException.class, () -> pending.add(forget));
+    assertEquals(List.of("rules", "rules"), topics(pending));
+    assertTrue(pending.accepts(forget));
+    pending.add(forget);
+    assertEquals(List.of("control"), topics(pending));
+  }
+
+  private static List<String> topics(PendingBatches pending) {
+    return drain(pending).values().stream().map(DecodedBatch::topic).toList();
   }
 
   @Test

@@ -13,11 +13,15 @@ final class Records {
   }
 
   static KafkaRecord event(long offset, String user, long timestampMs) {
-    return new KafkaRecord(0, offset, timestampMs, utf8(user), utf8("{}"));
+    return new KafkaRecord("events", 0, offset, timestampMs, utf8(user), utf8("{}"));
   }
 
   static KafkaRecord withBody(String body) {
-    return new KafkaRecord(0, 0, 0, null, utf8(body));
+    return control("control", 0, body);
+  }
+
+  static KafkaRecord control(String topic, long offset, String body) {
+    return new KafkaRecord(topic, 0, offset, 0, null, utf8(body));
   }
 
   static byte[] utf8(String text) {
@@ -33,6 +37,7 @@ final class Records {
     return new ReadSettings(
         kind,
         topic,
+        null,
         Map.of("bootstrap.servers", "localhost:9092"),
         "group",
         ReadSettings.StartingOffsets.COMMITTED,

@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
+import java.util.List;
 import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -18,7 +19,7 @@ class SettingsTest {
   private static final ObjectMapper JSON = new ObjectMapper();
   private static final String READ =
       """
-      {"topic": "events", "consumer_config": {"bootstrap.servers": "h:1", "x": "y"}, "group_id": "g",
+      {"topic": "events", "rules_topic": null, "consumer_config": {"bootstrap.servers": "h:1", "x": "y"}, "group_id": "g",
        "starting_offsets": "committed", "starting_timestamp_ms": null, "user_shards": 16, "max_parallelism": 128,
        "user_key": "record", "linger_ms": 5, "max_batch_records": 10, "max_batch_bytes": 1000,
        "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1}""";
@@ -42,6 +43,31 @@ class SettingsTest {
     assertRefused("ReadEvents: setting 'topic' is null, allowed: a string, not empty", READ, "topic", "null");
   }
 
+  @Test
+  void controlReadsTheTopicsItIsGiven() throws IOException {
+    byte[] both = with(with(READ, "topic", "\"c\""), "rules_topic", "\"r\"");
+    assertEquals(List.of("c", "r"), control(both).topics());
+    assertEquals(List.of("r"), control(with(both, "topic", "null")).topics());
+    assertEquals(List.of("c"), control(with(both, "rules_topic", "null")).topics());
+    assertEquals(List.of(), control(with(with(both, "topic", "null"), "rules_topic", "null")).topics());
+  }
+
+  @Test
+  void rulesTopicThatCannotBeIsRefused() throws IOException {
+    byte[] payload = with(READ, "rules_topic", "\"events\"");
+    assertContains(
+        "setting 'rules_topic' is events, allowed: another topic than 'topic'",
+        assertThrows(SettingException.class, () -> control(payload)));
+    byte[] unsharded = with(with(READ, "rules_topic", "\"r\""), "user_shards", "0");
+    assertContains(
+        "setting 'rules_topic' is r, allowed: null, as user_shards is 0",
+        assertThrows(SettingException.class, () -> control(unsharded)));
+  }
+
+  private static ReadSettings control(byte[] payload) {
+    return ReadSettings.parse("ReadControl", ReadSettings.Kind.CONTROL, payload);
+  }
+
   @ParameterizedTest
   @CsvSource(
       delimiter = '|',
@@ -49,6 +75,8 @@ class SettingsTest {
           """
           topic                         | 7              | setting 'topic' is 7, allowed: a string, not empty
           topic                         | ""             | setting 'topic' is "", allowed: a string, not empty
+          rules_topic                   | 7              | setting 'rules_topic' is 7, allowed: a string or null, not empty
+          rules_topic                   | "rules"        | setting 'rules_topic' is rules, allowed: null, as only read_control reads rule sets
           consumer_config               | []             | setting 'consumer_config' is [], allowed: an object of strings
           consumer_config               | {}             | setting 'consumer_config.bootstrap.servers' is missing
           consumer_config               | {"bootstrap.servers": "h:1", "max.poll.records": "many"} | setting 'consumer_config.max.poll.records' is not valid, allowed: INT
@@ -149,6 +177,10 @@ class SettingsTest {
 
   /** The payload with one setting replaced, or removed if the value is null. */
   private static byte[] with(String payload, String name, String value) throws IOException {
+    return with(Records.utf8(payload), name, value);
+  }
+
+  private static byte[] with(byte[] payload, String name, String value) throws IOException {
     ObjectNode settings = (ObjectNode) JSON.readTree(payload);
     if (value == null) {
       settings.remove(name);

@@ -31,7 +31,7 @@ class WireFormatsTest {
     ReadSettings.Kind kind = ReadSettings.Kind.values()[vector.get("kind").intValue()];
     PendingBatches pending =
         new PendingBatches(Records.settings(kind, vector.get("topic").textValue(), 1, 5, 1000, 1 << 20));
-    vector.get("records").forEach(record -> pending.add(record(record)));
+    vector.get("records").forEach(record -> pending.add(record(vector.get("topic").textValue(), record)));
     List<String> batches = new ArrayList<>();
     pending.drainTo((key, batch, timestampMs) -> batches.add(HEX.formatHex(batch)));
     assertEquals(List.of(vector.get("hex").textValue()), batches);
@@ -65,7 +65,7 @@ class WireFormatsTest {
   void batchOfManyLongRecordsComesBack() {
     PendingBatches pending = new PendingBatches(Records.events(1, 5, 100_000, 1 << 30));
     byte[] value = new byte[70_000];
-    pending.add(new KafkaRecord(1, 0, 1, new byte[300], value));
+    pending.add(new KafkaRecord("events", 1, 0, 1, new byte[300], value));
     for (int offset = 1; offset < 70_000; offset++) {
       pending.add(Records.event(offset, "u"));
     }
@@ -114,8 +114,9 @@ class WireFormatsTest {
     }
   }
 
-  private static KafkaRecord record(JsonNode record) {
+  private static KafkaRecord record(String topic, JsonNode record) {
     return new KafkaRecord(
+        topic,
         record.get("partition").intValue(),
         record.get("offset").longValue(),
         record.get("timestamp_ms").longValue(),
