@@ -80,6 +80,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         rules=rule_set.rules,
         rule_set=rule_set.number,
         rules_topic=settings.rules_topic,
+        control_topic=settings.control_topic,
         user_shards=settings.user_shards,
         shard=ShardSettings(
             ttl_ms=round(settings.state_ttl_seconds * 1000),

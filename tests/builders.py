@@ -296,6 +296,7 @@ def contents(view: View) -> dict[str, Any]:
         ),
         "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
         "awaited": set(view.awaited),
+        "disabled": sorted(view.disabled),
         "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
         "due": (view.stream_agenda.next_ms(), view.clock_agenda.next_ms()),
         "rule_set": None if view.rules is None else (view.rules.number, view.rules.record),

@@ -18,7 +18,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
-from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried
+from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
 from transforms.domain.outbox import Outbox, tried
@@ -80,6 +80,7 @@ class HandleSettings:
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     rule_set: int = 0
     rules_topic: str | None = None
+    control_topic: str | None = None
     user_shards: int = 0
 
 
@@ -294,6 +295,16 @@ class _OpenShard:
             self._fn.count(name, value)
         yield from _outputs(done, settings)
         yield from self._acknowledged(done)
+        yield from self._disabled(done)
+
+    def _disabled(self, done: Step) -> Iterator[Any]:
+        """Tell every shard of destinations that want no more; with ``user_shards=0`` nobody could."""
+        topic = self._settings.control_topic
+        if topic is not None and self._settings.user_shards:
+            for name in dict.fromkeys(done.gone):
+                if name not in self.live.view.disabled:
+                    record = encode_produced(topic, name.encode(), switch_record(name, False), [])
+                    yield beam.pvalue.TaggedOutput(RECORDS, record)
 
     def _acknowledged(self, done: Step) -> Iterator[Any]:
         for number in done.rule_sets:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 MAX_QUEUED: Final = 100
 MAX_QUEUE_BYTES: Final = 1_000_000
@@ -161,3 +162,18 @@ class Deliveries:
 
 
 NO_DELIVERIES: Final = Deliveries()  # of users without; never changed
+
+
+def switch_record(destination: str, enabled: bool) -> bytes:
+    """The control record that enables or disables a destination."""
+    return orjson.dumps({"destination": destination, "enabled": enabled})
+
+
+def is_switch(document: Any) -> bool:
+    """Whether a control record's JSON is one of ``switch_record``."""
+    return (
+        isinstance(document, dict)
+        and document.keys() == {"destination", "enabled"}
+        and isinstance(document["destination"], str)
+        and isinstance(document["enabled"], bool)
+    )

@@ -22,7 +22,7 @@ from transforms.domain.deliveries import (
 )
 from transforms.domain.rules import WebhookAction
 from transforms.domain.steps import ShardSettings, Step
-from transforms.domain.view import PUT_OFF, QUEUED, SETTLED, View
+from transforms.domain.view import PUT_OFF, QUEUED, SETTLED, SWITCHED, View
 from transforms.domain.webhooks.retries import RetrySchedule
 
 NO_COORDINATE = -1
@@ -72,6 +72,8 @@ class Delivering:
             return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {MAX_BODY_BYTES}"
         if name not in self._settings.destinations:
             return reasons.DESTINATION_UNKNOWN, f"there is no destination {name!r} in the destinations file"
+        if name in self._view.disabled:
+            return reasons.DESTINATION_DISABLED, f"destination {name!r} is disabled"
         if self._view.deliveries.get(user_id, NO_DELIVERIES).is_full(name, delivery.nbytes):
             allowed = f"{MAX_QUEUED} and {MAX_QUEUE_BYTES} bytes"
             return reasons.DELIVERY_QUEUE_FULL, f"too many of this user wait for {name!r}, allowed are {allowed}"
@@ -96,6 +98,20 @@ class Delivering:
         if record is None:
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
         self._step.reject(topic, record, reason, detail, delivery.rule, action)
+
+    def switch(self, destination: str, enabled: bool) -> None:
+        """Enable or disable a destination; what waits for one that is disabled has ended."""
+        if enabled is (destination not in self._view.disabled):
+            return
+        self._record(SWITCHED, destination, enabled)
+        self._step.counts["destinations_enabled" if enabled else "destinations_disabled"] += 1
+        if enabled:
+            return
+        for user_id, deliveries in list(self._view.deliveries.items()):
+            for one in list(deliveries.queues.get(destination, ())):
+                self._step.mailed[user_id] = None
+                self._record(SETTLED, user_id, one.action_id)
+                self._lose(user_id, one, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
 
     def tried(self, tried: Tried) -> None:
         """Take in what a try to deliver a webhook came to; nothing if it has ended meanwhile."""

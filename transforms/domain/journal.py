@@ -329,9 +329,9 @@ class Journal:
 
     def _begin_moving(self, now_ms: int) -> None:
         self.live.moving = _everybody(self.live.view)
-        rules = self.live.view.packed_rules()
-        if rules:
-            self._add(make_entry(now_ms, rules))
+        facts = self.live.view.packed_of_shard()
+        if facts:
+            self._add(make_entry(now_ms, facts))
 
     def _move(self, now_ms: int) -> None:
         """Write one chunk of those who have yet to be moved; after the last one the older bag is not needed."""

@@ -14,7 +14,7 @@ import orjson
 from transforms.domain.batches import EVENTS, MicroBatch, Record, is_for_all
 from transforms.domain.dead_letters import RejectedError
 from transforms.domain.deciding import Deciding
-from transforms.domain.deliveries import NO_DELIVERIES, Tried
+from transforms.domain.deliveries import NO_DELIVERIES, Tried, is_switch
 from transforms.domain.delivering import Delivering
 from transforms.domain.events import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.filters import FilterSet
@@ -340,8 +340,13 @@ class _Machine:
             self.step.inspections.append(Inspection(user_id, self._inspect(user_id)))
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self._forget(user_id, topic, record)
+        elif is_switch(document):
+            self._delivering.switch(document["destination"], document["enabled"])
         else:
-            detail = 'allowed are {"inspect": user_id} and {"forget": user_id}; rule sets go to --rules_topic'
+            detail = (
+                'allowed are {"inspect": user_id}, {"forget": user_id} and {"destination": name, "enabled": true or '
+                "false}; rule sets go to --rules_topic"
+            )
             self.step.reject_control(topic, record, detail, is_for_all(document))
 
     def _replace_rules(self, rule_sets: RuleSets, topic: str, record: Record) -> None:

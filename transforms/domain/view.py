@@ -51,8 +51,9 @@ UNFIRED: Final = 19  # user_id, rule, slot
 QUEUED: Final = 20  # user_id, Delivery
 PUT_OFF: Final = 21  # user_id, Delivery as it is after a try
 SETTLED: Final = 22  # user_id, action_id
+SWITCHED: Final = 23  # destination, whether it is enabled
 
-_NEWEST_FACT: Final = SETTLED
+_NEWEST_FACT: Final = SWITCHED
 _OF_DELIVERIES: Final = (QUEUED, PUT_OFF, SETTLED)
 _OF_RULES: Final = (FIRED, BEGUN, ENDED, HELD, RELEASED, AWAITED, LAPSED, UNFIRED)
 _RECORD_OVERHEAD_BYTES: Final = 300
@@ -109,7 +110,8 @@ class View:
 
     ``rules`` is the rule set that was published last, None while there is only the one that the job was launched with.
     ``stream_agenda`` and ``clock_agenda``: whose rule state is due at which stream and which processing time.
-    ``awaited`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended.
+    ``awaited`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended,
+    ``disabled`` the destinations that get none.
     """
 
     __slots__ = (
@@ -118,6 +120,7 @@ class View:
         "awaited",
         "clock_agenda",
         "deliveries",
+        "disabled",
         "history_size",
         "nbytes",
         "parked",
@@ -135,6 +138,7 @@ class View:
         self.rules: StoredRules | None = None
         self.awaited: dict[str, None] = {}
         self.deliveries: dict[str, Deliveries] = {}
+        self.disabled: dict[str, None] = {}
         self.stream_agenda = Agenda()
         self.clock_agenda = Agenda()
         # Kept up to date by apply(), so that the state cache can ask without walking the users.
@@ -145,7 +149,8 @@ class View:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not (self.users or self.parked or self.rule_states or self.deliveries or self.rules)
+        of_users = self.users or self.parked or self.rule_states or self.deliveries
+        return not (of_users or self.rules or self.disabled)
 
     @property
     def packed_bytes(self) -> int:
@@ -186,6 +191,10 @@ class View:
             self._remember(*fact)
         elif kind == RULES:
             self._replace_rules(fact[1], fact[2])
+        elif kind == SWITCHED:
+            self.disabled.pop(fact[1], None)
+            if not fact[2]:
+                self.disabled[fact[1]] = None
         else:
             raise ValueError(
                 f"journal fact {kind}: this worker knows 0 to {_NEWEST_FACT}; the state is of a newer release"
@@ -299,9 +308,10 @@ class View:
         self.nbytes += len(record) - (0 if self.rules is None else len(self.rules.record))
         self.rules = StoredRules(number, record)
 
-    def packed_rules(self) -> list[Fact]:
-        """The fact of the rule set that the shard keeps, for a journal written anew."""
-        return [] if self.rules is None else [(RULES, self.rules.number, self.rules.record)]
+    def packed_of_shard(self) -> list[Fact]:
+        """Facts of what the shard keeps that is no user's, for a journal written anew."""
+        facts: list[Fact] = [] if self.rules is None else [(RULES, self.rules.number, self.rules.record)]
+        return facts + [(SWITCHED, name, False) for name in self.disabled]
 
     def rule_state(self, user_id: str) -> RuleState:
         """To read only."""

@@ -220,3 +220,55 @@ def test_what_is_held_over_night_goes_to_its_destination() -> None:
     mailed.shard.now_ms += DAY - 60 * SECOND
     mailed.take()
     assert names(mailed.collect()) == ["crm:a"]
+
+
+def switch(destination: str, enabled: bool) -> Any:
+    return control({"destination": destination, "enabled": enabled})
+
+
+def test_a_disabled_destination_gets_nothing_until_it_is_enabled() -> None:
+    mailed = Mailed(rule("r", actions=[WEBHOOK, WEBHOOK | {"name": "ad", "destination": "ads"}]))
+    mailed.say("a")
+    (crm,) = [one for one in mailed.collect() if one.destination == "crm"]
+    mailed.take(switch("crm", False))
+    mailed.shard.journal.rewrite(mailed.shard.now_ms)
+    mailed.shard.restore()
+    mailed.say("b")
+    assert [(one.reason, one.action and one.action.event_id) for one in mailed.letters] == [
+        ("destination_disabled", "a"),
+        ("destination_disabled", "b"),
+    ]
+    mailed.end(crm, DELIVERED)  # was under way
+    mailed.take(switch("crm", True))
+    mailed.say("c")
+    assert names(mailed.collect()) == ["crm:c"]
+    assert sorted(mailed.waiting()) == ["a", "b", "c", "c"]
+    assert (mailed.counts["destinations_disabled"], mailed.counts["destinations_enabled"]) == (1, 1)
+
+
+def test_a_shard_without_users_remembers_what_is_disabled() -> None:
+    mailed = Mailed()
+    mailed.take(control({"forget": "u"}))
+    mailed.take(switch("crm", False))
+    assert not mailed.shard.view.is_empty
+    mailed.shard.restore()
+    assert list(mailed.shard.view.disabled) == ["crm"]
+    mailed.take(switch("crm", True))
+    assert list(mailed.shard.view.disabled) == []
+
+
+@pytest.mark.parametrize("enabled", ["false", 0, None])
+def test_a_switch_that_is_none_is_a_dead_letter(enabled: Any) -> None:
+    mailed = Mailed()
+    done = mailed.shard.step(control({"destination": "crm", "enabled": enabled}))
+    done.tell_shared()
+    assert [one.reason for one in done.dead_letters] == ["bad_control_record"]
+
+
+def test_a_410_is_told() -> None:
+    mailed = Mailed()
+    mailed.say("a")
+    (one,) = mailed.collect()
+    user_id = mailed.outbox.came_back(one.action_id)
+    done = mailed.shard.step(tries=[Tried(user_id, one.action_id, GONE, status=410, said="HTTP 410")])
+    assert done.gone == ["crm"]
