@@ -270,6 +270,8 @@ class Deciding:
             action.rule_set,
         )
         waiting = self._view.rule_state(moment.user_id).held
+        if any(one.action_id == held.action_id for one in waiting):
+            return  # the same event again, long after it was last known: the first decision stands
         if len(waiting) >= MAX_HELD or sum(one.nbytes for one in waiting) + held.nbytes > MAX_BYTES:
             self._step.counts["actions_refused"] += 1
             detail = f"{len(waiting)} actions of this user are held, allowed are {MAX_HELD} and {MAX_BYTES} bytes"
