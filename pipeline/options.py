@@ -195,7 +195,9 @@ class Settings:
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
-    audit_topic: str = _option("event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash")
+    audit_topic: str = _option(
+        "event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash; which rule set is live where"
+    )
     destinations: Path | None = _option(None, OUTPUT, "YAML file of webhooks' destinations", unit="path")
     destination_host: tuple[str, ...] = _option(
         (),
@@ -465,9 +467,9 @@ def _check_rules_topic(settings: Settings, topic: str) -> None:
             f"--rules_topic is {topic!r}, allowed with --isolation_level=read_committed: a set whose publishing was "
             "given up would be read too, and its number is used again"
         )
-    for name in ("control_topic", "events_topic", "audit_topic", "actions_topic", "dead_letters_topic"):
-        if getattr(settings, name) == topic:
-            raise OptionError(f"--rules_topic and --{name} are both {topic!r}, allowed: a topic of its own")
+    for name in ("events", "control", "actions", "dead_letters", "inspections", "audit"):
+        if getattr(settings, f"{name}_topic") == topic:
+            raise OptionError(f"--rules_topic and --{name}_topic are both {topic!r}, allowed: a topic of its own")
 
 
 def _check_user_api(settings: Settings) -> None:

@@ -16,7 +16,7 @@ from pipeline.run import main
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import NOW_MS, event
-from tests.integration.jobs import Reader, Topics, reading, running
+from tests.integration.jobs import Reader, Topics, launch, reading, running
 
 pytestmark = pytest.mark.stack
 
@@ -110,6 +110,8 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
         reading(kafka, topics.dead_letters) as dead_letters,
         events.flowing(),
     ):
+        standby = threading.Thread(target=flink.start_task_manager)
+        standby.start()
         live(1)
         fired_by(actions, events, 0, ("greeting", "1", "1"))
 
@@ -124,9 +126,9 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
         completed = flink.rest.checkpoints(job_id)["counts"]["completed"]
         flink.rest.wait_for_checkpoint(job_id, completed + 2, 30)
 
+        standby.join()
         since, killed_at = flink.rest.restarted_at(job_id), events.count
-        flink.kill_task_manager()
-        flink.start_task_manager()
+        flink.kill_task_manager(0)
         flink.rest.wait_for_recovery(job_id, since, 120)
         fired_by(actions, events, killed_at, ("greeting", "2", "2"))
 
@@ -138,3 +140,27 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
     topic = RulesTopic(rules_topic, {"bootstrap.servers": kafka.bootstrap_servers})
     first, _, third = topic.read().sets
     assert third.rules == first.rules
+
+
+def test_a_bounded_run_starts_with_the_newest_set_and_every_shard_takes_it(kafka: LocalKafka, tmp_path: Path) -> None:
+    topics = Topics(kafka)
+    rules_topic = f"rules-{topics.tag}"
+    where = [f"--rules_topic={rules_topic}", f"--bootstrap_servers={kafka.bootstrap_servers}"]
+    path = tmp_path / "rule.yaml"
+    for text in (FIRST, SECOND):
+        path.write_text(text)
+        assert main(["rules", "publish", str(path), *where]) == 0
+    topics.produce([(b"u1", orjson.dumps(event("u1", event_id="e1", n=1)))])
+    topics.produce([(b"u1", b'{"forget": "u1"}')], rules_topic)
+
+    done = launch(f"--rules_topic={rules_topic}", *topics.options())
+
+    assert done.returncode == 0, done.stderr
+    assert f"rules topic '{rules_topic}': starting with set 2\n" in done.stderr
+    with reading(kafka, topics.actions) as actions, reading(kafka, topics.dead_letters) as dead_letters:
+        actions.until(1, 10)
+        assert seen(actions, 0, 9) == {("greeting", "2", "2")}
+        assert len(actions.messages) == 1
+        (letter,) = dead_letters.until(1, 10)
+    assert orjson.loads(letter.value())["reason"] == "bad_control_record"
+    assert main(["rules", "status", *where, f"--audit_topic={topics.audit}", "--wait=10"]) == 0

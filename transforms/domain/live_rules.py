@@ -44,12 +44,12 @@ class RuleSets:
         self._compiled: OrderedDict[bytes, LiveSet] = OrderedDict()
 
     def live(self, stored: StoredRules | None) -> LiveSet:
-        """The set of a shard that keeps ``stored``: whichever number is higher.
+        """The set of a shard that keeps ``stored``: whichever number is higher; without a topic the launched one.
 
         Raises:
             RuleError: this release cannot use what is stored.
         """
-        if stored is None or stored.number <= self.initial.number:
+        if self.topic is None or stored is None or stored.number <= self.initial.number:
             return self.initial
         return self.compiled(stored)
 

@@ -72,6 +72,16 @@ def test_of_the_launched_and_the_kept_set_the_higher_is_live(initial: int, store
     assert shard.step(published(live + 1, OLD)).rule_sets == [live + 1]
 
 
+def test_a_job_that_is_started_without_the_topic_goes_by_its_files_until_it_has_one_again() -> None:
+    shard = known(shard_of(0, OLD), "u1")
+    shard.step(published(3, NEW))
+    shard.restore()
+    shard.filters = RuleSets(RuleSet(0, (OLD,)))
+    assert fired(shard.step(batch(event(n=1)))) == [("r", 1, 0)]
+    shard.filters = RuleSets(RuleSet(0, (OLD,)), "rules")
+    assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
+
+
 def test_the_launched_set_is_kept_and_told_of_when_the_topic_has_it() -> None:
     shard = shard_of(3, OLD)
     assert shard.step(published(2, OLD)).rule_sets == []

@@ -25,7 +25,11 @@ FULL = {
     "version": 3,
     "description": "Everything a rule can have.",
     "filter": 'event.event_name == "add_to_cart" -- ü',
-    "actions": [{"type": "debug"}, {"type": "kafka", "name": "copy", "topic": "t"}],
+    "actions": [
+        {"type": "debug"},
+        {"type": "kafka", "name": "copy", "topic": "t"},
+        {"type": "webhook", "destination": "crm", "history": True, "body": {"user": "${user.id}", "none": None}},
+    ],
     "on_missing_profile": "skip",
     "cooldown": {"time": "1d", "key": "event.parameters.sku"},
     "cap": {"count": 2, "per": "week"},
