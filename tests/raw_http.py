@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -28,11 +29,16 @@ def ok(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 
 @dataclass
 class RawServer:
-    """Calls ``answer`` with each request's path, whole head and a function that sends; then hangs up."""
+    """Calls ``answer`` with each request's path, its whole text (latin-1) and a function that sends; then hangs up.
+
+    With ``keep_alive`` it hangs up after the client; ``connections`` counts those that were accepted.
+    """
 
     answer: Callable[[str, str, Send], None]
     url: str = ""
     tls: ssl.SSLContext | None = None
+    keep_alive: bool = False
+    connections: int = 0
     paths: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -42,6 +48,7 @@ class RawServer:
                 connection, _ = listening.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
     def _secured(self, connection: socket.socket) -> socket.socket:
@@ -50,21 +57,34 @@ class RawServer:
     def _one(self, connection: socket.socket) -> None:
         # A client that has had enough hangs up in the middle of an answer.
         with contextlib.suppress(OSError), self._secured(connection) as connection:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                received = connection.recv(65_536)
-                if not received:
+            while request := _request(connection):
+                path = request.split(b" ", 2)[1].decode()
+                self.paths.append(path)
+                self.answer(path, request.decode("latin-1"), connection.sendall)
+                if not self.keep_alive:
                     return
-                head += received
-            path = head.split(b" ", 2)[1].decode()
-            self.paths.append(path)
-            self.answer(path, head.decode("latin-1"), connection.sendall)
+
+
+def _request(connection: socket.socket) -> bytes:
+    """Head and body of the next request; nothing when the client has hung up."""
+    received, missing = b"", 1
+    while missing > 0:
+        more = connection.recv(65_536)
+        if not more:
+            return b""
+        received += more
+        head, end, body = received.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+        missing = (int(length[1]) if length else 0) - len(body) if end else 1
+    return received
 
 
 @contextmanager
-def raw_server(answer: Callable[[str, str, Send], None], tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
+def raw_server(
+    answer: Callable[[str, str, Send], None], tls: ssl.SSLContext | None = None, *, keep_alive: bool = False
+) -> Iterator[RawServer]:
     """Serves while the context is open; its ``ended`` is set afterwards, for answers that wait."""
-    server = RawServer(answer, tls=tls)
+    server = RawServer(answer, tls=tls, keep_alive=keep_alive)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
@@ -77,10 +97,11 @@ def raw_server(answer: Callable[[str, str, Send], None], tls: ssl.SSLContext | N
             thread.join(10)
 
 
-def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for but itself, with its key, as PEM."""
+def certificate(folder: Path, *hosts: str) -> Path:
+    """A certificate for hosts (127.0.0.1) that nobody vouches for but itself, with its key, as PEM."""
+    hosts = hosts or ("127.0.0.1",)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
     now = datetime.now(UTC)
     signed = (
         x509.CertificateBuilder()
@@ -90,7 +111,7 @@ def certificate(folder: Path) -> Path:
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_name_of(host) for host in hosts]), critical=False)
         .sign(key, hashes.SHA256())
     )
     plain = serialization.NoEncryption()
@@ -98,3 +119,17 @@ def certificate(folder: Path) -> Path:
     path = folder / "pem"
     path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + signed.public_bytes(pem))
     return path
+
+
+def _name_of(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def server_tls(path: Path) -> ssl.SSLContext:
+    """A server's side of TLS with a certificate and its key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
