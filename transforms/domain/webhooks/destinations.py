@@ -1,0 +1,155 @@
+"""Destinations: what a destinations file says of each, and reading it with every problem's file, line and field.
+
+::
+
+    DestinationError
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from transforms.domain.checked_documents import Problem, documents, validated
+from transforms.domain.durations import Duration
+from transforms.domain.rules import Name, RuleModel
+from transforms.domain.secret_references import ALLOWED, is_reference
+from transforms.domain.webhooks.retries import RetrySchedule
+from transforms.domain.webhooks.targets import BlockedError, EgressPolicy, parse_target
+
+MAX_TIMEOUT: Final = Duration.parse("1m")
+
+# Ours, or such as change what the request is.
+_RESERVED: Final = re.compile(
+    r"webhook-.*|host|content-.*|transfer-encoding|connection|keep-alive|proxy-.*|te|trailer|upgrade|expect|accept-encoding|user-agent"
+)
+_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_MAX_VALUE: Final = 4096
+
+
+class DestinationError(ValueError):
+    """A destinations file that cannot be used: the message names the file, line, field and what is allowed."""
+
+
+def _reference(text: str) -> str:
+    if not is_reference(text):
+        raise ValueError(f"a reference to a secret, never the secret itself; allowed: {ALLOWED}")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
+
+
+class SecretValue(RuleModel):
+    """A value that lies elsewhere."""
+
+    secret: Reference
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header can have it: visible ASCII, spaces inside, at most 4,096 characters."""
+    return len(text) <= _MAX_VALUE and _VALUE.fullmatch(text) is not None
+
+
+def _header_value(text: str) -> str:
+    if not is_header_value(text):
+        raise ValueError(f"not visible ASCII with spaces only inside, or over {_MAX_VALUE} characters")
+    return text
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
+        raise ValueError("a header's name is 1 to 64 letters, digits and -")
+    if _RESERVED.fullmatch(name.lower()):
+        raise ValueError("a header that is set for every webhook or would change the request")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[
+    Annotated[str, AfterValidator(_header_value), Tag("text")] | Annotated[SecretValue, Tag("reference")],
+    Discriminator(lambda value: "reference" if isinstance(value, dict | SecretValue) else "text"),
+]
+
+
+class Destination(RuleModel):
+    """Where webhooks go, how, and how often. Whether the URL may be called at all: ``targets``."""
+
+    name: Name = Field(description="unique among the destinations; what rules say")
+    url: str = Field(description="https://host[:port][/path][?query]", repr=False)
+    secrets: tuple[Reference, ...] = Field(
+        min_length=1, max_length=5, strict=False, description="references to signing secrets (whsec_…); each one signs"
+    )
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default={}, max_length=20, description="fixed ones; a value may be {secret: reference}"
+    )
+    timeout: Duration = Field(default=Duration.parse("10s"), description="of one attempt, whole; at most 1m")
+    rate: float | None = Field(default=None, gt=0, le=10_000, description="attempts a second; default: no limit")
+    max_in_flight: int = Field(default=8, ge=1, le=256, description="attempts at the same time in one process")
+    retry: RetrySchedule = Field(default=RetrySchedule(), description="of what fails for now")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Destination:
+        if self.timeout.ms > MAX_TIMEOUT.ms:
+            raise ValueError(f"timeout is {self.timeout}, allowed are up to {MAX_TIMEOUT}")
+        repeated = [name for name, count in Counter(name.lower() for name in self.headers).items() if count > 1]
+        if repeated:
+            raise ValueError(f"header {repeated[0]!r} is given twice; case makes no difference")
+        return self
+
+
+# An error does not show the others' values: they are secret, or somebody has put a secret there by mistake.
+_SHOWN: Final = frozenset(Destination.model_fields) - {"url", "secrets", "headers"}
+
+
+def load_destinations(path: Path, policy: EgressPolicy) -> tuple[Destination, ...]:
+    """The destinations of a YAML file, in its order.
+
+    Raises:
+        DestinationError: it is no good; all problems, one a line.
+    """
+    found, problems = read_destinations(path, policy)
+    if problems:
+        raise DestinationError("\n".join(map(str, problems)))
+    return found
+
+
+def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destination, ...], list[Problem]]:
+    """The destinations that are good, and every problem of the file."""
+    problems: list[Problem] = []
+    read = list(documents(path, problems))
+    if problems:
+        return (), problems
+    if len(read) != 1:
+        return (), [Problem(path, None, f"{len(read)} documents, allowed is one with a list of destinations")]
+    document, value = read[0], read[0].value
+    if not isinstance(value, dict) or list(value) != ["destinations"] or not isinstance(value["destinations"], list):
+        return (), [Problem(path, document.line, "a destinations file is one field, destinations, with a list")]
+    found: dict[str, Destination] = {}
+    for number, one in enumerate(value["destinations"]):
+        at = ("destinations", number)
+        destination = validated(Destination, path, document, one, problems, at, shown=_SHOWN)
+        if destination is None:
+            continue
+        troubles = _troubles(destination, found, policy)
+        for field_name, trouble in troubles:
+            line = document.line_of((*at, field_name))
+            problems.append(Problem(path, line, f"destinations.{number}.{field_name}: {trouble}"))
+        if not troubles:
+            found[destination.name] = destination
+    return tuple(found.values()), problems
+
+
+def _troubles(destination: Destination, others: dict[str, Destination], policy: EgressPolicy) -> list[tuple[str, Any]]:
+    troubles: list[tuple[str, Any]] = []
+    if destination.name in others:
+        troubles.append(("name", f"{destination.name!r} is taken; names are unique"))
+    try:
+        parse_target(destination.url, policy)
+    except BlockedError as error:
+        troubles.append(("url", error))
+    return troubles

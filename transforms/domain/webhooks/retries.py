@@ -1,0 +1,43 @@
+"""When to try a webhook again, and when to give up."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field, model_validator
+
+from transforms.domain.calls import Backoff
+from transforms.domain.durations import Duration
+from transforms.domain.rules import RuleModel
+
+_FIRST: Final = Duration.parse("10s")
+_LONGEST: Final = Duration.parse("6h")
+_GIVE_UP: Final = Duration.parse("3d")
+
+
+class RetrySchedule(RuleModel):
+    """Pauses with full jitter: anything up to a bound that grows from ``first`` by ``factor`` up to ``longest``."""
+
+    first: Duration = Field(default=_FIRST, description="the bound of the first pause")
+    factor: float = Field(default=2.0, ge=1, le=10, description="by which the bound grows")
+    longest: Duration = Field(default=_LONGEST, description="bounds every pause, and what Retry-After can ask for")
+    give_up_after: Duration = Field(default=_GIVE_UP, description="since the first attempt: none begins later")
+
+    @model_validator(mode="after")
+    def _grows(self) -> RetrySchedule:
+        if self.first.ms > self.longest.ms:
+            raise ValueError(f"first ({self.first}) is longer than longest ({self.longest})")
+        return self
+
+    def next_try_s(
+        self, first_attempt_s: float, now_s: float, failures: int, retry_after_s: float | None, chance: float
+    ) -> float | None:
+        """When to try again after ``failures`` (1 or more) of them, on the clock of the other times; None: give up.
+
+        A pause comes on top of what the receiver asked for. ``chance`` is 0 to 1, drawn for this pause.
+        """
+        longest_s = self.longest.ms / 1000
+        asked_s = None if retry_after_s is None else min(retry_after_s, longest_s)
+        backoff = Backoff(self.first.ms / 1000, longest_s, self.factor)
+        next_s = now_s + backoff.pause_s(failures, asked_s, chance)
+        return next_s if next_s <= first_attempt_s + self.give_up_after.ms / 1000 else None
