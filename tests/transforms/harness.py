@@ -23,7 +23,7 @@ from transforms.handle import ACTIONS, HandleSettings, _HandleFn
 
 def wait_for_answers(pool: profiles.FetchPool) -> None:
     """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
-    for call in list(pool._calls.values()):
+    for call in list(pool._calls._calls.values()):
         call.future.result(10)
 
 

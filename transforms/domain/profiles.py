@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from transforms.domain.history import Row
+from transforms.domain.keyed_calls import KeyedCalls
 from transforms.domain.threads import DaemonThreads
 from transforms.domain.users import UNAVAILABLE, UNKNOWN, Visit
 
@@ -64,100 +63,51 @@ class NoUserApi:
         return NOTHING_KNOWN
 
 
-_Fetched = tuple[float, FetchedUser]  # when it was, on the monotonic clock
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    future: Future[_Fetched]
-    asked_ms: int
-
-
 class FetchPool:
     """Runs fetches beside the stage: at most one a user at a time, answers kept until they are taken.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    # Answers nobody takes (their shard moved) go when newer ones come, or are too old to use.
-    _KEPT_ANSWERS: Final = 10_000
-    _KEPT_S: Final = 60.0
-
     def __init__(self, api: UserApi, concurrency: int) -> None:
         self._api = api
         self._threads = DaemonThreads(concurrency, "user-api")
-        self._lock = threading.Lock()
-        self._calls: OrderedDict[str, _Call] = OrderedDict()
+        self._calls: KeyedCalls[FetchedUser] = KeyedCalls(kept=10_000, kept_s=60.0)
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch unless one is under way or its answer waits to be taken; the ``now_ms`` it was asked with."""
-        with self._lock:
-            return self._call(user_id, now_ms).asked_ms
+        return self._calls.start(user_id, lambda: self._begin(user_id), now_ms)
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
         """The answers that have come, each once; whoever is not being asked for is from now on, as of ``now_ms``."""
-        answers = []
-        with self._lock:
-            for user_id in user_ids:
-                call = self._call(user_id, now_ms)
-                if call.future.done():
-                    del self._calls[user_id]
-                    answers.append((user_id, call.future.result()[1]))
-        return answers
+        asked = list(user_ids)
+        for user_id in asked:
+            self.request(user_id, now_ms)
+        return self._calls.poll(asked)
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, however long the API's own deadline lets it take; from here on it is the caller's alone."""
-        with self._lock:
-            call = self._call(user_id, 0)
-            del self._calls[user_id]
-        return call.future.result()[1]
+        return self._calls.detach(user_id, lambda: self._begin(user_id)).result()
 
     def cancel(self, user_id: str) -> None:
         """Forget the user: a fetch that has not begun never does, the answer of one under way is nobody's.
 
         The next ``request`` starts a new fetch, if need be beside the old one.
         """
-        with self._lock:
-            call = self._calls.pop(user_id, None)
-        if call is not None:
-            call.future.cancel()
+        self._calls.cancel(user_id)
 
     def withdraw(self, user_id: str) -> bool:
         """Do not begin a fetch that waits for its turn; whether none is under way now."""
-        with self._lock:
-            call = self._calls.get(user_id)
-            if call is not None and not call.future.cancel():
-                return False
-            self._calls.pop(user_id, None)
-            return True
+        return self._calls.withdraw(user_id)
 
-    def _call(self, user_id: str, now_ms: int) -> _Call:
-        """The user's, started if there is none; with the lock held."""
-        call = self._calls.get(user_id)
-        if call is None or (call.future.done() and self._is_old(call.future.result()[0])):
-            self._calls.pop(user_id, None)
-            self._drop_untaken()
-            call = self._calls[user_id] = _Call(self._threads.submit(self._fetch, user_id), now_ms)
-        return call
+    def _begin(self, user_id: str) -> Future[FetchedUser]:
+        return self._threads.submit(self._fetch, user_id)
 
-    def _drop_untaken(self) -> None:
-        while self._calls:
-            user_id, eldest = next(iter(self._calls.items()))
-            if not eldest.future.done():
-                return
-            if len(self._calls) < self._KEPT_ANSWERS and not self._is_old(eldest.future.result()[0]):
-                return
-            del self._calls[user_id]
-
-    def _is_old(self, finished_s: float) -> bool:
-        return time.monotonic() > finished_s + self._KEPT_S
-
-    def _fetch(self, user_id: str) -> _Fetched:
+    def _fetch(self, user_id: str) -> FetchedUser:
         try:
-            fetched = self._api.fetch(user_id)
+            return self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - whatever an API client raises must not park its user for ever
-            fetched = unavailable(OTHER, f"{type(error).__name__}: {error}")
-        return time.monotonic(), fetched
+            return unavailable(OTHER, f"{type(error).__name__}: {error}")
 
 
 _pools: dict[Any, FetchPool] = {}

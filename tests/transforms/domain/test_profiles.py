@@ -39,7 +39,7 @@ def held() -> Iterator[HeldApi]:
 
 def take(pool: FetchPool, user_id: str) -> FetchedUser | None:
     """The answer if it has come; asks for nobody."""
-    return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls else None
+    return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls._calls else None
 
 
 def test_a_user_is_asked_for_once_however_often_it_is_wanted(held: HeldApi) -> None:
@@ -82,7 +82,7 @@ def test_an_answer_that_nobody_took_in_time_is_asked_for_anew(held: HeldApi, mon
     pool = FetchPool(held, 1)
     pool.request("u1")
     pool.wait("after it")
-    monkeypatch.setattr(FetchPool, "_KEPT_S", -1.0)  # every answer is too old
+    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)  # every answer is too old
     pool.request("u1")
     monkeypatch.undo()
     assert pool.wait("u1").profile_json == b"u1"
@@ -94,18 +94,18 @@ def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPat
     pool = FetchPool(held, 1)
     pool.request("u1")
     pool.wait("after it")
-    monkeypatch.setattr(FetchPool, "_KEPT_S", -1.0)
+    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)
     assert take(pool, "u1") is None
 
 
 def test_answers_nobody_takes_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
-    monkeypatch.setattr(FetchPool, "_KEPT_ANSWERS", 3)
     pool = FetchPool(held, 1)
+    monkeypatch.setattr(pool._calls, "_kept", 3)
     for number in range(10):
         pool.request(f"u{number}")
         pool.wait("after it")
-    assert len(pool._calls) <= 3
+    assert len(pool._calls._calls) <= 3
     assert take(pool, "u0") is None
     assert take(pool, "u9") is not None
 
@@ -116,10 +116,10 @@ def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest
     for number in range(10):
         pool.request(f"u{number}")
     pool.wait("after them")
-    assert len(pool._calls) == 10
-    monkeypatch.setattr(FetchPool, "_KEPT_S", -1.0)
+    assert len(pool._calls._calls) == 10
+    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)
     pool.request("another")
-    assert list(pool._calls) == ["another"]
+    assert list(pool._calls._calls) == ["another"]
 
 
 class NumberedApi:
@@ -233,7 +233,7 @@ def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(he
         assert list(asking.map(ask, [f"u{number}" for number in range(8)])) == [200] * 8
     stop.set()
     cancelling.join(10)
-    assert not pool._calls
+    assert not pool._calls._calls
 
 
 def test_one_pool_is_shared_by_equal_settings() -> None:
