@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools bench bench-state lock clean
+.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools bench bench-state bench-webhooks lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench: setup ## measure throughput, CPU per event and latency on this machine
 
 bench-state: setup ## measure users in state: size, isolation from misses, heavy users
 	@$(BIN)/python -m tests.benchmarks.user_state $(ARGS)
+
+bench-webhooks: setup ## measure calls a second and CPU a call of webhooks, against plain urllib3
+	@$(BIN)/python -m tests.benchmarks.webhooks
 
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
