@@ -58,7 +58,7 @@ class SendResult:
     """What came of an attempt; ``error_kind`` and ``error`` say why it was not delivered.
 
     ``retry_after_s`` is what the receiver asked for, ``excerpt`` the first 500 characters of its answer, without the
-    secrets that were sent to it. ``attempts`` were made, 0 if nothing was sent.
+    secrets that were sent to it. ``attempts`` were made: 0 of a webhook that was blocked, unsigned or held back.
     """
 
     outcome: Outcome

@@ -363,11 +363,11 @@ def test_an_answer_cut_off_is_a_connection_error(answer: bytes) -> None:
 
 def test_a_slow_answer_is_delivered_but_not_healthy() -> None:
     def slowly(path: str, request: str, send: Send) -> None:
-        time.sleep(0.55)
+        time.sleep(1.05)
         send(ok(b""))
 
     with raw_server(slowly) as server:
-        result = attempt(server.url, timeout_s=1.0)
+        result = attempt(server.url, timeout_s=2.0)
     assert (result.outcome, result.healthy) == (Outcome.DELIVERED, False)
 
 
