@@ -139,7 +139,9 @@ def open_answer(
     except exceptions.DecodeError as error:
         raise CallError(BAD_ANSWER, type(error).__name__) from None
     except exceptions.SSLError as error:
-        raise CallError(CONNECTION, type(error).__name__, down=True) from None
+        cause = error.args[0] if error.args else None
+        why = f": {cause.verify_message}" if isinstance(cause, ssl.SSLCertVerificationError) else ""
+        raise CallError(CONNECTION, f"{type(error).__name__}{why}", down=True) from None
     except exceptions.HTTPError as error:
         refused = isinstance(error, exceptions.NewConnectionError)  # which urllib3 takes for a timeout
         late = (isinstance(error, exceptions.TimeoutError) and not refused) or time.monotonic() >= _call.ends_s

@@ -646,7 +646,7 @@ def test_a_ca_of_one_s_own_vouches_for_the_api(tmp_path: Path) -> None:
         assert client(server.url, ca_file=str(path)).fetch("u1") == FOUND
         found = client(server.url).fetch("u1")
     assert found.error_kind == "connection"
-    assert re.fullmatch("(profile|visit|history): SSLError", found.error or "")
+    assert re.fullmatch("(profile|visit|history): SSLError: self-signed certificate", found.error or "")
 
 
 def test_a_ca_file_that_is_not_there_is_told_when_the_worker_starts(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import certifi
 import urllib3
 from urllib3 import exceptions
 
-from transforms.domain.calls import CallError, TimedPool, TimedTlsPool, open_answer, retry_after_s
+from transforms.domain.calls import CallError, TimedPool, TimedTlsPool, check_ca_file, open_answer, retry_after_s
 from transforms.domain.profiles import BAD_ANSWER, CONNECTION, STATUS, TIMEOUT
 from transforms.domain.secret_references import Secret, SecretError
 from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
@@ -58,7 +58,7 @@ class SendResult:
     """What came of an attempt; ``error_kind`` and ``error`` say why it was not delivered.
 
     ``retry_after_s`` is what the receiver asked for, ``excerpt`` the first 500 characters of its answer, without the
-    secrets that were sent to it. ``attempts`` were made, 0 if nothing was sent.
+    secrets that were sent to it. ``attempts`` were made: 0 of a webhook that was blocked, unsigned or held back.
     """
 
     outcome: Outcome
@@ -73,7 +73,13 @@ class SendResult:
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """One for all destinations, as reading the CAs takes long: the public ones, or those of ``ca_file`` (PEM)."""
+    """One for all destinations, as reading the CAs takes long: the public ones, or those of ``ca_file`` (PEM).
+
+    Raises:
+        CaFileError: ``ca_file`` cannot be used.
+    """
+    if ca_file is not None:
+        check_ca_file(ca_file)
     context = ssl.create_default_context(cafile=ca_file or certifi.where())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

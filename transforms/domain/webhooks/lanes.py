@@ -33,6 +33,10 @@ class Attempts(Protocol):
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
         """What came of it."""
 
+    @property
+    def troubles(self) -> list[str]:
+        """Of the secrets those that cannot be read, and why."""
+
 
 class FullError(Exception):
     """A destination's queue has no room."""
@@ -62,6 +66,11 @@ class Lane:
         self._sleep = sleep
         self._chance = chance
         self._paused_until_s = 0.0
+
+    @property
+    def troubles(self) -> list[str]:
+        """The sender's."""
+        return self._sender.troubles
 
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
         """Send in a thread, when its turn comes.

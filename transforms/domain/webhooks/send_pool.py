@@ -78,6 +78,10 @@ class SendPool:
         """Do not send one that waits for its turn; whether it is not being sent now."""
         return self._calls.withdraw(webhook_id)
 
+    def troubles(self) -> dict[str, list[str]]:
+        """By destination the secrets that cannot be read, and why; where one was read before, that one is in use."""
+        return {name: lane.troubles for name, lane in self._lanes.items() if lane.troubles}
+
 
 def _not_requested() -> NoReturn:
     raise LookupError("no such webhook was requested, or its result was taken")

@@ -16,6 +16,7 @@ from standardwebhooks import Webhook
 
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls
 from transforms.domain import calls
+from transforms.domain.calls import CaFileError
 from transforms.domain.durations import Duration
 from transforms.domain.webhooks.attempts import Outcome, Sender, SendResult, tls_context
 from transforms.domain.webhooks.destinations import Destination, SecretValue
@@ -362,11 +363,11 @@ def test_an_answer_cut_off_is_a_connection_error(answer: bytes) -> None:
 
 def test_a_slow_answer_is_delivered_but_not_healthy() -> None:
     def slowly(path: str, request: str, send: Send) -> None:
-        time.sleep(0.55)
+        time.sleep(1.05)
         send(ok(b""))
 
     with raw_server(slowly) as server:
-        result = attempt(server.url, timeout_s=1.0)
+        result = attempt(server.url, timeout_s=2.0)
     assert (result.outcome, result.healthy) == (Outcome.DELIVERED, False)
 
 
@@ -431,15 +432,27 @@ def test_over_tls_the_connection_is_to_the_address_and_everything_else_is_the_na
     assert headers_of(requests[0])["host"] == f"hooks.example.com:{port_of(server)}"
 
 
-def test_a_certificate_must_be_for_the_name_and_from_a_known_ca(hooks_tls: Path, tmp_path: Path) -> None:
+def test_a_certificate_must_be_for_the_name_and_from_a_known_ca(hooks_tls: Path) -> None:
     with raw_server(answering(ok(b"")), server_tls(hooks_tls)) as server:
-        port = port_of(server)
-        unknown = attempt(f"https://hooks.example.com:{port}/", resolve=lambda host: ["127.0.0.1"])
-        for host in ("other.example.com", "127.0.0.1"):
-            other = attempt(f"https://{host}:{port}/", ca=hooks_tls, resolve=lambda host: ["127.0.0.1"])
-            assert (other.outcome, other.error_kind, other.error) == (Outcome.RETRY, "connection", "SSLError")
+        reasons = {}
+        for host, ca in (("hooks.example.com", None), ("other.example.com", hooks_tls), ("127.0.0.1", hooks_tls)):
+            url = f"https://{host}:{port_of(server)}/"
+            result = attempt(url, ca=ca, resolve=lambda host: ["127.0.0.1"])
+            assert (result.outcome, result.error_kind) == (Outcome.RETRY, "connection")
+            reasons[host] = result.error
         assert server.paths == []
-    assert (unknown.outcome, unknown.error_kind, unknown.error) == (Outcome.RETRY, "connection", "SSLError")
+    assert reasons == {
+        "hooks.example.com": "SSLError: self-signed certificate",
+        "other.example.com": "SSLError: Hostname mismatch, certificate is not valid for 'other.example.com'.",
+        "127.0.0.1": "SSLError: IP address mismatch, certificate is not valid for '127.0.0.1'.",
+    }
+
+
+def test_a_ca_file_that_is_none_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for name, trouble in (("ca.pem", "no certificates as PEM"), ("none", "No such file or directory")):
+        with pytest.raises(CaFileError, match=trouble):
+            tls_context(str(tmp_path / name))
 
 
 def test_an_address_in_the_url_has_a_certificate_too(tmp_path: Path) -> None:
