@@ -6,6 +6,7 @@ import apache_beam as beam
 
 from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
+from transforms.domain.cloudevents import default_source
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
@@ -117,6 +118,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         audit_topic=settings.audit_topic,
         compact_bytes=settings.compact_bytes,
         inline=settings.runner == DIRECT_RUNNER,
+        cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
+from transforms.domain.cloudevents import is_source
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
 from transforms.domain.secret_references import is_local_reference
 from transforms.domain.webhooks.targets import EgressPolicy
@@ -193,6 +194,9 @@ class Settings:
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
+    cloudevents_source: str | None = _option(
+        None, OUTPUT, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
+    )
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
     audit_topic: str = _option(
@@ -432,6 +436,10 @@ def _check(settings: Settings) -> None:
     if settings.rules_topic is not None:
         _check_rules_topic(settings, settings.rules_topic)
     _check_user_api(settings)
+    if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
+        raise OptionError(
+            f"--cloudevents_source is {settings.cloudevents_source!r}, allowed: a URI reference, ASCII without spaces"
+        )
     for name in ("webhook_ca_file", "destination_host", "allow_private_destinations"):
         if getattr(settings, name) and settings.destinations is None:
             raise OptionError(f"--{name} is of no use without --destinations")

@@ -18,6 +18,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
+from transforms.domain.cloudevents import headers_of
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
@@ -64,6 +65,7 @@ class HandleSettings:
     """What ``HandleEvents`` is configured with.
 
     ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
+    ``cloudevents_source`` is what Kafka actions say they come from, a URI reference.
     ``rules`` are live until a set with a higher number than ``rule_set`` comes from ``rules_topic``.
     """
 
@@ -82,6 +84,7 @@ class HandleSettings:
     rules_topic: str | None = None
     control_topic: str | None = None
     user_shards: int = 0
+    cloudevents_source: str = "event-trigger"
 
 
 @dataclass
@@ -398,12 +401,7 @@ def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
         if isinstance(fired.action, DebugAction):
             yield beam.pvalue.TaggedOutput(DEBUG, fired.body)
         elif isinstance(fired.action, KafkaAction):
-            headers = [
-                ("action-id", fired.action_id.encode()),
-                ("rule", fired.rule.encode()),
-                ("rule-version", str(fired.rule_version).encode()),
-                ("rule-set", str(fired.rule_set).encode()),
-            ]
+            headers = headers_of(fired, settings.cloudevents_source)
             record = encode_produced(fired.action.topic, fired.user_id.encode(), fired.body, headers)
             yield beam.pvalue.TaggedOutput(ACTIONS, record)
     for letter in done.dead_letters:

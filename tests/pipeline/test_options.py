@@ -233,6 +233,7 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             )
             for url in ([], ["--user_api_url=http://a"])
         ),
+        (["--cloudevents_source=a b"], "--cloudevents_source is 'a b', allowed: a URI reference"),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--starting_timestamp_ms=1"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--parallelism=129"], "--parallelism is 129, allowed: up to --max_parallelism, 128"),

@@ -237,7 +237,7 @@ class Deciding:
             zone = zone_for(rule.time_zone, moment.profile)
             until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
         body_of = functools.partial(moment.body, rule)
-        actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set)
+        actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set, at_ms)
         for action in actions:
             if until_ms is None:
                 self._delivering.go_out(action, moment.event_id, moment.topic, moment.record)
@@ -268,6 +268,7 @@ class Deciding:
             zone,
             action.body,
             action.rule_set,
+            action.at_ms,
         )
         waiting = self._view.rule_state(moment.user_id).held
         if any(one.action_id == held.action_id for one in waiting):
@@ -294,7 +295,9 @@ class Deciding:
                 self._step.counts["held_dropped"] += 1
                 continue
             action = decode_action(held.action)
-            fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set)
+            fired = FiredAction(
+                held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set, held.at_ms
+            )
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
             self._delivering.go_out(fired, held.event_id, "", record)
             self._count(rule, "released", "held_released")
