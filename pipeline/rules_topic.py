@@ -12,18 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from pipeline.topic_reader import reading
 from transforms.domain.rule_sets import (
     Acknowledgement,
     RuleSet,
@@ -75,7 +67,7 @@ class RulesTopic:
         Raises:
             RulesTopicError: Kafka does not answer, or the topic has more than one partition.
         """
-        with _saying(f"rules topic {self.topic!r}"), _reader(self._config, self.topic) as reader:
+        with _saying(f"rules topic {self.topic!r}"), reading(self._config, self.topic) as reader:
             if not reader.partitions:
                 return PublishedSets()
             self._check_partitions(len(reader.partitions))
@@ -108,7 +100,7 @@ class RulesTopic:
         """
         with _saying(f"rules topic {self.topic!r}"):
             admin = AdminClient(self._config)
-            with _reader(self._config, self.topic) as reader:
+            with reading(self._config, self.topic) as reader:
                 partitions = len(reader.partitions)
             if partitions:
                 self._check_partitions(partitions)
@@ -210,7 +202,7 @@ class Acknowledgements:
         self._stack = contextlib.ExitStack()
         self.found: list[Acknowledgement] = []
         with _saying(f"audit topic {topic!r}"):
-            self._reader = self._stack.enter_context(_reader({"log_level": "0", **config}, topic, since_ms))
+            self._reader = self._stack.enter_context(reading({"log_level": "0", **config}, topic, since_ms))
             if not self._reader.partitions:
                 self._stack.close()
                 raise RulesTopicError(f"audit topic {topic!r} does not exist")
@@ -230,66 +222,6 @@ class Acknowledgements:
     def _take(self, messages: Sequence[Message]) -> None:
         read = (Acknowledgement.of_json(message.value()) for message in messages if message.value() is not None)
         self.found += [one for one in read if one is not None]
-
-
-class _Reader:
-    """All partitions of a topic as read_committed readers see them."""
-
-    def __init__(self, consumer: Consumer, topic: str, since_ms: int | None) -> None:
-        self._consumer = consumer
-        metadata = consumer.list_topics(topic, timeout=_ANSWER_S).topics[topic]
-        if metadata.error is not None and metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise KafkaException(metadata.error)
-        self.partitions = list(metadata.partitions)
-        starts = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self.partitions]
-        if since_ms is not None and starts:
-            for one in starts:
-                one.offset = since_ms
-            starts = consumer.offsets_for_times(starts, timeout=_ANSWER_S)
-            for one in starts:
-                one.offset = one.offset if one.offset >= 0 else OFFSET_END
-        if starts:
-            consumer.assign(starts)
-        self._unread = set(self.partitions)
-
-    def to_end(self) -> list[Message]:
-        """Everything up to the end there is now."""
-        give_up = time.monotonic() + _READ_S
-        found: list[Message] = []
-        while self._unread:
-            if time.monotonic() > give_up:
-                raise RulesTopicError(f"not read to the end within {_READ_S:.0f} s")
-            found += self.poll(1.0)
-        return found
-
-    def poll(self, timeout_s: float) -> list[Message]:
-        """What comes within a time, or sooner."""
-        found = []
-        for message in self._consumer.consume(1000, min(timeout_s, 0.1)):
-            error = message.error()
-            if error is None:
-                found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._unread.discard(message.partition())
-            elif not error.retriable() and error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-                raise KafkaException(error)
-        return found
-
-
-@contextlib.contextmanager
-def _reader(config: Mapping[str, str], topic: str, since_ms: int | None = None) -> Iterator[_Reader]:
-    own = {
-        "group.id": "event-trigger-rules",  # required, never joined
-        "enable.auto.commit": "false",
-        "isolation.level": "read_committed",
-        "enable.partition.eof": "true",
-        "fetch.wait.max.ms": "10",  # the end is known when there is nothing more to fetch
-    }
-    consumer = Consumer({**config, **own})
-    try:
-        yield _Reader(consumer, topic, since_ms)
-    finally:
-        consumer.close()
 
 
 def _published(messages: Sequence[Message]) -> PublishedSets:
