@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -90,6 +90,26 @@ def fire(
         body = body_of(action, identity)
         fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body, rule_set, at_ms))
     return fired
+
+
+# Where actions go that are for a file: a colon is in no topic's name.
+FILE: Final = "file:actions"
+
+
+def action_line(fired: FiredAction, time_ms: int) -> bytes:
+    """An action as a line of the actions file, JSON; ``time`` is processing time, ``body`` what is sent."""
+    return orjson.dumps(
+        {
+            "time": time_ms,
+            "action_id": fired.action_id,
+            "rule": fired.rule,
+            "version": fired.rule_version,
+            "action": fired.action.name,
+            "type": fired.action.type,
+            "user_id": fired.user_id,
+            "body": orjson.Fragment(fired.body),
+        }
+    )
 
 
 _action_decoder: TypeAdapter[Action] = TypeAdapter(Action)

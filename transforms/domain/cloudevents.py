@@ -6,11 +6,11 @@ Binding: cloudevents/bindings/kafka-protocol-binding.md of the CloudEvents speci
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
 from transforms.domain.actions import FiredAction
+from transforms.domain.local_time import rfc_3339
 
 TYPE: Final = "event-trigger.action"
 
@@ -22,7 +22,6 @@ _NO_STRING: Final = re.compile(
     + "".join(f"{chr(n << 16 | 0xFFFE)}{chr(n << 16 | 0xFFFF)}" for n in range(17))
     + "]"
 )
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def default_source(job_name: str) -> str:
@@ -33,11 +32,6 @@ def default_source(job_name: str) -> str:
 def is_source(text: str) -> bool:
     """Whether a text can be a source: a URI reference."""
     return _URI_REFERENCE.fullmatch(text) is not None
-
-
-def rfc_3339(time_ms: int) -> str:
-    """A time (ms since the epoch) in UTC."""
-    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def headers_of(fired: FiredAction, source: str) -> list[tuple[str, bytes]]:
