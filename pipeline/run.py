@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
             check_destinations(rule, [one.name for one in destinations])
+        _begin_files(settings)
     except (OptionError, RuleError, DestinationError, RulesTopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -49,6 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
+
+
+def _begin_files(settings: Settings) -> None:
+    """Empty the files that a run on DirectRunner writes.
+
+    Raises:
+        OptionError: one cannot be written.
+    """
+    for name in ("decisions_file", "actions_file"):
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            try:
+                path.write_bytes(b"")
+            except OSError as error:
+                raise OptionError(f"--{name} is {str(path)!r}: {error.strerror}") from None
 
 
 def _import_beam() -> None:
