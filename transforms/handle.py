@@ -293,6 +293,8 @@ class _OpenShard:
             done.tell_shared()
         for name, value in done.counts.items():
             self._fn.count(name, value)
+        for (rule, what), value in done.rule_counts.items():
+            self._fn.count(f"rule.{rule}.{what}", value)
         yield from _outputs(done, settings)
         yield from self._acknowledged(done)
         yield from self._disabled(done)

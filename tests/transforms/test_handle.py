@@ -205,6 +205,7 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
     assert sorted(lost) == [(name, f"e{n}") for name in ("busy", "refuses") for n in range(3)]
     counts = counters(result)
     assert (counts["deliveries_delivered"], counts["deliveries_refused"]) == (3, 6)
+    assert (counts["rule.all.allowed"], counts["rule.all.fired"]) == (3, 3)
     assert counts["delivery_attempts"] == len(receiver.seen)
 
 
