@@ -63,6 +63,7 @@ class WebhookSettings:
 class HandleSettings:
     """What ``HandleEvents`` is configured with.
 
+    ``poll_ms`` is how often the user API's answers are looked for, ``look_ms`` those of receivers of webhooks.
     ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
     ``rules`` are live until a set with a higher number than ``rule_set`` comes from ``rules_topic``.
     """
@@ -75,6 +76,7 @@ class HandleSettings:
     audit_topic: str | None = None
     compact_bytes: int = journals.DEFAULT_COMPACT_BYTES
     poll_ms: int = 25
+    look_ms: int = 100
     sweep_every_ms: int = 1000
     inline: bool = False
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
@@ -368,7 +370,8 @@ class _OpenShard:
         if live.asked_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
             due.append(now_ms + (self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)))
-        look_ms = now_ms + (self._settings.poll_ms << min(live.fruitless_looks, _LONGEST_POLL_DOUBLINGS))
+        # Nobody waits for what receivers say but the next webhook of the same user, so it need not be looked for often.
+        look_ms = now_ms + (self._settings.look_ms << min(live.fruitless_looks, _LONGEST_POLL_DOUBLINGS))
         if self._outbox.under_way:
             due.append(look_ms)
         elif (next_ms := self._outbox.next_ms()) is not None:
