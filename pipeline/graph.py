@@ -116,6 +116,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         inspection_topic=settings.inspections_topic,
         audit_topic=settings.audit_topic,
         compact_bytes=settings.compact_bytes,
+        isolation=settings.rules_isolation,
         inline=settings.runner == DIRECT_RUNNER,
     )
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
+from transforms.domain.filters import Isolation
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
 from transforms.domain.secret_references import is_local_reference
 from transforms.domain.webhooks.targets import EgressPolicy
@@ -190,6 +191,12 @@ class Settings:
         RULES,
         "topic of published rule sets, one partition, compacted: the newest is live, from the launch on; "
         "--rules counts while it is empty",
+    )
+    rules_isolation: Isolation = _option(
+        "none",
+        RULES,
+        "with process, rules' Lua runs in processes of its own, one for each thread that handles events",
+        choices=typing.get_args(Isolation),
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")

@@ -19,6 +19,7 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
+from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
 from transforms.domain.outbox import Outbox, tried
@@ -74,6 +75,7 @@ class HandleSettings:
     inspection_topic: str | None = None
     audit_topic: str | None = None
     compact_bytes: int = journals.DEFAULT_COMPACT_BYTES
+    isolation: Isolation = "none"
     poll_ms: int = 25
     sweep_every_ms: int = 1000
     inline: bool = False
@@ -146,7 +148,7 @@ class _HandleFn(beam.DoFn):
     def setup(self) -> None:
         settings = self._settings
         initial = RuleSet(settings.rule_set, settings.rules)
-        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine())
+        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine(), settings.isolation)
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)
         self._counters: dict[str, Any] = {}
