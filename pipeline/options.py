@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
+from transforms.domain.error_letters import DEFAULT_PER_MINUTE
 from transforms.domain.filters import Isolation
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
 from transforms.domain.secret_references import is_local_reference
@@ -197,6 +198,13 @@ class Settings:
         RULES,
         "with process, rules' Lua runs in processes of its own, one for each thread that handles events",
         choices=typing.get_args(Isolation),
+    )
+    rule_error_letters_per_minute: int = _option(
+        DEFAULT_PER_MINUTE,
+        RULES,
+        "errors of a rule that become dead letters, of each worker; further ones are counted",
+        unit="dead letters a minute",
+        least=0,
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")

@@ -31,8 +31,8 @@ class LiveSet:
 class RuleSets:
     """The sets that are live in the shards of one DoFn instance. Not thread-safe.
 
-    ``initial`` is what the job was launched with; ``topic`` is where others come from, None if none do. ``isolation`` is
-    that of every set's Lua.
+    ``initial`` is what the job was launched with; ``topic`` is where others come from, None if none do. Lua runs with
+    ``isolation``, see ``FilterSet``.
 
     Raises:
         RuleError: Lua of the initial set does not compile.
