@@ -211,6 +211,24 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
     assert counts["delivery_attempts"] == len(receiver.seen)
 
 
+def test_sequences_come_to_their_end_with_a_bounded_input() -> None:
+    sequence = {"not_followed_by": 'event.event_name == "checkout"', "within": "30m", "match": "parameters.cart"}
+    kafka = [{"type": "kafka"}]
+    left = rule("left", 'event.event_name == "add_to_cart"', sequence=sequence, actions=kafka)
+    made = [
+        event("u1", event_id="e1", event_name="add_to_cart", parameters={"cart": 1}),
+        event("u1", event_id="e2", event_name="add_to_cart", parameters={"cart": 2}),
+        event("u1", event_id="e3", event_name="checkout", parameters={"cart": 1}),
+        event("u2", event_id="e4", event_name="add_to_cart", parameters={"cart": 1}),
+    ]
+    elements = list(batched([(one["user_id"].encode(), orjson.dumps(one)) for one in made], 8))
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+    batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
+    remembered(batches | "HandleEvents" >> HandleEvents(HandleSettings((left,), inline=True)))
+    pipeline.run().wait_until_finish()
+    assert sorted(one.body["event"]["event_id"] for one in seen_actions()) == ["e2", "e4"]
+
+
 # With timers, on TestStream
 
 # TestStream's processing time starts at 0, so these tests live in the first hours of 1970.
