@@ -88,7 +88,7 @@ def test_each_webhook_ends_once_and_in_order(doing: list[tuple[Any, ...]]) -> No
     watched = Watched()
     for what, *how in doing:
         watched.do(what, *how)
-    while watched.shard.view.deliveries:
+    while watched.shard.view.deliveries or watched.under_way:
         for number in range(len(watched.under_way)):
             watched.do("end", (DELIVERED, RETRY)[number % 2], 0)
         watched.do("wait", 80_000_000)
