@@ -94,6 +94,7 @@ class Deciding:
         self._settings = settings
         self._step = step
         self._log = log
+        self._is_sampling = log.is_sampling
         self.use(live)
 
     def use(self, live: LiveSet) -> None:
@@ -125,7 +126,7 @@ class Deciding:
     def event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
         """Ask all rules about an event, at the state of its user before it; ``visit`` has it counted."""
         filters, step = self._filters, self._step
-        since = self._log.count
+        told = self._log.count if self._is_sampling else 0
         profile = user.profile() if filters.reads_user else {}
         verdict = filters.evaluate(event, profile, visit, user)
         if verdict.tripped or verdict.quarantined:
@@ -146,8 +147,8 @@ class Deciding:
                 self._count(rule, "error", "rule_errors")
                 step.reject(topic, record, reasons.RULE_ERROR, message, rule.name)
                 self._log.event(decisions.ERROR, rule, event.fields, message)
-        if self._log.is_sampling:
-            self._tell_others(event, user, verdict, since)
+        if self._is_sampling:
+            self._tell_others(event, user, verdict, told)
 
     def _passes_over(self, rule: Rule, user: UserState) -> bool:
         return not user.has_profile and not self._filters.waits and rule.on_missing_profile != RUN
@@ -159,7 +160,7 @@ class Deciding:
         is_passed_over = self._passes_over(rule, moment.user)
         if is_allowed and not is_passed_over:
             self._count(rule, "allowed", "rule_matches")
-        elif is_allowed:
+        elif is_allowed and self._log.is_on:
             self._log.event(decisions.SKIPPED, rule, event.fields, f"profile is {moment.user.enrichment}")
         if rule.sequence is None:
             if not is_passed_over:
@@ -167,7 +168,7 @@ class Deciding:
             return
         match = match_of(rule.sequence.match, event)
         if match is None:
-            if not is_passed_over:
+            if self._log.is_on and not is_passed_over:
                 self._log.event(decisions.NO_MATCH, rule, event.fields, f"the event has no {rule.sequence.match}")
             return
         if is_followed and not (is_passed_over and rule.sequence.not_followed_by is None):
@@ -258,11 +259,14 @@ class Deciding:
         state = self._view.rule_state(moment.user_id)
         if cools_down(state, rule, key, at_ms):
             self._count(rule, "cooled_down", "rules_cooled_down")
-            self._log.event(decisions.COOLED_DOWN, rule, moment.fields, None if key is None else f"key {short(key)}")
+            if self._log.is_on:
+                detail = None if key is None else f"key {short(key)}"
+                self._log.event(decisions.COOLED_DOWN, rule, moment.fields, detail)
             return
         if rule.cap is not None and is_capped(state, rule, moment.profile, at_ms):
             self._count(rule, "capped", "rules_capped")
-            self._log.event(decisions.CAPPED, rule, moment.fields, f"{rule.cap.count} {_span_of(rule.cap)}")
+            if self._log.is_on:
+                self._log.event(decisions.CAPPED, rule, moment.fields, f"{rule.cap.count} {_span_of(rule.cap)}")
             return
         if (rule.quiet_hours or (rule.cap and rule.cap.per)) and has_bad_zone(rule.time_zone, moment.profile):
             self._step.counts["time_zones_unknown"] += 1
