@@ -285,6 +285,10 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=179999"],
             "--transaction_timeout_ms is 179999, allowed: at least 180000",
         ),
+        (
+            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--checkpointing_interval_ms=420001"],
+            "--transaction_timeout_ms is 900000, allowed: at least 900002",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_one_line(arguments: list[str], message: str) -> None:
