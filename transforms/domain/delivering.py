@@ -84,10 +84,17 @@ class Delivering:
         return None
 
     def _lose(
-        self, user_id: str, delivery: Delivery, reason: str, detail: str, topic: str = "", record: Record | None = None
+        self,
+        user_id: str,
+        delivery: Delivery,
+        reason: str,
+        detail: str,
+        topic: str = "",
+        record: Record | None = None,
+        latency_ms: int | None = None,
     ) -> None:
         """A webhook has ended without having been delivered: a dead letter of it."""
-        self._log.delivery(decisions.UNDELIVERED, user_id, delivery, f"{reason}: {detail}")
+        self._log.delivery(decisions.UNDELIVERED, user_id, delivery, f"{reason}: {detail}", latency_ms)
         action = LostAction(
             delivery.action_id,
             delivery.version,
@@ -151,7 +158,8 @@ class Delivering:
         counts["deliveries_given_up" if tried.ended in (RETRY, DELAYED) else "deliveries_refused"] += 1
         if tried.ended == GONE:
             self._step.gone.append(delivery.destination)
-        self._lose(user_id, delivery, reasons.UNDELIVERED, f"after {delivery.attempts} attempts: {tried.said}")
+        detail = f"after {delivery.attempts} attempts: {tried.said}"
+        self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=tried.latency_ms)
 
 
 def _next_try_ms(delivery: Delivery, tried: Tried, schedule: RetrySchedule, now_ms: int) -> int | None:

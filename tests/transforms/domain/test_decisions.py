@@ -219,8 +219,8 @@ def test_a_webhook_that_is_not_delivered_says_why() -> None:
         ("fired", "r"), ("fired", "lost"), ("undelivered", "lost"),
     ]  # fmt: skip
     assert found[2]["detail"].startswith("destination_unknown: ")
-    (ended,) = logged.step(tries=[Tried("u", found[0]["action_id"], REFUSED, 1, 400, "status: 400")])
-    assert (ended["decision"], ended["attempts"], ended["status"]) == ("undelivered", 1, 400)
+    (ended,) = logged.step(tries=[Tried("u", found[0]["action_id"], REFUSED, 1, 400, "status: 400", latency_ms=31)])
+    assert (ended["decision"], ended["attempts"], ended["status"], ended["latency_ms"]) == ("undelivered", 1, 400, 31)
     assert ended["detail"] == "undelivered: after 1 attempts: status: 400"
 
 
