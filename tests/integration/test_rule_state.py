@@ -120,7 +120,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
     decisions = f"decisions-{topics.tag}"
     kafka.create_topic(decisions, 2)
     # A whole minute, and long enough away for the kill and the recovery.
-    quiet_until = datetime.fromtimestamp((time.time() + 75) // 60 * 60, UTC)
+    quiet_until = datetime.fromtimestamp((time.time() + 120) // 60 * 60, UTC)
     with (
         LocalFlink(task_managers=1, slots=2) as flink,
         serve_users({user: {"profile": {"name": user}, "visit": None, "history": []} for user in USERS}) as api,
