@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
-from pipeline.rules_topic import PublishedSets, RulesTopic, RulesTopicError
+from pipeline.rules_topic import PublishedSets, RulesTopic
+from pipeline.topics import TopicError
 from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.filters import FilterSet
 from transforms.domain.rule_files import load_rules
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
             check_destinations(rule, [one.name for one in destinations])
-    except (OptionError, RuleError, DestinationError, RulesTopicError) as error:
+    except (OptionError, RuleError, DestinationError, TopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _import_beam()
