@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import orjson
 
 # Reasons are part of the dead letter contract: operators filter and alert on them.
@@ -24,6 +25,31 @@ DELIVERY_QUEUE_FULL = "delivery_queue_full"
 DESTINATION_UNKNOWN = "destination_unknown"
 DESTINATION_DISABLED = "destination_disabled"
 UNDELIVERED = "undelivered"
+
+# Where it happened, which is what has to be done about it (docs/dead-letters.md).
+INPUT = "input"
+RULE = "rule"
+DELIVERY = "delivery"
+CONTROL = "control"
+UNKNOWN = "unknown"
+
+STAGES: Final = {
+    TOO_LARGE: INPUT,
+    NOT_JSON: INPUT,
+    NOT_AN_OBJECT: INPUT,
+    MISSING_FIELD: INPUT,
+    WRONG_TYPE: INPUT,
+    OUT_OF_RANGE: INPUT,
+    KEY_MISMATCH: INPUT,
+    BAD_CONTROL_RECORD: CONTROL,
+    RULE_ERROR: RULE,
+    RULE_STATE_FULL: RULE,
+    ACTION_TOO_LARGE: DELIVERY,
+    DELIVERY_QUEUE_FULL: DELIVERY,
+    DESTINATION_UNKNOWN: DELIVERY,
+    DESTINATION_DISABLED: DELIVERY,
+    UNDELIVERED: DELIVERY,
+}
 
 
 class RejectedError(ValueError):
@@ -74,10 +100,16 @@ class DeadLetter:
     rule: str | None = None
     action: LostAction | None = None
 
+    @property
+    def stage(self) -> str:
+        """Where it happened: one of this module's; ``unknown`` of a reason that a later release has."""
+        return STAGES.get(self.reason, UNKNOWN)
+
     def to_json(self) -> bytes:
         """JSON object; ``key`` and ``value`` are the original bytes in base64."""
         letter: dict[str, Any] = {
             "reason": self.reason,
+            "stage": self.stage,
             "detail": self.detail,
             "rule": self.rule,
             "topic": self.topic,
@@ -90,3 +122,35 @@ class DeadLetter:
         if self.action is not None:
             letter["action"] = self.action.public()
         return orjson.dumps(letter)
+
+    @classmethod
+    def of_json(cls, value: bytes) -> DeadLetter:
+        """Read what ``to_json`` wrote, also of other releases.
+
+        Raises:
+            ValueError: it is no dead letter; names the field.
+        """
+        try:
+            read = _decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"no dead letter: {error}") from None
+        where = (read.topic, read.partition, read.offset, read.timestamp)
+        return cls(read.reason, read.detail, *where, read.key, read.value, read.rule, read.action)
+
+
+class _Letter(msgspec.Struct):
+    """``DeadLetter`` as JSON: bytes are in base64."""
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+    rule: str | None = None
+    action: LostAction | None = None
+
+
+_decoder = msgspec.json.Decoder(_Letter)
