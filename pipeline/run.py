@@ -21,7 +21,7 @@ from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinat
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
-_COMMANDS: Final = {"demo": True, "rules": False}
+_COMMANDS: Final = {"demo": True, "rules": False, "destinations": False, "dead-letters": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in _COMMANDS:
         if _COMMANDS[arguments[0]]:
             _import_beam()
-        command = importlib.import_module(f"pipeline.commands.{arguments[0]}")
+        command = importlib.import_module(f"pipeline.commands.{arguments[0].replace('-', '_')}")
         return int(command.main(arguments[1:]))
     try:
         settings = parse(arguments)

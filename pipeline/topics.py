@@ -39,9 +39,7 @@ def saying(what: str) -> Iterator[None]:
 class TopicReader:
     """All partitions of a topic as read_committed readers see them; ``partitions`` is empty if there is no topic."""
 
-    def __init__(
-        self, consumer: Consumer, topic: str, since_ms: int | None = None, at: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, consumer: Consumer, topic: str, since_ms: int | None) -> None:
         self._consumer = consumer
         metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
         if metadata.error is not None and metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -49,9 +47,7 @@ class TopicReader:
         self._topic = topic
         self.partitions = list(metadata.partitions)
         starts = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self.partitions]
-        if at is not None:
-            starts = [TopicPartition(topic, *at)] if at[0] in self.partitions else []
-        elif since_ms is not None and starts:
+        if since_ms is not None and starts:
             for one in starts:
                 one.offset = since_ms
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
@@ -59,7 +55,7 @@ class TopicReader:
                 one.offset = one.offset if one.offset >= 0 else OFFSET_END
         if starts:
             consumer.assign(starts)
-        self._unread = {one.partition for one in starts}
+        self._unread = set(self.partitions)
 
     def to_end(self) -> list[Message]:
         """Everything up to the end there is now.
@@ -81,7 +77,7 @@ class TopicReader:
         Raises:
             TopicError: nothing comes for longer than it may.
         """
-        ends = {partition: self._end(partition) for partition in self._unread}
+        ends = {partition: self._bounds(partition)[1] for partition in self._unread}
         give_up = time.monotonic() + READ_S
         while self._unread:
             for message in self.poll(1.0):
@@ -95,9 +91,32 @@ class TopicReader:
             if time.monotonic() > give_up:
                 raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
 
-    def _end(self, partition: int) -> int:
-        end: int = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=ANSWER_S)[1]
-        return end
+    def record(self, partition: int, offset: int) -> Message | None:
+        """The one record at an offset, if there is one. Nothing else may be read after.
+
+        Raises:
+            TopicError: it takes longer than it may.
+        """
+        if partition not in self.partitions:
+            return None
+        start, end = self._bounds(partition)
+        if not start <= offset < end:
+            return None
+        self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+        self._unread = {partition}
+        give_up = time.monotonic() + READ_S
+        while self._unread:
+            for message in self.poll(1.0):
+                if message.partition() == partition and message.offset() >= offset:
+                    return message if message.offset() == offset else None
+            if time.monotonic() > give_up:
+                raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
+        return None
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        where = TopicPartition(self._topic, partition)
+        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(where, timeout=ANSWER_S)
+        return bounds
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What comes within a time, or sooner."""
@@ -114,10 +133,8 @@ class TopicReader:
 
 
 @contextlib.contextmanager
-def open_topic(
-    config: Mapping[str, str], topic: str, since_ms: int | None = None, at: tuple[int, int] | None = None
-) -> Iterator[TopicReader]:
-    """A reader of a topic from its beginning, or from ``since_ms`` on, or of a partition ``at`` an offset."""
+def open_topic(config: Mapping[str, str], topic: str, since_ms: int | None = None) -> Iterator[TopicReader]:
+    """A reader of a topic from its beginning, or from ``since_ms`` on."""
     own = {
         "log_level": "0",
         "group.id": "event-trigger-commands",  # required, never joined
@@ -129,7 +146,7 @@ def open_topic(
     }
     consumer = Consumer({**config, **own})
     try:
-        yield TopicReader(consumer, topic, since_ms, at)
+        yield TopicReader(consumer, topic, since_ms)
     finally:
         consumer.close()
 
@@ -164,11 +181,15 @@ class TopicWriter:
                 self._producer.produce(topic, value, key, on_delivery=delivered, **where)
             except BufferError:
                 self._producer.poll(0.1)  # the queue is full: let some go
-            else:
-                self._producer.poll(0)
-                return
+                continue
+            except KafkaException as error:  # larger than may be, no such partition
+                told(error.args[0].str())
+            self._producer.poll(0)
+            return
 
     def flush(self) -> int:
-        """Wait for all of them; how many the broker has not answered."""
-        left: int = self._producer.flush(READ_S)
+        """Wait for all of them; how many are left when the broker does not answer any more."""
+        left = len(self._producer)
+        while left and (now_left := self._producer.flush(READ_S)) < left:
+            left = now_left
         return left

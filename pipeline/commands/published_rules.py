@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.commands.times import shown_time
 from pipeline.options import Settings
 from pipeline.rules_topic import Acknowledgements, PublishedSets, RulesTopic
 from transforms.domain.rule_changes import RuleChanges, reused_versions, rule_changes
@@ -178,7 +178,7 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
     for one in reversed(published.sets):
         rules = ", ".join(f"{name} {version}" for name, version in one.versions.items())
         note = f"  ({one.note})" if one.note else ""
-        sys.stdout.write(f"set {one.number}  {_time(one.published_ms)}  {one.by}{note}\n    {rules}\n")
+        sys.stdout.write(f"set {one.number}  {shown_time(one.published_ms)}  {one.by}{note}\n    {rules}\n")
     for problem in published.unreadable:
         sys.stderr.write(f"warning: {problem}\n")
     if live is None:
@@ -212,7 +212,3 @@ def _status_json(
         else {"number": live.number, "shards": shards, "live_in": shards - len(behind), "behind": list(behind)},
         "live": {one.shard: one.number for one in found},
     }
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
