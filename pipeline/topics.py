@@ -155,7 +155,12 @@ class TopicWriter:
     """Writes records and says of each whether the broker has it. Records of a key go where Java's clients put them."""
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        own = {"log_level": "0", "enable.idempotence": "true", "partitioner": "murmur2_random", "linger.ms": "5"}
+        own = {
+            "log_level": "0",
+            "enable.idempotence": "true",
+            "partitioner": "murmur2_random",
+            "batch.num.messages": "1",  # the broker refuses whole batches: one that is too large would take others along
+        }
         self._producer = Producer({**own, **config})
 
     def topics(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def _names(file: Path | None) -> list[str]:
 
 def _switch(arguments: argparse.Namespace) -> int:
     name, topic = arguments.name, arguments.control_topic
+    if not re.fullmatch("[a-z0-9_-]{1,64}", name):
+        raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
     if arguments.destinations is not None and name not in (names := _names(arguments.destinations)):
         raise OptionError(f"destination is {name!r}, allowed: {', '.join(names)}")
     failed: list[str] = []
