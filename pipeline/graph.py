@@ -7,8 +7,6 @@ import apache_beam as beam
 from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.act import PrintDeadLetters, PrintDebugActions
 from transforms.domain.rule_sets import RuleSet
-from transforms.domain.steps import ShardSettings
-from transforms.domain.user_api import UserApiSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings
 from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
@@ -82,40 +80,20 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         rules_topic=settings.rules_topic,
         control_topic=settings.control_topic,
         user_shards=settings.user_shards,
-        shard=ShardSettings(
-            ttl_ms=round(settings.state_ttl_seconds * 1000),
-            enrichment_deadline_ms=round(settings.enrichment_deadline_seconds * 1000),
-            enrichment_retry_ms=round(settings.enrichment_retry_seconds * 1000),
-            profile_max_age_ms=None
-            if settings.profile_max_age_seconds is None
-            else round(settings.profile_max_age_seconds * 1000),
-            allowed_lateness_ms=round(settings.allowed_lateness_seconds * 1000),
-            max_waiting_bytes=settings.max_waiting_bytes,
-            max_user_bytes=settings.max_user_bytes,
-            history_size=settings.history_size,
-            history_fields=settings.history_fields,
-            max_event_bytes=settings.max_event_bytes,
-            user_key=settings.user_key,
-            destinations={one.name: one.retry for one in destinations},
-        ),
+        shard=settings.shard(destinations),
         webhooks=WebhookSettings(
             destinations,
             settings.egress_policy(),
             None if settings.webhook_ca_file is None else str(settings.webhook_ca_file),
             settings.parallelism if settings.runner == FLINK_RUNNER else 1,
         ),
-        user_api=UserApiSettings(
-            base_url=settings.user_api_url,
-            call_timeout_s=settings.user_api_timeout_seconds,
-            concurrency=settings.user_api_concurrency,
-            token=settings.user_api_token,
-            max_answer_bytes=settings.user_api_max_answer_bytes,
-            ca_file=None if settings.user_api_ca_file is None else str(settings.user_api_ca_file),
-        ),
+        user_api=settings.user_api(),
         dead_letter_topic=settings.dead_letters_topic,
         inspection_topic=settings.inspections_topic,
         audit_topic=settings.audit_topic,
         compact_bytes=settings.compact_bytes,
+        isolation=settings.rules_isolation,
+        error_letters_per_minute=settings.rule_error_letters_per_minute,
         inline=settings.runner == DIRECT_RUNNER,
     )
 

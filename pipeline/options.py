@@ -15,8 +15,13 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
+from transforms.domain.error_letters import DEFAULT_PER_MINUTE
+from transforms.domain.filters import Isolation
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
 from transforms.domain.secret_references import is_local_reference
+from transforms.domain.steps import ShardSettings
+from transforms.domain.user_api import UserApiSettings
+from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.targets import EgressPolicy
 
 DIRECT_RUNNER: Final = "DirectRunner"
@@ -191,6 +196,19 @@ class Settings:
         "topic of published rule sets, one partition, compacted: the newest is live, from the launch on; "
         "--rules counts while it is empty",
     )
+    rules_isolation: Isolation = _option(
+        "none",
+        RULES,
+        "with process, rules' Lua runs in processes of its own, one for each thread that handles events",
+        choices=typing.get_args(Isolation),
+    )
+    rule_error_letters_per_minute: int = _option(
+        DEFAULT_PER_MINUTE,
+        RULES,
+        "errors of a rule that become dead letters, of each worker; further ones are counted",
+        unit="dead letters a minute",
+        least=0,
+    )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
@@ -260,6 +278,36 @@ class Settings:
     def egress_policy(self) -> EgressPolicy:
         """Where webhooks may go."""
         return EgressPolicy(self.destination_host or None, self.allow_private_destinations)
+
+    def shard(self, destinations: Sequence[Destination]) -> ShardSettings:
+        """What the state machine needs to know."""
+        return ShardSettings(
+            ttl_ms=round(self.state_ttl_seconds * 1000),
+            enrichment_deadline_ms=round(self.enrichment_deadline_seconds * 1000),
+            enrichment_retry_ms=round(self.enrichment_retry_seconds * 1000),
+            profile_max_age_ms=None
+            if self.profile_max_age_seconds is None
+            else round(self.profile_max_age_seconds * 1000),
+            allowed_lateness_ms=round(self.allowed_lateness_seconds * 1000),
+            max_waiting_bytes=self.max_waiting_bytes,
+            max_user_bytes=self.max_user_bytes,
+            history_size=self.history_size,
+            history_fields=self.history_fields,
+            max_event_bytes=self.max_event_bytes,
+            user_key=self.user_key,
+            destinations={one.name: one.retry for one in destinations},
+        )
+
+    def user_api(self) -> UserApiSettings:
+        """How the user API is asked."""
+        return UserApiSettings(
+            base_url=self.user_api_url,
+            call_timeout_s=self.user_api_timeout_seconds,
+            concurrency=self.user_api_concurrency,
+            token=self.user_api_token,
+            max_answer_bytes=self.user_api_max_answer_bytes,
+            ca_file=None if self.user_api_ca_file is None else str(self.user_api_ca_file),
+        )
 
     def consumer_config(self) -> dict[str, str]:
         """Kafka consumer properties."""

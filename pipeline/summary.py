@@ -22,6 +22,8 @@ _ROWS: Final = (
     ("actions", "actions"),
     ("dead letters", "dead_letters"),
 )
+# Not every run has rules that make any.
+_ROWS_OF_SOME: Final = (("actions held", "actions_held"), ("webhooks delivered", "deliveries_delivered"))
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Summary:
 
     def table(self) -> str:
         """A line a counter."""
-        values = [f"{self.counts.get(name, 0):,}" for _, name in _ROWS]
-        label_width, value_width = max(len(label) for label, _ in _ROWS), max(8, *map(len, values))
+        shown = [*_ROWS, *(row for row in _ROWS_OF_SOME if self.counts.get(row[1], 0))]
+        values = [f"{self.counts.get(name, 0):,}" for _, name in shown]
+        label_width, value_width = max(len(label) for label, _ in shown), max(8, *map(len, values))
         rows = [
-            f"{label:<{label_width}}  {value:>{value_width}}" for (label, _), value in zip(_ROWS, values, strict=True)
+            f"{label:<{label_width}}  {value:>{value_width}}" for (label, _), value in zip(shown, values, strict=True)
         ]
         rule = "-" * len(rows[0])
         return "\n".join(["", "Summary", rule, *rows, rule, ""])

@@ -9,7 +9,11 @@ Shares no code with what it checks. Feed it each user's records in order, then c
 
 Processing time stands still unless ``now_ms`` is given, so nobody's TTL ends. By default the user API answers at once,
 right after the event that had it asked; with ``answers_at_once=False`` it is silent until ``answer`` is called, and
-``asked`` holds the users it is being asked for. The rules are those of docs/user-state.md.
+``asked`` holds the users it is being asked for. The stream's time stands still unless ``pass_stream`` is called, so no
+sequence comes to its end. The rules are those of docs/user-state.md and docs/rules.md.
+
+Firings are never forgotten here. That makes no difference as long as every event is newer than the stream's time less
+``allowed_lateness_ms``.
 """
 
 from __future__ import annotations
@@ -18,13 +22,17 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UNAVAILABLE = "unavailable"
 DAY_MS = 24 * 3600 * 1000
 
 Filter = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], bool]
+Key = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], str]
 
 DEFAULTS: dict[str, Any] = {
     "domain": "",
@@ -44,15 +52,42 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+class RuleFails(Exception):  # noqa: N818 - reads as a sentence where it is raised
+    """What a rule's function raises where its Lua would fail."""
+
+
+@dataclass(frozen=True)
+class OracleSequence:
+    """``kind`` is "followed_by" or "not_followed_by", ``match`` a path like ``parameters.cart_id``."""
+
+    kind: str
+    follows: Filter
+    within_ms: int
+    match: str | None = None
+
+
 @dataclass(frozen=True)
 class OracleRule:
-    """A rule whose filter is a Python function of event, user, visit and history."""
+    """A rule whose Lua is a Python function of event, user, visit and history.
+
+    The cap is rolling with ``cap_window_ms``, of the calendar with ``cap_per`` ("day", "week" or "month"). ``quiet`` is
+    start and end, "HH:MM".
+    """
 
     name: str
     allows: Filter
     version: int = 1
     actions: tuple[str, ...] = ("debug",)
     on_missing_profile: str = "wait"
+    sequence: OracleSequence | None = None
+    cooldown_ms: int | None = None
+    cooldown_key: Key | None = None
+    cap_count: int | None = None
+    cap_window_ms: int | None = None
+    cap_per: str | None = None
+    quiet: tuple[str, str] | None = None
+    zone_field: str | None = "timezone"
+    zone_default: str = "UTC"
 
 
 @dataclass(frozen=True)
@@ -68,6 +103,45 @@ class OracleAction:
 @dataclass(frozen=True)
 class OracleDeadLetter:
     reason: str
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True)
+class OracleFiring:
+    rule: str
+    key: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class OracleOpen:
+    """A sequence that was begun; when it ends was fixed then."""
+
+    rule: str
+    kind: str
+    match: Any
+    key: str
+    event: dict[str, Any]
+    begun_ms: int
+    ends_ms: int
+
+
+@dataclass(frozen=True)
+class OracleHeld:
+    """An action that waits for the end of quiet hours, those of the rule and zone that it was decided by."""
+
+    action: OracleAction
+    until_ms: int
+    quiet: tuple[str, str]
+    zone: str
+
+
+@dataclass(frozen=True)
+class OracleRecord:
+    """An event with the record it came as."""
+
+    event: dict[str, Any]
     key: bytes | None
     value: bytes
 
@@ -110,13 +184,16 @@ class Oracle:
     profile_max_age_ms: int | None = None
     max_waiting_bytes: int = 1_000_000
     user_key: str = "record"
+    allowed_lateness_ms: int = 10_000
     answers_at_once: bool = True
 
     def __post_init__(self) -> None:
         self.now_ms = 2**52
+        self.stream_ms = 0
         self.users: dict[str, OracleUser] = {}
         self.asked: set[str] = set()
-        self.waiting: dict[str, list[dict[str, Any]]] = {}
+        self.awaited: set[str] = set()  # users whose sequences that are over wait for the user API
+        self.waiting: dict[str, list[OracleRecord]] = {}
         self.waiting_bytes: dict[str, int] = {}
         self.deadlines: dict[str, int] = {}
         self.actions: list[OracleAction] = []
@@ -124,35 +201,43 @@ class Oracle:
         self.duplicates: list[tuple[str, str]] = []
         self.handled = 0
         self.skipped = 0  # rules that were not asked because of their policy, once an event
+        # By user, who need not be in ``users``.
+        self.firings: dict[str, list[OracleFiring]] = {}
+        self.open: dict[str, list[OracleOpen]] = {}
+        self.held: list[OracleHeld] = []  # of all users, in the order decided
+        self.counts: Counter[str] = Counter()  # of rules: cooled_down, capped, held_dropped, sequences_dropped
 
     # What comes in
 
     def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None) -> None:
         """One record of the events topic."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
+        self._let_go()
         try:
             event = self._read(key, value)
         except Rejected as reason:
             self.dead_letters.append(OracleDeadLetter(str(reason), key, value))
             return
+        record = OracleRecord(event, key, value)
         user_id = event["user_id"]
         self._expire(user_id)
         if user_id in self.users:
             if self._is_due(self.users[user_id]):
                 self.asked.add(user_id)
-            self._handle(event)
+            self._handle(record)
         elif self._somebody_waits():
-            self._park(event, len(value))
+            self._park(record)
         else:
             self.asked.add(user_id)
             self.users[user_id] = OracleUser("pending", self.now_ms)
-            self._handle(event)
+            self._handle(record)
         if self.answers_at_once and user_id in self.asked:
             self.answer(user_id)
 
     def answer(self, user_id: str, now_ms: int | None = None, unavailable: bool = False) -> None:
         """The user API has answered, or failed; nothing happens unless it is being asked for this user."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
+        self._let_go()
         self._expire(user_id)
         if user_id not in self.asked:
             return
@@ -160,27 +245,41 @@ class Oracle:
         known = UNAVAILABLE if unavailable else self.api.get(user_id)
         if user_id not in self.users:
             self.users[user_id] = OracleUser("pending", self.now_ms)
-        self._fold_in(self.users[user_id], known, self.waiting.get(user_id, []))
+        self._fold_in(self.users[user_id], known, [record.event for record in self.waiting.get(user_id, [])])
         self._stop_waiting(user_id)
 
+    def pass_stream(self, stream_ms: int, now_ms: int | None = None) -> None:
+        """The stream's time has come to this: sequences are over. Later than any event: the input has ended."""
+        self.now_ms = self.now_ms if now_ms is None else now_ms
+        self._let_go()
+        self.stream_ms = max(stream_ms, self.stream_ms)
+        for user_id in list(self.open):
+            self._expire(user_id)
+            self._end_sequences(user_id)
+
     def pass_time(self, now_ms: int) -> None:
-        """Deadlines and TTLs end."""
+        """Deadlines, TTLs and quiet hours end."""
         self.now_ms = now_ms
+        self._let_go()
         for user_id in [user_id for user_id in self.waiting if self.deadlines[user_id] <= now_ms]:
             self._give_up(user_id)
         for user_id in list(self.users):
             self._expire(user_id)
 
     def forget(self, user_id: str) -> None:
-        """The control record: the user, the events that wait and the question are gone."""
+        """The control record: the user, the events that wait, the question and what rules remember are gone."""
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
         self.asked.discard(user_id)
+        self.awaited.discard(user_id)
+        self.firings.pop(user_id, None)
+        self.open.pop(user_id, None)
+        self.held = [one for one in self.held if one.action.user_id != user_id]
 
     def restored(self, now_ms: int | None = None) -> None:
-        """The job comes back from a checkpoint: it asks anew for those whose events wait, with a new deadline."""
+        """The job comes back from a checkpoint: it asks anew for users of whom anything waits, with a new deadline."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self.asked = set(self.waiting)
+        self.asked = {*self.waiting, *self.awaited}
         self.deadlines = dict.fromkeys(self.waiting, self.now_ms + self.deadline_ms)
 
     # What is to be seen
@@ -196,7 +295,48 @@ class Oracle:
             "userProfile": user.profile() if user else None,
             "currentVisit": user.visit if user else None,
             "eventHistory": user.history if user else [],
+            "ruleState": {
+                "cooldowns": sorted(self._cooldowns(user_id), key=lambda one: (one["rule"], one["key"])),
+                "caps": sorted(self._caps(user_id), key=lambda one: one["rule"]),
+                "sequences": sorted(
+                    (
+                        {
+                            "rule": one.rule,
+                            "event_id": one.event["event_id"],
+                            "begun_at": one.begun_ms,
+                            "ends_at": one.ends_ms,
+                        }
+                        for one in self.open.get(user_id, [])
+                    ),
+                    key=_sequence_order,
+                ),
+                "held": [
+                    {
+                        "rule": one.action.rule,
+                        "action": one.action.action,
+                        "event_id": one.action.event_id,
+                        "until": one.until_ms,
+                    }
+                    for one in self.held
+                    if one.action.user_id == user_id
+                ],
+            },
         }
+
+    def _cooldowns(self, user_id: str) -> list[dict[str, Any]]:
+        last: dict[tuple[str, str], int] = {}
+        for one in self.firings.get(user_id, []):
+            last[one.rule, one.key] = max(one.at_ms, last.get((one.rule, one.key), 0))
+        cooling = [rule.name for rule in self.rules if rule.cooldown_ms is not None]
+        return [{"rule": rule, "key": key, "fired_at": at_ms} for (rule, key), at_ms in last.items() if rule in cooling]
+
+    def _caps(self, user_id: str) -> list[dict[str, Any]]:
+        found = []
+        for rule in self.rules:
+            times = sorted(one.at_ms for one in self.firings.get(user_id, []) if one.rule == rule.name)
+            if rule.cap_count is not None and times:
+                found.append({"rule": rule.name, "fired_at": times[-rule.cap_count :]})
+        return found
 
     # Rules of the game
 
@@ -230,7 +370,8 @@ class Oracle:
         user = self.users.get(user_id)
         if user is not None and self.now_ms - user.last_seen_ms >= self.ttl_ms:
             del self.users[user_id]
-            self.asked.discard(user_id)
+            if user_id not in self.awaited:
+                self.asked.discard(user_id)
 
     def _somebody_waits(self) -> bool:
         return any(rule.on_missing_profile == "wait" for rule in self.rules)
@@ -243,15 +384,15 @@ class Oracle:
             return True
         return self.profile_max_age_ms is not None and self.now_ms >= user.fetched_ms + self.profile_max_age_ms
 
-    def _park(self, event: dict[str, Any], size: int) -> None:
-        user_id = event["user_id"]
+    def _park(self, record: OracleRecord) -> None:
+        user_id = record.event["user_id"]
         if user_id not in self.waiting:
             self.asked.add(user_id)
             self.waiting[user_id] = []
             self.waiting_bytes[user_id] = 0
             self.deadlines[user_id] = self.now_ms + self.deadline_ms
-        self.waiting[user_id].append(event)
-        self.waiting_bytes[user_id] += size + 300
+        self.waiting[user_id].append(record)
+        self.waiting_bytes[user_id] += len(record.value) + 300
         if self.waiting_bytes[user_id] > self.max_waiting_bytes:
             self._give_up(user_id)
 
@@ -261,8 +402,10 @@ class Oracle:
         self._stop_waiting(user_id)
 
     def _stop_waiting(self, user_id: str) -> None:
-        for event in self.waiting.pop(user_id, []):
-            self._handle(event)
+        for record in self.waiting.pop(user_id, []):
+            self._handle(record)
+        if user_id in self.awaited:
+            self._end_sequences(user_id)
 
     def _fold_in(self, user: OracleUser, known: Any, waiting: list[dict[str, Any]]) -> None:
         refresh = not user.is_unheard_of()
@@ -285,7 +428,7 @@ class Oracle:
     def _fold_in_history(self, user: OracleUser, past: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
         in_hand = [*user.history, *waiting]
         ids = [event["event_id"] for event in in_hand]
-        oldest = min(event["timestamp"] for event in in_hand)
+        oldest = min((event["timestamp"] for event in in_hand), default=2**53)
         rows = [self._row(row) for row in past if row["timestamp"] <= oldest and row["event_id"] not in ids]
         user.api_ids = {row["event_id"] for row in rows}
         user.history = sorted([*rows, *user.history], key=lambda row: row["timestamp"])[-self.history_size :]
@@ -298,7 +441,8 @@ class Oracle:
         elif user.visit_assumed and visit["start_time"] <= user.visit["start_time"]:
             user.visit = {**visit, "page_count": visit["page_count"] + user.visit["page_count"]}
 
-    def _handle(self, event: dict[str, Any]) -> None:
+    def _handle(self, record: OracleRecord) -> None:
+        event = record.event
         user = self.users[event["user_id"]]
         user.last_seen_ms = self.now_ms
         if event["event_id"] in user.api_ids:
@@ -309,23 +453,158 @@ class Oracle:
             return
         self.handled += 1
         self._advance_visit(user, event)
-        body: dict[str, Any] = {
-            "event": event,
-            "userProfile": user.profile(),
-            "currentVisit": dict(user.visit or {}),
-            "eventHistory": list(user.history),
-        }
+        body = self._body(event, user)
         for rule in self.rules:
-            if rule.on_missing_profile == "skip" and user.is_unheard_of() and not self._somebody_waits():
-                self.skipped += 1
-            elif rule.allows(event, body["userProfile"], body["currentVisit"], body["eventHistory"]):
-                for action in rule.actions:
-                    self.actions.append(
-                        OracleAction(event["user_id"], event["event_id"], rule.name, rule.version, action, body)
-                    )
+            passed_over = self._passes_over(rule, user)
+            self.skipped += passed_over
+            if passed_over and rule.sequence is None:
+                continue
+            known = (event, body["userProfile"], body["currentVisit"], body["eventHistory"])
+            try:
+                allowed = rule.allows(*known)
+                follows = rule.sequence is not None and rule.sequence.follows(*known)
+                key = rule.cooldown_key(*known) if allowed and rule.cooldown_key is not None else ""
+            except RuleFails:
+                if not passed_over:
+                    self.dead_letters.append(OracleDeadLetter("rule_error", record.key, record.value))
+                continue
+            if rule.sequence is not None:
+                self._move_sequences(rule, rule.sequence, body, allowed, follows, key, passed_over)
+            elif allowed:
+                self._fire(rule, body, event["timestamp"], key)
         later = [row for row in user.history if row["timestamp"] > event["timestamp"]]
         earlier = [row for row in user.history if row["timestamp"] <= event["timestamp"]]
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
+
+    def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
+        return rule.on_missing_profile == "skip" and user.is_unheard_of() and not self._somebody_waits()
+
+    def _body(self, event: dict[str, Any], user: OracleUser) -> dict[str, Any]:
+        return {
+            "event": event,
+            "userProfile": user.profile(),
+            "currentVisit": None if user.visit is None else dict(user.visit),
+            "eventHistory": list(user.history),
+        }
+
+    # How often, when, and in what order
+
+    def _move_sequences(
+        self,
+        rule: OracleRule,
+        sequence: OracleSequence,
+        body: dict[str, Any],
+        allowed: bool,
+        follows: bool,
+        key: str,
+        passed_over: bool,
+    ) -> None:
+        event = body["event"]
+        user_id, at_ms = event["user_id"], event["timestamp"]
+        match = None if sequence.match is None else _value_at(event, sequence.match)
+        if sequence.match is not None and match is None:
+            return
+
+        def mine() -> list[OracleOpen]:
+            every = self.open.get(user_id, [])
+            same = [one for one in every if one.rule == rule.name and _same_json(one.match, match)]
+            return sorted(same, key=lambda one: one.begun_ms)
+
+        if follows and (not passed_over or sequence.kind == "not_followed_by"):
+            followed = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
+            self.open[user_id] = [one for one in self.open.get(user_id, []) if one not in followed]
+            if followed and sequence.kind == "followed_by":
+                self._fire(rule, body, at_ms, followed[0].key)
+        if not allowed or passed_over:
+            return
+        begun = OracleOpen(rule.name, sequence.kind, match, key, event, at_ms, at_ms + sequence.within_ms)
+        anew = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
+        if anew:
+            self.open[user_id].remove(anew[-1])
+        elif any(at_ms < one.begun_ms for one in mine()):
+            return
+        self.open[user_id] = [*self.open.get(user_id, []), begun]
+
+    def _end_sequences(self, user_id: str) -> None:
+        """What is over comes to its end; all of it waits for the user API if one has to."""
+        user = self.users.get(user_id)
+        self.awaited.discard(user_id)
+        ended = [one for one in self.open.get(user_id, []) if one.ends_ms + self.allowed_lateness_ms <= self.stream_ms]
+        over = [(one, self._rule_of(one)) for one in ended]
+        may_fire = any(rule is not None and one.kind == "not_followed_by" for one, rule in over)
+        if over and user_id in self.waiting:
+            self.awaited.add(user_id)
+            return
+        if may_fire and (user is None or user.enrichment == "pending"):
+            self.asked.add(user_id)
+            self.awaited.add(user_id)
+            return
+        for one, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
+            self.open[user_id].remove(one)
+            if rule is None:
+                self.counts["sequences_dropped"] += 1
+            elif one.kind == "not_followed_by":
+                assert user is not None
+                if self._passes_over(rule, user):
+                    self.skipped += 1
+                else:
+                    self._fire(rule, self._body(one.event, user), one.ends_ms, one.key)
+        if self.answers_at_once and user_id in self.awaited:
+            self.answer(user_id)
+
+    def _rule_of(self, one: OracleOpen) -> OracleRule | None:
+        """The live rule of its name and kind."""
+        found = [rule for rule in self.rules if rule.name == one.rule and rule.sequence is not None]
+        return next((rule for rule in found if rule.sequence and rule.sequence.kind == one.kind), None)
+
+    def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, key: str) -> None:
+        """Unless the cooldown or the cap has something against it."""
+        event = body["event"]
+        zone = _zone_of(rule, body["userProfile"])
+        earlier = [one for one in self.firings.get(event["user_id"], []) if one.rule == rule.name]
+        last_ms = max((one.at_ms for one in earlier if one.key == key), default=None)
+        if rule.cooldown_ms is not None and last_ms is not None and at_ms - last_ms < rule.cooldown_ms:
+            self.counts["rules_cooled_down"] += 1
+            return
+        if rule.cap_count is not None and self._counted(rule, zone, at_ms, earlier) >= rule.cap_count:
+            self.counts["rules_capped"] += 1
+            return
+        self.firings.setdefault(event["user_id"], []).append(OracleFiring(rule.name, key, at_ms))
+        until_ms = None if rule.quiet is None else quiet_until(self.now_ms, rule.quiet, zone)
+        for name in rule.actions:
+            action = OracleAction(event["user_id"], event["event_id"], rule.name, rule.version, name, body)
+            if rule.quiet is None or until_ms is None:
+                self.actions.append(action)
+            else:
+                self._hold(OracleHeld(action, until_ms, rule.quiet, zone))
+
+    def _hold(self, held: OracleHeld) -> None:
+        """An action that is held already takes its own place."""
+        same = [n for n, one in enumerate(self.held) if replace(one.action, body={}) == replace(held.action, body={})]
+        if same:
+            self.held[same[0]] = held
+        else:
+            self.held.append(held)
+
+    def _counted(self, rule: OracleRule, zone: str, at_ms: int, earlier: list[OracleFiring]) -> int:
+        if rule.cap_window_ms is not None:
+            return sum(one.at_ms > at_ms - rule.cap_window_ms for one in earlier)
+        assert rule.cap_per is not None
+        period = period_of(at_ms, rule.cap_per, zone)
+        return sum(period_of(one.at_ms, rule.cap_per, zone) >= period for one in earlier)
+
+    def _let_go(self) -> None:
+        """Held actions whose quiet hours are over go out."""
+        held, self.held = self.held, []
+        for one in held:
+            if self.now_ms < one.until_ms:
+                self.held.append(one)
+            elif all(rule.name != one.action.rule for rule in self.rules):
+                self.counts["held_dropped"] += 1
+            elif (again_ms := quiet_until(self.now_ms, one.quiet, one.zone)) is not None:
+                self.held.append(replace(one, until_ms=again_ms))
+            else:
+                self.actions.append(one.action)
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
@@ -346,6 +625,89 @@ class Oracle:
     def _row(self, event: dict[str, Any]) -> dict[str, Any]:
         names = ["event_id", "event_name", "timestamp", *(name for name in self.history_fields if name in event)]
         return {name: event[name] for name in names}
+
+
+# The clock on the wall, looked at minute by minute.
+
+
+def _zone_of(rule: OracleRule, profile: dict[str, Any]) -> str:
+    name = profile.get(rule.zone_field) if rule.zone_field is not None else None
+    if not isinstance(name, str):
+        return rule.zone_default
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return rule.zone_default
+    return name
+
+
+def period_of(at_ms: int, per: str, zone: str) -> date:
+    """The first date of the day, week or month that a time is in."""
+    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)).astimezone(ZoneInfo(zone)).date()
+    return {
+        "day": day,
+        "week": day - timedelta(days=day.weekday()),
+        "month": day.replace(day=1),
+    }[per]
+
+
+def quiet_until(now_ms: int, quiet: tuple[str, str], zone: str) -> int | None:
+    """When the quiet hours end that it is in; None if it is not quiet."""
+    return _quiet_until(now_ms - now_ms % 60_000, quiet, zone)
+
+
+@cache
+def _quiet_until(at_ms: int, quiet: tuple[str, str], zone: str) -> int | None:
+    start, _ = quiet
+    day, clock = _clock_of(at_ms, zone)
+    end = _end_on(day, quiet, zone)
+    if not (start <= clock < end if start < end else clock >= start or clock < end):
+        return None
+    while _clock_of(at_ms, zone) != (day, end):
+        at_ms += 60_000
+        day = _clock_of(at_ms, zone)[0]
+        end = _end_on(day, quiet, zone)
+    return at_ms
+
+
+def _end_on(day: date, quiet: tuple[str, str], zone: str) -> str:
+    """When quiet hours end that day: an hour later if its clocks never show their end."""
+    end = quiet[1]
+    return end if end in _clocks_of(day, zone) else f"{int(end[:2]) + 1:02d}{end[2:]}"
+
+
+@cache
+def _clock_of(at_ms: int, zone: str) -> tuple[date, str]:
+    local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)).astimezone(ZoneInfo(zone))
+    return local.date(), f"{local.hour:02d}:{local.minute:02d}"
+
+
+@cache
+def _clocks_of(day: date, zone: str) -> set[str]:
+    """All that clocks show on a date."""
+    midnight = round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+    around = (_clock_of(midnight + minute * 60_000, zone) for minute in range(-16 * 60, 40 * 60))
+    return {clock for date_shown, clock in around if date_shown == day}
+
+
+def _value_at(event: dict[str, Any], path: str) -> Any:
+    """What an event has at ``parameters.cart_id``; None if nothing."""
+    found: Any = event
+    for name in path.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+    return found
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_same_json(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return bool(one == other)
 
 
 def _strict_json(value: bytes) -> Any:
@@ -444,13 +806,27 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
 
 
 def state_differences(oracle: Oracle, inspected: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Compare what ``inspect`` showed of each user with what it should."""
+    """Compare what ``inspect`` showed of each user with what it should.
+
+    Cooldowns and caps are left out: when they are forgotten is the stream's affair.
+    """
     problems = []
-    for user_id, shown in inspected.items():
-        for name, value in oracle.state(user_id).items():
-            if shown[name] != value:
-                problems.append(f"{user_id}: {name} should be {value!r}, is {shown[name]!r}")
+    for user_id, all_shown in inspected.items():
+        for name, value in _comparable(oracle.state(user_id)).items():
+            shown = _comparable(all_shown)[name]
+            if shown != value:
+                problems.append(f"{user_id}: {name} should be {value!r}, is {shown!r}")
     return _readable(problems)
+
+
+def _comparable(state: Mapping[str, Any]) -> dict[str, Any]:
+    rules = state["ruleState"]
+    rest = {name: value for name, value in state.items() if name != "ruleState"}
+    return rest | {"sequences": sorted(rules["sequences"], key=_sequence_order), "held": rules["held"]}
+
+
+def _sequence_order(shown: Mapping[str, Any]) -> tuple[int, str, str]:
+    return shown["ends_at"], shown["event_id"], shown["rule"]
 
 
 def dead_letter_differences(oracle: Oracle, letters: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,14 +1,27 @@
-"""The oracle says what docs/user-state.md says, sentence by sentence."""
+"""The oracle says what docs/user-state.md and docs/rules.md say, sentence by sentence."""
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
 
 from tests.builders import NOW_MS, event
-from tests.oracle import UNAVAILABLE, Oracle, OracleRule
+from tests.oracle import (
+    DAY_MS,
+    UNAVAILABLE,
+    Oracle,
+    OracleRule,
+    OracleSequence,
+    RuleFails,
+    period_of,
+    state_differences,
+)
 
 PENDING, FAILED, UNKNOWN = ({"enrichment": name} for name in ("pending", "unavailable", "unknown"))
 
@@ -421,3 +434,568 @@ def test_an_api_that_answers_at_once_does_so_after_the_event_that_asked(policy: 
     tell(oracle, "d")
     assert profiles(oracle) == [first, 1, 1, 2]
     assert oracle.asked == set()
+
+
+# Rules that remember (docs/rules.md, "How often, when, and in what order")
+
+
+class Told:
+    """An oracle with one rule, ``r``, told of events by the minute: ``begin`` ones are allowed, ``follow`` ones follow.
+
+    Processing time stands at ``now``; the stream's time passes with ``stream``.
+    """
+
+    def __init__(self, known: Any = None, now: str = "2024-01-01T00:00:00Z", **rule: Any) -> None:
+        if isinstance(rule.get("sequence"), dict):
+            rule["sequence"] = OracleSequence(
+                follows=lambda event, *_: "follow" in event["event_name"], **rule["sequence"]
+            )
+        self.rule = OracleRule("r", lambda event, *_: "begin" in event["event_name"], **rule)
+        self.oracle = Oracle([self.rule], {"u1": known} if known else {}, ttl_ms=DAY_MS, answers_at_once=False)
+        self.oracle.now_ms = ms(now)
+        self.numbers = itertools.count()
+
+    def tell(self, minute: float, name: str = "begin", **fields: Any) -> Told:
+        number = next(self.numbers)
+        at_ms = NOW_MS + int(minute * MINUTE_MS)
+        sent = event("u1", event_id=f"{name}{number}", event_name=name, timestamp=at_ms, **fields)
+        self.oracle.feed(b"u1", orjson.dumps(sent))
+        self.oracle.answer("u1")
+        return self
+
+    def at(self, time: str) -> Told:
+        """An event at this time."""
+        return self.tell((ms(time) - NOW_MS) / MINUTE_MS)
+
+    def stream(self, minute: float) -> Told:
+        """The stream has passed this and the allowed lateness."""
+        self.oracle.pass_stream(NOW_MS + int(minute * MINUTE_MS) + 10_000)
+        return self
+
+    def clock(self, time: str) -> Told:
+        self.oracle.pass_time(ms(time))
+        return self
+
+    @property
+    def fired(self) -> list[str]:
+        return [one.event_id for one in self.oracle.actions]
+
+    @property
+    def held(self) -> list[tuple[str, str]]:
+        shown = self.oracle.state("u1")["ruleState"]["held"]
+        return [(one["event_id"], datetime.fromtimestamp(one["until"] / 1000, UTC).isoformat()[:16]) for one in shown]
+
+    @property
+    def open(self) -> list[tuple[str, float, float]]:
+        shown = self.oracle.state("u1")["ruleState"]["sequences"]
+        minutes = [[(one[name] - NOW_MS) / MINUTE_MS for name in ("begun_at", "ends_at")] for one in shown]
+        return [(one["event_id"], *times) for one, times in zip(shown, minutes, strict=True)]
+
+
+MINUTE_MS = 60_000
+TEN = 10 * MINUTE_MS
+
+
+def ms(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+def test_a_cooldown_ends_exactly_its_time_after_the_last_firing_and_older_events_do_not_fire() -> None:
+    told = Told(cooldown_ms=TEN)
+    for minute in (20, 20, 29.9, 5, 30, 39, 40):
+        told.tell(minute)
+    assert told.fired == ["begin0", "begin4", "begin6"]
+    assert told.oracle.counts == {"rules_cooled_down": 4}
+
+
+def test_each_value_of_a_key_has_a_cooldown_of_its_own() -> None:
+    told = Told(cooldown_ms=TEN, cooldown_key=lambda event, *_: str(event["parameters"]["sku"]))
+    for minute, sku in ((0, "a"), (1, "b"), (2, "a"), (10, "a"), (10.5, "b")):
+        told.tell(minute, parameters={"sku": sku})
+    assert told.fired == ["begin0", "begin1", "begin3"]
+
+
+def test_a_rolling_cap_counts_what_fired_after_the_window_s_beginning_and_what_fired_later() -> None:
+    told = Told(cap_count=2, cap_window_ms=TEN)
+    for minute in (0, 5, 9.9, 10, 14, 2, 15):
+        told.tell(minute)
+    # At 10 the firing at 0 is exactly a window old. The late one at 2 is stopped by those at 5 and 10.
+    assert told.fired == ["begin0", "begin1", "begin3", "begin6"]
+    assert told.oracle.counts == {"rules_capped": 3}
+
+
+@pytest.mark.parametrize(
+    ("per", "fires"),
+    [
+        ("day", [True, False, True, True, True, False, True, False]),
+        ("week", [True, False, False, False, True, False, False, False]),
+        ("month", [True, False, True, False, False, False, False, False]),
+    ],
+)
+def test_a_calendar_cap_counts_since_the_day_week_or_month_began_where_the_user_is(per: str, fires: list[bool]) -> None:
+    told = Told({"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}, cap_count=1, cap_per=per)
+    told.oracle.now_ms = ms("2024-03-09T00:00:00Z")
+    times = [
+        "2024-02-28T23:00:00Z",  # Thursday the 29th, 00:00
+        "2024-02-29T22:59:59Z",  # its last second
+        "2024-02-29T23:00:00Z",  # Friday the 1st of March
+        "2024-03-02T12:00:00Z",
+        "2024-03-03T23:00:00Z",  # Monday
+        "2024-03-03T22:00:00Z",  # late, of Sunday: what fired on Monday counts
+        "2024-03-05T12:00:00Z",
+        "2024-03-05T13:00:00Z",
+    ]
+    for time in times:
+        told.at(time)
+    assert told.fired == [f"begin{number}" for number, one in enumerate(fires) if one]
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [("2024-03-31", 23), ("2024-10-27", 25), ("2024-06-01", 24)], ids=["spring", "autumn", "summer"]
+)
+def test_a_day_is_as_long_as_the_clocks_say(day: str, hours: int) -> None:
+    begins = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp() * 1000
+    periods = [
+        period_of(round(begins) + minutes * MINUTE_MS, "day", "Europe/Berlin") for minutes in range(-60, 27 * 60)
+    ]
+    assert periods.count(datetime.fromisoformat(day).date()) == hours * 60
+
+
+def test_what_the_cooldown_stops_does_not_count_for_the_cap_nor_the_other_way_round() -> None:
+    told = Told(cooldown_ms=TEN, cap_count=2, cap_window_ms=3 * TEN)
+    for minute in (0, 1, 10, 20, 30):
+        told.tell(minute)
+    assert told.fired == ["begin0", "begin2", "begin4"]
+    assert told.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [{}, {"timezone": "Nowhere/Nothing"}, {"timezone": 5}, {"timezone": ""}, {"timezone": "../UTC"}],
+)
+def test_users_without_a_zone_that_exists_have_the_default(profile: dict[str, Any]) -> None:
+    known = {"profile": profile, "visit": None, "history": []}
+    told = Told(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00"), zone_default="Asia/Tokyo").tell(0)
+    assert (told.fired, told.held) == (["begin0"], [])
+    told = Told(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00")).tell(0)
+    assert (told.fired, told.held) == ([], [("begin0", "2024-01-01T08:00")])
+
+
+def test_the_zone_s_field_may_be_another_or_none() -> None:
+    known = {"profile": {"zone": "Asia/Tokyo", "timezone": "UTC"}, "visit": None, "history": []}
+    hours = {"now": "2024-01-01T06:30:00Z", "quiet": ("22:00", "08:00")}
+    assert Told(known, zone_field="zone", **hours).tell(0).fired == ["begin0"]
+    assert Told(known, zone_field=None, **hours).tell(0).held == [("begin0", "2024-01-01T08:00")]
+
+
+SPRING = [  # Europe/Berlin, 2024-03-31: after 01:59 CET (00:59Z) comes 03:00 CEST (01:00Z)
+    (("22:00", "08:00"), "2024-03-30T21:00", "2024-03-31T06:00"),
+    (("22:00", "08:00"), "2024-03-30T20:59", None),
+    (("22:00", "08:00"), "2024-03-31T05:59", "2024-03-31T06:00"),
+    (("22:00", "08:00"), "2024-03-31T06:00", None),
+    (("22:00", "02:30"), "2024-03-31T00:30", "2024-03-31T01:30"),  # there is no 02:30: an hour later, 03:30
+    (("22:00", "02:30"), "2024-03-31T01:29", "2024-03-31T01:30"),
+    (("22:00", "02:30"), "2024-03-31T01:30", None),
+    (("22:00", "02:00"), "2024-03-31T00:59", "2024-03-31T01:00"),
+    (("22:00", "03:00"), "2024-03-31T00:59", "2024-03-31T01:00"),
+    (("02:30", "06:00"), "2024-03-31T00:59", None),
+    (("02:30", "06:00"), "2024-03-31T01:00", "2024-03-31T04:00"),
+]
+AUTUMN = [  # Europe/Berlin, 2024-10-27: after 02:59 CEST (00:59Z) comes 02:00 CET (01:00Z)
+    (("22:00", "08:00"), "2024-10-26T20:00", "2024-10-27T07:00"),
+    (("22:00", "08:00"), "2024-10-27T06:59", "2024-10-27T07:00"),
+    (("22:00", "02:30"), "2024-10-27T00:29", "2024-10-27T00:30"),  # the first 02:30
+    (("22:00", "02:30"), "2024-10-27T00:30", None),
+    (("22:00", "02:30"), "2024-10-27T01:10", "2024-10-27T01:30"),  # 02:10 again
+    (("22:00", "03:00"), "2024-10-27T01:59", "2024-10-27T02:00"),
+    (("02:30", "06:00"), "2024-10-27T00:30", "2024-10-27T05:00"),
+    (("02:30", "06:00"), "2024-10-27T01:10", None),
+    (("02:30", "06:00"), "2024-10-27T01:30", "2024-10-27T05:00"),
+    (("12:00", "13:30"), "2024-10-27T11:00", "2024-10-27T12:30"),
+]
+
+
+@pytest.mark.parametrize(("quiet", "now", "until"), SPRING + AUTUMN)
+def test_quiet_hours_are_those_of_the_clock_on_the_wall(quiet: tuple[str, str], now: str, until: str | None) -> None:
+    known = {"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}
+    told = Told(known, now=f"{now}:00Z", quiet=quiet).tell(0)
+    assert told.held == ([] if until is None else [("begin0", until)])
+    assert told.fired == (["begin0"] if until is None else [])
+
+
+def test_what_is_held_goes_out_as_and_in_the_order_it_was_decided_before_what_comes_then() -> None:
+    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), actions=("one", "two"))
+    told.tell(5).tell(0)
+    told.oracle.pass_time(ms("2024-01-02T07:59:59Z"))
+    assert told.fired == []
+    told.oracle.now_ms = ms("2024-01-02T08:00:00Z")
+    told.tell(9)
+    assert told.fired == ["begin0", "begin0", "begin1", "begin1", "begin2", "begin2"]
+    assert [one.action for one in told.oracle.actions[:2]] == ["one", "two"]
+    assert [len(one.body["eventHistory"]) for one in told.oracle.actions] == [0, 0, 1, 1, 2, 2]
+    assert told.held == []
+
+
+def test_what_is_held_waits_for_the_next_end_if_it_is_quiet_again() -> None:
+    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).tell(0)
+    told.clock("2024-01-02T22:00:00Z")
+    assert (told.fired, told.held) == ([], [("begin0", "2024-01-03T08:00")])
+    told.clock("2024-01-03T21:00:00Z")
+    assert (told.fired, told.held) == (["begin0"], [])
+
+
+@pytest.mark.parametrize("fate", ["kept", "higher version", "gone"])
+def test_what_is_held_is_dropped_if_its_rule_is_gone(fate: str) -> None:
+    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).tell(0)
+    if fate != "kept":
+        told.oracle.rules = [replace(told.rule, version=2)] if fate == "higher version" else []
+    told.clock("2024-01-02T08:00:00Z")
+    assert [one.version for one in told.oracle.actions] == ([] if fate == "gone" else [1])
+    assert (told.held, told.oracle.counts["held_dropped"]) == ([], int(fate == "gone"))
+
+
+def test_cooldown_and_cap_count_what_is_held() -> None:
+    told = Told(
+        now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), cooldown_ms=TEN, cap_count=2, cap_window_ms=DAY_MS
+    )
+    for minute in (0, 5, 10, 20):
+        told.tell(minute)
+    assert [one for one, _ in told.held] == ["begin0", "begin2"]
+    assert told.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
+
+
+FOLLOWED = {"kind": "followed_by", "within_ms": TEN}
+NOT_FOLLOWED = {"kind": "not_followed_by", "within_ms": TEN}
+
+
+@pytest.mark.parametrize(
+    ("minute", "is_followed"), [(-0.1, False), (0, True), (5, True), (10, True), (10.1, False)], ids=str
+)
+def test_a_sequence_is_followed_from_its_beginning_to_its_end(minute: float, is_followed: bool) -> None:
+    told = Told(sequence=FOLLOWED).tell(0).tell(minute, "follow").tell(minute, "follow")
+    assert told.fired == (["follow1"] if is_followed else [])
+    assert told.open == ([] if is_followed else [("begin0", 0, 10)])
+    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(minute, "follow").stream(10)
+    assert told.fired == ([] if is_followed else ["begin0"])
+
+
+def test_a_sequence_that_was_not_followed_fires_once_when_the_stream_and_the_lateness_have_passed_its_end() -> None:
+    told = Told(sequence=NOT_FOLLOWED).tell(0)
+    told.oracle.pass_stream(NOW_MS + TEN + 9_999)
+    assert (told.fired, told.open) == ([], [("begin0", 0, 10)])
+    told.oracle.pass_stream(NOW_MS + TEN + 10_000)
+    told.oracle.pass_stream(NOW_MS + TEN + 10_000)
+    assert (told.fired, told.open) == (["begin0"], [])
+
+
+def test_a_sequence_of_followed_by_ends_silently() -> None:
+    told = Told(sequence=FOLLOWED).tell(0).stream(10).tell(10, "follow")
+    assert (told.fired, told.open, told.oracle.counts) == ([], [], {})
+
+
+def test_the_time_of_a_firing_is_the_event_s_or_the_end_of_what_was_not_followed() -> None:
+    for sequence, at in ((FOLLOWED, 7), (NOT_FOLLOWED, 10)):
+        told = Told(sequence=sequence, cooldown_ms=1, cap_count=1, cap_window_ms=1).tell(0)
+        told.tell(7, "follow" if sequence is FOLLOWED else "other").stream(10)
+        shown = told.oracle.state("u1")["ruleState"]
+        assert shown["cooldowns"] == [{"rule": "r", "key": "", "fired_at": NOW_MS + at * MINUTE_MS}]
+        assert shown["caps"] == [{"rule": "r", "fired_at": [NOW_MS + at * MINUTE_MS]}]
+
+
+@pytest.mark.parametrize(
+    ("minute", "sequences"),
+    [
+        (-1, [("begin0", 0, 10)]),
+        (0, [("begin1", 0, 10)]),
+        (4, [("begin1", 4, 14)]),
+        (10, [("begin1", 10, 20)]),
+        (10.5, [("begin0", 0, 10), ("begin1", 10.5, 20.5)]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
+def test_what_begins_while_one_is_open_begins_it_anew_or_opens_a_second_one(
+    kind: str, minute: float, sequences: Any
+) -> None:
+    told = Told(sequence={"kind": kind, "within_ms": TEN}).tell(0).tell(minute)
+    assert told.open == sequences
+    assert told.oracle.actions == []
+
+
+def test_of_two_open_ones_the_one_it_is_within_begins_anew_and_in_between_nothing_does() -> None:
+    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(20).tell(15)
+    assert told.open == [("begin0", 0, 10), ("begin1", 20, 30)]
+    assert told.tell(8).open == [("begin3", 8, 18), ("begin1", 20, 30)]
+    assert told.tell(18).open == [("begin4", 18, 28), ("begin1", 20, 30)]
+    assert told.tell(25, "follow").open == []
+
+
+def test_one_event_follows_first_and_then_begins_and_never_follows_itself() -> None:
+    told = Told(sequence=FOLLOWED).tell(0, "begin and follow")
+    assert (told.fired, told.open) == ([], [("begin and follow0", 0, 10)])
+    told.tell(1, "begin and follow")
+    assert (told.fired, told.open) == (["begin and follow1"], [("begin and follow1", 1, 11)])
+    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(2, "begin and follow").stream(10)
+    assert (told.fired, told.open) == ([], [("begin and follow1", 2, 12)])
+    assert told.stream(12).fired == ["begin and follow1"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (1, 1.0, True),
+        (1, "1", False),
+        (1, True, False),
+        ("", "", True),
+        ([1, {"a": None}], [1.0, {"a": None}], True),
+        ([1], [True], False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        (None, None, False),
+        (False, False, True),
+    ],
+)
+def test_with_match_json_values_are_compared(one: Any, other: Any, same: bool) -> None:
+    told = Told(sequence=FOLLOWED | {"match": "parameters.cart.id"})
+    told.tell(0, parameters={"cart": {"id": one}}).tell(1, "follow", parameters={"cart": {"id": other}})
+    assert told.fired == (["follow1"] if same else [])
+    assert len(told.open) == (0 if same or one is None else 1)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"cart": 5}, {"cart": {}}, {"cart": [1]}, {"cart": {"id": None}}])
+def test_what_lacks_the_matching_field_neither_begins_nor_follows(parameters: dict[str, Any]) -> None:
+    told = Told(sequence=NOT_FOLLOWED | {"match": "parameters.cart.id"}).tell(0, parameters=parameters)
+    assert told.open == []
+    told.tell(0, parameters={"cart": {"id": 1}}).tell(1, "follow", parameters=parameters)
+    assert len(told.open) == 1
+
+
+def test_each_matching_value_has_its_own_sequence() -> None:
+    told = Told(sequence=NOT_FOLLOWED | {"match": "parameters.id"})
+    for minute, name, value in ((0, "begin", 1), (1, "begin", 2), (2, "begin", 1), (3, "follow", 2)):
+        told.tell(minute, name, parameters={"id": value})
+    assert told.open == [("begin2", 2, 12)]
+
+
+def test_what_is_stopped_by_cooldown_or_cap_is_over_all_the_same() -> None:
+    for limit in ({"cooldown_ms": DAY_MS}, {"cap_count": 1, "cap_window_ms": DAY_MS}):
+        told = Told(sequence=FOLLOWED, **limit)
+        told.tell(0).tell(1, "follow").tell(2).tell(3, "follow")
+        assert (told.fired, told.open, sum(told.oracle.counts.values())) == (["follow1"], [], 1)
+        told = Told(sequence=NOT_FOLLOWED, **limit)
+        told.tell(0).tell(11).stream(30)
+        assert (told.fired, told.open, sum(told.oracle.counts.values())) == (["begin0"], [], 1)
+
+
+@pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
+def test_the_cooldown_s_key_is_that_of_the_event_that_begins_the_sequence(kind: str) -> None:
+    told = Told(
+        sequence={"kind": kind, "within_ms": TEN},
+        cooldown_ms=DAY_MS,
+        cooldown_key=lambda event, *_: str(event["parameters"]["sku"]),
+    )
+    for minute, sku in ((0, "a"), (20, "b"), (40, "a")):
+        told.tell(minute, parameters={"sku": sku})
+        if kind == "followed_by":
+            told.tell(minute + 1, "follow", parameters={"sku": "x"})
+        told.stream(minute + 10)
+    assert len(told.fired) == 2
+    assert [one["key"] for one in told.oracle.state("u1")["ruleState"]["cooldowns"]] == ["a", "b"]
+
+
+def test_several_that_are_over_fire_in_the_order_of_their_ends_then_of_their_beginnings() -> None:
+    told = Told(sequence=NOT_FOLLOWED)
+    assert told.rule.sequence is not None
+    longer = replace(told.rule, name="longer", sequence=replace(told.rule.sequence, within_ms=2 * TEN))
+    told.oracle.rules = [told.rule, longer]
+    told.tell(0).tell(10.5).stream(60)
+    assert fired(told.oracle) == [("begin0", "r"), ("begin1", "r"), ("begin1", "longer")]
+    told = Told(sequence=NOT_FOLLOWED)
+    told.oracle.rules = [told.rule, replace(longer, allows=lambda event, *_: event["event_name"] == "begin first")]
+    told.tell(10, "begin").tell(0, "begin first").stream(60)
+    assert fired(told.oracle) == [("begin first1", "longer"), ("begin0", "r")]
+
+
+def test_a_sequence_that_is_over_shows_what_is_known_by_then_and_the_event_that_began_it() -> None:
+    known = {"profile": {"n": 1}, "visit": None, "history": []}
+    told = Told(known, sequence=NOT_FOLLOWED).tell(0).tell(1, "other")
+    told.stream(10)
+    (action,) = told.oracle.actions
+    assert action.body["event"]["event_id"] == action.event_id == "begin0"
+    assert action.body["userProfile"] == {"n": 1}
+    assert action.body["currentVisit"]["visit_id"] == "begin0"
+    assert [row["event_id"] for row in action.body["eventHistory"]] == ["begin0", "other1"]
+
+
+@pytest.mark.parametrize("policy", ["wait", "run", "skip"])
+@pytest.mark.parametrize("answer", ["known", "unknown", "unavailable"])
+def test_for_a_sequence_that_is_over_the_user_is_loaded_first(policy: str, answer: str) -> None:
+    known = {"profile": {"n": 1}, "visit": None, "history": []}
+    told = Told(known, sequence=NOT_FOLLOWED, on_missing_profile=policy)
+    oracle = told.oracle
+    told.tell(0)
+    oracle.answer("u1")
+    if policy == "skip":  # it passed the first event over
+        told.tell(0)
+    oracle.pass_time(oracle.now_ms + DAY_MS)
+    assert (oracle.state("u1")["found"], len(told.open), oracle.asked) == (False, 1, set())
+    told.stream(10)
+    assert (told.fired, oracle.asked, oracle.state("u1")["parked"]) == ([], {"u1"}, 0)
+    oracle.restored()
+    oracle.pass_time(oracle.now_ms + 100_000)
+    assert (told.fired, oracle.asked) == ([], {"u1"})
+    oracle.api = {"u1": known} if answer == "known" else {}
+    oracle.answer("u1", unavailable=answer == "unavailable")
+    assert told.open == []
+    profile = {"known": {"n": 1}, "unknown": UNKNOWN}.get(answer, FAILED)
+    passes_over = policy == "skip" and profile == FAILED
+    assert [one.body["userProfile"] for one in oracle.actions] == ([] if passes_over else [profile])
+    assert [one.body["currentVisit"] for one in oracle.actions] == ([] if passes_over else [None])
+    assert oracle.state("u1")["found"]
+
+
+@pytest.mark.parametrize(("name", "fires"), [("follow", []), ("other", ["begin0"])])
+@pytest.mark.parametrize("answers", [True, False])
+def test_events_that_wait_are_handled_before_the_sequence_is_over(answers: bool, name: str, fires: list[str]) -> None:
+    told = Told(sequence=NOT_FOLLOWED).tell(0)
+    oracle = told.oracle
+    oracle.pass_time(oracle.now_ms + DAY_MS)
+    told.stream(10)
+    oracle.feed(b"u1", orjson.dumps(event("u1", event_name=name, timestamp=NOW_MS + TEN)))
+    assert (told.fired, oracle.state("u1")["parked"]) == ([], 1)
+    oracle.restored(oracle.now_ms + 5_000)
+    oracle.pass_time(oracle.now_ms + 9_999)
+    told.stream(10)
+    assert (oracle.asked, told.fired, len(told.open)) == ({"u1"}, [], 1)
+    if answers:
+        oracle.answer("u1")
+    else:
+        oracle.pass_time(oracle.now_ms + 1)
+    assert (told.fired, told.open) == (fires, [])
+
+
+@pytest.mark.parametrize("unavailable", [True, False])
+@pytest.mark.parametrize("policy", ["run", "skip"])
+def test_where_no_event_waits_a_sequence_waits_for_the_profile_that_is_on_its_way(
+    policy: str, unavailable: bool
+) -> None:
+    told = Told(sequence=NOT_FOLLOWED, on_missing_profile=policy).tell(0, "other").tell(0)
+    oracle = told.oracle
+    oracle.pass_time(oracle.now_ms + DAY_MS)
+    oracle.feed(b"u1", orjson.dumps(event("u1", event_name="other")))
+    told.stream(10)
+    assert (told.fired, len(told.open), oracle.asked, oracle.state("u1")["parked"]) == ([], 1, {"u1"}, 0)
+    oracle.pass_time(oracle.now_ms + DAY_MS)
+    assert (oracle.state("u1")["found"], oracle.asked) == (False, {"u1"})
+    oracle.answer("u1", unavailable=unavailable)
+    assert (told.fired, told.open) == ([] if policy == "skip" and unavailable else ["begin1"], [])
+
+
+@pytest.mark.parametrize("policy", ["run", "skip"])
+def test_nobody_is_asked_again_for_a_user_who_is_in_the_state_and_skip_rules_pass_over(policy: str) -> None:
+    told = Told(sequence=NOT_FOLLOWED, on_missing_profile=policy).tell(0, "other").tell(0)
+    told.oracle.users["u1"].enrichment = "unavailable"
+    told.stream(10)
+    assert told.fired == ([] if policy == "skip" else ["begin1"])
+    assert (told.open, told.oracle.asked) == ([], set())
+
+
+@pytest.mark.parametrize(("name", "is_open"), [("follow", False), ("other", True)])
+def test_an_event_that_does_not_wait_may_follow_a_sequence_that_does(name: str, is_open: bool) -> None:
+    told = Told(sequence=NOT_FOLLOWED, on_missing_profile="run").tell(0)
+    told.oracle.pass_time(told.oracle.now_ms + DAY_MS)
+    told.stream(10)
+    told.oracle.feed(b"u1", orjson.dumps(event("u1", event_name=name, timestamp=NOW_MS + TEN)))
+    assert len(told.open) == int(is_open)
+    told.oracle.answer("u1")
+    assert told.fired == (["begin0"] if is_open else [])
+
+
+@pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
+def test_an_event_that_is_passed_over_ends_not_followed_by_and_does_nothing_else(kind: str) -> None:
+    told = (
+        Told(
+            sequence={"kind": kind, "within_ms": TEN},
+            on_missing_profile="skip",
+        )
+        .tell(0, "other")
+        .tell(0)
+    )
+    assert len(told.open) == 1
+    told.oracle.users["u1"].enrichment = "pending"
+    told.oracle.feed(b"u1", orjson.dumps(event("u1", event_name="begin and follow")))
+    assert (told.fired, len(told.open)) == ([], 0 if kind == "not_followed_by" else 1)
+
+
+def test_a_sequence_goes_on_under_the_rule_as_it_is_now_but_its_end_was_fixed() -> None:
+    told = Told(sequence=NOT_FOLLOWED).tell(0)
+    assert told.rule.sequence is not None
+    later = replace(told.rule, version=2, sequence=replace(told.rule.sequence, within_ms=1), actions=("new",))
+    told.oracle.rules = [later]
+    assert told.stream(9.9).fired == []
+    told.stream(10)
+    assert [(one.version, one.action) for one in told.oracle.actions] == [(2, "new")]
+
+
+@pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
+@pytest.mark.parametrize("change", ["gone", "no sequence", "other kind"])
+def test_a_sequence_is_dropped_if_no_rule_of_its_name_and_kind_is_live(kind: str, change: str) -> None:
+    told = Told(sequence={"kind": kind, "within_ms": TEN}).tell(0)
+    other = OracleSequence("followed_by" if kind == "not_followed_by" else "not_followed_by", lambda *_: True, TEN)
+    rules = {"gone": [], "no sequence": [replace(told.rule, sequence=None)]}
+    told.oracle.rules = rules.get(change, [replace(told.rule, sequence=other)])
+    told.oracle.pass_time(told.oracle.now_ms + DAY_MS)
+    told.stream(10)
+    assert (told.fired, told.open, told.oracle.asked) == ([], [], set())
+    assert told.oracle.counts == {"sequences_dropped": 1}
+
+
+@pytest.mark.parametrize("where", ["filter", "sequence", "key"])
+def test_lua_that_fails_is_an_error_of_the_rule_which_neither_fires_begins_nor_follows(where: str) -> None:
+    def fails(event: Any, *_: Any) -> Any:
+        if event["parameters"].get("bad"):
+            raise RuleFails
+        return "key"
+
+    told = Told(sequence=FOLLOWED, cooldown_ms=1, cooldown_key=fails if where == "key" else None)
+    assert told.rule.sequence is not None
+    if where == "filter":
+        told.oracle.rules = [replace(told.rule, allows=lambda *known: bool(fails(*known)))]
+    elif where == "sequence":
+        sequence = replace(told.rule.sequence, follows=lambda *known: bool(fails(*known)))
+        told.oracle.rules = [replace(told.rule, sequence=sequence)]
+    told.tell(0).tell(1, "begin and follow", parameters={"bad": True})
+    assert (told.fired, told.open) == ([], [("begin0", 0, 10)])
+    assert [one.reason for one in told.oracle.dead_letters] == ["rule_error"]
+
+
+def test_what_rules_remember_outlives_the_user_s_ttl_but_not_forgetting() -> None:
+    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), cooldown_ms=DAY_MS)
+    sequence = OracleSequence("not_followed_by", lambda *_: False, DAY_MS)
+    told.oracle.rules = [told.rule, replace(told.rule, name="s", sequence=sequence)]
+    told.tell(0)
+    told.oracle.ttl_ms = 1000
+    told.clock("2024-01-02T00:00:00Z")
+    shown = told.oracle.state("u1")
+    assert not shown["found"]
+    assert {name: len(rows) for name, rows in shown["ruleState"].items()} == {
+        "cooldowns": 1,
+        "caps": 0,
+        "sequences": 1,
+        "held": 1,
+    }
+    told.oracle.forget("u1")
+    assert told.oracle.state("u1")["ruleState"] == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
+    told.clock("2024-01-02T08:00:00Z").stream(60 * 24).tell(1)
+    assert (told.fired, told.oracle.counts) == (["begin1"], {})
+
+
+def test_the_comparison_of_states_looks_at_sequences_and_at_what_is_held() -> None:
+    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"))
+    sequence = OracleSequence("not_followed_by", lambda *_: False, DAY_MS)
+    told.oracle.rules = [told.rule, replace(told.rule, name="s", sequence=sequence)]
+    shown = told.tell(0).oracle.state("u1")
+    assert state_differences(told.oracle, {"u1": shown}) == []
+    for name in ("sequences", "held"):
+        other = shown | {"ruleState": shown["ruleState"] | {name: []}}
+        assert len(state_differences(told.oracle, {"u1": other})) == 1

@@ -19,6 +19,8 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms.domain import journal as journals
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
+from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
+from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
 from transforms.domain.outbox import Outbox, tried
@@ -63,6 +65,7 @@ class WebhookSettings:
 class HandleSettings:
     """What ``HandleEvents`` is configured with.
 
+    ``poll_ms`` is how often the user API's answers are looked for, ``look_ms`` those of receivers of webhooks.
     ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
     ``rules`` are live until a set with a higher number than ``rule_set`` comes from ``rules_topic``.
     """
@@ -74,7 +77,10 @@ class HandleSettings:
     inspection_topic: str | None = None
     audit_topic: str | None = None
     compact_bytes: int = journals.DEFAULT_COMPACT_BYTES
+    isolation: Isolation = "none"
+    error_letters_per_minute: int = DEFAULT_PER_MINUTE
     poll_ms: int = 25
+    look_ms: int = 100
     sweep_every_ms: int = 1000
     inline: bool = False
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
@@ -146,7 +152,8 @@ class _HandleFn(beam.DoFn):
     def setup(self) -> None:
         settings = self._settings
         initial = RuleSet(settings.rule_set, settings.rules)
-        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine())
+        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine(), settings.isolation)
+        self._letters = _error_letters(self._settings.error_letters_per_minute)
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)
         self._counters: dict[str, Any] = {}
@@ -291,8 +298,11 @@ class _OpenShard:
             self._journal.compactions = 0
         if not self.number:
             done.tell_shared()
+        self._choose_letters(done)
         for name, value in done.counts.items():
             self._fn.count(name, value)
+        for (rule, what), value in done.rule_counts.items():
+            self._fn.count(f"rule.{rule}.{what}", value)
         yield from _outputs(done, settings)
         yield from self._acknowledged(done)
         yield from self._disabled(done)
@@ -338,6 +348,13 @@ class _OpenShard:
             if self._fn._send_pool.request(one.action_id, one.destination, one.body):
                 outbox.sent(deliveries, user_id, one.action_id)
 
+    def _choose_letters(self, done: Step) -> None:
+        if done.dead_letters:
+            chosen = self._fn._letters.choose(done.dead_letters, self._now_ms)
+            left_out = len(done.dead_letters) - len(chosen)
+            done.dead_letters = chosen
+            done.counts.update(dead_letters=-left_out, rule_errors_not_sampled=left_out)
+
     def _write(self, done: Step) -> None:
         outbox = self._outbox
         outbox.changed(self.live.view.deliveries, done.mailed)
@@ -366,7 +383,8 @@ class _OpenShard:
         if live.asked_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
             due.append(now_ms + (self._settings.poll_ms << min(live.fruitless_polls, _LONGEST_POLL_DOUBLINGS)))
-        look_ms = now_ms + (self._settings.poll_ms << min(live.fruitless_looks, _LONGEST_POLL_DOUBLINGS))
+        # Nobody waits for what receivers say but the next webhook of the same user, so it need not be looked for often.
+        look_ms = now_ms + (self._settings.look_ms << min(live.fruitless_looks, _LONGEST_POLL_DOUBLINGS))
         if self._outbox.under_way:
             due.append(look_ms)
         elif (next_ms := self._outbox.next_ms()) is not None:
@@ -441,6 +459,12 @@ def _send_pool(settings: WebhookSettings) -> SendPool:
                 settings.destinations, settings.policy, harnesses=settings.harnesses, ca_file=settings.ca_file
             )
         return _send_pools[key]
+
+
+@functools.cache
+def _error_letters(per_minute: int) -> ErrorLetters:
+    """The worker's one account of rule errors, for the same reason."""
+    return ErrorLetters(per_minute)
 
 
 def _pool(settings: HandleSettings) -> FetchPool:

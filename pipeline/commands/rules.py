@@ -46,6 +46,10 @@ tests:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 all is well, 1 a rule or case is not, 2 an argument that cannot be used."""
+    if argv and argv[0] == "backtest":
+        from pipeline.commands import backtest  # it has what the others do not need to import
+
+        return backtest.main(argv[1:])
     arguments = _parser().parse_args(argv)
     return int(arguments.run(arguments))
 
@@ -72,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain_.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
     explain_.set_defaults(run=_explain)
+    commands.add_parser("backtest", help="replay recorded events and say what each rule would have done")
     schema = commands.add_parser("schema", help="print the JSON Schema of rule files")
     schema.set_defaults(run=_schema)
     new = commands.add_parser("new", help="write a first rule with cases")

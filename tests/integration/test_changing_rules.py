@@ -52,7 +52,7 @@ class Events:
             made = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
             self._topics.produce((one["user_id"].encode(), orjson.dumps(one)) for one in made)
             self.count = number + 1
-            if self._ended.wait(0.2):
+            if self._ended.wait(0.5):
                 return
 
 
@@ -104,6 +104,7 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
             files,
             f"--rules_topic={rules_topic}",
             f"--control_topic={topics.control}",
+            "--workers_per_task_manager=1",
             "--checkpointing_interval_ms=1000",
         ) as job_id,
         reading(kafka, topics.actions) as actions,

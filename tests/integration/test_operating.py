@@ -10,6 +10,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.integration.jobs import Topics, inspect, launch, reading, running, submit
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -144,5 +145,12 @@ def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, fl
 
 def _metaspace(rest: FlinkRest) -> int:
     name = "Status.JVM.Memory.Metaspace.Used"
-    task_managers = rest.task_managers()
-    return sum(int(rest.task_manager_metrics(one["id"], [name])[name]) for one in task_managers)
+    read: list[dict[str, str]] = []
+
+    # The JobManager asks TaskManagers for their metrics when it is asked, so the first answers may lack them.
+    def known() -> bool:
+        read[:] = [rest.task_manager_metrics(one["id"], [name]) for one in rest.task_managers()]
+        return all(name in metrics for metrics in read)
+
+    eventually(known, f"every TaskManager tells its {name}")
+    return sum(int(metrics[name]) for metrics in read)

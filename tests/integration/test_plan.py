@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from runners.flink.kafka_broker import LocalKafka
 from tests.integration.jobs import launch
 
 UIDS = Path(__file__).parent / "uids.json"
@@ -49,6 +51,15 @@ def test_a_control_topic_changes_no_other_uid(tmp_path: Path) -> None:
     assert sorted(with_control) == committed["with_control_topic"]
     control = {uid for uid in (*with_control, *committed["without_control_topic"]) if "ReadControl" in uid}
     assert with_control - control == set(committed["without_control_topic"]) - control
+
+
+def test_a_rules_topic_is_read_under_the_uids_of_a_control_topic(kafka: LocalKafka, tmp_path: Path) -> None:
+    servers = f"--bootstrap_servers={kafka.bootstrap_servers}"
+    found = plan(tmp_path, servers, "--rules_topic=rules-of-a-plan")
+
+    assert sorted(node["uid"] for node in found["nodes"]) == json.loads(UIDS.read_text())["with_control_topic"]
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    assert "rules-of-a-plan" not in admin.list_topics(timeout=10).topics
 
 
 def test_neither_keying_nor_parallelism_nor_guarantee_changes_a_uid(tmp_path: Path) -> None:

@@ -52,15 +52,15 @@ def wanted(destination: str, count: int) -> set[str]:
 
 
 def check_order(receiver: Receiver) -> None:
-    """By user, what came first came in order; and what came again was the same."""
+    """By user and destination, what came first came in order; and what came again was the same."""
     bodies: dict[str, bytes] = {}
-    by_user: dict[str, list[int]] = defaultdict(list)
-    for webhook_id, _, body in receiver.seen:
+    by_user: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for webhook_id, path, body in receiver.seen:
         if webhook_id in bodies:
             continue
         bodies[webhook_id] = body
         user, _, number = orjson.loads(body)["event"]["event_id"].rpartition("-")
-        by_user[user].append(int(number))
+        by_user[user, path].append(int(number))
     assert all(numbers == sorted(numbers) for numbers in by_user.values())
     assert receiver.bad == []
 
@@ -97,3 +97,50 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
             assert set(receiver.ids("/crm")) == every
             check_order(receiver)
             assert dead_letters.settle(1) == []
+
+
+def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
+    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
+) -> None:
+    topics = Topics(kafka)
+    wake = threading.Event()
+    with (
+        receiving() as receiver,
+        reading(kafka, topics.dead_letters) as dead_letters,
+        reading(kafka, topics.control) as control,
+    ):
+
+        def hangs() -> int:
+            wake.wait(120)
+            return 200
+
+        receiver.answers = {"/slow": hangs, "/gone": lambda: 410}
+        given = options(tmp_path, receiver, "crm", "slow", "gone", timeout="60s")
+        job = running(
+            flink,
+            topics,
+            tmp_path / "rules.yaml",
+            *given,
+            f"--control_topic={topics.control}",
+            "--checkpointing_interval_ms=1000",
+        )
+        with job as job_id:
+            rest = FlinkRest(flink.rest_url)
+            produce(topics, range(3))
+            receiver.until(lambda: set(receiver.ids("/crm")) == wanted("crm", 3), 60)
+            rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 30)
+            # All this time nobody else was answered: 8 attempts are under way in each of two workers, no more.
+            assert 0 < len(receiver.ids("/slow")) <= 16
+            assert {message.value() for message in control.until(1, 30)} == {b'{"destination":"gone","enabled":false}'}
+            dead_letters.until(len(USERS) * 3, 60)
+            asked = len(receiver.ids("/gone"))
+            produce(topics, range(3, 5))
+            letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 5, 60)]
+            assert {(one["action"]["destination"], one["rule"]) for one in letters} == {("gone", "all")}
+            assert {one["action"]["action_id"] for one in letters} == wanted("gone", 5)
+            assert {one["reason"] for one in letters[len(USERS) * 3 :]} == {"destination_disabled"}
+            assert len(receiver.ids("/gone")) == asked
+            wake.set()
+            receiver.until(lambda: wanted("slow", 5) <= set(receiver.ids("/slow")), 60)
+            receiver.until(lambda: wanted("crm", 5) == set(receiver.ids("/crm")), 60)
+            check_order(receiver)

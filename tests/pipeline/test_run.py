@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipeline.embedded.user_api import _answer, profile_of
 from pipeline.run import main
 from pipeline.summary import Summary
 from tests.oracle import Oracle, OracleRule, SeenAction, action_differences
+from tests.waiting import eventually
 from transforms.domain.rule_files import load_rules
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +82,33 @@ def test_it_ends_well_and_says_nothing_but_actions_summary_and_dead_letters(
     assert all(line.startswith("DEBUG EVENT {") for line in before.splitlines() if line)
     assert all(line.startswith("DEAD LETTER ") for line in embedded_run.stderr.splitlines()), embedded_run.stderr
     assert len(embedded_run.stderr.splitlines()) == len(embedded_oracle.dead_letters)
+
+
+def test_rules_in_processes_of_their_own_do_the_same_and_leave_none_behind(embedded_oracle: Oracle) -> None:
+    seen: set[int] = set()
+    command = [sys.executable, "-m", "pipeline", "--rules_isolation=process"]
+    with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, cwd=ROOT, stdout=output) as run:
+        eventually(lambda: seen.update(sandboxes_of(run.pid)) or run.poll() is not None, "the run ends", 120, 0.01)
+        output.seek(0)
+        actions = debug_events(output.read())
+    assert run.returncode == 0
+    assert action_differences(embedded_oracle, actions) == []
+    assert seen
+    eventually(lambda: not any(is_sandbox(pid) for pid in seen), "the sandboxes' processes are gone", 10)
+
+
+def sandboxes_of(pid: int) -> list[int]:
+    """Its child processes that are sandboxes."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return [int(child) for child in " ".join(lists).split() if is_sandbox(int(child))]
+    return []
+
+
+def is_sandbox(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return b"sandbox_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def test_it_does_what_the_oracle_says(embedded_run: subprocess.CompletedProcess[str], embedded_oracle: Oracle) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from tests.builders import (
+    NOW_MS,
     batch,
     control,
     event,
@@ -34,6 +35,7 @@ from tests.builders import (
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
 from tests.receiver import SECRET, receiving
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
+from transforms import handle
 from transforms.domain import journal, profiles
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
 from transforms.domain.dead_letters import DeadLetter
@@ -207,6 +209,7 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
     assert sorted(lost) == [(name, f"e{n}") for name in ("busy", "refuses") for n in range(3)]
     counts = counters(result)
     assert (counts["deliveries_delivered"], counts["deliveries_refused"]) == (3, 6)
+    assert (counts["rule.all.allowed"], counts["rule.all.fired"]) == (3, 3)
     assert counts["delivery_attempts"] == len(receiver.seen)
 
 
@@ -236,6 +239,24 @@ def test_a_refused_webhook_is_redriven_after_a_restore_with_its_id_and_body(tmp_
     assert [receiver.seen[0]] * 2 == receiver.seen
     assert receiver.seen[0][0] == letter.action.action_id
     assert receiver.bad == []
+
+
+def test_sequences_come_to_their_end_with_a_bounded_input() -> None:
+    sequence = {"not_followed_by": 'event.event_name == "checkout"', "within": "30m", "match": "parameters.cart"}
+    kafka = [{"type": "kafka"}]
+    left = rule("left", 'event.event_name == "add_to_cart"', sequence=sequence, actions=kafka)
+    made = [
+        event("u1", event_id="e1", event_name="add_to_cart", parameters={"cart": 1}),
+        event("u1", event_id="e2", event_name="add_to_cart", parameters={"cart": 2}),
+        event("u1", event_id="e3", event_name="checkout", parameters={"cart": 1}),
+        event("u2", event_id="e4", event_name="add_to_cart", parameters={"cart": 1}),
+    ]
+    elements = list(batched([(one["user_id"].encode(), orjson.dumps(one)) for one in made], 8))
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+    batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
+    remembered(batches | "HandleEvents" >> HandleEvents(HandleSettings((left,), inline=True)))
+    pipeline.run().wait_until_finish()
+    assert sorted(one.body["event"]["event_id"] for one in seen_actions()) == ["e2", "e4"]
 
 
 # With timers, on TestStream
@@ -498,6 +519,25 @@ def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up(
     harness.bundle(fn, timer="pending")
     harness.fire_pending(fn)
     assert harness.state(fn)["enrichment"] == "unknown"
+
+
+def test_a_rule_that_fails_on_every_event_does_not_flood_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle._error_letters.cache_clear()
+    rules = (rule("broken", "event.a.b", on_missing_profile="run"),)
+    harness = Harness(HandleSettings(rules, ShardSettings(), error_letters_per_minute=3))
+    harness.now_ms = NOW_MS
+    counts: Counter[str] = Counter()
+    for events in (20, 5):
+        fn = harness.instance()  # instances share the account
+        monkeypatch.setattr(fn, "count", lambda name, value: counts.update({name: value}))
+        harness.bundle(fn, batch(*(event() for _ in range(events)), record(b"{", b"u1")))
+    assert (counts["rule_errors"], counts["rule_errors_not_sampled"], counts["dead_letters"]) == (25, 22, 5)
+    harness.now_ms += 60_000
+    harness.bundle(fn, batch(event()))
+    letters = [orjson.loads(decode_produced(one.value).value) for one in harness.outputs if one.tag == RECORDS]
+    assert [one["reason"] for one in letters] == ["rule_error"] * 3 + ["not_json"] * 2 + ["rule_error"]
+    assert [one["detail"].rpartition(" ")[2] for one in letters if "without a letter" in one["detail"]] == ["22]"]
+    assert counts["rule_errors"] == 26
 
 
 def test_nothing_is_stored_for_a_shard_without_users() -> None:

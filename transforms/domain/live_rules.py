@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from transforms.domain.filters import FilterSet
+from transforms.domain.filters import FilterSet, Isolation
 from transforms.domain.quarantine import Quarantine
 from transforms.domain.rule_sets import RuleSet, decode_rule_set
 from transforms.domain.rules import RuleError
@@ -31,16 +31,24 @@ class LiveSet:
 class RuleSets:
     """The sets that are live in the shards of one DoFn instance. Not thread-safe.
 
-    ``initial`` is what the job was launched with; ``topic`` is where others come from, None if none do.
+    ``initial`` is what the job was launched with; ``topic`` is where others come from, None if none do. Lua runs with
+    ``isolation``, see ``FilterSet``.
 
     Raises:
         RuleError: Lua of the initial set does not compile.
     """
 
-    def __init__(self, initial: RuleSet, topic: str | None = None, quarantine: Quarantine | None = None) -> None:
+    def __init__(
+        self,
+        initial: RuleSet,
+        topic: str | None = None,
+        quarantine: Quarantine | None = None,
+        isolation: Isolation = "none",
+    ) -> None:
         self.topic = topic
-        self.initial = LiveSet(initial.number, FilterSet(initial.rules, quarantine))
+        self.initial = LiveSet(initial.number, FilterSet(initial.rules, quarantine, isolation=isolation))
         self._quarantine = quarantine
+        self._isolation = isolation
         self._compiled: OrderedDict[bytes, LiveSet] = OrderedDict()
 
     def live(self, stored: StoredRules | None) -> LiveSet:
@@ -77,7 +85,7 @@ class RuleSets:
         found = self._compiled.get(stored.digest)
         if found is None:
             try:
-                filters = FilterSet(self.decoded(stored.record).rules, self._quarantine)
+                filters = FilterSet(self.decoded(stored.record).rules, self._quarantine, isolation=self._isolation)
             except RuleError as error:
                 raise RuleError(f"rule set {stored.number} cannot be used: {error}") from None
             found = self._compiled[stored.digest] = LiveSet(stored.number, filters)

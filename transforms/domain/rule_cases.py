@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from transforms.domain.durations import Duration
 from transforms.domain.rules import Name, RuleModel
+from transforms.domain.users import PENDING
 
 NOTHING: Final = "nothing"
 
@@ -139,8 +140,9 @@ class Case(RuleModel):
 
     name: str = Field(min_length=1, max_length=200)
     now: Time = Field(default=1_704_110_400_000, description="the clock; default: 2024-01-01T12:00:00Z")
-    profile: dict[str, Any] | Literal["unknown", "unavailable"] = Field(
-        default={}, description="what the user API says, or that it does not know the user, or did not answer"
+    profile: dict[str, Any] | Literal["unknown", "unavailable", "pending"] = Field(
+        default={},
+        description="what the user API says, or that it does not know the user, failed, or has not answered yet",
     )
     visit: GivenVisit | None = Field(default=None, description="default: the first event starts one")
     history: tuple[Past, ...] = Field(default=(), strict=False, description="oldest first")
@@ -153,6 +155,12 @@ class Case(RuleModel):
         users = {given.fields.get("user_id", self.user_id) for given in self.events}
         if len(users) > 1:
             raise ValueError(f"events are of one user, these are of {sorted(map(str, users))}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_known_or_pending(self) -> Case:
+        if self.profile == PENDING and (self.visit is not None or self.history):
+            raise ValueError("visit and history come with the profile: a user who is pending has neither")
         return self
 
     @property

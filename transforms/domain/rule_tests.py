@@ -11,20 +11,24 @@ from typing import Any, Final
 import orjson
 
 from transforms.domain import dead_letters as reasons
+from transforms.domain.actions import action_id
 from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record
+from transforms.domain.deliveries import Tried
 from transforms.domain.filters import FILTER, FilterSet
 from transforms.domain.history import Row
-from transforms.domain.profiles import FetchedUser
+from transforms.domain.profiles import TIMEOUT, FetchedUser, unavailable
+from transforms.domain.rehearsal import delivered, destinations_of, sent_by
 from transforms.domain.rule_cases import Case, ExpectedAction
 from transforms.domain.rule_files import LoadedRule, LocatedCase
 from transforms.domain.rules import Rule
 from transforms.domain.shard import step
 from transforms.domain.steps import Answer, ShardSettings, Step
-from transforms.domain.users import FETCHED, Visit
+from transforms.domain.users import FETCHED, PENDING, Visit
 from transforms.domain.view import LOADED, View
 
 _TOPIC: Final = "events"
 _MINUTE_MS: Final = 60_000
+_NO_ANSWER: Final = unavailable(TIMEOUT, "no answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,22 @@ class CaseRun:
         self._number_of_events = len(case.events)
         self._loaded = loaded
         # Nothing is late here: what has not been given when a time ends does not come.
-        self._settings = replace(settings, allowed_lateness_ms=0)
+        self._settings = replace(settings, allowed_lateness_ms=0, destinations=destinations_of([loaded.rule]))
         self._filters = FilterSet((loaded.rule,)) if filters is None else filters
         self._view = View(settings.history_size)
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of the event that an action is for, by the action's id
         self._problem = _unkept_fields(case, settings)
         if self._problem is not None:
             self.refused.append(self._problem)
             return
-        self._known = _fetched(case)
-        known = self._known
-        # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
-        self._view.apply(
-            case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
-        )
+        # Of a user who is pending: since when the user API is asked. It fails at its deadline.
+        self._asked_ms: dict[str, int] = {}
+        self._known = None if case.profile == PENDING else _fetched(case)
+        if (known := self._known) is not None:
+            # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
+            self._view.apply(
+                case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
+            )
         self._play(case)
 
     def _play(self, case: Case) -> None:
@@ -107,7 +113,10 @@ class CaseRun:
                 "event_name": "event",
                 "timestamp": now_ms,
             } | given.fields
-            self._numbers[str(fields["event_id"])] = number
+            rule = self._loaded.rule
+            for action in rule.actions:
+                made_of = (case.user_id, str(fields["event_id"]), rule.name, rule.version, action.name)
+                self._numbers[action_id(*made_of)] = number
             # What ends at this very time has not ended before the event.
             self._pass_time(now_ms - 1, number - 1)
             record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
@@ -119,26 +128,38 @@ class CaseRun:
         """Let everything happen that is due until then, each at its time."""
         while True:
             due = [self._view.stream_agenda.next_ms(), self._view.clock_agenda.next_ms()]
+            due += [asked_ms + self._settings.enrichment_deadline_ms for asked_ms in self._asked_ms.values()]
             due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
             if due_ms is None:
                 return
             self._step(due_ms, None, number, due_ms)
 
     def _step(self, now_ms: int, batch: MicroBatch | None, number: int, stream_ms: int | None = None) -> None:
-        done = step(self._view, now_ms, self._settings, self._filters, batch=batch, stream_ms=stream_ms)
-        self._take(done, number)
-        answers = [Answer(user_id, self._known) for user_id in done.wanted]
-        if answers:
-            self._take(step(self._view, now_ms, self._settings, self._filters, answers), number)
+        late_ms = now_ms - self._settings.enrichment_deadline_ms
+        late = [user_id for user_id, asked_ms in self._asked_ms.items() if asked_ms <= late_ms and batch is None]
+        answers = [Answer(user_id, _NO_ANSWER) for user_id in late]
+        for user_id in late:
+            del self._asked_ms[user_id]
+        tries: list[Tried] = []
+        while batch is not None or stream_ms is not None or answers or tries:
+            done = step(
+                *(self._view, now_ms, self._settings, self._filters, answers, batch, self._asked_ms, stream_ms, tries)
+            )
+            self._take(done, number)
+            batch = stream_ms = None
+            answers, tries = [], delivered(done, self._view)
+            if self._known is None:
+                self._asked_ms |= dict.fromkeys(done.wanted, now_ms)
+            else:
+                answers = [Answer(user_id, self._known) for user_id in done.wanted]
 
     def _take(self, done: Step, number: int) -> None:
         if number == self._number_of_events:
             for (_, what), count in done.rule_counts.items():
                 self.came_to[what] += count
-        for action in done.actions:
-            body = orjson.loads(action.body)
-            event = self._numbers.get(body["event"]["event_id"], number)
-            self.fired.append(Fired(action.action.name, event, body))
+        for sent in sent_by(done, self._view):
+            event = self._numbers.get(sent.action_id, number)
+            self.fired.append(Fired(sent.action, event, orjson.loads(sent.body)))
         for letter in done.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
                 file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)

@@ -101,12 +101,7 @@ class HttpUserApi:
             answers |= self._ask(fetch, batch)
             if answers[PROFILE] is None:
                 return NOTHING_KNOWN
-        if not isinstance(answers[PROFILE], dict):
-            raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
-        history = _history(answers[HISTORY], self._history_fields)
-        # A copy: orjson leaves its results in buffers of up to four times their size, and this one is kept.
-        profile_json = bytes(memoryview(orjson.dumps(answers[PROFILE])))
-        return FetchedUser(FETCHED, profile_json, _visit(answers[VISIT]), history)
+        return fetched_user(answers, self._history_fields)
 
     def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
         """Answers by name; of an unknown user perhaps only the profile's. Waits here, so that no call's thread does."""
@@ -190,6 +185,20 @@ class HttpUserApi:
             if error.status != 401 or self._token.reread() == used:
                 raise
         return self._client.get(url, _bearer(self._token.value), ends_s)
+
+
+def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> FetchedUser:
+    """A user of the JSON values of the three calls, by name; ``VISIT`` and ``HISTORY`` may be None or missing.
+
+    Raises:
+        CallError: a value is not what it should be.
+    """
+    if not isinstance(answers[PROFILE], dict):
+        raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
+    history = _history(answers.get(HISTORY), history_fields)
+    # A copy: orjson leaves its results in buffers of up to four times their size, and this one is kept.
+    profile_json = bytes(memoryview(orjson.dumps(answers[PROFILE])))
+    return FetchedUser(FETCHED, profile_json, _visit(answers.get(VISIT)), history)
 
 
 class _Fetch:

@@ -180,8 +180,8 @@ def test_sets_are_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch
     real = live_rules.FilterSet
 
     class Counted(real):  # type: ignore[misc, valid-type]
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             made.append(self)
 
         def close(self) -> None:

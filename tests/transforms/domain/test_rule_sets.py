@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import rule
@@ -153,6 +153,7 @@ def test_the_shards_are_those_of_the_latest_job() -> None:
     assert shards_behind(7, [Acknowledgement(7, 0, 2, 20), *old[1:]]) == ([1], 2)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
+from transforms.domain.rule_cases import Case
 from transforms.domain.rule_files import read_rule_files
 from transforms.domain.rule_tests import dry_call, run_cases, untested
 from transforms.domain.steps import ShardSettings
@@ -18,10 +20,14 @@ RULE: dict[str, Any] = {
 }
 
 
-def differences(folder: Path, case: dict[str, Any], filter_: str = "event.go", **settings: Any) -> list[str]:
+def differences(
+    folder: Path, case: dict[str, Any], filter_: str = "event.go", rule: dict[str, Any] | None = None, **settings: Any
+) -> list[str]:
     """Of one case of a rule; the place of the files is left out of messages."""
     path = folder / "r.yaml"
-    path.write_text(yaml.safe_dump(RULE | {"filter": filter_, "tests": [{"name": "case"} | case]}, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump(RULE | (rule or {}) | {"filter": filter_, "tests": [{"name": "case"} | case]}, sort_keys=False)
+    )
     found = read_rule_files(path)
     assert [str(problem) for problem in found.problems] == []
     (result,) = run_cases(found.rules[0], ShardSettings(**settings))
@@ -30,6 +36,7 @@ def differences(folder: Path, case: dict[str, Any], filter_: str = "event.go", *
 
 
 GO = {"go": True}
+NAMES = ("first", "second")
 
 
 @pytest.mark.parametrize(
@@ -185,3 +192,78 @@ def test_a_dry_call(tmp_path: Path, filter_: str, message: str | None) -> None:
 def test_rules_without_a_case_are_named(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE))
     assert [rule.name for rule in untested(read_rule_files(tmp_path).rules)] == ["r"]
+
+
+PENDING_RULE = "event.go and (user.enrichment or 'fetched') == event.expected"
+
+
+def expecting(enrichment: str, **fields: Any) -> dict[str, Any]:
+    return {"go": True, "expected": enrichment} | fields
+
+
+@pytest.mark.parametrize(
+    ("policy", "events", "wait", "fired"),
+    [
+        # Evaluated at once, by the empty profile of a user who is pending; 10 s after it was asked the user API fails.
+        ("run", [expecting("pending")], None, [1]),
+        (
+            "run",
+            [expecting("pending"), expecting("pending", after="10s"), expecting("unavailable", after="1s")],
+            None,
+            [1, 2, 3],
+        ),
+        # After the pause of 30 s it is asked again, and fails again: the profile stays what it is.
+        ("run", [expecting("pending"), expecting("unavailable", after="1m")], None, [1, 2]),
+        (
+            "skip",
+            [expecting("pending"), expecting("pending", after="1s"), expecting("unavailable", after="1m")],
+            "1m",
+            [],
+        ),
+        # Waits for the answer, which does not come.
+        ("wait", [expecting("unavailable")], None, []),
+        ("wait", [expecting("unavailable")], "9s", []),
+        ("wait", [expecting("unavailable")], "10s", [1]),
+        ("wait", [expecting("unavailable"), expecting("unavailable", after="9s")], "1s", [1, 2]),
+        ("wait", [expecting("unavailable"), expecting("unavailable", after="11s")], None, [1, 2]),
+    ],
+)
+def test_a_case_may_be_of_a_user_who_is_on_the_way(
+    tmp_path: Path, policy: str, events: list[dict[str, Any]], wait: str | None, fired: list[int]
+) -> None:
+    expected = [{"action": name, "event": number} for number in fired for name in ("first", "second")]
+    case = {"profile": "pending", "events": events, "expect": expected} | ({"wait": wait} if wait else {})
+    assert differences(tmp_path, case, PENDING_RULE, {"on_missing_profile": policy}) == []
+
+
+def test_a_sequence_that_is_over_waits_for_the_user(tmp_path: Path) -> None:
+    rule = {"on_missing_profile": "run", "sequence": {"not_followed_by": "event.event_name == 'b'", "within": "5s"}}
+    case = {"profile": "pending", "events": [{"go": True}], "expect": "nothing"}
+    fires = [{"action": name, "event": 1, "body": {"userProfile": {"enrichment": "unavailable"}}} for name in NAMES]
+    assert differences(tmp_path, case | {"wait": "9s"}, "event.go", rule) == []
+    assert differences(tmp_path, case | {"wait": "10s", "expect": fires}, "event.go", rule) == []
+
+
+@pytest.mark.parametrize("given", [{"visit": {}}, {"history": [{}]}])
+def test_who_is_pending_has_no_past(given: dict[str, Any]) -> None:
+    case = {"name": "n", "profile": "pending", "events": [{}], "expect": "nothing"}
+    with pytest.raises(ValidationError, match="a user who is pending has neither"):
+        Case.model_validate(case | given)
+
+
+def test_webhooks_and_bodies_of_a_rule_s_own_are_actions_like_others(tmp_path: Path) -> None:
+    webhook = {"type": "webhook", "destination": "shop", "body": {"who": "${event.user_id}"}}
+    case = {
+        "events": [{}, GO, {"go": True, "after": "1m"}],
+        "expect": [
+            {"action": "webhook", "event": 2, "body": {"who": "user"}},
+            {"action": "webhook", "event": 3},
+        ],
+    }
+    assert differences(tmp_path, case, "event.go", {"actions": [webhook]}) == []
+
+
+def test_no_webhook_waits_for_others(tmp_path: Path) -> None:
+    webhook = {"type": "webhook", "destination": "shop"}
+    case = {"events": [dict(GO) for _ in range(150)], "expect": ["webhook"] * 150}
+    assert differences(tmp_path, case, "event.go", {"actions": [webhook]}) == []

@@ -52,7 +52,13 @@ def test_a_hostile_filter_fails_as_it_does_in_this_process(name: str) -> None:
     with closing(isolated):
         verdict = ask(isolated, rows=ROWS)
     assert (verdict.allowed, [one for one, _ in verdict.errors]) == (isolated.rules[:1], [isolated.rules[1]])
-    assert verdict.errors == ask(FilterSet(isolated.rules), rows=ROWS).errors
+    here = ask(FilterSet(isolated.rules), rows=ROWS)
+    # Which of two limits is hit first depends on how busy the machine is.
+    assert [_without_limit(text) for _, text in verdict.errors] == [_without_limit(text) for _, text in here.errors]
+
+
+def _without_limit(text: str) -> str:
+    return text.partition("over budget: ")[0]
 
 
 def test_a_filter_that_does_not_compile_is_refused() -> None:
