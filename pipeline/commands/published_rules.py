@@ -13,9 +13,9 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
-from pipeline.commands.times import shown_time
 from pipeline.options import Settings
 from pipeline.rules_topic import Acknowledgements, PublishedSets, RulesTopic
+from pipeline.times import shown_time
 from transforms.domain.rule_changes import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rule_sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
 from transforms.domain.rules import Rule, RuleError

@@ -86,9 +86,9 @@ def test_the_list_says_what_is_disabled_and_since_when(
     assert destinations.run("list", destinations.names("ads", "crm", "back")) == 0
     assert capsys.readouterr().out.splitlines() == [
         "ads   enabled ",
-        "crm   disabled  since 2024-01-01 10:00:00 UTC",
-        "back  enabled   since 2024-01-01 10:00:10 UTC",
-        "old   disabled  since 2024-01-01 10:00:07 UTC  not in the file",
+        "crm   disabled  since 2024-01-01T10:00:00Z",
+        "back  enabled   since 2024-01-01T10:00:10Z",
+        "old   disabled  since 2024-01-01T10:00:07Z  not in the file",
     ]
     assert destinations.run("list", "--json") == 0
     shown = json.loads(capsys.readouterr().out)

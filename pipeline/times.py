@@ -8,8 +8,8 @@ from pipeline.options import OptionError
 
 
 def shown_time(at_ms: int) -> str:
-    """A time, ms since the epoch, to the second."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """A time, ms since the epoch, to the second; ``read_time`` takes it."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_time(name: str, text: str | None) -> int | None:
@@ -24,5 +24,5 @@ def read_time(name: str, text: str | None) -> int | None:
         time = datetime.fromisoformat(text)
         return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        allowed = "ISO 8601 as 2024-01-01T00:00Z, UTC unless it says otherwise"
+        allowed = "a time like 2024-01-31T08:00:00Z, UTC unless it says otherwise"
         raise OptionError(f"--{name} is {text!r}, allowed: {allowed}") from None
