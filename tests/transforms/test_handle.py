@@ -227,6 +227,7 @@ def test_a_refused_webhook_is_redriven_after_a_restore_with_its_id_and_body(tmp_
             webhooks=WebhookSettings((crm,), EgressPolicy(allow_private=True)),
         )
         harness = Harness(settings)
+        harness.now_ms = NOW_MS
         harness.bundle(harness.instance(), batch(event("u1", event_id="e1")))
         letter = DeadLetter.of_json(decode_produced(harness.outputs.pop().value).value)
         assert (letter.reason, letter.rule, harness.outputs) == ("undelivered", "r", [])
