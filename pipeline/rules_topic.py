@@ -15,7 +15,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from pipeline.topics import ANSWER_S, READ_S, TopicError, open_topic, saying
+from pipeline.topics import ANSWER_S, READ_S, TopicError, reading, saying
 from transforms.domain.rule_sets import (
     Acknowledgement,
     RuleSet,
@@ -65,7 +65,7 @@ class RulesTopic:
         Raises:
             TopicError: Kafka does not answer, or the topic has more than one partition.
         """
-        with _saying(f"rules topic {self.topic!r}"), open_topic(self._config, self.topic) as reader:
+        with _saying(f"rules topic {self.topic!r}"), reading(self._config, self.topic) as reader:
             if not reader.partitions:
                 return PublishedSets()
             self._check_partitions(len(reader.partitions))
@@ -98,7 +98,7 @@ class RulesTopic:
         """
         with _saying(f"rules topic {self.topic!r}"):
             admin = AdminClient(self._config)
-            with open_topic(self._config, self.topic) as reader:
+            with reading(self._config, self.topic) as reader:
                 partitions = len(reader.partitions)
             if partitions:
                 self._check_partitions(partitions)
@@ -200,7 +200,7 @@ class Acknowledgements:
         self._stack = contextlib.ExitStack()
         self.found: list[Acknowledgement] = []
         with _saying(f"audit topic {topic!r}"):
-            self._reader = self._stack.enter_context(open_topic(config, topic, since_ms))
+            self._reader = self._stack.enter_context(reading(config, topic, since_ms))
             if not self._reader.partitions:
                 self._stack.close()
                 raise RulesTopicError(f"audit topic {topic!r} does not exist")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -53,23 +54,19 @@ class TopicReader:
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
             for one in starts:
                 one.offset = one.offset if one.offset >= 0 else OFFSET_END
+        self._starts = {one.partition: sys.maxsize if one.offset == OFFSET_END else one.offset for one in starts}
         if starts:
             consumer.assign(starts)
         self._unread = set(self.partitions)
+        self.share_read = 0.0  # how far ``records`` is, 0 to 1
 
     def to_end(self) -> list[Message]:
         """Everything up to the end there is now.
 
         Raises:
-            TopicError: that takes longer than it may.
+            TopicError: nothing comes for longer than it may.
         """
-        give_up = time.monotonic() + READ_S
-        found: list[Message] = []
-        while self._unread:
-            if time.monotonic() > give_up:
-                raise TopicError(f"topic {self._topic!r}: not read to the end within {READ_S:.0f} s")
-            found += self.poll(1.0)
-        return found
+        return [message for messages in self._polls() for message in messages]
 
     def records(self) -> Iterator[Message]:
         """The same one by one, however many; what is written meanwhile is left out. Nothing else may be read after.
@@ -77,19 +74,19 @@ class TopicReader:
         Raises:
             TopicError: nothing comes for longer than it may.
         """
-        ends = {partition: self._bounds(partition)[1] for partition in self._unread}
-        give_up = time.monotonic() + READ_S
-        while self._unread:
-            for message in self.poll(1.0):
-                give_up = time.monotonic() + READ_S
+        bounds = {partition: self._bounds(partition) for partition in self._unread}
+        ends = {partition: end for partition, (_, end) in bounds.items()}
+        at = {partition: min(max(start, self._starts[partition]), end) for partition, (start, end) in bounds.items()}
+        to_read = max(1, sum(ends.values()) - sum(at.values()))
+        for messages in self._polls():
+            for message in messages:
                 partition, offset = message.partition(), message.offset()
-                if offset < ends[partition]:
-                    yield message
-                    give_up = time.monotonic() + READ_S  # whoever takes it may take its time
                 if offset >= ends[partition] - 1:
                     self._unread.discard(partition)
-            if time.monotonic() > give_up:
-                raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
+                if offset < ends[partition]:
+                    at[partition] = offset + 1
+                    self.share_read = 1 - (sum(ends.values()) - sum(at.values())) / to_read
+                    yield message
 
     def record(self, partition: int, offset: int) -> Message | None:
         """The one record at an offset, if there is one. Nothing else may be read after.
@@ -104,14 +101,22 @@ class TopicReader:
             return None
         self._consumer.assign([TopicPartition(self._topic, partition, offset)])
         self._unread = {partition}
-        give_up = time.monotonic() + READ_S
-        while self._unread:
-            for message in self.poll(1.0):
+        for messages in self._polls():
+            for message in messages:
                 if message.partition() == partition and message.offset() >= offset:
                     return message if message.offset() == offset else None
-            if time.monotonic() > give_up:
-                raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
         return None
+
+    def _polls(self) -> Iterator[list[Message]]:
+        """What comes until all partitions are read; whoever takes it may take its time."""
+        give_up = time.monotonic() + READ_S
+        while self._unread:
+            found = self.poll(1.0)
+            if found:
+                yield found
+                give_up = time.monotonic() + READ_S
+            elif time.monotonic() > give_up:
+                raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         where = TopicPartition(self._topic, partition)
@@ -133,7 +138,7 @@ class TopicReader:
 
 
 @contextlib.contextmanager
-def open_topic(config: Mapping[str, str], topic: str, since_ms: int | None = None) -> Iterator[TopicReader]:
+def reading(config: Mapping[str, str], topic: str, since_ms: int | None = None) -> Iterator[TopicReader]:
     """A reader of a topic from its beginning, or from ``since_ms`` on."""
     own = {
         "log_level": "0",
@@ -159,7 +164,8 @@ class TopicWriter:
             "log_level": "0",
             "enable.idempotence": "true",
             "partitioner": "murmur2_random",
-            "batch.num.messages": "1",  # the broker refuses whole batches: one that is too large would take others along
+            # The broker refuses whole batches: one record that is too large would take others along.
+            "batch.num.messages": "1",
         }
         self._producer = Producer({**own, **config})
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +16,11 @@ from typing import Any, Final
 import orjson
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
-from pipeline.commands.times import read_time, shown_time
+from pipeline.commands.progress import Progress
 from pipeline.options import OptionError, Settings
 from pipeline.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
-from pipeline.topics import TopicError, TopicWriter, open_topic, saying
-
-_PROGRESS_S: Final = 5.0
+from pipeline.times import read_time, shown_time
+from pipeline.topics import TopicError, TopicReader, TopicWriter, reading, saying
 
 _DUPLICATES: Final = (
     "of these events had been handled but for a rule: as long as one is in its user's history it is a duplicate and "
@@ -81,15 +79,17 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
 
 @contextmanager
-def _letters(arguments: argparse.Namespace, wanted: Wanted, unreadable: list[str]) -> Iterator[Iterator[FoundLetter]]:
-    """The letters that are meant; ``unreadable`` gets what is none."""
+def _letters(
+    arguments: argparse.Namespace, wanted: Wanted, unreadable: list[str]
+) -> Iterator[tuple[TopicReader, Iterator[FoundLetter]]]:
+    """The topic and the letters that are meant; ``unreadable`` gets what is none."""
     topic = arguments.dead_letters_topic
     config = kafka_config(arguments)
-    with saying(f"dead letters topic {topic!r}"), open_topic(config, topic, wanted.since_ms) as reader:
+    with saying(f"dead letters topic {topic!r}"), reading(config, topic, wanted.since_ms) as reader:
         if not reader.partitions:
             raise TopicError(f"dead letters topic {topic!r} does not exist")
         letters = filter(wanted.takes, found_letters(reader.records(), unreadable))
-        yield itertools.islice(letters, arguments.limit)
+        yield reader, itertools.islice(letters, arguments.limit)
 
 
 def _warn(unreadable: Sequence[str]) -> None:
@@ -104,7 +104,7 @@ def _list(arguments: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     listed = []
     unreadable: list[str] = []
-    with _letters(arguments, _wanted(arguments), unreadable) as letters:
+    with _letters(arguments, _wanted(arguments), unreadable) as (_, letters):
         for found in letters:
             counts[found.letter.reason] += 1
             if arguments.json:
@@ -155,7 +155,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if place is None:
         raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
     topic, unreadable = arguments.dead_letters_topic, list[str]()
-    with saying(f"dead letters topic {topic!r}"), open_topic(kafka_config(arguments), topic) as reader:
+    with saying(f"dead letters topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
         message = reader.record(int(place[1]), int(place[2]))
     found = list(found_letters([] if message is None else [message], unreadable))
     if not found:
@@ -223,25 +223,20 @@ def _redrive(arguments: argparse.Namespace) -> int:
     if arguments.control_topic is not None and arguments.control_topic not in topics:
         raise TopicError(f"control topic {arguments.control_topic!r} does not exist")
     unreadable: list[str] = []
+    progress = Progress("redrive", sys.stderr)
     redriver = Redriver(writer, topics, arguments.control_topic, Pace(arguments.rate), arguments.dry_run)
     try:
-        with _letters(arguments, wanted, unreadable) as letters:
-            _send(letters, redriver)
+        with _letters(arguments, wanted, unreadable) as (reader, letters):
+            for number, found in enumerate(letters, 1):
+                redriver.send(found.letter)
+                share = max(reader.share_read, number / arguments.limit if arguments.limit else 0.0)
+                progress.show(share, str(redriver.redriven))
     finally:  # what was sent is told, whatever came between
         redriver.flush()
+        progress.end()
         _warn(unreadable)
         _tell(arguments, redriver.redriven)
     return 1 if redriver.redriven.failed else 0
-
-
-def _send(letters: Iterator[FoundLetter], redriver: Redriver) -> None:
-    """Send one after the other, and tell how far it is every few seconds."""
-    tell_s = time.monotonic() + _PROGRESS_S
-    for found in letters:
-        redriver.send(found.letter)
-        if time.monotonic() >= tell_s:
-            sys.stderr.write(f"redrive: {redriver.redriven}\n")
-            tell_s = time.monotonic() + _PROGRESS_S
 
 
 def _check_for_actions(arguments: argparse.Namespace, wanted: Wanted) -> None:
@@ -250,7 +245,7 @@ def _check_for_actions(arguments: argparse.Namespace, wanted: Wanted) -> None:
     Raises:
         OptionError: it is.
     """
-    with _letters(arguments, wanted, []) as letters:
+    with _letters(arguments, wanted, []) as (_, letters):
         action = next((one for one in letters if one.letter.action is not None), None)
     if action is not None:
         raise OptionError(

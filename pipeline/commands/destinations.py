@@ -15,9 +15,9 @@ import orjson
 from confluent_kafka import Message
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
-from pipeline.commands.times import shown_time
 from pipeline.options import OptionError
-from pipeline.topics import TopicError, TopicWriter, open_topic, saying
+from pipeline.times import shown_time
+from pipeline.topics import TopicError, TopicWriter, reading, saying
 from transforms.domain.deliveries import is_switch, switch_record
 from transforms.domain.webhooks.destinations import DestinationError, load_destinations
 from transforms.domain.webhooks.targets import EgressPolicy
@@ -96,7 +96,7 @@ def _switch(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     names = _names(arguments.destinations)
     topic = arguments.control_topic
-    with saying(f"control topic {topic!r}"), open_topic(kafka_config(arguments), topic) as reader:
+    with saying(f"control topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
         if not reader.partitions:
             raise TopicError(f"control topic {topic!r} does not exist")
         found = switches(reader.records())

@@ -29,9 +29,11 @@ def kafka_config(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def told(run: Callable[[], int]) -> int:
-    """What ``run`` returns; 2 after a line on standard error if an option or topic cannot be used."""
+    """What ``run`` returns; 2 after a line on standard error if an option or topic cannot be used, 130 on Ctrl-C."""
     try:
         return run()
     except (OptionError, TopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130

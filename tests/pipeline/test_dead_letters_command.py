@@ -69,10 +69,10 @@ def test_letters_are_listed_one_a_line_and_counted(letters: Letters, capsys: pyt
     assert letters.run("list") == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
-        "0/0  2024-01-01 10:00:00 UTC  not_json  user u1  bad \\x1b[31m",
-        "0/1  2024-01-01 10:00:01 UTC  rule_error  rule r  user u1  r:1: no",
-        "0/2  2024-01-01 10:00:02 UTC  undelivered  rule r  user u2  destination crm  after 3 attempts: HTTP 400",
-        "0/3  2024-01-01 10:00:03 UTC  bad_control_record  why",
+        "0/0  2024-01-01T10:00:00Z  not_json  user u1  bad \\x1b[31m",
+        "0/1  2024-01-01T10:00:01Z  rule_error  rule r  user u1  r:1: no",
+        "0/2  2024-01-01T10:00:02Z  undelivered  rule r  user u2  destination crm  after 3 attempts: HTTP 400",
+        "0/3  2024-01-01T10:00:03Z  bad_control_record  why",
         "      1  not_json",
         "      1  rule_error",
         "      1  undelivered",
@@ -163,7 +163,7 @@ def test_options_that_cannot_be_used_send_nothing(letters: Letters, capsys: pyte
         ("--control_topic=nowhere",): "control topic 'nowhere' does not exist",
         (letters.control(), "--rate=0"): "--rate is 0.0, allowed: a number above 0",
         (letters.control(), "--limit=0"): "--limit is 0, allowed: a number from 1 on",
-        (letters.control(), "--since=yesterday"): "--since is 'yesterday', allowed: ISO 8601 as 2024-01-01T00:00Z",
+        (letters.control(), "--since=yesterday"): "--since is 'yesterday', allowed: a time like 2024-01-31T08:00:00Z",
         (letters.control(), "--dead_letters_topic=nowhere"): "dead letters topic 'nowhere' does not exist",
     }
     for options, message in wrong.items():
