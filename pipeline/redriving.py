@@ -101,6 +101,8 @@ def route(letter: DeadLetter, control_topic: str | None, topics: Mapping[str, in
     Raises:
         SkippedError: it is not.
     """
+    if letter.cut:
+        raise SkippedError("too long to be in a dead letter as a whole")
     action = letter.action
     if action is not None:
         if letter.rule is None:

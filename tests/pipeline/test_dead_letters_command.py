@@ -188,6 +188,15 @@ sys.exit("apache_beam" in sys.modules)
     assert (done.returncode, done.stdout.count(b"usage: ")) == (0, 2), done.stderr
 
 
+def test_the_longest_record_that_kafka_takes_becomes_a_letter_that_is_cut(letters: Letters, tmp_path: Path) -> None:
+    topics = letters.topics
+    topics.produce([(b"u1", b"x" * 999_000), (b"k" * 499_000, b"x" * 500_000)])
+    (tmp_path / "r.yaml").write_text("name: r\nversion: 1\nfilter: 'true'\nactions: [{type: debug}]\n")
+    assert main([*topics.options(), f"--rules={tmp_path}"]) == 0
+    found = [orjson.loads(value) for _, _, value in letters.records(topics.dead_letters, 2)]
+    assert [(one["reason"], one["cut"]) for one in found] == [("too_large", True)] * 2
+
+
 def test_a_refused_webhook_is_redriven_through_the_job(
     letters: Letters, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,8 @@ def test_an_event_goes_where_it_was_as_it_was(reason: str) -> None:
         (replace(EVENT, reason="of_tomorrow"), "reason of_tomorrow, which this release does not know"),
         (replace(EVENT, reason="undelivered"), "reason undelivered, which"),
         (replace(LOST, rule=None), "actions of an unknown rule"),
+        (replace(LOST, cut=True), "too long"),
+        (replace(EVENT, cut=True), "too long"),
     ],
 )
 def test_what_is_not_sent_again_says_why(letter: DeadLetter, why: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -51,6 +51,12 @@ STAGES: Final = {
     UNDELIVERED: DELIVERY,
 }
 
+# A letter has to fit into a record of 1 MB, which is what brokers and producers take by default: a longer one would
+# stop the job, again and again. Bytes are in base64, and the key is the record's key too: this comes to 0.8 MB.
+MAX_KEY_BYTES: Final = 32 * 1024
+MAX_VALUE_BYTES: Final = 256 * 1024
+MAX_DETAIL: Final = 4000
+
 
 class RejectedError(ValueError):
     """A record that is not what it should be: ``reason`` is one of this module's, ``detail`` names field and value."""
@@ -86,7 +92,7 @@ class DeadLetter:
     """A record that was not handled, its coordinates in Kafka and its original bytes; or what a rule lost of it.
 
     ``action`` is set if an action was decided; then there may be no record any more, ``topic`` is empty and there are
-    no coordinates.
+    no coordinates. ``cut``: of key, value or body only the beginning is here.
     """
 
     reason: str
@@ -99,6 +105,18 @@ class DeadLetter:
     value: bytes
     rule: str | None = None
     action: LostAction | None = None
+    cut: bool = False
+
+    def fitting(self) -> DeadLetter:
+        """Itself, or cut to what a letter may be long; whoever reads it must not take it for the original then."""
+        key = None if self.key is None else self.key[:MAX_KEY_BYTES]
+        value = self.value[:MAX_VALUE_BYTES]
+        action = self.action
+        if action is not None and len(action.body) > MAX_VALUE_BYTES:
+            action = replace(action, body=action.body[:MAX_VALUE_BYTES])
+        detail = self.detail if len(self.detail) <= MAX_DETAIL else f"{self.detail[:MAX_DETAIL]}…"
+        cut = self.cut or (key, value, action) != (self.key, self.value, self.action)
+        return replace(self, detail=detail, key=key, value=value, action=action, cut=cut)
 
     @property
     def stage(self) -> str:
@@ -118,6 +136,7 @@ class DeadLetter:
             "timestamp": self.timestamp_ms,
             "key": None if self.key is None else base64.b64encode(self.key).decode(),
             "value": base64.b64encode(self.value).decode(),
+            "cut": self.cut,
         }
         if self.action is not None:
             letter["action"] = self.action.public()
@@ -135,7 +154,7 @@ class DeadLetter:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"no dead letter: {error}") from None
         where = (read.topic, read.partition, read.offset, read.timestamp)
-        return cls(read.reason, read.detail, *where, read.key, read.value, read.rule, read.action)
+        return cls(read.reason, read.detail, *where, read.key, read.value, read.rule, read.action, read.cut)
 
 
 class _Letter(msgspec.Struct):
@@ -151,6 +170,7 @@ class _Letter(msgspec.Struct):
     value: bytes
     rule: str | None = None
     action: LostAction | None = None
+    cut: bool = False
 
 
 _decoder = msgspec.json.Decoder(_Letter)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from tests.integration.jobs import ROOT
 from transforms.domain import dead_letters
-from transforms.domain.dead_letters import STAGES, DeadLetter, LostAction
+from transforms.domain.dead_letters import MAX_KEY_BYTES, MAX_VALUE_BYTES, STAGES, DeadLetter, LostAction
+from transforms.domain.deliveries import MAX_BODY_BYTES
 
 LETTER = DeadLetter("key_mismatch", "why", "events", 3, 7, 1_704_067_200_000, b"\xff", b'{"a": 1}')
 ACTION = LostAction("0" * 32, 2, "webhook", "crm", "u", "e", b"\x00body", 5, 3, 400)
@@ -19,7 +21,36 @@ LOST = DeadLetter("undelivered", "after 3 attempts", "", -1, -1, 9, b"u", b"", "
 
 @pytest.mark.parametrize("letter", [LETTER, LOST])
 def test_a_letter_is_read_as_it_was_written(letter: DeadLetter) -> None:
-    assert DeadLetter.of_json(letter.to_json()) == letter
+    assert DeadLetter.of_json(letter.to_json()) == letter == letter.fitting()
+
+
+def test_a_letter_of_the_longest_that_kafka_lets_through_fits_into_a_record_and_says_that_it_was_cut() -> None:
+    mb = 1 << 20
+    action = replace(ACTION, body=b"b" * mb)
+    cut = replace(LOST, detail="ä" * mb, key=b"k" * mb, value=b"v" * mb, action=action).fitting()
+    written = cut.to_json()
+    assert len(written) + len(cut.key or b"") < 1_000_000
+    shown = orjson.loads(written)
+    assert shown["cut"] is True
+    assert (shown["detail"][:1], shown["detail"][-1]) == ("ä", "…")
+    for text, byte in ((shown["key"], b"k"), (shown["value"], b"v"), (shown["action"]["body"], b"b")):
+        kept = base64.b64decode(text)
+        assert kept == byte * len(kept)
+        assert len(kept) >= 32 * 1024
+    assert DeadLetter.of_json(written) == cut
+
+
+@pytest.mark.parametrize("part", ["key", "value"])
+def test_what_is_just_short_enough_is_whole(part: str) -> None:
+    limit = {"key": MAX_KEY_BYTES, "value": MAX_VALUE_BYTES}[part]
+    whole = replace(LETTER, **{part: b"x" * limit})  # type: ignore[arg-type]
+    assert whole.fitting() == whole
+    longer = replace(LETTER, **{part: b"x" * (limit + 1)})  # type: ignore[arg-type]
+    assert longer.fitting() == replace(whole, cut=True)
+
+
+def test_a_webhook_that_is_not_too_large_is_whole_in_its_letter() -> None:
+    assert MAX_BODY_BYTES <= MAX_VALUE_BYTES
 
 
 def test_a_letter_of_before_there_were_stages_and_one_of_a_later_release_are_read() -> None:
