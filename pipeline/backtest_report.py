@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
 
+from pipeline.times import shown_time
 from transforms.domain.backtest import Report, RuleDifference, RuleReport
 
 # Heading and name in ``RuleReport.counts``; those in the second list are shown if any rule has some.
@@ -113,8 +114,3 @@ def report_json(report: Report, seconds: float, differences: Sequence[RuleDiffer
     if differences is not None:
         document["compared"] = [asdict(one) for one in differences]
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def shown_time(at_ms: int) -> str:
-    """A time as people read it, UTC."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -58,7 +58,7 @@ class Settings:
         None, INPUT, "Kafka brokers, HOST:PORT[,HOST:PORT]; without them DirectRunner runs the bundled stream"
     )
     events_topic: str = _option("user-tracking-events", INPUT, "topic of user-tracking events, keyed by user_id")
-    control_topic: str | None = _option(None, INPUT, "topic of control records (forget, inspect, destination)")
+    control_topic: str | None = _option(None, INPUT, "topic of control records (forget, inspect, destination, redrive)")
     group_id: str = _option("flink-event-trigger", INPUT, "consumer group that offsets are committed to")
     starting_offsets: str = _option(
         "committed",

@@ -10,12 +10,12 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from pipeline.topic_reader import reading
+from pipeline.topics import ANSWER_S, READ_S, TopicError, reading, saying
 from transforms.domain.rule_sets import (
     Acknowledgement,
     RuleSet,
@@ -27,13 +27,11 @@ from transforms.domain.rules import Rule, RuleError
 
 KEPT_SETS: Final = 20
 
-_ANSWER_S: Final = 10.0
-_READ_S: Final = 30.0
 _OVERTAKEN: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
-class RulesTopicError(RuntimeError):
-    """Kafka or the topic cannot be used as asked; the message names the topic and what is allowed."""
+class RulesTopicError(TopicError):
+    """The topic of rule sets, or the audit topic, is not what it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class RulesTopic:
         """All sets that are there; none if the topic is missing.
 
         Raises:
-            RulesTopicError: Kafka does not answer, or the topic has more than one partition.
+            TopicError: Kafka does not answer, or the topic has more than one partition.
         """
         with _saying(f"rules topic {self.topic!r}"), reading(self._config, self.topic) as reader:
             if not reader.partitions:
@@ -78,7 +76,7 @@ class RulesTopic:
         """Shut out other publishers; a topic that is missing is created.
 
         Raises:
-            RulesTopicError: as ``read``; or the topic's records are not kept by key.
+            TopicError: as ``read``; or the topic's records are not kept by key.
         """
         with _saying(f"rules topic {self.topic!r}"):
             self.prepare()
@@ -89,14 +87,14 @@ class RulesTopic:
                     "transaction.timeout.ms": "30000",
                 }
             )
-            producer.init_transactions(_READ_S)
+            producer.init_transactions(READ_S)
         yield Publisher(self, producer, self.read())
 
     def prepare(self) -> None:
         """Create the topic if it is missing.
 
         Raises:
-            RulesTopicError: Kafka does not let us, or the topic would not keep the sets or their order.
+            TopicError: Kafka does not let us, or the topic would not keep the sets or their order.
         """
         with _saying(f"rules topic {self.topic!r}"):
             admin = AdminClient(self._config)
@@ -112,7 +110,7 @@ class RulesTopic:
         # The number of copies is the broker's default.
         wanted = NewTopic(self.topic, 1, -1, config={"cleanup.policy": "compact"})
         try:
-            admin.create_topics([wanted], operation_timeout=_ANSWER_S)[self.topic].result(_READ_S)
+            admin.create_topics([wanted], operation_timeout=ANSWER_S)[self.topic].result(READ_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -126,7 +124,7 @@ class RulesTopic:
     def _check_compacted(self, admin: AdminClient) -> None:
         resource = ConfigResource(ResourceType.TOPIC, self.topic)
         try:
-            policy = admin.describe_configs([resource])[resource].result(_ANSWER_S)["cleanup.policy"].value
+            policy = admin.describe_configs([resource])[resource].result(ANSWER_S)["cleanup.policy"].value
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 return  # who may write a topic may not always look at its configuration
@@ -151,7 +149,7 @@ class Publisher:
 
         Raises:
             RuleError: the set is too large.
-            RulesTopicError: another publisher began meanwhile, or Kafka refused.
+            TopicError: another publisher began meanwhile, or Kafka refused.
         """
         rule_set = RuleSet(self.published.highest + 1, tuple(rules), now_ms, by, note)
         value = encode_rule_set(rule_set)
@@ -167,25 +165,25 @@ class Publisher:
             try:
                 for key, one in [(rule_set.key, value), *((key, None) for key in old)]:
                     self._producer.produce(topic, one, key, on_delivery=delivered)
-                self._producer.flush(_READ_S)
+                self._producer.flush(READ_S)
                 if failed:
                     raise KafkaException(failed[0])
-                self._producer.commit_transaction(_READ_S)
+                self._producer.commit_transaction(READ_S)
             except KafkaException:
                 with contextlib.suppress(KafkaException):  # or readers would wait for it to time out
-                    self._producer.abort_transaction(_ANSWER_S)
+                    self._producer.abort_transaction(ANSWER_S)
                 raise
         self._wait_until_visible(rule_set)
         return rule_set
 
     def _wait_until_visible(self, rule_set: RuleSet) -> None:
         """The broker says that a transaction is committed shortly before readers see it."""
-        give_up = time.monotonic() + _READ_S
+        give_up = time.monotonic() + READ_S
         while self._topic.read().highest < rule_set.number:
             if time.monotonic() > give_up:
                 raise RulesTopicError(
                     f"rules topic {self._topic.topic!r}: set {rule_set.number} is published but was not to be read "
-                    f"after {_READ_S:.0f} s"
+                    f"after {READ_S:.0f} s"
                 )
             time.sleep(0.05)
 
@@ -194,7 +192,7 @@ class Acknowledgements:
     """What shards say of rule sets on the audit topic, from ``since_ms`` on; a context manager.
 
     Raises:
-        RulesTopicError: Kafka does not answer, or the topic is missing.
+        TopicError: Kafka does not answer, or the topic is missing.
     """
 
     def __init__(self, topic: str, config: Mapping[str, str], since_ms: int) -> None:
@@ -202,7 +200,7 @@ class Acknowledgements:
         self._stack = contextlib.ExitStack()
         self.found: list[Acknowledgement] = []
         with _saying(f"audit topic {topic!r}"):
-            self._reader = self._stack.enter_context(reading({"log_level": "0", **config}, topic, since_ms))
+            self._reader = self._stack.enter_context(reading(config, topic, since_ms))
             if not self._reader.partitions:
                 self._stack.close()
                 raise RulesTopicError(f"audit topic {topic!r} does not exist")
@@ -248,13 +246,13 @@ def _published(messages: Sequence[Message]) -> PublishedSets:
 @contextlib.contextmanager
 def _saying(what: str) -> Iterator[None]:
     """Kafka's errors as ours, with what was being done."""
-    try:
-        yield
-    except KafkaException as error:
-        cause: Any = error.args[0]
-        if cause.code() in _OVERTAKEN:
-            raise RulesTopicError(
-                f"{what}: another publisher began meanwhile, so that this one published nothing; see `rules status`, "
-                "then publish again if need be"
-            ) from None
-        raise RulesTopicError(f"{what}: {cause.str()}") from None
+    with saying(what):
+        try:
+            yield
+        except KafkaException as error:
+            if error.args[0].code() in _OVERTAKEN:
+                raise RulesTopicError(
+                    f"{what}: another publisher began meanwhile, so that this one published nothing; see "
+                    "`rules status`, then publish again if need be"
+                ) from None
+            raise

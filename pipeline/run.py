@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
-from pipeline.rules_topic import PublishedSets, RulesTopic, RulesTopicError
+from pipeline.rules_topic import PublishedSets, RulesTopic
+from pipeline.topics import TopicError
 from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.filters import FilterSet
 from transforms.domain.rule_files import load_rules
@@ -20,7 +21,7 @@ from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinat
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
-_COMMANDS: Final = {"demo": True, "rules": False, "why": False}
+_COMMANDS: Final = {"demo": True, "rules": False, "why": False, "destinations": False, "dead-letters": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in _COMMANDS:
         if _COMMANDS[arguments[0]]:
             _import_beam()
-        command = importlib.import_module(f"pipeline.commands.{arguments[0]}")
+        command = importlib.import_module(f"pipeline.commands.{arguments[0].replace('-', '_')}")
         return int(command.main(arguments[1:]))
     try:
         settings = parse(arguments)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for rule in rule_set.rules:
             check_destinations(rule, [one.name for one in destinations])
         _begin_files(settings)
-    except (OptionError, RuleError, DestinationError, RulesTopicError) as error:
+    except (OptionError, RuleError, DestinationError, TopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _import_beam()

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -18,9 +17,10 @@ from typing import Any, BinaryIO, Final
 import orjson
 from confluent_kafka import KafkaException
 
-from pipeline.backtest_report import comparison_text, report_json, report_text, shown_time
+from pipeline.backtest_report import comparison_text, report_json, report_text
 from pipeline.options import OptionError, Settings, parse
 from pipeline.recorded_topic import records_between
+from pipeline.times import read_time, shown_time
 from transforms.domain.backtest import Backtest, Fetch
 from transforms.domain.batches import Record
 from transforms.domain.calls import CallError
@@ -102,8 +102,8 @@ class _Run:
         self._arguments = arguments
         self._settings = settings
         self._stopped = False
-        self._from_ms = _time_ms("from", arguments.from_)
-        self._until_ms = _time_ms("until", arguments.until)
+        self._from_ms = read_time("from", arguments.from_)
+        self._until_ms = read_time("until", arguments.until)
         if (arguments.events is None) == (settings.bootstrap_servers is None):
             raise BacktestError("give either --events=FILE or --bootstrap_servers=…, to say where events come from")
         if arguments.profiles is not None and settings.user_api_url is not None:
@@ -213,16 +213,6 @@ class _Run:
             from pipeline.backtest_plot import plot_firings
 
             plot_firings(reports, names, arguments.plot)
-
-
-def _time_ms(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BacktestError(f"--{name} is {text!r}, allowed: a time like 2024-01-31T08:00:00Z") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from pipeline.options import OptionError, Settings, kafka_properties
-from pipeline.rules_topic import Acknowledgements, PublishedSets, RulesTopic, RulesTopicError
+from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.options import Settings
+from pipeline.rules_topic import Acknowledgements, PublishedSets, RulesTopic
+from pipeline.times import shown_time
 from transforms.domain.rule_changes import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rule_sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
 from transforms.domain.rules import Rule, RuleError
@@ -26,10 +27,7 @@ _CLOCK_SKEW_MS: Final = 600_000
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The flags that all three have."""
     parser.add_argument("--rules_topic", required=True, metavar="TOPIC", help="topic of rule sets")
-    parser.add_argument("--bootstrap_servers", required=True, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
-    parser.add_argument(
-        "--kafka_property", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated"
-    )
+    add_kafka_options(parser)
 
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
@@ -59,24 +57,16 @@ def status(arguments: argparse.Namespace) -> int:
     return _told(lambda: _status(arguments))
 
 
-def _told(run: Any) -> int:
+def _told(run: Callable[[], int]) -> int:
     try:
-        return int(run())
-    except (OptionError, RulesTopicError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        return told(run)
     except RuleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 
 
-def _config(arguments: argparse.Namespace) -> dict[str, str]:
-    properties = kafka_properties("kafka_property", arguments.kafka_property)
-    return {"bootstrap.servers": arguments.bootstrap_servers, **properties}
-
-
 def _publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
-    topic = RulesTopic(arguments.rules_topic, _config(arguments))
+    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     if arguments.dry_run:
         published = topic.read()
         changes = _refused_or_shown(topic.topic, published, rules)
@@ -121,7 +111,7 @@ def _now_ms() -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    topic = RulesTopic(arguments.rules_topic, _config(arguments))
+    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     with topic.publishing() as publisher:
         published = publisher.published
         wanted = _earlier(topic.topic, published, arguments.to)
@@ -151,7 +141,7 @@ def _earlier(topic: str, published: PublishedSets, number: int | None) -> RuleSe
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    config = _config(arguments)
+    config = kafka_config(arguments)
     published = RulesTopic(arguments.rules_topic, config).read()
     live = published.live
     if live is None:
@@ -188,7 +178,7 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
     for one in reversed(published.sets):
         rules = ", ".join(f"{name} {version}" for name, version in one.versions.items())
         note = f"  ({one.note})" if one.note else ""
-        sys.stdout.write(f"set {one.number}  {_time(one.published_ms)}  {one.by}{note}\n    {rules}\n")
+        sys.stdout.write(f"set {one.number}  {shown_time(one.published_ms)}  {one.by}{note}\n    {rules}\n")
     for problem in published.unreadable:
         sys.stderr.write(f"warning: {problem}\n")
     if live is None:
@@ -222,7 +212,3 @@ def _status_json(
         else {"number": live.number, "shards": shards, "live_in": shards - len(behind), "behind": list(behind)},
         "live": {one.shard: one.number for one in found},
     }
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

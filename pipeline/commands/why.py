@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-
-from pipeline.options import OptionError, kafka_properties
-from pipeline.topic_reader import reading
+from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.commands.lines import one_line
+from pipeline.options import OptionError
+from pipeline.topics import TopicError, reading, saying
 from transforms.domain.decisions import Decision, decode_decision
 from transforms.domain.local_time import rfc_3339
 
@@ -18,11 +18,11 @@ from transforms.domain.local_time import rfc_3339
 def main(argv: Sequence[str]) -> int:
     """Print a user's decisions; 0 there are some, 1 there are none, 2 the log cannot be read."""
     arguments = _parser().parse_args(argv)
-    try:
-        found, unreadable = _read(arguments)
-    except OptionError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return told(lambda: _why(arguments))
+
+
+def _why(arguments: argparse.Namespace) -> int:
+    found, unreadable = _read(arguments)
     if unreadable:
         sys.stderr.write(f"warning: {unreadable} records are no decisions\n")
     # Those of a user are in order already; a record that came again has a time of its own.
@@ -52,9 +52,7 @@ def shown(decision: Decision) -> str:
     if one.latency_ms is not None:
         came_to.append(f"{one.latency_ms} ms")
     said = ": ".join(text for text in (", ".join(came_to), one.detail) if text)
-    line = "  ".join([*parts, said] if said else parts)
-    # Ids and receivers' answers may hold anything, and a line is one line.
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    return one_line("  ".join([*parts, said] if said else parts))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,10 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     log = parser.add_mutually_exclusive_group(required=True)
     log.add_argument("--decisions_topic", metavar="TOPIC", help="as the pipeline's")
     log.add_argument("--decisions_file", type=Path, metavar="FILE", help="as the pipeline's")
-    parser.add_argument("--bootstrap_servers", metavar="BROKERS", help="HOST:PORT[,HOST:PORT], with a topic")
-    parser.add_argument(
-        "--kafka_property", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated"
-    )
+    add_kafka_options(parser, required=False)
     parser.add_argument("--json", action="store_true", help="print the records, a JSON object a line")
     return parser
 
@@ -81,7 +76,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list[Decision], int]:
     """The decisions that were asked for, and how many records are none.
 
     Raises:
-        OptionError: the log cannot be read as asked.
+        OptionError, TopicError: the log cannot be read as asked.
     """
     found, unreadable = [], 0
     lines = _lines_of_topic(arguments) if arguments.decisions_file is None else _lines_of_file(arguments.decisions_file)
@@ -109,13 +104,7 @@ def _lines_of_topic(arguments: argparse.Namespace) -> Iterator[bytes]:
     topic: str = arguments.decisions_topic
     if arguments.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker, or --decisions_file")
-    properties = kafka_properties("kafka_property", arguments.kafka_property)
-    config = {"log_level": "0", "bootstrap.servers": arguments.bootstrap_servers, **properties}
-    try:
-        with reading(config, topic) as reader:
-            if not reader.partitions:
-                raise OptionError(f"--decisions_topic is {topic!r}: there is no such topic")
-            for messages in reader.polls_to_end():
-                yield from (message.value() for message in messages if message.value() is not None)
-    except KafkaException as error:
-        raise OptionError(f"--decisions_topic {topic!r}: {error.args[0].str()}") from None
+    with saying(f"--decisions_topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
+        if not reader.partitions:
+            raise TopicError(f"--decisions_topic is {topic!r}: there is no such topic")
+        yield from (message.value() for message in reader.records() if message.value() is not None)

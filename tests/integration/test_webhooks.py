@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import defaultdict
@@ -11,11 +12,12 @@ import orjson
 import pytest
 import yaml
 
+from pipeline.run import main
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import event
-from tests.integration.jobs import Reader, Topics, reading, running
+from tests.integration.jobs import Reader, Topics, inspect, reading, running
 from tests.receiver import SECRET, Receiver, receiving
 from transforms.domain.actions import action_id
 
@@ -80,6 +82,68 @@ def check_log(decisions: Reader, receiver: Receiver, every: set[str]) -> None:
     assert set(found) <= {"fired", "delivered", "retried"}
 
 
+def check_redriving(
+    topics: Topics,
+    receiver: Receiver,
+    dead_letters: Reader,
+    inspections: Reader,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is refused, or meets a disabled destination, arrives by ``dead-letters redrive`` when that is mended.
+
+    The job has handled five events of each user, and had one dead letter for each of them.
+    """
+
+    def command(*arguments: str) -> str:
+        where = [f"--bootstrap_servers={topics.kafka.bootstrap_servers}"]
+        if arguments[0] == "dead-letters":
+            where.append(f"--dead_letters_topic={topics.dead_letters}")
+        if arguments[1] != "list" or arguments[0] == "destinations":
+            where.append(f"--control_topic={topics.control}")
+        assert main([*arguments, *where]) == 0
+        return capsys.readouterr().out
+
+    def crm() -> dict[str, list[bytes]]:
+        """Bodies by id, in the order in which they came."""
+        found = defaultdict(list)
+        for webhook_id, path, body in list(receiver.seen):
+            if path == "/crm":
+                found[webhook_id].append(body)
+        return found
+
+    meant = ["--destination=crm", "--reason=undelivered"]
+    receiver.answers["/crm"] = lambda: 400
+    produce(topics, range(5, 6))
+    dead_letters.until(len(USERS) * 7, 60)
+    listed = json.loads(command("dead-letters", "list", *meant, "--json"))
+    assert listed["reasons"] == {"undelivered": len(USERS)}
+    assert {one["user"] for one in listed["letters"]} == set(USERS)
+    assert {(one["rule"], one["detail"]) for one in listed["letters"]} == {("all", "after 1 attempts: HTTP 400")}
+    receiver.answers["/crm"] = lambda: 200
+    redriven = command("dead-letters", "redrive", *meant, "--rate=200")
+    assert redriven == f"sent: {len(USERS)} actions, 0 events\n"
+    refused = wanted("crm", 6) - wanted("crm", 5)
+    receiver.until(lambda: all(len(crm()[one]) == 2 for one in refused), 60)
+    assert all(first == again for first, again in (crm()[one] for one in refused))
+
+    command("destinations", "disable", "crm")
+    inspect(topics, inspections, USERS)  # their shards have come to what was written before
+    produce(topics, range(6, 7))
+    letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 9, 60)[len(USERS) * 7 :]]
+    assert {one["reason"] for one in letters} == {"destination_disabled"}
+    assert {one["action"]["action_id"] for one in letters} == {
+        one for name in ("crm", "gone") for one in wanted(name, 7) - wanted(name, 6)
+    }
+    assert set(crm()) == wanted("crm", 6)
+    command("destinations", "enable", "crm")
+    states = {
+        one["name"]: one["enabled"] for one in json.loads(command("destinations", "list", "--json"))["destinations"]
+    }
+    assert states == {"crm": True, "gone": False}
+    command("dead-letters", "redrive", "--destination=crm", "--reason=destination_disabled")
+    receiver.until(lambda: set(crm()) == wanted("crm", 7), 60)
+
+
 def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: LocalKafka, tmp_path: Path) -> None:
     topics = Topics(kafka)
     log = f"decisions-{topics.tag}"
@@ -119,7 +183,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
 
 
 def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
+    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics = Topics(kafka)
     wake = threading.Event()
@@ -127,6 +191,7 @@ def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
         receiving() as receiver,
         reading(kafka, topics.dead_letters) as dead_letters,
         reading(kafka, topics.control) as control,
+        reading(kafka, topics.inspections) as inspections,
     ):
 
         def hangs() -> int:
@@ -162,4 +227,5 @@ def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
             wake.set()
             receiver.until(lambda: wanted("slow", 5) <= set(receiver.ids("/slow")), 60)
             receiver.until(lambda: wanted("crm", 5) == set(receiver.ids("/crm")), 60)
+            check_redriving(topics, receiver, dead_letters, inspections, capsys)
             check_order(receiver)

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from pipeline import topic_reader
+from pipeline import topics
 from pipeline.options import OptionError, Settings, parse
 from pipeline.rules_topic import KEPT_SETS, RulesTopic, RulesTopicError
 from pipeline.run import _rule_set, main
@@ -314,7 +314,7 @@ def test_a_topic_that_would_not_keep_the_order_or_the_sets_is_refused(
 def test_a_broker_that_is_not_there_and_a_property_that_is_none_are_named(
     published: Published, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topic_reader, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(topics, "ANSWER_S", 0.5)
     published.write("first")
     where = ["--rules_topic=t", "--bootstrap_servers=127.0.0.1:1"]
     assert main(["rules", "publish", str(published.folder), *where]) == 2

@@ -39,6 +39,8 @@ from transforms import handle
 from transforms.domain import journal, profiles
 from transforms.domain.actions import action_id
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
+from transforms.domain.dead_letters import DeadLetter
+from transforms.domain.redrives import redrive_record
 from transforms.domain.rules import Rule
 from transforms.domain.shard import step
 from transforms.domain.steps import ShardSettings
@@ -223,6 +225,35 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
     assert (counts["deliveries_delivered"], counts["deliveries_refused"]) == (3, 6)
     assert (counts["rule.all.allowed"], counts["rule.all.fired"]) == (3, 3)
     assert counts["delivery_attempts"] == len(receiver.seen)
+
+
+def test_a_refused_webhook_is_redriven_after_a_restore_with_its_id_and_body(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    with receiving() as receiver:
+        receiver.answers = {"/crm": lambda: 400}
+        crm = Destination(name="crm", url=f"{receiver.url}/crm", secrets=(f"file:{secret}",))
+        settings = HandleSettings(
+            (rule("r", "true", actions=[{"type": "webhook", "destination": "crm"}]),),
+            ShardSettings(destinations={"crm": crm.retry}),
+            dead_letter_topic="dead",
+            inline=True,
+            webhooks=WebhookSettings((crm,), EgressPolicy(allow_private=True)),
+        )
+        harness = Harness(settings)
+        harness.now_ms = NOW_MS
+        harness.bundle(harness.instance(), batch(event("u1", event_id="e1")))
+        letter = DeadLetter.of_json(decode_produced(harness.outputs.pop().value).value)
+        assert (letter.reason, letter.rule, harness.outputs) == ("undelivered", "r", [])
+        assert letter.action is not None
+        receiver.answers = {}
+        harness.restore()
+        harness.bundle(harness.instance(), control(redrive_record(letter.action, "r")))
+        harness.bundle(harness.instance(), batch(event("u1", event_id="e1")))  # the event itself is a duplicate
+    assert harness.outputs == []
+    assert [receiver.seen[0]] * 2 == receiver.seen
+    assert receiver.seen[0][0] == letter.action.action_id
+    assert receiver.bad == []
 
 
 def test_sequences_come_to_their_end_with_a_bounded_input() -> None:

@@ -18,6 +18,8 @@ EVENTS = 0
 CONTROL = 1
 
 _SHARD_KEY = struct.Struct(">II")
+# Fields of control records that name the user they are for, the first one first.
+_OF_A_USER = ("forget", "inspect", "redrive")
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -134,7 +136,7 @@ def shard_of_key(key: bytes) -> int:
 
 def is_for_all(document: Any) -> bool:
     """Whether a control record's JSON is meant for every shard, not for a user's."""
-    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in ("forget", "inspect")):
+    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in _OF_A_USER):
         return False
     return "rules" in document or "destination" in document
 
@@ -146,7 +148,7 @@ def control_keys(record: Record, user_shards: int) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = None
     if isinstance(document, dict):
-        for name in ("forget", "inspect"):
+        for name in _OF_A_USER:
             if isinstance(document.get(name), str):
                 return [key_of(document[name].encode("utf-8", "replace"), user_shards)]
     if user_shards and is_for_all(document):

@@ -62,12 +62,23 @@ class Delivering:
             self._now_ms,
             self._now_ms,
         )
-        problem = self._problem_with(fired.user_id, delivery)
-        if problem is not None:
-            self._lose(fired.user_id, delivery, *problem, topic, record)
+        self._queue(fired.user_id, delivery, topic, record)
+
+    def redrive(self, user_id: str, delivery: Delivery) -> None:
+        """Send again what was lost, at the end of its user's queue; nothing if it waits there."""
+        if self._view.deliveries.get(user_id, NO_DELIVERIES).find(delivery.action_id) is not None:
+            self._step.counts["redrives_ignored"] += 1
             return
-        self._record(QUEUED, fired.user_id, delivery)
-        self._step.mailed[fired.user_id] = None
+        self._step.counts["redrives"] += 1
+        self._queue(user_id, delivery)
+
+    def _queue(self, user_id: str, delivery: Delivery, topic: str = "", record: Record | None = None) -> None:
+        problem = self._problem_with(user_id, delivery)
+        if problem is not None:
+            self._lose(user_id, delivery, *problem, topic, record)
+            return
+        self._record(QUEUED, user_id, delivery)
+        self._step.mailed[user_id] = None
         self._step.counts["deliveries_queued"] += 1
 
     def _problem_with(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:

@@ -22,6 +22,7 @@ from transforms.domain.filters import FilterSet
 from transforms.domain.history import Row
 from transforms.domain.live_rules import LiveSet, RuleSets
 from transforms.domain.profiles import OVERFLOW, TIMEOUT, FetchedUser, unavailable
+from transforms.domain.redrives import read_redrive
 from transforms.domain.rules import RuleError
 from transforms.domain.steps import Answer, Erasure, Inspection, ShardSettings, Step
 from transforms.domain.users import PENDING, UNAVAILABLE, UserState, advance_visit, join_visits
@@ -344,10 +345,12 @@ class _Machine:
             self._forget(user_id, topic, record)
         elif is_switch(document):
             self._delivering.switch(document["destination"], document["enabled"])
+        elif isinstance(document, dict) and "redrive" in document:
+            self._redrive(topic, record, is_for_all(document))
         else:
             detail = (
-                'allowed are {"inspect": user_id}, {"forget": user_id} and {"destination": name, "enabled": true or '
-                "false}; rule sets go to --rules_topic"
+                'allowed are {"inspect": user_id}, {"forget": user_id}, {"redrive": user_id, "action": {...}} and '
+                '{"destination": name, "enabled": true or false}; rule sets go to --rules_topic'
             )
             self.step.reject_control(topic, record, detail, is_for_all(document))
 
@@ -367,6 +370,14 @@ class _Machine:
         self.step.counts["rule_sets_applied"] += 1
         self.filters = live.filters
         self._deciding.use(live)
+
+    def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
+        try:
+            user_id, delivery = read_redrive(record.value, self.now_ms)
+        except ValueError as error:
+            self.step.reject_control(topic, record, str(error), is_shared)
+        else:
+            self._delivering.redrive(user_id, delivery)
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self.view.parked.get(user_id)

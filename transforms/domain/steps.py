@@ -154,4 +154,4 @@ def _dead_letter(
     action: LostAction | None = None,
 ) -> DeadLetter:
     coordinates = (topic, record.partition, record.offset, record.timestamp_ms)
-    return DeadLetter(reason, detail, *coordinates, record.key, record.value, rule, action)
+    return DeadLetter(reason, detail, *coordinates, record.key, record.value, rule, action).fitting()

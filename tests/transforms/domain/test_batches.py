@@ -133,7 +133,7 @@ def control(value: Any, user_shards: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("user_shards", [0, 8])
-@pytest.mark.parametrize("name", ["forget", "inspect"])
+@pytest.mark.parametrize("name", ["forget", "inspect", "redrive"])
 def test_a_control_record_of_a_user_goes_where_the_user_is(name: str, user_shards: int) -> None:
     assert control({name: "ü"}, user_shards) == [key_of("ü".encode(), user_shards)]
 
@@ -144,9 +144,10 @@ def test_a_control_record_for_everybody_goes_to_every_shard(name: str) -> None:
     assert control({name: {}}, 0) == [b""]
 
 
-def test_forget_is_looked_for_before_inspect_and_both_before_rules() -> None:
+def test_forget_is_looked_for_before_inspect_and_both_before_redrive_and_rules() -> None:
     assert control({"rules": {}, "inspect": "b", "forget": "a"}, 0) == [b"a"]
-    assert control({"rules": {}, "inspect": "b", "forget": 1}, 0) == [b"b"]
+    assert control({"rules": {}, "redrive": "c", "inspect": "b", "forget": 1}, 0) == [b"b"]
+    assert control({"rules": {}, "redrive": "c", "inspect": 2}, 0) == [b"c"]
 
 
 @pytest.mark.parametrize(

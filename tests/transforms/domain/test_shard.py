@@ -252,7 +252,8 @@ def test_a_bad_event_becomes_a_dead_letter_and_its_neighbours_are_unaffected() -
     assert base64.b64decode(shown.pop("key")) == b"u1"
     assert shown.pop("detail")
     assert shown == {
-        "reason": "not_json", "rule": None, "topic": "events", "partition": 3, "offset": 17, "timestamp": 99
+        "reason": "not_json", "stage": "input", "rule": None, "cut": False,
+        "topic": "events", "partition": 3, "offset": 17, "timestamp": 99,
     }  # fmt: skip
     assert (done.counts["events_rejected"], done.counts["dead_letters"], done.counts["events"]) == (1, 1, 3)
 

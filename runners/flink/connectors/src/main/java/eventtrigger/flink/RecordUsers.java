@@ -49,7 +49,7 @@ final class RecordUsers {
   /** The user that a control record names, or null if it is meant for every shard. */
   static byte[] userOfControl(KafkaRecord record) {
     JsonNode body = parseControl(record);
-    for (String name : new String[] {"forget", "inspect"}) {
+    for (String name : new String[] {"forget", "inspect", "redrive"}) {
       if (body.path(name).isTextual()) {
         return utf8(body.path(name).textValue());
       }

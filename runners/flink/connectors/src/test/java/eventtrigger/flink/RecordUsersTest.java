@@ -53,6 +53,9 @@ class RecordUsersTest {
           {"forget": "u1"}               | u1
           {"inspect": "u2"}              | u2
           {"forget": "u1", "rules": {}}  | u1
+          {"redrive": "u3", "action": {}} | u3
+          {"redrive": "u3", "inspect": "u2"} | u2
+          {"redrive": null}              | ''
           {"forget": 7}                  | ''
           {"other": 1}                   | ''
           "rules"                        | ''
