@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from runners.flink.beam_overrides import without_cloud_clients
 from runners.flink.cluster import LocalFlink
@@ -16,6 +17,12 @@ from runners.flink.kafka_broker import LocalKafka
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that tests start to press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run: what fails for one fails for all. ARGS=--hypothesis-profile=random looks for others.
+# Machines that are busy take long for an example.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile("same")
 
 # As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
 with without_cloud_clients():

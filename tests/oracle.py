@@ -266,8 +266,13 @@ class Oracle:
         for user_id in list(self.users):
             self._expire(user_id)
 
-    def forget(self, user_id: str) -> None:
-        """The control record: the user, the events that wait, the question and what rules remember are gone."""
+    def forget(self, user_id: str, now_ms: int | None = None) -> None:
+        """The control record: the user, the events that wait, the question and what rules remember are gone.
+
+        As before any record, what was held until now has gone out.
+        """
+        self.now_ms = self.now_ms if now_ms is None else now_ms
+        self._let_go()
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
         self.asked.discard(user_id)

@@ -105,7 +105,7 @@ class Both:
 
     def forget(self, user_id: str) -> None:
         done = self.shard.step(control({"forget": user_id}), now_ms=self.now_ms)
-        self.oracle.forget(user_id)
+        self.oracle.forget(user_id, self.now_ms)
         self._see(done)
 
     def wait(self, ms: int) -> None:
