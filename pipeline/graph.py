@@ -5,7 +5,9 @@ from __future__ import annotations
 import apache_beam as beam
 
 from pipeline.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
-from transforms.act import PrintDeadLetters, PrintDebugActions
+from transforms.act import PrintDeadLetters, PrintDebugActions, WriteLines
+from transforms.domain import actions, decisions
+from transforms.domain.cloudevents import default_source
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings
@@ -30,14 +32,17 @@ def build(
         | "Inputs" >> beam.Flatten()
         | "HandleEvents" >> HandleEvents(_handle(settings, rule_set, destinations))
     )
+    records = handled[RECORDS]
+    if settings.decisions_file is not None:
+        records = records | "WriteDecisions" >> WriteLines(decisions.FILE, str(settings.decisions_file))
+    if settings.actions_file is not None:
+        records = records | "WriteActionLines" >> WriteLines(actions.FILE, str(settings.actions_file))
     handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
     if settings.embedded:
-        handled[RECORDS] | "PrintDeadLetters" >> PrintDeadLetters()
+        records | "PrintDeadLetters" >> PrintDeadLetters()
     else:
         handled[ACTIONS] | "WriteActions" >> WriteToTopic(_write_actions(settings))
-        handled[RECORDS] | "WriteRecords" >> WriteToTopic(
-            WriteSettings(settings.dead_letters_topic, settings.producer_config())
-        )
+        records | "WriteRecords" >> WriteToTopic(WriteSettings(settings.dead_letters_topic, settings.producer_config()))
 
 
 def _read_events(settings: Settings) -> ReadSettings:
@@ -95,6 +100,9 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         isolation=settings.rules_isolation,
         error_letters_per_minute=settings.rule_error_letters_per_minute,
         inline=settings.runner == DIRECT_RUNNER,
+        decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,
+        writes_actions=settings.actions_file is not None,
+        cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
     )
 
 

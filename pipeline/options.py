@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from transforms.domain.calls import CaFileError, check_ca_file
+from transforms.domain.cloudevents import is_source
 from transforms.domain.error_letters import DEFAULT_PER_MINUTE
 from transforms.domain.filters import Isolation
 from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
@@ -211,10 +212,30 @@ class Settings:
     )
 
     actions_topic: str = _option("event-actions", OUTPUT, "topic of Kafka actions that name none")
+    cloudevents_source: str | None = _option(
+        None, OUTPUT, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
+    )
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
     audit_topic: str = _option(
         "event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash; which rule set is live where"
+    )
+    decisions_topic: str | None = _option(
+        None, OUTPUT, "topic of the decision log, keyed by user; without it and --decisions_file there is none"
+    )
+    decisions_file: Path | None = _option(
+        None, OUTPUT, "on DirectRunner, the decision log as JSON Lines in this file, written anew", unit="path"
+    )
+    decision_sample: float = _option(
+        0.0,
+        OUTPUT,
+        "of events and rules that did not fire, the share in the decision log",
+        unit="0 to 1",
+        least=0,
+        most=1,
+    )
+    actions_file: Path | None = _option(
+        None, OUTPUT, "on DirectRunner, every action as JSON Lines in this file, written anew", unit="path"
     )
     destinations: Path | None = _option(None, OUTPUT, "YAML file of webhooks' destinations", unit="path")
     destination_host: tuple[str, ...] = _option(
@@ -275,6 +296,11 @@ class Settings:
         """Whether this is the embedded default: the bundled stream, no broker."""
         return self.runner == DIRECT_RUNNER and self.bootstrap_servers is None
 
+    @property
+    def keeps_decisions(self) -> bool:
+        """Whether there is a decision log."""
+        return self.decisions_topic is not None or self.decisions_file is not None
+
     def egress_policy(self) -> EgressPolicy:
         """Where webhooks may go."""
         return EgressPolicy(self.destination_host or None, self.allow_private_destinations)
@@ -296,6 +322,7 @@ class Settings:
             max_event_bytes=self.max_event_bytes,
             user_key=self.user_key,
             destinations={one.name: one.retry for one in destinations},
+            decision_sample=self.decision_sample if self.keeps_decisions else None,
         )
 
     def user_api(self) -> UserApiSettings:
@@ -479,7 +506,12 @@ def _check(settings: Settings) -> None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     if settings.rules_topic is not None:
         _check_rules_topic(settings, settings.rules_topic)
+    _check_decisions(settings)
     _check_user_api(settings)
+    if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
+        raise OptionError(
+            f"--cloudevents_source is {settings.cloudevents_source!r}, allowed: a URI reference, ASCII without spaces"
+        )
     for name in ("webhook_ca_file", "destination_host", "allow_private_destinations"):
         if getattr(settings, name) and settings.destinations is None:
             raise OptionError(f"--{name} is of no use without --destinations")
@@ -518,6 +550,33 @@ def _check_rules_topic(settings: Settings, topic: str) -> None:
     for name in ("events", "control", "actions", "dead_letters", "inspections", "audit"):
         if getattr(settings, f"{name}_topic") == topic:
             raise OptionError(f"--rules_topic and --{name}_topic are both {topic!r}, allowed: a topic of its own")
+
+
+def _check_decisions(settings: Settings) -> None:
+    for name in ("decisions_file", "actions_file"):
+        path = getattr(settings, name)
+        if path is not None and settings.runner != DIRECT_RUNNER:
+            hint = "; use --decisions_topic" if name == "decisions_file" else ""
+            raise OptionError(
+                f"--{name} is {str(path)!r}, allowed: on {DIRECT_RUNNER}, as workers write no files{hint}"
+            )
+    topic = settings.decisions_topic
+    if topic is not None:
+        if settings.bootstrap_servers is None:
+            raise OptionError(
+                f"--decisions_topic is {topic!r}, but the bundled stream has no Kafka: use --decisions_file"
+            )
+        if settings.decisions_file is not None:
+            raise OptionError("--decisions_topic and --decisions_file are both given, allowed: one decision log")
+        for name in ("events", "control", "rules", "actions", "dead_letters", "inspections", "audit"):
+            if getattr(settings, f"{name}_topic") == topic:
+                raise OptionError(
+                    f"--decisions_topic and --{name}_topic are both {topic!r}, allowed: a topic of its own"
+                )
+    if settings.decision_sample and not settings.keeps_decisions:
+        raise OptionError("--decision_sample is of no use without --decisions_topic or --decisions_file")
+    if settings.actions_file is not None and settings.actions_file == settings.decisions_file:
+        raise OptionError(f"--actions_file and --decisions_file are both {str(settings.actions_file)!r}")
 
 
 def _check_user_api(settings: Settings) -> None:

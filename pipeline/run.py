@@ -21,7 +21,7 @@ from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinat
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
-_COMMANDS: Final = {"demo": True, "rules": False, "destinations": False, "dead-letters": False}
+_COMMANDS: Final = {"demo": True, "rules": False, "why": False, "destinations": False, "dead-letters": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
             check_destinations(rule, [one.name for one in destinations])
+        _begin_files(settings)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -50,6 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
+
+
+def _begin_files(settings: Settings) -> None:
+    """Empty the files that a run on DirectRunner writes.
+
+    Raises:
+        OptionError: one cannot be written.
+    """
+    for name in ("decisions_file", "actions_file"):
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            try:
+                path.write_bytes(b"")
+            except OSError as error:
+                raise OptionError(f"--{name} is {str(path)!r}: {error.strerror}") from None
 
 
 def _import_beam() -> None:

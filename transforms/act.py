@@ -1,8 +1,9 @@
-"""Actions that need no broker: printing."""
+"""What needs no broker: printing, and lines in files."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -33,6 +34,41 @@ class PrintDeadLetters(beam.PTransform):
     def expand(self, records: beam.PCollection[bytes]) -> beam.PCollection[None]:
         """One ParDo."""
         return records | "Print" >> beam.ParDo(_print_dead_letter).with_output_types(None)
+
+
+@dataclass
+class WriteLines(beam.PTransform):
+    """Append the values of one topic's records to a file, a line each; for runs in this process.
+
+    Input: ``bytes``, produced records. Output: those of other topics.
+    """
+
+    topic: str
+    path: str
+
+    def expand(self, records: beam.PCollection[bytes]) -> beam.PCollection[bytes]:
+        """One ParDo."""
+        return records | "Lines" >> beam.ParDo(_WriteLinesFn(self.topic, self.path)).with_output_types(bytes)
+
+
+class _WriteLinesFn(beam.DoFn):
+    def __init__(self, topic: str, path: str) -> None:
+        self._topic = topic
+        self._path = path
+
+    def setup(self) -> None:
+        # Unbuffered, so that a line is one write: others may append, too.
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed in teardown
+
+    def teardown(self) -> None:
+        self._file.close()
+
+    def process(self, packed: bytes) -> Iterator[bytes]:
+        record = decode_produced(packed)
+        if record.topic == self._topic:
+            self._file.write(record.value + b"\n")
+        else:
+            yield packed
 
 
 def _print_debug(body: bytes) -> None:

@@ -16,8 +16,11 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from transforms.domain import actions
 from transforms.domain import journal as journals
+from transforms.domain.actions import action_line
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
+from transforms.domain.cloudevents import headers_of
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
 from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.domain.filters import Isolation
@@ -67,6 +70,9 @@ class HandleSettings:
 
     ``poll_ms`` is how often the user API's answers are looked for, ``look_ms`` those of receivers of webhooks.
     ``inline`` resolves misses before a bundle ends: for runners whose processing-time timers stop with the input.
+    ``cloudevents_source`` is what Kafka actions say they come from, a URI reference.
+    ``decisions_topic`` is for the decision log, if the shards keep one. With ``writes_actions`` every action is also a
+    record of the topic ``actions.FILE``, a line for the actions file.
     ``rules`` are live until a set with a higher number than ``rule_set`` comes from ``rules_topic``.
     """
 
@@ -88,6 +94,9 @@ class HandleSettings:
     rules_topic: str | None = None
     control_topic: str | None = None
     user_shards: int = 0
+    cloudevents_source: str = "event-trigger"
+    decisions_topic: str | None = None
+    writes_actions: bool = False
 
 
 @dataclass
@@ -96,8 +105,9 @@ class HandleEvents(beam.PTransform):
 
     Input: ``KV<bytes, bytes>``, user shard and micro-batch (``domain.batches``), events and control records mixed.
     Output: ``debug``, enriched events (JSON bytes) of debug actions; ``actions`` and ``records``, produced records
-    (``domain.batches``) for the actions topic, and dead letters, inspections and audit records for theirs. Events of a
-    user keep their order. State is exactly once with the runner's checkpoint; what is emitted is a pure function of it.
+    (``domain.batches``) for the actions topic, and dead letters, inspections, decisions and audit records for theirs.
+    Events of a user keep their order. State is exactly once with the runner's checkpoint; what is emitted is a pure
+    function of it.
     """
 
     settings: HandleSettings
@@ -303,7 +313,7 @@ class _OpenShard:
             self._fn.count(name, value)
         for (rule, what), value in done.rule_counts.items():
             self._fn.count(f"rule.{rule}.{what}", value)
-        yield from _outputs(done, settings)
+        yield from _outputs(done, settings, self._now_ms)
         yield from self._acknowledged(done)
         yield from self._disabled(done)
 
@@ -411,19 +421,21 @@ class _OpenShard:
         self.live.idle_due_ms = idle_due_ms_
 
 
-def _outputs(done: Step, settings: HandleSettings) -> Iterator[Any]:
+def _outputs(done: Step, settings: HandleSettings, now_ms: int) -> Iterator[Any]:
     for fired in done.actions:
         if isinstance(fired.action, DebugAction):
             yield beam.pvalue.TaggedOutput(DEBUG, fired.body)
         elif isinstance(fired.action, KafkaAction):
-            headers = [
-                ("action-id", fired.action_id.encode()),
-                ("rule", fired.rule.encode()),
-                ("rule-version", str(fired.rule_version).encode()),
-                ("rule-set", str(fired.rule_set).encode()),
-            ]
+            headers = headers_of(fired, settings.cloudevents_source)
             record = encode_produced(fired.action.topic, fired.user_id.encode(), fired.body, headers)
             yield beam.pvalue.TaggedOutput(ACTIONS, record)
+    if settings.writes_actions:
+        for fired in done.decided:
+            record = encode_produced(actions.FILE, fired.user_id.encode(), action_line(fired, now_ms), [])
+            yield beam.pvalue.TaggedOutput(RECORDS, record)
+    for decision in done.decisions:
+        record = encode_produced(settings.decisions_topic, decision.user_id.encode(), decision.to_json(), [])
+        yield beam.pvalue.TaggedOutput(RECORDS, record)
     for letter in done.dead_letters:
         record = encode_produced(settings.dead_letter_topic, letter.key, letter.to_json(), [])
         yield beam.pvalue.TaggedOutput(RECORDS, record)

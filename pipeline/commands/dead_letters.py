@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.commands.lines import one_line
 from pipeline.commands.progress import Progress
 from pipeline.options import OptionError, Settings
 from pipeline.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
@@ -94,7 +95,7 @@ def _letters(
 
 def _warn(unreadable: Sequence[str]) -> None:
     for problem in unreadable:
-        sys.stderr.write(f"warning: {_shown(problem)}\n")
+        sys.stderr.write(f"warning: {one_line(problem)}\n")
 
 
 # Listing
@@ -115,7 +116,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps({"letters": listed, "reasons": counts}) + "\n")
         return 0
-    sys.stdout.writelines(f"{count:>7,}  {_shown(reason)}\n" for reason, count in counts.most_common())
+    sys.stdout.writelines(f"{count:>7,}  {one_line(reason)}\n" for reason, count in counts.most_common())
     sys.stdout.write(f"{counts.total():>7,}  letters\n")
     return 0
 
@@ -124,7 +125,7 @@ def _line(found: FoundLetter) -> str:
     letter = found.letter
     named = ("rule", letter.rule), ("user", found.user), ("destination", found.destination)
     about = "".join(f"  {name} {value}" for name, value in named if value is not None)
-    return _shown(f"{found.place}  {shown_time(found.at_ms)}  {letter.reason}{about}  {letter.detail}")
+    return one_line(f"{found.place}  {shown_time(found.at_ms)}  {letter.reason}{about}  {letter.detail}")
 
 
 def _summary(found: FoundLetter) -> dict[str, Any]:
@@ -142,11 +143,6 @@ def _summary(found: FoundLetter) -> dict[str, Any]:
     }
 
 
-def _shown(text: str) -> str:
-    """One line that does nothing to a terminal: details quote what others have sent."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 # Showing
 
 
@@ -160,13 +156,13 @@ def _show(arguments: argparse.Namespace) -> int:
     found = list(found_letters([] if message is None else [message], unreadable))
     if not found:
         why = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
-        sys.stderr.write(f"error: dead letters topic {topic!r}: {_shown(why)}\n")
+        sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(why)}\n")
         return 1
     document = _document(found[0])
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        sys.stdout.writelines(f"{_shown(line)}\n" for line in _lines("", document))
+        sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines("", document))
     return 0
 
 
@@ -270,4 +266,4 @@ def _tell(arguments: argparse.Namespace, redriven: Redriven) -> None:
     if redriven.may_be_duplicates:
         sys.stdout.write(f"  {redriven.may_be_duplicates:,} {_DUPLICATES}\n")
     for what, counter in (("skipped", redriven.skipped), ("failed", redriven.failed)):
-        sys.stdout.writelines(f"{what}: {count:,}: {_shown(why)}\n" for why, count in counter.most_common())
+        sys.stdout.writelines(f"{what}: {count:,}: {one_line(why)}\n" for why, count in counter.most_common())

@@ -10,9 +10,9 @@ from pipeline.options import OptionError, kafka_properties
 from pipeline.topics import TopicError
 
 
-def add_kafka_options(parser: argparse.ArgumentParser) -> None:
+def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The flags that say where Kafka is."""
-    parser.add_argument("--bootstrap_servers", required=True, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap_servers", required=required, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
     parser.add_argument(
         "--kafka_property", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import orjson
 import pytest
 import yaml
 
+from pipeline.run import main
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
@@ -78,14 +79,48 @@ def fired(actions: Reader) -> Counter[tuple[str, str]]:
     return found
 
 
+def decided(user: str) -> set[tuple[str, str, str]]:
+    """Decision, rule and event id of all that the log must have of a user."""
+    views = [f"{user}-page_view-{number}" for number in range(5)]
+    signup, cart, checkout = (f"{user}-{name}-0" for name in ("signup", "add_to_cart", "checkout"))
+    found = [("fired", rule, view) for rule in ("capped", "cooled") for view in views[:2]]
+    found += [("capped", "capped", view) for view in views[2:]]
+    found += [("cooled_down", "cooled", view) for view in views[2:]]
+    found += [("held", "held", signup), ("released", "held", signup)]
+    found += [("begun", rule, cart) for rule in ("abandoned", "bought")]
+    if user in BUYERS:
+        found += [("followed", rule, checkout) for rule in ("abandoned", "bought")] + [("fired", "bought", checkout)]
+    else:
+        found += [("timed_out", "abandoned", cart), ("fired", "abandoned", cart)]
+    return set(found)
+
+
+def check_log(kafka: LocalKafka, topic: str, actions: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    """``why`` shows each decision, if some twice, in order, with the ids that the actions have."""
+    where = [f"--decisions_topic={topic}", "--json", f"--bootstrap_servers={kafka.bootstrap_servers}"]
+    ids = defaultdict(set)
+    for message in actions.messages:
+        ids[message.key().decode()].add(dict(message.headers())["action-id"].decode())
+    for user in (*LEAVERS[:3], *BUYERS[:3]):
+        assert main(["why", f"--user={user}", *where]) == 0
+        lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {(one["decision"], one["rule"], one["event_id"]) for one in lines} == decided(user)
+        assert {one["action_id"] for one in lines if one["decision"] in ("fired", "released")} == ids[user]
+        order = [(one["decision"], one["rule"]) for one in lines]
+        assert order.index(("held", "held")) < order.index(("released", "held"))
+        assert order.index(("begun", "bought")) < order.index(("fired", "bought" if user in BUYERS else "abandoned"))
+
+
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("user_shards", [16, 0], ids=["by-user-shard", "by-user"])
 def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
-    kafka: LocalKafka, tmp_path: Path, user_shards: int
+    kafka: LocalKafka, tmp_path: Path, capsys: pytest.CaptureFixture[str], user_shards: int
 ) -> None:
     topics = Topics(kafka)
+    decisions = f"decisions-{topics.tag}"
+    kafka.create_topic(decisions, 2)
     # A whole minute, and long enough away for the kill and the recovery.
-    quiet_until = datetime.fromtimestamp((time.time() + 75) // 60 * 60, UTC)
+    quiet_until = datetime.fromtimestamp((time.time() + 120) // 60 * 60, UTC)
     with (
         LocalFlink(task_managers=1, slots=2) as flink,
         serve_users({user: {"profile": {"name": user}, "visit": None, "history": []} for user in USERS}) as api,
@@ -97,6 +132,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             rules(tmp_path / "rules.yaml", quiet_until),
             f"--user_api_url={api}",
             f"--control_topic={topics.control}",
+            f"--decisions_topic={decisions}",
             f"--user_shards={user_shards}",
             "--state_ttl_seconds=2",
             "--watermark_out_of_orderness_ms=500",
@@ -145,3 +181,4 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
         produce(topics, "page_view", USERS, 4, page=1)
         actions.settle()
         assert fired(actions) == wanted
+        check_log(kafka, decisions, actions, capsys)

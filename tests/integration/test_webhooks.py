@@ -67,6 +67,21 @@ def check_order(receiver: Receiver) -> None:
     assert receiver.bad == []
 
 
+def check_log(decisions: Reader, receiver: Receiver, every: set[str]) -> None:
+    """The log says of each webhook that it fired and was delivered, and of attempts no more than there were."""
+    give_up = time.monotonic() + 60
+    found: dict[str, set[str]] = defaultdict(set)
+    while found["delivered"] != every:
+        assert time.monotonic() < give_up, f"{len(found['delivered'])} of {len(every)} are said to be delivered"
+        found = defaultdict(set)
+        for message in decisions.settle(1):
+            one = orjson.loads(message.value())
+            found[one["decision"]].add(one["action_id"])
+            assert one.get("attempts", 0) <= receiver.ids("/crm").count(one["action_id"])
+    assert found["fired"] == every
+    assert set(found) <= {"fired", "delivered", "retried"}
+
+
 def check_redriving(
     topics: Topics,
     receiver: Receiver,
@@ -131,15 +146,18 @@ def check_redriving(
 
 def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: LocalKafka, tmp_path: Path) -> None:
     topics = Topics(kafka)
+    log = f"decisions-{topics.tag}"
+    kafka.create_topic(log, 2)
     with (
         receiving() as receiver,
         LocalFlink(task_managers=2, slots=2) as flink,
         reading(kafka, topics.dead_letters) as dead_letters,
+        reading(kafka, log) as decisions,
     ):
         # One in four is told to come again: order must hold through retries, too.
         turns = iter(range(10**9))
         receiver.answers["/crm"] = lambda: 503 if next(turns) % 4 == 0 else 200
-        given = options(tmp_path, receiver, "crm")
+        given = [*options(tmp_path, receiver, "crm"), f"--decisions_topic={log}"]
         job = running(
             flink, topics, tmp_path / "rules.yaml", *given, "--parallelism=4", "--checkpointing_interval_ms=1000"
         )
@@ -161,6 +179,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
             assert set(receiver.ids("/crm")) == every
             check_order(receiver)
             assert dead_letters.settle(1) == []
+            check_log(decisions, receiver, every)
 
 
 def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(

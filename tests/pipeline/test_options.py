@@ -82,7 +82,11 @@ def test_the_ends_of_a_number_s_range_are_allowed_and_what_is_beyond_is_not(one:
     if most is not None:
         with pytest.raises(OptionError, match=f"--{one.name} is .*, allowed: {least} to {most} "):
             parse([f"--{one.name}={most + 1}"])
-    related = {"starting_timestamp_ms": ["--starting_offsets=timestamp"], "user_shards": []}
+    related = {
+        "starting_timestamp_ms": ["--starting_offsets=timestamp"],
+        "user_shards": [],
+        "decision_sample": ["--decisions_file=log"],
+    }
     for value in (least, most):
         # Each in reach of the options that are compared with it.
         if value is not None and one.name not in ("parallelism", "max_parallelism"):
@@ -233,6 +237,27 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             )
             for url in ([], ["--user_api_url=http://a"])
         ),
+        ([*FLINK, "--actions_file=a"], "--actions_file is 'a', allowed: on DirectRunner"),
+        ([*FLINK, "--decisions_file=d"], "--decisions_file is 'd', allowed: on DirectRunner"),
+        (
+            ["--decisions_topic=t"],
+            "--decisions_topic is 't', but the bundled stream has no Kafka: use --decisions_file",
+        ),
+        (
+            ["--bootstrap_servers=b:1", "--rules=r", "--decisions_topic=t", "--decisions_file=d"],
+            "--decisions_topic and --decisions_file are both given, allowed: one decision log",
+        ),
+        *(
+            (
+                [*FLINK, f"--{name}=t", "--decisions_topic=t"],
+                f"--decisions_topic and --{name} are both 't', allowed: a topic of its own",
+            )
+            for name in ("events_topic", "control_topic", "rules_topic", "actions_topic", "dead_letters_topic")
+        ),
+        (["--decision_sample=0.5"], "--decision_sample is of no use without --decisions_topic or --decisions_file"),
+        (["--decisions_file=x", "--actions_file=x"], "--actions_file and --decisions_file are both 'x'"),
+        (["--decisions_file=x", "--decision_sample=1.1"], "--decision_sample is 1.1, allowed: 0 to 1"),
+        (["--cloudevents_source=a b"], "--cloudevents_source is 'a b', allowed: a URI reference"),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--starting_timestamp_ms=1"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--parallelism=129"], "--parallelism is 129, allowed: up to --max_parallelism, 128"),
@@ -259,6 +284,10 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
         (
             [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=179999"],
             "--transaction_timeout_ms is 179999, allowed: at least 180000",
+        ),
+        (
+            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--checkpointing_interval_ms=420001"],
+            "--transaction_timeout_ms is 900000, allowed: at least 900002",
         ),
     ],
 )

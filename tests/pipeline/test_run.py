@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,60 @@ def test_the_number_of_shards_does_not_change_what_it_does(
     options = [f"--user_shards={user_shards}", "--parallelism=1"]
     assert main(options) == 0
     assert action_differences(embedded_oracle, debug_events(capfd.readouterr().out)) == []
+
+
+@pytest.fixture(scope="module")
+def recorded_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Standard output, actions and decisions of a run that writes both to files, which had something in them."""
+    folder = tmp_path_factory.mktemp("files")
+    actions, decisions = folder / "actions.jsonl", folder / "decisions.jsonl"
+    actions.write_text("of an earlier run\n")
+    options = [f"--actions_file={actions}", f"--decisions_file={decisions}", "--decision_sample=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert all(line.startswith("DEAD LETTER ") for line in done.stderr.splitlines()), done.stderr
+    lines = [[json.loads(line) for line in path.read_text().splitlines()] for path in (actions, decisions)]
+    return done.stdout.splitlines(), lines[0], lines[1]
+
+
+def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_as_ever(
+    recorded_run: Any, embedded_oracle: Oracle
+) -> None:
+    shown, actions, _ = recorded_run
+    seen = [SeenAction(one["body"], one["rule"], one["version"], one["action_id"]) for one in actions]
+    assert action_differences(embedded_oracle, seen) == []
+    fields = {"time", "action_id", "rule", "version", "action", "type", "user_id", "body"}
+    assert all(set(one) == fields and (one["action"], one["type"]) == ("debug", "debug") for one in actions)
+    assert all(one["user_id"] == one["body"]["event"]["user_id"] for one in actions)
+    printed = [line for line in shown if line.startswith("DEBUG EVENT ")]
+    assert action_differences(embedded_oracle, debug_events("\n".join(printed))) == []
+    assert len(printed) == len(actions)
+
+
+def test_every_rule_and_event_has_the_decision_that_the_oracle_comes_to(
+    recorded_run: Any, embedded_oracle: Oracle
+) -> None:
+    _, _, decisions = recorded_run
+    found = {(one["user_id"], one["event_id"], one["rule"]): one["decision"] for one in decisions}
+    assert len(found) == len(decisions) == embedded_oracle.handled * len(RULES)
+    fired = {key for key, decision in found.items() if decision == "fired"}
+    assert fired == {(one.user_id, one.event_id, one.rule) for one in embedded_oracle.actions}
+    assert set(found.values()) == {"fired", "not_allowed"}
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nowhere" / "actions.jsonl"
+    assert main([f"--actions_file={path}"]) == 2
+    assert capsys.readouterr().err == f"error: --actions_file is {str(path)!r}: No such file or directory\n"
 
 
 def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:

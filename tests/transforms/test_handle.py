@@ -37,6 +37,7 @@ from tests.receiver import SECRET, receiving
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
 from transforms import handle
 from transforms.domain import journal, profiles
+from transforms.domain.actions import action_id
 from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
 from transforms.domain.dead_letters import DeadLetter
 from transforms.domain.redrives import redrive_record
@@ -167,16 +168,29 @@ def counters(result: Any) -> dict[str, int]:
 
 def test_debug_and_kafka_actions_leave_by_their_own_outputs() -> None:
     both = rule("both", actions=[{"type": "debug"}, {"type": "kafka", "topic": "offers"}])
+    settings = HandleSettings((both,), inline=True, cloudevents_source="shop/triggers")
     elements = list(batched([(b"u1", orjson.dumps(event("u1", event_id="e1")))], 8))
     pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
     batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
-    remembered(batches | "HandleEvents" >> HandleEvents(HandleSettings((both,), inline=True)))
+    remembered(batches | "HandleEvents" >> HandleEvents(settings))
     pipeline.run().wait_until_finish()
     (body,), (packed,) = SEEN[DEBUG], SEEN[ACTIONS]
     produced = decode_produced(packed)
     assert produced.value == body
     assert (produced.topic, produced.key) == ("offers", b"u1")
-    assert [name for name, _ in produced.headers] == ["action-id", "rule", "rule-version", "rule-set"]
+    assert {name: value.decode() for name, value in produced.headers} == {
+        "action-id": action_id("u1", "e1", "both", 1, "kafka"),
+        "rule": "both",
+        "rule-version": "1",
+        "rule-set": "0",
+        "ce_specversion": "1.0",
+        "ce_id": action_id("u1", "e1", "both", 1, "kafka"),
+        "ce_source": "shop/triggers",
+        "ce_type": "event-trigger.action",
+        "ce_subject": "u1",
+        "ce_time": "2024-01-01T00:00:00.000Z",
+        "content-type": "application/json",
+    }
     assert SEEN[RECORDS] == []
 
 

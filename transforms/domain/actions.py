@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -18,7 +18,10 @@ from transforms.domain.users import UserState, Visit
 
 @dataclass(frozen=True, slots=True)
 class FiredAction:
-    """One action of one rule for one event: ``body`` is the enriched event as JSON, ``rule_set`` the set's number."""
+    """One action of one rule for one event: ``body`` is the enriched event as JSON, ``rule_set`` the set's number.
+
+    ``at_ms`` is the time of the firing, by the event (docs/rules.md); 0 if an earlier release held it.
+    """
 
     action_id: str
     user_id: str
@@ -27,6 +30,7 @@ class FiredAction:
     action: Action
     body: bytes
     rule_set: int = 0
+    at_ms: int = 0
 
 
 def action_id(user_id: str, event_id: str, rule: str, version: int, action: str) -> str:
@@ -69,9 +73,14 @@ def body_by_template(
 
 
 def fire(
-    rule: Rule, user_id: str, event_id: str, body_of: Callable[[Action, str], bytes], rule_set: int = 0
+    rule: Rule,
+    user_id: str,
+    event_id: str,
+    body_of: Callable[[Action, str], bytes],
+    rule_set: int = 0,
+    at_ms: int = 0,
 ) -> list[FiredAction]:
-    """Every action of a rule, of a rule set, that fires for an event of a user.
+    """Every action of a rule, of a rule set, that fires at a time for an event of a user.
 
     ``body_of`` an action and its id is what it sends.
     """
@@ -79,8 +88,28 @@ def fire(
     for action in rule.actions:
         identity = action_id(user_id, event_id, rule.name, rule.version, action.name)
         body = body_of(action, identity)
-        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body, rule_set))
+        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body, rule_set, at_ms))
     return fired
+
+
+# Where actions go that are for a file: a colon is in no topic's name.
+FILE: Final = "file:actions"
+
+
+def action_line(fired: FiredAction, time_ms: int) -> bytes:
+    """An action as a line of the actions file, JSON; ``time`` is processing time, ``body`` what is sent."""
+    return orjson.dumps(
+        {
+            "time": time_ms,
+            "action_id": fired.action_id,
+            "rule": fired.rule,
+            "version": fired.rule_version,
+            "action": fired.action.name,
+            "type": fired.action.type,
+            "user_id": fired.user_id,
+            "body": orjson.Fragment(fired.body),
+        }
+    )
 
 
 _action_decoder: TypeAdapter[Action] = TypeAdapter(Action)

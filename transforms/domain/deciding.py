@@ -10,12 +10,15 @@ import msgspec
 import orjson
 
 from transforms.domain import dead_letters as reasons
+from transforms.domain import decisions
 from transforms.domain.actions import FiredAction, body_by_template, decode_action, encode_action, enriched_event, fire
 from transforms.domain.batches import Record
+from transforms.domain.decision_log import DecisionLog
 from transforms.domain.delivering import NO_COORDINATE, Delivering
 from transforms.domain.events import Event
+from transforms.domain.filters import Verdict
 from transforms.domain.live_rules import LiveSet
-from transforms.domain.local_time import quiet_until_ms, zone_of
+from transforms.domain.local_time import quiet_until_ms, rfc_3339, zone_of
 from transforms.domain.rule_state import (
     CAP,
     MAX_BYTES,
@@ -32,9 +35,10 @@ from transforms.domain.rule_state import (
     make_opening,
     match_of,
     over,
+    short,
     zone_for,
 )
-from transforms.domain.rules import RUN, Action, DebugAction, Rule, WebhookAction
+from transforms.domain.rules import RUN, Action, Cap, DebugAction, Rule, WebhookAction
 from transforms.domain.steps import ShardSettings, Step
 from transforms.domain.users import UserState, Visit
 from transforms.domain.view import BEGUN, ENDED, FIRED, HELD, RELEASED, UNFIRED, View
@@ -82,17 +86,21 @@ class Deciding:
         live: LiveSet,
         step: Step,
         delivering: Delivering,
+        log: DecisionLog,
     ) -> None:
         self._view = view
         self._delivering = delivering
         self._now_ms = now_ms
         self._settings = settings
         self._step = step
+        self._log = log
+        self._is_sampling = log.is_sampling
         self.use(live)
 
     def use(self, live: LiveSet) -> None:
         """Ask this rule set from now on."""
         self._filters, self._rule_set = live.filters, live.number
+        self._log.rule_set = live.number
 
     def _record(self, *fact: object) -> None:
         self._view.apply(self._now_ms, fact)
@@ -103,11 +111,22 @@ class Deciding:
         if name is not None:
             self._step.counts[name] += number
 
+    def _tell_others(self, event: Event, user: UserState, verdict: Verdict, since: int) -> None:
+        """Tell the log of a sample of the rules that came to nothing."""
+        for rule in self._log.sampled(event.user_id, event.event_id, self._filters.rules, since):
+            if rule in verdict.quarantined:
+                self._log.event(decisions.SET_ASIDE, rule, event.fields)
+            elif self._passes_over(rule, user):
+                self._log.event(decisions.SKIPPED, rule, event.fields, f"profile is {user.enrichment}")
+            else:
+                self._log.event(decisions.NOT_ALLOWED, rule, event.fields)
+
     # An event
 
     def event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
         """Ask all rules about an event, at the state of its user before it; ``visit`` has it counted."""
         filters, step = self._filters, self._step
+        told = self._log.count if self._is_sampling else 0
         profile = user.profile() if filters.reads_user else {}
         verdict = filters.evaluate(event, profile, visit, user)
         if verdict.tripped or verdict.quarantined:
@@ -127,6 +146,9 @@ class Deciding:
             if not self._passes_over(rule, user):
                 self._count(rule, "error", "rule_errors")
                 step.reject(topic, record, reasons.RULE_ERROR, message, rule.name)
+                self._log.event(decisions.ERROR, rule, event.fields, message)
+        if self._is_sampling:
+            self._tell_others(event, user, verdict, told)
 
     def _passes_over(self, rule: Rule, user: UserState) -> bool:
         return not user.has_profile and not self._filters.waits and rule.on_missing_profile != RUN
@@ -138,12 +160,16 @@ class Deciding:
         is_passed_over = self._passes_over(rule, moment.user)
         if is_allowed and not is_passed_over:
             self._count(rule, "allowed", "rule_matches")
+        elif is_allowed and self._log.is_on:
+            self._log.event(decisions.SKIPPED, rule, event.fields, f"profile is {moment.user.enrichment}")
         if rule.sequence is None:
             if not is_passed_over:
                 self._fire(rule, moment, event.timestamp_ms, keys.get(rule.name))
             return
         match = match_of(rule.sequence.match, event)
         if match is None:
+            if self._log.is_on and not is_passed_over:
+                self._log.event(decisions.NO_MATCH, rule, event.fields, f"the event has no {rule.sequence.match}")
             return
         if is_followed and not (is_passed_over and rule.sequence.not_followed_by is None):
             self._follow(rule, moment, event, match)
@@ -156,6 +182,7 @@ class Deciding:
         followed = followed_by(self._view.rule_state(event.user_id), rule, match, event.timestamp_ms)
         for opening in followed:
             self._record(ENDED, event.user_id, rule.name, opening.event_id, match)
+            self._log.event(decisions.FOLLOWED, rule, event.fields, f"sequence that event {opening.event_id} began")
         if followed:
             self._count(rule, "followed", "sequences_followed", len(followed))
             if rule.sequence is not None and rule.sequence.followed_by is not None:
@@ -169,6 +196,7 @@ class Deciding:
         if anew is not None:
             self._record(ENDED, user_id, rule.name, anew.event_id, match)
         elif any(one.begun_ms > at_ms for one in state.open if one.rule == rule.name and one.match == match):
+            self._log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
             return
         opening = make_opening(rule, match, event, key, self._settings.allowed_lateness_ms)
         state = self._view.rule_state(user_id)
@@ -176,8 +204,11 @@ class Deciding:
             self._step.counts["sequences_refused"] += 1
             detail = f"{len(state.open)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
             self._step.reject(moment.topic, moment.record, reasons.RULE_STATE_FULL, detail, rule.name)
+            self._log.event(decisions.REFUSED, rule, event.fields, detail)
             return
         self._record(BEGUN, user_id, opening)
+        if self._log.is_on:
+            self._log.event(decisions.BEGUN, rule, event.fields, f"until {rfc_3339(opening.end_ms)}")
         self._count(rule, "begun", "sequences_begun")
 
     def needs_user(self, user_id: str, stream_ms: int) -> bool:
@@ -202,17 +233,22 @@ class Deciding:
             rule = self._rule_of(opening)
             if rule is None:
                 self._step.counts["sequences_dropped"] += 1
+                self._log.sequence(decisions.DROPPED, user_id, opening, "no rule with this sequence is live")
             elif opening.fields:
                 self._time_out(user_id, opening, rule)
+            else:
+                self._log.sequence(decisions.EXPIRED, user_id, opening, "nothing followed in time")
 
     def _time_out(self, user_id: str, opening: Opening, rule: Rule) -> None:
         user = self._view.users[user_id]
+        fields = orjson.loads(opening.fields)
         if self._passes_over(rule, user):
             self._count(rule, "skipped", "rules_skipped")
+            self._log.event(decisions.SKIPPED, rule, fields, f"profile is {user.enrichment}")
             return
         self._count(rule, "timed_out", "sequences_timed_out")
+        self._log.event(decisions.TIMED_OUT, rule, fields)
         record = Record(NO_COORDINATE, NO_COORDINATE, opening.begun_ms, user_id.encode(), opening.fields)
-        fields = orjson.loads(opening.fields)
         moment = _Moment(user_id, opening.event_id, fields, user.profile(), user, user.visit, "", record)
         self._fire(rule, moment, opening.end_ms, opening.key)
 
@@ -223,9 +259,14 @@ class Deciding:
         state = self._view.rule_state(moment.user_id)
         if cools_down(state, rule, key, at_ms):
             self._count(rule, "cooled_down", "rules_cooled_down")
+            if self._log.is_on:
+                detail = None if key is None else f"key {short(key)}"
+                self._log.event(decisions.COOLED_DOWN, rule, moment.fields, detail)
             return
         if rule.cap is not None and is_capped(state, rule, moment.profile, at_ms):
             self._count(rule, "capped", "rules_capped")
+            if self._log.is_on:
+                self._log.event(decisions.CAPPED, rule, moment.fields, f"{rule.cap.count} {_span_of(rule.cap)}")
             return
         if (rule.quiet_hours or (rule.cap and rule.cap.per)) and has_bad_zone(rule.time_zone, moment.profile):
             self._step.counts["time_zones_unknown"] += 1
@@ -237,9 +278,10 @@ class Deciding:
             zone = zone_for(rule.time_zone, moment.profile)
             until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
         body_of = functools.partial(moment.body, rule)
-        actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set)
+        actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set, at_ms)
         for action in actions:
             if until_ms is None:
+                self._log.event(decisions.FIRED, rule, moment.fields, None, action)
                 self._delivering.go_out(action, moment.event_id, moment.topic, moment.record)
             else:
                 self._hold(rule, moment, action, until_ms)
@@ -268,17 +310,23 @@ class Deciding:
             zone,
             action.body,
             action.rule_set,
+            action.at_ms,
         )
         waiting = self._view.rule_state(moment.user_id).held
         if any(one.action_id == held.action_id for one in waiting):
-            return  # the same event again, long after it was last known: the first decision stands
+            # The same event again, long after it was last known: the first decision stands.
+            self._log.event(decisions.HELD, rule, moment.fields, "already", action)
+            return
         if len(waiting) >= MAX_HELD or sum(one.nbytes for one in waiting) + held.nbytes > MAX_BYTES:
             self._step.counts["actions_refused"] += 1
             detail = f"{len(waiting)} actions of this user are held, allowed are {MAX_HELD} and {MAX_BYTES} bytes"
             self._step.reject(moment.topic, moment.record, reasons.RULE_STATE_FULL, detail, rule.name)
+            self._log.event(decisions.REFUSED, rule, moment.fields, detail, action)
             return
         self._record(HELD, moment.user_id, held)
         self._count(rule, "held", "actions_held")
+        if self._log.is_on:
+            self._log.event(decisions.HELD, rule, moment.fields, f"until {rfc_3339(until_ms)}", action)
 
     def release(self, user_id: str) -> None:
         """Let the actions of a user go that quiet hours held until now; if it is quiet again, they go on waiting."""
@@ -288,13 +336,22 @@ class Deciding:
                 until_ms = quiet_until_ms(self._now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
             if until_ms is not None:
                 self._record(HELD, user_id, msgspec.structs.replace(held, until_ms=until_ms))
+                self._log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
                 continue
             self._record(RELEASED, user_id, held.action_id)
             if rule is None:
                 self._step.counts["held_dropped"] += 1
+                self._log.held(decisions.DROPPED, user_id, held, "no rule of this name is live")
                 continue
+            self._log.held(decisions.RELEASED, user_id, held)
             action = decode_action(held.action)
-            fired = FiredAction(held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set)
+            fired = FiredAction(
+                held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set, held.at_ms
+            )
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
             self._delivering.go_out(fired, held.event_id, "", record)
             self._count(rule, "released", "held_released")
+
+
+def _span_of(cap: Cap) -> str:
+    return f"in {cap.window}" if cap.window is not None else f"per {cap.per}"

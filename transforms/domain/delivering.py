@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from transforms.domain import dead_letters as reasons
+from transforms.domain import decisions
 from transforms.domain.actions import FiredAction
 from transforms.domain.batches import Record
 from transforms.domain.dead_letters import LostAction
+from transforms.domain.decision_log import DecisionLog
 from transforms.domain.deliveries import (
     DELAYED,
     DELIVERED,
@@ -31,11 +33,12 @@ NO_COORDINATE = -1
 class Delivering:
     """The webhooks' part of one step of a shard."""
 
-    def __init__(self, view: View, now_ms: int, settings: ShardSettings, step: Step) -> None:
+    def __init__(self, view: View, now_ms: int, settings: ShardSettings, step: Step, log: DecisionLog) -> None:
         self._view = view
         self._now_ms = now_ms
         self._settings = settings
         self._step = step
+        self._log = log
 
     def _record(self, *fact: object) -> None:
         self._view.apply(self._now_ms, fact)
@@ -44,6 +47,7 @@ class Delivering:
     def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
         """Hand an action over; a webhook goes to its user's queue."""
         self._step.counts["actions"] += 1
+        self._step.decided.append(fired)
         if not isinstance(fired.action, WebhookAction):
             self._step.actions.append(fired)
             return
@@ -91,9 +95,17 @@ class Delivering:
         return None
 
     def _lose(
-        self, user_id: str, delivery: Delivery, reason: str, detail: str, topic: str = "", record: Record | None = None
+        self,
+        user_id: str,
+        delivery: Delivery,
+        reason: str,
+        detail: str,
+        topic: str = "",
+        record: Record | None = None,
+        latency_ms: int | None = None,
     ) -> None:
         """A webhook has ended without having been delivered: a dead letter of it."""
+        self._log.delivery(decisions.UNDELIVERED, user_id, delivery, f"{reason}: {detail}", latency_ms)
         action = LostAction(
             delivery.action_id,
             delivery.version,
@@ -146,15 +158,19 @@ class Delivering:
         if due_ms is not None:
             counts["deliveries_delayed" if tried.ended == DELAYED else "deliveries_retried"] += 1
             self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=due_ms))
+            if tried.ended != DELAYED:
+                self._log.delivery(decisions.RETRIED, user_id, delivery, tried.said, tried.latency_ms)
             return
         self._record(SETTLED, user_id, tried.action_id)
         if tried.ended == DELIVERED:
             counts["deliveries_delivered"] += 1
+            self._log.delivery(decisions.DELIVERED, user_id, delivery, "", tried.latency_ms)
             return
         counts["deliveries_given_up" if tried.ended in (RETRY, DELAYED) else "deliveries_refused"] += 1
         if tried.ended == GONE:
             self._step.gone.append(delivery.destination)
-        self._lose(user_id, delivery, reasons.UNDELIVERED, f"after {delivery.attempts} attempts: {tried.said}")
+        detail = f"after {delivery.attempts} attempts: {tried.said}"
+        self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=tried.latency_ms)
 
 
 def _next_try_ms(delivery: Delivery, tried: Tried, schedule: RetrySchedule, now_ms: int) -> int | None:

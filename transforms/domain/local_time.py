@@ -9,10 +9,16 @@ from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 _DAY: Final = timedelta(days=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE_MS: Final = 60_000
 _DAY_MINUTES: Final = 24 * 60
 
 Period = Literal["day", "week", "month"]
+
+
+def rfc_3339(time_ms: int) -> str:
+    """A time (ms since the epoch) in UTC."""
+    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def zone_of(name: object) -> ZoneInfo | None:

@@ -62,7 +62,10 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An action that waits for quiet hours to end, as it was decided; ``action`` is JSON."""
+    """An action that waits for quiet hours to end, as it was decided; ``action`` is JSON.
+
+    ``at_ms`` is the time of the firing, 0 where an earlier release decided it.
+    """
 
     rule: str
     version: int
@@ -73,6 +76,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     zone: str
     body: bytes
     rule_set: int = 0
+    at_ms: int = 0
 
     @property
     def nbytes(self) -> int:

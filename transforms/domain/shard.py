@@ -14,6 +14,7 @@ import orjson
 from transforms.domain.batches import EVENTS, MicroBatch, Record, is_for_all
 from transforms.domain.dead_letters import RejectedError
 from transforms.domain.deciding import Deciding
+from transforms.domain.decision_log import DecisionLog
 from transforms.domain.deliveries import NO_DELIVERIES, Tried, is_switch
 from transforms.domain.delivering import Delivering
 from transforms.domain.events import MAX_SAFE_INTEGER, Event, parse_event
@@ -111,8 +112,9 @@ class _Machine:
         self.filters = live.filters
         self.asked_ms = asked_ms
         self.step = Step()
-        self._delivering = Delivering(view, now_ms, settings, self.step)
-        self._deciding = Deciding(view, now_ms, settings, live, self.step, self._delivering)
+        log = DecisionLog(now_ms, settings, self.step)
+        self._delivering = Delivering(view, now_ms, settings, self.step, log)
+        self._deciding = Deciding(view, now_ms, settings, live, self.step, self._delivering, log)
 
     def _record(self, *fact: object) -> None:
         self.view.apply(self.now_ms, fact)

@@ -13,6 +13,7 @@ from transforms.domain import dead_letters as reasons
 from transforms.domain.actions import FiredAction
 from transforms.domain.batches import Record
 from transforms.domain.dead_letters import DeadLetter, LostAction
+from transforms.domain.decisions import Decision
 from transforms.domain.events import DEFAULT_MAX_EVENT_BYTES
 from transforms.domain.profiles import FetchedUser
 from transforms.domain.view import Fact
@@ -25,6 +26,7 @@ class ShardSettings:
 
     ``profile_max_age_ms`` None is for ever. ``allowed_lateness_ms`` is how long after its end, by the stream's time, a
     sequence is settled and a firing forgotten. ``max_waiting_bytes`` and ``max_user_bytes`` are for one user.
+    ``decision_sample`` is the share of rules that did not fire and are in the decision log; None: there is no log.
     """
 
     ttl_ms: int = 600_000
@@ -39,6 +41,7 @@ class ShardSettings:
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     user_key: str = "record"
     destinations: Mapping[str, RetrySchedule] = field(default_factory=dict)
+    decision_sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,13 @@ class Step:
     ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
     erasure nothing of its user may stay in what is stored. ``mailed`` are users whose webhooks changed. ``rule_sets``
     are numbers of sets that became live. ``shared_dead_letters`` are of records that every shard gets: one tells.
+    ``actions`` leave now, ``decided`` are all that were handed over, webhooks too.
     """
 
     facts: list[Fact] = field(default_factory=list)
     actions: list[FiredAction] = field(default_factory=list)
+    decided: list[FiredAction] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
