@@ -26,6 +26,14 @@ Batches = tuple[bytes, bytes]
 
 _POLL_S: Final = 1.0
 _STALLED_S: Final = 60.0
+_COORDINATOR_S: Final = 30.0
+_COORDINATOR_RETRY_S: Final = 0.2
+# What a broker says while it is finding or electing the group's coordinator: of the first group ever, after a restart.
+_NO_COORDINATOR_YET: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 @dataclass(frozen=True)
@@ -205,8 +213,22 @@ def _starts(
         wanted = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
         found = consumer.offsets_for_times(wanted, timeout=10)
         return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
-    committed = consumer.committed([TopicPartition(topic, partition) for partition in bounds], timeout=10)
+    committed = _committed(consumer, [TopicPartition(topic, partition) for partition in bounds])
     return {one.partition: one.offset if one.offset >= 0 else lows[one.partition] for one in committed}
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets; confluent-kafka does not wait for its coordinator by itself."""
+    give_up_at = time.monotonic() + _COORDINATOR_S
+    while True:
+        try:
+            found: list[TopicPartition] = consumer.committed(partitions, timeout=10)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_COORDINATOR_RETRY_S)
+        else:
+            return found
 
 
 def _record(message: Message) -> Record:
