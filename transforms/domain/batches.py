@@ -17,6 +17,9 @@ VERSION = 1
 EVENTS = 0
 CONTROL = 1
 
+# Brokers and producers take 1 MB by default, with key, headers and frame: a longer record would stop the job for good.
+MAX_PRODUCED_BYTES = 900_000
+
 _SHARD_KEY = struct.Struct(">II")
 # Fields of control records that name the user they are for, the first one first.
 _OF_A_USER = ("forget", "inspect", "redrive")

@@ -20,6 +20,7 @@ KEY_MISMATCH = "key_mismatch"
 BAD_CONTROL_RECORD = "bad_control_record"
 RULE_ERROR = "rule_error"
 RULE_STATE_FULL = "rule_state_full"
+KAFKA_ACTION_TOO_LARGE = "kafka_action_too_large"
 ACTION_TOO_LARGE = "action_too_large"
 DELIVERY_QUEUE_FULL = "delivery_queue_full"
 DESTINATION_UNKNOWN = "destination_unknown"
@@ -44,6 +45,7 @@ STAGES: Final = {
     BAD_CONTROL_RECORD: CONTROL,
     RULE_ERROR: RULE,
     RULE_STATE_FULL: RULE,
+    KAFKA_ACTION_TOO_LARGE: RULE,
     ACTION_TOO_LARGE: DELIVERY,
     DELIVERY_QUEUE_FULL: DELIVERY,
     DESTINATION_UNKNOWN: DELIVERY,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import orjson
 
-from transforms.domain.batches import EVENTS, MicroBatch, Record, is_for_all
+from transforms.domain.batches import EVENTS, MAX_PRODUCED_BYTES, MicroBatch, Record, is_for_all
 from transforms.domain.dead_letters import RejectedError
 from transforms.domain.deciding import Deciding
 from transforms.domain.decision_log import DecisionLog
@@ -394,17 +395,22 @@ class _Machine:
     def _inspect(self, user_id: str) -> bytes:
         user = self.view.users.get(user_id)
         waiting = self.view.parked.get(user_id)
-        return orjson.dumps(
-            {
-                "user_id": user_id,
-                "found": user is not None,
-                "parked": len(waiting.records) if waiting else 0,
-                "last_seen": user.last_seen_ms if user else None,
-                "enrichment": user.enrichment if user else None,
-                "userProfile": user.profile() if user else None,
-                "currentVisit": user.visit.public() if user and user.visit else None,
-                "eventHistory": [row.public() for row in user.history.rows()] if user else [],
-                "ruleState": self.view.rule_state(user_id).public(),
-                "deliveries": self.view.deliveries.get(user_id, NO_DELIVERIES).public(),
-            }
-        )
+        shown: dict[str, Any] = {
+            "user_id": user_id,
+            "found": user is not None,
+            "parked": len(waiting.records) if waiting else 0,
+            "last_seen": user.last_seen_ms if user else None,
+            "enrichment": user.enrichment if user else None,
+            "userProfile": user.profile() if user else None,
+            "currentVisit": user.visit.public() if user and user.visit else None,
+            "eventHistory": [row.public() for row in user.history.rows()] if user else [],
+            "ruleState": self.view.rule_state(user_id).public(),
+            "deliveries": self.view.deliveries.get(user_id, NO_DELIVERIES).public(),
+        }
+        body = orjson.dumps(shown)
+        for name in ("eventHistory", "userProfile", "ruleState", "deliveries", "currentVisit"):
+            if len(body) <= MAX_PRODUCED_BYTES:
+                break
+            shown |= {name: None, "left_out": [*shown.get("left_out", ()), name]}
+            body = orjson.dumps(shown)
+        return body

@@ -193,6 +193,18 @@ def test_a_body_that_is_too_large_is_a_dead_letter() -> None:
     assert [letter.reason for letter in mailed.letters] == ["action_too_large"]
 
 
+@pytest.mark.parametrize("size", [900_000, 900_001])
+def test_a_kafka_action_that_kafka_would_not_take_is_a_dead_letter(size: int) -> None:
+    kafka = rule("r", actions=[{"type": "kafka", "body": {"a": "${event.note}"}}])
+    mailed = Mailed(kafka, max_event_bytes=2_000_000)
+    mailed.say("a", note="x" * (size - len('{"a":""}')))
+    letters = [(letter.reason, letter.detail, letter.rule, letter.stage, letter.action) for letter in mailed.letters]
+    detail = "action 'kafka': 900001 bytes, allowed are 900000"
+    assert letters == ([("kafka_action_too_large", detail, "r", "rule", None)] if size > 900_000 else [])
+    assert mailed.counts["actions"] == (size <= 900_000)
+    assert mailed.counts["events_handled"] == 1
+
+
 def test_a_destination_that_is_not_there_is_a_dead_letter() -> None:
     mailed = Mailed(destinations=("ads",))
     mailed.say("a")

@@ -294,6 +294,15 @@ def test_a_forgotten_user_is_gone_with_all_that_waits() -> None:
     assert list(shard.step(batch(event("u1"))).wanted) == ["u1"]
 
 
+def test_an_inspection_leaves_out_what_kafka_would_not_take() -> None:
+    profile = {"country": "US", "note": "x" * 880_000}
+    shard = loaded(Shard(), "u1", known={"profile": profile, "visit": None, "history": []})
+    assert shard.inspect("u1")["userProfile"] == profile
+    shard.step(batch(*(event("u1", event_id=f"{n}" + "y" * 1000) for n in range(20))))
+    shown = shard.inspect("u1")
+    assert (shown["left_out"], shown["eventHistory"], shown["userProfile"]) == (["eventHistory"], None, profile)
+
+
 def test_an_inspection_changes_nothing() -> None:
     shard = loaded(Shard(), "u1", known=US)
     done = shard.step(control({"inspect": "u1"}, {"inspect": "u2"}), now_ms=NOW_MS + 5)
