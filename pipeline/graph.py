@@ -40,6 +40,9 @@ def build(
     handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
     if settings.embedded:
         records | "PrintDeadLetters" >> PrintDeadLetters()
+        if settings.dead_letters_file is not None:
+            path = str(settings.dead_letters_file)
+            records | "WriteDeadLetters" >> WriteLines(settings.dead_letters_topic, path)
     else:
         handled[ACTIONS] | "WriteActions" >> WriteToTopic(_write_actions(settings))
         records | "WriteRecords" >> WriteToTopic(WriteSettings(settings.dead_letters_topic, settings.producer_config()))

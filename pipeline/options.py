@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import os
 import re
 import typing
@@ -26,6 +27,8 @@ from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.targets import EgressPolicy
 
 DIRECT_RUNNER: Final = "DirectRunner"
+# Options of files that a run on DirectRunner writes.
+FILES: Final = ("decisions_file", "actions_file", "dead_letters_file")
 FLINK_RUNNER: Final = "FlinkRunner"
 AT_LEAST_ONCE: Final = "AT_LEAST_ONCE"
 EXACTLY_ONCE: Final = "EXACTLY_ONCE"
@@ -216,6 +219,9 @@ class Settings:
         None, OUTPUT, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
     )
     dead_letters_topic: str = _option("event-dead-letters", OUTPUT, "topic of dead letters")
+    dead_letters_file: Path | None = _option(
+        None, OUTPUT, "for the bundled stream, dead letters as JSON Lines in this file, written anew", unit="path"
+    )
     inspections_topic: str = _option("user-inspections", OUTPUT, "topic of inspected users")
     audit_topic: str = _option(
         "event-audit", OUTPUT, "topic of audit records: who was forgotten when, by hash; which rule set is live where"
@@ -560,6 +566,11 @@ def _check_decisions(settings: Settings) -> None:
             raise OptionError(
                 f"--{name} is {str(path)!r}, allowed: on {DIRECT_RUNNER}, as workers write no files{hint}"
             )
+    if settings.dead_letters_file is not None and not settings.embedded:
+        raise OptionError(
+            f"--dead_letters_file is {str(settings.dead_letters_file)!r}, allowed: for the bundled stream, which has "
+            "no Kafka; use --dead_letters_topic"
+        )
     topic = settings.decisions_topic
     if topic is not None:
         if settings.bootstrap_servers is None:
@@ -575,8 +586,10 @@ def _check_decisions(settings: Settings) -> None:
                 )
     if settings.decision_sample and not settings.keeps_decisions:
         raise OptionError("--decision_sample is of no use without --decisions_topic or --decisions_file")
-    if settings.actions_file is not None and settings.actions_file == settings.decisions_file:
-        raise OptionError(f"--actions_file and --decisions_file are both {str(settings.actions_file)!r}")
+    files = [(name, getattr(settings, name)) for name in FILES if getattr(settings, name) is not None]
+    for (name, path), (other, other_path) in itertools.combinations(files, 2):
+        if path == other_path:
+            raise OptionError(f"--{name} and --{other} are both {str(path)!r}, allowed: a file of its own")
 
 
 def _check_user_api(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from pipeline.options import FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
+from pipeline.options import FILES, FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
 from pipeline.rules_topic import PublishedSets, RulesTopic
 from pipeline.topics import TopicError
 from runners.flink.beam_overrides import without_cloud_clients
@@ -59,7 +59,7 @@ def _begin_files(settings: Settings) -> None:
     Raises:
         OptionError: one cannot be written.
     """
-    for name in ("decisions_file", "actions_file"):
+    for name in FILES:
         path: Path | None = getattr(settings, name)
         if path is not None:
             try:

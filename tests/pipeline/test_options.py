@@ -255,7 +255,12 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             for name in ("events_topic", "control_topic", "rules_topic", "actions_topic", "dead_letters_topic")
         ),
         (["--decision_sample=0.5"], "--decision_sample is of no use without --decisions_topic or --decisions_file"),
-        (["--decisions_file=x", "--actions_file=x"], "--actions_file and --decisions_file are both 'x'"),
+        (["--decisions_file=x", "--actions_file=x"], "--decisions_file and --actions_file are both 'x'"),
+        (["--dead_letters_file=x", "--actions_file=x"], "--actions_file and --dead_letters_file are both 'x'"),
+        (
+            ["--bootstrap_servers=b:1", "--rules=r", "--dead_letters_file=x"],
+            "--dead_letters_file is 'x', allowed: for the bundled stream, which has no Kafka; use --dead_letters_topic",
+        ),
         (["--decisions_file=x", "--decision_sample=1.1"], "--decision_sample is 1.1, allowed: 0 to 1"),
         (["--cloudevents_source=a b"], "--cloudevents_source is 'a b', allowed: a URI reference"),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),

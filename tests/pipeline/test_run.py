@@ -16,7 +16,7 @@ from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import _answer, profile_of
 from pipeline.run import main
 from pipeline.summary import Summary
-from tests.oracle import Oracle, OracleRule, SeenAction, action_differences
+from tests.oracle import Oracle, OracleRule, SeenAction, action_differences, dead_letter_differences
 from tests.waiting import eventually
 from transforms.domain.rule_files import load_rules
 
@@ -145,12 +145,11 @@ def test_the_number_of_shards_does_not_change_what_it_does(
 @pytest.fixture(scope="module")
 def recorded_run(
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Standard output, actions and decisions of a run that writes both to files, which had something in them."""
-    folder = tmp_path_factory.mktemp("files")
-    actions, decisions = folder / "actions.jsonl", folder / "decisions.jsonl"
-    actions.write_text("of an earlier run\n")
-    options = [f"--actions_file={actions}", f"--decisions_file={decisions}", "--decision_sample=1"]
+) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    """Standard output and what is in the files of a run that writes all of them; they had something in them."""
+    paths = {name: tmp_path_factory.mktemp("files") / name for name in ("actions", "decisions", "dead_letters")}
+    paths["actions"].write_text("of an earlier run\n")
+    options = [*(f"--{name}_file={path}" for name, path in paths.items()), "--decision_sample=1"]
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", *options],
         cwd=ROOT,
@@ -161,14 +160,16 @@ def recorded_run(
     )
     assert done.returncode == 0
     assert all(line.startswith("DEAD LETTER ") for line in done.stderr.splitlines()), done.stderr
-    lines = [[json.loads(line) for line in path.read_text().splitlines()] for path in (actions, decisions)]
-    return done.stdout.splitlines(), lines[0], lines[1]
+    lines = {name: [json.loads(line) for line in path.read_text().splitlines()] for name, path in paths.items()}
+    assert len(lines["dead_letters"]) == len(done.stderr.splitlines())
+    return done.stdout.splitlines(), lines
 
 
 def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_as_ever(
     recorded_run: Any, embedded_oracle: Oracle
 ) -> None:
-    shown, actions, _ = recorded_run
+    shown, files = recorded_run
+    actions = files["actions"]
     seen = [SeenAction(one["body"], one["rule"], one["version"], one["action_id"]) for one in actions]
     assert action_differences(embedded_oracle, seen) == []
     fields = {"time", "action_id", "rule", "version", "action", "type", "user_id", "body"}
@@ -182,12 +183,18 @@ def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_
 def test_every_rule_and_event_has_the_decision_that_the_oracle_comes_to(
     recorded_run: Any, embedded_oracle: Oracle
 ) -> None:
-    _, _, decisions = recorded_run
+    decisions = recorded_run[1]["decisions"]
     found = {(one["user_id"], one["event_id"], one["rule"]): one["decision"] for one in decisions}
     assert len(found) == len(decisions) == embedded_oracle.handled * len(RULES)
     fired = {key for key, decision in found.items() if decision == "fired"}
     assert fired == {(one.user_id, one.event_id, one.rule) for one in embedded_oracle.actions}
     assert set(found.values()) == {"fired", "not_allowed"}
+
+
+def test_the_dead_letters_file_has_the_records_that_the_oracle_refuses(
+    recorded_run: Any, embedded_oracle: Oracle
+) -> None:
+    assert dead_letter_differences(embedded_oracle, recorded_run[1]["dead_letters"]) == []
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
