@@ -67,8 +67,8 @@ def check_order(receiver: Receiver) -> None:
     assert receiver.bad == []
 
 
-def check_log(decisions: Reader, receiver: Receiver, every: set[str]) -> None:
-    """The log says of each webhook that it fired and was delivered, and of attempts no more than there were."""
+def check_log(decisions: Reader, every: set[str]) -> None:
+    """The log says of each webhook that it fired and was delivered, and of none that it was not."""
     give_up = time.monotonic() + 60
     found: dict[str, set[str]] = defaultdict(set)
     while found["delivered"] != every:
@@ -77,7 +77,7 @@ def check_log(decisions: Reader, receiver: Receiver, every: set[str]) -> None:
         for message in decisions.settle(1):
             one = orjson.loads(message.value())
             found[one["decision"]].add(one["action_id"])
-            assert one.get("attempts", 0) <= receiver.ids("/crm").count(one["action_id"])
+            assert one["decision"] != "delivered" or (one["status"], one["attempts"] > 0) == (200, True)
     assert found["fired"] == every
     assert set(found) <= {"fired", "delivered", "retried"}
 
@@ -179,7 +179,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
             assert set(receiver.ids("/crm")) == every
             check_order(receiver)
             assert dead_letters.settle(1) == []
-            check_log(decisions, receiver, every)
+            check_log(decisions, every)
 
 
 def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
