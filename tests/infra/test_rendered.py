@@ -1,7 +1,4 @@
-"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept.
-
-Needs shellcheck and cloud-init (make infra-tools).
-"""
+"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
 
 from __future__ import annotations
 
