@@ -282,8 +282,8 @@ def user_data_of(template: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("machines")
+def disks() -> Path:
+    return Path(os.environ["EVENT_TRIGGER_INFRA_MACHINES"])
 
 
 FLINK_DISKS = {"/dev/sdg": 50, "/dev/sdh": 100}
@@ -310,7 +310,7 @@ def booted(machines: dict[str, Machine], disks: Path, cluster: dict[str, Any]) -
 @pytest.fixture(scope="module")
 def rest(booted: dict[str, Machine]) -> Iterator[FlinkRest]:
     """Flink's REST API through the stand-in of the SSM tunnel."""
-    with tunnel(booted["jobmanager"], 8081):
+    with tunnel(booted["jobmanager"].namespace, 8081, 8081):
         yield FlinkRest("http://127.0.0.1:8081", timeout_s=60)
 
 
@@ -408,28 +408,64 @@ def kafka() -> Iterator[LocalKafka]:
             yield broker
 
 
+@pytest.fixture(scope="module")
+def topics(kafka: LocalKafka) -> Topics:
+    return Topics(kafka)
+
+
+@pytest.fixture
+def sessions(booted: dict[str, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A laptop's environment: Terraform, the AWS CLI, credentials. The file lists the SSM sessions that were opened."""
+    log = tmp_path / "sessions"
+    session = f"{sys.executable} -m tests.infra.long.session {booted['jobmanager'].namespace} {log}"
+    real = f"env PYTHONPATH={os.environ['EVENT_TRIGGER_INFRA_TOOLS']} {sys.executable} -m awscli"
+    program = tmp_path / "aws"
+    program.write_text(
+        f'#!/bin/sh\ncase "$1 $2" in "ssm start-session") exec {session} "$@" ;; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in terraform.environment(AWS).items():
+        monkeypatch.setenv(name, value)
+    return log
+
+
+def test_the_documented_command_submits_the_job(
+    booted: dict[str, Machine],
+    rest: FlinkRest,
+    folder: Path,
+    topics: Topics,
+    sessions: Path,
+    tmp_path: Path,
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
+    # Besides the documented flags those that point at this run's topics.
+    options = [f"--rules={rules}", "--delivery_guarantee=EXACTLY_ONCE", *topics.options()]
+    done = launch("deploy", f"--terraform={folder}", *options, deadline_s=300)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
+    assert found, done.stderr
+    rest.wait_for_state(found[1], {"RUNNING"}, 120)
+
+    # One session, to the instance that EC2 calls the JobManager.
+    (opened,) = sessions.read_text().splitlines()
+    named = [{"Name": "tag:Name", "Values": [f"{NAME}-jobmanager"]}]
+    (reservation,) = aws("ec2").describe_instances(Filters=named)["Reservations"]
+    assert f"--target {reservation['Instances'][0]['InstanceId']} " in opened
+
+
 def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
     booted: dict[str, Machine],
     machines: dict[str, Machine],
     disks: Path,
     rest: FlinkRest,
     kafka: LocalKafka,
+    topics: Topics,
     cluster: dict[str, Any],
-    tmp_path: Path,
 ) -> None:
-    topics = Topics(kafka)
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
-    flags = [one for one in cluster["submit_flags"] if not one.startswith(("--bootstrap_servers", "--parallelism"))]
-    options = [*topics.options(), f"--rules={rules}", "--parallelism=2", "--delivery_guarantee=EXACTLY_ONCE"]
+    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
     oracle = oracle_of(RECORDS, {})
-
-    done = launch(*flags, *options, deadline_s=180)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
-    assert found, done.stderr
-    job_id = found[1]
-    rest.wait_for_state(job_id, {"RUNNING"}, 120)
     half = len(RECORDS) // 2
     with reading(kafka, topics.actions) as actions:
         topics.produce(RECORDS[:half])
