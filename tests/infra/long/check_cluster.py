@@ -430,23 +430,22 @@ def sessions(booted: dict[str, Machine], tmp_path: Path, monkeypatch: pytest.Mon
     return log
 
 
-def test_the_documented_command_submits_the_job(
-    booted: dict[str, Machine],
-    rest: FlinkRest,
-    folder: Path,
-    topics: Topics,
-    sessions: Path,
-    tmp_path: Path,
-) -> None:
+def deploy(folder: Path, topics: Topics, tmp_path: Path, *more: str) -> str:
+    """The documented command, with the flags that point at this run's topics; the job's id."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
-    # Besides the documented flags those that point at this run's topics.
-    options = [f"--rules={rules}", "--delivery_guarantee=EXACTLY_ONCE", *topics.options()]
+    options = [f"--rules={rules}", "--delivery_guarantee=EXACTLY_ONCE", *topics.options(), *more]
     done = launch("deploy", f"--terraform={folder}", *options, deadline_s=300)
     assert done.returncode == 0, done.stderr
     found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
     assert found, done.stderr
-    rest.wait_for_state(found[1], {"RUNNING"}, 120)
+    return found[1]
+
+
+def test_the_documented_command_submits_the_job(
+    rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, tmp_path: Path
+) -> None:
+    rest.wait_for_state(deploy(folder, topics, tmp_path), {"RUNNING"}, 120)
 
     # One session, to the instance that EC2 calls the JobManager.
     (opened,) = sessions.read_text().splitlines()
@@ -526,6 +525,19 @@ def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, M
         return False
 
     wait_for(running_again, "systemd restarted the JobManager and ZooKeeper gave it its job back", 600)
+
+
+def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
+    rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, cluster: dict[str, Any], tmp_path: Path
+) -> None:
+    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
+    savepoint = rest.stop(job_id, deadline_s=300)
+    assert savepoint.startswith(f"s3://{cluster['bucket_names']['savepoints']}/{NAME}/savepoints/")
+    again = deploy(folder, topics, tmp_path, f"--savepoint_path={savepoint}")
+    rest.wait_for_state(again, {"RUNNING"}, 120)
+    restored = rest.checkpoints(again)["latest"]["restored"]
+    assert (restored["external_path"], restored["is_savepoint"]) == (savepoint, True)
+    assert len(sessions.read_text().splitlines()) == 1
 
 
 def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest: FlinkRest) -> None:
