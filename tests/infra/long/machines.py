@@ -192,15 +192,15 @@ class Machine:
         self._process.wait(30)
 
     def remove(self) -> None:
-        """Leave nothing behind, whatever state the machine is in."""
+        """Leave nothing behind, whatever state the machine is in. May be called twice."""
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(AssertionError, ProcessLookupError):
                 self.kill()
             self._process.kill()
             self._process.wait(30)
         subprocess.run(["umount", "--lazy", self.root], capture_output=True, check=False)
-        for loop in self._loops:
-            subprocess.run(["losetup", "--detach", loop], capture_output=True, check=False)
+        while self._loops:
+            subprocess.run(["losetup", "--detach", self._loops.pop()], capture_output=True, check=False)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
 
