@@ -543,9 +543,10 @@ def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
 
 def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest: FlinkRest) -> None:
     machine = booted["taskmanager"]
+    assert registered(rest) == {machine.instance_id}
     machine.target_lifecycle_state = "Terminated"
     # Well within the heartbeat timeout: it said goodbye.
-    wait_for(lambda: machine.instance_id not in registered(rest), "the TaskManager has left", 60)
+    wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 60)
     # A JVM that is stopped while tasks are being deployed may end with Flink's own status: failed, but ended.
     state = ("systemctl", "is-active", "flink-taskmanager")
     wait_for(lambda: machine.run(*state).stdout.strip() in ("inactive", "failed"), "its service has ended", 90)
