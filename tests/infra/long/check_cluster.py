@@ -545,8 +545,10 @@ def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest:
     machine = booted["taskmanager"]
     assert registered(rest) == {machine.instance_id}
     machine.target_lifecycle_state = "Terminated"
-    # Well within the heartbeat timeout: it said goodbye.
     wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 60)
+    # It said goodbye; nobody waited for its heartbeat.
+    log = booted["jobmanager"].run("cat", "/var/log/flink/jobmanager.log").stdout
+    assert f"Closing TaskExecutor connection {machine.instance_id} because: The TaskExecutor is shutting down" in log
     # A JVM that is stopped while tasks are being deployed may end with Flink's own status: failed, but ended.
     state = ("systemctl", "is-active", "flink-taskmanager")
     wait_for(lambda: machine.run(*state).stdout.strip() in ("inactive", "failed"), "its service has ended", 90)
