@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools bench bench-state bench-webhooks lock clean
+.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-state bench-webhooks lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,22 +28,25 @@ run: setup ## run the main job on its embedded default: bundled events, sample r
 demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
 
-test: setup test-java ## every test, with real Kafka and Flink where needed (Java 17 and Maven)
-	@$(BIN)/python -m pytest --ignore=tests/infra $(ARGS)
+test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
-test-terraform: setup infra-tools ## the cluster's Terraform with a mocked provider, and what its nodes are given; root, two minutes
+test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, and what its nodes are given
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
 
-test-infra: setup ## the cluster's Terraform against moto, and a real boot of its nodes; root, minutes; writes docs/infrastructure-test.md
+test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
-infra-tools: ## install what the tests of infra/ need from Debian's packages (as root)
-	@apt-get -qq update && apt-get -qq install -y --no-install-recommends shellcheck cloud-init systemd-container mmdebstrap xfsprogs >/dev/null
+infra-tools: ## have what the tests of infra/ need: Terraform, shellcheck, cloud-init; as root it installs Debian's packages
+	@$(PYTHON) -m tests.infra.tools
+
+infra-tools-long:
+	@$(PYTHON) -m tests.infra.tools --long
 
 check: setup ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -21,7 +21,14 @@ from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinat
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
-_COMMANDS: Final = {"demo": True, "rules": False, "why": False, "destinations": False, "dead-letters": False}
+_COMMANDS: Final = {
+    "demo": True,
+    "deploy": False,
+    "rules": False,
+    "why": False,
+    "destinations": False,
+    "dead-letters": False,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -83,6 +83,7 @@ module "network" {
   ports                        = local.ports
   egress                       = merge(var.egress, local.kafka_egress)
   prometheus_security_group_id = var.prometheus_security_group_id
+  secrets_manager              = length(var.secret_arns) > 0
 }
 
 module "storage" {
@@ -106,6 +107,7 @@ module "iam" {
   taskmanager_group_name = "${var.name}-taskmanager"
   log_group_name         = local.log_group_name
   metrics_namespace      = local.metrics_namespace
+  secret_arns            = var.secret_arns
   msk_statements         = var.create_kafka ? module.kafka[0].client_statements : []
 }
 

@@ -34,11 +34,11 @@ output "tls_parameter_name" {
 }
 
 output "tunnel_command" {
-  description = "Opens Flink's REST API and web UI on http://localhost:8081 through a JobManager"
+  description = "Shell command that opens Flink's REST API and web UI on http://localhost:8081, or on port $FLINK_PORT"
   value = join(" ", [
     "aws ssm start-session --region ${local.region}",
     "--target $(aws ec2 describe-instances --region ${local.region} --filters Name=tag:Name,Values=${var.name}-jobmanager Name=instance-state-name,Values=running --query Reservations[0].Instances[0].InstanceId --output text)",
-    "--document-name AWS-StartPortForwardingSession --parameters portNumber=8081,localPortNumber=8081",
+    "--document-name AWS-StartPortForwardingSession --parameters portNumber=8081,localPortNumber=$${FLINK_PORT:-8081}",
   ])
 }
 

@@ -508,6 +508,18 @@ variable "egress" {
   }
 }
 
+variable "secret_arns" {
+  description = "Secrets in AWS Secrets Manager that rules' destinations refer to (aws-secret:ARN); TaskManagers may read them and no others"
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in var.secret_arns : can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+$", arn))])
+    error_message = "secret_arns: whole ARNs of secrets, without wildcards, as arn:aws:secretsmanager:eu-central-1:123456789012:secret:name-AbCdEf."
+  }
+}
+
 variable "prometheus_security_group_id" {
   description = "Security group of a Prometheus server that scrapes port 9249 of Flink's nodes; null for none"
   type        = string

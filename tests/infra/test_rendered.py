@@ -1,11 +1,7 @@
-"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept.
-
-Needs shellcheck and cloud-init (make infra-tools).
-"""
+"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.release import __main__ as release
 from runners.flink import configuration
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Report
@@ -118,18 +113,3 @@ def test_a_services_settings_are_the_local_clusters_unless_the_cluster_says_othe
     assert len(done.stdout.splitlines()) == len(merged)
     # Same in substance: nothing that the local cluster relies on is changed here.
     assert {key for key in cluster if key in configuration.BASE and cluster[key] != configuration.BASE[key]} == set()
-
-
-def test_a_release_archive_depends_on_content_only(tmp_path: Path) -> None:
-    made = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        (folder / "bin").mkdir(parents=True)
-        (folder / "bin" / "program").write_text("#!/bin/sh\n")
-        (folder / "bin" / "program").chmod(0o755 if name == "one" else 0o700)
-        (folder / "data").write_text("data")
-        made.append(release._pack(folder, tmp_path, "same"))
-    assert made[0] == made[1]
-    (tmp_path / "two" / "data").write_text("other")
-    assert release._pack(tmp_path / "two", tmp_path, "same")["sha256"] != made[0]["sha256"]
-    assert json.dumps(made[0])

@@ -1,4 +1,4 @@
-# What is off by default: MSK, NAT gateways, egress to everywhere, a Prometheus server.
+# What is off by default: MSK, NAT gateways, egress to everywhere, a Prometheus server, secrets.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -35,6 +35,7 @@ run "everything_on" {
     create_kafka                 = true
     nat_gateway_count            = 3
     prometheus_security_group_id = "sg-0123456789abcdef0"
+    secret_arns                  = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]
 
     egress = {
       webhooks = {

@@ -4,6 +4,7 @@ Prepared, each kept for the next run: the release (build/release), a Python envi
 ~/.cache/event-trigger a Debian root file system that stands for the machine image.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -15,32 +16,38 @@ from pathlib import Path
 
 from infra.release import __main__ as release
 from runners.flink import artifacts
-from tests.infra.long.machines import HOST
+from tests.infra.long.machines import HOST, clear, contained
 from tests.infra.terraform import ROOT
 
 RESULT = ROOT / "docs" / "infrastructure-test.md"
-PROGRAMS = ("terraform", "mmdebstrap", "systemd-nspawn", "mkfs.xfs", "losetup", "ip", "nsenter", "unshare")
 PACKAGES = (
     "systemd,systemd-sysv,dbus,cloud-init,openjdk-17-jre-headless,python3.11,curl,xfsprogs,iproute2,ca-certificates,"
     "logrotate,procps"
 )
 REQUIREMENTS = ROOT / "requirements" / "infra.txt"
+# Disks of the machines; the last failed run's stay until the next.
+MACHINES = Path("/var/tmp/event-trigger-machines")  # noqa: S108 - a fixed place, so that the next run finds it
 
 
 def main() -> int:
     """Run the tests; pytest's exit code."""
     if os.geteuid() != 0:
         sys.exit("make test-infra: machines and network namespaces need root")
-    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
-        sys.exit(
-            f"make test-infra: not on the PATH: {', '.join(missing)}; run make infra-tools, install Terraform 1.11"
-        )
-    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(contained("true"), capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         # The one thing that no preparation can help.
         sys.stderr.write(f"make test-infra: SKIPPED, this kernel forbids namespaces: {tried.stderr}")
         return 0
-    return test(prepare())
+    with MACHINES.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"make test-infra: another run is under way on this machine; it holds {lock.name}")
+        clear(MACHINES)
+        status = test(prepare())
+        if status == 0:
+            clear(MACHINES)
+    return status
 
 
 def prepare() -> dict[str, str]:
@@ -91,28 +98,18 @@ def run(*command: str) -> None:
 def test(environment: dict[str, str]) -> int:
     """Run pytest in a network namespace of its own; its exit code."""
     report = ROOT / "build" / "test-infra.xml"
-    files = [
-        str(ROOT / "tests" / "infra" / "long" / "check_cluster.py"),
-        "-v",
-        f"--junit-xml={report}",
-        "--timeout=1800",
-    ]
+    folder = ROOT / "tests" / "infra" / "long"
+    arguments = ["-v", f"--junit-xml={report}", "--timeout=1800", *sys.argv[1:]]
     started = time.monotonic()
     status = subprocess.run(
-        [
-            "unshare",
-            "--net",
-            "--mount",
-            "--propagation",
-            "private",
-            sys.executable,
-            "-m",
-            "pytest",
-            *files,
-            *sys.argv[1:],
-        ],
+        contained(sys.executable, "-m", "pytest", *map(str, sorted(folder.glob("check_*.py"))), *arguments),
         cwd=ROOT,
-        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            **environment,
+            "PYTHONPATH": str(ROOT),
+            "EVENT_TRIGGER_INFRA_MACHINES": str(MACHINES),
+        },
         check=False,
     ).returncode
     if not sys.argv[1:]:

@@ -282,8 +282,8 @@ def user_data_of(template: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("machines")
+def disks() -> Path:
+    return Path(os.environ["EVENT_TRIGGER_INFRA_MACHINES"])
 
 
 FLINK_DISKS = {"/dev/sdg": 50, "/dev/sdh": 100}
@@ -310,7 +310,7 @@ def booted(machines: dict[str, Machine], disks: Path, cluster: dict[str, Any]) -
 @pytest.fixture(scope="module")
 def rest(booted: dict[str, Machine]) -> Iterator[FlinkRest]:
     """Flink's REST API through the stand-in of the SSM tunnel."""
-    with tunnel(booted["jobmanager"], 8081):
+    with tunnel(booted["jobmanager"].namespace, 8081, 8081):
         yield FlinkRest("http://127.0.0.1:8081", timeout_s=60)
 
 
@@ -408,28 +408,63 @@ def kafka() -> Iterator[LocalKafka]:
             yield broker
 
 
+@pytest.fixture(scope="module")
+def topics(kafka: LocalKafka) -> Topics:
+    return Topics(kafka)
+
+
+@pytest.fixture
+def sessions(booted: dict[str, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A laptop's environment: Terraform, the AWS CLI, credentials. The file lists the SSM sessions that were opened."""
+    log = tmp_path / "sessions"
+    session = f"{sys.executable} -m tests.infra.long.session {booted['jobmanager'].namespace} {log}"
+    real = f"env PYTHONPATH={os.environ['EVENT_TRIGGER_INFRA_TOOLS']} {sys.executable} -m awscli"
+    program = tmp_path / "aws"
+    program.write_text(
+        f'#!/bin/sh\ncase "$1 $2" in "ssm start-session") exec {session} "$@" ;; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in terraform.environment(AWS).items():
+        monkeypatch.setenv(name, value)
+    return log
+
+
+def deploy(folder: Path, topics: Topics, tmp_path: Path, *more: str) -> str:
+    """The documented command, with the flags that point at this run's topics; the job's id."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
+    options = [f"--rules={rules}", "--delivery_guarantee=EXACTLY_ONCE", *topics.options(), *more]
+    done = launch("deploy", f"--terraform={folder}", *options, deadline_s=300)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
+    assert found, done.stderr
+    return found[1]
+
+
+def test_the_documented_command_submits_the_job(
+    rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, tmp_path: Path
+) -> None:
+    rest.wait_for_state(deploy(folder, topics, tmp_path), {"RUNNING"}, 120)
+
+    # One session, to the instance that EC2 calls the JobManager.
+    (opened,) = sessions.read_text().splitlines()
+    named = [{"Name": "tag:Name", "Values": [f"{NAME}-jobmanager"]}]
+    (reservation,) = aws("ec2").describe_instances(Filters=named)["Reservations"]
+    assert f"--target {reservation['Instances'][0]['InstanceId']} " in opened
+
+
 def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
     booted: dict[str, Machine],
     machines: dict[str, Machine],
     disks: Path,
     rest: FlinkRest,
     kafka: LocalKafka,
+    topics: Topics,
     cluster: dict[str, Any],
-    tmp_path: Path,
 ) -> None:
-    topics = Topics(kafka)
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
-    flags = [one for one in cluster["submit_flags"] if not one.startswith(("--bootstrap_servers", "--parallelism"))]
-    options = [*topics.options(), f"--rules={rules}", "--parallelism=2", "--delivery_guarantee=EXACTLY_ONCE"]
+    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
     oracle = oracle_of(RECORDS, {})
-
-    done = launch(*flags, *options, deadline_s=180)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
-    assert found, done.stderr
-    job_id = found[1]
-    rest.wait_for_state(job_id, {"RUNNING"}, 120)
     half = len(RECORDS) // 2
     with reading(kafka, topics.actions) as actions:
         topics.produce(RECORDS[:half])
@@ -490,18 +525,41 @@ def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, M
         return False
 
     wait_for(running_again, "systemd restarted the JobManager and ZooKeeper gave it its job back", 600)
+    rest.wait_for_state(job["jid"], {"RUNNING"}, 300)  # and its tasks run
+
+
+def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
+    rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, cluster: dict[str, Any], tmp_path: Path
+) -> None:
+    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
+    savepoint = rest.stop(job_id, deadline_s=300)
+    assert savepoint.startswith(f"s3://{cluster['bucket_names']['savepoints']}/{NAME}/savepoints/")
+    again = deploy(folder, topics, tmp_path, f"--savepoint_path={savepoint}")
+    rest.wait_for_state(again, {"RUNNING"}, 120)
+    restored = rest.checkpoints(again)["latest"]["restored"]
+    assert (restored["external_path"], restored["is_savepoint"]) == (savepoint, True)
+    assert len(sessions.read_text().splitlines()) == 1
 
 
 def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest: FlinkRest) -> None:
     machine = booted["taskmanager"]
+    assert registered(rest) == {machine.instance_id}
     machine.target_lifecycle_state = "Terminated"
-    # Well within the heartbeat timeout: it said goodbye.
-    wait_for(lambda: machine.instance_id not in registered(rest), "the TaskManager has left", 60)
-    stopped = ("systemctl", "is-active", "flink-taskmanager")
-    wait_for(lambda: machine.run(*stopped).stdout.strip() == "inactive", "its service has ended", 60)
+    wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 60)
+    # It said goodbye; nobody waited for its heartbeat.
+    log = booted["jobmanager"].run("cat", "/var/log/flink/jobmanager.log").stdout
+    assert f"Closing TaskExecutor connection {machine.instance_id} because: The TaskExecutor is shutting down" in log
+    # A JVM that is stopped while tasks are being deployed may end with Flink's own status: failed, but ended.
+    state = ("systemctl", "is-active", "flink-taskmanager")
+    wait_for(lambda: machine.run(*state).stdout.strip() in ("inactive", "failed"), "its service has ended", 90)
+    said = machine.run("journalctl", "--no-pager", "-u", "flink-drain").stdout
+    assert "Auto Scaling takes this instance away: stopping the TaskManager" in said
 
 
-def test_destroy_leaves_nothing(folder: Path, cluster: dict[str, Any]) -> None:
+def test_destroy_leaves_nothing(folder: Path, cluster: dict[str, Any], machines: dict[str, Machine]) -> None:
+    # The groups' instances end before the buckets they write to are emptied.
+    for machine in machines.values():
+        machine.remove()
     done = terraform.run(folder, "destroy", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert aws("s3").list_buckets()["Buckets"] == []

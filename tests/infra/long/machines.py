@@ -1,6 +1,7 @@
 """Machines for the real boot: systemd-nspawn containers, each in a network namespace of its own on one bridge.
 
-All of it runs inside a network namespace that __main__ made: nothing of this machine's network is touched.
+All of it runs in namespaces of its own (``contained``): nothing of this machine's network is touched, and processes,
+mounts and network namespaces end with it, however it ends. Loop devices have no namespace; ``clear`` finds them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,9 +43,27 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
     return found
 
 
+def contained(*command: str) -> list[str]:
+    """The command with network, mounts and process ids of its own; it and all it started die with who starts it."""
+    spaces = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", *spaces, *command]
+
+
+def clear(folder: Path) -> None:
+    """Remove the folder of machines that are gone, with the loop devices that a killed run left on its files."""
+    listed = json.loads(shell("losetup", "--list", "--json", "--output", "NAME,BACK-FILE") or '{"loopdevices": []}')
+    for device in listed["loopdevices"]:
+        if str(device["back-file"]).startswith(f"{folder}/"):
+            shell("losetup", "--detach", device["name"])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def lan() -> Iterator[None]:
     """A bridge 10.77.0.0/16 with HOST and the metadata address on it."""
+    # Names of network namespaces are files, which would stay behind.
+    Path("/run/netns").mkdir(exist_ok=True)
+    shell("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
     shell("ip", "link", "set", "lo", "up")
     shell("ip", "link", "add", "lan0", "type", "bridge")
     shell("ip", "address", "add", f"{HOST}/16", "dev", "lan0")
@@ -172,15 +192,15 @@ class Machine:
         self._process.wait(30)
 
     def remove(self) -> None:
-        """Leave nothing behind, whatever state the machine is in."""
+        """Leave nothing behind, whatever state the machine is in. May be called twice."""
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(AssertionError, ProcessLookupError):
                 self.kill()
             self._process.kill()
             self._process.wait(30)
         subprocess.run(["umount", "--lazy", self.root], capture_output=True, check=False)
-        for loop in self._loops:
-            subprocess.run(["losetup", "--detach", loop], capture_output=True, check=False)
+        while self._loops:
+            subprocess.run(["losetup", "--detach", self._loops.pop()], capture_output=True, check=False)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
 
@@ -239,14 +259,14 @@ def metadata_service(machines: dict[str, Machine]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tunnel(machine: Machine, port: int) -> Iterator[None]:
-    """What an SSM session does: 127.0.0.1:port here is 127.0.0.1:port inside the machine."""
-    listener = socket.create_server(("127.0.0.1", port))
+def tunnel(namespace: str, port: int, local_port: int) -> Iterator[None]:
+    """What an SSM session does: 127.0.0.1:local_port here is 127.0.0.1:port inside the machine of a namespace."""
+    listener = socket.create_server(("127.0.0.1", local_port))
 
     def connect() -> socket.socket:
         # Only this thread enters the namespace; a socket stays in the one that it was made in.
-        with open(f"/run/netns/{machine.namespace}") as namespace:
-            assert ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) == 0
+        with open(f"/run/netns/{namespace}") as file:
+            assert ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET) == 0
         return socket.create_connection(("127.0.0.1", port), 10)
 
     def pump(source: socket.socket, sink: socket.socket) -> None:

@@ -13,9 +13,9 @@ locals {
   flink_buckets     = [var.bucket_arns.checkpoints, var.bucket_arns.savepoints]
 
   nodes = {
-    zookeeper   = { flink = false, creates_tls = false, drains = false }
-    jobmanager  = { flink = true, creates_tls = true, drains = false }
-    taskmanager = { flink = true, creates_tls = false, drains = true }
+    zookeeper   = { flink = false, creates_tls = false, drains = false, secrets = [] }
+    jobmanager  = { flink = true, creates_tls = true, drains = false, secrets = [] }
+    taskmanager = { flink = true, creates_tls = false, drains = true, secrets = tolist(var.secret_arns) }
   }
 }
 
@@ -136,6 +136,16 @@ data "aws_iam_policy_document" "node" {
       resources = [
         "arn:aws:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.taskmanager_group_name}",
       ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.secrets) > 0 ? [1] : []
+
+    content {
+      sid       = "Secrets"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = each.value.secrets
     }
   }
 

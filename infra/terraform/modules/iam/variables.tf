@@ -55,3 +55,8 @@ variable "msk_statements" {
     resources = list(string)
   }))
 }
+
+variable "secret_arns" {
+  description = "Secrets that Python workers on TaskManagers may read"
+  type        = set(string)
+}

@@ -14,8 +14,11 @@ locals {
   private_cidrs = [for index in range(3) : cidrsubnet(var.cidr, 4, index)]
   public_cidrs  = [for index in range(3) : cidrsubnet(var.cidr, 4, index + 8)]
 
-  # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch.
-  interface_endpoints = toset(["ssm", "ssmmessages", "ec2messages", "autoscaling", "logs", "monitoring"])
+  # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch, secrets.
+  interface_endpoints = toset(concat(
+    ["ssm", "ssmmessages", "ec2messages", "autoscaling", "logs", "monitoring"],
+    var.secrets_manager ? ["secretsmanager"] : [],
+  ))
 }
 
 resource "aws_vpc" "this" {

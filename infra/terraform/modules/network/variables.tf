@@ -46,3 +46,8 @@ variable "prometheus_security_group_id" {
   description = "Security group of a Prometheus server that scrapes the nodes; null for none"
   type        = string
 }
+
+variable "secrets_manager" {
+  description = "Whether nodes call AWS Secrets Manager"
+  type        = bool
+}

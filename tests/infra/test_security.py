@@ -1,0 +1,303 @@
+"""What was planned, audited resource by resource: the largest tier as it is by default, and with all options on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.infra import terraform
+from tests.infra.terraform import Report
+
+BY_DEFAULT, EVERYTHING_ON = "large", "everything_on"
+RUNS = pytest.mark.parametrize("run", [BY_DEFAULT, EVERYTHING_ON])
+NODES = ("zookeeper", "jobmanager", "taskmanager")
+
+# What gives an address to the internet, or lets it in, in ways that the tests below do not look at.
+FORBIDDEN = {
+    *(
+        "aws_lb",
+        "aws_alb",
+        "aws_elb",
+        "aws_network_interface",
+        "aws_eip_association",
+        "aws_globalaccelerator_accelerator",
+    ),
+    *("aws_security_group_rule", "aws_network_interface_sg_attachment", "aws_vpc_peering_connection"),
+    *("aws_key_pair", "aws_iam_user", "aws_iam_access_key", "aws_s3_bucket_acl", "aws_s3_bucket_website_configuration"),
+}
+
+
+def key_of(audited: Report, run: str) -> str:
+    (key,) = audited.resources(run, "aws_kms_key")
+    return str(key["arn"])
+
+
+# --- network ---
+
+
+@RUNS
+def test_no_ingress_names_an_address(audited: Report, run: str) -> None:
+    rules = audited.resources(run, "aws_vpc_security_group_ingress_rule")
+    assert len(rules) >= 14
+    for rule in rules:
+        assert rule["referenced_security_group_id"]
+        assert [rule[other] for other in ("cidr_ipv4", "cidr_ipv6", "prefix_list_id") if rule[other]] == []
+        assert rule["ip_protocol"] == "tcp"
+        assert rule["from_port"] == rule["to_port"] != 8081
+    # Rules written inside a group would not be seen above.
+    for group in audited.resources(run, "aws_security_group"):
+        assert not group.get("ingress")
+        assert not group.get("egress")
+    (default,) = audited.resources(run, "aws_default_security_group")
+    assert default["ingress"] == default["egress"] == []
+
+
+@RUNS
+def test_egress_is_by_reference_but_for_what_was_asked_for(audited: Report, run: str) -> None:
+    rules = audited.resources(run, "aws_vpc_security_group_egress_rule")
+    assert len(rules) >= 17
+    by_address = [(rule["cidr_ipv4"], rule["to_port"]) for rule in rules if rule["cidr_ipv4"]]
+    assert by_address == ([("0.0.0.0/0", 443)] if run == EVERYTHING_ON else [])
+    assert [rule for rule in rules if rule["cidr_ipv6"] or rule["ip_protocol"] != "tcp"] == []
+
+
+@RUNS
+def test_no_node_has_a_public_address(audited: Report, run: str) -> None:
+    assert {one["type"] for one in audited.every(run)} & FORBIDDEN == set()
+    templates, instances = audited.resources(run, "aws_launch_template"), audited.resources(run, "aws_instance")
+    assert (len(templates), len(instances)) == (2, 3)
+    interfaces = [*(template["network_interfaces"][0] for template in templates), *instances]
+    assert [one["associate_public_ip_address"] in (False, "false") for one in interfaces] == [True] * 5
+    assert not any(one["map_public_ip_on_launch"] for one in audited.resources(run, "aws_subnet"))
+    # Elastic addresses belong to NAT gateways.
+    addresses = {one["id"] for one in audited.resources(run, "aws_eip")}
+    assert addresses == {one["allocation_id"] for one in audited.resources(run, "aws_nat_gateway")}
+    assert len(addresses) == (3 if run == EVERYTHING_ON else 0)
+
+
+@RUNS
+def test_no_node_lies_in_a_subnet_that_the_internet_reaches(audited: Report, run: str) -> None:
+    gateways = {one["id"] for one in audited.resources(run, "aws_internet_gateway")}
+    assert len(gateways) == (1 if run == EVERYTHING_ON else 0)
+    public_tables = {
+        one["route_table_id"] for one in audited.resources(run, "aws_route") if one["gateway_id"] in gateways
+    }
+    tables = {one["subnet_id"]: one["route_table_id"] for one in audited.resources(run, "aws_route_table_association")}
+    used = {subnet for one in audited.resources(run, "aws_autoscaling_group") for subnet in one["vpc_zone_identifier"]}
+    used |= {one["subnet_id"] for one in audited.resources(run, "aws_instance")}
+    used |= {subnet for one in audited.resources(run, "aws_vpc_endpoint") for subnet in one["subnet_ids"] or ()}
+    for cluster in audited.resources(run, "aws_msk_cluster"):
+        used |= set(cluster["broker_node_group_info"][0]["client_subnets"])
+    assert len(used) == 3
+    assert {tables[subnet] for subnet in used} & public_tables == set()
+
+
+def test_rest_is_reached_through_a_session_only(audited: Report) -> None:
+    cluster = audited.output(BY_DEFAULT, "cluster")
+    for kind in ("jobmanager", "taskmanager"):
+        settings = terraform.files(cluster["user_data"][kind])["/etc/flink/cluster.yaml"].splitlines()
+        assert [line for line in settings if line.startswith("rest.")] == [
+            'rest.address: "127.0.0.1"',
+            'rest.bind-address: "127.0.0.1"',
+            'rest.port: "8081"',
+        ]
+        assert 'security.ssl.internal.enabled: "true"' in settings
+        assert 'web.submit.enable: "false"' in settings
+    assert cluster["tunnel_command"].startswith("aws ssm start-session ")
+    session = {"ssm:UpdateInstanceInformation", "ssmmessages:CreateDataChannel", "ssmmessages:OpenDataChannel"}
+    assert session <= set(statements(audited, BY_DEFAULT, "jobmanager")["SessionManager"]["actions"])
+
+
+# --- nodes ---
+
+
+@RUNS
+def test_every_disk_is_gp3_and_encrypted_with_our_key(audited: Report, run: str) -> None:
+    key = key_of(audited, run)
+    templates = audited.resources(run, "aws_launch_template")
+    for template in templates:
+        disks = {disk["device_name"]: disk["ebs"][0] for disk in template["block_device_mappings"]}
+        assert "/dev/xvda" in disks  # the root disk: left out, its encryption would be the image's choice
+        for disk in disks.values():
+            assert (disk["encrypted"], disk["volume_type"], disk["kms_key_id"]) == ("true", "gp3", key)
+    instances, volumes = audited.resources(run, "aws_instance"), audited.resources(run, "aws_ebs_volume")
+    assert (len(templates), len(instances), len(volumes)) == (2, 3, 3)
+    for root in (one["root_block_device"][0] for one in instances):
+        assert (root["encrypted"], root["volume_type"], root["kms_key_id"]) == (True, "gp3", key)
+    for volume in volumes:
+        assert (volume["encrypted"], volume["type"], volume["kms_key_id"]) == (True, "gp3", key)
+
+
+@RUNS
+def test_every_node_has_imdsv2_with_a_hop_limit_of_one(audited: Report, run: str) -> None:
+    nodes = [*audited.resources(run, "aws_launch_template"), *audited.resources(run, "aws_instance")]
+    assert len(nodes) == 5
+    for node in nodes:
+        (metadata,) = node["metadata_options"]
+        assert (metadata["http_tokens"], metadata["http_put_response_hop_limit"]) == ("required", 1)
+
+
+def test_no_keys_anywhere() -> None:
+    keys = r"AKIA[0-9A-Z]{16}|PRIVATE KEY-----|\b(key_name|access_key|secret_key|password)\b *=|aws_secret_access_key"
+    for path in terraform.SOURCE.rglob("*"):
+        if path.is_file() and ".terraform" not in str(path.relative_to(terraform.SOURCE)):
+            text = "\n".join(line for line in path.read_text().splitlines() if "regex(" not in line)
+            assert not re.search(keys, text), path
+
+
+# --- storage and deletion ---
+
+
+@RUNS
+def test_nothing_is_destroyed_by_mistake(audited: Report, run: str) -> None:
+    assert [one["force_destroy"] for one in audited.resources(run, "aws_s3_bucket")] == [False] * 3
+    assert [one["disable_api_termination"] for one in audited.resources(run, "aws_instance")] == [True] * 3
+    assert [one["final_snapshot"] for one in audited.resources(run, "aws_ebs_volume")] == [True] * 3
+    assert [one["deletion_window_in_days"] for one in audited.resources(run, "aws_kms_key")] == [30]
+
+
+def by_bucket(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The resource of a kind that each bucket has."""
+    found = {one["bucket"]: one for one in audited.resources(run, f"aws_s3_bucket{kind}")}
+    assert set(found) == {one["bucket"] for one in audited.resources(run, "aws_s3_bucket")}
+    assert len(found) == 3
+    return found
+
+
+def bucket_arns(audited: Report, run: str) -> set[str]:
+    return {f"arn:aws:s3:::{one['bucket']}" for one in audited.resources(run, "aws_s3_bucket")}
+
+
+@RUNS
+def test_buckets_are_versioned_private_and_encrypted_with_our_key(audited: Report, run: str) -> None:
+    for one in by_bucket(audited, run, "_versioning").values():
+        assert one["versioning_configuration"][0]["status"] == "Enabled"
+    for one in by_bucket(audited, run, "_public_access_block").values():
+        blocks = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
+        assert all(one[key] is True for key in blocks)
+    for one in by_bucket(audited, run, "_ownership_controls").values():
+        assert one["rule"][0]["object_ownership"] == "BucketOwnerEnforced"
+    for one in by_bucket(audited, run, "_server_side_encryption_configuration").values():
+        (default,) = one["rule"][0]["apply_server_side_encryption_by_default"]
+        assert (default["sse_algorithm"], default["kms_master_key_id"]) == ("aws:kms", key_of(audited, run))
+
+
+@RUNS
+def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
+    assert by_bucket(audited, run, "_policy")
+    for one in audited.every(run):
+        if one["type"] == "aws_s3_bucket_policy":
+            kind, bucket = one["index"], one["values"]["bucket"]
+            # Which document a mocked policy is, its dependencies tell.
+            assert any(name.endswith("aws_iam_policy_document.tls_only") for name in one["depends_on"])
+            (deny,) = audited.policy(run, f'tls_only["{kind}"]')
+            assert (deny["effect"], deny["actions"]) == ("Deny", ["s3:*"])
+            assert deny["principals"] == [{"identifiers": ["*"], "type": "*"}]
+            assert set(deny["resources"]) == {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"}
+            assert deny["condition"] == [{"test": "Bool", "values": ["false"], "variable": "aws:SecureTransport"}]
+
+
+@RUNS
+def test_nothing_live_expires(audited: Report, run: str) -> None:
+    for one in by_bucket(audited, run, "_lifecycle_configuration").values():
+        for rule in one["rule"]:
+            assert not rule["transition"]
+            for expiration in rule["expiration"]:
+                assert not expiration["days"]
+                assert not expiration["date"]
+            assert rule["noncurrent_version_expiration"][0]["noncurrent_days"] >= 7
+
+
+@RUNS
+def test_the_key_is_this_accounts_and_rotates(audited: Report, run: str) -> None:
+    (key,) = (one for one in audited.every(run) if one["type"] == "aws_kms_key")
+    assert key["values"]["enable_key_rotation"] is True
+    assert any(name.endswith("aws_iam_policy_document.key") for name in key["depends_on"])
+    account, scoping = "123456789012", {"kms:CallerAccount", "aws:SourceAccount"}
+    for statement in audited.policy(run, "key"):
+        scope = {one["variable"]: one["values"] for one in statement["condition"] if one["test"] == "StringEquals"}
+        named = [who for principal in statement["principals"] for who in principal["identifiers"]]
+        assert named == [f"arn:aws:iam::{account}:root"] or [account] in [scope.get(one) for one in scoping]
+        # Anybody of the account is Auto Scaling's role.
+        roles = [one["values"] for one in statement["condition"] if one["variable"] == "aws:PrincipalArn"]
+        assert named != ["*"] or all("/aws-service-role/autoscaling" in role for (role,) in roles)
+        assert named != ["*"] or len(roles) == 1
+    for topic in audited.resources(run, "aws_sns_topic"):
+        assert topic["kms_master_key_id"] == key["values"]["arn"]
+
+
+def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
+    (cluster,) = audited.resources(EVERYTHING_ON, "aws_msk_cluster")
+    (encryption,) = cluster["encryption_info"]
+    assert encryption["encryption_at_rest_kms_key_arn"] == key_of(audited, EVERYTHING_ON)
+    assert encryption["encryption_in_transit"] == [{"client_broker": "TLS", "in_cluster": True}]
+    (authentication,) = cluster["client_authentication"]
+    assert authentication["sasl"][0]["iam"] is True
+    assert not authentication["unauthenticated"]
+    for connectivity in cluster["broker_node_group_info"][0]["connectivity_info"]:
+        assert not connectivity["public_access"]
+
+
+# --- roles ---
+
+
+def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
+    """What a node kind's role may do, by statement id."""
+    return {one["sid"]: one for one in audited.policy(run, f'node["{kind}"]')}
+
+
+@RUNS
+@pytest.mark.parametrize("kind", NODES)
+def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
+    found = statements(audited, run, kind)
+    common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics"}
+    flink = {"StateObjects", "StateList", "InternalTls"}
+    kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
+    secrets = {"Secrets"} if run == EVERYTHING_ON else set()
+    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": {"Drain", *secrets}}[kind]
+    assert set(found) == common | own | (flink | kafka if kind != "zookeeper" else set())
+    for name, one in found.items():
+        assert one["effect"] in (None, "Allow")
+        assert not one["not_actions"]
+        assert not one["not_resources"]
+        assert [action for action in one["actions"] if "*" in action] == []
+        # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
+        assert ("*" in one["resources"]) == (name in {"SessionManager", "Metrics"})
+    buckets = {arn.split("-")[1]: arn for arn in bucket_arns(audited, run)}
+    assert found["Artifacts"]["resources"] == [f"{buckets['artifacts']}/releases/*"]
+    assert found["Artifacts"]["actions"] == ["s3:GetObject"]
+    assert found["Key"]["resources"] == [key_of(audited, run)]
+    assert [one["values"] for one in found["Metrics"]["condition"]] == [["EventTrigger/test"]]
+    if kind != "zookeeper":
+        state = {buckets["checkpoints"], buckets["savepoints"]}
+        assert set(found["StateObjects"]["resources"]) == {f"{arn}/test/*" for arn in state}
+        assert set(found["StateList"]["resources"]) == state
+        assert [one["values"] for one in found["StateList"]["condition"]] == [["test", "test/*"]]
+    if own & secrets:
+        assert found["Secrets"]["actions"] == ["secretsmanager:GetSecretValue"]
+        (secret,) = found["Secrets"]["resources"]
+        assert secret.endswith(":secret:webhooks-AbCdEf")
+
+
+@RUNS
+def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Report, run: str) -> None:
+    buckets = bucket_arns(audited, run)
+    allowed = {resource for one in audited.policy(run, "s3_endpoint") for resource in one["resources"]}
+    assert allowed == {
+        *buckets,
+        *(f"{arn}/*" for arn in buckets),
+        "arn:aws:s3:::al2023-repos-eu-central-1-*/*",
+    }
+    names = {one["service_name"].rpartition(".")[2] for one in audited.resources(run, "aws_vpc_endpoint")}
+    assert names - {"secretsmanager"} == {
+        "s3",
+        "ssm",
+        "ssmmessages",
+        "ec2messages",
+        "autoscaling",
+        "logs",
+        "monitoring",
+    }
+    assert ("secretsmanager" in names) == (run == EVERYTHING_ON)

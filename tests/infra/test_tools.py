@@ -1,0 +1,84 @@
+"""A machine without the programs is told in one error what is missing; with root and apt it gets them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.infra import tools
+
+WANTED = {"a-linter": "linter", "a-checker": "checker"}
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on the PATH; nobody is root."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    program(folder, "terraform", """echo '{"terraform_version": "1.11.4"}'""")
+    return folder
+
+
+def program(folder: Path, name: str, script: str = "") -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def error() -> str:
+    with pytest.raises(tools.ToolsError) as raised:
+        tools.provide(WANTED)
+    return str(raised.value)
+
+
+def test_nothing_happens_where_all_is_there(path: Path) -> None:
+    for name in WANTED:
+        program(path, name)
+    program(path, "apt-get", "exit 1")
+    tools.provide(WANTED)
+
+
+def test_one_error_names_all_that_is_missing(path: Path) -> None:
+    (path / "terraform").unlink()
+    said = error()
+    assert "terraform is not on the PATH: install 1.11 or newer" in said
+    assert (
+        "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)" in said
+    )
+    assert "pytest --ignore=tests/infra" in said
+
+
+@pytest.mark.parametrize(("version", "refused"), [("1.10.9", True), ("1.11.0-rc1", False), ("2.0.0", False)])
+def test_an_older_terraform_is_refused(path: Path, version: str, refused: bool) -> None:
+    for name in WANTED:
+        program(path, name)
+    program(path, "terraform", f"""echo '{{"terraform_version": "{version}"}}'""")
+    if refused:
+        assert f"terraform is {version}: install 1.11 or newer" in error()
+    else:
+        tools.provide(WANTED)
+
+
+def test_root_installs_what_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    log = path / "log"
+    made = "\n".join(f"printf '#!/bin/sh' >{path}/{name}; /bin/chmod 755 {path}/{name}" for name in WANTED)
+    program(path, "apt-get", f'echo "$@" >>{log}\ncase "$*" in *install*) {made};; esac')
+    tools.provide(WANTED)
+    update, install = log.read_text().splitlines()
+    assert update.endswith(" update")
+    assert install.endswith(" install -y --no-install-recommends checker linter")
+
+
+def test_a_failing_installation_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    program(path, "apt-get", "echo 'E: no such archive' >&2; exit 100")
+    assert "Not on the PATH: a-linter, a-checker; apt-get failed: E: no such archive." in error()
+
+
+def test_root_without_apt_is_told_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu" in error()

@@ -1,0 +1,116 @@
+"""`make infra-tools`: programs that the tests of infra/ run and no Python package brings.
+
+What Debian has is installed where this is root on a machine with apt-get; otherwise one error says all that is missing.
+Runs before there is an environment, so with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TERRAFORM = (1, 11)
+# Program -> Debian's package of it.
+FAST: Mapping[str, str] = {"shellcheck": "shellcheck", "cloud-init": "cloud-init", "systemd-analyze": "systemd"}
+LONG: Mapping[str, str] = {
+    "mmdebstrap": "mmdebstrap",
+    "systemd-nspawn": "systemd-container",
+    "mkfs.xfs": "xfsprogs",
+    "losetup": "mount",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+}
+# Installed for its schema: it must not take over a machine that is no cloud instance of ours.
+_CLOUD_INIT_OFF = Path("/etc/cloud/cloud-init.disabled")
+
+
+class ToolsError(RuntimeError):
+    """Programs are missing and cannot be installed; the message names them all and says how to get them."""
+
+
+def provide(programs: Mapping[str, str]) -> None:
+    """Have Terraform and ``programs`` on the PATH, installed from Debian's packages where that is possible.
+
+    Raises:
+        ToolsError: something is missing.
+    """
+    problem = _terraform_problem()
+    missing = _missing(programs)
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        failure = _install(sorted({programs[one] for one in missing}))
+        missing = _missing(programs)
+        if missing:
+            raise ToolsError(_message(programs, missing, problem, failure))
+    if missing or problem:
+        raise ToolsError(_message(programs, missing, problem))
+
+
+def _missing(programs: Mapping[str, str]) -> list[str]:
+    return [one for one in programs if shutil.which(one) is None]
+
+
+def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, failure: str = "") -> str:
+    parts = ["The tests of infra/ cannot run on this machine."]
+    if problem:
+        parts.append(
+            f"{problem}: install {'.'.join(map(str, TERRAFORM))} or newer (hashicorp.com, Terraform, Install)."
+        )
+    if missing:
+        packages = " ".join(sorted({programs[one] for one in missing}))
+        how = f"apt-get failed: {failure}" if failure else f"as root on Debian or Ubuntu: make infra-tools ({packages})"
+        parts.append(f"Not on the PATH: {', '.join(missing)}; {how}.")
+    parts.append("All other tests: make setup, then .venv/bin/python -m pytest --ignore=tests/infra")
+    return "\n".join(parts)
+
+
+def _terraform_problem() -> str:
+    """What is wrong with the terraform that is found, if something is."""
+    if shutil.which("terraform") is None:
+        return "terraform is not on the PATH"
+    shown = subprocess.run(
+        ["terraform", "version", "-json"],
+        env={**os.environ, "CHECKPOINT_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if shown.returncode != 0:
+        return f"terraform does not run: {shown.stderr.strip()}"
+    version = str(json.loads(shown.stdout)["terraform_version"])
+    if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < TERRAFORM:
+        return f"terraform is {version}"
+    return ""
+
+
+def _install(packages: Sequence[str]) -> str:
+    """Why apt-get could not install them; empty if it could."""
+    sys.stderr.write(f"Installing from Debian's packages: {' '.join(packages)}\n")
+    if "cloud-init" in packages:
+        _CLOUD_INIT_OFF.parent.mkdir(parents=True, exist_ok=True)
+        _CLOUD_INIT_OFF.touch()
+    options = ["-qq", "-o", "DPkg::Lock::Timeout=300"]
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        done = subprocess.run(
+            ["apt-get", *options, *command],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode != 0:
+            return (done.stderr or done.stdout).strip()[-1000:]
+    return ""
+
+
+if __name__ == "__main__":
+    try:
+        provide({**FAST, **LONG} if "--long" in sys.argv[1:] else FAST)
+    except ToolsError as error:
+        sys.exit(str(error))
