@@ -29,6 +29,14 @@ class FlinkRest:
         """The cluster: ``taskmanagers``, ``slots-total``, ``slots-available``, ``jobs-running`` and so on."""
         return self._get("/overview")
 
+    def configuration(self) -> dict[str, str]:
+        """The JobManager's settings by key; Flink masks what may be secret."""
+        return {one["key"]: one["value"] for one in self._request("GET", "/jobmanager/config")}
+
+    def class_path(self) -> list[str]:
+        """The entries of the JobManager's class path."""
+        return list(self._get("/jobmanager/environment")["classpath"])
+
     def jobs(self) -> list[dict[str, Any]]:
         """All jobs the cluster remembers: ``jid``, ``name``, ``state`` and times."""
         return list(self._get("/jobs/overview")["jobs"])
