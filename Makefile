@@ -55,7 +55,7 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-readme: setup ## write the tables of options and of Terraform inputs into the READMEs
+readme: setup ## write the tables of options, metrics and Terraform inputs into README and docs
 	@$(BIN)/python -m tests.readme
 	@$(BIN)/python -m infra.readme
 
