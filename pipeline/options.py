@@ -403,6 +403,16 @@ def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
     return settings
 
 
+def parse_looking(argv: Sequence[str], program: str) -> Settings:
+    """Settings of a command that takes a launch's options and only looks: which rules it has makes no difference.
+
+    Raises:
+        OptionError: as ``parse``.
+    """
+    given = any(argument.partition("=")[0] in ("--rules", "--rules_topic") for argument in argv)
+    return parse(argv if given else [*argv, "--rules=."], program)
+
+
 def _unknown(argument: str) -> str:
     name = argument.split("=")[0].removeprefix("--")
     close = difflib.get_close_matches(name, [one.name for one in fields(Settings)], 1)

@@ -20,7 +20,7 @@ from transforms.domain.rules import KafkaAction, Rule, RuleError, check_destinat
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
 
 # Command -> whether it needs Beam, which takes seconds to import.
-_COMMANDS: Final = {"demo": True, "doctor": False, "rules": False}
+_COMMANDS: Final = {"demo": True, "doctor": False, "rules": False, "status": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.checks import FAIL, OK, WARN, Doctor, Finding
-from pipeline.options import OptionError, parse
+from pipeline.options import OptionError, parse_looking
 
 PROGRAM: Final = "python -m pipeline doctor"
 
@@ -36,11 +36,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--s3_endpoint", metavar="URL", help="S3 endpoint (default: the cluster's, else AWS)")
     parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
     arguments, rest = parser.parse_known_args(argv)
-    # Which rules are launched is none of these checks' business.
-    if not any(one.partition("=")[0] in ("--rules", "--rules_topic") for one in rest):
-        rest = [*rest, "--rules=."]
     try:
-        settings = parse(rest, PROGRAM)
+        settings = parse_looking(rest, PROGRAM)
         for name in ("checkpoint_dir", "s3_endpoint"):
             if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
                 raise OptionError(f"--{name} is {value!r}, allowed: a URL")
