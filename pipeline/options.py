@@ -28,6 +28,8 @@ DIRECT_RUNNER: Final = "DirectRunner"
 FLINK_RUNNER: Final = "FlinkRunner"
 AT_LEAST_ONCE: Final = "AT_LEAST_ONCE"
 EXACTLY_ONCE: Final = "EXACTLY_ONCE"
+TEXT: Final = "text"
+JSON: Final = "json"
 
 INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "Output", "Flink"
 _GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
@@ -266,6 +268,9 @@ class Settings:
         None, FLINK, "program that starts a Python worker on the TaskManagers; default: this environment's", unit="path"
     )
     detached: bool = _option(False, FLINK, "return as soon as Flink has taken the job")
+    log_format: str = _option(
+        TEXT, FLINK, "how the launcher tells what it does, on standard error", choices=(TEXT, JSON)
+    )
     plan_file: Path | None = _option(
         None, FLINK, "write the Flink plan as JSON to this file, submit nothing", unit="path"
     )

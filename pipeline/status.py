@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.measures import BOUNDS_MS
+from transforms.domain.metric_names import with_dots
 
-_MARK: Final = ".event_trigger."
+# Flink's REST API writes dots within a metric's name as underscores.
+_MARK: Final = ".event_trigger_"
 _WEBHOOK: Final = "action.webhook."
 _TROUBLES: Final = ("retried", "delayed", "refused", "given_up", "dropped")
 
@@ -71,7 +73,7 @@ def look(rest: FlinkRest, job_id: str, at_s: float) -> Look:
         for name, value in rest.vertex_metrics(job_id, vertex["id"], wanted).items() if wanted else ():
             number = int(float(value)) if value else 0
             if _MARK in name:
-                ours.setdefault(name.partition(_MARK)[2], []).append(number)
+                ours.setdefault(with_dots(name.partition(_MARK)[2]), []).append(number)
             elif _is_read(name):
                 read += number
             else:

@@ -11,7 +11,18 @@ import pytest
 
 from tests.readme import METRICS as PAGE
 from tests.readme import expected_metrics
-from transforms.domain.metric_names import COUNTER, KINDS, METRICS, REASONS, expanded, known_counters
+from transforms.domain import measures
+from transforms.domain.measures import bucket_names
+from transforms.domain.metric_names import (
+    COUNTER,
+    HISTOGRAM,
+    KINDS,
+    METRICS,
+    REASONS,
+    expanded,
+    known_counters,
+    with_dots,
+)
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [ROOT / "transforms" / "handle.py", *sorted((ROOT / "transforms" / "domain").rglob("*.py"))]
@@ -48,6 +59,8 @@ def texts(node: ast.AST) -> Iterator[str]:
         yield ast.unparse(node)[2:-1]
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
+    elif isinstance(node, ast.Name) and isinstance(value := getattr(measures, node.id, None), str):
+        yield value
     elif isinstance(node, ast.IfExp):
         yield from texts(node.body)
         yield from texts(node.orelse)
@@ -108,6 +121,16 @@ def test_no_name_is_listed_twice_and_no_two_are_one_to_prometheus() -> None:
     ]
     shown = [re.sub(r"[^a-zA-Z0-9]", "_", name) for name in names]
     assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("name", ["welcome", "win_back", "error", "x-1", "timed_out"])
+def test_a_name_is_known_again_without_its_dots(name: str) -> None:
+    for metric in METRICS:
+        for one in (
+            bucket_names(metric.name) if metric.kind == HISTOGRAM else expanded(metric.name, [name], [name], [3])
+        ):
+            assert with_dots(one.replace(".", "_")) == one
+    assert with_dots("something_else") == "something_else"
 
 
 @pytest.mark.parametrize("kind", KINDS)

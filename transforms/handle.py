@@ -23,8 +23,9 @@ from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
-from transforms.domain.measures import LATENCY, TELL_EVERY_MS, Measures, resident_bytes
+from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, resident_bytes
 from transforms.domain.metric_names import known_counters
+from transforms.domain.notes import Notes
 from transforms.domain.outbox import Outbox, tried
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.quarantine import Quarantine
@@ -159,6 +160,7 @@ class _HandleFn(beam.DoFn):
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)
         self._measures = _measures()
+        self._notes = _notes()
         self._counters: dict[str, Any] = {}
         self._gauges: dict[str, Any] = {}
         self._counters_shown = False
@@ -247,8 +249,10 @@ class _HandleFn(beam.DoFn):
             self.count(name, value)
         for name, value in self._measures.gauges().items():
             self.show(name, value)
+        self._notes.breaker("the user API", bool(self._measures.gauges().get(USER_API_BREAKER)), self._clock())
         for name, is_failing in self._send_pool.failing().items():
             self.show(f"destination.{name}.breaker_open", int(is_failing))
+            self._notes.breaker(f"destination {name}", is_failing, self._clock())
         self.show("worker_rss_bytes", resident_bytes())
 
 
@@ -337,6 +341,7 @@ class _OpenShard:
     def _measure(self, done: Step) -> None:
         """Take in what the step measured, and tell now and then."""
         fn, live, now_ms = self._fn, self.live, self._fn._clock()
+        fn._notes.step(done, live.number, now_ms)
         for histogram, took_ms in done.took_ms:
             fn._measures.observe(histogram, (took_ms,))
         if done.produced_ms:
@@ -513,6 +518,12 @@ def _quarantine() -> Quarantine:
 def _measures() -> Measures:
     """What the worker measures: a user API's calls are no shard's."""
     return Measures()
+
+
+@functools.cache
+def _notes() -> Notes:
+    """What the worker writes to its log: lines are limited for all of its shards together."""
+    return Notes()
 
 
 _send_pools: dict[Any, SendPool] = {}

@@ -21,8 +21,8 @@ from tests.readme import METRICS as PAGE
 from tests.receiver import SECRET, receiving
 from tests.waiting import eventually
 from transforms.domain.batches import shard_of
-from transforms.domain.measures import BOUNDS_MS
-from transforms.domain.metric_names import HISTOGRAM, METRICS, bucket_names, expanded
+from transforms.domain.measures import BOUNDS_MS, bucket_names
+from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

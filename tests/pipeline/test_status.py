@@ -137,7 +137,11 @@ def test_a_look_takes_the_metrics_of_all_vertices_and_subtasks(httpserver: HTTPS
             "0.Source__ReadEvents.pendingRecords": "3",
             "0.ReadEvents/batch.numRecordsIn": "99",
         },
-        "h": {"0._2_.event_trigger.events": "6", "1._2_.event_trigger.events": "7", "0._2_.numRecordsIn": "99"},
+        "h": {
+            "0._2_.event_trigger_rule_win_back_fired": "6",
+            "1._2_.event_trigger_rule_win_back_fired": "7",
+            "0._2_.numRecordsIn": "99",
+        },
     }
 
     def metrics(values: dict[str, str]) -> Callable[[Request], Response]:
@@ -157,7 +161,7 @@ def test_a_look_takes_the_metrics_of_all_vertices_and_subtasks(httpserver: HTTPS
 
     found = look(FlinkRest(httpserver.url_for("/")), JOB, 1.0)
     assert (found.read, found.lag, found.restarts) == (15, 3, 4)
-    assert found.ours == {"events": [6, 7]}
+    assert found.ours == {"rule.win_back.fired": [6, 7]}
 
 
 def test_options_that_cannot_be_used_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:

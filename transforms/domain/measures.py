@@ -22,7 +22,7 @@ LATENCY: Final = "latency_ms"
 WEBHOOK: Final = "webhook_ms"
 DELIVERY: Final = "delivery_ms"
 USER_API_CALL: Final = "user_api_call_ms"
-HISTOGRAMS: Final = (LATENCY, WEBHOOK, DELIVERY, USER_API_CALL)
+USER_API_BREAKER: Final = "user_api_breaker_open"
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 

@@ -5,6 +5,7 @@ Names in capitals stand for one name each: ``rule.RULE.fired`` is ``rule.us_page
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -175,6 +176,29 @@ def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shard
             filled = filled.replace(placeholder, value)
         found.append(filled)
     return found
+
+
+def with_dots(shown: str) -> str:
+    """A metric's name, of how Flink shows it with underscores for dots; names that are not in the table stay."""
+    if shown not in _SHOWN_AS_THEY_ARE:
+        for pattern, name in _PATTERNS:
+            found = pattern.fullmatch(shown)
+            if found:
+                for placeholder, value in found.groupdict().items():
+                    name = name.replace(placeholder, value)
+                return name
+    return shown
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    shown = name.replace(".", "_").replace(SHARD, rf"(?P<{SHARD}>\d+)")
+    for placeholder in (RULE, DESTINATION, REASON, KIND, TOPIC):
+        shown = shown.replace(placeholder, f"(?P<{placeholder}>.+)")
+    return re.compile(shown)
+
+
+_PATTERNS: Final = tuple((_pattern(metric.name), metric.name) for metric in METRICS if "." in metric.name)
+_SHOWN_AS_THEY_ARE: Final = {name for name in known_counters([], []) if "." not in name}
 
 
 def metrics_table() -> str:

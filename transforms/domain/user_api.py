@@ -21,7 +21,7 @@ from transforms.domain.breaker import Breaker
 from transforms.domain.calls import Backoff, CallError, HttpClient
 from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
-from transforms.domain.measures import USER_API_CALL, Measures
+from transforms.domain.measures import USER_API_BREAKER, USER_API_CALL, Measures
 from transforms.domain.profiles import BAD_ANSWER, BREAKER_OPEN, NOTHING_KNOWN, TIMEOUT, FetchedUser, unavailable
 from transforms.domain.threads import DaemonThreads
 from transforms.domain.tokens import Token
@@ -177,7 +177,7 @@ class HttpUserApi:
         finally:
             self._breaker.leave(permit, healthy)
             self._measures.count("user_api_calls")
-            self._measures.set("user_api_breaker_open", int(self._breaker.is_open))
+            self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
             self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
         return _json(name, content)
 
