@@ -36,14 +36,14 @@ test-java: ## the connectors' own tests
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
-test-terraform: setup infra-tools ## the cluster's Terraform with a mocked provider, and what its nodes are given; root, two minutes
+test-terraform: setup infra-tools ## the cluster's Terraform with a mocked provider, what its nodes are given, and Prometheus on alerts; root, two minutes
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
 
 test-infra: setup ## the cluster's Terraform against moto, and a real boot of its nodes; root, minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
 infra-tools: ## install what the tests of infra/ need from Debian's packages (as root)
-	@apt-get -qq update && apt-get -qq install -y --no-install-recommends shellcheck cloud-init systemd-container mmdebstrap xfsprogs >/dev/null
+	@apt-get -qq update && apt-get -qq install -y --no-install-recommends shellcheck cloud-init systemd-container mmdebstrap xfsprogs prometheus >/dev/null
 
 check: setup ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --check .
