@@ -25,9 +25,8 @@ def say(text: str, **fields: Any) -> None:
     """Progress; ``fields`` are keys of the JSON."""
     if _json_fields:
         _LOG.info(text.strip(), extra=fields)
-        return
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    else:
+        _print(text)
 
 
 def complain(text: str, **fields: Any) -> None:
@@ -35,7 +34,7 @@ def complain(text: str, **fields: Any) -> None:
     if _json_fields:
         _LOG.error(text, extra=fields)
     else:
-        sys.stderr.write(f"error: {text}\n")
+        _print(f"error: {text}")
 
 
 def warn(text: str) -> None:
@@ -43,4 +42,9 @@ def warn(text: str) -> None:
     if _json_fields:
         _LOG.warning(text)
     else:
-        sys.stderr.write(f"warning: {text}\n")
+        _print(f"warning: {text}")
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(f"{logs.without_secrets(text)}\n")
+    sys.stderr.flush()

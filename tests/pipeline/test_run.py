@@ -225,3 +225,14 @@ def test_the_launcher_tells_json_when_asked(tmp_path: Path) -> None:
     said = json.loads(line)
     assert (said["level"], said["job"], said["logger"]) == ("error", "j", "event_trigger.launcher")
     assert "none.yaml" in said["event"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_secret_in_an_option_is_not_told(log_format: str) -> None:
+    command = [sys.executable, "-m", "pipeline", f"--log_format={log_format}", "--bootstrap_servers=127.0.0.1:1"]
+    done = subprocess.run(
+        [*command, "--rules=sasl.password=s3cr3t"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "[hidden]" in done.stderr
+    assert "s3cr3t" not in done.stderr
