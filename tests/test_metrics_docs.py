@@ -11,6 +11,7 @@ import pytest
 
 from tests.readme import METRICS as PAGE
 from tests.readme import expected_metrics
+from transforms import handle
 from transforms.domain import measures
 from transforms.domain.measures import bucket_names
 from transforms.domain.metric_names import (
@@ -40,10 +41,7 @@ FILLED = {
     "action.kafka.{action.topic or 'default'}.emitted": ["action.kafka.TOPIC.emitted"],
     "rule.{rule.name}.evaluated": ["rule.RULE.evaluated"],
     "dead_letter.{one.reason}": ["dead_letter.REASON"],
-    "shard.{number}.users": ["shard.SHARD.users"],
-    "shard.{number}.parked_users": ["shard.SHARD.parked_users"],
-    "shard.{number}.users_with_webhooks": ["shard.SHARD.users_with_webhooks"],
-    "shard.{number}.journal_bytes": ["shard.SHARD.journal_bytes"],
+    "shard.{number}.{name}": [f"shard.SHARD.{name}" for name in handle._SIZES],
     "destination.{name}.breaker_open": ["destination.DESTINATION.breaker_open"],
     "destination.{destination.name}.disabled": ["destination.DESTINATION.disabled"],
     "rule.{rule}.{what}": [],

@@ -44,6 +44,7 @@ RECORDS: Final = "records"
 METRICS_NAMESPACE: Final = "event_trigger"
 
 _SCHEMA_VERSION: Final = 1
+_SIZES: Final = ("users", "parked_users", "users_with_webhooks", "journal_bytes")
 _LONGEST_POLL_DOUBLINGS: Final = 4
 
 Clock = Callable[[], int]
@@ -347,15 +348,15 @@ class _OpenShard:
         if done.produced_ms:
             fn._measures.observe(LATENCY, [now_ms - produced_ms for produced_ms in done.produced_ms])
         if done.evaluated:
-            rules = fn._rule_sets.live(live.view.rules).filters.rules
-            fn._measures.add({f"rule.{rule.name}.evaluated": done.evaluated for rule in rules})
+            fn._measures.evaluated(fn._rule_sets.live(live.view.rules).filters.rules, done.evaluated)
         if fn._measures.is_due(now_ms) or self._settings.inline:
             fn.tell()
             self._show_rules()
-        is_time = now_ms - live.shown_ms >= TELL_EVERY_MS or live.view.is_empty
-        if live.number is not None and is_time and self._size != live.shown_size:
-            live.shown_size, live.shown_ms = self._size, now_ms
-            self._show_size(live.number)
+        if live.number is not None:
+            live.is_untold = now_ms - live.shown_ms < TELL_EVERY_MS and not live.view.is_empty
+            if not live.is_untold:
+                live.shown_ms = now_ms
+                self._show_size(live.number)
 
     def _show_rules(self) -> None:
         view = self.live.view
@@ -365,17 +366,13 @@ class _OpenShard:
         for destination in self._settings.webhooks.destinations:
             self._fn.show(f"destination.{destination.name}.disabled", int(destination.name in view.disabled))
 
-    @property
-    def _size(self) -> tuple[int, int, int, int]:
-        view = self.live.view
-        return len(view.users), len(view.parked), len(view.deliveries), sum(self.live.log_bytes)
-
     def _show_size(self, number: int) -> None:
-        users, parked, with_webhooks, journal_bytes = self._size
-        self._fn.show(f"shard.{number}.users", users)
-        self._fn.show(f"shard.{number}.parked_users", parked)
-        self._fn.show(f"shard.{number}.users_with_webhooks", with_webhooks)
-        self._fn.show(f"shard.{number}.journal_bytes", journal_bytes)
+        view = self.live.view
+        size = (len(view.users), len(view.parked), len(view.deliveries), sum(self.live.log_bytes))
+        if size != self.live.shown_size:
+            self.live.shown_size = size
+            for name, value in zip(_SIZES, size, strict=True):
+                self._fn.show(f"shard.{number}.{name}", value)
 
     def _disabled(self, done: Step) -> Iterator[Any]:
         """Tell every shard of destinations that want no more; with ``user_shards=0`` nobody could."""
@@ -460,7 +457,7 @@ class _OpenShard:
             due.append(look_ms)
         elif (next_ms := self._outbox.next_ms()) is not None:
             due.append(max(next_ms, look_ms))  # due already: the pool had no room
-        if live.number is not None and self._size != live.shown_size:
+        if live.is_untold:
             due.append(max(now_ms, live.shown_ms + TELL_EVERY_MS))  # what was measured last is told, too
         pending_due_ms = min((one for one in due if one is not None), default=None)
         if pending_due_ms is not None and (live.pending_due_ms is None or live.pending_due_ms > pending_due_ms):

@@ -10,9 +10,11 @@ import os
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
+
+from transforms.domain.rules import Rule
 
 # Upper bounds, ms. The goal is a median of 30 and 80 at the 99th percentile; retries and deadlines take seconds.
 BOUNDS_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -44,6 +46,8 @@ class Measures:
         self._counts: Counter[str] = Counter()
         # By histogram: how many values are in each bucket alone.
         self._buckets: dict[str, list[int]] = {}
+        # By identity, for it is many steps to a telling: the rules, and how many events they saw.
+        self._evaluated: dict[int, tuple[Sequence[Rule], int]] = {}
         self._gauges: dict[str, int] = {}
         self._told_ms = 0
 
@@ -52,10 +56,11 @@ class Measures:
         with self._lock:
             self._counts[name] += number
 
-    def add(self, counts: Mapping[str, int]) -> None:
-        """Add to several."""
+    def evaluated(self, rules: Sequence[Rule], events: int) -> None:
+        """So many events were shown to these rules, the same object each time."""
         with self._lock:
-            self._counts.update(counts)
+            before = self._evaluated.get(id(rules), (rules, 0))[1]
+            self._evaluated[id(rules)] = (rules, before + events)
 
     def set(self, gauge: str, value: int) -> None:
         """What is so from now on."""
@@ -86,7 +91,10 @@ class Measures:
     def take(self) -> dict[str, int]:
         """Every counter's increase since the last time."""
         with self._lock:
-            counts, self._counts = dict(self._counts), Counter()
+            counts, self._counts = self._counts, Counter()
+            for rules, events in self._evaluated.values():
+                counts.update({f"rule.{rule.name}.evaluated": events for rule in rules})
+            self._evaluated.clear()
             for histogram, buckets in self._buckets.items():
                 if any(buckets):
                     total = 0
@@ -94,7 +102,7 @@ class Measures:
                         total += number
                         counts[name] = total
                     buckets[:] = [0] * len(buckets)
-            return counts
+            return dict(counts)
 
 
 def resident_bytes() -> int:

@@ -35,9 +35,10 @@ class Notes:
             self._write(logging.INFO, "user forgotten", now_ms, user_id=erasure.user_id, found=erasure.found)
         for destination in done.gone:
             self._write(logging.WARNING, "destination wants no more", now_ms, destination=destination)
-        for (rule, what), number in done.rule_counts.items():
-            if what == "tripped" and number:
-                self._write(logging.WARNING, "rule hit a limit", now_ms, rule=rule, times=number)
+        if done.counts["rules_tripped"]:
+            for (rule, what), number in done.rule_counts.items():
+                if what == "tripped":
+                    self._write(logging.WARNING, "rule hit a limit", now_ms, rule=rule, times=number)
         for letter in done.dead_letters:
             self._write(logging.INFO, "dead letter", now_ms, **_of_letter(letter))
         if LOG.isEnabledFor(logging.DEBUG):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import resource
 import threading
 
+from tests.builders import rule
 from transforms.domain.measures import BOUNDS_MS, LATENCY, WEBHOOK, Measures, bucket_names, resident_bytes
 
 
@@ -63,3 +64,11 @@ def test_nothing_is_lost_between_threads() -> None:
 def test_memory_is_what_the_kernel_says() -> None:
     at_most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert at_most / 4 < resident_bytes() <= at_most * 1.1
+
+
+def test_every_rule_of_a_set_saw_the_events() -> None:
+    measures, first, second = Measures(), (rule("a"), rule("b")), (rule("b"),)
+    for rules, events in ((first, 3), (second, 4), (first, 2)):
+        measures.evaluated(rules, events)
+    assert measures.take() == {"rule.a.evaluated": 5, "rule.b.evaluated": 9}
+    assert measures.take() == {}

@@ -42,6 +42,7 @@ def test_what_happens_seldom_is_told_with_ids(caplog: pytest.LogCaptureFixture) 
     done = Step(rule_sets=[4], gone=["crm"], dead_letters=[letter(), letter("undelivered", lost)])
     done.erasures.append(Erasure("alice", True, 0, "control", record))
     done.rule_counts["slow", "tripped"] += 2
+    done.counts["rules_tripped"] += 2
     Notes().step(done, 3, 0)
     alice = {"user_id": "alice"}
     assert lines(caplog) == [
