@@ -36,13 +36,13 @@ test-java: ## the connectors' own tests
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
-test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, and what its nodes are given
+test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
 
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
-infra-tools: ## have what the tests of infra/ need: Terraform, shellcheck, cloud-init; as root it installs Debian's packages
+infra-tools: ## have what the tests of infra/ need: Terraform, shellcheck, cloud-init, Prometheus; as root it installs Debian's packages
 	@$(PYTHON) -m tests.infra.tools
 
 infra-tools-long:
@@ -58,7 +58,7 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-readme: setup ## write the tables of options and of Terraform inputs into the READMEs
+readme: setup ## write the tables of options, metrics and Terraform inputs into README and docs
 	@$(BIN)/python -m tests.readme
 	@$(BIN)/python -m infra.readme
 

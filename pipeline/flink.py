@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
 from pipeline.options import OptionError, Settings
+from pipeline.saying import complain, say
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
@@ -45,13 +46,13 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             _check_cluster(rest)
             say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rule_set, master, destinations)
-            say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview")
+            say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
             return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(str(error))
         return 2
     except (LocalStackError, SubmissionError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(str(error))
         return 1
 
 
@@ -140,13 +141,13 @@ def follow(rest: FlinkRest, job_id: str) -> int:
             if state in TERMINAL_STATES:
                 if state == "FAILED":
                     cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
-                    sys.stderr.write(f"error: job {job_id} failed: {cause}\n")
+                    complain(f"job {job_id} failed: {cause}", job_id=job_id)
                     return 1
-                say(f"job {job_id} is {state}")
+                say(f"job {job_id} is {state}", job_id=job_id)
                 return 0
             time.sleep(_FOLLOW_EVERY_S)
     except KeyboardInterrupt:
-        say(f"leaving; job {job_id} goes on if its cluster does")
+        say(f"leaving; job {job_id} goes on if its cluster does", job_id=job_id)
         return 0
 
 
@@ -165,9 +166,3 @@ def _first_cause(message: str) -> str:
     """The innermost message of a Java failure, without the stack."""
     causes = [line.partition("Caused by: ")[2] for line in message.splitlines() if line.startswith("Caused by: ")]
     return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"
-
-
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

@@ -32,6 +32,8 @@ FILES: Final = ("decisions_file", "actions_file", "dead_letters_file")
 FLINK_RUNNER: Final = "FlinkRunner"
 AT_LEAST_ONCE: Final = "AT_LEAST_ONCE"
 EXACTLY_ONCE: Final = "EXACTLY_ONCE"
+TEXT: Final = "text"
+JSON: Final = "json"
 
 INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "Output", "Flink"
 _GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
@@ -293,6 +295,9 @@ class Settings:
         None, FLINK, "program that starts a Python worker on the TaskManagers; default: this environment's", unit="path"
     )
     detached: bool = _option(False, FLINK, "return as soon as Flink has taken the job")
+    log_format: str = _option(
+        TEXT, FLINK, "how the launcher tells what it does, on standard error", choices=(TEXT, JSON)
+    )
     plan_file: Path | None = _option(
         None, FLINK, "write the Flink plan as JSON to this file, submit nothing", unit="path"
     )
@@ -434,6 +439,16 @@ def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
     settings = Settings(**given)
     _check(settings)
     return settings
+
+
+def parse_looking(argv: Sequence[str], program: str) -> Settings:
+    """Settings of a command that takes a launch's options and only looks: which rules it has makes no difference.
+
+    Raises:
+        OptionError: as ``parse``.
+    """
+    given = any(argument.partition("=")[0] in ("--rules", "--rules_topic") for argument in argv)
+    return parse(argv if given else [*argv, "--rules=."], program)
 
 
 def _unknown(argument: str) -> str:

@@ -10,8 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from pipeline.options import FILES, FLINK_RUNNER, OptionError, Settings, kafka_properties, parse
+from pipeline.options import FILES, FLINK_RUNNER, JSON, OptionError, Settings, kafka_properties, parse
 from pipeline.rules_topic import PublishedSets, RulesTopic
+from pipeline.saying import complain, say, speak_json, warn
 from pipeline.topics import TopicError
 from runners.flink.beam_overrides import without_cloud_clients
 from transforms.domain.filters import FilterSet
@@ -22,12 +23,14 @@ from transforms.domain.webhooks.destinations import Destination, DestinationErro
 
 # Command -> whether it needs Beam, which takes seconds to import.
 _COMMANDS: Final = {
+    "dead-letters": False,
     "demo": True,
     "deploy": False,
-    "rules": False,
-    "why": False,
     "destinations": False,
-    "dead-letters": False,
+    "doctor": False,
+    "rules": False,
+    "status": False,
+    "why": False,
 }
 
 
@@ -42,13 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(command.main(arguments[1:]))
     try:
         settings = parse(arguments)
+        if settings.log_format == JSON:
+            speak_json(settings.job_name)
         destinations = _destinations(settings)
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
             check_destinations(rule, [one.name for one in destinations])
         _begin_files(settings)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(str(error))
         return 2
     _import_beam()
     if settings.runner == FLINK_RUNNER:
@@ -117,14 +122,14 @@ def _rule_set(settings: Settings) -> RuleSet:
 def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
     """The newest set that can be used, as a worker that reads the topic would find."""
     for problem in found.unreadable:
-        sys.stderr.write(f"warning: rules topic {topic!r}: {problem}\n")
+        warn(f"rules topic {topic!r}: {problem}")
     for rule_set in reversed(found.sets):
         try:
             FilterSet(rule_set.rules)
         except RuleError as error:
-            sys.stderr.write(f"warning: rules topic {topic!r}: set {rule_set.number}: {error}\n")
+            warn(f"rules topic {topic!r}: set {rule_set.number}: {error}")
             continue
-        sys.stderr.write(f"rules topic {topic!r}: starting with set {rule_set.number}\n")
+        say(f"rules topic {topic!r}: starting with set {rule_set.number}", rule_set=rule_set.number)
         return rule_set
     return None
 

@@ -26,6 +26,9 @@ from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
+from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, resident_bytes
+from transforms.domain.metric_names import known_counters
+from transforms.domain.notes import Notes
 from transforms.domain.outbox import Outbox, tried
 from transforms.domain.profiles import FetchPool, NoUserApi, UserApi, shared_pool
 from transforms.domain.quarantine import Quarantine
@@ -44,6 +47,7 @@ RECORDS: Final = "records"
 METRICS_NAMESPACE: Final = "event_trigger"
 
 _SCHEMA_VERSION: Final = 1
+_SIZES: Final = ("users", "parked_users", "users_with_webhooks", "journal_bytes")
 _LONGEST_POLL_DOUBLINGS: Final = 4
 
 Clock = Callable[[], int]
@@ -166,7 +170,11 @@ class _HandleFn(beam.DoFn):
         self._letters = _error_letters(self._settings.error_letters_per_minute)
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)
+        self._measures = _measures()
+        self._notes = _notes()
         self._counters: dict[str, Any] = {}
+        self._gauges: dict[str, Any] = {}
+        self._counters_shown = False
 
     def teardown(self) -> None:
         self._rule_sets.close()
@@ -183,7 +191,7 @@ class _HandleFn(beam.DoFn):
     ) -> Iterator[Any]:
         key, payload = element
         shard = _OpenShard(self, (journal, journal_2), meta, idle, pending, stream)
-        shard.number = shard_of_key(key) if self._settings.user_shards else None
+        shard.number = shard.live.number = shard_of_key(key) if self._settings.user_shards else None
         yield from shard.advance(decode_batch(payload))
 
     @on_timer(IDLE)
@@ -234,6 +242,29 @@ class _HandleFn(beam.DoFn):
         if counter is None:
             counter = self._counters[name] = Metrics.counter(METRICS_NAMESPACE, name)
         counter.inc(value)
+
+    def show(self, name: str, value: int) -> None:
+        gauge = self._gauges.get(name)
+        if gauge is None:
+            gauge = self._gauges[name] = Metrics.gauge(METRICS_NAMESPACE, name)
+        gauge.set(value)
+
+    def tell(self) -> None:
+        """Tell what the worker measured. From the first time on every counter is there, with 0 if need be."""
+        if not self._counters_shown:
+            self._counters_shown = True
+            destinations = [one.name for one in self._settings.webhooks.destinations]
+            for name in known_counters([rule.name for rule in self._rule_sets.initial.filters.rules], destinations):
+                self.count(name, 0)
+        for name, value in self._measures.take().items():
+            self.count(name, value)
+        for name, value in self._measures.gauges().items():
+            self.show(name, value)
+        self._notes.breaker("the user API", bool(self._measures.gauges().get(USER_API_BREAKER)), self._clock())
+        for name, is_failing in self._send_pool.failing().items():
+            self.show(f"destination.{name}.breaker_open", int(is_failing))
+            self._notes.breaker(f"destination {name}", is_failing, self._clock())
+        self.show("worker_rss_bytes", resident_bytes())
 
 
 class _OpenShard:
@@ -313,9 +344,45 @@ class _OpenShard:
             self._fn.count(name, value)
         for (rule, what), value in done.rule_counts.items():
             self._fn.count(f"rule.{rule}.{what}", value)
+        self._measure(done)
         yield from _outputs(done, settings, self._now_ms)
         yield from self._acknowledged(done)
         yield from self._disabled(done)
+
+    def _measure(self, done: Step) -> None:
+        """Take in what the step measured, and tell now and then."""
+        fn, live, now_ms = self._fn, self.live, self._fn._clock()
+        fn._notes.step(done, live.number, now_ms)
+        for histogram, took_ms in done.took_ms:
+            fn._measures.observe(histogram, (took_ms,))
+        if done.produced_ms:
+            fn._measures.observe(LATENCY, [now_ms - produced_ms for produced_ms in done.produced_ms])
+        if done.evaluated:
+            fn._measures.evaluated(fn._rule_sets.live(live.view.rules).filters.rules, done.evaluated)
+        if fn._measures.is_due(now_ms) or self._settings.inline:
+            fn.tell()
+            self._show_rules()
+        if live.number is not None:
+            live.is_untold = now_ms - live.shown_ms < TELL_EVERY_MS and not live.view.is_empty
+            if not live.is_untold:
+                live.shown_ms = now_ms
+                self._show_size(live.number)
+
+    def _show_rules(self) -> None:
+        view = self.live.view
+        live = self._fn._rule_sets.live(view.rules)
+        self._fn.show("rule_set", live.number)
+        self._fn.show("rules_live", len(live.filters.rules))
+        for destination in self._settings.webhooks.destinations:
+            self._fn.show(f"destination.{destination.name}.disabled", int(destination.name in view.disabled))
+
+    def _show_size(self, number: int) -> None:
+        view = self.live.view
+        size = (len(view.users), len(view.parked), len(view.deliveries), sum(self.live.log_bytes))
+        if size != self.live.shown_size:
+            self.live.shown_size = size
+            for name, value in zip(_SIZES, size, strict=True):
+                self._fn.show(f"shard.{number}.{name}", value)
 
     def _disabled(self, done: Step) -> Iterator[Any]:
         """Tell every shard of destinations that want no more; with ``user_shards=0`` nobody could."""
@@ -363,6 +430,7 @@ class _OpenShard:
             chosen = self._fn._letters.choose(done.dead_letters, self._now_ms)
             left_out = len(done.dead_letters) - len(chosen)
             done.dead_letters = chosen
+            done.counts.update(f"dead_letter.{one.reason}" for one in chosen)
             done.counts.update(dead_letters=-left_out, rule_errors_not_sampled=left_out)
 
     def _write(self, done: Step) -> None:
@@ -399,6 +467,8 @@ class _OpenShard:
             due.append(look_ms)
         elif (next_ms := self._outbox.next_ms()) is not None:
             due.append(max(next_ms, look_ms))  # due already: the pool had no room
+        if live.is_untold:
+            due.append(max(now_ms, live.shown_ms + TELL_EVERY_MS))  # what was measured last is told, too
         pending_due_ms = min((one for one in due if one is not None), default=None)
         if pending_due_ms is not None and (live.pending_due_ms is None or live.pending_due_ms > pending_due_ms):
             live.pending_due_ms = pending_due_ms
@@ -453,6 +523,18 @@ def _quarantine() -> Quarantine:
     return Quarantine()
 
 
+@functools.cache
+def _measures() -> Measures:
+    """What the worker measures: a user API's calls are no shard's."""
+    return Measures()
+
+
+@functools.cache
+def _notes() -> Notes:
+    """What the worker writes to its log: lines are limited for all of its shards together."""
+    return Notes()
+
+
 _send_pools: dict[Any, SendPool] = {}
 _send_pools_lock = threading.Lock()
 
@@ -486,7 +568,7 @@ def _pool(settings: HandleSettings) -> FetchPool:
     def make() -> FetchPool:
         client: UserApi = NoUserApi()
         if api.base_url is not None:
-            client = HttpUserApi(api, deadline_s, settings.shard.history_fields)
+            client = HttpUserApi(api, deadline_s, settings.shard.history_fields, measures=_measures())
         return FetchPool(client, api.concurrency)
 
     return shared_pool((api, deadline_s, settings.shard.history_fields), make)

@@ -20,8 +20,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.user_api import UserApi
-from pipeline.flink import SubmissionError, say, submit
+from pipeline.flink import SubmissionError, submit
 from pipeline.options import FLINK_RUNNER, Settings
+from pipeline.saying import say
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.kafka_broker import LocalKafka

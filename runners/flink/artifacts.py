@@ -60,9 +60,20 @@ def connectors() -> list[Path]:
             f"connectors: no sources in {_CONNECTORS_SOURCE} (an installed package carries none); work in a checkout "
             "of the repository or set EVENT_TRIGGER_CONNECTORS to a folder with their jars"
         )
-    folder = _cached(f"connectors-{connectors_digest()[:16]}", _build_connectors)
+    folder = _cached(_connectors_folder(), _build_connectors)
     _forget_old_connectors(folder)
     return _jars(folder, "connectors")
+
+
+def built_connectors() -> Path | None:
+    """Where ``connectors`` finds their jars without building; None if it has to build them with Maven."""
+    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    folder = Path(given) if given else cache_dir() / _connectors_folder()
+    return folder if folder.is_dir() else None
+
+
+def _connectors_folder() -> str:
+    return f"connectors-{connectors_digest()[:16]}"
 
 
 def connectors_digest() -> str:

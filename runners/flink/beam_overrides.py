@@ -66,6 +66,9 @@ def apply(*, any_version: bool = False) -> None:
     # Why: Beam hands out a cached bag through two nested generators, 0.1 us an element on each read. A user shard's
     # journal has thousands of elements and is read for each micro-batch.
     bundle_processor.SynchronousBagRuntimeState.read = read_bag
+    # Why: Beam sends every metric that a bundle processor ever touched with each bundle, 8 us of CPU apiece, nearly all
+    # of them with an increase of 0. Ours sends those that the bundle touched.
+    bundle_processor.BundleProcessor.reset = reset_processor
 
 
 def cache_weight(*values: Any) -> int:
@@ -147,6 +150,19 @@ def read_bag(bag: Any) -> Any:
     return stored + bag._added_elements if bag._added_elements else stored
 
 
+def reset_processor(processor: Any) -> None:
+    """Make a bundle processor ready for its next bundle; replaces ``BundleProcessor.reset``.
+
+    As in Beam, but metrics are dropped instead of set to zero: a metric is made anew when it is next touched. Runners
+    add up what bundles tell, so that one that is not told is one that did not change.
+    """
+    processor.counter_factory.reset()
+    processor.state_sampler.reset()
+    for operation in processor.ops.values():
+        operation.reset()
+        operation.metrics_container.metrics.clear()
+
+
 def _await(handler: Any, key: Any, future: Any) -> None:
     stream = getattr(handler, "_underlying", None)
     while not future.wait(timeout=1):
@@ -167,13 +183,15 @@ def fingerprints() -> dict[str, str]:
     from apache_beam.runners.worker import bundle_processor, sdk_worker, sdk_worker_main, statecache
 
     relied_upon = (
-        statecache.get_deep_size if statecache.get_deep_size is not cache_weight else None,
+        _unless_ours(statecache.get_deep_size, cache_weight),
         statecache.WeightedValue,
         statecache.StateCache,
         bundle_processor.FnApiUserStateContext,
         bundle_processor.SynchronousBagRuntimeState,
         bundle_processor.ReadModifyWriteRuntimeState,
         bundle_processor.CombiningValueRuntimeState,
+        _unless_ours(bundle_processor.BundleProcessor.reset, reset_processor),
+        bundle_processor.BundleProcessor.monitoring_infos,
         sdk_worker.GlobalCachingStateHandler,
         sdk_worker.GrpcStateHandler,
         sdk_worker._Future,
@@ -188,3 +206,7 @@ def fingerprints() -> dict[str, str]:
         for part in relied_upon
         if part is not None
     }
+
+
+def _unless_ours(part: Any, ours: Any) -> Any:
+    return None if part is ours else part

@@ -53,6 +53,12 @@ BASE: Mapping[str, str] = {
     "cluster.evenly-spread-out-slots": "true",
     # One counter per process to scrape; the plugin comes with Flink.
     "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+    # State on disk and what compaction has yet to do; these three are read without locking RocksDB.
+    "state.backend.rocksdb.metrics.total-sst-files-size": "true",
+    "state.backend.rocksdb.metrics.estimate-pending-compaction-bytes": "true",
+    "state.backend.rocksdb.metrics.num-running-compactions": "true",
+    # The state's name as a label, not as part of the metric's name.
+    "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
 LOCAL: Mapping[str, str] = {

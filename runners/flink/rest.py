@@ -12,6 +12,7 @@ from runners.flink.errors import LocalStackError
 TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _POLL_S = 0.1
 _MESSAGE_CHARACTERS = 8_000
+_QUERY_CHARACTERS = 3_000  # Netty refuses a request line of more than 4,096
 
 
 class FlinkRest:
@@ -28,6 +29,14 @@ class FlinkRest:
     def overview(self) -> dict[str, Any]:
         """The cluster: ``taskmanagers``, ``slots-total``, ``slots-available``, ``jobs-running`` and so on."""
         return self._get("/overview")
+
+    def configuration(self) -> dict[str, str]:
+        """The JobManager's settings by key; Flink masks what may be secret."""
+        return {one["key"]: one["value"] for one in self._request("GET", "/jobmanager/config")}
+
+    def class_path(self) -> list[str]:
+        """The entries of the JobManager's class path."""
+        return list(self._get("/jobmanager/environment")["classpath"])
 
     def jobs(self) -> list[dict[str, Any]]:
         """All jobs the cluster remembers: ``jid``, ``name``, ``state`` and times."""
@@ -68,6 +77,10 @@ class FlinkRest:
     def vertex_metrics(self, job_id: str, vertex_id: str, names: Collection[str] = ()) -> dict[str, str]:
         """Metrics of a job's vertex, named ``<subtask>.<metric>``; without ``names``, all names with empty values."""
         return self._metrics(f"/jobs/{quote(job_id)}/vertices/{quote(vertex_id)}/metrics", names)
+
+    def job_metrics(self, job_id: str, names: Collection[str] = ()) -> dict[str, str]:
+        """Metrics of a job as a whole; without ``names``, all names with empty values."""
+        return self._metrics(f"/jobs/{quote(job_id)}/metrics", names)
 
     def cancel(self, job_id: str) -> None:
         """Ask for the job's cancellation; ``wait_for_state`` tells when it is done."""
@@ -164,8 +177,10 @@ class FlinkRest:
             time.sleep(_POLL_S)
 
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
-        query = f"?get={','.join(quote(name) for name in names)}" if names else ""
-        return {metric["id"]: metric.get("value", "") for metric in self._request("GET", path + query)}
+        found: dict[str, str] = {}
+        for query in _queries(names) or [""]:
+            found |= {metric["id"]: metric.get("value", "") for metric in self._request("GET", path + query)}
+        return found
 
     def _get(self, path: str) -> dict[str, Any]:
         return dict(self._request("GET", path))
@@ -187,6 +202,18 @@ class FlinkRest:
             message = _messages("\n".join(str(error) for error in errors or ["no message"]))
             raise LocalStackError(f"{method} {path}: HTTP {answer.status_code}: {message}")
         return content
+
+
+def _queries(names: Collection[str]) -> list[str]:
+    """Queries for metrics, each as long as Flink takes in one request."""
+    queries: list[str] = []
+    for name in names:
+        quoted = quote(name)
+        if queries and len(queries[-1]) + len(quoted) < _QUERY_CHARACTERS:
+            queries[-1] += f",{quoted}"
+        else:
+            queries.append(f"?get={quoted}")
+    return queries
 
 
 def _messages(trace: str) -> str:

@@ -5,8 +5,10 @@ Beam's ``sdk_worker_main`` expects from its container's boot program, and runs t
 is staged or installed: the code is what is installed here. Beam's own worker pool would start harnesses whose state
 cache is off; here it is on.
 
-Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for stdout and stderr (``worker-<id>-<pid>.log``; the
-runner throws them away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default), ``off`` or ``any-version``.
+Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``; the
+runner throws what is printed away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default), ``off`` or
+``any-version``. ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
+logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
 """
 
 import argparse
@@ -21,12 +23,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runners.flink import logs
 from runners.flink.errors import LocalStackError
 
 # Only this much at the top: Beam takes seconds to import, and what can fail before that should fail at once.
 
 LOG_DIR_VARIABLE = "EVENT_TRIGGER_WORKER_LOG_DIR"
 OVERRIDES_VARIABLE = "EVENT_TRIGGER_BEAM_OVERRIDES"
+LOG_LEVEL_VARIABLE = "EVENT_TRIGGER_LOG_LEVEL"
+LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
 DEFAULT_CACHE_MB = 256
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
@@ -36,13 +41,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a harness until the runner closes its control channel; ends the process with 0, or 1 after an error."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     _end_with_parent(os.getppid())
+    fields = {"worker": arguments.id, "pid": os.getpid()}
     _open_log(arguments.id)
     status = 1
     try:
-        _run(arguments)
+        _write_json(fields)
+        _run(arguments, fields)
         status = 0
     except BaseException:  # noqa: BLE001  # whatever it is, it is reported, and the process ends with 1
-        traceback.print_exc()
+        sys.stderr.write(logs.without_secrets(traceback.format_exc()))
     finally:
         logging.shutdown()
         sys.stdout.flush()
@@ -75,7 +82,7 @@ def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[s
     return environment
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     from runners.flink import beam_overrides
 
     overrides = os.environ.get(OVERRIDES_VARIABLE, "on")
@@ -89,7 +96,10 @@ def _run(arguments: argparse.Namespace) -> None:
     imported = time.monotonic()
 
     environment = harness_environment(arguments, _provision(arguments))
+    fields["job"] = json.loads(environment["PIPELINE_OPTIONS"]).get("beam:option:job_name:v1")
     log_handler, harness, _options = sdk_worker_main.create_harness(environment)
+    if log_handler:
+        logs.format_before(log_handler, _formatter(fields))
     sdk_worker_main._FN_LOG_HANDLER = log_handler  # flushed by Beam when it ends a stuck harness
     logging.getLogger(__name__).info(
         "worker %s (pid %d): Beam imported in %.1f s, connected in %.1f s, overrides %s",
@@ -166,11 +176,28 @@ def _open_log(worker_id: str) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        # Beam sends log records to the TaskManager's log; here they stand beside what was printed.
-        logging.basicConfig(format="%(asctime)s %(levelname)-5s %(name)s - %(message)s")
     for stream in (sys.stdout, sys.stderr):
         # SIGTERM ends the process at once; what was printed has to be in the file by then.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _write_json(fields: dict[str, Any]) -> None:
+    """Beam sends log records to the TaskManager's log; here they stand beside what was printed."""
+    level = os.environ.get(LOG_LEVEL_VARIABLE, "INFO")
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise LocalStackError(f"{LOG_LEVEL_VARIABLE}={level!r}; allowed: DEBUG, INFO, WARNING, ERROR")
+    logging.getLogger("event_trigger").setLevel(level)
+    if os.environ.get(LOG_DIR_VARIABLE):
+        handler = logging.StreamHandler()
+        handler.setFormatter(_formatter(fields))
+        logging.getLogger().addHandler(handler)
+
+
+def _formatter(fields: dict[str, Any]) -> logging.Formatter:
+    users = os.environ.get(LOG_USERS_VARIABLE, "hash")
+    if users not in ("hash", "id"):
+        raise LocalStackError(f"{LOG_USERS_VARIABLE}={users!r}; allowed: hash, id")
+    return logs.formatter(fields, show_users=users == "id")
 
 
 if __name__ == "__main__":

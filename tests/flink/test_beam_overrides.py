@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 from apache_beam import coders
+from apache_beam.metrics import monitoring_infos
+from apache_beam.metrics.execution import MetricsContainer
+from apache_beam.metrics.metricbase import MetricName
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache
 from apache_beam.transforms import combiners, userstate, window
+from apache_beam.utils.counters import CounterFactory
 
 from runners.flink import beam_overrides
 from runners.flink.errors import LocalStackError
@@ -26,6 +30,8 @@ SOURCE = {
     "bundle_processor.SynchronousBagRuntimeState": "975ad68a8d234d0a",
     "bundle_processor.ReadModifyWriteRuntimeState": "106f3652278f83e6",
     "bundle_processor.CombiningValueRuntimeState": "dc6ab56c662eeb68",
+    "bundle_processor.BundleProcessor.reset": "369c1884af108ef0",
+    "bundle_processor.BundleProcessor.monitoring_infos": "c36b13616451ab42",
     "sdk_worker.GlobalCachingStateHandler": "0c95878795be5883",
     "sdk_worker.GrpcStateHandler": "d03e89160a6eba13",
     "sdk_worker._Future": "67a5534e1bd2e614",
@@ -44,6 +50,10 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> None:
     # setattr to the same value: puts Beam's own back after the test.
     monkeypatch.setattr(statecache, "get_deep_size", statecache.get_deep_size)
     monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "commit", bundle_processor.FnApiUserStateContext.commit)
+    monkeypatch.setattr(
+        bundle_processor.SynchronousBagRuntimeState, "read", bundle_processor.SynchronousBagRuntimeState.read
+    )
+    monkeypatch.setattr(bundle_processor.BundleProcessor, "reset", bundle_processor.BundleProcessor.reset)
     beam_overrides.apply()
 
 
@@ -296,3 +306,26 @@ def test_an_element_that_cannot_be_encoded_fails_the_bundle(context: Any) -> Non
     bag(context, "journal").add("not bytes")
     with pytest.raises(TypeError):
         context.commit()
+
+
+# Metrics
+
+
+def test_a_bundle_tells_the_metrics_that_it_touched_and_no_others() -> None:
+    operation = SimpleNamespace(metrics_container=MetricsContainer("step"))
+    operation.reset = operation.metrics_container.reset
+    processor = SimpleNamespace(
+        ops={"step": operation}, counter_factory=CounterFactory(), state_sampler=SimpleNamespace(reset=lambda: None)
+    )
+    container = operation.metrics_container
+    first, second = MetricName("ours", "first"), MetricName("ours", "second")
+    container.get_counter(first).inc(3)
+    container.get_gauge(second).set(7)
+
+    beam_overrides.reset_processor(processor)
+    assert container.to_runner_api_monitoring_infos("step") == {}
+
+    container.get_counter(first).inc(2)
+    (told,) = container.to_runner_api_monitoring_infos("step").values()
+    assert told.labels["NAME"] == "first"
+    assert monitoring_infos.extract_counter_value(told) == 2

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from runners.flink.errors import LocalStackError
 from runners.flink.processes import free_ports
@@ -118,3 +121,16 @@ def test_nobody_listening_is_an_error() -> None:
     (port,) = free_ports(1)
     with pytest.raises(LocalStackError, match=rf"GET http://127\.0\.0\.1:{port}/overview: .*refused"):
         FlinkRest(f"http://127.0.0.1:{port}").overview()
+
+
+def test_many_metrics_are_asked_for_in_requests_that_flink_takes(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    def answer(request: Request) -> Response:
+        assert len(request.full_path) < 4000
+        values = [{"id": name, "value": name[-3:]} for name in request.args["get"].split(",")]
+        return Response(json.dumps(values), content_type="application/json")
+
+    httpserver.expect_request(f"/jobs/{JOB}/vertices/v/metrics").respond_with_handler(answer)
+    names = [f"0.some/operator.with a long name.and.a.metric.number.{number:03}" for number in range(300)]
+
+    assert rest.vertex_metrics(JOB, "v", names) == {name: name[-3:] for name in names}
+    assert 5 < len(httpserver.log) < 20

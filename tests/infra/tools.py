@@ -16,7 +16,13 @@ from pathlib import Path
 
 TERRAFORM = (1, 11)
 # Program -> Debian's package of it.
-FAST: Mapping[str, str] = {"shellcheck": "shellcheck", "cloud-init": "cloud-init", "systemd-analyze": "systemd"}
+FAST: Mapping[str, str] = {
+    "shellcheck": "shellcheck",
+    "cloud-init": "cloud-init",
+    "systemd-analyze": "systemd",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 LONG: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -28,6 +34,8 @@ LONG: Mapping[str, str] = {
 }
 # Installed for its schema: it must not take over a machine that is no cloud instance of ours.
 _CLOUD_INIT_OFF = Path("/etc/cloud/cloud-init.disabled")
+# Installed for its programs: a unit that is a link to nothing is not started (systemctl mask).
+_PROMETHEUS_UNIT = Path("/etc/systemd/system/prometheus.service")
 
 
 class ToolsError(RuntimeError):
@@ -94,6 +102,9 @@ def _install(packages: Sequence[str]) -> str:
     if "cloud-init" in packages:
         _CLOUD_INIT_OFF.parent.mkdir(parents=True, exist_ok=True)
         _CLOUD_INIT_OFF.touch()
+    if "prometheus" in packages and not _PROMETHEUS_UNIT.is_symlink():
+        _PROMETHEUS_UNIT.parent.mkdir(parents=True, exist_ok=True)
+        _PROMETHEUS_UNIT.symlink_to("/dev/null")
     options = ["-qq", "-o", "DPkg::Lock::Timeout=300"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         done = subprocess.run(

@@ -274,3 +274,26 @@ def test_the_summary_is_a_table_of_equally_long_lines() -> None:
 def test_the_bundled_rules_are_the_ones_the_oracle_knows() -> None:
     rules = load_rules(ROOT / "pipeline/embedded/rules")
     assert [rule.name for rule in rules] == [rule.name for rule in RULES]
+
+
+def test_the_launcher_tells_json_when_asked(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "--log_format=json", f"--rules={tmp_path}/none.yaml", "--job_name=j"]
+    done = subprocess.run(
+        [*command, "--bootstrap_servers=127.0.0.1:1"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["job"], said["logger"]) == ("error", "j", "event_trigger.launcher")
+    assert "none.yaml" in said["event"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_secret_in_an_option_is_not_told(log_format: str) -> None:
+    command = [sys.executable, "-m", "pipeline", f"--log_format={log_format}", "--bootstrap_servers=127.0.0.1:1"]
+    done = subprocess.run(
+        [*command, "--rules=sasl.password=s3cr3t"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "[hidden]" in done.stderr
+    assert "s3cr3t" not in done.stderr

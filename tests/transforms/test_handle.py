@@ -158,7 +158,7 @@ def test_a_bounded_run_does_what_the_oracle_says(
     assert counts["duplicates"] == len(oracle.duplicates)
     assert counts["actions"] == len(oracle.actions)
     assert counts["events_rejected"] == len(oracle.dead_letters)
-    assert ("compactions" in counts) is (compact_bytes == 1500)
+    assert (counts["compactions"] > 0) is (compact_bytes == 1500)
 
 
 def counters(result: Any) -> dict[str, int]:

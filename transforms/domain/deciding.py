@@ -129,9 +129,12 @@ class Deciding:
         told = self._log.count if self._is_sampling else 0
         profile = user.profile() if filters.reads_user else {}
         verdict = filters.evaluate(event, profile, visit, user)
+        step.evaluated += 1
         if verdict.tripped or verdict.quarantined:
             step.counts["rules_tripped"] += len(verdict.tripped)
             step.counts["rules_quarantined"] += len(verdict.quarantined)
+            step.rule_counts.update((rule.name, "tripped") for rule in verdict.tripped)
+            step.rule_counts.update((rule.name, "quarantined") for rule in verdict.quarantined)
         if not user.has_profile and not filters.waits:
             step.counts["rules_skipped"] += filters.skipping
         if verdict.allowed or verdict.followed:

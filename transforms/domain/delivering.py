@@ -22,7 +22,8 @@ from transforms.domain.deliveries import (
     Delivery,
     Tried,
 )
-from transforms.domain.rules import KafkaAction, WebhookAction
+from transforms.domain.measures import DELIVERY, WEBHOOK
+from transforms.domain.rules import Action, KafkaAction, WebhookAction
 from transforms.domain.steps import ShardSettings, Step
 from transforms.domain.view import PUT_OFF, QUEUED, SETTLED, SWITCHED, View
 from transforms.domain.webhooks.retries import RetrySchedule
@@ -44,6 +45,11 @@ class Delivering:
         self._view.apply(self._now_ms, fact)
         self._step.facts.append(fact)
 
+    def _count(self, destination: str, outcome: str, name: str | None = None) -> None:
+        self._step.counts[f"action.webhook.{destination}.{outcome}"] += 1
+        if name is not None:
+            self._step.counts[name] += 1
+
     def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
         """Hand an action over; a webhook goes to its user's queue."""
         if isinstance(fired.action, KafkaAction) and len(fired.body) > MAX_PRODUCED_BYTES:
@@ -52,7 +58,10 @@ class Delivering:
             return
         self._step.counts["actions"] += 1
         self._step.decided.append(fired)
+        if record.partition != NO_COORDINATE:
+            self._step.produced_ms.append(record.timestamp_ms)
         if not isinstance(fired.action, WebhookAction):
+            self._step.counts[_emitted(fired.action)] += 1
             self._step.actions.append(fired)
             return
         delivery = Delivery(
@@ -79,11 +88,12 @@ class Delivering:
     def _queue(self, user_id: str, delivery: Delivery, topic: str = "", record: Record | None = None) -> None:
         problem = self._problem_with(user_id, delivery)
         if problem is not None:
+            self._count(delivery.destination, "dropped")
             self._lose(user_id, delivery, *problem, topic, record)
             return
         self._record(QUEUED, user_id, delivery)
         self._step.mailed[user_id] = None
-        self._step.counts["deliveries_queued"] += 1
+        self._count(delivery.destination, "queued", "deliveries_queued")
 
     def _problem_with(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
         name = delivery.destination
@@ -138,16 +148,20 @@ class Delivering:
             for one in list(deliveries.queues.get(destination, ())):
                 self._step.mailed[user_id] = None
                 self._record(SETTLED, user_id, one.action_id)
+                self._count(destination, "dropped")
                 self._lose(user_id, one, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
 
     def tried(self, tried: Tried) -> None:
         """Take in what a try to deliver a webhook came to; nothing if it has ended meanwhile."""
-        user_id, counts = tried.user_id, self._step.counts
+        user_id = tried.user_id
         self._step.mailed[user_id] = None
         delivery = self._view.deliveries.get(user_id, NO_DELIVERIES).find(tried.action_id)
         if delivery is None:
             return
-        counts["delivery_attempts"] += tried.attempts
+        name = delivery.destination
+        self._step.counts["delivery_attempts"] += tried.attempts
+        if tried.attempts:
+            self._step.took_ms.append((WEBHOOK, tried.latency_ms))
         schedule = self._settings.destinations.get(delivery.destination)
         if tried.ended != DELAYED:
             delivery = msgspec.structs.replace(
@@ -160,21 +174,31 @@ class Delivering:
             )
         due_ms = None if schedule is None else _next_try_ms(delivery, tried, schedule, self._now_ms)
         if due_ms is not None:
-            counts["deliveries_delayed" if tried.ended == DELAYED else "deliveries_retried"] += 1
+            outcome = "delayed" if tried.ended == DELAYED else "retried"
+            self._count(name, outcome, f"deliveries_{outcome}")
             self._record(PUT_OFF, user_id, msgspec.structs.replace(delivery, due_ms=due_ms))
             if tried.ended != DELAYED:
                 self._log.delivery(decisions.RETRIED, user_id, delivery, tried.said, tried.latency_ms)
             return
         self._record(SETTLED, user_id, tried.action_id)
         if tried.ended == DELIVERED:
-            counts["deliveries_delivered"] += 1
+            self._count(name, "delivered", "deliveries_delivered")
+            self._step.took_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
             self._log.delivery(decisions.DELIVERED, user_id, delivery, "", tried.latency_ms)
             return
-        counts["deliveries_given_up" if tried.ended in (RETRY, DELAYED) else "deliveries_refused"] += 1
+        outcome = "given_up" if tried.ended in (RETRY, DELAYED) else "refused"
+        self._count(name, outcome, f"deliveries_{outcome}")
         if tried.ended == GONE:
             self._step.gone.append(delivery.destination)
         detail = f"after {delivery.attempts} attempts: {tried.said}"
         self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=tried.latency_ms)
+
+
+def _emitted(action: Action) -> str:
+    """The counter of an action that leaves through the runner."""
+    if isinstance(action, KafkaAction):
+        return f"action.kafka.{action.topic or 'default'}.emitted"
+    return "action.debug.log.emitted"
 
 
 def _next_try_ms(delivery: Delivery, tried: Tried, schedule: RetrySchedule, now_ms: int) -> int | None:

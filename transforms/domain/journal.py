@@ -187,6 +187,11 @@ class Live:
     idle_due_ms: int | None = None
     pending_due_ms: int | None = None
     stream_due_ms: int | None = None
+    # The shard's number, once a batch has told it; what gauges say of its size, since when, and whether more is due.
+    number: int | None = None
+    shown_size: tuple[int, ...] = ()
+    shown_ms: int = 0
+    is_untold: bool = False
     fruitless_polls: int = 0
     fruitless_looks: int = 0
 

@@ -71,6 +71,7 @@ def step(
         machine.resume(answer)
     if batch is not None and batch.kind == EVENTS:
         machine.step.counts["events"] += len(batch.records)
+        machine.step.counts["bytes"] += sum(len(one.value) + len(one.key or b"") for one in batch.records)
         for record in batch.records:
             machine.event(batch.topic, record)
     elif batch is not None:

@@ -115,6 +115,10 @@ class Step:
     gone: list[str] = field(default_factory=list)  # destinations that said 410
     counts: Counter[str] = field(default_factory=Counter)
     rule_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # Measured: when the events of the actions were produced, how long what took by ``measures``, events that rules saw.
+    produced_ms: list[int] = field(default_factory=list)
+    took_ms: list[tuple[str, int]] = field(default_factory=list)
+    evaluated: int = 0
 
     def reject(
         self,

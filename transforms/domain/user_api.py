@@ -21,6 +21,7 @@ from transforms.domain.breaker import Breaker
 from transforms.domain.calls import Backoff, CallError, HttpClient
 from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
+from transforms.domain.measures import USER_API_BREAKER, USER_API_CALL, Measures
 from transforms.domain.profiles import BAD_ANSWER, BREAKER_OPEN, NOTHING_KNOWN, TIMEOUT, FetchedUser, unavailable
 from transforms.domain.threads import DaemonThreads
 from transforms.domain.tokens import Token
@@ -70,7 +71,9 @@ class HttpUserApi:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
         chance: Callable[[], float] = random.random,
+        measures: Measures | None = None,
     ) -> None:
+        self._measures = measures or Measures()
         self._base_url = (settings.base_url or "").rstrip("/")
         self._call_timeout_s = settings.call_timeout_s
         self._deadline_s = deadline_s
@@ -162,16 +165,20 @@ class HttpUserApi:
         permit = self._breaker.enter()
         if permit is None:
             raise CallError(BREAKER_OPEN, "breaker open")
-        healthy = False
+        healthy, began_s = False, self._clock()
         try:
             content = self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
             healthy = True
         except CallError as error:
             healthy = not error.down
+            self._measures.count("user_api_call_errors")
             error.args = (f"{name}: {error}",)
             raise
         finally:
             self._breaker.leave(permit, healthy)
+            self._measures.count("user_api_calls")
+            self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
+            self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
         return _json(name, content)
 
     def _get(self, url: str, ends_s: float) -> bytes | None:

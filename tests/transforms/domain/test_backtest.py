@@ -163,7 +163,7 @@ def test_a_rule_in_quarantine_is_not_evaluated_and_comes_back_by_the_recording_s
         played.event("a", "go" if minute < 13 else "stay", minute)
     loops, other = played.finish().rules
     assert (loops.evaluated, other.evaluated) == (4, 6)
-    assert loops.counts == {"error": 3, "allowed": 1, "fired": 1}
+    assert loops.counts == {"error": 3, "tripped": 3, "quarantined": 2, "allowed": 1, "fired": 1}
 
 
 def test_rejected_events_are_dead_letters_by_reason_and_repeats_are_not_evaluated() -> None:

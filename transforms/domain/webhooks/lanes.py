@@ -72,6 +72,11 @@ class Lane:
         """The sender's."""
         return self._sender.troubles
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the destination's breaker is open."""
+        return self._breaker.is_open
+
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
         """Send in a thread, when its turn comes.
 

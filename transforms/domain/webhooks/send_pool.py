@@ -48,6 +48,10 @@ class SendPool:
         # A result that goes untaken is sent again by whoever still has the webhook: keep them for long.
         self._calls: KeyedCalls[SendResult] = KeyedCalls(kept=20_000, kept_s=600.0)
 
+    def failing(self) -> dict[str, bool]:
+        """Each destination, and whether its breaker is open."""
+        return {name: lane.is_failing for name, lane in self._lanes.items()}
+
     def request(self, webhook_id: str, destination: str, body: bytes) -> bool:
         """Send, unless that is under way or its result waits to be taken; False: the queue is full, ask again later."""
         lane = self._lanes.get(destination)

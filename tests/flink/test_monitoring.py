@@ -1,0 +1,90 @@
+"""Alerts and dashboards ask for what there is. Prometheus itself judges them in tests/infra/test_monitoring.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.readme import METRICS as PAGE
+from transforms.domain.metric_names import HISTOGRAM, METRICS
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "runners" / "flink" / "monitoring"
+ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((MONITORING / "dashboards").glob("*.json"))}
+
+
+def after_relabelling() -> set[str]:
+    """Names as prometheus.yml makes them of the table's."""
+    found = set()
+    for metric in METRICS:
+        if metric.kind == HISTOGRAM:
+            found |= {f"event_trigger_{metric.name}_bucket", f"event_trigger_{metric.name}_sum"}
+        elif metric.name.startswith("action."):
+            found.add("event_trigger_actions_by_outcome")
+        elif metric.name.startswith("dead_letter."):
+            found.add("event_trigger_dead_letters_by_reason")
+        else:
+            found.add("event_trigger_" + re.sub(r"\.[A-Z]+", "", metric.name).replace(".", "_"))
+    return found
+
+
+KNOWN = after_relabelling() | set(re.findall(r"^\| `(flink_\w+)`", PAGE.read_text(), re.MULTILINE))
+
+
+def names_of(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:flink|event_trigger)_\w+", expression))
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=[one["alert"] for one in ALERTS])
+def test_an_alert_asks_for_documented_metrics_and_has_its_section_in_the_runbook(alert: dict[str, Any]) -> None:
+    assert names_of(alert["expr"]) - KNOWN == set()
+    page, _, anchor = alert["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^## (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in [heading.lower() for heading in headings]
+    assert alert["labels"]["severity"] in ("critical", "warning")
+
+
+def test_the_runbook_has_no_section_without_an_alert() -> None:
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert headings == [alert["alert"] for alert in ALERTS]
+
+
+def test_there_is_a_dashboard_for_each_view() -> None:
+    assert set(DASHBOARDS) == {"overview", "rules", "delivery", "state"}
+    assert len({board["uid"] for board in DASHBOARDS.values()}) == 4
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_asks_for_documented_metrics_of_the_chosen_job(name: str) -> None:
+    panels = DASHBOARDS[name]["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    for panel in panels:
+        for target in panel["targets"]:
+            found = names_of(target["expr"])
+            assert found, panel["title"]
+            assert found - KNOWN == set()
+            of_job = [one for one in found if not one.startswith("flink_taskmanager_Status")]
+            assert target["expr"].count('job_name=~"$job"') >= len(of_job)
+    told = [found[1] for panel in panels if (found := re.search(r"Runbook: ([\w, ]+)$", panel["description"]))]
+    assert told
+    assert {one for text in told for one in text.split(", ")} <= {alert["alert"] for alert in ALERTS}
+
+
+def test_every_alert_is_of_a_metric_some_dashboard_shows() -> None:
+    shown = {
+        one
+        for board in DASHBOARDS.values()
+        for panel in board["panels"]
+        for t in panel["targets"]
+        for one in names_of(t["expr"])
+    }
+    without = {"ScrapeFails", "JobNotRunning"}  # of processes, not of a job
+    for alert in ALERTS:
+        assert alert["alert"] in without or names_of(alert["expr"]) & shown

@@ -1,0 +1,207 @@
+"""Prometheus itself on runners/flink/monitoring: promtool on the alerts, a real scrape of the metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from pytest_httpserver import HTTPServer
+
+from runners.flink.processes import LOCALHOST, Process, free_ports
+from tests.waiting import eventually
+from transforms.domain.measures import BOUNDS_MS, bucket_names
+from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "runners" / "flink" / "monitoring"
+ALERTS = {rule["alert"]: rule for rule in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]}
+PREFIX = "flink_taskmanager_job_task_operator_event_trigger_"
+BUFFERS = "flink_taskmanager_job_task_Shuffle_Netty_Input_Buffers_inPoolUsage"
+PENDING = "flink_taskmanager_job_task_operator_pendingRecords"
+CHECKPOINTS = "flink_jobmanager_job_numberOf{}Checkpoints"
+
+# Alert -> series that make it fire, and the same when all is well; a sample a minute, as promtool writes them.
+SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "JobNotRunning": ({"flink_jobmanager_numRunningJobs": "0x60"}, {"flink_jobmanager_numRunningJobs": "1x60"}),
+    "ScrapeFails": ({'up{job="flink"}': "0x60"}, {'up{job="flink"}': "1x60"}),
+    "JobRestarts": ({"flink_jobmanager_job_numRestarts": "0+1x60"}, {"flink_jobmanager_job_numRestarts": "7x60"}),
+    "CheckpointsFail": ({CHECKPOINTS.format("Failed"): "0+1x60"}, {CHECKPOINTS.format("Failed"): "9x60"}),
+    "NoCheckpoint": ({CHECKPOINTS.format("Completed"): "5x60"}, {CHECKPOINTS.format("Completed"): "5+1x60"}),
+    "CheckpointsSlow": (
+        {"flink_jobmanager_job_lastCheckpointDuration": "90000x60"},
+        {"flink_jobmanager_job_lastCheckpointDuration": "900x60"},
+    ),
+    "LagGrows": ({PENDING: "20000+100x60"}, {PENDING: "90000-1000x60"}),
+    "LatencyHigh": (
+        {
+            'event_trigger_latency_ms_bucket{le="1000"}': "0+50x60",
+            'event_trigger_latency_ms_bucket{le="2500"}': "0+100x60",
+            'event_trigger_latency_ms_bucket{le="+Inf"}': "0+100x60",
+        },
+        {
+            'event_trigger_latency_ms_bucket{le="50"}': "0+100x60",
+            'event_trigger_latency_ms_bucket{le="+Inf"}': "0+100x60",
+        },
+    ),
+    "Backpressured": ({BUFFERS: "0.9x60"}, {BUFFERS: "0.3x60"}),
+    "UserApiFails": ({"event_trigger_user_api_breaker_open": "1x60"}, {"event_trigger_user_api_breaker_open": "0x60"}),
+    "RuleFails": (
+        {'event_trigger_rule_error{rule="r"}': "0+2x60", 'event_trigger_rule_evaluated{rule="r"}': "0+100x60"},
+        {'event_trigger_rule_error{rule="r"}': "0+1x60", 'event_trigger_rule_evaluated{rule="r"}': "0+1000x60"},
+    ),
+    "RuleTrips": (
+        {'event_trigger_rule_quarantined{rule="r"}': "0+1x60"},
+        {'event_trigger_rule_quarantined{rule="r"}': "9x60"},
+    ),
+    "DestinationFails": (
+        {'event_trigger_destination_breaker_open{destination="crm"}': "1x60"},
+        {'event_trigger_destination_breaker_open{destination="crm"}': "0x60"},
+    ),
+    "DestinationDisabled": (
+        {'event_trigger_destination_disabled{destination="crm"}': "1x60"},
+        {'event_trigger_destination_disabled{destination="crm"}': "0x60"},
+    ),
+    "DeadLetters": (
+        {"event_trigger_dead_letters": "0+5x60", "event_trigger_events": "0+100x60"},
+        {"event_trigger_dead_letters": "0+5x60", "event_trigger_events": "0+1000x60"},
+    ),
+    "StateCacheTooSmall": ({"event_trigger_refolds": "0+3000x60"}, {"event_trigger_refolds": "0+60x60"}),
+    "WorkerMemoryHigh": ({"event_trigger_worker_rss_bytes": "5e9x60"}, {"event_trigger_worker_rss_bytes": "1e9x60"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs() -> None:
+    for name in ("promtool", "prometheus"):
+        assert shutil.which(name), f"{name}: not found; make infra-tools installs it"
+
+
+def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_promtool_takes_configuration_and_alerts() -> None:
+    for arguments in (("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml")):
+        done = promtool(*arguments, cwd=MONITORING)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_series() -> None:
+    assert set(SERIES) == set(ALERTS)
+
+
+@pytest.mark.parametrize("alert", SERIES)
+@pytest.mark.parametrize("fires", [True, False], ids=["fires", "stays quiet"])
+def test_an_alert_fires_when_it_should_and_only_then(alert: str, fires: bool, tmp_path: Path) -> None:
+    series = SERIES[alert][0 if fires else 1]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    # promtool wants labels and texts to the letter; that it fires at all is told by an expectation of nothing failing.
+    test = {"interval": "1m", "input_series": inputs, "alert_rule_test": [{"eval_time": "45m", "alertname": alert}]}
+    content = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
+    done = promtool("test", "rules", "test.yml", cwd=tmp_path)
+    assert (done.returncode != 0) is fires, done.stdout + done.stderr
+    if fires:
+        assert f'alertname="{alert}"' in done.stdout + done.stderr
+
+
+def exposition() -> str:
+    """Every metric of the pipeline as Flink writes it, with 1 to 4 as values of a histogram's first four buckets."""
+    labels = (
+        'job_id="j",task_id="t",task_attempt_id="a",operator_name="HandleEvents",job_name="nightly",subtask_index="0",'
+    )
+    lines = []
+    for metric in METRICS:
+        names = bucket_names(metric.name) if metric.kind == HISTOGRAM else expanded(
+            metric.name.replace("TOPIC", "default"), ["win_back"], ["crm"], [7]
+        )  # fmt: skip
+        for number, name in enumerate(names):
+            lines.append(f"{PREFIX}{re.sub(r'[^a-zA-Z0-9]', '_', name)}{{{labels}}} {float(number + 1)}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory, make_httpserver: HTTPServer) -> Iterator[str]:
+    """A real Prometheus that scrapes ``exposition`` as the configuration says; its URL."""
+    make_httpserver.expect_request("/metrics").respond_with_data(exposition(), content_type="text/plain")
+    folder = tmp_path_factory.mktemp("prometheus")
+    text = (MONITORING / "prometheus.yml").read_text()
+    (folder / "prometheus.yml").write_text(text.replace("scrape_interval: 15s", "scrape_interval: 1s"))
+    shutil.copy(MONITORING / "alerts.yml", folder)
+    target = f"{make_httpserver.host}:{make_httpserver.port}"
+    (folder / "targets.json").write_text(json.dumps([{"targets": [target], "labels": {"cluster": "test"}}]))
+    (port,) = free_ports(1)
+    url = f"http://{LOCALHOST}:{port}"
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    process = Process.start(
+        "Prometheus", [*command, f"--web.listen-address={LOCALHOST}:{port}"], log_file=folder / "log"
+    )
+    try:
+        eventually(lambda: process.running and _answers(url, "event_trigger_events"), "Prometheus has scraped", 60)
+        yield url
+    finally:
+        process.stop()
+
+
+def _answers(url: str, query: str) -> list[dict[str, Any]]:
+    try:
+        answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=5).json()
+    except requests.RequestException:
+        return []
+    return list(answer["data"]["result"])
+
+
+@pytest.mark.parametrize(
+    ("query", "labels"),
+    [
+        ("event_trigger_events", {}),
+        ("event_trigger_rule_errors", {}),
+        ('event_trigger_latency_ms_bucket{le="+Inf"}', {"le": "+Inf"}),
+        ("event_trigger_latency_ms_sum", {}),
+        ("event_trigger_rule_fired", {"rule": "win_back"}),
+        ("event_trigger_rule_timed_out", {"rule": "win_back"}),
+        ('event_trigger_actions_by_outcome{type="webhook",outcome="given_up"}', {"destination": "crm"}),
+        ('event_trigger_actions_by_outcome{type="kafka"}', {"destination": "default", "outcome": "emitted"}),
+        ("event_trigger_destination_breaker_open", {"destination": "crm"}),
+        ("event_trigger_shard_journal_bytes", {"shard": "7"}),
+        ('event_trigger_dead_letters_by_reason{reason="not_json"}', {"reason": "not_json"}),
+        ("event_trigger_dead_letters", {}),
+    ],
+)
+def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]) -> None:
+    (found,) = _answers(prometheus, query)
+    own = {"__name__", "job_name", "operator_name", "subtask_index", "instance", "job", "cluster"}
+    assert {name: value for name, value in found["metric"].items() if name not in own} | labels == {
+        name: value for name, value in found["metric"].items() if name not in own
+    }
+    assert set(found["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "reason", "le"}
+
+
+def test_quantiles_can_be_asked_for(prometheus: str) -> None:
+    (found,) = _answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
+    # Bucket n holds n values of twelve, so that the median is the sixth bound.
+    assert float(found["value"][1]) == BOUNDS_MS[5]
+
+
+def test_no_metric_keeps_its_long_name(prometheus: str) -> None:
+    assert _answers(prometheus, f'count({{__name__=~"{PREFIX}.*"}})') == []
+
+
+def test_every_query_of_alerts_and_dashboards_is_understood(prometheus: str) -> None:
+    queries = [rule["expr"] for rule in ALERTS.values()]
+    for path in sorted((MONITORING / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            queries += [target["expr"] for target in panel.get("targets", [])]
+    assert len(queries) > 40
+    for query in queries:
+        asked = query.replace("$__rate_interval", "1m").replace("$job", ".*")
+        answer = requests.get(f"{prometheus}/api/v1/query", params={"query": asked}, timeout=5).json()
+        assert answer["status"] == "success", (query, answer)

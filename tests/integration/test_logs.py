@@ -1,0 +1,62 @@
+"""What launcher and workers log on a real cluster: JSON with job, rule and action ids, and nobody's id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from runners.flink.cluster import LocalFlink
+from runners.flink.kafka_broker import LocalKafka
+from tests.builders import event
+from tests.integration.jobs import Topics, launch, reading
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(200)]
+
+USER = "alice-in-wonderland"
+
+
+def of_workers(flink: LocalFlink) -> list[dict[str, Any]]:
+    lines = [line for file in flink.log_dir.glob("worker-*.log") for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKafka, tmp_path: Path) -> None:
+    topics = Topics(kafka)
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: welcome\nversion: 3\nfilter: 'true'\nactions: [{type: kafka}]\n")
+    topics.produce([(USER.encode(), orjson.dumps(event(USER, event_id="e1"))), (USER.encode(), b"no JSON")])
+    with (
+        LocalFlink(environment={"EVENT_TRIGGER_LOG_LEVEL": "DEBUG"}) as flink,
+        reading(kafka, topics.actions) as actions,
+    ):
+        options = [f"--flink_master={flink.flink_master}", f"--rules={rules}", *topics.options()]
+        done = launch("--runner=FlinkRunner", "--detached", "--job_name=nightly", "--log_format=json", *options)
+        assert done.returncode == 0, done.stderr
+        (message,) = actions.until(1, 60)
+        eventually(lambda: any(one["event"] == "dead letter" for one in of_workers(flink)), "the dead letter is logged")
+
+        lines = of_workers(flink)
+        task_manager = (flink.log_dir / "taskmanager-0.log").read_text()
+
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    (running,) = [one for one in said if "is running" in one["event"]]
+    assert running["job"] == "nightly"
+    assert len(running["job_id"]) == 32
+
+    (decided,) = [one for one in lines if one["event"] == "action decided"]
+    headers = {name: value.decode() for name, value in message.headers()}
+    assert (decided["rule"], decided["rule_version"], decided["job"]) == ("welcome", 3, "nightly")
+    assert decided["action_id"] == headers["action-id"]
+    (letter,) = [one for one in lines if one["event"] == "dead letter"]
+    assert letter["user_sha256"] == decided["user_sha256"]
+    assert all({"time", "level", "logger", "event", "worker", "pid"} <= set(one) for one in lines)
+
+    # Those that are no DEBUG reach Flink's log, too, and in neither is the user.
+    assert f'"user_sha256": "{letter["user_sha256"]}"' in task_manager
+    assert USER not in task_manager
+    assert USER not in json.dumps(lines)
