@@ -1,0 +1,126 @@
+"""PyFlink DataStream: KafkaSource, a KeyedProcessFunction with keyed state, KafkaSink.
+
+The history is a list state that is appended to and cut every hundred rows: a value state would be written whole for
+each event. Three calls of the user API block the function: PyFlink 1.19 has no asynchronous I/O for the DataStream API.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from pyflink.common import Configuration, SimpleStringSchema, Time, Types, WatermarkStrategy
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
+from pyflink.datastream.connectors.base import DeliveryGuarantee
+from pyflink.datastream.connectors.kafka import (
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
+from pyflink.datastream.state import ListStateDescriptor, StateTtlConfig, ValueStateDescriptor
+from user_actions import HISTORY, TTL_S, UserApi, action, advance_visit, allows, row_of
+
+
+class UserActions(KeyedProcessFunction):
+    """The stateful function."""
+
+    def __init__(self, api_url: str) -> None:
+        self._api_url = api_url
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._api = UserApi(self._api_url)
+        ttl = (
+            StateTtlConfig.new_builder(Time.seconds(TTL_S))
+            .set_update_type(StateTtlConfig.UpdateType.OnReadAndWrite)
+            .build()
+        )
+        profile = ValueStateDescriptor("profile", Types.STRING())
+        visit = ValueStateDescriptor("visit", Types.STRING())
+        history = ListStateDescriptor("history", Types.STRING())
+        for descriptor in (profile, visit, history):
+            descriptor.enable_time_to_live(ttl)
+        self._profile = runtime_context.get_state(profile)
+        self._visit = runtime_context.get_state(visit)
+        self._history = runtime_context.get_list_state(history)
+
+    def process_element(self, value: str, ctx: KeyedProcessFunction.Context) -> Iterator[str]:
+        event: dict[str, Any] = orjson.loads(value)
+        profile, stored = self._profile.value(), self._visit.value()
+        if profile is None or stored is None:
+            fetched = self._api.fetch(ctx.get_current_key())
+            profile, visit, count = fetched.profile, fetched.visit, len(fetched.rows)
+            self._profile.update(profile)
+            self._history.update(fetched.rows)
+        else:
+            visit, count = orjson.loads(stored)
+        advance_visit(visit, event)
+        if allows(event, profile):
+            yield action(event, profile, visit, list(self._history.get())[-HISTORY:]).decode()
+        if count >= 2 * HISTORY:
+            self._history.update(list(self._history.get())[-HISTORY:])
+            count = HISTORY
+        self._history.add(row_of(event))
+        self._visit.update(orjson.dumps([visit, count + 1]).decode())
+
+
+def main() -> None:
+    """Submit; `flink run --detached` returns at once."""
+    parser = argparse.ArgumentParser()
+    for name in ("bootstrap", "events", "actions", "group", "user_api", "mode", "name"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--checkpoint_ms", type=int, required=True)
+    parser.add_argument("--cached_users", type=int, required=True)
+    given = parser.parse_args()
+    settings = {
+        "python.execution-mode": given.mode,
+        # Its defaults, 100,000 elements and 1 s, are for throughput alone; these are our pipeline's.
+        "python.fn-execution.bundle.size": "1000",
+        "python.fn-execution.bundle.time": "20",
+        # Entries, not users; 1000 by default.
+        "python.state.cache-size": str(given.cached_users * 4),
+    }
+    configuration = Configuration()
+    for key, value in settings.items():
+        configuration.set_string(key, value)
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    env.set_parallelism(given.slots)
+    env.enable_checkpointing(given.checkpoint_ms)
+    source = (
+        KafkaSource.builder()
+        .set_bootstrap_servers(given.bootstrap)
+        .set_topics(given.events)
+        .set_group_id(given.group)
+        .set_starting_offsets(KafkaOffsetsInitializer.earliest())
+        .set_property("fetch.max.wait.ms", "10")
+        .set_value_only_deserializer(SimpleStringSchema())
+        .build()
+    )
+    serializer = (
+        KafkaRecordSerializationSchema.builder()
+        .set_topic(given.actions)
+        .set_value_serialization_schema(SimpleStringSchema())
+        .build()
+    )
+    sink = (
+        KafkaSink.builder()
+        .set_bootstrap_servers(given.bootstrap)
+        .set_record_serializer(serializer)
+        .set_delivery_guarantee(DeliveryGuarantee.AT_LEAST_ONCE)
+        .set_property("linger.ms", "1")
+        .build()
+    )
+    (
+        env.from_source(source, WatermarkStrategy.no_watermarks(), "events")
+        .key_by(lambda value: orjson.loads(value)["user_id"], key_type=Types.STRING())
+        .process(UserActions(given.user_api), output_type=Types.STRING())
+        .sink_to(sink)
+    )
+    env.execute(given.name)
+
+
+if __name__ == "__main__":
+    main()
