@@ -74,12 +74,12 @@ def _measure(wanted: Sequence[tuple[str, str]], plan: Plan, folder: Path) -> int
 
 
 def _one(stack: Stack, backlogs: Backlogs, plan: Plan, row: str, part: str, folder: Path) -> dict[str, Any]:
-    with ROWS[row].start() as start:
+    with ROWS[row].start(plan.parallelism) as start:
         if part in DRAINS:
             return drain(stack, start, plan, backlogs.of(part))
         measured = _file(folder, row, "zipf")
         highest = json.loads(measured.read_text())["events/s"] if measured.exists() else None
-        return under_load(stack, start, plan, highest)
+        return under_load(stack, start, plan, highest, ROWS[row].transactional)
 
 
 def _wanted(rows: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str, str]]:

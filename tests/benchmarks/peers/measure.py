@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.benchmarks.peers import load
 from tests.benchmarks.peers.analysis import fidelity, latency, recovery
-from tests.benchmarks.peers.sampling import Limits, Sampler, peak_rss, rates, steady
+from tests.benchmarks.peers.sampling import Limits, Sample, Sampler, peak_rss, rates, steady
 from tests.benchmarks.peers.stack import Stack, Topic, check_actions, read_log
 from tests.benchmarks.peers.systems import Running, Wiring
 from tests.benchmarks.peers.workload import Keys, Workload, country
@@ -96,7 +96,7 @@ def expected_actions(events: Iterator[tuple[bytes, bool]]) -> int:
 
 def drain(stack: Stack, start: Start, plan: Plan, backlog: Backlog) -> Figures:
     """Work off a backlog: events/s, CPU an event and memory while it goes steadily."""
-    with stack.wiring(backlog.topic, plan.parallelism, plan.checkpoint_s, plan.users) as wiring:
+    with stack.wiring(backlog.topic, plan.checkpoint_s, plan.users) as wiring:
         actions = stack.topic(wiring.actions)
         limits = Limits(backlog.first_actions, backlog.all_actions, plan.settle_s, plan.window_s)
         submitted = time.monotonic()
@@ -116,7 +116,7 @@ def drain(stack: Stack, start: Start, plan: Plan, backlog: Backlog) -> Figures:
     }
 
 
-def _await_stretch(sampler: Sampler, limits: Limits, plan: Plan) -> Any:
+def _await_stretch(sampler: Sampler, limits: Limits, plan: Plan) -> tuple[Sample, Sample]:
     # A miss that blocks the row takes the stub's delay, a CPU-bound one less; twice that is patience enough.
     patience_s = _FIRST_ACTION_S + plan.users * 0.1 + plan.settle_s + plan.window_s
     give_up = time.monotonic() + patience_s
@@ -138,15 +138,14 @@ def _sampling(stack: Stack, running: Running, actions: Topic) -> Iterator[Sample
         yield sampler
 
 
-def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, killing: bool = True) -> Figures:
-    """Steady rates one after the other, then a kill under the lowest useful one; latency, losses, duplicates."""
+def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, transactional: bool) -> Figures:
+    """Steady rates one after the other, then a kill under a low one; latency, losses, duplicates."""
     workload = plan.workload("load")
     events_name = stack.create(f"load-{time.monotonic_ns():x}")
-    with stack.wiring(events_name, plan.parallelism, plan.checkpoint_s, plan.users) as wiring:
+    with stack.wiring(events_name, plan.checkpoint_s, plan.users) as wiring:
         events, actions = stack.topic(events_name), stack.topic(wiring.actions)
         figures: Figures = {"rates": {}}
         windows: dict[int, tuple[int, int]] = {}
-        killed: Figures = {}
         _run_load(stack, events_name, workload, 0, first=True, count=0)
         with start(wiring) as running:
             _await_actions(actions, expected_actions(workload.first_events()), plan)
@@ -159,8 +158,11 @@ def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, ki
                 figures["rates"][str(rate)] = told
                 if not told["kept up"]:
                     break
-            if killing:
-                killed = _killed(stack, running, wiring, actions, workload, plan)
+            killed = _killed(stack, running, wiring, actions, workload, plan)
+            if transactional:
+                ends = events.ends()
+                _await_commit(stack, wiring, lambda offsets: offsets == ends, 3 * plan.checkpoint_s + 60)
+                _await_quiet(actions)
             figures |= running.checkpoints()
         log = read_log(events, actions)
         check_actions(actions)
@@ -169,10 +171,7 @@ def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, ki
     stack.delete(events_name)
     for rate, window in windows.items():
         figures["rates"][str(rate)] |= latency(log, *window)
-    figures |= fidelity(log)
-    if killing:
-        figures |= {**killed, **recovery(log, killed["killed_ms"])}
-    return figures
+    return {**figures, **fidelity(log), **killed, **recovery(log, killed["killed_ms"])}
 
 
 def _at_rate(
@@ -183,10 +182,7 @@ def _at_rate(
         sampler.check()
     quiet_s = _await_quiet(actions)
     first, last = sampler.samples[0], sampler.samples[-1]
-    sent = told["sent"]
-    # The rate is given, so the CPU an event is that of the whole stretch; broker and load are part of it.
-    share = (last.at_s - first.at_s) / plan.rate_s
-    cpu = {name: (last.cpu_s[name] - first.cpu_s[name]) / (sent * share) * 1e6 for name in last.cpu_s}
+    cpu = {name: (last.cpu_s[name] - first.cpu_s[name]) / told["sent"] * 1e6 for name in last.cpu_s}
     return {
         **told,
         **{f"{name} µs/event": value for name, value in cpu.items()},
@@ -203,7 +199,8 @@ def _killed(stack: Stack, running: Running, wiring: Wiring, actions: Topic, work
         rate=plan.recovery_rate, seconds=patience_s + _KILL_AFTER_COMMIT_S + plan.recovery_s,
     )  # fmt: skip
     try:
-        _await_commit(stack, wiring, patience_s)
+        before = stack.committed(wiring.group, wiring.events)
+        _await_commit(stack, wiring, lambda offsets: offsets != before, patience_s)
         time.sleep(_KILL_AFTER_COMMIT_S)
         killed_ms = time.time_ns() // 1_000_000
         running.kill()
@@ -248,12 +245,12 @@ def _await_quiet(actions: Topic) -> float | None:
     return changed - started
 
 
-def _await_commit(stack: Stack, wiring: Wiring, patience_s: float) -> None:
-    before = stack.committed(wiring.group, wiring.events)
+def _await_commit(stack: Stack, wiring: Wiring, reached: Callable[[list[int]], bool], patience_s: float) -> None:
+    """Wait until the group's committed offsets are as wanted: all rows commit them with their checkpoint."""
     give_up = time.monotonic() + patience_s
-    while stack.committed(wiring.group, wiring.events) == before:
+    while not reached(offsets := stack.committed(wiring.group, wiring.events)):
         if time.monotonic() > give_up:
-            raise TimeoutError(f"no offsets were committed within {patience_s:.0f} s")
+            raise TimeoutError(f"the committed offsets are {offsets} after {patience_s:.0f} s")
         time.sleep(0.5)
 
 

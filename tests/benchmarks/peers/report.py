@@ -49,7 +49,7 @@ def line(figures: Figures) -> str:
 
 def cpu(figures: Figures) -> float:
     """CPU-µs an event of the system itself, without broker and user API."""
-    return sum(figures.get(f"{name} µs/event", 0.0) for name in _PROCESSES)
+    return float(sum(figures.get(f"{name} µs/event", 0.0) for name in _PROCESSES))
 
 
 def _guarantees(results: Results) -> str:

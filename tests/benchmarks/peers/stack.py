@@ -26,23 +26,24 @@ class Topic:
     def __init__(self, bootstrap_servers: str, name: str) -> None:
         self.name = name
         self._places = [TopicPartition(name, number, 0) for number in range(PARTITIONS)]
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": uuid.uuid4().hex,
-                "auto.offset.reset": "earliest",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-            }
-        )
+        settings = {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": uuid.uuid4().hex,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+        self._consumer = Consumer(settings | {"isolation.level": "read_committed"})
+        # To a client that reads what is committed, a partition ends where the first open transaction begins.
+        self._watcher = Consumer(settings | {"isolation.level": "read_uncommitted"})
 
     def close(self) -> None:
-        """Let the client go."""
+        """Let the clients go."""
         self._consumer.close()
+        self._watcher.close()
 
     def ends(self) -> list[int]:
         """The partitions' end offsets, open transactions included."""
-        return [self._consumer.get_watermark_offsets(place, timeout=10)[1] for place in self._places]
+        return [self._watcher.get_watermark_offsets(place, timeout=10)[1] for place in self._places]
 
     def records(self, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Append time (ms) and value from the start to the end found now; ``limit`` stops early."""
@@ -70,7 +71,7 @@ class Stack:
     def __enter__(self) -> Stack:
         self.kafka = LocalKafka(heap_mb=1024, config={"log.segment.bytes": "1073741824"}).__enter__()
         self.api = UserApiProcess(STUB_DELAY_S).__enter__()
-        self._admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
         return self
 
     def __exit__(
@@ -90,7 +91,7 @@ class Stack:
             future.result(30)
 
     @contextmanager
-    def wiring(self, events: str, parallelism: int, checkpoint_s: float, users: int) -> Iterator[Wiring]:
+    def wiring(self, events: str, checkpoint_s: float, users: int) -> Iterator[Wiring]:
         """A job's topics and names, gone at the end; the events stay."""
         tag = f"bench-{uuid.uuid4().hex[:8]}"
         actions, dead_letters = self.create(f"{tag}-actions"), self.create(f"{tag}-dead")
@@ -102,7 +103,6 @@ class Stack:
             actions=actions,
             dead_letters=dead_letters,
             group=tag,
-            parallelism=parallelism,
             checkpoint_s=checkpoint_s,
             users=users,
         )

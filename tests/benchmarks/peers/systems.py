@@ -40,7 +40,6 @@ class Wiring:
     actions: str
     dead_letters: str
     group: str
-    parallelism: int
     checkpoint_s: float
     users: int
 
@@ -63,13 +62,15 @@ class Running(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the tables. ``guarantee`` is about actions and state, through a kill."""
+    """A line of the tables. ``start`` takes the number of slots; ``guarantee`` is about actions and state, through a
+    kill; actions of a ``transactional`` row can be read after the next checkpoint."""
 
     title: str
     guarantee: str
     prepare: Callable[[], object]
-    start: Callable[[], AbstractContextManager[Callable[[Wiring], AbstractContextManager[Running]]]]
+    start: Callable[[int], AbstractContextManager[Callable[[Wiring], AbstractContextManager[Running]]]]
     parts: tuple[str, ...] = ("zipf", "uniform", "misses", "load")
+    transactional: bool = False
 
 
 class FlinkJob:
@@ -111,8 +112,8 @@ def checkpoint_figures(written: Sequence[float], whole: Sequence[float], seconds
 
 
 @contextmanager
-def _flink(**arguments: Any) -> Iterator[LocalFlink]:
-    with LocalFlink(task_managers=1, slots=4, **arguments) as flink:
+def _flink(slots: int, **arguments: Any) -> Iterator[LocalFlink]:
+    with LocalFlink(task_managers=1, slots=slots, **arguments) as flink:
         yield flink
 
 
@@ -128,9 +129,9 @@ def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
 
 
 @contextmanager
-def ours(*options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline; ``options`` are its own."""
-    with tempfile.TemporaryDirectory() as folder, _flink() as flink:
+    with tempfile.TemporaryDirectory() as folder, _flink(slots) as flink:
         rules = Path(folder) / "rule.yaml"
         rules.write_text(workload.RULE)
 
@@ -148,8 +149,8 @@ def ours(*options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Ru
                     f"--rules={rules}",
                     f"--user_api_url={wiring.user_api_url}",
                     f"--checkpointing_interval_ms={round(wiring.checkpoint_s * 1000)}",
-                    f"--parallelism={wiring.parallelism}",
-                    f"--workers_per_task_manager={wiring.parallelism}",
+                    f"--parallelism={slots}",
+                    f"--workers_per_task_manager={slots}",
                     *options,
                 ]
             )
@@ -159,13 +160,13 @@ def ours(*options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Ru
 
 
 @contextmanager
-def pyflink(mode: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+def pyflink(slots: int, mode: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """PyFlink in ``process`` or ``thread`` mode, on a cluster configured as ours."""
     python, java, home = python_of("pyflink"), artifacts.java(), artifacts.flink_home()
     # The very connector that our jobs use, and PyFlink's jar, which Flink ships in opt/.
     kafka = [jar for jar in artifacts.connectors() if jar.name.startswith(_KAFKA_JARS)]
     jars = [*kafka, *home.glob("opt/flink-python-*.jar")]
-    with _flink(jars=jars) as flink:
+    with _flink(slots, jars=jars) as flink:
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             # `flink run`, without the shell script around it, which PyPI's Flink does not have.
@@ -176,7 +177,7 @@ def pyflink(mode: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Run
                 "org.apache.flink.client.cli.CliFrontend", "run", "--detached", f"--jobmanager={flink.flink_master}",
                 f"--python={_JOBS / 'pyflink_job.py'}", f"--pyFiles={_JOBS / 'user_actions.py'}",
                 f"--pyExecutable={python}", f"--pyClientExecutable={python}",
-                *_flags(wiring), f"--mode={mode}", f"--name={wiring.group}", f"--slots={wiring.parallelism}",
+                *_flags(wiring), f"--mode={mode}", f"--name={wiring.group}", f"--slots={slots}",
                 f"--checkpoint_ms={round(wiring.checkpoint_s * 1000)}", f"--cached_users={max(wiring.users, 1000)}",
             ]  # fmt: skip
             return _until_cancelled(flink, _submitted(command))
@@ -264,7 +265,7 @@ class AppContext(AbstractContextManager[Running]):
 
 
 @contextmanager
-def quix(guarantee: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+def quix(slots: int, guarantee: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """Quix Streams, a process for each slot that Flink would have."""
     python = python_of("quix")
     with tempfile.TemporaryDirectory() as folder:
@@ -277,7 +278,7 @@ def quix(guarantee: str) -> Iterator[Callable[[Wiring], AbstractContextManager[R
                     f"--guarantee={guarantee}", f"--instance=app-{number}", f"--commit_s={wiring.checkpoint_s}",
                     *_flags(wiring),
                 ]
-                for number in range(wiring.parallelism)
+                for number in range(slots)
             ]  # fmt: skip
             return AppContext(QuixJob(commands, own, wiring))
 
@@ -285,7 +286,7 @@ def quix(guarantee: str) -> Iterator[Callable[[Wiring], AbstractContextManager[R
 
 
 @contextmanager
-def plain() -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+def plain(slots: int) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """The loop with a dict, a process for each slot that Flink would have."""
     python = python_of("plain")
     with tempfile.TemporaryDirectory() as folder:
@@ -293,7 +294,7 @@ def plain() -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             own = Path(tempfile.mkdtemp(dir=folder))
             command = [str(python), str(_JOBS / "plain_job.py"), *_flags(wiring)]
-            return AppContext(AppJob([command] * wiring.parallelism, own))
+            return AppContext(AppJob([command] * slots, own))
 
         yield job
 
@@ -311,25 +312,34 @@ _QUIX: Final = version_of("quix", "quixstreams")
 
 ROWS: Final[dict[str, Row]] = {
     "shards": Row("this pipeline, by user shard", _STATE_ONCE, artifacts.connectors, ours),
-    "users": Row("this pipeline, by user", _STATE_ONCE, artifacts.connectors, lambda: ours("--user_shards=0")),
+    "users": Row(
+        "this pipeline, by user", _STATE_ONCE, artifacts.connectors, lambda slots: ours(slots, "--user_shards=0")
+    ),
     "exactly-once": Row(
         "this pipeline, by user shard, EXACTLY_ONCE",
         "state and actions exactly once; readable at the next checkpoint",
         artifacts.connectors,
-        lambda: ours("--delivery_guarantee=EXACTLY_ONCE"),
+        lambda slots: ours(slots, "--delivery_guarantee=EXACTLY_ONCE"),
         parts=("load",),
+        transactional=True,
     ),
     "pyflink-process": Row(
-        f"PyFlink {_PYFLINK}, process mode", _STATE_ONCE, lambda: python_of("pyflink"), lambda: pyflink("process")
+        f"PyFlink {_PYFLINK}, process mode",
+        _STATE_ONCE,
+        lambda: python_of("pyflink"),
+        lambda slots: pyflink(slots, "process"),
     ),
     "pyflink-thread": Row(
-        f"PyFlink {_PYFLINK}, thread mode", _STATE_ONCE, lambda: python_of("pyflink"), lambda: pyflink("thread")
+        f"PyFlink {_PYFLINK}, thread mode",
+        _STATE_ONCE,
+        lambda: python_of("pyflink"),
+        lambda slots: pyflink(slots, "thread"),
     ),
     "quix": Row(
         f"Quix Streams {_QUIX}",
         "state and actions at least once",
         lambda: python_of("quix"),
-        lambda: quix("at-least-once"),
+        lambda slots: quix(slots, "at-least-once"),
     ),
     "plain": Row(
         "confluent-kafka and a dict", "actions at least once, no state kept", lambda: python_of("plain"), plain

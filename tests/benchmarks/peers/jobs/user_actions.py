@@ -70,7 +70,7 @@ def advance_visit(visit: dict[str, Any], event: dict[str, Any]) -> None:
 
 def allows(event: dict[str, Any], profile: str) -> bool:
     """The rule's filter."""
-    return event["triggerable"] and orjson.loads(profile).get("country") == "US"
+    return bool(event["triggerable"]) and orjson.loads(profile).get("country") == "US"
 
 
 def action(event: dict[str, Any], profile: str, visit: dict[str, Any], rows: Iterable[str]) -> bytes:
