@@ -7,6 +7,7 @@ each event. Three calls of the user API block the function: PyFlink 1.19 has no 
 from __future__ import annotations
 
 import argparse
+import sysconfig
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +78,8 @@ def main() -> None:
     given = parser.parse_args()
     settings = {
         "python.execution-mode": given.mode,
+        # An interpreter inside the JVM does not find a virtual environment by itself.
+        "python.pythonpath": sysconfig.get_path("purelib"),
         # Its defaults, 100,000 elements and 1 s, are for throughput alone; these are our pipeline's.
         "python.fn-execution.bundle.size": "1000",
         "python.fn-execution.bundle.time": "20",
