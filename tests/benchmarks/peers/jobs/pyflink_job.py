@@ -1,7 +1,8 @@
 """PyFlink DataStream: KafkaSource, a KeyedProcessFunction with keyed state, KafkaSink.
 
 The history is a list state that is appended to and cut every hundred rows: a value state would be written whole for
-each event. Three calls of the user API block the function: PyFlink 1.19 has no asynchronous I/O for the DataStream API.
+each event. Idle users are found by a timer that is set anew when it fires: state TTL would switch PyFlink's state cache
+off, and fails in thread mode. Calls of the user API block: 1.19 has no asynchronous I/O for DataStream in Python.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from pyflink.common import Configuration, SimpleStringSchema, Time, Types, WatermarkStrategy
+from pyflink.common import Configuration, SimpleStringSchema, Types, WatermarkStrategy
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import (
@@ -21,8 +22,10 @@ from pyflink.datastream.connectors.kafka import (
     KafkaSink,
     KafkaSource,
 )
-from pyflink.datastream.state import ListStateDescriptor, StateTtlConfig, ValueStateDescriptor
+from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 from user_actions import HISTORY, TTL_S, UserApi, action, advance_visit, allows, row_of
+
+TTL_MS = TTL_S * 1000
 
 
 class UserActions(KeyedProcessFunction):
@@ -33,30 +36,22 @@ class UserActions(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         self._api = UserApi(self._api_url)
-        ttl = (
-            StateTtlConfig.new_builder(Time.seconds(TTL_S))
-            .set_update_type(StateTtlConfig.UpdateType.OnReadAndWrite)
-            .build()
-        )
-        profile = ValueStateDescriptor("profile", Types.STRING())
-        visit = ValueStateDescriptor("visit", Types.STRING())
-        history = ListStateDescriptor("history", Types.STRING())
-        for descriptor in (profile, visit, history):
-            descriptor.enable_time_to_live(ttl)
-        self._profile = runtime_context.get_state(profile)
-        self._visit = runtime_context.get_state(visit)
-        self._history = runtime_context.get_list_state(history)
+        self._profile = runtime_context.get_state(ValueStateDescriptor("profile", Types.STRING()))
+        self._user = runtime_context.get_state(ValueStateDescriptor("user", Types.STRING()))
+        self._history = runtime_context.get_list_state(ListStateDescriptor("history", Types.STRING()))
 
     def process_element(self, value: str, ctx: KeyedProcessFunction.Context) -> Iterator[str]:
         event: dict[str, Any] = orjson.loads(value)
-        profile, stored = self._profile.value(), self._visit.value()
+        now_ms = ctx.timer_service().current_processing_time()
+        profile, stored = self._profile.value(), self._user.value()
         if profile is None or stored is None:
             fetched = self._api.fetch(ctx.get_current_key())
             profile, visit, count = fetched.profile, fetched.visit, len(fetched.rows)
             self._profile.update(profile)
             self._history.update(fetched.rows)
+            ctx.timer_service().register_processing_time_timer(now_ms + TTL_MS)
         else:
-            visit, count = orjson.loads(stored)
+            visit, count, _ = orjson.loads(stored)
         advance_visit(visit, event)
         if allows(event, profile):
             yield action(event, profile, visit, list(self._history.get())[-HISTORY:]).decode()
@@ -64,7 +59,19 @@ class UserActions(KeyedProcessFunction):
             self._history.update(list(self._history.get())[-HISTORY:])
             count = HISTORY
         self._history.add(row_of(event))
-        self._visit.update(orjson.dumps([visit, count + 1]).decode())
+        self._user.update(orjson.dumps([visit, count + 1, now_ms]).decode())
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[str]:
+        stored = self._user.value()
+        if stored is None:
+            return
+        due_ms = orjson.loads(stored)[2] + TTL_MS
+        if due_ms > timestamp:
+            ctx.timer_service().register_processing_time_timer(due_ms)
+            return
+        for state in (self._profile, self._user, self._history):
+            state.clear()
+        yield from ()
 
 
 def main() -> None:
