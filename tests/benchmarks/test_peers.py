@@ -231,7 +231,7 @@ def test_the_report_has_tables_and_plots(tmp_path: Any, capsys: pytest.CaptureFi
     assert "its highest rate is 900/s" in shown
     assert "| 500 | yes | 20 | 70 | - | 90 | 500 | 40 |" in shown
     assert {file.name for file in tmp_path.iterdir()} == {
-        "results.json", "throughput.png", "cpu.png", "latency.png", "progress.png",
+        "results.json", "tables.md", "throughput.png", "cpu.png", "latency.png", "progress.png",
     }  # fmt: skip
 
 

@@ -20,8 +20,10 @@ _TITLES: Final = {"zipf": "Zipf keys", "uniform": "uniform keys", "misses": "Zip
 
 
 def write(folder: Path, results: Results, plot: bool) -> None:
-    """Print the tables, write ``results.json`` and, if wanted, the plots."""
-    print("\n\n".join(tables(results)))
+    """Print the tables, write ``tables.md``, ``results.json`` and, if wanted, the plots."""
+    text = "\n\n".join(tables(results))
+    print(text)
+    (folder / "tables.md").write_text(text + "\n")
     (folder / "results.json").write_text(json.dumps(results, indent=1))
     if plot and results:
         draw(folder, results)
@@ -183,7 +185,7 @@ def _progress(path: Path, drains: Mapping[str, Mapping[str, Figures]]) -> None:
 
 
 def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, all_axes = pyplot.subplots(1, 2, figsize=(12, 4), squeeze=False)
     for axes, part in zip(all_axes[0], ("p50", "p99"), strict=True):
@@ -192,6 +194,9 @@ def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", label=row)
         axes.set(xscale="log", yscale="log", xlabel="events/s", ylabel=f"{part}, ms, append to append")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ticker.ScalarFormatter())
+            axis.set_minor_formatter(ticker.ScalarFormatter())
         axes.legend(fontsize=8)
     _save(figure, path)
 
