@@ -99,6 +99,7 @@ def main() -> None:
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(given.slots)
     env.enable_checkpointing(given.checkpoint_ms)
+    env.get_checkpoint_config().set_min_pause_between_checkpoints(given.checkpoint_ms // 2)
     source = (
         KafkaSource.builder()
         .set_bootstrap_servers(given.bootstrap)
