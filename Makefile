@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-state bench-webhooks lock clean
+.PHONY: help setup run demo test test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,7 +69,10 @@ connectors: setup ## build the Flink connectors; prints where the jars lie
 release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
 	@$(BIN)/python -m infra.release $(ARGS)
 
-bench: setup ## measure throughput, CPU per event and latency on this machine
+bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; under an hour, resumes (ARGS=--help)
+	@$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+
+bench-job: setup ## measure throughput, CPU per event and latency of the pipeline alone
 	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
 
 bench-state: setup ## measure users in state: size, isolation from misses, heavy users
@@ -81,6 +85,9 @@ lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt pyproject.toml -o requirements/runtime.txt
+
+lock-bench: setup ## resolve the environments of the benchmark's peers anew
+	@for name in pyflink quix plain; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock-bench" --override $(PEERS)/overrides.txt $(PEERS)/$$name.in -o $(PEERS)/$$name.txt || exit 1; done
 
 clean: ## remove what was built here; the download cache stays
 	@rm -rf $(VENV) build dist ./*.egg-info runners/flink/connectors/target .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The main job on this machine: throughput, CPU per event and latency, for both keyings. ``make bench``.
+"""The main job on this machine: throughput, CPU per event and latency, for both keyings. ``make bench-job``.
 
 Everything shares the machine (broker, Flink, workers, load), so ratios of one run say more than its absolute numbers.
 """
