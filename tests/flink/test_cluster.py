@@ -18,6 +18,11 @@ def test_a_cluster_without_slots_is_refused() -> None:
         LocalFlink(slots=0)
 
 
+def test_several_job_managers_need_a_zookeeper() -> None:
+    with pytest.raises(LocalStackError, match="2 JobManagers; allowed: 1, more with a ZooKeeper"):
+        LocalFlink(job_managers=2)
+
+
 def test_nothing_is_known_before_the_start() -> None:
     with pytest.raises(LocalStackError, match="not started"):
         _ = LocalFlink(jars=[]).log_dir
