@@ -178,7 +178,13 @@ class LocalFlink(Service):
         self._work_dir = None
 
     def start_task_manager(self) -> int:
-        """Start one more TaskManager, return its process id when it has registered."""
+        """Start one more TaskManager, return its process id when it has registered.
+
+        As a supervisor of machines does, it first removes what killed ones have left on the disk.
+        """
+        for killed in self._killed:
+            for folder in self._local_dirs(killed.name).values():
+                shutil.rmtree(folder, ignore_errors=True)
         process = self._start_task_manager()
         self._wait_for_registration()
         return process.pid
@@ -230,7 +236,6 @@ class LocalFlink(Service):
             "taskmanager.numberOfTaskSlots": str(self._slots),
             "state.checkpoints.dir": self.checkpoint_dir.as_uri(),
             "state.savepoints.dir": self.savepoint_dir.as_uri(),
-            "state.backend.rocksdb.localdir": str(self.work_dir / "rocksdb"),
             "io.tmp.dirs": str(self.work_dir / "tmp"),
             "blob.storage.directory": str(self.work_dir / "blobs"),
             "web.tmpdir": str(self.work_dir / "web"),
@@ -302,9 +307,19 @@ class LocalFlink(Service):
         self._started += 1
         # A resource id of its own: a restarted TaskManager must not be taken for the killed one.
         arguments = ["-D", f"taskmanager.resource-id={name.lower()}"]
+        for key, folder in self._local_dirs(name).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            arguments += ["-D", f"{key}={folder}"]
         process = self._launch(name, "TM", _TASK_MANAGER, arguments, ["-XX:+UseG1GC"])
         self._task_managers.append(process)
         return process
+
+    def _local_dirs(self, task_manager: str) -> dict[str, Path]:
+        """A TaskManager's own folders by their settings: each has its own disk on machines, too."""
+        return {
+            "io.tmp.dirs": self.work_dir / "tmp" / task_manager.lower(),
+            "state.backend.rocksdb.localdir": self.work_dir / "rocksdb" / task_manager.lower(),
+        }
 
     def _launch(
         self, name: str, role: str, entry_class: str, arguments: Sequence[str], jvm_options: Sequence[str]

@@ -34,5 +34,7 @@ def test_a_job_and_its_cluster_have_the_settings_that_are_shipped(
     cluster = {
         one["key"]: one["value"] for one in requests.get(f"{flink.rest_url}/jobmanager/config", timeout=10).json()
     }
-    shipped = configuration.BASE | configuration.LOCAL
+    # The one size that a JobManager is started with as it was computed.
+    metaspace = {"jobmanager.memory.jvm-metaspace.size": f"{256 << 20}b"}
+    shipped = {**configuration.BASE, **configuration.LOCAL, **metaspace}
     assert {key: cluster.get(key) for key in shipped} == shipped
