@@ -19,11 +19,13 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 class Receiver:
     """``seen`` are id, path and body of each webhook whose signature is good, in the order in which they came.
 
-    ``answers`` may say for a path what its status is; it may take its time.
+    ``times`` are when they came, in seconds since the epoch. ``answers`` may say for a path what its status is; it may
+    take its time.
     """
 
     url: str = ""
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     answers: dict[str, Callable[[], int]] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ def receiving() -> Iterator[Receiver]:
                 checker.verify(body, dict(self.headers))
             except Exception as error:  # noqa: BLE001 - whatever it is, the test shall show it
                 receiver.bad.append(repr(error))
+            receiver.times.append(time.time())
             receiver.seen.append((str(self.headers["webhook-id"]), self.path, body))
             status = receiver.answers.get(self.path, lambda: 200)()
             self.send_response(status)

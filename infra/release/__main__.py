@@ -27,8 +27,6 @@ from runners.flink.errors import LocalStackError
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 
-_S3_PLUGIN = f"org.apache.flink:flink-s3-fs-hadoop:{artifacts.FLINK_VERSION}"
-_S3_PLUGIN_SHA256 = "3243bc2d44d72a33b15cfac79f465442fd144f346091efcd715d253bd4145a28"
 _PYTHON = "3.11"
 _COMPRESSION = 4  # the jars and most wheels are compressed already
 
@@ -65,7 +63,7 @@ def build(output: Path, jars: Sequence[Path] = ()) -> dict[str, dict[str, str | 
     made: dict[str, tuple[str, Callable[[Path], None]]] = {
         "flink": (artifacts.FLINK_VERSION, lambda folder: _flink(folder, jars)),
         "python": (version, _python),
-        "zookeeper": (_zookeeper_version(), _zookeeper),
+        "zookeeper": (artifacts.ZOOKEEPER_VERSION, _zookeeper),
     }
     manifest: dict[str, dict[str, str | int]] = {}
     for name, (of, fill) in made.items():
@@ -89,11 +87,7 @@ def _flink(folder: Path, jars: Sequence[Path]) -> None:
             raise ReleaseError(f"--jar {jar}: no such file")
         shutil.copy(jar, folder / "lib")
     shutil.copytree(flink / "plugins" / "metrics-prometheus", folder / "plugins" / "metrics-prometheus")
-    s3_plugin = folder / "plugins" / "s3-fs-hadoop"
-    _run("mvn", "-q", "-B", "dependency:copy", f"-Dartifact={_S3_PLUGIN}", f"-DoutputDirectory={s3_plugin}")
-    (jar,) = s3_plugin.glob("*.jar")
-    if (found := hashlib.sha256(jar.read_bytes()).hexdigest()) != _S3_PLUGIN_SHA256:
-        raise ReleaseError(f"{_S3_PLUGIN}: SHA-256 is {found}, expected {_S3_PLUGIN_SHA256}")
+    shutil.copytree(artifacts.s3_plugin(), folder / "plugins" / "s3-fs-hadoop")
     conf = folder / "conf"
     conf.mkdir()
     configuration.write(conf, configuration.BASE)
@@ -130,19 +124,11 @@ def _python(folder: Path) -> None:
     _program(HERE / "event-trigger-worker.sh", folder / "bin" / "event-trigger-worker")
 
 
-def _zookeeper_version() -> str:
-    text = (HERE / "zookeeper.xml").read_text()
-    return text.partition("<artifactId>zookeeper</artifactId>")[2].partition("<version>")[2].partition("<")[0]
-
-
 def _zookeeper(folder: Path) -> None:
-    copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'lib'}"]
-    with tempfile.TemporaryDirectory(prefix="event-trigger-zookeeper-") as work:
-        shutil.copy(HERE / "zookeeper.xml", Path(work, "pom.xml"))
-        _run("mvn", "-q", "-B", "-f", str(Path(work, "pom.xml")), *copy)
-    for other in ("osx", "windows", "aarch_64"):
-        for jar in (folder / "lib").glob(f"*-{other}*.jar"):
-            jar.unlink()
+    (folder / "lib").mkdir()
+    for jar in artifacts.zookeeper_jars():
+        if not any(other in jar.name for other in ("-osx", "-windows", "-aarch_64")):
+            shutil.copy(jar, folder / "lib")
 
 
 def _program(source: Path, target: Path) -> None:

@@ -39,6 +39,12 @@ mapfile -t results < <(sed -n 's/^BASH_JAVA_UTILS_EXEC_RESULT://p' <<<"$computed
 read -ra jvm <<<"${results[0]}"
 read -ra dynamic <<<"${results[1]}"
 
+# What a TaskManager that was killed left on this disk; its state comes back from the checkpoint.
+state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\(.*\)"$/\1/p' "$FLINK_CONF_DIR/config.yaml" | head -n 1)
+if [[ $role == taskmanager && -d $state ]]; then
+  find "$state" -mindepth 1 ! -name lost+found -delete
+fi
+
 export FLINK_CONF_DIR FLINK_LIB_DIR=$home/lib FLINK_PLUGINS_DIR=$home/plugins
 exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/conf/java-options" \
   "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$FLINK_CONF_DIR/log4j.properties" \

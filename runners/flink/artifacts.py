@@ -1,4 +1,4 @@
-"""What a local cluster is made of: Flink, our connectors and Kafka, fetched or built once and kept in a cache.
+"""What a cluster is made of, fetched or built once and kept in a cache: Flink, plugins, connectors, Kafka, ZooKeeper.
 
 Each artifact is a folder of the cache, named by its version (or the hash of its sources) and made whole: it is built
 next to its final place under a file lock and renamed when it is complete. Progress goes to stderr. Everything raises
@@ -24,6 +24,7 @@ from runners.flink.processes import tail
 
 FLINK_VERSION = "1.19.3"
 KAFKA_VERSION = "4.1.2"
+ZOOKEEPER_VERSION = "3.9.3"
 JAVA_NEEDED = (17, 21)  # our classes need 17; Flink 1.19 is known up to 21
 
 _FLINK_SDIST = f"apache-flink-libraries-{FLINK_VERSION}.tar.gz"
@@ -31,6 +32,9 @@ _FLINK_SDIST_SHA256 = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b962247752
 _HERE = Path(__file__).resolve().parent
 _CONNECTORS_SOURCE = _HERE / "connectors"
 _KAFKA_POM = _HERE / "kafka" / "pom.xml"
+_ZOOKEEPER_POM = _HERE / "zookeeper" / "pom.xml"
+_S3_PLUGIN = f"flink-s3-fs-hadoop-{FLINK_VERSION}.jar"
+_S3_PLUGIN_SHA256 = "3243bc2d44d72a33b15cfac79f465442fd144f346091efcd715d253bd4145a28"
 _KEPT_CONNECTORS = 3
 _IN_USE_S = 24 * 3600.0
 
@@ -89,10 +93,17 @@ def connectors_digest() -> str:
 
 def kafka_jars() -> list[Path]:
     """The class path of a Kafka broker in KRaft mode (kafka.Kafka, kafka.tools.StorageTool), logging included."""
-    if not _KAFKA_POM.is_file():
-        raise LocalStackError(f"Kafka {KAFKA_VERSION}: {_KAFKA_POM} is missing (an installed package carries none)")
-    digest = hashlib.sha256(_KAFKA_POM.read_bytes()).hexdigest()
-    return _jars(_cached(f"kafka-{KAFKA_VERSION}-{digest[:16]}", _fetch_kafka), "Kafka")
+    return _jars_of_pom("kafka", KAFKA_VERSION, _KAFKA_POM, 45)
+
+
+def zookeeper_jars() -> list[Path]:
+    """The class path of a ZooKeeper server (org.apache.zookeeper.server.quorum.QuorumPeerMain), logging included."""
+    return _jars_of_pom("zookeeper", ZOOKEEPER_VERSION, _ZOOKEEPER_POM, 12)
+
+
+def s3_plugin() -> Path:
+    """The plugin folder with Flink's S3 file system (``s3://``, by Hadoop's S3A)."""
+    return _cached(f"flink-s3-{FLINK_VERSION}", _fetch_s3_plugin) / "s3-fs-hadoop"
 
 
 def java() -> str:
@@ -143,11 +154,27 @@ def _build_connectors(folder: Path) -> None:
             shutil.move(jar, folder / jar.name)
 
 
-def _fetch_kafka(folder: Path) -> None:
+def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Path]:
+    """The jars that a pom.xml depends on."""
+    if not pom.is_file():
+        raise LocalStackError(f"{name} {version}: {pom} is missing (an installed package carries none)")
+
+    def fetch(folder: Path) -> None:
+        with _temporary_directory(folder) as work:
+            shutil.copy(pom, work / "pom.xml")
+            _say(f"{name} {version}: fetching its jars with Maven ({megabytes} MB) ...")
+            _maven(["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], work)
+
+    return _jars(_cached(f"{name}-{version}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}", fetch), name)
+
+
+def _fetch_s3_plugin(folder: Path) -> None:
+    plugin = folder / "s3-fs-hadoop"
+    artifact = f"org.apache.flink:flink-s3-fs-hadoop:{FLINK_VERSION}"
     with _temporary_directory(folder) as work:
-        shutil.copy(_KAFKA_POM, work / "pom.xml")
-        _say(f"Kafka {KAFKA_VERSION}: fetching its jars with Maven (45 MB) ...")
-        _maven(["dependency:copy-dependencies", f"-DoutputDirectory={folder}"], work)
+        _say(f"{_S3_PLUGIN}: fetching it with Maven (31 MB) ...")
+        _maven(["dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={plugin}"], work)
+    _check_sha256(plugin / _S3_PLUGIN, _S3_PLUGIN_SHA256)
 
 
 def _maven(goals: Sequence[str], folder: Path) -> None:

@@ -1,11 +1,15 @@
-"""A real Flink cluster on 127.0.0.1: a JobManager and TaskManagers, each a process of its own."""
+"""A real Flink cluster on 127.0.0.1: JobManagers and TaskManagers, each a process of its own."""
 
+import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import requests
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
@@ -18,6 +22,8 @@ _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _MEMORY_TOOL = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 _MEMORY_RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
 _PLUGINS = ("metrics-prometheus",)
+# Only a ResourceManager that leads tells how many TaskManagers it knows.
+_LEADS = re.compile(r"^flink_jobmanager_numRegisteredTaskManagers\b", re.MULTILINE)
 
 
 class LocalFlink(Service):
@@ -28,6 +34,9 @@ class LocalFlink(Service):
     these are our connectors. ``plugins`` are further plugin folders, e.g. one with the S3 file system. ``environment``
     is added to the TaskManagers' environment and so to that of their Python workers. Without ``work_dir`` everything,
     state and checkpoints included, lies in a temporary folder that ``stop`` removes; a ``work_dir`` is kept.
+
+    With ``zookeeper`` (a quorum as ``host:port``) the cluster is highly available: ``job_managers`` may be several, of
+    which one leads, and jobs outlive them.
     """
 
     def __init__(
@@ -35,6 +44,8 @@ class LocalFlink(Service):
         *,
         task_managers: int = 1,
         slots: int = 2,
+        job_managers: int = 1,
+        zookeeper: str | None = None,
         config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
         plugins: Sequence[Path] = (),
@@ -45,6 +56,8 @@ class LocalFlink(Service):
             raise LocalStackError(
                 f"Flink: {task_managers} TaskManagers with {slots} slots; at least 0 and 1 are needed"
             )
+        if job_managers < 1 or (job_managers > 1 and zookeeper is None):
+            raise LocalStackError(f"Flink: {job_managers} JobManagers; allowed: 1, more with a ZooKeeper")
         self._wanted_task_managers = task_managers
         self._slots = slots
         self._config = dict(config or {})
@@ -54,7 +67,9 @@ class LocalFlink(Service):
         self._given_work_dir = work_dir
         self._work_dir: Path | None = None
         self._settings: dict[str, str] = {}
-        self._job_manager: Process | None = None
+        self._zookeeper = zookeeper
+        self._job_managers: list[Process] = []
+        self._job_manager_ports = [(0, 0)] * job_managers  # of RPC and REST
         self._task_managers: list[Process] = []
         self._killed: list[Process] = []  # kept until the end: their workers may still be in the process group
         self._started = 0
@@ -62,6 +77,7 @@ class LocalFlink(Service):
         self._classpath = ""
         self._java = ""
         self.metrics_urls: list[str] = []
+        self._metrics_of: dict[str, str] = {}
 
     @property
     def work_dir(self) -> Path:
@@ -92,8 +108,10 @@ class LocalFlink(Service):
 
     @property
     def flink_master(self) -> str:
-        """``127.0.0.1:port``, as the job server wants it."""
-        return f"{LOCALHOST}:{self._setting('rest.port')}"
+        """``127.0.0.1:port`` of a JobManager, as the job server wants it; one that stands by does as well."""
+        ports = [rest for _, rest in self._job_manager_ports]
+        running = [port for port, one in zip(ports, self._job_managers, strict=False) if one.running]
+        return f"{LOCALHOST}:{running[0] if running else self._setting('rest.port')}"
 
     @property
     def rest_url(self) -> str:
@@ -107,10 +125,13 @@ class LocalFlink(Service):
 
     @property
     def job_manager_pid(self) -> int:
-        """The JobManager's process id."""
-        if self._job_manager is None or not self._job_manager.running:
-            raise LocalStackError("Flink: the JobManager is not running")
-        return self._job_manager.pid
+        """The leading JobManager's process id."""
+        return self._leader().pid
+
+    @property
+    def job_manager_pids(self) -> list[int]:
+        """Process ids of the running JobManagers."""
+        return [job_manager.pid for job_manager in self._job_managers if job_manager.running]
 
     @property
     def task_manager_pids(self) -> list[int]:
@@ -127,7 +148,7 @@ class LocalFlink(Service):
 
         Raises LocalStackError with the end of the failing process's log.
         """
-        if self._job_manager is not None:
+        if self._job_managers:
             raise LocalStackError("Flink: is already started")
         self._java = artifacts.java()
         flink = artifacts.flink_home()
@@ -139,24 +160,31 @@ class LocalFlink(Service):
         with ThreadPoolExecutor(2) as pool:
             roles = {role: pool.submit(self._memory_options, flink, role) for role in ("JM", "TM")}
             self._memory = {role: options.result() for role, options in roles.items()}
-        self._start_job_manager()
+        for number in range(len(self._job_manager_ports)):
+            self._job_managers.append(self._launch_job_manager(number))
+        self._wait_for_job_managers()
         for _ in range(self._wanted_task_managers):
             self._start_task_manager()
         self._wait_for_registration()
 
     def stop(self) -> None:
         """Stop all processes and remove the temporary folder. May be called twice."""
-        # The JobManager last: TaskManagers say goodbye to it, and take their workers along.
+        # The JobManagers last: TaskManagers say goodbye to them, and take their workers along.
         stop_all([*self._task_managers, *self._killed])
-        if self._job_manager is not None:
-            self._job_manager.stop()
-        self._job_manager, self._task_managers, self._killed = None, [], []
+        stop_all(self._job_managers)
+        self._job_managers, self._task_managers, self._killed = [], [], []
         if self._work_dir is not None and self._given_work_dir is None:
             shutil.rmtree(self._work_dir, ignore_errors=True)
         self._work_dir = None
 
     def start_task_manager(self) -> int:
-        """Start one more TaskManager, return its process id when it has registered."""
+        """Start one more TaskManager, return its process id when it has registered.
+
+        As a supervisor of machines does, it first removes what killed ones have left on the disk.
+        """
+        for killed in self._killed:
+            for folder in self._local_dirs(killed.name).values():
+                shutil.rmtree(folder, ignore_errors=True)
         process = self._start_task_manager()
         self._wait_for_registration()
         return process.pid
@@ -172,16 +200,19 @@ class LocalFlink(Service):
         self._killed.append(victim)
         return victim.pid
 
-    def kill_job_manager(self) -> None:
-        """``kill -9`` the JobManager. Without high availability it forgets its jobs."""
-        if self._job_manager is not None:
-            self._job_manager.kill()
+    def kill_job_manager(self) -> int:
+        """``kill -9`` the leading JobManager; returns its process id. Without ZooKeeper its jobs are forgotten."""
+        victim = self._leader()
+        victim.kill()
+        return victim.pid
 
     def restart_job_manager(self) -> None:
-        """Start the JobManager again on the same ports, return when the TaskManagers have found it."""
-        if self._job_manager is not None:
-            self._job_manager.stop()
-        self._start_job_manager()
+        """Start every killed JobManager again on its ports, return when the TaskManagers have found a leader."""
+        for number, job_manager in enumerate(self._job_managers):
+            if not job_manager.running:
+                job_manager.stop()
+                self._job_managers[number] = self._launch_job_manager(number)
+        self._wait_for_job_managers()
         self._wait_for_registration()
 
     def _prepare(self, flink: Path) -> None:
@@ -193,16 +224,18 @@ class LocalFlink(Service):
             link = self.work_dir / "plugins" / plugin.name
             link.unlink(missing_ok=True)
             link.symlink_to(plugin)
-        rpc_port, rest_port = free_ports(2)
+        ports = free_ports(2 * len(self._job_manager_ports))
+        self._job_manager_ports = list(zip(ports[::2], ports[1::2], strict=True))
+        rpc_port, rest_port = self._job_manager_ports[0]
         self._settings = {
             **configuration.BASE,
             **configuration.LOCAL,
+            **({} if self._zookeeper is None else self._high_availability(self._zookeeper)),
             "jobmanager.rpc.port": str(rpc_port),
             "rest.port": str(rest_port),
             "taskmanager.numberOfTaskSlots": str(self._slots),
             "state.checkpoints.dir": self.checkpoint_dir.as_uri(),
             "state.savepoints.dir": self.savepoint_dir.as_uri(),
-            "state.backend.rocksdb.localdir": str(self.work_dir / "rocksdb"),
             "io.tmp.dirs": str(self.work_dir / "tmp"),
             "blob.storage.directory": str(self.work_dir / "blobs"),
             "web.tmpdir": str(self.work_dir / "web"),
@@ -210,6 +243,17 @@ class LocalFlink(Service):
             **self._config,
         }
         configuration.write(self.conf_dir, self._settings)
+
+    def _high_availability(self, zookeeper: str) -> dict[str, str]:
+        return {
+            "high-availability.type": "zookeeper",
+            "high-availability.zookeeper.quorum": zookeeper,
+            "high-availability.cluster-id": f"/{self.work_dir.name}",
+            "high-availability.storageDir": (self.work_dir / "ha").as_uri(),
+            # A killed JobManager is missed after this (milliseconds) instead of a minute.
+            "high-availability.zookeeper.client.session-timeout": "10000",
+            "zookeeper.sasl.disable": "true",
+        }
 
     def _memory_options(self, flink: Path, role: str) -> tuple[list[str], list[str]]:
         """JVM options and ``-D`` arguments that give a process the memory its configuration says, as Flink computes it.
@@ -233,21 +277,49 @@ class LocalFlink(Service):
             raise LocalStackError(f"Flink's memory settings {sizes} are refused: {done.stdout}{done.stderr}")
         return found[0].split(), found[1].split()
 
-    def _start_job_manager(self) -> None:
-        self._job_manager = self._launch(
-            "JobManager", "JM", _JOB_MANAGER, ["--executionMode", "cluster"], ["-XX:+UseSerialGC"]
-        )
-        port = int(self._setting("rest.port"))
-        self._job_manager.wait_for(lambda: accepts_connections(port), what="serving REST", deadline_s=_READY_S)
+    def _launch_job_manager(self, number: int) -> Process:
+        rpc, rest = self._job_manager_ports[number]
+        ports = {"jobmanager.rpc.port": rpc, "high-availability.jobmanager.port": rpc, "rest.port": rest}
+        arguments = ["--executionMode", "cluster", *(part for key in ports for part in ("-D", f"{key}={ports[key]}"))]
+        name = "JobManager" if len(self._job_manager_ports) == 1 else f"JobManager-{number}"
+        return self._launch(name, "JM", _JOB_MANAGER, arguments, ["-XX:+UseSerialGC"])
+
+    def _wait_for_job_managers(self) -> None:
+        for job_manager, (_, port) in zip(self._job_managers, self._job_manager_ports, strict=True):
+            job_manager.wait_for(
+                lambda port=port: accepts_connections(port),  # type: ignore[misc]
+                what="serving REST",
+                deadline_s=_READY_S,
+            )
+
+    def _leader(self) -> Process:
+        running = [job_manager for job_manager in self._job_managers if job_manager.running]
+        if len(self._job_managers) == 1 and running:
+            return running[0]
+        for job_manager in running:
+            with contextlib.suppress(requests.RequestException):
+                if _LEADS.search(requests.get(self._metrics_of[job_manager.name], timeout=5).text):
+                    return job_manager
+        raise LocalStackError(f"Flink: no JobManager leads; {len(running)} are running")
 
     def _start_task_manager(self) -> Process:
         name = f"TaskManager-{self._started}"
         self._started += 1
         # A resource id of its own: a restarted TaskManager must not be taken for the killed one.
         arguments = ["-D", f"taskmanager.resource-id={name.lower()}"]
+        for key, folder in self._local_dirs(name).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            arguments += ["-D", f"{key}={folder}"]
         process = self._launch(name, "TM", _TASK_MANAGER, arguments, ["-XX:+UseG1GC"])
         self._task_managers.append(process)
         return process
+
+    def _local_dirs(self, task_manager: str) -> dict[str, Path]:
+        """A TaskManager's own folders by their settings: each has its own disk on machines, too."""
+        return {
+            "io.tmp.dirs": self.work_dir / "tmp" / task_manager.lower(),
+            "state.backend.rocksdb.localdir": self.work_dir / "rocksdb" / task_manager.lower(),
+        }
 
     def _launch(
         self, name: str, role: str, entry_class: str, arguments: Sequence[str], jvm_options: Sequence[str]
@@ -273,7 +345,8 @@ class LocalFlink(Service):
             cwd=self.work_dir,
         )
         process.log_file = log_file
-        self.metrics_urls.append(f"http://{LOCALHOST}:{metrics_port}/metrics")
+        self._metrics_of[name] = f"http://{LOCALHOST}:{metrics_port}/metrics"
+        self.metrics_urls.append(self._metrics_of[name])
         return process
 
     def _wait_for_registration(self) -> None:
@@ -288,9 +361,9 @@ class LocalFlink(Service):
             return all(found.get(name) == self._slots for name in ids)
 
         what = f"running {expected} TaskManagers with {self._slots} slots each"
-        for process in [*self._task_managers, self._job_manager]:
-            if process is not None:
-                process.wait_for(registered, what=what, deadline_s=_READY_S)
+        # A JobManager that was killed may stay so; another leads.
+        for process in [*self._task_managers, *(one for one in self._job_managers if one.running)]:
+            process.wait_for(registered, what=what, deadline_s=_READY_S)
 
     def _setting(self, key: str) -> str:
         if key not in self._settings:

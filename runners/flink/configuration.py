@@ -82,6 +82,21 @@ LOCAL: Mapping[str, str] = {
     "restart-strategy.exponential-delay.max-backoff": "5 s",
 }
 
+
+def s3_storage(endpoint: str, bucket: str) -> dict[str, str]:
+    """Settings that put all that outlives a process into a bucket of an S3 endpoint other than AWS's.
+
+    The cluster needs the plugin (``artifacts.s3_plugin``) and finds the credentials in its environment.
+    """
+    return {
+        "s3.endpoint": endpoint,
+        "s3.path.style.access": "true",
+        "state.checkpoints.dir": f"s3://{bucket}/checkpoints",
+        "state.savepoints.dir": f"s3://{bucket}/savepoints",
+        "high-availability.storageDir": f"s3://{bucket}/ha",
+    }
+
+
 # Flink's own list for Java 17 (env.java.opts.all in the config.yaml that it ships).
 JAVA_17_OPTIONS = (
     "--add-exports=java.base/sun.net.util=ALL-UNNAMED",

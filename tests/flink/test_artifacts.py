@@ -250,6 +250,30 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_file_names_a_registry() -> None:
-    for path in [*(ROOT / "runners" / "flink").glob("*.py"), ROOT / "runners" / "flink" / "kafka" / "pom.xml"]:
+    flink = ROOT / "runners" / "flink"
+    for path in [*flink.glob("*.py"), flink / "kafka" / "pom.xml", flink / "zookeeper" / "pom.xml"]:
         hosts = set(re.findall(r"https?://([\w.-]+)", path.read_text())) - {"maven.apache.org", "host", "127.0.0.1"}
         assert not hosts, f"{path.name}: {hosts}"
+
+
+def test_the_s3_plugin_is_fetched_once_and_checked(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    java(programs, "17.0.15")
+    jar = f"flink-s3-fs-hadoop-{artifacts.FLINK_VERSION}.jar"
+    script = 'for one in "$@"; do case $one in -DoutputDirectory=*) to=${one#*=};; esac; done; '
+    script += f'mkdir -p "$to"; echo a > "$to/{jar}"'
+    program(programs, "mvn", script)
+    with pytest.raises(LocalStackError, match=r"flink-s3-fs-hadoop.*SHA-256 is"):
+        artifacts.s3_plugin()
+    monkeypatch.setattr(artifacts, "_S3_PLUGIN_SHA256", hashlib.sha256(b"a\n").hexdigest())
+    plugin = artifacts.s3_plugin()
+    assert [one.name for one in plugin.iterdir()] == [jar]
+    capsys.readouterr()
+    assert artifacts.s3_plugin() == plugin
+    assert capsys.readouterr().err == ""
+
+
+def test_the_zookeeper_of_the_pom_is_the_one_that_is_named() -> None:
+    pom = (ROOT / "runners" / "flink" / "zookeeper" / "pom.xml").read_text()
+    assert f"<artifactId>zookeeper</artifactId>\n      <version>{artifacts.ZOOKEEPER_VERSION}</version>" in pom

@@ -18,6 +18,11 @@ def test_a_cluster_without_slots_is_refused() -> None:
         LocalFlink(slots=0)
 
 
+def test_several_job_managers_need_a_zookeeper() -> None:
+    with pytest.raises(LocalStackError, match="2 JobManagers; allowed: 1, more with a ZooKeeper"):
+        LocalFlink(job_managers=2)
+
+
 def test_nothing_is_known_before_the_start() -> None:
     with pytest.raises(LocalStackError, match="not started"):
         _ = LocalFlink(jars=[]).log_dir
@@ -65,10 +70,13 @@ def test_a_killed_task_manager_is_replaced(own_flink: LocalFlink) -> None:
     (before,) = own_flink.task_manager_pids
     assert own_flink.kill_task_manager(0) == before
     assert own_flink.task_manager_pids == []
+    left = own_flink.work_dir / "rocksdb" / "taskmanager-0"
+    (left / "state").write_bytes(b"of the killed one")
     with pytest.raises(LocalStackError, match="TaskManager 0: not running; 0 are"):
         own_flink.kill_task_manager(0)
     after = own_flink.start_task_manager()
     assert own_flink.task_manager_pids == [after] != [before]
+    assert not left.exists()
 
 
 @pytest.mark.stack

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +16,16 @@ from tests.oracle import UNAVAILABLE
 class Gate:
     """Before it, calls for ``held`` users wait for their answer; whom it holds may change at any time.
 
-    ``calls`` are all that came, ``user/what``, ``passed`` counts those that it held and let go.
+    ``calls`` are all that came, ``user/what``, ``passed`` counts those that it held and let go. With a ``status`` all
+    get that and nothing else, with a ``delay_s`` they get it late.
     """
 
     def __init__(self, held: Iterable[str] = ()) -> None:
         self.held = set(held)
         self.calls: list[str] = []
         self.passed = 0
+        self.status: int | None = None
+        self.delay_s = 0.0
         self._room = 0.0
         self._changed = threading.Condition()
 
@@ -62,6 +66,9 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
                 answer = answers.get(what)
                 status, body = 404 if answer is None else 200, json.dumps(answer).encode()
             at_gate.enter(user, what)
+            time.sleep(at_gate.delay_s)
+            if at_gate.status is not None:
+                status, body = at_gate.status, b""
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.release import __main__ as release
 from runners.flink import artifacts
+from tests import moto
 from tests.infra.long.machines import HOST, clear, contained
 from tests.infra.terraform import ROOT
 
@@ -24,7 +25,6 @@ PACKAGES = (
     "systemd,systemd-sysv,dbus,cloud-init,openjdk-17-jre-headless,python3.11,curl,xfsprogs,iproute2,ca-certificates,"
     "logrotate,procps"
 )
-REQUIREMENTS = ROOT / "requirements" / "infra.txt"
 # Disks of the machines; the last failed run's stay until the next.
 MACHINES = Path("/var/tmp/event-trigger-machines")  # noqa: S108 - a fixed place, so that the next run finds it
 
@@ -52,16 +52,9 @@ def main() -> int:
 
 def prepare() -> dict[str, str]:
     """Everything that needs the network; what the tests find by their environment."""
-    python = sys.executable
-    uv = str(Path(python).parent / "uv")
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + PACKAGES.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(moto.REQUIREMENTS.read_bytes() + PACKAGES.encode()).hexdigest()[:16]
     cache = artifacts.cache_dir()
-    tools, rootfs = cache / f"infra-tools-{digest}", cache / f"infra-rootfs-{digest}"
-    if not tools.is_dir():
-        part = cache / f".{tools.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        run(uv, "pip", "install", "--quiet", "--target", str(part), "--require-hashes", "-r", str(REQUIREMENTS))
-        part.rename(tools)
+    tools, rootfs = moto.packages(), cache / f"infra-rootfs-{digest}"
     if not rootfs.is_dir():
         part = cache / f".{rootfs.name}.part"
         shutil.rmtree(part, ignore_errors=True)

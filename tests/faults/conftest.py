@@ -1,0 +1,75 @@
+"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` is the file that keeps the figures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runners.flink.kafka_broker import LocalKafka
+from tests.faults.experiment import Result, write
+from tests.faults.stack import Stack, running_stack
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults_seed", type=int, default=None, help="of the order and of all random choices")
+    parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
+    parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.faults_seed is None:
+        config.option.faults_seed = random.randrange(10**6)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"faults: --faults_seed={config.option.faults_seed}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    others = [item for item in items if item not in mine]
+    mine.sort(key=lambda item: item.nodeid)
+    random.Random(config.option.faults_seed).shuffle(mine)
+    items[:] = others + mine
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The run's seed."""
+    return int(request.config.option.faults_seed)
+
+
+@pytest.fixture(scope="session")
+def stack(kafka: LocalKafka) -> Iterator[Stack]:
+    """Two JobManagers, two TaskManagers, ZooKeeper, S3; every fault leaves it whole."""
+    with running_stack(kafka) as running:
+        yield running
+
+
+@pytest.fixture
+def results(request: pytest.FixtureRequest) -> Iterator[Callable[[Result], Result]]:
+    """Results that are given to it are kept if the test passes."""
+    given: list[Result] = []
+
+    def keep(result: Result) -> Result:
+        given.append(result)
+        return result
+
+    yield keep
+    call = getattr(request.node, "call_report", None)
+    for result in given:
+        print(result.to_json())
+        if call is not None and call.passed and request.config.option.faults_results is not None:
+            write(request.config.option.faults_results, result)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call":
+        item.call_report = report  # type: ignore[attr-defined]

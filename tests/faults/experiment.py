@@ -1,0 +1,262 @@
+"""One experiment: the pipeline under a steady load, a fault that strikes it, and the verdict on what came out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
+from tests.faults.load import Load, Record
+from tests.faults.stack import Stack, within
+from tests.faults.verdict import HOOK_DOCUMENT, HOOK_RULE, Verdict, judge
+from tests.integration.jobs import ROOT, Reader, Topics, inspect, reading, submit
+from tests.integration.user_api import Gate, serve_users
+from tests.oracle import Oracle, SeenAction
+from tests.receiver import SECRET, Receiver, receiving
+
+USERS = tuple(f"user-{number:04d}" for number in range(500))
+EVENTS = 20_000
+CHECKPOINT_S = 5.0
+# "RUNNING within 60 s, hard limit 180 s" (notes/reliability.md, F1).
+RECOVERY_GOAL_S = 60.0
+RECOVERY_LIMIT_S = 180.0
+_SETTLED_S = 180.0
+
+OPTIONS = (
+    "--user_shards=32",
+    "--parallelism=4",
+    "--workers_per_task_manager=1",
+    "--delivery_guarantee=EXACTLY_ONCE",
+    f"--checkpointing_interval_ms={CHECKPOINT_S * 1000:.0f}",
+)
+
+
+@dataclass
+class Result:
+    """A row of the table in docs/reliability.md, as it is kept in JSON."""
+
+    fault: str
+    what: str
+    times: int
+    seed: int
+    recovery_s: list[float] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=Verdict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """With the day and the commit."""
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        shown = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
+        return shown | {"recovery_s": [round(one, 1) for one in self.recovery_s]}
+
+
+@dataclass
+class Experiment:
+    """A running job and all that is around it, for faults to strike.
+
+    ``known`` is what the user API knows from now on. Of ``strangers`` it may have been silent when their events came:
+    what they are judged by is what has nothing to do with their profiles.
+    """
+
+    stack: Stack
+    topics: Topics
+    job_id: str
+    load: Load
+    receiver: Receiver
+    gate: Gate
+    known: dict[str, Any]
+    chance: random.Random
+    result: Result
+    rules: Path
+    given: Sequence[str]
+    known_at_first: dict[str, Any]
+    changes: list[tuple[int, Callable[[Oracle], None]]] = field(default_factory=list)
+    strangers: set[str] = field(default_factory=set)
+
+    @property
+    def rest(self) -> FlinkRest:
+        """A client of whichever JobManager is there."""
+        return self.stack.flink.rest
+
+    def pause(self, least_s: float, most_s: float) -> None:
+        """Let the load go on for a random time."""
+        time.sleep(self.chance.uniform(least_s, most_s))
+
+    def restarted_at(self) -> int:
+        """When the job last began to restart."""
+        return self.rest.restarted_at(self.job_id)
+
+    def completed(self) -> int:
+        """Checkpoints completed so far, as the JobManager counts them."""
+        return int(self.rest.checkpoints(self.job_id)["counts"]["completed"])
+
+    def wait_for_checkpoints(self, count: int, deadline_s: float = 60) -> float:
+        """Wait for so many more; the seconds it took."""
+        wanted = self.completed() + count
+        return within(lambda: self.completed() >= wanted, lambda: f"{self.completed()} of {wanted}", deadline_s)
+
+    def runs_again(self, since: int) -> bool:
+        """Whether the job has restarted since then and every task runs."""
+        job = self.rest.job(self.job_id)
+        assert job["state"] not in TERMINAL_STATES, self.rest.why(self.job_id)
+        tasks = {vertex["status"] for vertex in job["vertices"]}
+        return job["timestamps"]["RESTARTING"] > since and job["state"] == "RUNNING" and tasks == {"RUNNING"}
+
+    def move(self, *options: str, meanwhile: Callable[[], Callable[[Oracle], None]]) -> None:
+        """Stop the job with a savepoint when it has handled all there is, and start from it with other options.
+
+        ``meanwhile`` is done while no job runs; it answers with what that means for the oracle.
+        """
+        self.load.stop()
+        self.topics.wait_for_commits(len(self.load.ledger), 60)
+        savepoint = self.rest.stop(self.job_id)
+        self.changes.append((len(self.load.ledger), meanwhile()))
+        self.job_id = submit(
+            self.stack.flink, self.topics, self.rules, *self.given, *options, f"--savepoint_path={savepoint}"
+        )
+        self.load.start()
+
+    def oracle(self, history_size: int) -> Oracle:
+        """An oracle that met what is in the ledger, and every change in its place."""
+        oracle = Oracle([*oracle_rules(), HOOK_RULE], copy.deepcopy(self.known_at_first), history_size=history_size)
+        oracle.now_ms = time.time_ns() // 1_000_000  # events of the far future are refused
+        first = 0
+        for last, change in [*self.changes, (len(self.load.ledger), lambda oracle: None)]:
+            for key, value in self.load.records(first, last):
+                oracle.feed(key, value)
+            change(oracle)
+            first = last
+        return oracle
+
+    def recover(self, struck_s: float, healthy: Callable[[], bool]) -> None:
+        """Wait until it is healthy, write down how long that was after the strike."""
+        within(healthy, lambda: f"not recovered: {self.rest.why(self.job_id)}", RECOVERY_LIMIT_S, 0.1)
+        self.result.recovery_s.append(time.monotonic() - struck_s)
+
+
+@contextmanager
+def experiment(
+    stack: Stack,
+    folder: Path,
+    result: Result,
+    *options: str,
+    rate: float = 100.0,
+    stream: Iterator[Record] | None = None,
+    gate: Gate | None = None,
+    events: int = EVENTS,
+    users: Sequence[str] = USERS,
+    history_size: int = 100,
+) -> Iterator[Experiment]:
+    """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left.
+
+    Fills in ``result.verdict``; a fault's own figures go to ``result.notes``.
+    """
+    topics = Topics(stack.kafka)
+    known = user_api_of(users)
+    rules = folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump_all([*rule_documents("kafka"), HOOK_DOCUMENT]))
+    at_gate = gate or Gate()
+    with ExitStack() as around:
+        receiver = around.enter_context(receiving())
+        api = around.enter_context(serve_users(known, at_gate))
+        actions = around.enter_context(reading(stack.kafka, topics.actions))
+        dead_letters = around.enter_context(reading(stack.kafka, topics.dead_letters))
+        inspections = around.enter_context(reading(stack.kafka, topics.inspections))
+        given = [
+            *_destinations(folder, receiver.url),
+            f"--user_api_url={api}",
+            f"--control_topic={topics.control}",
+            *OPTIONS,
+            f"--history_size={history_size}",
+            *options,
+        ]
+        random_events = random_stream(result.seed, len(users), 10**9)
+        load = Load(stack.kafka.bootstrap_servers, topics.events, stream or random_events, rate)
+        run = Experiment(
+            stack,
+            topics,
+            submit(stack.flink, topics, rules, *given),
+            load,
+            receiver,
+            at_gate,
+            known,
+            random.Random(result.seed),
+            result,
+            rules,
+            given,
+            copy.deepcopy(known),
+        )
+        try:
+            load.start()
+            try:
+                run.wait_for_checkpoints(1)
+                yield run
+            finally:
+                load.stop()
+            load.finish(events)
+            oracle = run.oracle(history_size)
+            hooks = sum(one.rule == HOOK_RULE.name for one in oracle.actions)
+            _settle(run, actions, len(oracle.actions) - hooks, hooks)
+            seen = [SeenAction.of_kafka(one.value(), one.headers()) for one in actions.settle(1)]
+            letters = {
+                (one["partition"], one["offset"]): one
+                for one in (orjson.loads(message.value()) for message in dead_letters.settle(1))
+            }
+            states = inspect(topics, inspections, list(users), 60)
+            webhooks = [(webhook_id, body) for webhook_id, _, body in list(receiver.seen)]
+            result.verdict = judge(oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.strangers)
+            result.verdict.problems += receiver.bad
+        except AssertionError as error:
+            error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
+            raise
+        finally:
+            if run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
+                run.rest.cancel(run.job_id)
+                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
+        stack.check_nothing_is_left()
+    assert result.verdict.problems == []
+
+
+def _settle(run: Experiment, actions: Reader, wanted: int, hooks: int) -> None:
+    """Read until all is there that should be, or hope is gone; then what should not be there may still come."""
+    give_up = time.monotonic() + _SETTLED_S
+
+    def webhooks() -> int:
+        return len({webhook_id for webhook_id, _, _ in list(run.receiver.seen)})
+
+    while (len(actions.messages) < wanted or webhooks() < hooks) and time.monotonic() < give_up:
+        actions.settle(0.5)
+    run.wait_for_checkpoints(2)
+
+
+def _destinations(folder: Path, url: str) -> list[str]:
+    secret = folder / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    retry = {"first": "1s", "longest": "5s", "give_up_after": "1h"}
+    destination = {"name": "crm", "url": f"{url}/crm", "secrets": [f"file:{secret}"], "timeout": "5s", "retry": retry}
+    (folder / "destinations.yaml").write_text(yaml.safe_dump({"destinations": [destination]}))
+    return [f"--destinations={folder / 'destinations.yaml'}", "--allow_private_destinations"]
+
+
+def write(results: Path, result: Result) -> None:
+    """Put a result into the file that holds the last of each fault."""
+    kept = json.loads(results.read_text()) if results.exists() else {}
+    kept[result.fault] = result.to_json()
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(dict(sorted(kept.items(), key=lambda one: int(one[0][1:]))), indent=1) + "\n")

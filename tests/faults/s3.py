@@ -1,0 +1,72 @@
+"""An S3 endpoint on 127.0.0.1 that can be taken down and comes back with what it held."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import requests
+
+from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
+from tests import moto
+from tests.integration.jobs import ROOT
+
+# What moto takes; they are given to child processes only.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
+
+
+class LocalS3(Service):
+    """moto's S3 server with one bucket, ``flink``."""
+
+    bucket = "flink"
+
+    def __init__(self) -> None:
+        (self._port,) = free_ports(1)
+        self.endpoint = f"http://{LOCALHOST}:{self._port}"
+        self._folder: Path | None = None
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start the server and make the bucket."""
+        self._folder = Path(tempfile.mkdtemp(prefix="event-trigger-s3-"))
+        self._process = Process.start(
+            "S3",
+            [sys.executable, "-m", "tests.faults.s3_server", str(self._port)],
+            log_file=self._folder / "log",
+            env={**CREDENTIALS, "PYTHONPATH": f"{ROOT}:{moto.packages()}"},
+            cwd=ROOT,
+        )
+        self._wait(up=True)
+        requests.put(f"{self.endpoint}/{self.bucket}", timeout=10).raise_for_status()
+
+    def stop(self) -> None:
+        """End it, with all it holds."""
+        if self._process is not None:
+            self._process.stop(grace_s=0)
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def down(self) -> None:
+        """From now on connections are refused."""
+        self._switch(signal.SIGUSR1, up=False)
+
+    def up(self) -> None:
+        """It answers again."""
+        self._switch(signal.SIGUSR2, up=True)
+
+    def _switch(self, number: signal.Signals, up: bool) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+        self._wait(up)
+
+    def _wait(self, up: bool) -> None:
+        assert self._process is not None
+        self._process.wait_for(
+            lambda: accepts_connections(self._port) == up, what="up" if up else "down", deadline_s=60
+        )

@@ -1,0 +1,133 @@
+"""The stack that is broken: Kafka, Flink with a second JobManager, ZooKeeper, S3; and what must not stay of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runners.flink import artifacts, configuration
+from runners.flink.cluster import LocalFlink
+from runners.flink.errors import LocalStackError
+from runners.flink.kafka_broker import LocalKafka
+from runners.flink.zookeeper_server import LocalZooKeeper
+from tests.faults.s3 import CREDENTIALS, LocalS3
+
+_MARK = "EVENT_TRIGGER_FAULTS"
+_GONE_S = 20.0
+
+
+@dataclass
+class Stack:
+    """What faults work on. ``mark`` is in the environment of all processes of Flink and of what they start."""
+
+    kafka: LocalKafka
+    s3: LocalS3
+    flink: LocalFlink
+    mark: str
+    worker_tmp: Path
+
+    def workers(self) -> list[int]:
+        """Process ids of the living SDK harnesses."""
+        return [pid for pid in _marked(self.mark) if "event-trigger-worker" in _command(pid)]
+
+    def orphans(self) -> list[str]:
+        """Processes that belong to no living JobManager or TaskManager."""
+        flink = {*self.flink.task_manager_pids, *self.flink.job_manager_pids}
+        return [
+            f"{pid} of {_parent(pid)}: {_command(pid)[:150]}"
+            for pid in _marked(self.mark)
+            if pid not in flink and _parent(pid) not in self.flink.task_manager_pids
+        ]
+
+    def check_no_orphans(self) -> None:
+        """After a fault: no process has lost who started it."""
+        within(lambda: self.orphans() == [], lambda: f"orphans: {self.orphans()}", _GONE_S)
+
+    def check_nothing_is_left(self) -> None:
+        """After a job has ended: no harness, no thread of it in a TaskManager, no file of it on the disk."""
+        within(lambda: self.left() == [], lambda: f"left after the job: {self.left()}", _GONE_S)
+
+    def left(self) -> list[str]:
+        """What there is of jobs that have ended."""
+        found = [f"harness {pid}" for pid in self.workers()] + self.orphans()
+        for folder in (self.worker_tmp, self.flink.work_dir / "rocksdb"):
+            found += [str(path) for path in folder.glob("*/*" if folder.name == "rocksdb" else "*")]
+        for pid in self.flink.task_manager_pids:
+            found += [f"thread {name!r} of TaskManager {pid}" for name in _threads(pid) if name.startswith(JOB_THREADS)]
+        return found
+
+
+# How threads begin that belong to one job: the clients of Kafka, the fetchers of sources, the data plane of harnesses.
+# (The kernel keeps fifteen characters of a name.)
+JOB_THREADS = ("kafka-producer-", "kafka-coordina", "Source Data Fe", "Source: ", "HandleEvents", "WriteActions")
+
+
+@contextmanager
+def running_stack(kafka: LocalKafka) -> Iterator[Stack]:
+    """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3."""
+    with LocalZooKeeper() as zookeeper, LocalS3() as s3:
+        mark = uuid.uuid4().hex
+        worker_tmp = Path(f"/tmp/event-trigger-faults-{mark}")  # noqa: S108 - its name is nobody else's
+        worker_tmp.mkdir()
+        try:
+            with LocalFlink(
+                task_managers=2,
+                slots=2,
+                job_managers=2,
+                zookeeper=zookeeper.quorum,
+                config=configuration.s3_storage(s3.endpoint, s3.bucket),
+                plugins=[artifacts.s3_plugin()],
+                environment={**CREDENTIALS, _MARK: mark, "TMPDIR": str(worker_tmp)},
+            ) as flink:
+                yield Stack(kafka, s3, flink, mark, worker_tmp)
+        finally:
+            with contextlib.suppress(OSError):
+                worker_tmp.rmdir()
+
+
+def within(condition: Callable[[], bool], what: Callable[[], str], deadline_s: float, every_s: float = 0.2) -> float:
+    """Wait until the condition holds, seconds it took. A cluster that is being broken may fail to answer meanwhile."""
+    started, problem = time.monotonic(), ""
+    while True:
+        try:
+            if condition():
+                return time.monotonic() - started
+        except LocalStackError as error:
+            problem = f" ({error})"
+        if time.monotonic() - started > deadline_s:
+            raise AssertionError(f"after {deadline_s:g} s: {what()}{problem}")
+        time.sleep(every_s)
+
+
+def _marked(mark: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _threads(pid: int) -> list[str]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.append((task / "comm").read_text().strip())
+    return found

@@ -1,0 +1,109 @@
+"""F1, F2, F3, F6: processes are killed, and what comes out is as if they had not been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.experiment import CHECKPOINT_S, RECOVERY_GOAL_S, Experiment, Result, experiment
+from tests.faults.stack import Stack, within
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+
+Keep = Callable[[Result], Result]
+
+
+def kill_task_manager(run: Experiment) -> None:
+    """SIGKILL one of the TaskManagers, any; another is started at once, as a supervisor would."""
+    since, struck_s = run.restarted_at(), time.monotonic()
+    run.stack.flink.kill_task_manager(run.chance.randrange(2))
+    run.stack.flink.start_task_manager()
+    run.recover(struck_s, lambda: run.runs_again(since))
+    run.stack.check_no_orphans()
+
+
+def kill_leader(run: Experiment) -> None:
+    """SIGKILL the JobManager that leads; the other takes the job over, and is joined by a new one."""
+    before = run.stack.flink.job_manager_pid
+    started = run.rest.job(run.job_id)["start-time"]
+    struck_s = time.monotonic()
+    assert run.stack.flink.kill_job_manager() == before
+
+    def taken_over() -> bool:
+        job = run.rest.job(run.job_id)
+        tasks = {vertex["status"] for vertex in job["vertices"]}
+        return job["start-time"] > started and job["state"] == "RUNNING" and tasks == {"RUNNING"}
+
+    run.recover(struck_s, taken_over)
+    # The same job, taken from the store of the cluster; nobody submitted anything.
+    assert [job["jid"] for job in run.rest.jobs() if job["state"] == "RUNNING"] == [run.job_id]
+    assert run.rest.checkpoints(run.job_id)["latest"]["restored"] is not None
+    run.stack.flink.restart_job_manager()
+    within(lambda: len(run.rest.task_managers()) == 2, lambda: f"{run.rest.task_managers()}", 60)
+    run.stack.check_no_orphans()
+
+
+def kill_harness(run: Experiment) -> None:
+    """SIGKILL one of the Python workers, any."""
+    since, struck_s = run.restarted_at(), time.monotonic()
+    os.kill(run.chance.choice(sorted(run.stack.workers())), signal.SIGKILL)
+    run.recover(struck_s, lambda: run.runs_again(since))
+    run.stack.check_no_orphans()
+
+
+def check(result: Result) -> None:
+    """The goals that all kills have in common; the experiment itself saw that nothing is lost or repeated."""
+    assert len(result.recovery_s) == result.times
+    assert max(result.recovery_s) <= RECOVERY_GOAL_S
+
+
+def test_f1_task_managers_are_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    result = results(Result("F1", "SIGKILL of a TaskManager", 10, seed))
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            run.pause(0, 6)
+            kill_task_manager(run)
+    check(result)
+
+
+def test_f2_leading_job_managers_are_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    result = results(Result("F2", "SIGKILL of the leading JobManager", 3, seed))
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            run.wait_for_checkpoints(2)
+            kill_leader(run)
+    check(result)
+
+
+def test_f3_harnesses_are_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    result = results(Result("F3", "SIGKILL of an SDK harness", 10, seed))
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            run.pause(0, 6)
+            kill_harness(run)
+    check(result)
+
+
+def test_f6_kills_between_send_and_checkpoint(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    result = results(Result("F6", "SIGKILL of a TaskManager between send and checkpoint", 20, seed))
+    bound = 0
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            done, sent = run.completed(), len(run.receiver.seen)
+            # Right after a checkpoint, then a random number of webhooks later: they are in none.
+            within(lambda done=done: run.completed() > done, lambda: "no checkpoint", 60)  # type: ignore[misc]
+            sent, wanted = len(run.receiver.seen), run.chance.randint(5, 60)
+            run.receiver.until(lambda sent=sent, wanted=wanted: len(run.receiver.seen) >= sent + wanted, 60)
+            triggered = run.rest.checkpoints(run.job_id)["latest"]["completed"]["trigger_timestamp"] / 1000
+            # What was sent since then, and what was on its way when the barrier came.
+            bound += sum(at >= triggered - 1 for at in list(run.receiver.times))
+            kill_task_manager(run)
+        result.notes["repeats at most"] = bound
+        result.notes["rate x interval x kills"] = round(run.load.rate / 4 * CHECKPOINT_S * result.times)
+    check(result)
+    assert 0 < result.verdict.webhook_repeats <= bound

@@ -1,0 +1,184 @@
+"""F4, F5, F7, F8: what the job depends on goes away or becomes slow, and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.builders import NOW_MS, event, random_stream
+from tests.faults.experiment import CHECKPOINT_S, RECOVERY_LIMIT_S, USERS, Experiment, Result, experiment
+from tests.faults.load import Record
+from tests.faults.stack import Stack, within
+from tests.integration.jobs import PARTITIONS
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+
+Keep = Callable[[Result], Result]
+
+
+def kill_broker(run: Experiment) -> None:
+    """SIGKILL the broker; it is started again on its data a random time later."""
+    kafka, done = run.stack.kafka, run.completed()
+    run.result.notes["killed with a transaction open"] += open_transactions(run)
+    struck_s = time.monotonic()
+    kafka.kill()
+    run.pause(0, 3)
+    kafka.restart()
+    # It may or may not have taken the job along; in either case something is committed again.
+    run.recover(struck_s, lambda: run.completed() > done + 1)
+    run.stack.check_no_orphans()
+
+
+def open_transactions(run: Experiment) -> bool:
+    """Whether there are actions that readers of committed records do not see yet."""
+    ends = []
+    for level in ("read_uncommitted", "read_committed"):
+        config = {"bootstrap.servers": run.stack.kafka.bootstrap_servers, "group.id": "ends", "isolation.level": level}
+        consumer = Consumer(config)
+        try:
+            partitions = [TopicPartition(run.topics.actions, number) for number in range(PARTITIONS)]
+            ends.append(sum(consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions))
+        finally:
+            consumer.close()
+    return bool(ends[0] > ends[1])
+
+
+def test_f4_the_broker_is_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    result = results(Result("F4", "SIGKILL of the Kafka broker", 5, seed, notes={"killed with a transaction open": 0}))
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            run.pause(2, 8)
+            kill_broker(run)
+    assert len(result.recovery_s) == result.times
+    assert result.notes["killed with a transaction open"] > 0
+    assert max(result.recovery_s) <= RECOVERY_LIMIT_S
+
+
+def test_f5_s3_is_away_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    outage_s = 120
+    result = results(Result("F5", f"S3 refuses connections for {outage_s} s", 1, seed))
+    with experiment(stack, tmp_path, result) as run:
+        run.pause(0, CHECKPOINT_S)
+        restarts = run.restarted_at()
+        stack.s3.down()
+        try:
+            down_s = time.monotonic()
+            within(lambda: failed(run) > 0, lambda: "no checkpoint has failed", outage_s)
+            result.notes["first failed checkpoint after"] = f"{time.monotonic() - down_s:.0f} s"
+            time.sleep(max(0.0, down_s + outage_s - time.monotonic()))
+            done = run.completed()
+        finally:
+            stack.s3.up()
+        back_s = time.monotonic()
+        run.recover(back_s, lambda: run.completed() > done)
+        # All the time events were handled: nothing restarted.
+        assert run.restarted_at() == restarts
+        result.notes["failed checkpoints"] = failed(run)
+
+
+def test_f7_the_user_api_is_down_for_five_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    outage_s = 300
+    result = results(Result("F7", f"the user API answers 503 for {outage_s} s", 1, seed))
+    strangers_come = threading.Event()
+    with experiment(stack, tmp_path, result, stream=friends_then_all(seed, strangers_come), rate=60) as run:
+        wait_for_friends(run)
+        run.gate.status = 503
+        strangers_come.set()
+        # The first users fail until the breakers open: 20 in a row, and those that were on their way.
+        time.sleep(10)
+        first, opened_s = len(run.gate.calls), time.monotonic()
+        time.sleep(outage_s - 10)
+        calls, workers = len(run.gate.calls) - first, len(stack.workers())
+        result.notes["calls a second and worker"] = round(calls / (time.monotonic() - opened_s) / workers, 2)
+        assert result.notes["calls a second and worker"] <= 2
+        assert run.restarted_at() == 0
+        first = len(run.gate.calls)
+        run.gate.status = None
+        back_s = time.monotonic()
+        # Who was asked for in vain is asked for again with its next event: soon everybody has a profile.
+        within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 2 * outage_s)
+        result.recovery_s.append(time.monotonic() - back_s)
+
+
+def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    slow_s, measured_s = 5.0, 60.0
+    result = results(Result("F8", f"the user API takes {slow_s:g} s for an answer, for {measured_s:g} s", 1, seed))
+    strangers_come = threading.Event()
+    with experiment(stack, tmp_path, result, stream=friends_then_all(seed, strangers_come)) as run:
+        wait_for_friends(run)
+        friends = set(USERS) - run.strangers
+        before = webhooks_of(run, friends, 20)
+        run.gate.delay_s = slow_s
+        strangers_come.set()
+        meanwhile = webhooks_of(run, friends, measured_s)
+        result.notes["webhooks a second of known users"] = f"{before:.1f}, meanwhile {meanwhile:.1f}"
+        slowest = slowest_webhook(run)
+        result.notes["slowest webhook"] = f"{slowest:.1f} s after its event"
+        first = len(run.gate.calls)
+        run.gate.delay_s = 0.0
+        back_s = time.monotonic()
+        within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 120)
+        result.recovery_s.append(time.monotonic() - back_s)
+    # The deadline of an event is 10 s; what comes on top is the way there and back.
+    assert slowest <= 12
+    # In the stream their share has halved by then.
+    assert meanwhile >= before / 2 * 0.5
+
+
+def friends_then_all(seed: int, strangers_come: threading.Event) -> Iterator[Record]:
+    """Half of the users, each of them, until the others come, too."""
+    for number, user in enumerate(USERS[: len(USERS) // 2]):
+        made = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
+        yield user.encode(), orjson.dumps(made)
+    for record in random_stream(seed, len(USERS) // 2, 10**9):
+        if strangers_come.is_set():
+            break
+        yield record
+    yield from random_stream(seed + 1, len(USERS), 10**9)
+
+
+def wait_for_friends(run: Experiment) -> None:
+    """The first half of the users is in the state, and in a checkpoint; the others are strangers."""
+    run.strangers |= set(USERS[len(USERS) // 2 :])
+    run.receiver.until(lambda: len(run.receiver.seen) >= len(USERS) // 2, 60)
+    run.wait_for_checkpoints(1)
+
+
+def asked(run: Experiment, first: int) -> set[str]:
+    """Users whom the API has been asked for, from a certain call on."""
+    return {call.partition("/")[0] for call in run.gate.calls[first:]}
+
+
+def slowest_webhook(run: Experiment) -> float:
+    """The longest time from an event to its webhook."""
+    came: dict[tuple[str, str], float] = {}
+    for at_s, (_, _, body) in zip(list(run.receiver.times), list(run.receiver.seen), strict=False):
+        came.setdefault(_identity(orjson.loads(body)["event"]), at_s)
+    sent: dict[tuple[str, str], float] = {}
+    for *_, value, at_s in list(run.load.ledger):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            sent.setdefault(_identity(orjson.loads(value)), at_s)
+    return max(at_s - sent[one] for one, at_s in came.items() if one in sent)
+
+
+def _identity(made: dict[str, Any]) -> tuple[str, str]:
+    return made["user_id"], made["event_id"]
+
+
+def webhooks_of(run: Experiment, users: set[str], seconds: float) -> float:
+    """Webhooks a second of these users' events."""
+    first = len(run.receiver.seen)
+    time.sleep(seconds)
+    return sum(orjson.loads(body)["event"]["user_id"] in users for _, _, body in run.receiver.seen[first:]) / seconds
+
+
+def failed(run: Experiment) -> int:
+    return int(run.rest.checkpoints(run.job_id)["counts"]["failed"])

@@ -1,0 +1,119 @@
+"""What came out against what had to: the oracle's word on the producer's ledger. Imports nothing of the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from tests.oracle import (
+    Oracle,
+    OracleRule,
+    SeenAction,
+    action_differences,
+    dead_letter_differences,
+    state_differences,
+)
+
+HOOK = "hook"
+# A webhook for every click, besides the sample rules with their Kafka actions.
+HOOK_DOCUMENT = {
+    "name": HOOK,
+    "version": 1,
+    "filter": 'event.event_name == "click"',
+    "actions": [{"type": "webhook", "name": HOOK, "destination": "crm"}],
+}
+HOOK_RULE = OracleRule(HOOK, lambda event, user, visit, history: event["event_name"] == "click", 1, (HOOK,))
+
+
+@dataclass
+class Verdict:
+    """Counts for the table, and what is wrong in words."""
+
+    events: int = 0
+    actions: int = 0
+    webhooks: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    order_inversions: int = 0
+    webhook_repeats: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def judge(
+    oracle: Oracle,
+    events: int,
+    seen: Sequence[SeenAction],
+    webhooks: Sequence[tuple[str, bytes]],
+    letters: Iterable[Mapping[str, Any]],
+    states: Mapping[str, Mapping[str, Any]],
+    strangers: Collection[str] = (),
+) -> Verdict:
+    """Compare all that came out: Kafka actions (exactly once), webhooks (at least once), dead letters, states.
+
+    Of strangers' webhooks the bodies are not compared, of their states the visit, and nothing of their Kafka actions.
+    """
+    kafka = SimpleNamespace(
+        actions=[one for one in oracle.actions if one.rule != HOOK and one.user_id not in strangers]
+    )
+    seen = [one for one in seen if one.body["event"]["user_id"] not in strangers]
+    states = {
+        user_id: {**state, "currentVisit": oracle.state(user_id)["currentVisit"]} if user_id in strangers else state
+        for user_id, state in states.items()
+    }
+    hooks = [one for one in oracle.actions if one.rule == HOOK]
+    verdict = Verdict(events, len(kafka.actions), len(hooks))
+    wanted = Counter((one.user_id, one.event_id, one.rule) for one in kafka.actions)
+    found = Counter((one.body["event"]["user_id"], one.body["event"]["event_id"], one.rule) for one in seen)
+    verdict.lost = (wanted - found).total()
+    verdict.duplicated = (found - wanted).total()
+    verdict.problems += action_differences(kafka, seen)  # type: ignore[arg-type]
+    verdict.problems += dead_letter_differences(oracle, letters)
+    verdict.problems += state_differences(oracle, states)
+    _judge_webhooks(verdict, hooks, webhooks, strangers)
+    verdict.order_inversions = sum("order of" in problem for problem in verdict.problems)
+    return verdict
+
+
+def _judge_webhooks(
+    verdict: Verdict, wanted: Sequence[Any], arrived: Sequence[tuple[str, bytes]], strangers: Collection[str]
+) -> None:
+    """By id the first of each: none missing, none too many, each user's in order; repeats say the same."""
+    first: dict[str, dict[str, Any]] = {}
+    order: dict[str, list[str]] = defaultdict(list)
+    for webhook_id, raw in arrived:
+        body = json.loads(raw)
+        if webhook_id not in first:
+            first[webhook_id] = body
+            order[body["event"]["user_id"]].append(body["event"]["event_id"])
+        elif first[webhook_id] != body:
+            verdict.problems.append(f"webhook {webhook_id} came again with another body")
+    verdict.webhook_repeats = len(arrived) - len(first)
+    expected: dict[str, list[str]] = defaultdict(list)
+    bodies = {}
+    for one in wanted:
+        expected[one.user_id].append(one.event_id)
+        # Without the history, which a webhook has on request only.
+        bodies[one.user_id, one.event_id] = {name: one.body[name] for name in one.body if name != "eventHistory"}
+    came = Counter((body["event"]["user_id"], body["event"]["event_id"]) for body in first.values())
+    missing = Counter(dict.fromkeys(bodies, 1)) - came
+    extra = came - Counter(dict.fromkeys(bodies, 1))
+    verdict.lost += missing.total()
+    verdict.duplicated += extra.total()
+    verdict.problems += [f"webhook missing: {one}" for one in list(missing)[:5]]
+    verdict.problems += [f"webhook too many, under an id of its own: {one}" for one in list(extra)[:5]]
+    if not missing and not extra:
+        verdict.problems += [
+            f"webhook of {user_id}, {event_id}: body is not the oracle's"
+            for body in first.values()
+            if bodies[(user_id := body["event"]["user_id"]), (event_id := body["event"]["event_id"])] != body
+            and user_id not in strangers
+        ][:5]
+        verdict.problems += [
+            f"order of {user_id}'s webhooks: expected {expected[user_id]}, got {got}"
+            for user_id, got in order.items()
+            if got != expected[user_id]
+        ][:5]

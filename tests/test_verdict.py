@@ -1,0 +1,109 @@
+"""The judge of ``tests/faults`` sees each way in which something may be wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.builders import oracle_rules, random_stream, user_api_of
+from tests.faults.verdict import HOOK, HOOK_RULE, Verdict, judge
+from tests.oracle import Oracle, SeenAction
+
+USERS = [f"user-{number:04d}" for number in range(20)]
+RECORDS = list(random_stream(seed=3, users=20, events=400, poison=False))
+
+
+class Outputs:
+    """What a faultless job would have put out; tests spoil it."""
+
+    def __init__(self) -> None:
+        self.oracle = Oracle([*oracle_rules(), HOOK_RULE], user_api_of(USERS))
+        for key, value in RECORDS:
+            self.oracle.feed(key, value)
+        fired = self.oracle.actions
+        self.seen = [SeenAction(one.body, one.rule, one.version, repr(one)) for one in fired if one.rule != HOOK]
+        self.webhooks = [
+            (one.event_id, json.dumps({name: one.body[name] for name in one.body if name != "eventHistory"}).encode())
+            for one in fired
+            if one.rule == HOOK
+        ]
+        self.states: dict[str, dict[str, Any]] = {user: self.oracle.state(user) for user in USERS}
+
+    def judge(self, strangers: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
+        return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, strangers)
+
+
+@pytest.fixture
+def outputs() -> Outputs:
+    return Outputs()
+
+
+def counts(verdict: Verdict) -> tuple[int, int, int, int]:
+    return verdict.lost, verdict.duplicated, verdict.order_inversions, verdict.webhook_repeats
+
+
+def test_what_is_right_is_right(outputs: Outputs) -> None:
+    outputs.webhooks += outputs.webhooks[:3]
+    verdict = outputs.judge()
+    assert verdict.problems == []
+    assert counts(verdict) == (0, 0, 0, 3)
+    assert (verdict.events, verdict.webhooks) == (400, len(outputs.webhooks) - 3)
+
+
+def test_a_lost_action_and_a_lost_webhook_are_counted(outputs: Outputs) -> None:
+    del outputs.seen[5], outputs.webhooks[7]
+    verdict = outputs.judge()
+    assert counts(verdict) == (2, 0, 0, 0)
+    assert any("webhook missing" in problem for problem in verdict.problems)
+
+
+def test_an_action_that_comes_twice_is_counted(outputs: Outputs) -> None:
+    outputs.seen.append(outputs.seen[5])
+    assert counts(outputs.judge()) == (0, 1, 0, 0)
+
+
+def test_a_webhook_under_another_id_is_counted(outputs: Outputs) -> None:
+    outputs.webhooks.append(("another", outputs.webhooks[0][1]))
+    assert counts(outputs.judge())[:2] == (0, 1)
+
+
+def test_a_repeat_with_another_body_is_a_problem(outputs: Outputs) -> None:
+    webhook_id, body = outputs.webhooks[0]
+    outputs.webhooks.append((webhook_id, json.dumps(json.loads(body) | {"currentVisit": None}).encode()))
+    assert outputs.judge().problems == [f"webhook {webhook_id} came again with another body"]
+
+
+def test_order_is_looked_at(outputs: Outputs) -> None:
+    of_user = [n for n, one in enumerate(outputs.seen) if one.body["event"]["user_id"] == "user-0003"]
+    first, last = of_user[0], of_user[-1]
+    outputs.seen[first], outputs.seen[last] = outputs.seen[last], outputs.seen[first]
+    verdict = outputs.judge()
+    assert (verdict.lost, verdict.duplicated, verdict.order_inversions) == (0, 0, 1)
+
+    outputs.seen[first], outputs.seen[last] = outputs.seen[last], outputs.seen[first]
+    hooks = [n for n, (_, body) in enumerate(outputs.webhooks) if json.loads(body)["event"]["user_id"] == "user-0003"]
+    first, last = hooks[0], hooks[-1]
+    outputs.webhooks[first], outputs.webhooks[last] = outputs.webhooks[last], outputs.webhooks[first]
+    assert outputs.judge().order_inversions == 1
+
+
+def test_an_event_that_is_counted_twice_shows_in_the_state(outputs: Outputs) -> None:
+    history = outputs.states["user-0001"]["eventHistory"]
+    outputs.states["user-0001"] = {**outputs.states["user-0001"], "eventHistory": [*history, history[-1]]}
+    assert any("eventHistory" in problem for problem in outputs.judge().problems)
+
+
+def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) -> None:
+    stranger = json.loads(outputs.webhooks[0][1])["event"]["user_id"]
+    webhook_id, body = outputs.webhooks[0]
+    outputs.webhooks[0] = (
+        webhook_id,
+        json.dumps(json.loads(body) | {"userProfile": {"enrichment": "unavailable"}}).encode(),
+    )
+    outputs.seen = [one for one in outputs.seen if one.body["event"]["user_id"] != stranger]
+    assert outputs.judge().problems != []
+    assert outputs.judge({stranger}).problems == []
+    del outputs.webhooks[0]
+    assert outputs.judge({stranger}).lost == 1
