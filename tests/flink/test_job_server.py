@@ -50,7 +50,7 @@ def stateful_dofn() -> beam.DoFn:
                 "weigher": statecache.get_deep_size.__module__,
                 "commit": bundle_processor.FnApiUserStateContext.commit.__name__,
             }
-            print("DEBUG EVENT", json.dumps(line))  # as a debug action does
+            print(f"DEBUG EVENT {json.dumps(line)}\n", end="")  # one write, as a debug action does
             yield element
 
     return AddAndRead()
@@ -83,7 +83,8 @@ def submit(server: JobServer, *options: str) -> str:
 
 
 def printed(flink: LocalFlink) -> list[dict[str, Any]]:
-    logs = [log.read_text() for log in sorted(flink.log_dir.glob("worker-*.log"))]
+    # Up to the last whole line: a worker is writing the next one.
+    logs = [log.read_text().rpartition("\n")[0] for log in sorted(flink.log_dir.glob("worker-*.log"))]
     marked = [line for log in logs for line in log.splitlines() if line.startswith("DEBUG EVENT ")]
     return [json.loads(line.removeprefix("DEBUG EVENT ")) for line in marked]
 
