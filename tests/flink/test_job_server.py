@@ -131,6 +131,8 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert config["externalization"] == {"enabled": True, "delete_on_cancellation": False}
     assert config["tolerable_failed_checkpoints"] == 30
     assert config["state_backend"] == "EmbeddedRocksDBStateBackend"
+    # How to restart is not the job's to say: a local cluster waits no longer than this.
+    assert "maxBackoffMS=5000" in (own_flink.log_dir / "jobmanager.log").read_text()
 
     rest.wait_for_checkpoint(job_id, 2, 30)
     (task_manager,) = own_flink.task_manager_pids
