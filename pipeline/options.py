@@ -527,6 +527,7 @@ def _check(settings: Settings) -> None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     if settings.rules_topic is not None:
         _check_rules_topic(settings, settings.rules_topic)
+    _check_files(settings)
     _check_decisions(settings)
     _check_user_api(settings)
     if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
@@ -573,7 +574,7 @@ def _check_rules_topic(settings: Settings, topic: str) -> None:
             raise OptionError(f"--rules_topic and --{name}_topic are both {topic!r}, allowed: a topic of its own")
 
 
-def _check_decisions(settings: Settings) -> None:
+def _check_files(settings: Settings) -> None:
     for name in ("decisions_file", "actions_file"):
         path = getattr(settings, name)
         if path is not None and settings.runner != DIRECT_RUNNER:
@@ -586,6 +587,13 @@ def _check_decisions(settings: Settings) -> None:
             f"--dead_letters_file is {str(settings.dead_letters_file)!r}, allowed: for the bundled stream, which has "
             "no Kafka; use --dead_letters_topic"
         )
+    files = [(name, getattr(settings, name)) for name in FILES if getattr(settings, name) is not None]
+    for (name, path), (other, other_path) in itertools.combinations(files, 2):
+        if path == other_path:
+            raise OptionError(f"--{name} and --{other} are both {str(path)!r}, allowed: a file of its own")
+
+
+def _check_decisions(settings: Settings) -> None:
     topic = settings.decisions_topic
     if topic is not None:
         if settings.bootstrap_servers is None:
@@ -601,10 +609,6 @@ def _check_decisions(settings: Settings) -> None:
                 )
     if settings.decision_sample and not settings.keeps_decisions:
         raise OptionError("--decision_sample is of no use without --decisions_topic or --decisions_file")
-    files = [(name, getattr(settings, name)) for name in FILES if getattr(settings, name) is not None]
-    for (name, path), (other, other_path) in itertools.combinations(files, 2):
-        if path == other_path:
-            raise OptionError(f"--{name} and --{other} are both {str(path)!r}, allowed: a file of its own")
 
 
 def _check_user_api(settings: Settings) -> None:

@@ -18,7 +18,6 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms.domain import actions
 from transforms.domain import journal as journals
-from transforms.domain.actions import action_line
 from transforms.domain.batches import MicroBatch, decode_batch, encode_produced, shard_of_key
 from transforms.domain.cloudevents import headers_of
 from transforms.domain.deliveries import DELAYED, REFUSED, RETRY, Tried, switch_record
@@ -501,7 +500,7 @@ def _outputs(done: Step, settings: HandleSettings, now_ms: int) -> Iterator[Any]
             yield beam.pvalue.TaggedOutput(ACTIONS, record)
     if settings.writes_actions:
         for fired in done.decided:
-            record = encode_produced(actions.FILE, fired.user_id.encode(), action_line(fired, now_ms), [])
+            record = encode_produced(actions.FILE, fired.user_id.encode(), actions.action_line(fired, now_ms), [])
             yield beam.pvalue.TaggedOutput(RECORDS, record)
     for decision in done.decisions:
         record = encode_produced(settings.decisions_topic, decision.user_id.encode(), decision.to_json(), [])

@@ -61,6 +61,9 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
+# What is submitted with a job. How to restart is the cluster's matter: it knows how soon its machines come back.
+OF_JOBS: Mapping[str, str] = {key: value for key, value in BASE.items() if not key.startswith("restart-strategy.")}
+
 LOCAL: Mapping[str, str] = {
     # Nothing of a local cluster is reachable from outside.
     "jobmanager.rpc.address": "127.0.0.1",

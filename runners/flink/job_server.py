@@ -19,9 +19,9 @@ class JobServer(Service):
     """A running job server for one Flink cluster; a context manager.
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
-    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.BASE``; Beam's
-    options come on top. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap, ``arguments`` are further flags of
-    Beam's FlinkJobServerDriver.
+    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.OF_JOBS``;
+    Beam's options come on top. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap, ``arguments`` are further
+    flags of Beam's FlinkJobServerDriver.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class JobServer(Service):
         own = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
         jars = artifacts.connectors() if self._jars is None else self._jars
         (work_dir / "conf").mkdir()
-        configuration.write(work_dir / "conf", configuration.BASE)
+        configuration.write(work_dir / "conf", configuration.OF_JOBS)
         log4j = work_dir / "conf" / "log4j.properties"
         command = [artifacts.java(), f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC"]
         # Quick to start: the archive of the JDK's classes, and no optimizing compiler for a few submissions.

@@ -50,7 +50,7 @@ def stateful_dofn() -> beam.DoFn:
                 "weigher": statecache.get_deep_size.__module__,
                 "commit": bundle_processor.FnApiUserStateContext.commit.__name__,
             }
-            print("DEBUG EVENT", json.dumps(line))  # as a debug action does
+            print(f"DEBUG EVENT {json.dumps(line)}\n", end="")  # one write, as a debug action does
             yield element
 
     return AddAndRead()
@@ -83,7 +83,8 @@ def submit(server: JobServer, *options: str) -> str:
 
 
 def printed(flink: LocalFlink) -> list[dict[str, Any]]:
-    logs = [log.read_text() for log in sorted(flink.log_dir.glob("worker-*.log"))]
+    # Up to the last whole line: a worker is writing the next one.
+    logs = [log.read_text().rpartition("\n")[0] for log in sorted(flink.log_dir.glob("worker-*.log"))]
     marked = [line for log in logs for line in log.splitlines() if line.startswith("DEBUG EVENT ")]
     return [json.loads(line.removeprefix("DEBUG EVENT ")) for line in marked]
 
@@ -130,6 +131,8 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert config["externalization"] == {"enabled": True, "delete_on_cancellation": False}
     assert config["tolerable_failed_checkpoints"] == 30
     assert config["state_backend"] == "EmbeddedRocksDBStateBackend"
+    # How to restart is not the job's to say: a local cluster waits no longer than this.
+    assert "maxBackoffMS=5000" in (own_flink.log_dir / "jobmanager.log").read_text()
 
     rest.wait_for_checkpoint(job_id, 2, 30)
     (task_manager,) = own_flink.task_manager_pids
