@@ -117,3 +117,23 @@ def _judge_webhooks(
             for user_id, got in order.items()
             if got != expected[user_id]
         ][:5]
+
+
+# An answer is in the state with the step after it; a barrier that comes in between finds the webhook still unsent.
+_ANSWER_S = 2.0
+
+
+def repeats_from_before(kills: Sequence[tuple[float, float]], arrived: Sequence[tuple[float, str]]) -> list[str]:
+    """Webhooks that came again although a checkpoint knew that they had been sent, or without any kill.
+
+    ``kills`` are when the checkpoint to which the job then went back was triggered, and when it was killed, ``arrived``
+    when which webhook came; all in seconds since the epoch, in order.
+    """
+    found, before = [], dict[str, float]()
+    for at_s, webhook_id in arrived:
+        if webhook_id in before:
+            went_back_to = max((triggered for triggered, killed in kills if killed <= at_s), default=float("inf"))
+            if before[webhook_id] < went_back_to - _ANSWER_S:
+                found.append(f"{webhook_id} at {before[webhook_id]:.1f} and {at_s:.1f}")
+        before[webhook_id] = at_s
+    return found
