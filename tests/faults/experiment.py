@@ -160,9 +160,11 @@ def experiment(
     gate: Gate | None = None,
     events: int = EVENTS,
     users: Sequence[str] = USERS,
-    history_size: int = 100,
+    history_size: int = 20,
 ) -> Iterator[Experiment]:
     """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left.
+
+    Histories are short, so that they are full: of most users there are no more than 40 events.
 
     Fills in ``result.verdict``; a fault's own figures go to ``result.notes``.
     """
