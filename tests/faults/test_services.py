@@ -25,6 +25,8 @@ Keep = Callable[[Result], Result]
 OPEN = "killed with a transaction open"
 # A breaker opens after so many failed calls in a row; so many may be on their way then (--user_api_concurrency).
 FAILURES, IN_FLIGHT = 20, 32
+# No event waits longer for a profile (--enrichment_deadline_seconds).
+DEADLINE_S = 10
 
 
 def kill_broker(run: Experiment) -> None:
@@ -125,15 +127,15 @@ def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: 
         strangers_come.set()
         meanwhile = webhooks_of(run, friends, measured_s)
         result.notes["webhooks a second of known users"] = f"{before:.1f}, meanwhile {meanwhile:.1f}"
-        slowest = slowest_webhook(run)
-        result.notes["slowest webhook"] = f"{slowest:.1f} s after its event"
+        # The way there and back takes its time as well: that of users who wait for nothing.
+        way, slowest = slowest_webhook(run, friends), slowest_webhook(run, run.strangers)
+        result.notes["slowest webhook of a known user"] = f"{way:.1f} s, of one who is not: {slowest:.1f} s"
         first = len(run.gate.calls)
         run.gate.delay_s = 0.0
         back_s = time.monotonic()
         within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 120)
         result.recovery_s.append(time.monotonic() - back_s)
-    # The deadline of an event is 10 s; what comes on top is the way there and back.
-    assert slowest <= 12
+    assert slowest <= DEADLINE_S + way
     # In the stream their share has halved by then.
     assert meanwhile >= before / 2 * 0.5
 
@@ -143,11 +145,10 @@ def friends_then_all(seed: int, strangers_come: threading.Event) -> Iterator[Rec
     for number, user in enumerate(USERS[: len(USERS) // 2]):
         made = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
         yield user.encode(), orjson.dumps(made)
-    for record in random_stream(seed, len(USERS) // 2, 10**9):
-        if strangers_come.is_set():
-            break
-        yield record
-    yield from random_stream(seed + 1, len(USERS), 10**9)
+    strangers = {user.encode() for user in USERS[len(USERS) // 2 :]}
+    for key, value in random_stream(seed, len(USERS), 10**9):
+        if strangers_come.is_set() or key not in strangers:
+            yield key, value
 
 
 def wait_for_friends(run: Experiment) -> None:
@@ -162,8 +163,8 @@ def asked(run: Experiment, first: int) -> set[str]:
     return {call.partition("/")[0] for call in run.gate.calls[first:]}
 
 
-def slowest_webhook(run: Experiment) -> float:
-    """The longest time from an event to its webhook."""
+def slowest_webhook(run: Experiment, users: set[str]) -> float:
+    """The longest time from an event of these users to its webhook."""
     came: dict[tuple[str, str], float] = {}
     for at_s, (_, _, body) in zip(list(run.receiver.times), list(run.receiver.seen), strict=False):
         came.setdefault(_identity(orjson.loads(body)["event"]), at_s)
@@ -171,7 +172,7 @@ def slowest_webhook(run: Experiment) -> float:
     for *_, value, at_s in list(run.load.ledger):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             sent.setdefault(_identity(orjson.loads(value)), at_s)
-    return max(at_s - sent[one] for one, at_s in came.items() if one in sent)
+    return max(at_s - sent[one] for one, at_s in came.items() if one in sent and one[0] in users)
 
 
 def _identity(made: dict[str, Any]) -> tuple[str, str]:
