@@ -32,7 +32,7 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-faults: setup ## every fault on real Kafka, Flink with HA, S3; half an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
+test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 
