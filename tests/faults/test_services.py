@@ -33,7 +33,7 @@ def kill_broker(run: Experiment) -> None:
     """SIGKILL the broker; it is started again on its data a random time later."""
     kafka, done = run.stack.kafka, run.completed()
     run.result.notes[OPEN] = run.result.notes.get(OPEN, 0) + open_transactions(run)
-    struck_s = time.monotonic()
+    struck_s = run.strike()
     kafka.kill()
     run.pause(0, 3)
     kafka.restart()

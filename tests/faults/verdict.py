@@ -123,17 +123,30 @@ def _judge_webhooks(
 _ANSWER_S = 2.0
 
 
-def repeats_from_before(kills: Sequence[tuple[float, float]], arrived: Sequence[tuple[float, str]]) -> list[str]:
-    """Webhooks that came again although a checkpoint knew that they had been sent, or without any kill.
+@dataclass
+class Blow:
+    """A fault that struck: when the last checkpoint that was complete then was triggered, and when all ran again.
 
-    ``kills`` are when the checkpoint to which the job then went back was triggered, and when it was killed, ``arrived``
-    when which webhook came; all in seconds since the epoch, in order.
+    In seconds since the epoch.
+    """
+
+    checkpoint_s: float
+    struck_s: float
+    over_s: float = float("inf")
+
+
+def repeats_from_before(blows: Sequence[Blow], arrived: Sequence[tuple[float, str]]) -> list[str]:
+    """Webhooks that came again although a checkpoint knew that they had been sent, or without any blow.
+
+    ``arrived`` are when (seconds since the epoch) which webhook came, ``blows`` all that there were, both in order.
     """
     found, before = [], dict[str, float]()
     for at_s, webhook_id in arrived:
         if webhook_id in before:
-            went_back_to = max((triggered for triggered, killed in kills if killed <= at_s), default=float("inf"))
-            if before[webhook_id] < went_back_to - _ANSWER_S:
-                found.append(f"{webhook_id} at {before[webhook_id]:.1f} and {at_s:.1f}")
+            came_s = before[webhook_id]
+            # The first that may have cost the job its memory of it.
+            blow = next((one for one in blows if one.over_s >= came_s), None)
+            if blow is None or at_s < blow.struck_s or came_s < blow.checkpoint_s - _ANSWER_S:
+                found.append(f"{webhook_id} came again: at {came_s:.1f} and {at_s:.1f}, {blow}")
         before[webhook_id] = at_s
     return found
