@@ -56,6 +56,13 @@ def kill_harness(run: Experiment) -> None:
     run.stack.check_no_orphans()
 
 
+def wait_for_a_phase(run: Experiment) -> None:
+    """Any moment between checkpoints; in half of the cases before there is another one since the last blow."""
+    if run.chance.random() < 0.5:
+        run.wait_for_checkpoints(1)
+    run.pause(0, 6)
+
+
 def check(result: Result) -> None:
     """The goals that all kills have in common; the experiment itself saw that nothing is lost or repeated."""
     assert len(result.recovery_s) == result.times
@@ -67,7 +74,7 @@ def test_f1_task_managers_are_killed(stack: Stack, tmp_path: Path, seed: int, re
     result = results(Result("F1", "SIGKILL of a TaskManager", 10, seed))
     with experiment(stack, tmp_path, result) as run:
         for _ in range(result.times):
-            run.pause(0, 6)
+            wait_for_a_phase(run)
             kill_task_manager(run)
     check(result)
 
@@ -85,7 +92,7 @@ def test_f3_harnesses_are_killed(stack: Stack, tmp_path: Path, seed: int, result
     result = results(Result("F3", "SIGKILL of an SDK harness", 10, seed))
     with experiment(stack, tmp_path, result) as run:
         for _ in range(result.times):
-            run.pause(0, 6)
+            wait_for_a_phase(run)
             kill_harness(run)
     check(result)
 

@@ -126,7 +126,7 @@ def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: 
         run.gate.delay_s = slow_s
         strangers_come.set()
         meanwhile = webhooks_of(run, friends, measured_s)
-        result.notes["webhooks a second of known users"] = f"{before:.1f}, meanwhile {meanwhile:.1f}"
+        result.notes["webhooks a second of known users"] = f"{before:.1f}, then, half of all, {meanwhile:.1f}"
         # The way there and back takes its time as well: that of users who wait for nothing.
         way, slowest = slowest_webhook(run, friends), slowest_webhook(run, run.strangers)
         result.notes["slowest webhook of a known user"] = f"{way:.1f} s, of one who is not: {slowest:.1f} s"
