@@ -21,7 +21,15 @@ from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
 from tests.faults.load import Load, Record
 from tests.faults.stack import Stack, within
-from tests.faults.verdict import HOOK_DOCUMENT, HOOK_RULE, Blow, Verdict, judge, repeats_from_before
+from tests.faults.verdict import (
+    HOOK_DOCUMENT,
+    HOOK_RULE,
+    Blow,
+    Verdict,
+    firings_of_webhooks,
+    judge,
+    repeats_from_before,
+)
 from tests.integration.jobs import ROOT, Reader, Topics, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction
@@ -223,8 +231,9 @@ def experiment(
                 load.stop()
             load.finish(events)
             oracle = run.oracle(history_size)
-            hooks = sum(one.rule == HOOK_RULE.name for one in oracle.actions)
-            _settle(run, actions, len(oracle.actions) - hooks, hooks)
+            fired = firings_of_webhooks(oracle)
+            kafka_actions = sum(one.rule != HOOK_RULE.name for one in oracle.actions)
+            _settle(run, actions, kafka_actions, len(fired))
             seen = [SeenAction.of_kafka(one.value(), one.headers()) for one in actions.settle(1)]
             letters = {
                 (one["partition"], one["offset"]): one
@@ -232,7 +241,12 @@ def experiment(
             }
             states = inspect(topics, inspections, list(users), 60)
             webhooks = [(webhook_id, body) for webhook_id, _, body in receiver.seen]
-            arrived = [(at_s, webhook_id) for at_s, (webhook_id, _) in zip(receiver.times, webhooks, strict=True)]
+            once = {ids for ids, bodies in fired.items() if len(bodies) == 1}
+            arrived = [
+                (at_s, webhook_id)
+                for at_s, (webhook_id, body) in zip(receiver.times, webhooks, strict=True)
+                if (shown := orjson.loads(body)["event"]) and (shown["user_id"], shown["event_id"]) in once
+            ]
             result.verdict = judge(oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.strangers)
             result.verdict.problems += [*receiver.bad, *repeats_from_before(run.blows, arrived)[:5]]
         except AssertionError as error:
