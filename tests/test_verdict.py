@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -148,3 +149,23 @@ def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
     assert problems(*bodies) == []
     assert problems(bodies[0]) == []
     assert problems(*bodies, bodies[0] | {"userProfile": None}) == ["webhook late came again with another body"]
+
+
+def test_of_a_crowded_user_webhooks_may_be_dead_letters_instead(outputs: Outputs) -> None:
+    event = json.loads(outputs.webhooks.pop(0)[1])["event"]
+    user, event_id = event["user_id"], event["event_id"]
+    value = next(value for _, value in RECORDS if json.loads(value)["event_id"] == event_id)
+    letter = {
+        "reason": "delivery_queue_full",
+        "key": base64.b64encode(user.encode()).decode(),
+        "value": base64.b64encode(value).decode(),
+    }
+
+    def judged(crowded: str | None, *letters: dict[str, Any]) -> Verdict:
+        args = (outputs.oracle, len(RECORDS), outputs.seen, outputs.webhooks, letters, outputs.states, ())
+        return judge(*args, crowded)
+
+    assert (judged(user, letter).problems, judged(user, letter).given_up) == ([], 1)
+    assert judged(user).lost == 1
+    assert judged(None, letter).lost == 1
+    assert any("delivery_queue_full" in problem for problem in judged(None, letter).problems)
