@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "deploy": False,
     "destinations": False,
     "doctor": False,
+    "inspect": False,
     "rules": False,
     "status": False,
     "why": False,
