@@ -74,7 +74,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(state) + "\n")
     elif is_known(state):
-        lines = _lines(state, round(time.time() * 1000), arguments.history)
+        lines = text_lines(state, round(time.time() * 1000), arguments.history)
         sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)
     if not is_known(state):
         sys.stderr.write(f"error: the job knows nothing of user {arguments.user_id!r}: never seen, or forgotten\n")
@@ -90,7 +90,8 @@ def _is_utf_8(text: str) -> bool:
     return True
 
 
-def _lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:
+def text_lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:
+    """The state for people, as it came: with whatever its texts hold."""
     yield f"user {state['user_id']}"
     yield from headline(state, now_ms)
     for section in sections(state, now_ms, history_rows):
