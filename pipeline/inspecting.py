@@ -166,7 +166,11 @@ def moment(at_ms: int, now_ms: int) -> str:
             break
     else:
         far = f"{seconds} s"
-    return f"{rfc_3339(at_ms)} ({f'{far} ago' if at_ms <= now_ms else f'in {far}'})"
+    try:
+        shown = rfc_3339(at_ms)
+    except OverflowError:  # others' clocks: the user API's, a record's
+        return f"{at_ms} ms"
+    return f"{shown} ({f'{far} ago' if at_ms <= now_ms else f'in {far}'})"
 
 
 def _fields(document: Mapping[str, Any]) -> list[list[str]]:

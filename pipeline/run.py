@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "inspect": False,
     "rules": False,
     "status": False,
+    "ui": False,
     "why": False,
 }
 
