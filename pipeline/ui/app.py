@@ -37,7 +37,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     """The app; ``guard`` stands in front of it."""
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters |= {"line": one_line, "moment": _moment, "tone": _tone}
+    app.jinja_env.filters |= {"line": one_line, "lines": _lines, "moment": moment, "tone": _tone}
     guard.protect(app)
     pages = _Pages(job, watch, guard)
     app.context_processor(pages.context)
@@ -209,9 +209,7 @@ class _Pages:
 
     def error(self, error: HTTPException) -> Response | tuple[str, int]:
         if isinstance(error, SecurityError):  # no page of ours has this address
-            return flask.Response(
-                "The Host header is none of this page's; see --allowed_host.\n", 400, mimetype="text/plain"
-            )
+            return flask.Response(f"{error.description}\n", 400, mimetype="text/plain")
         if error.code is None or error.code < 400:
             return error.get_response()
         return flask.render_template("error.html", title=error.name, text=error.description), error.code
@@ -255,8 +253,9 @@ def _told(redriven: Redriven) -> str:
     return " ".join(parts)
 
 
-def _moment(at_ms: int, now_ms: int) -> str:
-    return moment(at_ms, now_ms)
+def _lines(text: object) -> str:
+    """A text of others with its lines, each as ``one_line``."""
+    return "\n".join(map(one_line, str(text).split("\n")))
 
 
 def _tone(decision: str) -> str:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import flask
 from flask import Flask, Response, request, session
-from werkzeug.exceptions import Forbidden
+from werkzeug.exceptions import Forbidden, SecurityError
 from werkzeug.wrappers import Response as AnyResponse
 
 from transforms.domain.secret_references import Secret, SecretError
@@ -46,7 +47,7 @@ def check_token(text: str) -> None:
 
 
 class Guard:
-    """Protects a Flask app that has pages ``sign_in`` and ``static``.
+    """Protects a Flask app that has pages ``sign_in`` and ``static``; ``hosts`` are its names, without port.
 
     Without ``token`` nobody can sign in. ``reads_need_it``: without a sign-in nothing can be read either.
     """
@@ -59,7 +60,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._token = token
-        self._hosts = list(hosts)
+        self._hosts = {one.lower() for one in hosts}
         self._reads_need_it = reads_need_it
         self._clock = clock
         self._until_s: dict[str, float] = {}  # sessions that are signed in
@@ -73,7 +74,6 @@ class Guard:
         """Put it in front of every page."""
         app.secret_key = secrets.token_bytes(32)
         app.config.update(
-            TRUSTED_HOSTS=self._hosts,
             MAX_CONTENT_LENGTH=_MOST_FORM_BYTES,
             SESSION_COOKIE_NAME="event_trigger_ui",
             SESSION_COOKIE_HTTPONLY=True,
@@ -83,10 +83,12 @@ class Guard:
         app.after_request(_with_headers)
 
     def _check(self) -> AnyResponse | None:
-        host = request.host  # raises if it is none of ours
+        # Flask's own check (TRUSTED_HOSTS) knows no IPv6 addresses.
+        if re.sub(":[0-9]*$", "", request.host.lower()) not in self._hosts:
+            raise SecurityError("The Host header is none of this page's; see --allowed_host.")
         _check_site()
         if request.method == "POST":
-            _check_form(host)
+            _check_form(request.host)
         if self._reads_need_it and not self.is_signed_in() and request.endpoint not in ("sign_in", "static"):
             return flask.redirect(flask.url_for("sign_in"), 303)
         return None

@@ -17,7 +17,6 @@ from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
 from pipeline.ui.job import Asked, JobError
 from pipeline.ui.watch import Watch
-from tests.builders import NOW_MS
 from transforms.domain.decisions import Decision
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.secret_references import Secret
@@ -100,13 +99,19 @@ def serving(job: Any, token: str | None = None, reads_need_it: bool = False) -> 
     secret = None if token is None else Secret(token, check_token)
     app = build(job, GivenWatch(job.looks), Guard(secret, HOSTS, reads_need_it))
     server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
-    thread = threading.Thread(target=server.run)
+    ended = threading.Event()
+
+    def run() -> None:
+        # As server.run(), which would wait for browsers to close their connections.
+        while not ended.is_set():
+            server.asyncore.loop(timeout=0.05, map=server._map, count=1)
+        server.task_dispatcher.shutdown()
+        server.asyncore.close_all(server._map)
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
+        ended.set()
         thread.join(30)
-
-
-SEEN_MS = NOW_MS
