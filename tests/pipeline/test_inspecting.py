@@ -17,7 +17,8 @@ from pipeline.inspecting import is_known, moment, sections
 from pipeline.run import main
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, rule
-from tests.integration.jobs import Topics, control_record, reading
+from tests.integration.jobs import ROOT, Topics, control_record, reading
+from transforms.domain.deliveries import RETRY, Tried
 from transforms.domain.steps import Answer
 from transforms.domain.webhooks.retries import RetrySchedule
 
@@ -88,6 +89,19 @@ def test_people_see_everything_that_is_there(state: dict[str, Any]) -> None:
         f"  hook  crm          e1     2024-01-01T00:00:00.000Z (1 s ago)  0               {ids[1]}",
         f"  hook  crm          c1     2024-01-01T00:00:00.000Z (1 s ago)  0               {ids[2]}",
     ]
+
+
+def test_the_docs_show_what_is_printed() -> None:
+    crm = rule("hook", 'event.event_name == "checkout"', actions=[{"type": "webhook", "destination": "crm"}])
+    shard = Shard(rule("offer", cap={"count": 3, "window": "7d"}), crm, destinations={"crm": RetrySchedule()})
+    shard.step(batch(event("user_1", event_id="e16"), event("user_1", event_id="e17", event_name="checkout")))
+    known = {"profile": {"country": "US", "tier": 2}, "visit": VISIT, "history": []}
+    shard.step(answers=[Answer("user_1", fetched(known))])
+    (waiting,) = shard.view.deliveries["user_1"]
+    shard.step(tries=[Tried("user_1", waiting.action_id, RETRY, 2, 503, "status: 503")])
+    shown = list(text_lines(shard.inspect("user_1"), NOW_MS + 41_000, 20))
+    operations = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert "\n".join(("```", *shown, "```")) in operations, "\n".join(shown)
 
 
 def test_of_a_long_history_the_newest_events_are_shown(state: dict[str, Any]) -> None:
