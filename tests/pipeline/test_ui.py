@@ -349,6 +349,12 @@ def test_other_sites_forms_are_refused(
     assert job.redriven == ["0/1"]
 
 
+@pytest.mark.parametrize("form", ["", "-", "x"])
+def test_a_form_that_no_page_gave_signs_nobody_in(visitor: Visitor, form: str) -> None:
+    assert visitor.submit("/sign-in", {"form": form, "token": TOKEN}).status_code == 403
+    assert visitor.redrive("0/1").status_code == 403
+
+
 def test_reading_never_redrives(visitor: Visitor, job: GivenJob) -> None:
     visitor.sign_in()
     assert visitor.page("/dead-letters/redrive?place=0/1").status_code in (404, 405)
