@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,6 @@ from tests.browser import chromium
 from tests.builders import event
 from tests.integration.jobs import ROOT, Topics, reading, running
 from tests.receiver import SECRET, Receiver, receiving
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.browser]
 
@@ -79,14 +79,15 @@ def decided(browser: Chrome) -> list[str]:
     return [row.split(" ")[4] for row in rows(browser)]
 
 
-def opened(browser: Chrome, url: str, shown: Callable[[list[str]], bool]) -> Callable[[], bool]:
-    """A condition: the page's rows are as they should be when it is opened again."""
-
-    def look() -> bool:
+def open_until(browser: Chrome, url: str, shown: Callable[[list[str]], bool], deadline_s: float) -> None:
+    """Open a page again and again until its rows are as they should be; fails with what there is instead."""
+    give_up = time.monotonic() + deadline_s
+    while True:
         browser.get(url)
-        return shown(rows(browser))
-
-    return look
+        if shown(rows(browser)):
+            return
+        assert time.monotonic() < give_up, browser.find_element(By.TAG_NAME, "main").text
+        time.sleep(0.2)
 
 
 @pytest.mark.timeout(200)
@@ -113,7 +114,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
 
             # An action, and why: it fired, was refused, and the rule's cap stopped the next one.
             log = f"{url}/decisions?user=user-0"
-            eventually(opened(browser, log, lambda found: len(found) == 3), "the user's decisions", 20)
+            open_until(browser, log, lambda found: len(found) == 3, 20)
             assert decided(browser) == ["capped", "undelivered", "fired"]
             browser.find_element(By.LINK_TEXT, "webhook").click()
             assert decided(browser) == ["undelivered", "fired"]
@@ -129,8 +130,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             browser.find_element(By.CSS_SELECTOR, "main button").click()
             assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 1 actions, 0 events."
             receiver.until(lambda: receiver.seen.count(receiver.seen[0]) == 2, 30)  # id and body
-            delivered = opened(browser, log, lambda found: any(" delivered " in row for row in found))
-            eventually(delivered, "the log says that it was delivered", 20)
+            open_until(browser, log, lambda found: any(" delivered " in row for row in found), 20)
 
             # The user's state, from the job.
             box = browser.find_element(By.NAME, "user_id")
@@ -144,11 +144,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
 
             # Rules with their matches, as soon as Flink tells its metrics.
             matched = f"{2 * USERS} {USERS} 0 0"
-            eventually(
-                opened(browser, url, lambda found: any(row.endswith(matched) for row in found)),
-                "the rule's matches",
-                60,
-            )
+            open_until(browser, url, lambda found: any(row.endswith(matched) for row in found), 60)
             (rule, *_) = rows(browser)
             assert rule.startswith("offer v3 ")
             browser.find_element(By.LINK_TEXT, "offer").click()
