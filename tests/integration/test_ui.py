@@ -94,7 +94,11 @@ def open_until(browser: Chrome, url: str, shown: Callable[[list[str]], bool], de
 def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
     topics = Topics(kafka)
     kafka.create_topic(f"decisions-{topics.tag}", 2)
-    made = [event(f"user-{n % USERS}", event_id=f"e{n}", amount=20 if n < 2 * USERS else 1) for n in range(4 * USERS)]
+    now_ms = time.time_ns() // 1_000_000  # caps are of event time: one of last year would be over at once
+    made = [
+        event(f"user-{n % USERS}", event_id=f"e{n}", timestamp=now_ms + n, amount=20 if n < 2 * USERS else 1)
+        for n in range(4 * USERS)
+    ]
     records = [(one["user_id"].encode(), orjson.dumps(one)) for one in made]
     with receiving() as receiver:
         options = launch_options(tmp_path, topics, receiver)
