@@ -1,15 +1,13 @@
 """The job server: a JVM that takes Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import Process, Service
+from runners.flink.processes import Process, Service, remove_folder, temporary_folder
 
 _MAIN = "eventtrigger.flink.JobServer"
 _READY_S = 60.0
@@ -55,7 +53,7 @@ class JobServer(Service):
         """Start the JVM and return when it takes jobs. Raises LocalStackError with the end of its log otherwise."""
         if self._process is not None:
             raise LocalStackError("job server: is already started")
-        work_dir = self._work_dir = Path(tempfile.mkdtemp(prefix="event-trigger-job-server-"))
+        work_dir = self._work_dir = temporary_folder("event-trigger-job-server-")
         own = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
         jars = artifacts.connectors() if self._jars is None else self._jars
         (work_dir / "conf").mkdir()
@@ -102,7 +100,7 @@ class JobServer(Service):
             self._process.stop(grace_s=0)  # it holds nothing; its own shutdown waits for open streams
             self._process = None
         if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
             self._work_dir = None
         self._job_endpoint, self._read, self._lines = None, 0, []
 
