@@ -1,7 +1,7 @@
 """The job server: a JVM that takes Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ class JobServer(Service):
     """A running job server for one Flink cluster; a context manager.
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
-    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.OF_JOBS``;
-    Beam's options come on top. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap, ``arguments`` are further
-    flags of Beam's FlinkJobServerDriver.
+    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.OF_JOBS`` with
+    ``config`` on top; Beam's options come on top of both. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap,
+    ``arguments`` are further flags of Beam's FlinkJobServerDriver.
     """
 
     def __init__(
@@ -27,12 +27,14 @@ class JobServer(Service):
         flink_master: str,
         *,
         conf_dir: Path | None = None,
+        config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
         heap_mb: int = 512,
         arguments: Sequence[str] = (),
     ) -> None:
         self._flink_master = flink_master
         self._conf_dir = conf_dir
+        self._config = dict(config or {})
         self._jars = jars
         self._heap_mb = heap_mb
         self._arguments = arguments
@@ -57,7 +59,7 @@ class JobServer(Service):
         own = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
         jars = artifacts.connectors() if self._jars is None else self._jars
         (work_dir / "conf").mkdir()
-        configuration.write(work_dir / "conf", configuration.OF_JOBS)
+        configuration.write(work_dir / "conf", {**configuration.OF_JOBS, **self._config})
         log4j = work_dir / "conf" / "log4j.properties"
         command = [artifacts.java(), f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC"]
         # Quick to start: the archive of the JDK's classes, and no optimizing compiler for a few submissions.

@@ -245,7 +245,7 @@ class _Registry:
     """All processes and folders that are not done with yet, mirrored to the guard process."""
 
     # Reads a line for each that comes (+) and goes (-), a process group or the path of a folder. The end of the input
-    # means that the parent is gone, however it ended. A folder goes last: a process may have written until it was ended.
+    # means that the parent is gone, however it ended. Folders go last: a process may write until it is ended.
     _GUARD = (
         "import os, shutil, signal, sys, time\n"
         "known = set()\n"

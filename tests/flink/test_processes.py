@@ -198,7 +198,7 @@ import subprocess, sys, time
 from pathlib import Path
 from runners.flink.processes import Process, temporary_folder
 folder = temporary_folder("event-trigger-test-")
-write = "import itertools, pathlib, sys\\nfor n in itertools.count():\\n    pathlib.Path(sys.argv[1], str(n)).write_text('x')"
+write = "import itertools, pathlib, sys\\nfor n in itertools.count():\\n    pathlib.Path(sys.argv[1], str(n)).touch()"
 process = Process.start("writer", [sys.executable, "-c", write, str(folder)], log_file=folder / "log")
 process.wait_for(lambda: (folder / "9").exists(), what="up", deadline_s=10, every_s=0.02)
 print(folder, flush=True)
