@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
 from pipeline.options import EXACTLY_ONCE, OptionError, Settings
-from pipeline.saying import complain, say
+from pipeline.saying import complain, say, warn
 from pipeline.start_checks import check_cluster, check_kafka
 from pipeline.transactions import checkpoint_settings
 from runners.flink.cluster import LocalFlink
@@ -48,6 +48,8 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             rest = FlinkRest(f"http://{master}")
             # Before the job server does: it would try for a minute, and fail later on another Flink's classes.
             check_cluster(settings, rest)
+            if settings.starting_offsets == "latest" and settings.savepoint_path is None:
+                warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
             say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rule_set, master, destinations)
             if settings.savepoint_path is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.commands.flink_options import Parser, add_job_options, cluster, told
+from pipeline.commands.flink_options import Parser, add_job_options, reaching, told
 from pipeline.options import OptionError
 from pipeline.saved_state import newest_state, running_job, wait_for_news
 from pipeline.saying import say
+from runners.flink.rest import FlinkRest
 
 PROGRAM: Final = "python -m pipeline cancel"
 _DESCRIPTION: Final = """\
@@ -30,7 +32,11 @@ def _cancel(argv: Sequence[str]) -> int:
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     arguments = parser.parse_args(argv)
-    rest = cluster(arguments.flink_master)
+    with reaching(arguments) as rest:
+        return _end(rest, arguments)
+
+
+def _end(rest: FlinkRest, arguments: argparse.Namespace) -> int:
     job = running_job(rest, arguments.job)
     job_id, who = str(job["jid"]), f"{job['name']!r} ({job['jid']})"
     kept = not rest.checkpoint_config(job_id)["externalization"]["delete_on_cancellation"]

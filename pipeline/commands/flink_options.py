@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from pipeline.options import OptionError, check_addresses
 from pipeline.probes import S3Error
 from pipeline.saying import complain
 from pipeline.status import NoJobError
+from pipeline.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
@@ -37,7 +40,25 @@ class Parser(argparse.ArgumentParser):
 def add_job_options(parser: argparse.ArgumentParser) -> None:
     """The flags that say where Flink is and which job is meant."""
     parser.add_argument("--flink_master", metavar="HOST:PORT", help="Flink's REST endpoint")
+    parser.add_argument("--terraform", type=Path, metavar="FOLDER", help=f"instead, as of deploy: {FOLDER_HELP}")
     parser.add_argument("--job", metavar="NAME_OR_ID", help="of a running job (default: the only one)")
+
+
+@contextlib.contextmanager
+def reaching(arguments: argparse.Namespace) -> Iterator[FlinkRest]:
+    """A client of the cluster that ``add_job_options`` name, while the context is open.
+
+    Raises:
+        OptionError: it is not said which.
+        LocalStackError: there is no way to it.
+    """
+    if arguments.terraform is None:
+        yield cluster(arguments.flink_master)
+        return
+    if arguments.flink_master is not None:
+        raise OptionError("--flink_master and --terraform are both given, allowed: one of them")
+    with tunnel(terraform_cluster(arguments.terraform).tunnel_command) as port:
+        yield cluster(f"localhost:{port}")
 
 
 def cluster(flink_master: str | None) -> FlinkRest:

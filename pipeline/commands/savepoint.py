@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.commands.flink_options import MOST_S, Parser, add_job_options, cluster, told
+from pipeline.commands.flink_options import MOST_S, Parser, add_job_options, reaching, told
 from pipeline.options import OptionError
 from pipeline.saved_state import running_job
 from pipeline.saying import say
 from runners.flink.errors import LocalStackError
+from runners.flink.rest import FlinkRest
 
 PROGRAM: Final = "python -m pipeline savepoint"
 _DESCRIPTION: Final = """\
@@ -38,7 +40,11 @@ def _savepoint(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.timeout_seconds <= MOST_S:
         raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {MOST_S:g}")
-    rest = cluster(arguments.flink_master)
+    with reaching(arguments) as rest:
+        return _take(rest, arguments)
+
+
+def _take(rest: FlinkRest, arguments: argparse.Namespace) -> int:
     job = running_job(rest, arguments.job)
     job_id, name = str(job["jid"]), str(job["name"])
     if arguments.directory is None and "state.savepoints.dir" not in rest.configuration():
