@@ -21,6 +21,7 @@ from pipeline.transactions import checkpoint_settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
+from runners.flink.processes import own_folder, remove_folder
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -83,12 +84,15 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
     """
     with JobServer(flink_master, config=job_settings(settings)) as server:
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
+        own_folder(Path(pipeline.local_tempdir))  # Beam removes it too, unless it is killed
         graph.build(pipeline, settings, rule_set, destinations)
         try:
             # Our job server reports DONE as soon as Flink has taken the job.
             pipeline.run().wait_until_finish()
         except RuntimeError as error:
             raise SubmissionError(_refusal(settings, str(error))) from error
+        finally:
+            remove_folder(Path(pipeline.local_tempdir))
         return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
 
 

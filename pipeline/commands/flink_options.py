@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -84,5 +83,5 @@ def told(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
+        complain("interrupted; what Flink was asked for goes on")
         return 130

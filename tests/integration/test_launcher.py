@@ -25,15 +25,19 @@ MARK = "EVENT_TRIGGER_TEST_MARK"
 
 @contextlib.contextmanager
 def started(tmp_path: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path, str]]:
-    """A launcher in the background, its output in a file; its descendants carry a mark in their environment."""
+    """A launcher in the background, its output in a file; its descendants carry a mark in their environment.
+
+    Temporary folders are made in ``tmp_path / "temporary"``.
+    """
     mark, output = uuid.uuid4().hex, tmp_path / "output"
+    (tmp_path / "temporary").mkdir()
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, MARK: mark},
+            env={**os.environ, MARK: mark, "TMPDIR": str(tmp_path / "temporary")},
         )
     try:
         yield process, output, mark
@@ -52,13 +56,18 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def interrupt(process: "subprocess.Popen[bytes]", mark: str) -> None:
+def interrupt(process: "subprocess.Popen[bytes]", mark: str, tmp_path: Path) -> None:
     """Ctrl-C: the launcher ends in order, and so does everything it started."""
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
-    deadline = time.monotonic() + 10
-    while marked(mark):
-        assert time.monotonic() < deadline, f"still running: {marked(mark)}"
+    nothing_is_left(mark, tmp_path)
+
+
+def nothing_is_left(mark: str, tmp_path: Path) -> None:
+    """No process that a launcher has started, no temporary folder that anybody has made."""
+    deadline = time.monotonic() + 20
+    while left := marked(mark) + [one.name for one in (tmp_path / "temporary").iterdir()]:
+        assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.1)
 
 
@@ -75,11 +84,14 @@ def test_demo_shows_actions_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> N
         wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
         assert "Flink's web page: http://127.0.0.1:" in output.read_text()
 
-        interrupt(process, mark)
+        interrupt(process, mark, tmp_path)
     assert "Traceback" not in output.read_text()
 
 
-def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fatal", [signal.SIGINT, signal.SIGKILL], ids=lambda fatal: fatal.name)
+def test_without_flink_master_a_local_cluster_is_started_and_ended(
+    kafka: LocalKafka, tmp_path: Path, fatal: signal.Signals
+) -> None:
     topics = Topics(kafka)
     rules = tmp_path / "rule.yaml"
     rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: kafka}]\n")
@@ -95,7 +107,10 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalK
     arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
     with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
         actions.until(1, 90)
-        interrupt(process, mark)
+        if fatal == signal.SIGINT:
+            interrupt(process, mark, tmp_path)
+        process.kill()
+        nothing_is_left(mark, tmp_path)
     assert "Traceback" not in output.read_text()
 
 
