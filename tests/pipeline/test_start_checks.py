@@ -10,6 +10,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline import start_checks
+from pipeline.flink import beam_options
 from pipeline.options import OptionError, Settings, parse
 from pipeline.probes import KafkaProblemError, broker_settings, topic_settings
 from runners.flink.beam_overrides import BEAM_VERSION
@@ -213,3 +214,17 @@ def test_a_real_broker_tells_its_settings(kafka: LocalKafka) -> None:
     assert broker_settings(config, "transaction.max.timeout.ms") == ["900000"]
     with pytest.raises(KafkaProblemError):
         topic_settings({"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"}, ["plain-one"], "cleanup.policy")
+
+
+def test_the_flag_of_beam_that_loses_elements_is_never_given() -> None:
+    """Python's data plane flushes by time without a lock (notes/reliability.md, "Runner traps")."""
+    given = beam_options(parse([*FLINK, EXACTLY_ONCE, "--worker_command=w"]), "localhost:1")
+    assert [one for one in given if "data_buffer_time_limit" in one] == []
+    with pytest.raises(OptionError, match="unknown option '--experiments=data_buffer_time_limit_ms=10'"):
+        parse([*FLINK, "--experiments=data_buffer_time_limit_ms=10"])
+
+
+def test_parts_of_a_savepoint_are_dropped_only_when_that_is_asked_for() -> None:
+    options = [*FLINK, "--worker_command=w", "--savepoint_path=s"]
+    assert "--allow_non_restored_state" not in beam_options(parse(options), "localhost:1")
+    assert "--allow_non_restored_state" in beam_options(parse([*options, "--allow_non_restored_state"]), "localhost:1")
