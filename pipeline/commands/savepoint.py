@@ -54,12 +54,12 @@ def _take(rest: FlinkRest, arguments: argparse.Namespace) -> int:
     take = rest.stop if arguments.stop else rest.savepoint
     try:
         path = take(job_id, arguments.directory, deadline_s=arguments.timeout_seconds)
-        if arguments.stop:
-            rest.wait_for_state(job_id, {"FINISHED"}, _ENDED_S)
     except LocalStackError as error:
         raise LocalStackError(f"no savepoint of {name!r}, which is {rest.job(job_id)['state']}: {error}") from error
     sys.stdout.write(f"{path}\n")
     sys.stdout.flush()
+    if arguments.stop:
+        rest.wait_for_state(job_id, {"FINISHED"}, _ENDED_S)
     ended = "; the job has ended" if arguments.stop else ""
     say(f"taken in {time.monotonic() - started:.1f} s{ended}", job_id=job_id)
     return 0
