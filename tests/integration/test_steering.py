@@ -54,8 +54,8 @@ class Operator:
         return [child for task in tasks for child in (task / "children").read_text().split()]
 
     def files(self) -> set[str]:
-        """What processes of the cluster have on the disk while they live, but for its state and logs."""
-        folders = [self.flink.work_dir / name for name in ("tmp", "rocksdb")]
+        """What TaskManagers have on the disk; a JobManager remembers ended jobs for an hour, on purpose."""
+        folders = [one for name in ("tmp", "rocksdb") for one in (self.flink.work_dir / name).glob("taskmanager-*")]
         return {str(path.relative_to(self.flink.work_dir)) for folder in folders for path in folder.rglob("*")}
 
     def produces(self, number: int) -> None:
