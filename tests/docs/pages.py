@@ -23,7 +23,7 @@ class PageError(AssertionError):
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; ``line`` is that of its fence, from 1; ``after`` the block before it on the page, if any."""
+    """A fenced block; ``line`` is that of its fence, from 1."""
 
     page: str
     line: int
