@@ -102,7 +102,7 @@ def is_there(name: str) -> bool:
 
 @cache
 def other_flags() -> frozenset[str]:
-    """Flags of the repository's other programs: tests, benchmarks, releases; and of what they pass to Beam and Flink."""
+    """Flags of the repository's other programs: tests, benchmarks, releases; and what they pass to Beam and Flink."""
     paths = [path for folder in ("infra", "runners", "tests", "pipeline") for path in (ROOT / folder).rglob("*.py")]
     texts = [path.read_text("utf-8") for path in paths if "docs" not in path.parts]
     java = [path.read_text("utf-8") for path in (ROOT / "runners").rglob("src/main/**/*.java")]
