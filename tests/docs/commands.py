@@ -107,7 +107,7 @@ def check(command: Command, folder: Path) -> Path:
     program, *arguments = command.words
     if program == "cd":
         return _changed(folder, arguments)
-    checker = _PROGRAMS.get(Path(program).name)
+    checker = _PROGRAMS.get(program.rpartition("/")[2])
     if checker is None:
         known = ", ".join(sorted(_PROGRAMS))
         raise CommandError(f"{program!r} is a program that tests/docs/commands.py has no check for; it knows {known}")

@@ -135,7 +135,9 @@ def test_status() -> None:
         "counts": {"completed": 62, "failed": 0},
         "latest": {"completed": {"end_to_end_duration": 321, "state_size": 5_000_000, "latest_ack_timestamp": 96_000}},
     }
-    before = Look(10, job, 0, checkpoints, 0, 17, {"action.webhook.crm.delivered": [6125]})
+    before = Look(
+        10, job, 0, checkpoints, 0, 17, {"action.webhook.crm.delivered": [6125], "rule.welcome.fired": [1_152_380]}
+    )
     ours = {
         "events_handled": [4936],
         "actions": [620],
@@ -144,7 +146,7 @@ def test_status() -> None:
         "user_api_calls": [96],
         "rules_live": [1],
         "rule_set": [4],
-        "rule.welcome.fired": [620],
+        "rule.welcome.fired": [1_153_000],
         "action.webhook.crm.delivered": [6330],
         "action.webhook.crm.retried": [2],
     }
