@@ -1,4 +1,4 @@
-"""The quick start, run once for all tests that look at what it prints."""
+"""Pages whose commands are run, once for all tests that look at what is printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.docs.outputs import QUICK_START
+from tests.docs.outputs import RUN, run_blocks
 from tests.docs.pages import PAGES, Block
 from tests.docs.session import checkout, outputs_of
 
@@ -17,7 +17,10 @@ def shell_blocks(page: str) -> list[Block]:
 
 
 @pytest.fixture(scope="session")
-def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What each shell block of the quick start prints, by place; all but the demo, which ``long`` has."""
-    blocks = [block for block in shell_blocks(QUICK_START) if "make demo" not in block.text]
-    return outputs_of(blocks, checkout(tmp_path_factory.mktemp("quick-start")), deadline_s=240)
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What each shell block that is run prints, by its place."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        if page.name in RUN:
+            found |= outputs_of(run_blocks(page), checkout(tmp_path_factory.mktemp("reader")), deadline_s=240)
+    return found

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from tests.docs.pages import PAGES, Block, PageError
+from tests.docs.pages import PAGES, Block, Page, PageError
 
 PICTURE: Final = "a picture"
-# Pages whose shell blocks are run one after the other; what follows one of them is its output.
 QUICK_START: Final = "docs/quick-start.md"
+# Pages whose shell blocks are run one after the other, each page in a checkout; an output is of the shell block above.
+# What needs Kafka or Flink is run by tests/docs/long.
+RUN: Final = (QUICK_START, "docs/writing-rules.md")
+_NOT_HERE: Final = ("make demo", "broker-1:9092", "flink:8081")
 _THIS: Final = "tests/docs/test_outputs.py"
 
 # Page and first line -> the test that holds it against the real thing, or a picture.
@@ -36,6 +39,11 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
 _TOLD: Final = 3000
 # What depends on the machine and the moment.
 _LOOSE: Final = re.compile(r"(…|(?<=in )\d+\.\d\d(?= s)|\d[\d,]*(?= events/s))")
+
+
+def run_blocks(page: Page) -> tuple[Block, ...]:
+    """Shell blocks that are run, in order."""
+    return tuple(one for one in page.blocks if one.language == "sh" and not any(word in one.text for word in _NOT_HERE))
 
 
 def block_of(page: str, first_line: str) -> Block:

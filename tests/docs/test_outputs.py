@@ -18,7 +18,7 @@ from pipeline.run import main
 from pipeline.status import Look, status_of, status_text
 from runners.flink.artifacts import FLINK_VERSION
 from tests.docs.conftest import shell_blocks
-from tests.docs.outputs import OUTPUTS, PICTURE, QUICK_START, block_of, must_show
+from tests.docs.outputs import OUTPUTS, PICTURE, QUICK_START, RUN, block_of, must_show
 from tests.docs.pages import PAGES, Block, PageError
 from tests.docs.session import checkout, outputs_of
 from transforms.domain.decisions import Decision
@@ -26,7 +26,7 @@ from transforms.domain.measures import BOUNDS_MS
 
 SHOWN = [block for page in PAGES for block in page.blocks if not block.language]
 # The demo's is held by tests/docs/long.
-QUICK = [block for block in SHOWN if block.page == QUICK_START and not block.text.startswith("ACTION")]
+PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith("ACTION")]
 
 
 def no_check(block: Block) -> str:
@@ -38,7 +38,7 @@ def no_check(block: Block) -> str:
 
 @pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.place)
 def test_every_output_has_a_check(block: Block) -> None:
-    assert block.page == QUICK_START or (block.page, block.first_line) in OUTPUTS, no_check(block)
+    assert block.page in RUN or (block.page, block.first_line) in OUTPUTS, no_check(block)
 
 
 def test_every_check_has_its_output_and_is_there() -> None:
@@ -50,15 +50,15 @@ def test_every_check_has_its_output_and_is_there() -> None:
         assert callable(getattr(module, name, None)), checked_by
 
 
-@pytest.mark.parametrize("block", QUICK, ids=lambda block: block.place)
-def test_the_quick_start_prints_what_it_says(block: Block, quick_start: Mapping[str, str]) -> None:
-    before = [one for one in shell_blocks(QUICK_START) if one.line < block.line][-1]
-    must_show(block, quick_start[before.place])
+@pytest.mark.parametrize("block", PRINTED, ids=lambda block: block.place)
+def test_what_is_run_prints_what_the_page_says(block: Block, printed: Mapping[str, str]) -> None:
+    before = [one for one in shell_blocks(block.page) if one.line < block.line][-1]
+    must_show(block, printed[before.place])
 
 
-def test_the_summary_of_a_run(quick_start: Mapping[str, str]) -> None:
-    block = block_of("README.md", "events             2,400")
-    must_show(block, next(iter(quick_start.values())))
+def test_the_summary_of_a_run(printed: Mapping[str, str]) -> None:
+    place = next(block.place for block in shell_blocks(QUICK_START) if block.text == "make run\n")
+    must_show(block_of("README.md", "events             2,400"), printed[place])
 
 
 def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from transforms.domain.decisions import Decision
 
 pytestmark = pytest.mark.stack
 
-PAGES = ("docs/dead-letters.md", "docs/decisions.md", "docs/delivery.md", "docs/rules.md")
+PAGES = ("docs/dead-letters.md", "docs/decisions.md", "docs/delivery.md", "docs/rules.md", "docs/writing-rules.md")
 # No job runs, so that no set ever is live.
 ENDS_WITH = {"rules status": 1}
 LETTERS = 20
