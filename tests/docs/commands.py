@@ -26,7 +26,10 @@ COMMANDS: Final = frozenset(run._COMMANDS)
 MAKEFILE: Final = (ROOT / "Makefile").read_text("utf-8")
 MAKE_TARGETS: Final = frozenset(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 _PLACEHOLDER: Final = "…"
-# What `deploy` takes from Terraform's outputs (submit_flags).
+# What pages write for the options of the reader's launch, and an example of them.
+_OPTIONS: Final = "OPTIONS"
+_LAUNCH: Final = ("--bootstrap_servers=broker-1:9092", "--rules=rules/")
+# What `deploy` takes from Terraform's outputs (submit_flags), for example.
 _CLUSTER_FLAGS: Final = ("--runner=FlinkRunner", "--bootstrap_servers=broker-1:9092")
 # Where Terraform is run unless a block says otherwise.
 _CONFIGURATION: Final = ROOT / "infra" / "terraform" / "examples" / "medium"
@@ -148,6 +151,7 @@ def check_pipeline(arguments: Sequence[str]) -> None:
     Raises:
         CommandError: they are refused.
     """
+    arguments = [word for argument in arguments for word in (_LAUNCH if argument == _OPTIONS else (argument,))]
     for argument in arguments:
         if _PLACEHOLDER in argument:
             raise CommandError(f"{argument!r} cannot be typed: write an example of a value")
@@ -164,10 +168,11 @@ def check_pipeline(arguments: Sequence[str]) -> None:
 
 def _check_command(name: str, arguments: Sequence[str]) -> None:
     rest = parsed(name, arguments).rest
-    if name == "deploy":
-        parse([*_CLUSTER_FLAGS, *rest])
-    elif rest:
+    try:
         parse_looking(rest, f"python -m pipeline {name}")
+    except OptionError:
+        # Some commands know the runner themselves, and the brokers.
+        parse_looking([*_CLUSTER_FLAGS, *rest], f"python -m pipeline {name}")
 
 
 class Parsed(BaseException):

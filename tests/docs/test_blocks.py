@@ -35,6 +35,7 @@ def test_a_block_holds(block: Block) -> None:
         ("sh", "python -m pipeline rules backtest rules/ --events e.jsonl --history_fields=x\n", None),
         ("sh", "python -m pipeline rules backtest rules/ --evnts e.jsonl\n", r"unknown option '--evnts'"),
         ("sh", "python -m pipeline doctor --flink_master=nobody\n", r"--flink_master is 'nobody'"),
+        ("sh", "python -m pipeline --runner=FlinkRunner OPTIONS --detached\n", None),
         ("sh", "python -m pipeline status --flink_master=f:8081 --once\n", None),
         ("sh", "python -m pipeline demo --rate=fast\n", r"argument --rate: invalid float value"),
         ("sh", "python -m pipeline rules rollback --rules_topic=t --bootstrap_servers=…\n", r"cannot be typed"),
