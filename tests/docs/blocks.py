@@ -18,8 +18,9 @@ import orjson
 import yaml
 
 from tests.builders import rule
-from tests.docs.commands import CommandError, check, commands_of
+from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT, Block, PageError
+from tests.docs.parsers import CommandError
 from tests.infra.terraform import environment
 from transforms.domain.batches import Record
 from transforms.domain.events import parse_event

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*([\w+-]*)\s*$")
+_FENCE = re.compile(r"^( *)(`{3,}|~{3,})\s*([\w+-]*)\s*$")
+_LIKE_A_FENCE = re.compile(r"[\s>]*(```|~~~)")
 _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
 _LIST_ITEM = re.compile(r"^\s*([-*+]|\d+\.) ")
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*([^()\s]+)(?:\s+\"[^\"]*\")?\s*\)", re.DOTALL)
@@ -61,7 +62,7 @@ class Page:
         """Fenced blocks.
 
         Raises:
-            PageError: one is not closed, or is only indented, so that nobody knows what it is.
+            PageError: one is not closed, or only indented or otherwise written so that nobody knows what it is.
         """
         return tuple(self._blocks_and_prose[0])
 
@@ -79,6 +80,8 @@ class Page:
         for number, line in lines:
             fence = _FENCE.match(line)
             if fence is None:
+                if _LIKE_A_FENCE.match(line):
+                    raise PageError(f"{self.name}:{number}: a fence with more than a language, or in a quotation")
                 prose.append(line)
                 if line.strip():
                     in_list = bool(_LIST_ITEM.match(line)) or (in_list and line.startswith(" "))

@@ -12,6 +12,11 @@ from typing import Final
 
 from tests.docs.pages import ROOT, Block, PageError
 
+# What commands need; what a reader has written here, as rules/, stays apart.
+_LINKED: Final = (
+    *("Makefile", "README.md", "pyproject.toml", "setup.py"),
+    *("examples", "infra", "pipeline", "requirements", "runners", "tests", "transforms"),
+)
 _MARK: Final = "──── block "
 
 
@@ -19,9 +24,8 @@ def checkout(folder: Path) -> Path:
     """A checkout of links to this one's files, with this Python as its ``.venv``; what is written stays there."""
     place = folder / "checkout"
     place.mkdir()
-    for path in ROOT.iterdir():
-        if not path.name.startswith(".") and path.name != "build":
-            (place / path.name).symlink_to(path)
+    for name in _LINKED:
+        (place / name).symlink_to(ROOT / name)
     (place / ".venv").symlink_to(sys.prefix)
     # The environment is there, whatever the times of its files say: nothing is to be installed by a test.
     make = folder / "bin" / "make"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import COMMANDS, CommandError, check_make, parser_of, pipeline_flags, subcommands
+from tests.docs.commands import check_make
 from tests.docs.pages import PAGES, ROOT, Page
+from tests.docs.parsers import COMMANDS, CommandError, parser_of, pipeline_flags, subcommands
 from transforms.domain.metric_names import known_counters
 
 BY_NAME = {page.name: page for page in PAGES}
@@ -33,7 +34,7 @@ NOT_OURS = {
     "*.yml",
 }
 FILE = re.compile(r"[\w.*/-]+\.(?:py|md|json|yaml|yml|tf|sh|lua|java|toml|txt|svg|hcl|service|jar)\b")
-FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {"build"}
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {"build", "rules"}
 # What the demo tells its own children, which nobody else sets.
 BETWEEN_PROCESSES = {"EVENT_TRIGGER_DEMO_SIGNING_KEY"}
 # Of Beam, and a word of Amazon's.

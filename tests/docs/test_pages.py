@@ -12,7 +12,7 @@ def page(text: str) -> Page:
 
 
 def test_blocks_have_their_language_text_and_line() -> None:
-    found = page("# A\n\n```sh\nls # x\n\n```\n\n- item\n\n  ```yaml\n  a: 1\n  ```\n~~~\n```\n~~~\n").blocks
+    found = page("# A\n\n```sh\nls # x\n\n```\n\n- item\n\n     ```yaml\n     a: 1\n     ```\n~~~\n```\n~~~\n").blocks
     assert [(one.place, one.language, one.text) for one in found] == [
         ("made/up.md:3", "sh", "ls # x\n\n"),
         ("made/up.md:10", "yaml", "a: 1\n"),
@@ -25,6 +25,8 @@ def test_blocks_have_their_language_text_and_line() -> None:
     [
         ("text\n\n```sh\nls\n", r"made/up.md:3: the block is not closed"),
         ("text\n\n    ls\n", r"made/up.md:3: an indented block"),
+        ("text\n```sh title=x\nls\n```\n", r"made/up.md:2: a fence with more"),
+        ("> ```sh\n> ls\n> ```\n", r"made/up.md:1: a fence .* in a quotation"),
     ],
 )
 def test_blocks_that_nobody_could_check_are_refused(text: str, said: str) -> None:
