@@ -6,12 +6,20 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import GROUPS, HINTS, Settings, shown_default
+from pipeline.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
 from transforms.domain.metric_names import metrics_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
+# Which part of the job a group is for.
+_PARTS = {
+    INPUT: "What the Kafka sources read, and how they make micro-batches of it; clients of Kafka.",
+    STATE: "What the stateful step, in the Python workers, keeps of users, and how it asks the user API.",
+    RULES: "Where rules come from (launcher and workers), and how their Lua runs (workers).",
+    OUTPUT: "Where actions, dead letters and what is told of them go; webhooks are sent by the workers.",
+    FLINK: "How the launcher submits the job, and how Flink runs it.",
+}
 # Of these units the type or the bounds say all.
 _PATH, _SHARE = "path", "0 to 1"
 _OPTIONS_PART = re.compile(r"(<!-- options:.*?-->\n).*?(<!-- /options -->)", re.DOTALL)
@@ -34,7 +42,7 @@ def options_tables() -> str:
     for group in GROUPS:
         rows = [_row(one) for one in fields(Settings) if one.metadata["group"] == group]
         heading = "| option | type | unit | default | allowed | meaning |\n|---|---|---|---|---|---|"
-        sections.append("\n".join([f"### {group}", "", heading, *rows]))
+        sections.append("\n".join([f"### {group}", "", _PARTS[group], "", heading, *rows]))
     return "\n\n".join(sections)
 
 
