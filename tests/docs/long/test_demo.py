@@ -17,9 +17,9 @@ from tests.docs.outputs import QUICK_START
 from tests.docs.pages import PAGES
 from tests.docs.session import checkout
 
-pytestmark = pytest.mark.stack
-
-_DEADLINE_S = 240
+# The first time Flink and Kafka are downloaded and the connectors built.
+_DEADLINE_S = 600
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(_DEADLINE_S + 120)]
 
 
 def shown_lines() -> list[str]:
