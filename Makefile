@@ -50,7 +50,7 @@ test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mo
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
-infra-tools: ## have what the tests of infra/ need: Terraform, shellcheck, cloud-init, Prometheus; as root it installs Debian's packages
+infra-tools: ## have what tests of infra/ and the page need: Terraform, shellcheck, cloud-init, Prometheus, Chromium; as root it installs Debian's packages
 	@$(PYTHON) -m tests.infra.tools
 
 infra-tools-long:

@@ -9,7 +9,7 @@ import os
 import re
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -454,13 +454,13 @@ def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
 
 
 def parse_looking(argv: Sequence[str], program: str) -> Settings:
-    """Settings of a command that takes a launch's options and only looks: which rules it has makes no difference.
+    """Settings of a command that takes a launch's options and only looks: ``rules`` may be missing.
 
     Raises:
         OptionError: as ``parse``.
     """
     given = any(argument.partition("=")[0] in ("--rules", "--rules_topic") for argument in argv)
-    return parse(argv if given else [*argv, "--rules=."], program)
+    return parse(argv, program) if given else replace(parse([*argv, "--rules=."], program), rules=None)
 
 
 def _unknown(argument: str) -> str:
