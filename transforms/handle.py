@@ -25,7 +25,7 @@ from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
-from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, resident_bytes
+from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, cpu_ms, resident_bytes
 from transforms.domain.metric_names import known_counters
 from transforms.domain.notes import Notes
 from transforms.domain.outbox import Outbox, tried
@@ -264,6 +264,7 @@ class _HandleFn(beam.DoFn):
             self.show(f"destination.{name}.breaker_open", int(is_failing))
             self._notes.breaker(f"destination {name}", is_failing, self._clock())
         self.show("worker_rss_bytes", resident_bytes())
+        self.show("worker_cpu_ms", cpu_ms())
 
 
 class _OpenShard:

@@ -19,6 +19,19 @@ ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["r
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((MONITORING / "dashboards").glob("*.json"))}
 
 
+OF_PROCESSES = ("flink_taskmanager_Status", "flink_jobmanager_num", "flink_jobmanager_taskSlots")
+# architecture.md, "Key Metrics to Monitor", and event-dispatch.md, "Monitoring Backpressure"
+SPECIFIED = [
+    "JobManager: Active Jobs", "JobManager: Checkpoint Success Rate", "JobManager: Job Restart Count",
+    "TaskManager: CPU Usage per TM", "TaskManager: Memory Usage per TM", "TaskManager: Network I/O",
+    "TaskManager: Disk I/O",
+    "Application: Events/sec Processed", "Application: End-to-end Latency", "Application: Backpressure Indicators",
+    "Application: State Size per User",
+    "State Backend: Total State Size", "State Backend: Checkpoint Duration", "State Backend: RocksDB Compaction",
+    "`buffers.inPoolUsage`", "`buffers.outPoolUsage`", "`records-lag-max`", "`checkpointDuration`",
+]  # fmt: skip
+
+
 def after_relabelling() -> set[str]:
     """Names as prometheus.yml makes them of the table's."""
     found = set()
@@ -35,6 +48,13 @@ def after_relabelling() -> set[str]:
 
 
 KNOWN = after_relabelling() | set(re.findall(r"^\| `(flink_\w+)`", PAGE.read_text(), re.MULTILINE))
+
+
+def specified_rows() -> list[tuple[str, list[str], str]]:
+    """Entry (empty: the one above), metrics, dashboard and panel of the specification's table in docs/metrics.md."""
+    _, _, section = PAGE.read_text("utf-8").partition("## What the specification asks for")
+    rows = re.findall(r"^\|(.*)\|(.*)\|(.*)\|$", section, re.MULTILINE)[2:]
+    return [(entry.strip(), re.findall(r"`(\w+)`", metrics), where.strip()) for entry, metrics, where in rows]
 
 
 def names_of(expression: str) -> set[str]:
@@ -70,7 +90,7 @@ def test_a_dashboard_asks_for_documented_metrics_of_the_chosen_job(name: str) ->
             found = names_of(target["expr"])
             assert found, panel["title"]
             assert found - KNOWN == set()
-            of_job = [one for one in found if not one.startswith("flink_taskmanager_Status")]
+            of_job = [one for one in found if not one.startswith(OF_PROCESSES)]
             assert target["expr"].count('job_name=~"$job"') >= len(of_job)
     told = [found[1] for panel in panels if (found := re.search(r"Runbook: ([\w, ]+)$", panel["description"]))]
     assert told
@@ -88,3 +108,14 @@ def test_every_alert_is_of_a_metric_some_dashboard_shows() -> None:
     without = {"ScrapeFails", "JobNotRunning"}  # of processes, not of a job
     for alert in ALERTS:
         assert alert["alert"] in without or names_of(alert["expr"]) & shown
+
+
+def test_every_entry_of_the_specification_has_its_metrics_in_the_panel_that_is_named() -> None:
+    rows = specified_rows()
+    assert [entry for entry, _, _ in rows if entry] == SPECIFIED
+    for entry, metrics, where in rows:
+        name, _, title = where.partition(": ")
+        (panel,) = [one for one in DASHBOARDS[name]["panels"] if one["title"] == title]
+        asked = {one for target in panel["targets"] for one in names_of(target["expr"])}
+        assert metrics, entry
+        assert set(metrics) <= asked, (entry, where)

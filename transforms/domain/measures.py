@@ -1,4 +1,4 @@
-"""What a worker measures beside its steps' counts: times as histograms, and what is so right now. No Beam, no clock.
+"""What a worker measures beside its steps' counts: times as histograms, and what is so right now. Knows no Beam.
 
 Beam's distributions do not reach Flink's reporters (apache/beam#19500), so a histogram here is counters, as Prometheus
 has them: ``latency_ms_le_50`` counts the values up to 50, ``latency_ms_le_inf`` all, ``latency_ms_sum`` adds them up.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -103,6 +104,11 @@ class Measures:
                         counts[name] = total
                     buckets[:] = [0] * len(buckets)
             return dict(counts)
+
+
+def cpu_ms() -> int:
+    """CPU time that this process has taken, all of its threads."""
+    return time.process_time_ns() // 1_000_000
 
 
 def resident_bytes() -> int:
