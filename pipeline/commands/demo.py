@@ -46,6 +46,7 @@ from transforms.domain.webhooks.destinations import Destination
 _KEY_VARIABLE: Final = "EVENT_TRIGGER_DEMO_SIGNING_KEY"
 _DESTINATION: Final = "receiver"
 _PARTITIONS: Final = 4
+_RUNNING_S: Final = 180.0
 _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
 
@@ -126,6 +127,8 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
     job_id = submit(settings, _rules(), flink.flink_master, (destination,))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
+    # Until the workers are there no checkpoint succeeds, and events would wait.
+    flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
     if arguments.monitoring:
         _start_monitoring(flink, grafana, stack)
     say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
