@@ -20,15 +20,19 @@ MARK = "EVENT_TRIGGER_TEST_MARK"
 
 @contextlib.contextmanager
 def started(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Path, str]]:
-    """A launcher in the background, its output in a file; its descendants carry a mark in their environment."""
+    """A launcher in the background, its output in a file; its descendants carry a mark in their environment.
+
+    Temporary folders are made in ``tmp_path / "temporary"``.
+    """
     mark, output = uuid.uuid4().hex, tmp_path / "output"
+    (tmp_path / "temporary").mkdir()
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, MARK: mark},
+            env={**os.environ, MARK: mark, "TMPDIR": str(tmp_path / "temporary")},
         )
     try:
         yield process, output, mark
@@ -47,13 +51,18 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def interrupt(process: subprocess.Popen[bytes], mark: str) -> None:
+def interrupt(process: subprocess.Popen[bytes], mark: str, tmp_path: Path) -> None:
     """Ctrl-C: the launcher ends in order, and so does everything it started."""
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
-    deadline = time.monotonic() + 10
-    while marked(mark):
-        assert time.monotonic() < deadline, f"still running: {marked(mark)}"
+    nothing_is_left(mark, tmp_path)
+
+
+def nothing_is_left(mark: str, tmp_path: Path) -> None:
+    """No process that a launcher has started, no temporary folder that anybody has made."""
+    deadline = time.monotonic() + 20
+    while left := marked(mark) + [one.name for one in (tmp_path / "temporary").iterdir()]:
+        assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.1)
 
 

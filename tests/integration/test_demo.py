@@ -97,11 +97,7 @@ def lines_without_data(prometheus: Prometheus, wanted: set[str]) -> set[str]:
     return found
 
 
-def test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+def test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path, "demo", "--rate=100", "--users=500", "--monitoring") as (process, output, mark):
         wait_for(output, r"ACTION \w+ +user_\d+ .* after [\d,]+ ms", 200)
         wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
@@ -130,6 +126,5 @@ def test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c(
         assert {health for health, _ in alerts.values()} == {"ok"}
         assert [name for name, (_, state) in alerts.items() if state == "firing"] == []
 
-        interrupt(process, mark)
+        interrupt(process, mark, tmp_path)
     assert "Traceback" not in output.read_text()
-    assert list((tmp_path / "tmp").glob("event-trigger-*")) == []

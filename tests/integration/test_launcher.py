@@ -1,5 +1,6 @@
 """The launcher as a user meets it: a local cluster of its own, DirectRunner on a real broker."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from pipeline.embedded.stream import bundled_records
 from runners.flink.kafka_broker import LocalKafka
 from tests.integration.jobs import Topics, launch, reading
-from tests.integration.launchers import interrupt, started
+from tests.integration.launchers import interrupt, nothing_is_left, started
 
 pytestmark = pytest.mark.stack
 
 
-def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fatal", [signal.SIGINT, signal.SIGKILL], ids=lambda fatal: fatal.name)
+def test_without_flink_master_a_local_cluster_is_started_and_ended(
+    kafka: LocalKafka, tmp_path: Path, fatal: signal.Signals
+) -> None:
     topics = Topics(kafka)
     rules = tmp_path / "rule.yaml"
     rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: kafka}]\n")
@@ -30,7 +34,10 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalK
     arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
     with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
         actions.until(1, 90)
-        interrupt(process, mark)
+        if fatal == signal.SIGINT:
+            interrupt(process, mark, tmp_path)
+        process.kill()
+        nothing_is_left(mark, tmp_path)
     assert "Traceback" not in output.read_text()
 
 
