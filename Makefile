@@ -26,8 +26,8 @@ $(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.
 run: setup ## run the main job on its embedded default: bundled events, sample rules
 	@$(BIN)/python -m pipeline $(ARGS)
 
-demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
-	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
+demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200 MONITORING=1)
+	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
 	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/docs/long $(ARGS)
