@@ -30,10 +30,10 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/docs/long $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/docs/long $(ARGS)
 
-test-faults: setup ## every fault on real Kafka, Flink with HA, S3; half an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
-	@$(BIN)/python -m pytest tests/faults --faults_results=docs/measurements/faults.json $(ARGS)
+test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
+	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 
 test-docs: setup ## what README and docs/ show, also what takes long: the demo, commands on a real Kafka
