@@ -202,3 +202,14 @@ def test_a_command_in_the_text_is_checked(text: str, good: bool) -> None:
     else:
         with pytest.raises(CommandError):
             check_named_command(text)
+
+
+def test_no_flag_is_taken_for_its_beginning() -> None:
+    """What a page shows, and nothing shorter, is a flag: a longer one may come."""
+    waiting = [(name, parser_of(name)) for name in [*COMMANDS, "backtest"]]
+    abbreviating = []
+    while waiting:
+        name, parser = waiting.pop()
+        abbreviating += [name] if parser.allow_abbrev else []
+        waiting += [(f"{name} {below}", one) for below, one in subcommands(parser).items()]
+    assert abbreviating == []
