@@ -6,7 +6,9 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from pipeline.transactions import checkpoint_settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
-from runners.flink.processes import own_folder, remove_folder
+from runners.flink.processes import remove_folder, temporary_folder
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -82,18 +84,27 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
         SubmissionError: the job server or Flink refused it.
         LocalStackError: Java, the connectors or the job server are missing or do not start.
     """
-    with JobServer(flink_master, config=job_settings(settings)) as server:
+    with JobServer(flink_master, config=job_settings(settings)) as server, _temporary_files():
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
-        own_folder(Path(pipeline.local_tempdir))  # Beam removes it too, unless it is killed
         graph.build(pipeline, settings, rule_set, destinations)
         try:
             # Our job server reports DONE as soon as Flink has taken the job.
             pipeline.run().wait_until_finish()
         except RuntimeError as error:
             raise SubmissionError(_refusal(settings, str(error))) from error
-        finally:
-            remove_folder(Path(pipeline.local_tempdir))
         return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
+
+
+@contextlib.contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Beam stages through temporary folders that it does not remove: they are made in one of ours, and go with it."""
+    before, folder = tempfile.tempdir, temporary_folder("event-trigger-submission-")
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        remove_folder(folder)
 
 
 def job_settings(settings: Settings) -> dict[str, str]:

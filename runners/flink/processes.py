@@ -183,17 +183,12 @@ def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
 def temporary_folder(prefix: str) -> Path:
     """A new folder that ``remove_folder`` removes, or this process's end, however it comes."""
     folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-    own_folder(folder)
+    _REGISTRY.add_folder(folder)
     return folder
 
 
-def own_folder(folder: Path) -> None:
-    """Have a folder that a library made treated as one of ``temporary_folder``."""
-    _REGISTRY.add_folder(folder)
-
-
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that this module knows. May be called twice."""
+    """Remove a folder that ``temporary_folder`` made. May be called twice."""
     shutil.rmtree(folder, ignore_errors=True)
     _REGISTRY.remove_folder(folder)
 
