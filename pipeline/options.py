@@ -9,7 +9,7 @@ import os
 import re
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -37,7 +37,7 @@ TEXT: Final = "text"
 JSON: Final = "json"
 
 INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "Output", "Flink"
-_GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
+GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
 
 
 class OptionError(ValueError):
@@ -378,7 +378,7 @@ class Settings:
         }
 
 
-_HINTS: Final = typing.get_type_hints(Settings)
+HINTS: Final = typing.get_type_hints(Settings)
 _NUMBERS: Final = (int, float, int | None, float | None)
 
 
@@ -395,10 +395,10 @@ def _parser(program: str) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION,
     )
-    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for one in fields(Settings):
         group = one.metadata["group"]
-        hint = _HINTS[one.name]
+        hint = HINTS[one.name]
         arguments: dict[str, Any] = {"help": _help(one), "default": None}
         if hint is bool:
             arguments["action"] = "store_true"
@@ -454,13 +454,13 @@ def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
 
 
 def parse_looking(argv: Sequence[str], program: str) -> Settings:
-    """Settings of a command that takes a launch's options and only looks: which rules it has makes no difference.
+    """Settings of a command that takes a launch's options and only looks: ``rules`` may be missing.
 
     Raises:
         OptionError: as ``parse``.
     """
     given = any(argument.partition("=")[0] in ("--rules", "--rules_topic") for argument in argv)
-    return parse(argv if given else [*argv, "--rules=."], program)
+    return parse(argv, program) if given else replace(parse([*argv, "--rules=."], program), rules=None)
 
 
 def _unknown(argument: str) -> str:
@@ -471,7 +471,7 @@ def _unknown(argument: str) -> str:
 
 
 def _convert(name: str, value: Any) -> Any:
-    hint = _HINTS[name]
+    hint = HINTS[name]
     one = next(one for one in fields(Settings) if one.name == name)
     if hint is bool:
         return value
@@ -726,16 +726,3 @@ def check_addresses(name: str, addresses: Sequence[str]) -> None:
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise OptionError(f"--{name} is {address!r}, allowed: HOST:PORT")
-
-
-def options_table() -> str:
-    """All options as a Markdown table, for the README."""
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    for one in sorted(fields(Settings), key=lambda one: _GROUPS.index(one.metadata["group"])):
-        notes = [f"[{one.metadata['unit']}]"] if "unit" in one.metadata else []
-        if "choices" in one.metadata:
-            notes.append("(" + ", ".join(f"`{choice}`" for choice in one.metadata["choices"]) + ")")
-        default = shown_default(one)
-        shown = default if default in ("none", "off") else f"`{default}`"
-        lines.append(f"| `--{one.name}` | {shown} | {' '.join([one.metadata['text'], *notes])} |")
-    return "\n".join(lines)

@@ -29,10 +29,12 @@ _COMMANDS: Final = {
     "deploy": False,
     "destinations": False,
     "doctor": False,
+    "inspect": False,
     "resume": False,
     "rules": False,
     "savepoint": False,
     "status": False,
+    "ui": False,
     "why": False,
 }
 

@@ -61,6 +61,11 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.total-sst-files-size": "true",
     "state.backend.rocksdb.metrics.estimate-pending-compaction-bytes": "true",
     "state.backend.rocksdb.metrics.num-running-compactions": "true",
+    # What goes to the state and through compaction: Flink measures no disk, and this is what a TaskManager's is for.
+    "state.backend.rocksdb.metrics.bytes-read": "true",
+    "state.backend.rocksdb.metrics.bytes-written": "true",
+    "state.backend.rocksdb.metrics.compaction-read-bytes": "true",
+    "state.backend.rocksdb.metrics.compaction-write-bytes": "true",
     # The state's name as a label, not as part of the metric's name.
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
