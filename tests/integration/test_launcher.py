@@ -33,7 +33,7 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(
 
     arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
     with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
-        actions.until(1, 90)
+        actions.until(1, 200)
         if fatal == signal.SIGINT:
             interrupt(process, mark, tmp_path)
         process.kill()
