@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,15 +26,18 @@ $(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.
 run: setup ## run the main job on its embedded default: bundled events, sample rules
 	@$(BIN)/python -m pipeline $(ARGS)
 
-demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
-	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
+demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200 MONITORING=1)
+	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/docs/long $(ARGS)
 
-test-faults: setup ## every fault on real Kafka, Flink with HA, S3; half an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
-	@$(BIN)/python -m pytest tests/faults --faults_results=docs/measurements/faults.json $(ARGS)
+test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
+	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
+
+test-docs: setup ## what README and docs/ show, also what takes long: the demo, commands on a real Kafka
+	@$(BIN)/python -m pytest tests/docs tests/test_readme.py $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }

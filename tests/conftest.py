@@ -5,8 +5,10 @@ A test that kills something uses a stack of its own, or leaves this one as it fo
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -27,6 +29,19 @@ settings.load_profile("same")
 # As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
 with without_cloud_clients():
     import apache_beam  # noqa: F401
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/faults; pytest asks no conftest below this one for them."""
+    parser.addoption("--every_fault", action="store_true", help="run tests/faults whole, not only a choice of them")
+    parser.addoption("--faults_seed", type=int, default=random.randrange(10**6), help="of order and random choices")
+    parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
+    parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Which faults, in words that repeat the run."""
+    return f"faults: --faults_seed={config.option.faults_seed}"
 
 
 @pytest.fixture(scope="session")

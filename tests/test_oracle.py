@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from tests.oracle import (
     OracleRule,
     OracleSequence,
     RuleFails,
+    dead_letter_differences,
     period_of,
     state_differences,
 )
@@ -999,3 +1001,16 @@ def test_the_comparison_of_states_looks_at_sequences_and_at_what_is_held() -> No
     for name in ("sequences", "held"):
         other = shown | {"ruleState": shown["ruleState"] | {name: []}}
         assert len(state_differences(told.oracle, {"u1": other})) == 1
+
+
+def test_of_a_long_record_a_dead_letter_holds_the_beginning() -> None:
+    oracle = Oracle([])
+    value = b"x" * 300_000
+    oracle.feed(b"u1", value)
+
+    def differences(held: bytes) -> list[str]:
+        letter = {"reason": "too_large", "key": base64.b64encode(b"u1"), "value": base64.b64encode(held)}
+        return dead_letter_differences(oracle, [letter])
+
+    assert differences(value[: 256 * 1024]) == []
+    assert len(differences(value[:1000])) == 2

@@ -1,11 +1,15 @@
-"""docs/reliability.md shows the figures of the last run, all of them good."""
+"""docs/reliability.md shows the figures of the last run, all of them good, and which tests show the rest."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 
 from tests.faults.report import PAGE, RESULTS, expected
+from tests.integration.jobs import ROOT
 
+CATALOGUE = {f"F{number}" for number in range(1, 18)}
 FIGURES = json.loads(RESULTS.read_text())
 
 
@@ -20,3 +24,18 @@ def test_nothing_was_lost_or_counted_twice() -> None:
         verdict = one["verdict"]
         assert (verdict["lost"], verdict["duplicated"], verdict["order_inversions"]) == (0, 0, 0)
         assert verdict["problems"] == []
+
+
+def test_every_fault_of_the_catalogue_has_its_figures_or_tests() -> None:
+    by_tests = re.findall(r"^\| (F\d+) \|.*`tests/", PAGE.read_text(), re.MULTILINE)
+
+    assert {*FIGURES, *by_tests} == CATALOGUE
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE.read_text())
+
+    assert len(named) >= 10
+    for path, name in named:
+        tests = {one.name for one in ast.parse((ROOT / path).read_text()).body if isinstance(one, ast.FunctionDef)}
+        assert name in tests, f"{path} has no {name}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.builders import oracle_rules, random_stream, user_api_of
-from tests.faults.verdict import HOOK, HOOK_RULE, Verdict, judge
+from tests.faults.verdict import HOOK, HOOK_RULE, Blow, Verdict, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
 USERS = [f"user-{number:04d}" for number in range(20)]
@@ -107,3 +107,26 @@ def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) 
     assert outputs.judge({stranger}).problems == []
     del outputs.webhooks[0]
     assert outputs.judge({stranger}).lost == 1
+
+
+@pytest.mark.parametrize(
+    ("arrived", "problems"),
+    [
+        ([(100, "a"), (101, "b"), (120, "a"), (121, "b")], 0),
+        ([(112, "a"), (119, "a")], 0),
+        ([(96, "a"), (120, "a")], 1),
+        ([(100, "a"), (105, "a")], 1),
+        ([(100, "a"), (125, "a"), (170, "a")], 1),
+        ([(125, "a"), (130, "a")], 1),
+        ([(100, "a"), (170, "a")], 0),
+        ([(155, "a"), (170, "a")], 0),
+        ([(180, "a"), (181, "a")], 1),
+    ],
+    ids=[
+        *("since the checkpoint", "by who was not struck", "before it", "no blow yet", "a later checkpoint knew it"),
+        *("no blow between", "long after", "the second blow", "no blow any more"),
+    ],
+)
+def test_a_repeat_must_be_of_what_no_checkpoint_knew(arrived: list[tuple[float, str]], problems: int) -> None:
+    blows = [Blow(checkpoint_s=99, struck_s=110, over_s=120), Blow(checkpoint_s=150, struck_s=160, over_s=170)]
+    assert len(repeats_from_before(blows, arrived)) == problems

@@ -15,6 +15,7 @@ from typing import Final
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
 from pipeline.commands.lines import one_line
 from pipeline.commands.progress import Progress
+from pipeline.commands.subcommands import subcommands
 from pipeline.options import OptionError, Settings
 from pipeline.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
 from pipeline.shown_letters import letter_document, letter_fields, letter_summary
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline dead-letters", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = subcommands(parser)
     list_ = commands.add_parser("list", help="one line a letter, and how many there are of each reason")
     list_.set_defaults(run=_list)
     show = commands.add_parser("show", help="everything of one letter")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
 from pipeline.commands.lines import one_line
+from pipeline.commands.subcommands import subcommands
 from pipeline.inspecting import NoAnswerError, headline, inspect_user, is_known, sections
 from pipeline.options import OptionError, Settings
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
-    what = parser.add_subparsers(required=True, metavar="COMMAND")
+    what = subcommands(parser)
     user = what.add_parser(
         "user",
         help="one user's state from the running job",

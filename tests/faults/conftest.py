@@ -1,4 +1,7 @@
-"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` is the file that keeps the figures."""
+"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` is the file that keeps the figures.
+
+Tests marked ``every_fault`` run with ``--every_fault`` only, which is how ``make test-faults`` asks for them.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,14 @@ from tests.faults.experiment import Result, write
 from tests.faults.stack import Stack, running_stack
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults_seed", type=int, default=None, help="of the order and of all random choices")
-    parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
-    parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.option.faults_seed is None:
-        config.option.faults_seed = random.randrange(10**6)
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"faults: --faults_seed={config.option.faults_seed}"
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
     others = [item for item in items if item not in mine]
+    if not config.option.every_fault:
+        left_out = [item for item in mine if item.get_closest_marker("every_fault")]
+        mine = [item for item in mine if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     mine.sort(key=lambda item: item.nodeid)
     random.Random(config.option.faults_seed).shuffle(mine)
     items[:] = others + mine

@@ -21,7 +21,7 @@ from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
 from tests.faults.load import Load, Record
 from tests.faults.stack import Stack, within
-from tests.faults.verdict import HOOK_DOCUMENT, HOOK_RULE, Verdict, judge
+from tests.faults.verdict import HOOK_DOCUMENT, HOOK_RULE, Blow, Verdict, judge, repeats_from_before
 from tests.integration.jobs import ROOT, Reader, Topics, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction
@@ -86,6 +86,7 @@ class Experiment:
     given: Sequence[str]
     known_at_first: dict[str, Any]
     changes: list[tuple[int, Callable[[Oracle], None]]] = field(default_factory=list)
+    blows: list[Blow] = field(default_factory=list)
     strangers: set[str] = field(default_factory=set)
 
     @property
@@ -124,11 +125,13 @@ class Experiment:
         """
         self.load.stop()
         self.topics.wait_for_commits(len(self.load.ledger), 60)
+        self.strike()  # a webhook may be on its way
         savepoint = self.rest.stop(self.job_id)
         self.changes.append((len(self.load.ledger), meanwhile()))
         self.job_id = submit(
             self.stack.flink, self.topics, self.rules, *self.given, *options, f"--savepoint_path={savepoint}"
         )
+        self.blows[-1].over_s = time.time()
         self.load.start()
 
     def oracle(self, history_size: int) -> Oracle:
@@ -143,10 +146,18 @@ class Experiment:
             first = last
         return oracle
 
+    def strike(self) -> float:
+        """The fault strikes now; when that is, by the monotonic clock."""
+        found_ms = self.rest.checkpoints(self.job_id)["latest"]["completed"]["trigger_timestamp"]
+        self.blows.append(Blow(found_ms / 1000, time.time()))
+        return time.monotonic()
+
     def recover(self, struck_s: float, healthy: Callable[[], bool]) -> None:
         """Wait until it is healthy, write down how long that was after the strike."""
         within(healthy, lambda: f"not recovered: {self.rest.why(self.job_id)}", RECOVERY_LIMIT_S, 0.1)
         self.result.recovery_s.append(time.monotonic() - struck_s)
+        if self.blows:
+            self.blows[-1].over_s = time.time()
 
 
 @contextmanager
@@ -160,9 +171,11 @@ def experiment(
     gate: Gate | None = None,
     events: int = EVENTS,
     users: Sequence[str] = USERS,
-    history_size: int = 100,
+    history_size: int = 20,
 ) -> Iterator[Experiment]:
     """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left.
+
+    Histories are short, so that they are full: of most users there are no more than 40 events.
 
     Fills in ``result.verdict``; a fault's own figures go to ``result.notes``.
     """
@@ -218,9 +231,10 @@ def experiment(
                 for one in (orjson.loads(message.value()) for message in dead_letters.settle(1))
             }
             states = inspect(topics, inspections, list(users), 60)
-            webhooks = [(webhook_id, body) for webhook_id, _, body in list(receiver.seen)]
+            webhooks = [(webhook_id, body) for webhook_id, _, body in receiver.seen]
+            arrived = [(at_s, webhook_id) for at_s, (webhook_id, _) in zip(receiver.times, webhooks, strict=True)]
             result.verdict = judge(oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.strangers)
-            result.verdict.problems += receiver.bad
+            result.verdict.problems += [*receiver.bad, *repeats_from_before(run.blows, arrived)[:5]]
         except AssertionError as error:
             error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
             raise
@@ -249,7 +263,7 @@ def _destinations(folder: Path, url: str) -> list[str]:
     secret.write_text(SECRET)
     secret.chmod(0o600)
     retry = {"first": "1s", "longest": "5s", "give_up_after": "1h"}
-    destination = {"name": "crm", "url": f"{url}/crm", "secrets": [f"file:{secret}"], "timeout": "5s", "retry": retry}
+    destination = {"name": "crm", "url": f"{url}/crm", "secrets": [f"file:{secret}"], "timeout": "30s", "retry": retry}
     (folder / "destinations.yaml").write_text(yaml.safe_dump({"destinations": [destination]}))
     return [f"--destinations={folder / 'destinations.yaml'}", "--allow_private_destinations"]
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
-from tests.faults.experiment import CHECKPOINT_S, RECOVERY_GOAL_S, Experiment, Result, experiment
+from tests.faults.experiment import CHECKPOINT_S, RECOVERY_GOAL_S, RECOVERY_LIMIT_S, Experiment, Result, experiment
 from tests.faults.stack import Stack, within
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(1800)]
 
 Keep = Callable[[Result], Result]
 
 
 def kill_task_manager(run: Experiment) -> None:
     """SIGKILL one of the TaskManagers, any; another is started at once, as a supervisor would."""
-    since, struck_s = run.restarted_at(), time.monotonic()
+    since, struck_s = run.restarted_at(), run.strike()
     run.stack.flink.kill_task_manager(run.chance.randrange(2))
     run.stack.flink.start_task_manager()
     run.recover(struck_s, lambda: run.runs_again(since))
@@ -31,7 +31,7 @@ def kill_leader(run: Experiment) -> None:
     """SIGKILL the JobManager that leads; the other takes the job over, and is joined by a new one."""
     before = run.stack.flink.job_manager_pid
     started = run.rest.job(run.job_id)["start-time"]
-    struck_s = time.monotonic()
+    struck_s = run.strike()
     assert run.stack.flink.kill_job_manager() == before
 
     def taken_over() -> bool:
@@ -50,23 +50,31 @@ def kill_leader(run: Experiment) -> None:
 
 def kill_harness(run: Experiment) -> None:
     """SIGKILL one of the Python workers, any."""
-    since, struck_s = run.restarted_at(), time.monotonic()
+    since, struck_s = run.restarted_at(), run.strike()
     os.kill(run.chance.choice(sorted(run.stack.workers())), signal.SIGKILL)
     run.recover(struck_s, lambda: run.runs_again(since))
     run.stack.check_no_orphans()
 
 
+def wait_for_a_phase(run: Experiment) -> None:
+    """Any moment between checkpoints; in half of the cases before there is another one since the last blow."""
+    if run.chance.random() < 0.5:
+        run.wait_for_checkpoints(1)
+    run.pause(0, 6)
+
+
 def check(result: Result) -> None:
     """The goals that all kills have in common; the experiment itself saw that nothing is lost or repeated."""
     assert len(result.recovery_s) == result.times
-    assert max(result.recovery_s) <= RECOVERY_GOAL_S
+    assert median(result.recovery_s) <= RECOVERY_GOAL_S
+    assert max(result.recovery_s) <= RECOVERY_LIMIT_S
 
 
 def test_f1_task_managers_are_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
     result = results(Result("F1", "SIGKILL of a TaskManager", 10, seed))
     with experiment(stack, tmp_path, result) as run:
         for _ in range(result.times):
-            run.pause(0, 6)
+            wait_for_a_phase(run)
             kill_task_manager(run)
     check(result)
 
@@ -84,26 +92,22 @@ def test_f3_harnesses_are_killed(stack: Stack, tmp_path: Path, seed: int, result
     result = results(Result("F3", "SIGKILL of an SDK harness", 10, seed))
     with experiment(stack, tmp_path, result) as run:
         for _ in range(result.times):
-            run.pause(0, 6)
+            wait_for_a_phase(run)
             kill_harness(run)
     check(result)
 
 
 def test_f6_kills_between_send_and_checkpoint(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
     result = results(Result("F6", "SIGKILL of a TaskManager between send and checkpoint", 20, seed))
-    bound = 0
-    with experiment(stack, tmp_path, result) as run:
+    with experiment(stack, tmp_path, result, rate=50) as run:
         for _ in range(result.times):
-            done, sent = run.completed(), len(run.receiver.seen)
+            done = run.completed()
             # Right after a checkpoint, then a random number of webhooks later: they are in none.
             within(lambda done=done: run.completed() > done, lambda: "no checkpoint", 60)  # type: ignore[misc]
-            sent, wanted = len(run.receiver.seen), run.chance.randint(5, 60)
-            run.receiver.until(lambda sent=sent, wanted=wanted: len(run.receiver.seen) >= sent + wanted, 60)
-            triggered = run.rest.checkpoints(run.job_id)["latest"]["completed"]["trigger_timestamp"] / 1000
-            # What was sent since then, and what was on its way when the barrier came.
-            bound += sum(at >= triggered - 1 for at in list(run.receiver.times))
+            wanted = len(run.receiver.seen) + run.chance.randint(5, 30)
+            run.receiver.until(lambda wanted=wanted: len(run.receiver.seen) >= wanted, 60)  # type: ignore[misc]
             kill_task_manager(run)
-        result.notes["repeats at most"] = bound
-        result.notes["rate x interval x kills"] = round(run.load.rate / 4 * CHECKPOINT_S * result.times)
     check(result)
-    assert 0 < result.verdict.webhook_repeats <= bound
+    assert result.verdict.webhook_repeats > 0, "no kill struck between send and checkpoint"
+    result.notes["events a second x interval x kills"] = round(run.load.rate * CHECKPOINT_S * result.times)
+    assert result.verdict.webhook_repeats <= result.notes["events a second x interval x kills"]

@@ -19,16 +19,21 @@ from tests.faults.load import Record
 from tests.faults.stack import Stack, within
 from tests.integration.jobs import PARTITIONS
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(1800)]
 
 Keep = Callable[[Result], Result]
+OPEN = "killed with a transaction open"
+# A breaker opens after so many failed calls in a row; so many may be on their way then (--user_api_concurrency).
+FAILURES, IN_FLIGHT = 20, 32
+# No event waits longer for a profile (--enrichment_deadline_seconds).
+DEADLINE_S = 10
 
 
 def kill_broker(run: Experiment) -> None:
     """SIGKILL the broker; it is started again on its data a random time later."""
     kafka, done = run.stack.kafka, run.completed()
-    run.result.notes["killed with a transaction open"] += open_transactions(run)
-    struck_s = time.monotonic()
+    run.result.notes[OPEN] = run.result.notes.get(OPEN, 0) + open_transactions(run)
+    struck_s = run.strike()
     kafka.kill()
     run.pause(0, 3)
     kafka.restart()
@@ -52,13 +57,13 @@ def open_transactions(run: Experiment) -> bool:
 
 
 def test_f4_the_broker_is_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
-    result = results(Result("F4", "SIGKILL of the Kafka broker", 5, seed, notes={"killed with a transaction open": 0}))
+    result = results(Result("F4", "SIGKILL of the Kafka broker", 5, seed))
     with experiment(stack, tmp_path, result) as run:
         for _ in range(result.times):
             run.pause(2, 8)
             kill_broker(run)
     assert len(result.recovery_s) == result.times
-    assert result.notes["killed with a transaction open"] > 0
+    assert result.notes[OPEN] > 0
     assert max(result.recovery_s) <= RECOVERY_LIMIT_S
 
 
@@ -67,25 +72,24 @@ def test_f5_s3_is_away_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, 
     result = results(Result("F5", f"S3 refuses connections for {outage_s} s", 1, seed))
     with experiment(stack, tmp_path, result) as run:
         run.pause(0, CHECKPOINT_S)
-        restarts = run.restarted_at()
         stack.s3.down()
         try:
             down_s = time.monotonic()
-            within(lambda: failed(run) > 0, lambda: "no checkpoint has failed", outage_s)
-            result.notes["first failed checkpoint after"] = f"{time.monotonic() - down_s:.0f} s"
-            time.sleep(max(0.0, down_s + outage_s - time.monotonic()))
+            time.sleep(CHECKPOINT_S)
             done = run.completed()
+            time.sleep(max(0.0, down_s + outage_s - time.monotonic()))
+            assert run.completed() == done, "checkpoints went on: the endpoint was not away"
         finally:
             stack.s3.up()
-        back_s = time.monotonic()
-        run.recover(back_s, lambda: run.completed() > done)
+        run.recover(time.monotonic(), lambda: run.completed() > done)
         # All the time events were handled: nothing restarted.
-        assert run.restarted_at() == restarts
-        result.notes["failed checkpoints"] = failed(run)
+        assert run.restarted_at() == 0
+        result.notes["failed checkpoints"] = run.rest.checkpoints(run.job_id)["counts"]["failed"]
+    assert result.recovery_s[0] <= 2 * CHECKPOINT_S
 
 
-def test_f7_the_user_api_is_down_for_five_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
-    outage_s = 300
+def test_f7_the_user_api_is_down_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    outage_s = 120
     result = results(Result("F7", f"the user API answers 503 for {outage_s} s", 1, seed))
     strangers_come = threading.Event()
     with experiment(stack, tmp_path, result, stream=friends_then_all(seed, strangers_come), rate=60) as run:
@@ -93,12 +97,15 @@ def test_f7_the_user_api_is_down_for_five_minutes(stack: Stack, tmp_path: Path, 
         run.gate.status = 503
         strangers_come.set()
         # The first users fail until the breakers open: 20 in a row, and those that were on their way.
+        first, workers = len(run.gate.calls), len(stack.workers())
         time.sleep(10)
-        first, opened_s = len(run.gate.calls), time.monotonic()
+        opened, opened_s = len(run.gate.calls), time.monotonic()
         time.sleep(outage_s - 10)
-        calls, workers = len(run.gate.calls) - first, len(stack.workers())
-        result.notes["calls a second and worker"] = round(calls / (time.monotonic() - opened_s) / workers, 2)
-        assert result.notes["calls a second and worker"] <= 2
+        calls = len(run.gate.calls) - opened
+        result.notes["calls of a worker in the first 10 s"] = round((opened - first) / workers)
+        result.notes["then, a second"] = round(calls / (time.monotonic() - opened_s) / workers, 2)
+        assert result.notes["calls of a worker in the first 10 s"] <= FAILURES + IN_FLIGHT + 10 * 2
+        assert result.notes["then, a second"] <= 2
         assert run.restarted_at() == 0
         first = len(run.gate.calls)
         run.gate.status = None
@@ -119,16 +126,16 @@ def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: 
         run.gate.delay_s = slow_s
         strangers_come.set()
         meanwhile = webhooks_of(run, friends, measured_s)
-        result.notes["webhooks a second of known users"] = f"{before:.1f}, meanwhile {meanwhile:.1f}"
-        slowest = slowest_webhook(run)
-        result.notes["slowest webhook"] = f"{slowest:.1f} s after its event"
+        result.notes["webhooks a second of known users"] = f"{before:.1f}, then, half of all, {meanwhile:.1f}"
+        # The way there and back takes its time as well: that of users who wait for nothing.
+        way, slowest = slowest_webhook(run, friends), slowest_webhook(run, run.strangers)
+        result.notes["slowest webhook of a known user"] = f"{way:.1f} s, of one who is not: {slowest:.1f} s"
         first = len(run.gate.calls)
         run.gate.delay_s = 0.0
         back_s = time.monotonic()
         within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 120)
         result.recovery_s.append(time.monotonic() - back_s)
-    # The deadline of an event is 10 s; what comes on top is the way there and back.
-    assert slowest <= 12
+    assert slowest <= DEADLINE_S + way
     # In the stream their share has halved by then.
     assert meanwhile >= before / 2 * 0.5
 
@@ -138,11 +145,10 @@ def friends_then_all(seed: int, strangers_come: threading.Event) -> Iterator[Rec
     for number, user in enumerate(USERS[: len(USERS) // 2]):
         made = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
         yield user.encode(), orjson.dumps(made)
-    for record in random_stream(seed, len(USERS) // 2, 10**9):
-        if strangers_come.is_set():
-            break
-        yield record
-    yield from random_stream(seed + 1, len(USERS), 10**9)
+    strangers = {user.encode() for user in USERS[len(USERS) // 2 :]}
+    for key, value in random_stream(seed, len(USERS), 10**9):
+        if strangers_come.is_set() or key not in strangers:
+            yield key, value
 
 
 def wait_for_friends(run: Experiment) -> None:
@@ -157,8 +163,8 @@ def asked(run: Experiment, first: int) -> set[str]:
     return {call.partition("/")[0] for call in run.gate.calls[first:]}
 
 
-def slowest_webhook(run: Experiment) -> float:
-    """The longest time from an event to its webhook."""
+def slowest_webhook(run: Experiment, users: set[str]) -> float:
+    """The longest time from an event of these users to its webhook."""
     came: dict[tuple[str, str], float] = {}
     for at_s, (_, _, body) in zip(list(run.receiver.times), list(run.receiver.seen), strict=False):
         came.setdefault(_identity(orjson.loads(body)["event"]), at_s)
@@ -166,7 +172,7 @@ def slowest_webhook(run: Experiment) -> float:
     for *_, value, at_s in list(run.load.ledger):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             sent.setdefault(_identity(orjson.loads(value)), at_s)
-    return max(at_s - sent[one] for one, at_s in came.items() if one in sent)
+    return max(at_s - sent[one] for one, at_s in came.items() if one in sent and one[0] in users)
 
 
 def _identity(made: dict[str, Any]) -> tuple[str, str]:
@@ -178,7 +184,3 @@ def webhooks_of(run: Experiment, users: set[str], seconds: float) -> float:
     first = len(run.receiver.seen)
     time.sleep(seconds)
     return sum(orjson.loads(body)["event"]["user_id"] in users for _, _, body in run.receiver.seen[first:]) / seconds
-
-
-def failed(run: Experiment) -> int:
-    return int(run.rest.checkpoints(run.job_id)["counts"]["failed"])

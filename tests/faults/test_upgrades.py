@@ -21,7 +21,7 @@ from tests.integration.jobs import Topics, inspect, reading, submit
 from tests.integration.user_api import serve_users
 from tests.oracle import Oracle
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(1800)]
 
 Keep = Callable[[Result], Result]
 
@@ -70,7 +70,7 @@ def test_f13_users_are_forgotten_on_time_across_a_restore(
     stack: Stack, tmp_path: Path, seed: int, results: Keep
 ) -> None:
     """One is idle for its TTL while the job runs again, one while nothing runs."""
-    ttl_s, tick_s = 60.0, 1.0
+    ttl_s, tick_s = 90.0, 1.0
     result = results(Result("F13", "savepoint and restore within a user's TTL", 1, seed))
     topics, rules = Topics(stack.kafka), tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))

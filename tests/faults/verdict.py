@@ -117,3 +117,36 @@ def _judge_webhooks(
             for user_id, got in order.items()
             if got != expected[user_id]
         ][:5]
+
+
+# An answer is in the state with the step after it; a barrier that comes in between finds the webhook still unsent.
+_ANSWER_S = 2.0
+
+
+@dataclass
+class Blow:
+    """A fault that struck: when the last checkpoint that was complete then was triggered, and when all ran again.
+
+    In seconds since the epoch.
+    """
+
+    checkpoint_s: float
+    struck_s: float
+    over_s: float = float("inf")
+
+
+def repeats_from_before(blows: Sequence[Blow], arrived: Sequence[tuple[float, str]]) -> list[str]:
+    """Webhooks that came again although a checkpoint knew that they had been sent, or without any blow.
+
+    ``arrived`` are when (seconds since the epoch) which webhook came, ``blows`` all that there were, both in order.
+    """
+    found, before = [], dict[str, float]()
+    for at_s, webhook_id in arrived:
+        if webhook_id in before:
+            came_s = before[webhook_id]
+            # The first that may have cost the job its memory of it.
+            blow = next((one for one in blows if one.over_s >= came_s), None)
+            if blow is None or at_s < blow.struck_s or came_s < blow.checkpoint_s - _ANSWER_S:
+                found.append(f"{webhook_id} came again: at {came_s:.1f} and {at_s:.1f}, {blow}")
+        before[webhook_id] = at_s
+    return found
