@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
 
-from tests.builders import oracle_rules, random_stream, user_api_of
-from tests.faults.verdict import HOOK, HOOK_RULE, Blow, Verdict, judge, repeats_from_before
+from tests.builders import event, oracle_rules, random_stream, user_api_of
+from tests.faults.verdict import HOOK, HOOK_RULE, Blow, Verdict, firings_of_webhooks, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
 USERS = [f"user-{number:04d}" for number in range(20)]
@@ -130,3 +131,41 @@ def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) 
 def test_a_repeat_must_be_of_what_no_checkpoint_knew(arrived: list[tuple[float, str]], problems: int) -> None:
     blows = [Blow(checkpoint_s=99, struck_s=110, over_s=120), Blow(checkpoint_s=150, struck_s=160, over_s=170)]
     assert len(repeats_from_before(blows, arrived)) == problems
+
+
+def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
+    oracle = Oracle([HOOK_RULE], {}, history_size=1)
+    for event_id, at_ms in (("new", 200), ("late", 100), ("late", 100)):
+        record = event("u1", event_id=event_id, event_name="click", timestamp=at_ms, is_first_in_visit=True)
+        oracle.feed(b"u1", json.dumps(record).encode())
+    bodies = firings_of_webhooks(oracle)["u1", "late"]
+    assert len(bodies) == 2
+
+    def problems(*late: dict[str, Any]) -> list[str]:
+        webhooks = [("new", firings_of_webhooks(oracle)["u1", "new"][0]), *(("late", one) for one in late)]
+        states = {"u1": oracle.state("u1")}
+        return judge(oracle, 3, [], [(one, json.dumps(body).encode()) for one, body in webhooks], [], states).problems
+
+    assert problems(*bodies) == []
+    assert problems(bodies[0]) == []
+    assert problems(*bodies, bodies[0] | {"userProfile": None}) == ["webhook late came again with another body"]
+
+
+def test_of_a_crowded_user_webhooks_may_be_dead_letters_instead(outputs: Outputs) -> None:
+    event = json.loads(outputs.webhooks.pop(0)[1])["event"]
+    user, event_id = event["user_id"], event["event_id"]
+    value = next(value for _, value in RECORDS if json.loads(value)["event_id"] == event_id)
+    letter = {
+        "reason": "delivery_queue_full",
+        "key": base64.b64encode(user.encode()).decode(),
+        "value": base64.b64encode(value).decode(),
+    }
+
+    def judged(crowded: str | None, *letters: dict[str, Any]) -> Verdict:
+        args = (outputs.oracle, len(RECORDS), outputs.seen, outputs.webhooks, letters, outputs.states, ())
+        return judge(*args, crowded)
+
+    assert (judged(user, letter).problems, judged(user, letter).given_up) == ([], 1)
+    assert judged(user).lost == 1
+    assert judged(None, letter).lost == 1
+    assert any("delivery_queue_full" in problem for problem in judged(None, letter).problems)

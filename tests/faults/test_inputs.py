@@ -77,7 +77,9 @@ def test_f15_one_user_is_half_of_all_events(stack: Stack, tmp_path: Path, seed: 
     result = results(Result("F15", "one user has half of all events; SIGKILL of a TaskManager", 2, seed))
     records = random_stream(seed, len(USERS), 10**9)
     stream = of_one_user(records, USERS[0], random.Random(seed))
-    with experiment(stack, tmp_path, result, stream=stream, history_size=100) as run:
+    with experiment(stack, tmp_path, result, stream=stream, history_size=100, crowded=USERS[0]) as run:
         for _ in range(result.times):
             run.pause(2, 6)
             kill_task_manager(run)
+    # A user's webhooks go one after the other, and 100 may wait (docs/delivery.md).
+    result.notes["webhooks that were too many, dead letters"] = result.verdict.given_up

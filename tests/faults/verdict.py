@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from tests.oracle import (
 )
 
 HOOK = "hook"
+QUEUE_FULL = "delivery_queue_full"
 # A webhook for every click, besides the sample rules with their Kafka actions.
 HOOK_DOCUMENT = {
     "name": HOOK,
@@ -40,6 +42,7 @@ class Verdict:
     duplicated: int = 0
     order_inversions: int = 0
     webhook_repeats: int = 0
+    given_up: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -51,10 +54,12 @@ def judge(
     letters: Iterable[Mapping[str, Any]],
     states: Mapping[str, Mapping[str, Any]],
     strangers: Collection[str] = (),
+    crowded: str | None = None,
 ) -> Verdict:
     """Compare all that came out: Kafka actions (exactly once), webhooks (at least once), dead letters, states.
 
     Of strangers' webhooks the bodies are not compared, of their states the visit, and nothing of their Kafka actions.
+    Of the ``crowded`` user more webhooks may wait than the pipeline keeps: the others are dead letters, and given up.
     """
     kafka = SimpleNamespace(
         actions=[one for one in oracle.actions if one.rule != HOOK and one.user_id not in strangers]
@@ -64,43 +69,84 @@ def judge(
         user_id: {**state, "currentVisit": oracle.state(user_id)["currentVisit"]} if user_id in strangers else state
         for user_id, state in states.items()
     }
-    hooks = [one for one in oracle.actions if one.rule == HOOK]
-    verdict = Verdict(events, len(kafka.actions), len(hooks))
+    fired = firings_of_webhooks(oracle)
+    given_up, letters = _given_up(letters, crowded)
+    arrived = {(event["user_id"], event["event_id"]) for event in (json.loads(body)["event"] for _, body in webhooks)}
+    # One that was given up may have been sent after all, when the job had been restored.
+    fired = {one: bodies for one, bodies in fired.items() if one not in given_up or one in arrived}
+    verdict = Verdict(events, len(kafka.actions), len(fired))
     wanted = Counter((one.user_id, one.event_id, one.rule) for one in kafka.actions)
     found = Counter((one.body["event"]["user_id"], one.body["event"]["event_id"], one.rule) for one in seen)
     verdict.lost = (wanted - found).total()
     verdict.duplicated = (found - wanted).total()
+    verdict.given_up = len(given_up - arrived)
     verdict.problems += action_differences(kafka, seen)  # type: ignore[arg-type]
     verdict.problems += dead_letter_differences(oracle, letters)
     verdict.problems += state_differences(oracle, states)
-    _judge_webhooks(verdict, hooks, webhooks, strangers)
+    _judge_webhooks(verdict, fired, webhooks, strangers, given_up)
     verdict.order_inversions = sum("order of" in problem for problem in verdict.problems)
     return verdict
 
 
+def firings_of_webhooks(oracle: Oracle) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Bodies of the webhooks that must come, by user and event, in their order.
+
+    An event that is too late for a full history to keep is acted on again, under the same id, when it is repeated; then
+    there are several.
+    """
+    fired: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for one in oracle.actions:
+        if one.rule == HOOK:
+            # Without the history, which a webhook has on request only.
+            fired[one.user_id, one.event_id].append(
+                {name: one.body[name] for name in one.body if name != "eventHistory"}
+            )
+    return dict(fired)
+
+
+def _given_up(
+    letters: Iterable[Mapping[str, Any]], crowded: str | None
+) -> tuple[set[tuple[str, str]], list[Mapping[str, Any]]]:
+    """User and event of the webhooks that were too many, and the other dead letters."""
+    given_up, others = set(), []
+    for letter in letters:
+        if letter["reason"] == QUEUE_FULL and base64.b64decode(letter["key"]).decode() == crowded:
+            given_up.add((crowded, json.loads(base64.b64decode(letter["value"]))["event_id"]))
+        else:
+            others.append(letter)
+    return given_up, others
+
+
 def _judge_webhooks(
-    verdict: Verdict, wanted: Sequence[Any], arrived: Sequence[tuple[str, bytes]], strangers: Collection[str]
+    verdict: Verdict,
+    fired: Mapping[tuple[str, str], list[dict[str, Any]]],
+    arrived: Sequence[tuple[str, bytes]],
+    strangers: Collection[str],
+    given_up: Collection[tuple[str, str]],
 ) -> None:
-    """By id the first of each: none missing, none too many, each user's in order; repeats say the same."""
+    """By id the first of each: none missing, none too many, each user's in order; repeats say the same.
+
+    What was given up and then sent by a restored job has no place in the order.
+    """
     first: dict[str, dict[str, Any]] = {}
     order: dict[str, list[str]] = defaultdict(list)
     for webhook_id, raw in arrived:
         body = json.loads(raw)
+        user_id, event_id = body["event"]["user_id"], body["event"]["event_id"]
         if webhook_id not in first:
             first[webhook_id] = body
-            order[body["event"]["user_id"]].append(body["event"]["event_id"])
-        elif first[webhook_id] != body:
+            if (user_id, event_id) not in given_up:
+                order[user_id].append(event_id)
+        elif body not in (first[webhook_id], *fired.get((user_id, event_id), [])[1:]):
             verdict.problems.append(f"webhook {webhook_id} came again with another body")
     verdict.webhook_repeats = len(arrived) - len(first)
     expected: dict[str, list[str]] = defaultdict(list)
-    bodies = {}
-    for one in wanted:
-        expected[one.user_id].append(one.event_id)
-        # Without the history, which a webhook has on request only.
-        bodies[one.user_id, one.event_id] = {name: one.body[name] for name in one.body if name != "eventHistory"}
+    for user_id, event_id in fired:
+        if (user_id, event_id) not in given_up:
+            expected[user_id].append(event_id)
     came = Counter((body["event"]["user_id"], body["event"]["event_id"]) for body in first.values())
-    missing = Counter(dict.fromkeys(bodies, 1)) - came
-    extra = came - Counter(dict.fromkeys(bodies, 1))
+    missing = Counter(dict.fromkeys(fired, 1)) - came
+    extra = came - Counter(dict.fromkeys(fired, 1))
     verdict.lost += missing.total()
     verdict.duplicated += extra.total()
     verdict.problems += [f"webhook missing: {one}" for one in list(missing)[:5]]
@@ -109,7 +155,7 @@ def _judge_webhooks(
         verdict.problems += [
             f"webhook of {user_id}, {event_id}: body is not the oracle's"
             for body in first.values()
-            if bodies[(user_id := body["event"]["user_id"]), (event_id := body["event"]["event_id"])] != body
+            if fired[(user_id := body["event"]["user_id"]), (event_id := body["event"]["event_id"])][0] != body
             and user_id not in strangers
         ][:5]
         verdict.problems += [
