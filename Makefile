@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,15 +26,18 @@ $(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.
 run: setup ## run the main job on its embedded default: bundled events, sample rules
 	@$(BIN)/python -m pipeline $(ARGS)
 
-demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200)
-	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(ARGS)
+demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200 MONITORING=1)
+	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/docs/long $(ARGS)
 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
+
+test-docs: setup ## what README and docs/ show, also what takes long: the demo, commands on a real Kafka
+	@$(BIN)/python -m pytest tests/docs tests/test_readme.py $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
@@ -47,7 +50,7 @@ test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mo
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
-infra-tools: ## have what the tests of infra/ need: Terraform, shellcheck, cloud-init, Prometheus; as root it installs Debian's packages
+infra-tools: ## have what tests of infra/ and the page need: Terraform, shellcheck, cloud-init, Prometheus, Chromium; as root it installs Debian's packages
 	@$(PYTHON) -m tests.infra.tools
 
 infra-tools-long:

@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 import requests
 
 from pipeline.options import FLINK_RUNNER, Settings
-from pipeline.probes import ANSWER_S, KafkaProblemError, S3Error, connection_problem, topic_partitions, write_to_s3
+from pipeline.probes import (
+    ANSWER_S,
+    S3_SCHEMES,
+    KafkaProblemError,
+    S3Error,
+    connection_problem,
+    topic_partitions,
+    write_to_s3,
+)
 from runners.flink import artifacts
 from runners.flink.beam_overrides import BEAM_VERSION
 from runners.flink.errors import LocalStackError
@@ -27,7 +35,6 @@ OK, WARN, FAIL, SKIP = "ok", "warn", "FAIL", "skip"
 
 _PORTS: Final = 8  # of a job server, a JobManager, a TaskManager and their metrics
 _SKEW_S: Final = 2.0
-_S3_SCHEMES: Final = ("s3", "s3a", "s3p")
 # Nobody's id; a user API that knows it is asked a question all the same.
 _NOBODY: Final = "event-trigger-doctor"
 
@@ -50,8 +57,32 @@ class Cluster:
     version: str
     slots_free: int
     task_managers: int
+    machines: int
     configuration: Mapping[str, str]
     class_path: list[str]
+
+    @classmethod
+    def asked(cls, rest: FlinkRest) -> Cluster:
+        """What a cluster says of itself.
+
+        Raises:
+            LocalStackError: it does not answer, or not as Flink does.
+        """
+        overview = rest.overview()
+        try:
+            # pekko.tcp://flink@HOST:PORT/user/rpc/taskmanager_0
+            hosts = {urlsplit(str(one["path"])).hostname for one in rest.task_managers()}
+            return cls(
+                rest.url,
+                str(overview["flink-version"]),
+                int(overview["slots-available"]),
+                int(overview["taskmanagers"]),
+                len(hosts),
+                rest.configuration(),
+                rest.class_path(),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LocalStackError(f"{rest.url} answers, but not as Flink does: {error!r}") from None
 
 
 class Doctor:
@@ -81,7 +112,7 @@ class Doctor:
         """All findings, each as soon as it is known."""
         yield self._java()
         yield self._maven()
-        yield _beam()
+        yield check_beam()
         yield self._ports()
         yield from self._kafka()
         yield from self._flink()
@@ -155,15 +186,7 @@ class Doctor:
             return
         rest = FlinkRest(f"http://{master}", ANSWER_S)
         try:
-            overview = rest.overview()
-            self._cluster = Cluster(
-                rest.url,
-                str(overview["flink-version"]),
-                int(overview["slots-available"]),
-                int(overview["taskmanagers"]),
-                rest.configuration(),
-                rest.class_path(),
-            )
+            self._cluster = Cluster.asked(rest)
             self._ask_job_manager_for_the_time(rest)
         except LocalStackError as error:
             yield Finding("Flink", FAIL, str(error), advice)
@@ -171,7 +194,7 @@ class Doctor:
         except (KeyError, TypeError, ValueError) as error:
             yield Finding("Flink", FAIL, f"{master} answers, but not as Flink does: {error!r}", advice)
             return
-        yield from check_cluster(self._cluster, self._settings.parallelism)
+        yield from check_cluster(self._cluster, self._settings)
 
     def _ask_job_manager_for_the_time(self, rest: FlinkRest) -> None:
         for job in rest.jobs()[:1]:
@@ -217,7 +240,7 @@ class Doctor:
     def _s3(self) -> Finding:
         known = self._cluster.configuration if self._cluster is not None else {}
         folder = self._checkpoint_dir or known.get("state.checkpoints.dir")
-        if folder is None or urlsplit(folder).scheme not in _S3_SCHEMES:
+        if folder is None or urlsplit(folder).scheme not in S3_SCHEMES:
             return Finding("S3", SKIP, f"checkpoints go to {folder}" if folder else "no --checkpoint_dir")
         endpoint = self._s3_endpoint or known.get("s3.endpoint")
         before = self._clock()
@@ -282,38 +305,57 @@ def check_topics(settings: Settings, topics: Mapping[str, int]) -> Iterator[Find
         yield Finding("Partitions", OK, said)
 
 
-def check_cluster(cluster: Cluster, parallelism: int) -> Iterator[Finding]:
-    """Whether a job of this parallelism can run on a cluster."""
+def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+    """Whether a job with these settings can run on a cluster."""
     needed = artifacts.FLINK_VERSION.rpartition(".")[0]
+    said = f"{cluster.version} at {cluster.url}; the runner of Beam {BEAM_VERSION} is for {needed}"
     if cluster.version.rpartition(".")[0] == needed:
-        yield Finding(
-            "Flink", OK, f"{cluster.version} at {cluster.url}; the runner of Beam {BEAM_VERSION} is for {needed}"
-        )
+        yield Finding("Flink", OK, said)
     else:
-        said = f"{cluster.version} at {cluster.url}; the runner of Beam {BEAM_VERSION} is for {needed}"
         yield Finding("Flink", FAIL, said, f"use a cluster of Flink {needed}")
-    if cluster.slots_free >= parallelism:
+    if cluster.slots_free >= settings.parallelism:
         yield Finding("Slots", OK, f"{cluster.slots_free} free on {cluster.task_managers} TaskManagers")
     else:
-        said = f"{cluster.slots_free} free on {cluster.task_managers} TaskManagers, --parallelism is {parallelism}"
+        said = f"{cluster.slots_free} free on {cluster.task_managers} TaskManagers"
+        said += f", --parallelism is {settings.parallelism}"
         yield Finding("Slots", FAIL, said, "add TaskManagers, end another job or lower --parallelism")
+    yield check_jars(cluster)
+    yield check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
+
+
+def check_jars(cluster: Cluster) -> Finding:
+    """Whether our connectors and the runner of our Beam are in the cluster's class path."""
     # A path is the same name on every node only by convention, so names are what is compared.
-    if any(entry.rpartition("/")[2].startswith("event-trigger-connectors") for entry in cluster.class_path):
-        yield Finding("Connectors", OK, "in the JobManager's class path")
-    else:
-        advice = "copy the jars of `make connectors` into lib/ of every node and restart them"
-        yield Finding("Connectors", FAIL, "not in the JobManager's class path", advice)
+    names = [entry.rpartition("/")[2] for entry in cluster.class_path]
+    advice = "copy the jars of `make connectors` into lib/ of every node and restart them"
+    if not any(name.startswith("event-trigger-connectors") for name in names):
+        return Finding("Connectors", FAIL, "not in the JobManager's class path", advice)
+    runners = [name for name in names if name.startswith("beam-runners-flink-")]
+    wanted = f"-{BEAM_VERSION}.jar"
+    if [name for name in runners if not name.endswith(wanted)] or not runners:
+        said = (
+            f"the JobManager's class path has {', '.join(runners) or 'no runner of Beam'}, allowed: Beam {BEAM_VERSION}"
+        )
+        return Finding("Connectors", FAIL, said, f"{advice}, without those of another release")
+    return Finding("Connectors", OK, "in the JobManager's class path")
+
+
+def check_checkpoint_dir(cluster: Cluster, is_shared: bool) -> Finding:
+    """Whether checkpoints go where they outlive the machine that wrote them."""
     folder = cluster.configuration.get("state.checkpoints.dir")
     if folder is None:
-        yield Finding("Checkpoints", FAIL, "state.checkpoints.dir is not set", "set it in the cluster's configuration")
-    elif urlsplit(folder).scheme in ("", "file") and cluster.task_managers > 1:
-        said = f"{folder}, {cluster.task_managers} TaskManagers"
-        yield Finding("Checkpoints", WARN, said, "it has to be a folder that all nodes share: S3, for example")
-    else:
-        yield Finding("Checkpoints", OK, folder)
+        said = "state.checkpoints.dir is not set: checkpoints are in the JobManager's memory, and gone with it"
+        return Finding("Checkpoints", FAIL, said, "set it in the cluster's configuration")
+    if urlsplit(folder).scheme in ("", "file") and cluster.machines > 1 and not is_shared:
+        said = f"state.checkpoints.dir is {folder}, and TaskManagers are on {cluster.machines} machines: a job that "
+        said += "restarts on another finds no state"
+        advice = "set it to a folder in S3, or give --checkpoint_dir_is_shared if all machines share this one"
+        return Finding("Checkpoints", FAIL, said, advice)
+    return Finding("Checkpoints", OK, folder)
 
 
-def _beam() -> Finding:
+def check_beam() -> Finding:
+    """Whether the installed Beam is the one that the runner is of."""
     found = importlib.metadata.version("apache-beam")
     if found == BEAM_VERSION:
         return Finding("Beam", OK, f"{found}, as the runner")

@@ -6,7 +6,9 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,18 +16,21 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
-from pipeline.options import OptionError, Settings
-from pipeline.saying import complain, say
-from runners.flink.artifacts import FLINK_VERSION
+from pipeline.options import EXACTLY_ONCE, OptionError, Settings
+from pipeline.saying import complain, say, warn
+from pipeline.start_checks import check_cluster, check_kafka
+from pipeline.transactions import checkpoint_settings
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
+from runners.flink.processes import remove_folder, temporary_folder
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from transforms.domain.rule_sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 
 _SUBMIT_S: Final = 120.0
 _FOLLOW_EVERY_S: Final = 1.0
+_RESTORING_EVERY_S: Final = 0.2
 
 # Where a plan is only written to a file, nobody is asked for Flink; the translator wants an address all the same.
 _NO_MASTER: Final = "127.0.0.1:1"
@@ -39,13 +44,19 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             if settings.plan_file is not None:
                 submit(settings, rule_set, master or _NO_MASTER, destinations)
                 return 0
+            check_kafka(settings)
             if master is None:
                 cluster = stack.enter_context(local_cluster(settings))
                 master = cluster.flink_master
             rest = FlinkRest(f"http://{master}")
-            _check_cluster(rest)
+            # Before the job server does: it would try for a minute, and fail later on another Flink's classes.
+            check_cluster(settings, rest)
+            if settings.starting_offsets == "latest" and settings.savepoint_path is None:
+                warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
             say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rule_set, master, destinations)
+            if settings.savepoint_path is not None:
+                _wait_until_restored(rest, job_id, settings.savepoint_path)
             say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
             return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
@@ -73,15 +84,34 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
         SubmissionError: the job server or Flink refused it.
         LocalStackError: Java, the connectors or the job server are missing or do not start.
     """
-    with JobServer(flink_master) as server:
+    with JobServer(flink_master, config=job_settings(settings)) as server, _temporary_files():
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
         graph.build(pipeline, settings, rule_set, destinations)
         try:
             # Our job server reports DONE as soon as Flink has taken the job.
             pipeline.run().wait_until_finish()
         except RuntimeError as error:
-            raise SubmissionError(_first_cause(str(error))) from error
+            raise SubmissionError(_refusal(settings, str(error))) from error
         return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
+
+
+@contextlib.contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Beam stages through temporary folders that it does not remove: they are made in one of ours, and go with it."""
+    before, folder = tempfile.tempdir, temporary_folder("event-trigger-submission-")
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        remove_folder(folder)
+
+
+def job_settings(settings: Settings) -> dict[str, str]:
+    """Flink's settings of the job for which Beam has no flag, on top of those that are shipped."""
+    if settings.delivery_guarantee != EXACTLY_ONCE:
+        return {}
+    return checkpoint_settings(settings.checkpointing_interval_ms, settings.transaction_timeout_ms)
 
 
 def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
@@ -113,6 +143,8 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
     ]
     if settings.savepoint_path is not None:
         options.append(f"--savepoint_path={settings.savepoint_path}")
+    if settings.allow_non_restored_state:
+        options.append("--allow_non_restored_state")
     if settings.plan_file is not None:
         options.append(f"--experiments=event_trigger_plan_file={settings.plan_file.absolute()}")
     return options
@@ -151,15 +183,36 @@ def follow(rest: FlinkRest, job_id: str) -> int:
         return 0
 
 
-def _check_cluster(rest: FlinkRest) -> None:
-    """Ask before the job server does: it would try for a minute, and fail later on another Flink's classes.
+def _wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
+    """Until every task has its state: what does not fit is found by then, and no other job has to be told of it.
 
     Raises:
-        LocalStackError: nobody answers, or it is another release of Flink than the runner is made for.
+        SubmissionError: a task has failed over it.
     """
-    found, needed = str(rest.overview()["flink-version"]), FLINK_VERSION.rpartition(".")[0]
-    if found.rpartition(".")[0] != needed:
-        raise LocalStackError(f"Flink at {rest.url} is {found}, allowed: {needed}, which the Beam runner is made for")
+    say(f"job {job_id} is restoring from {path}", job_id=job_id)
+    while True:
+        job = rest.job(job_id)
+        if job["state"] in TERMINAL_STATES or job["timestamps"]["RESTARTING"]:
+            cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
+            goes_on = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
+            raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{goes_on}")
+        if job["state"] == "RUNNING" and {vertex["status"] for vertex in job["vertices"]} == {"RUNNING"}:
+            return
+        time.sleep(_RESTORING_EVERY_S)
+
+
+def _refusal(settings: Settings, message: str) -> str:
+    """Why Flink refused the job, in words of ours where it says it in its own."""
+    cause, path = _first_cause(message), settings.savepoint_path
+    if "Cannot find checkpoint or savepoint" in cause or "Cannot find meta data file" in cause:
+        return f"--savepoint_path is {path!r}, where the cluster finds no savepoint or checkpoint"
+    if "Cannot map checkpoint/savepoint state for operator" in message:
+        return (
+            f"--savepoint_path is {path!r}, which has state that belongs to no step of this pipeline: it was taken "
+            "with a --control_topic or --rules_topic that is missing here, or a release without that step is started. "
+            "Give the options that it was taken with, or --allow_non_restored_state to drop that part"
+        )
+    return cause
 
 
 def _first_cause(message: str) -> str:

@@ -9,12 +9,13 @@ import os
 import re
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
+from pipeline.transactions import least_transaction_timeout_ms
 from transforms.domain.calls import CaFileError, check_ca_file
 from transforms.domain.cloudevents import is_source
 from transforms.domain.error_letters import DEFAULT_PER_MINUTE
@@ -36,7 +37,7 @@ TEXT: Final = "text"
 JSON: Final = "json"
 
 INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "Output", "Flink"
-_GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
+GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
 
 
 class OptionError(ValueError):
@@ -282,7 +283,18 @@ class Settings:
     job_name: str = _option("event-trigger", FLINK, "name of the Flink job")
     parallelism: int = _option(2, FLINK, "subtasks of every step", unit="slots", least=1, most=32768)
     checkpointing_interval_ms: int = _option(60_000, FLINK, "time between checkpoints", unit="ms", least=100)
-    savepoint_path: str | None = _option(None, FLINK, "savepoint or checkpoint to start from")
+    savepoint_path: str | None = _option(
+        None, FLINK, "savepoint or checkpoint to start from; `python -m pipeline resume` finds it"
+    )
+    allow_non_restored_state: bool = _option(
+        False, FLINK, "start although parts of the savepoint belong to no step any more, and drop them"
+    )
+    start_without_state: bool = _option(
+        False, FLINK, "start anew although an ended job of this name has left state on the cluster"
+    )
+    checkpoint_dir_is_shared: bool = _option(
+        False, FLINK, "all machines of the cluster share its file:// checkpoint folder"
+    )
     bundle_time_ms: int = _option(20, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
     bundle_size: int = _option(1000, FLINK, "micro-batches that end a bundle", unit="batches", least=1)
     workers_per_task_manager: int = _option(
@@ -366,7 +378,7 @@ class Settings:
         }
 
 
-_HINTS: Final = typing.get_type_hints(Settings)
+HINTS: Final = typing.get_type_hints(Settings)
 _NUMBERS: Final = (int, float, int | None, float | None)
 
 
@@ -383,10 +395,10 @@ def _parser(program: str) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION,
     )
-    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for one in fields(Settings):
         group = one.metadata["group"]
-        hint = _HINTS[one.name]
+        hint = HINTS[one.name]
         arguments: dict[str, Any] = {"help": _help(one), "default": None}
         if hint is bool:
             arguments["action"] = "store_true"
@@ -442,13 +454,13 @@ def parse(argv: Sequence[str], program: str = "python -m pipeline") -> Settings:
 
 
 def parse_looking(argv: Sequence[str], program: str) -> Settings:
-    """Settings of a command that takes a launch's options and only looks: which rules it has makes no difference.
+    """Settings of a command that takes a launch's options and only looks: ``rules`` may be missing.
 
     Raises:
         OptionError: as ``parse``.
     """
     given = any(argument.partition("=")[0] in ("--rules", "--rules_topic") for argument in argv)
-    return parse(argv if given else [*argv, "--rules=."], program)
+    return parse(argv, program) if given else replace(parse([*argv, "--rules=."], program), rules=None)
 
 
 def _unknown(argument: str) -> str:
@@ -459,7 +471,7 @@ def _unknown(argument: str) -> str:
 
 
 def _convert(name: str, value: Any) -> Any:
-    hint = _HINTS[name]
+    hint = HINTS[name]
     one = next(one for one in fields(Settings) if one.name == name)
     if hint is bool:
         return value
@@ -522,7 +534,7 @@ def _check(settings: Settings) -> None:
     if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
     if settings.bootstrap_servers is not None:
-        _check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
+        check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
         if settings.rules is None and settings.rules_topic is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     if settings.rules_topic is not None:
@@ -540,7 +552,7 @@ def _check(settings: Settings) -> None:
     if settings.webhook_ca_file is not None:
         _check_ca_file(settings, "webhook_ca_file", settings.webhook_ca_file)
     if settings.flink_master is not None:
-        _check_addresses("flink_master", [settings.flink_master])
+        check_addresses("flink_master", [settings.flink_master])
     if (settings.starting_offsets == "timestamp") != (settings.starting_timestamp_ms is not None):
         raise OptionError("--starting_timestamp_ms and --starting_offsets=timestamp belong together: give both or none")
     if settings.parallelism > settings.max_parallelism:
@@ -554,6 +566,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.delivery_guarantee == EXACTLY_ONCE:
         _check_exactly_once(settings)
+    _check_producer(settings)
+    _check_start(settings)
 
 
 def _check_rules_topic(settings: Settings, topic: str) -> None:
@@ -669,29 +683,46 @@ def _check_exactly_once(settings: Settings) -> None:
     if settings.runner != FLINK_RUNNER:
         raise OptionError(f"--delivery_guarantee is {EXACTLY_ONCE}, allowed on {settings.runner}: {AT_LEAST_ONCE}")
     # A transaction that the broker aborts before Flink could commit it is lost: notes/reliability.md, "Config traps".
-    least = 2 * settings.checkpointing_interval_ms + 60_000
+    least = least_transaction_timeout_ms(settings.checkpointing_interval_ms)
     if settings.transaction_timeout_ms < least:
         raise OptionError(
             f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: at least {least}, twice the "
-            "checkpoint interval and a minute for a restart; shorter transactions are aborted and their actions lost"
+            "checkpoint interval, 20 s for a checkpoint and a minute for a restart; shorter transactions are "
+            "aborted and their actions lost"
         )
 
 
-def _check_addresses(name: str, addresses: Sequence[str]) -> None:
+# What producers promise with it, and what would be lost otherwise.
+_SAFE_PRODUCERS: Final = {
+    "acks": (("all", "-1"), "a record that only one broker has is lost with that broker"),
+    "enable.idempotence": (("true",), "tries of one record may overtake another of the same user, or arrive twice"),
+}
+
+
+def _check_producer(settings: Settings) -> None:
+    for name in ("kafka_property", "producer_property"):
+        for key, value in kafka_properties(name, getattr(settings, name)).items():
+            allowed, why = _SAFE_PRODUCERS.get(key, ((value,), ""))
+            if value not in allowed:
+                raise OptionError(f"--{name} sets {key!r} to {value!r}, allowed: {' or '.join(allowed)}; {why}")
+
+
+def _check_start(settings: Settings) -> None:
+    if settings.savepoint_path is None:
+        if settings.allow_non_restored_state:
+            raise OptionError("--allow_non_restored_state is of no use without --savepoint_path")
+    elif settings.runner != FLINK_RUNNER:
+        raise OptionError(
+            f"--savepoint_path is {settings.savepoint_path!r}, allowed: on {FLINK_RUNNER}; {settings.runner} would "
+            "start without that state"
+        )
+    elif settings.start_without_state:
+        raise OptionError("--savepoint_path and --start_without_state are both given, allowed: one of them")
+
+
+def check_addresses(name: str, addresses: Sequence[str]) -> None:
+    """Raise an ``OptionError`` if one of the addresses given as ``--name`` is not HOST:PORT."""
     for address in addresses:
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise OptionError(f"--{name} is {address!r}, allowed: HOST:PORT")
-
-
-def options_table() -> str:
-    """All options as a Markdown table, for the README."""
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    for one in sorted(fields(Settings), key=lambda one: _GROUPS.index(one.metadata["group"])):
-        notes = [f"[{one.metadata['unit']}]"] if "unit" in one.metadata else []
-        if "choices" in one.metadata:
-            notes.append("(" + ", ".join(f"`{choice}`" for choice in one.metadata["choices"]) + ")")
-        default = shown_default(one)
-        shown = default if default in ("none", "off") else f"`{default}`"
-        lines.append(f"| `--{one.name}` | {shown} | {' '.join([one.metadata['text'], *notes])} |")
-    return "\n".join(lines)

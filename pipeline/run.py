@@ -23,13 +23,18 @@ from transforms.domain.webhooks.destinations import Destination, DestinationErro
 
 # Command -> whether it needs Beam, which takes seconds to import.
 _COMMANDS: Final = {
+    "cancel": False,
     "dead-letters": False,
     "demo": True,
     "deploy": False,
     "destinations": False,
     "doctor": False,
+    "inspect": False,
+    "resume": False,
     "rules": False,
+    "savepoint": False,
     "status": False,
+    "ui": False,
     "why": False,
 }
 

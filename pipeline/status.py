@@ -106,6 +106,9 @@ def status_of(before: Look, now: Look) -> dict[str, Any]:
     def rate(name: str) -> float:
         return round(increase(name) / seconds, 1)
 
+    def per_minute(name: str) -> float:
+        return round(60 * increase(name) / seconds, 1)
+
     read = now.read - before.read if now.read >= before.read else now.read
     return {
         "job": {
@@ -134,7 +137,7 @@ def status_of(before: Look, now: Look) -> dict[str, Any]:
             "breaker_open": bool(now.highest("user_api_breaker_open")),
         },
         "checkpoints": _checkpoints(now),
-        "rules": {"set": now.highest("rule_set"), "live": now.highest("rules_live"), "each": _rules(now, rate)},
+        "rules": {"set": now.highest("rule_set"), "live": now.highest("rules_live"), "each": _rules(now, per_minute)},
         "destinations": _destinations(now, rate),
         "worker_bytes": now.highest("worker_rss_bytes"),
     }
@@ -177,12 +180,13 @@ def _checkpoints(now: Look) -> dict[str, Any]:
     }
 
 
-def _rules(now: Look, rate: Any) -> list[dict[str, Any]]:
+def _rules(now: Look, per_minute: Any) -> list[dict[str, Any]]:
     names = sorted({name.split(".")[1] for name in now.ours if name.startswith("rule.")})
     return [
         {
             "name": name,
-            "fired_per_minute": round(60 * rate(f"rule.{name}.fired"), 1),
+            "allowed_per_minute": per_minute(f"rule.{name}.allowed"),
+            "fired_per_minute": per_minute(f"rule.{name}.fired"),
             **{what: now.total(f"rule.{name}.{what}") for what in ("allowed", "fired", "error", "quarantined")},
         }
         for name in names

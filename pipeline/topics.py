@@ -40,7 +40,7 @@ def saying(what: str) -> Iterator[None]:
 class TopicReader:
     """All partitions of a topic as read_committed readers see them; ``partitions`` is empty if there is no topic."""
 
-    def __init__(self, consumer: Consumer, topic: str, since_ms: int | None) -> None:
+    def __init__(self, consumer: Consumer, topic: str, since_ms: int | None, last: int | None = None) -> None:
         self._consumer = consumer
         metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
         if metadata.error is not None and metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -54,6 +54,11 @@ class TopicReader:
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
             for one in starts:
                 one.offset = one.offset if one.offset >= 0 else OFFSET_END
+        if last is not None:
+            for one in starts:
+                # Not OFFSET_END: that is looked up when reading begins, and what is written before then is missed.
+                low, high = self._bounds(one.partition)
+                one.offset = max(low, high - last)
         self._starts = {one.partition: sys.maxsize if one.offset == OFFSET_END else one.offset for one in starts}
         if starts:
             consumer.assign(starts)
@@ -138,8 +143,10 @@ class TopicReader:
 
 
 @contextlib.contextmanager
-def reading(config: Mapping[str, str], topic: str, since_ms: int | None = None) -> Iterator[TopicReader]:
-    """A reader of a topic from its beginning, or from ``since_ms`` on."""
+def reading(
+    config: Mapping[str, str], topic: str, since_ms: int | None = None, last: int | None = None
+) -> Iterator[TopicReader]:
+    """A reader of a topic from its beginning, or from ``since_ms`` on, or of the ``last`` offsets of each partition."""
     own = {
         "log_level": "0",
         "group.id": "event-trigger-commands",  # required, never joined
@@ -151,7 +158,7 @@ def reading(config: Mapping[str, str], topic: str, since_ms: int | None = None) 
     }
     consumer = Consumer({**config, **own})
     try:
-        yield TopicReader(consumer, topic, since_ms)
+        yield TopicReader(consumer, topic, since_ms, last)
     finally:
         consumer.close()
 

@@ -1,20 +1,34 @@
-"""Writes the generated parts of the README and of docs/metrics.md; ``python -m tests.readme``."""
+"""Writes the generated parts of docs/configuration.md and docs/metrics.md; ``python -m tests.readme``."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
-from pipeline.options import options_table
+from pipeline.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
 from transforms.domain.metric_names import metrics_table
 
-README = Path(__file__).parent.parent / "README.md"
-METRICS = README.parent / "docs" / "metrics.md"
+DOCS = Path(__file__).parent.parent / "docs"
+CONFIGURATION = DOCS / "configuration.md"
+METRICS = DOCS / "metrics.md"
+# Which part of the job a group is for.
+_PARTS = {
+    INPUT: "What the Kafka sources read, and how they make micro-batches of it; clients of Kafka.",
+    STATE: "What the stateful step, in the Python workers, keeps of users, and how it asks the user API.",
+    RULES: "Where rules come from (launcher and workers), and how their Lua runs (workers).",
+    OUTPUT: "Where actions, dead letters and what is told of them go; webhooks are sent by the workers.",
+    FLINK: "How the launcher submits the job, and how Flink runs it.",
+}
+# Of these units the type or the bounds say all.
+_PATH, _SHARE = "path", "0 to 1"
 _OPTIONS_PART = re.compile(r"(<!-- options:.*?-->\n).*?(<!-- /options -->)", re.DOTALL)
 _METRICS_PART = re.compile(r"(<!-- metrics:.*?-->\n).*?(<!-- /metrics -->)", re.DOTALL)
 
 
 def expected(text: str) -> str:
-    """The README as it should be."""
-    return _OPTIONS_PART.sub(lambda found: f"{found[1]}\n{options_table()}\n\n{found[2]}", text)
+    """docs/configuration.md as it should be."""
+    return _OPTIONS_PART.sub(lambda found: f"{found[1]}\n{options_tables()}\n\n{found[2]}", text)
 
 
 def expected_metrics(text: str) -> str:
@@ -22,6 +36,54 @@ def expected_metrics(text: str) -> str:
     return _METRICS_PART.sub(lambda found: f"{found[1]}\n{metrics_table()}\n\n{found[2]}", text)
 
 
+def options_tables() -> str:
+    """Every option in Markdown: a section a group, a row an option."""
+    sections = []
+    for group in GROUPS:
+        rows = [_row(one) for one in fields(Settings) if one.metadata["group"] == group]
+        heading = "| option | type | unit | default | allowed | meaning |\n|---|---|---|---|---|---|"
+        sections.append("\n".join([f"### {group}", "", _PARTS[group], "", heading, *rows]))
+    return "\n\n".join(sections)
+
+
+def _row(one: Field[Any]) -> str:
+    meta = one.metadata
+    unit = meta.get("unit", "")
+    shown_unit = "" if unit in (_PATH, _SHARE) else unit
+    cells = [f"`--{one.name}`", _type(one), shown_unit, _default(one), _allowed(meta), meta["text"]]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _type(one: Field[Any]) -> str:
+    hint = HINTS[one.name]
+    if hint is bool:
+        return "switch"
+    if hint in (int, int | None):
+        return "whole number"
+    if hint in (float, float | None):
+        return "number"
+    if hint == tuple[str, ...]:
+        return "text, repeatable"
+    if hint == Path | None or one.metadata.get("unit") == _PATH:
+        return "path"
+    return "choice" if "choices" in one.metadata else "text"
+
+
+def _default(one: Field[Any]) -> str:
+    shown = shown_default(one)
+    return shown if shown in ("none", "off") and "choices" not in one.metadata else f"`{shown}`"
+
+
+def _allowed(meta: Mapping[str, Any]) -> str:
+    """Choices, or bounds."""
+    if "choices" in meta:
+        return ", ".join(f"`{choice}`" for choice in meta["choices"])
+    least, most = meta.get("least"), meta.get("most")
+    if least is None and most is None:
+        return ""
+    return f"from {least}" if most is None else f"{least} to {most}"
+
+
 if __name__ == "__main__":
-    README.write_text(expected(README.read_text("utf-8")), "utf-8")
+    CONFIGURATION.write_text(expected(CONFIGURATION.read_text("utf-8")), "utf-8")
     METRICS.write_text(expected_metrics(METRICS.read_text("utf-8")), "utf-8")

@@ -1,28 +1,79 @@
-"""The README says what is so."""
+"""What `make readme` writes is as the code says."""
 
-import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import fields
 
-from pipeline.options import parse
-from tests.integration.jobs import ROOT
-from tests.readme import README, expected
+import pytest
+
+from pipeline.options import OptionError, Settings, parse
+from tests.readme import CONFIGURATION, DOCS, expected, options_tables
+
+FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", "--rules=r"]
 
 
-def test_the_options_table_is_the_one_the_code_gives() -> None:
-    text = README.read_text("utf-8")
+def test_the_options_are_those_that_the_code_gives() -> None:
+    text = CONFIGURATION.read_text("utf-8")
 
     assert text == expected(text), "run make readme"
 
 
-def test_the_command_for_an_existing_flink_is_accepted() -> None:
-    block = next(
-        block for block in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL) if "HOST:8081" in block
-    )
-    arguments = block.replace("\\\n", " ").split("-m pipeline", 1)[1].split()
+def test_every_option_has_a_row_and_bounds_are_those_that_hold() -> None:
+    rows = {
+        row.split("`")[1]: [cell.strip() for cell in row.split(" | ")]
+        for row in options_tables().splitlines()
+        if "`--" in row
+    }
 
-    assert parse(arguments).flink_master == "HOST:8081"
+    assert set(rows) == {f"--{one.name}" for one in fields(Settings)}
+    for one in fields(Settings):
+        if one.metadata.get("least") is not None and one.name not in ("starting_timestamp_ms", "decision_sample"):
+            allowed = rows[f"--{one.name}"][4]
+            least = allowed.removeprefix("from ").partition(" to ")[0]
+            with pytest.raises(OptionError, match=f"--{one.name} is"):
+                parse([f"--{one.name}={float(least) - 1:g}"])
 
 
-def test_every_make_target_it_names_is_there() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["--runner=FlinkRunner", "--rules=r"], "--bootstrap_servers is missing"),
+        (["--bootstrap_servers=b:9092"], "--rules is missing"),
+        ([*FLINK[1:], "--delivery_guarantee=EXACTLY_ONCE"], "allowed on DirectRunner"),
+        ([*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=100000"], r"at least \d+"),
+        (["--starting_offsets=timestamp"], "belong together"),
+        (["--starting_timestamp_ms=1"], "belong together"),
+        (["--rules_topic=t"], "give --bootstrap_servers"),
+        ([*FLINK, "--rules_topic=t", "--user_shards=0"], "--user_shards from 1 on"),
+        ([*FLINK, "--rules_topic=t", "--isolation_level=read_uncommitted"], "read_committed"),
+        ([*FLINK, "--rules_topic=event-actions"], "a topic of its own"),
+        (["--decisions_topic=t"], "bundled stream has no Kafka"),
+        ([*FLINK, "--decisions_topic=event-actions"], "a topic of its own"),
+        ([*FLINK[1:], "--decisions_topic=t", "--decisions_file=f"], "one decision log"),
+        (["--decision_sample=0.5"], "of no use without"),
+        ([*FLINK, "--decisions_file=f"], "on DirectRunner"),
+        ([*FLINK, "--actions_file=f"], "on DirectRunner"),
+        ([*FLINK, "--dead_letters_file=f"], "for the bundled stream"),
+        (["--user_api_token=env:T", "--user_api_url=http://users.internal"], "clear text"),
+        (["--user_api_ca_file=/x.pem", "--user_api_url=http://users.internal"], "of no use without"),
+        (["--destination_host=a.example.com"], "of no use without --destinations"),
+        (["--allow_private_destinations"], "of no use without --destinations"),
+        (["--webhook_ca_file=/x.pem"], "of no use without --destinations"),
+        (["--kafka_property=group.id=g"], "use --group_id"),
+        (["--parallelism=64"], "up to --user_shards, 32"),
+    ],
+)
+def test_what_belongs_together_is_refused_apart(given: list[str], missing: str) -> None:
+    """Each row of "What belongs together" in docs/configuration.md."""
+    with pytest.raises(OptionError, match=missing):
+        parse(given)
 
-    assert set(re.findall(r"`?make ([a-z-]+)", README.read_text())) <= targets
+
+def test_the_picture_is_one_that_browsers_show_and_needs_nothing_else() -> None:
+    picture = DOCS / "concepts.svg"
+    root = ElementTree.fromstring(picture.read_text("utf-8"))  # noqa: S314 - our own
+
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert {"title", "desc"} <= {one.tag.rpartition("}")[2] for one in root}
+    assert "href" not in picture.read_text("utf-8")
+    for text in ("events", "control, rules", "dead letters", "checkpoint, on S3, once a minute", "state of the shard"):
+        assert text in {one.text for one in root.iter("{http://www.w3.org/2000/svg}text")}

@@ -25,7 +25,7 @@ from transforms.domain.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.domain.filters import Isolation
 from transforms.domain.journal import Journal, JournalElement, JournalEntry
 from transforms.domain.live_rules import RuleSets
-from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, resident_bytes
+from transforms.domain.measures import LATENCY, TELL_EVERY_MS, USER_API_BREAKER, Measures, cpu_ms, resident_bytes
 from transforms.domain.metric_names import known_counters
 from transforms.domain.notes import Notes
 from transforms.domain.outbox import Outbox, tried
@@ -48,6 +48,8 @@ METRICS_NAMESPACE: Final = "event_trigger"
 _SCHEMA_VERSION: Final = 1
 _SIZES: Final = ("users", "parked_users", "users_with_webhooks", "journal_bytes")
 _LONGEST_POLL_DOUBLINGS: Final = 4
+# A shard that gets events tells every second without being woken for it; one that gets none any more is woken.
+_TELL_LAST_MS: Final = 5 * TELL_EVERY_MS
 
 Clock = Callable[[], int]
 
@@ -171,9 +173,21 @@ class _HandleFn(beam.DoFn):
         self._send_pool = _send_pool(self._settings.webhooks)
         self._measures = _measures()
         self._notes = _notes()
+        # Of this bundle: a Beam counter takes ten times as long as a dict.
+        self._counts: dict[str, int] = {}
         self._counters: dict[str, Any] = {}
         self._gauges: dict[str, Any] = {}
         self._counters_shown = False
+
+    def start_bundle(self) -> None:
+        self._counts.clear()  # a bundle that failed has not happened
+
+    def finish_bundle(self) -> None:
+        for name, value in self._counts.items():
+            counter = self._counters.get(name)
+            if counter is None:
+                counter = self._counters[name] = Metrics.counter(METRICS_NAMESPACE, name)
+            counter.inc(value)
 
     def teardown(self) -> None:
         self._rule_sets.close()
@@ -237,10 +251,7 @@ class _HandleFn(beam.DoFn):
         yield from shard.advance(None, stream_ms=due.micros // 1000)
 
     def count(self, name: str, value: int) -> None:
-        counter = self._counters.get(name)
-        if counter is None:
-            counter = self._counters[name] = Metrics.counter(METRICS_NAMESPACE, name)
-        counter.inc(value)
+        self._counts[name] = self._counts.get(name, 0) + value
 
     def show(self, name: str, value: int) -> None:
         gauge = self._gauges.get(name)
@@ -264,6 +275,7 @@ class _HandleFn(beam.DoFn):
             self.show(f"destination.{name}.breaker_open", int(is_failing))
             self._notes.breaker(f"destination {name}", is_failing, self._clock())
         self.show("worker_rss_bytes", resident_bytes())
+        self.show("worker_cpu_ms", cpu_ms())
 
 
 class _OpenShard:
@@ -340,7 +352,8 @@ class _OpenShard:
             done.tell_shared()
         self._choose_letters(done)
         for name, value in done.counts.items():
-            self._fn.count(name, value)
+            if value:
+                self._fn.count(name, value)
         for (rule, what), value in done.rule_counts.items():
             self._fn.count(f"rule.{rule}.{what}", value)
         self._measure(done)
@@ -378,10 +391,10 @@ class _OpenShard:
     def _show_size(self, number: int) -> None:
         view = self.live.view
         size = (len(view.users), len(view.parked), len(view.deliveries), sum(self.live.log_bytes))
-        if size != self.live.shown_size:
-            self.live.shown_size = size
-            for name, value in zip(_SIZES, size, strict=True):
+        for name, value, before in zip(_SIZES, size, self.live.shown_size or (None,) * len(size), strict=True):
+            if value != before:
                 self._fn.show(f"shard.{number}.{name}", value)
+        self.live.shown_size = size
 
     def _disabled(self, done: Step) -> Iterator[Any]:
         """Tell every shard of destinations that want no more; with ``user_shards=0`` nobody could."""
@@ -467,7 +480,7 @@ class _OpenShard:
         elif (next_ms := self._outbox.next_ms()) is not None:
             due.append(max(next_ms, look_ms))  # due already: the pool had no room
         if live.is_untold:
-            due.append(max(now_ms, live.shown_ms + TELL_EVERY_MS))  # what was measured last is told, too
+            due.append(max(now_ms, live.shown_ms + _TELL_LAST_MS))  # what was measured last is told, too
         pending_due_ms = min((one for one in due if one is not None), default=None)
         if pending_due_ms is not None and (live.pending_due_ms is None or live.pending_due_ms > pending_due_ms):
             live.pending_due_ms = pending_due_ms

@@ -39,7 +39,12 @@ mapfile -t results < <(sed -n 's/^BASH_JAVA_UTILS_EXEC_RESULT://p' <<<"$computed
 read -ra jvm <<<"${results[0]}"
 read -ra dynamic <<<"${results[1]}"
 
-# What a TaskManager that was killed left on this disk; its state comes back from the checkpoint.
+# What one that was killed left on this machine: temporary files of Flink and of its workers, whose user has no others,
+# and RocksDB's; state comes back from the checkpoint.
+temporary=$(sed -n 's/^io\.tmp\.dirs: "\(.*\)"$/\1/p' "$FLINK_CONF_DIR/config.yaml" | head -n 1)
+if [[ -d $temporary ]]; then
+  find "$temporary" -mindepth 1 -maxdepth 1 -user "$(id -un)" -exec rm -rf {} + || echo "flink-node: $temporary is not clean" >&2
+fi
 state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\(.*\)"$/\1/p' "$FLINK_CONF_DIR/config.yaml" | head -n 1)
 if [[ $role == taskmanager && -d $state ]]; then
   find "$state" -mindepth 1 ! -name lost+found -delete

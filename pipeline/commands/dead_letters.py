@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import itertools
 import json
 import re
@@ -11,15 +10,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
 from pipeline.commands.lines import one_line
 from pipeline.commands.progress import Progress
+from pipeline.commands.subcommands import subcommands
 from pipeline.options import OptionError, Settings
 from pipeline.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
+from pipeline.shown_letters import letter_document, letter_fields, letter_summary
 from pipeline.times import read_time, shown_time
 from pipeline.topics import TopicError, TopicReader, TopicWriter, reading, saying
 
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline dead-letters", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = subcommands(parser)
     list_ = commands.add_parser("list", help="one line a letter, and how many there are of each reason")
     list_.set_defaults(run=_list)
     show = commands.add_parser("show", help="everything of one letter")
@@ -109,7 +108,7 @@ def _list(arguments: argparse.Namespace) -> int:
         for found in letters:
             counts[found.letter.reason] += 1
             if arguments.json:
-                listed.append(_summary(found))
+                listed.append(letter_summary(found))
             else:
                 sys.stdout.write(_line(found) + "\n")
     _warn(unreadable)
@@ -128,21 +127,6 @@ def _line(found: FoundLetter) -> str:
     return one_line(f"{found.place}  {shown_time(found.at_ms)}  {letter.reason}{about}  {letter.detail}")
 
 
-def _summary(found: FoundLetter) -> dict[str, Any]:
-    letter = found.letter
-    return {
-        "partition": found.partition,
-        "offset": found.offset,
-        "time": found.at_ms,
-        "reason": letter.reason,
-        "stage": letter.stage,
-        "rule": letter.rule,
-        "user": found.user,
-        "destination": found.destination,
-        "detail": letter.detail,
-    }
-
-
 # Showing
 
 
@@ -158,50 +142,12 @@ def _show(arguments: argparse.Namespace) -> int:
         why = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
         sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(why)}\n")
         return 1
-    document = _document(found[0])
+    document = letter_document(found[0])
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        sys.stdout.writelines(f"{one_line(line)}\n" for line in _lines("", document))
+        sys.stdout.writelines(one_line(f"{name}: {value}") + "\n" for name, value in letter_fields("", document))
     return 0
-
-
-def _document(found: FoundLetter) -> dict[str, Any]:
-    """Everything of a letter, its bytes as people can read them."""
-    letter = found.letter
-    about = {
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "timestamp": letter.timestamp_ms,
-        "key": _readable(letter.key),
-        "value": _readable(letter.value, is_json=True),
-    }
-    action = None
-    if letter.action is not None:
-        action = letter.action.public() | {"body": _readable(letter.action.body, is_json=True)}
-    return {**_summary(found), "record": about, "action": action}
-
-
-def _readable(value: bytes | None, is_json: bool = False) -> Any:
-    """The text of bytes that are text, and JSON if they have to be; otherwise an object with their base64."""
-    if value is None:
-        return None
-    try:
-        text = value.decode()
-        if is_json:
-            orjson.loads(value)
-    except ValueError:
-        return {"base64": base64.b64encode(value).decode()}
-    return text
-
-
-def _lines(prefix: str, document: dict[str, Any]) -> Iterator[str]:
-    for name, value in document.items():
-        if isinstance(value, dict):
-            yield from _lines(f"{prefix}{name}.", value)
-        elif value is not None:
-            yield f"{prefix}{name}: {value}"
 
 
 # Redriving

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
+import os
+import secrets
 import signal
 import sys
 import time
@@ -19,6 +22,7 @@ import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.embedded.load import LoadGenerator
+from pipeline.embedded.receiver import Receiver
 from pipeline.embedded.user_api import UserApi
 from pipeline.flink import SubmissionError, submit
 from pipeline.options import FLINK_RUNNER, Settings
@@ -26,12 +30,23 @@ from pipeline.saying import say
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local_monitoring import (
+    DASHBOARDS,
+    LocalGrafana,
+    LocalPrometheus,
+    grafana_home,
+    prometheus_program,
+)
 from runners.flink.rest import FlinkRest
 from transforms.domain.rule_files import load_rules
 from transforms.domain.rule_sets import RuleSet
-from transforms.domain.rules import KafkaAction
+from transforms.domain.rules import KafkaAction, WebhookAction
+from transforms.domain.webhooks.destinations import Destination
 
+_KEY_VARIABLE: Final = "EVENT_TRIGGER_DEMO_SIGNING_KEY"
+_DESTINATION: Final = "receiver"
 _PARTITIONS: Final = 4
+_RUNNING_S: Final = 180.0
 _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
 
@@ -65,6 +80,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     parser.add_argument("--users", type=int, default=1000, help="made-up users (default: 1000)")
     parser.add_argument("--api_delay_ms", type=float, default=20, help="the user API's answer time in ms (default: 20)")
     parser.add_argument("--seconds", type=float, default=None, help="stop after so many seconds (default: Ctrl-C)")
+    parser.add_argument(
+        "--monitoring",
+        action="store_true",
+        help="start Prometheus, too, and Grafana if it is there (GRAFANA_HOME, PATH)",
+    )
     arguments = parser.parse_args(argv)
     for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
         if not least <= getattr(arguments, name) <= most:
@@ -74,11 +94,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-    say("starting a user API and a Kafka broker")
+    grafana = None
+    if arguments.monitoring:
+        prometheus_program()  # better missed now than after the rest was started
+        grafana = grafana_home(os.environ.get("GRAFANA_HOME"))
+    say("starting a user API, a receiver of webhooks and a Kafka broker")
     api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
+    receiver = stack.enter_context(Receiver())
     kafka = stack.enter_context(LocalKafka())
     say("starting Flink: a JobManager and a TaskManager with two slots")
-    flink = stack.enter_context(LocalFlink(task_managers=1, slots=2))
+    key = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+    flink = stack.enter_context(LocalFlink(task_managers=1, slots=2, environment={_KEY_VARIABLE: key}))
     settings = Settings(
         runner=FLINK_RUNNER,
         bootstrap_servers=kafka.bootstrap_servers,
@@ -86,6 +112,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         control_topic="event-control",
         checkpointing_interval_ms=10_000,
         flink_master=flink.flink_master,
+        allow_private_destinations=True,
     )
     for topic, partitions in (
         (settings.events_topic, _PARTITIONS),
@@ -97,8 +124,13 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     ):
         kafka.create_topic(topic, partitions)
     say("submitting the pipeline")
-    job_id = submit(settings, _rules(), flink.flink_master)
+    destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
+    job_id = submit(settings, _rules(), flink.flink_master, (destination,))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
+    # Until the workers are there no checkpoint succeeds, and events would wait.
+    flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
+    if arguments.monitoring:
+        _start_monitoring(flink, grafana, stack)
     say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
     load = stack.enter_context(
         LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
@@ -107,11 +139,21 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
 
 
+def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
+    prometheus = stack.enter_context(LocalPrometheus(flink.metrics_urls))
+    say(f"Prometheus: {prometheus.url}    alerts: {prometheus.url}/alerts    targets: {prometheus.url}/targets")
+    if grafana is None:
+        say(f"Grafana: none found (GRAFANA_HOME, or grafana on the PATH); its dashboards are in {DASHBOARDS}")
+    else:
+        say(f"Grafana: {stack.enter_context(LocalGrafana(grafana, prometheus.url)).url}/dashboards")
+
+
 def _rules() -> RuleSet:
-    """The sample rules, sending what they would print to Kafka, where it can be watched from outside the cluster."""
+    """The sample rules, sending what they would print to Kafka, where it can be watched, and to the receiver."""
     with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
         rules = load_rules(Path(bundled))
-    return RuleSet(0, tuple(rule.model_copy(update={"actions": (KafkaAction(type="kafka"),)}) for rule in rules))
+    actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
+    return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
 
 
 def _reader(bootstrap_servers: str, topic: str) -> Consumer:

@@ -15,6 +15,7 @@ import orjson
 from confluent_kafka import Message
 
 from pipeline.commands.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.commands.subcommands import subcommands
 from pipeline.options import OptionError
 from pipeline.times import shown_time
 from pipeline.topics import TopicError, TopicWriter, reading, saying
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline destinations", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = subcommands(parser)
     list_ = commands.add_parser("list", help="show each destination, whether it is enabled and since when")
     list_.add_argument("--json", action="store_true", help="print JSON")
     list_.set_defaults(run=_list)

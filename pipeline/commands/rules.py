@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.commands import published_rules
+from pipeline.commands.subcommands import subcommands
 from transforms.domain.rule_cases import Case
 from transforms.domain.rule_explain import explain
 from transforms.domain.rule_files import RuleFiles, read_rule_files
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline rules", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = subcommands(parser)
     check = commands.add_parser("check", help="read and compile every rule; shows every problem with file and line")
     check.add_argument("path", type=Path, help="rule file or directory")
     check.set_defaults(run=_check)

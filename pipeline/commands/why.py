@@ -44,15 +44,20 @@ def shown(decision: Decision) -> str:
     if one.action is not None:
         where = f" to {one.destination}" if one.destination is not None else ""
         parts.append(f"action {one.action}{where}, {one.action_id}")
-    came_to = []
-    if one.attempts:
-        came_to.append(f"{one.attempts} attempt{'s' if one.attempts > 1 else ''}")
-    if one.status is not None:
-        came_to.append(f"status {one.status}")
-    if one.latency_ms is not None:
-        came_to.append(f"{one.latency_ms} ms")
-    said = ": ".join(text for text in (", ".join(came_to), one.detail) if text)
+    said = came_to(one)
     return one_line("  ".join([*parts, said] if said else parts))
+
+
+def came_to(decision: Decision) -> str:
+    """What an attempt came to, and the decision's detail; empty if there is neither."""
+    tried = []
+    if decision.attempts:
+        tried.append(f"{decision.attempts} attempt{'s' if decision.attempts > 1 else ''}")
+    if decision.status is not None:
+        tried.append(f"status {decision.status}")
+    if decision.latency_ms is not None:
+        tried.append(f"{decision.latency_ms} ms")
+    return ": ".join(text for text in (", ".join(tried), decision.detail) if text)
 
 
 def _parser() -> argparse.ArgumentParser:

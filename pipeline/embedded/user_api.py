@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 import orjson
 
+from pipeline.embedded.server import LocalServer
 from pipeline.embedded.stream import FIRST_EVENT_MS
 
 _COUNTRIES: Final = (("US", "New York", "en"), ("DE", "Berlin", "de"), ("TR", "Istanbul", "tr"), ("FR", "Lyon", "fr"))
 _TIMEZONES: Final = {"US": "America/New_York", "DE": "Europe/Berlin", "TR": "Europe/Istanbul", "FR": "Europe/Paris"}
 
 
-class UserApi:
+class UserApi(LocalServer):
     """Serves ``/users/{id}/profile``, ``/visit`` and ``/history`` on 127.0.0.1 while the context is open.
 
     One user in ten is unknown (404). ``delay_s`` is how long each answer takes.
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
-        server = _Server(("127.0.0.1", 0), _handler(delay_s))
-        self._server = server
-        self._thread = threading.Thread(
-            target=server.serve_forever, args=(0.05,), daemon=True, name="embedded-user-api"
-        )
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-
-    def __enter__(self) -> UserApi:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away while its connection is idle is how every job ends.
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+        super().__init__("embedded-user-api", _handler(delay_s))
 
 
 def profile_of(user_id: str) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,16 @@ import requests
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports, stop_all
+from runners.flink.processes import (
+    LOCALHOST,
+    Process,
+    Service,
+    accepts_connections,
+    free_ports,
+    remove_folder,
+    stop_all,
+    temporary_folder,
+)
 from runners.flink.rest import FlinkRest
 
 _READY_S = 90.0
@@ -22,6 +30,7 @@ _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _MEMORY_TOOL = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 _MEMORY_RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
 _PLUGINS = ("metrics-prometheus",)
+_TEMPORARY_DIRS = ("io.tmp.dirs", "blob.storage.directory", "web.tmpdir", "web.upload.dir")
 # Only a ResourceManager that leads tells how many TaskManagers it knows.
 _LEADS = re.compile(r"^flink_jobmanager_numRegisteredTaskManagers\b", re.MULTILINE)
 
@@ -174,7 +183,7 @@ class LocalFlink(Service):
         stop_all(self._job_managers)
         self._job_managers, self._task_managers, self._killed = [], [], []
         if self._work_dir is not None and self._given_work_dir is None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
         self._work_dir = None
 
     def start_task_manager(self) -> int:
@@ -183,8 +192,7 @@ class LocalFlink(Service):
         As a supervisor of machines does, it first removes what killed ones have left on the disk.
         """
         for killed in self._killed:
-            for folder in self._local_dirs(killed.name).values():
-                shutil.rmtree(folder, ignore_errors=True)
+            self._remove_local_dirs(killed.name)
         process = self._start_task_manager()
         self._wait_for_registration()
         return process.pid
@@ -207,18 +215,22 @@ class LocalFlink(Service):
         return victim.pid
 
     def restart_job_manager(self) -> None:
-        """Start every killed JobManager again on its ports, return when the TaskManagers have found a leader."""
+        """Start every killed JobManager again on its ports, return when the TaskManagers have found a leader.
+
+        What a killed one has left on the disk is removed first.
+        """
         for number, job_manager in enumerate(self._job_managers):
             if not job_manager.running:
                 job_manager.stop()
+                self._remove_local_dirs(job_manager.name)
                 self._job_managers[number] = self._launch_job_manager(number)
         self._wait_for_job_managers()
         self._wait_for_registration()
 
     def _prepare(self, flink: Path) -> None:
-        work_dir = self._given_work_dir or Path(tempfile.mkdtemp(prefix="event-trigger-flink-"))
+        work_dir = self._given_work_dir or temporary_folder("event-trigger-flink-")
         self._work_dir = work_dir.resolve()
-        for name in ("conf", "log", "plugins", "checkpoints", "savepoints", "tmp", "blobs", "web", "rocksdb"):
+        for name in ("conf", "log", "plugins", "checkpoints", "savepoints", "tmp", "rocksdb"):
             (self.work_dir / name).mkdir(parents=True, exist_ok=True)
         for plugin in [*(flink / "plugins" / name for name in _PLUGINS), *self._plugins]:
             link = self.work_dir / "plugins" / plugin.name
@@ -236,10 +248,6 @@ class LocalFlink(Service):
             "taskmanager.numberOfTaskSlots": str(self._slots),
             "state.checkpoints.dir": self.checkpoint_dir.as_uri(),
             "state.savepoints.dir": self.savepoint_dir.as_uri(),
-            "io.tmp.dirs": str(self.work_dir / "tmp"),
-            "blob.storage.directory": str(self.work_dir / "blobs"),
-            "web.tmpdir": str(self.work_dir / "web"),
-            "web.upload.dir": str(self.work_dir / "web"),
             **self._config,
         }
         configuration.write(self.conf_dir, self._settings)
@@ -307,30 +315,40 @@ class LocalFlink(Service):
         self._started += 1
         # A resource id of its own: a restarted TaskManager must not be taken for the killed one.
         arguments = ["-D", f"taskmanager.resource-id={name.lower()}"]
-        for key, folder in self._local_dirs(name).items():
-            folder.mkdir(parents=True, exist_ok=True)
-            arguments += ["-D", f"{key}={folder}"]
+        state = self._state_dir(name)
+        state.mkdir(parents=True, exist_ok=True)
+        arguments += ["-D", f"state.backend.rocksdb.localdir={state}"]
         process = self._launch(name, "TM", _TASK_MANAGER, arguments, ["-XX:+UseG1GC"])
         self._task_managers.append(process)
         return process
 
-    def _local_dirs(self, task_manager: str) -> dict[str, Path]:
-        """A TaskManager's own folders by their settings: each has its own disk on machines, too."""
-        return {
-            "io.tmp.dirs": self.work_dir / "tmp" / task_manager.lower(),
-            "state.backend.rocksdb.localdir": self.work_dir / "rocksdb" / task_manager.lower(),
-        }
+    def _temporary_dir(self, name: str) -> Path:
+        """A process's own folder for all that it needs while it lives, as on a machine of its own."""
+        return self.work_dir / "tmp" / name.lower()
+
+    def _state_dir(self, task_manager: str) -> Path:
+        """A TaskManager's own folder for RocksDB."""
+        return self.work_dir / "rocksdb" / task_manager.lower()
+
+    def _remove_local_dirs(self, name: str) -> None:
+        for folder in (self._temporary_dir(name), self._state_dir(name)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _launch(
         self, name: str, role: str, entry_class: str, arguments: Sequence[str], jvm_options: Sequence[str]
     ) -> Process:
         memory, dynamic = self._memory[role]
         (metrics_port,) = free_ports(1)
+        temporary = self._temporary_dir(name)
+        temporary.mkdir(parents=True, exist_ok=True)
         log_file = self.log_dir / f"{name.lower()}.log"
         command = [self._java, *memory, *jvm_options, "-Xshare:auto", *configuration.JAVA_17_OPTIONS]
-        command += [f"-Dlog.file={log_file}", f"-Dlog4j.configurationFile={self.conf_dir / 'log4j.properties'}"]
+        command += [f"-Djava.io.tmpdir={temporary}", f"-Dlog.file={log_file}"]
+        command += [f"-Dlog4j.configurationFile={self.conf_dir / 'log4j.properties'}"]
         command += ["-cp", self._classpath, entry_class, "--configDir", str(self.conf_dir), *dynamic, *arguments]
         command += ["-D", f"metrics.reporter.prom.port={metrics_port}"]
+        for key in _TEMPORARY_DIRS:
+            command += ["-D", f"{key}={temporary}"]
         process = Process.start(
             name,
             command,
@@ -340,6 +358,7 @@ class LocalFlink(Service):
                 "FLINK_PLUGINS_DIR": str(self.work_dir / "plugins"),
                 "FLINK_LIB_DIR": str(artifacts.flink_home() / "lib"),
                 "EVENT_TRIGGER_WORKER_LOG_DIR": str(self.log_dir),
+                "TMPDIR": str(temporary),
                 **self._environment,
             },
             cwd=self.work_dir,

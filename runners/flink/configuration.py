@@ -51,12 +51,21 @@ BASE: Mapping[str, str] = {
     "jobmanager.memory.jvm-metaspace.size": "256m",
     # Subtasks of the one heavy stage on all TaskManagers instead of filling up the first.
     "cluster.evenly-spread-out-slots": "true",
+    # One answer that is lost (a TaskManager is killed while it is asked) keeps REST from asking for metrics again for
+    # so long (milliseconds; ten minutes by default). Submitting and cancelling wait as long for the JobManager, which
+    # answers at once; savepoints may take any time.
+    "web.timeout": "60000",
     # One counter per process to scrape; the plugin comes with Flink.
     "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
     # State on disk and what compaction has yet to do; these three are read without locking RocksDB.
     "state.backend.rocksdb.metrics.total-sst-files-size": "true",
     "state.backend.rocksdb.metrics.estimate-pending-compaction-bytes": "true",
     "state.backend.rocksdb.metrics.num-running-compactions": "true",
+    # What goes to the state and through compaction: Flink measures no disk, and this is what a TaskManager's is for.
+    "state.backend.rocksdb.metrics.bytes-read": "true",
+    "state.backend.rocksdb.metrics.bytes-written": "true",
+    "state.backend.rocksdb.metrics.compaction-read-bytes": "true",
+    "state.backend.rocksdb.metrics.compaction-write-bytes": "true",
     # The state's name as a label, not as part of the metric's name.
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }

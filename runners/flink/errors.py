@@ -1,4 +1,9 @@
-"""The one exception of this package: ``LocalStackError``, a RuntimeError."""
+"""The exceptions of this package.
+
+RuntimeError
+└── LocalStackError
+    └── NotFoundError
+"""
 
 
 class LocalStackError(RuntimeError):
@@ -6,3 +11,7 @@ class LocalStackError(RuntimeError):
 
     The message names the thing, the value that was found and what is allowed or needed.
     """
+
+
+class NotFoundError(LocalStackError):
+    """Flink knows nothing of what it was asked for."""

@@ -1,15 +1,13 @@
 """The job server: a JVM that takes Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import Process, Service
+from runners.flink.processes import Process, Service, remove_folder, temporary_folder
 
 _MAIN = "eventtrigger.flink.JobServer"
 _READY_S = 60.0
@@ -19,9 +17,9 @@ class JobServer(Service):
     """A running job server for one Flink cluster; a context manager.
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
-    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.OF_JOBS``;
-    Beam's options come on top. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap, ``arguments`` are further
-    flags of Beam's FlinkJobServerDriver.
+    ``pipeline.*``) from who submits it: from the config.yaml in ``conf_dir``, by default ``configuration.OF_JOBS`` with
+    ``config`` on top; Beam's options come on top of both. ``jars`` are the connectors, ``heap_mb`` is the JVM's heap,
+    ``arguments`` are further flags of Beam's FlinkJobServerDriver.
     """
 
     def __init__(
@@ -29,12 +27,14 @@ class JobServer(Service):
         flink_master: str,
         *,
         conf_dir: Path | None = None,
+        config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
         heap_mb: int = 512,
         arguments: Sequence[str] = (),
     ) -> None:
         self._flink_master = flink_master
         self._conf_dir = conf_dir
+        self._config = dict(config or {})
         self._jars = jars
         self._heap_mb = heap_mb
         self._arguments = arguments
@@ -55,11 +55,11 @@ class JobServer(Service):
         """Start the JVM and return when it takes jobs. Raises LocalStackError with the end of its log otherwise."""
         if self._process is not None:
             raise LocalStackError("job server: is already started")
-        work_dir = self._work_dir = Path(tempfile.mkdtemp(prefix="event-trigger-job-server-"))
+        work_dir = self._work_dir = temporary_folder("event-trigger-job-server-")
         own = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
         jars = artifacts.connectors() if self._jars is None else self._jars
         (work_dir / "conf").mkdir()
-        configuration.write(work_dir / "conf", configuration.OF_JOBS)
+        configuration.write(work_dir / "conf", {**configuration.OF_JOBS, **self._config})
         log4j = work_dir / "conf" / "log4j.properties"
         command = [artifacts.java(), f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC"]
         # Quick to start: the archive of the JDK's classes, and no optimizing compiler for a few submissions.
@@ -102,7 +102,7 @@ class JobServer(Service):
             self._process.stop(grace_s=0)  # it holds nothing; its own shutdown waits for open streams
             self._process = None
         if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
             self._work_dir = None
         self._job_endpoint, self._read, self._lines = None, 0, []
 

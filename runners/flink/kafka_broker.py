@@ -2,9 +2,7 @@
 
 import base64
 import contextlib
-import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -13,7 +11,15 @@ from typing import Any
 
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
+from runners.flink.processes import (
+    LOCALHOST,
+    Process,
+    Service,
+    accepts_connections,
+    free_ports,
+    remove_folder,
+    temporary_folder,
+)
 
 _READY_S = 60.0
 _LOG4J = """\
@@ -97,7 +103,7 @@ class LocalKafka(Service):
             self._process.stop()
             self._process = None
         if self._work_dir is not None and self._given_work_dir is None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
         self._work_dir = None
 
     def create_topic(
@@ -124,7 +130,7 @@ class LocalKafka(Service):
 
     def _prepare(self, java: str, classpath: str) -> None:
         """Choose folder and ports, write the configuration and format the log folder, unless that was done before."""
-        work_dir = self._given_work_dir or Path(tempfile.mkdtemp(prefix="event-trigger-kafka-"))
+        work_dir = self._given_work_dir or temporary_folder("event-trigger-kafka-")
         work_dir.mkdir(parents=True, exist_ok=True)
         self._work_dir = work_dir
         self._ports = free_ports(2)
@@ -183,6 +189,7 @@ class LocalKafka(Service):
             "-Xshare:auto",
             "-Djava.awt.headless=true",
             f"-Dlog.file={self.work_dir / log}",
+            f"-Djava.io.tmpdir={self.work_dir}",
             f"-Dlog4j2.configurationFile={self.work_dir / 'log4j2.properties'}",
         ]
 

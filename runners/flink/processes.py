@@ -1,9 +1,10 @@
-"""Child processes that never outlive us.
+"""Child processes and temporary folders that never outlive us.
 
 Every process runs in a session and process group of its own with its output in a log file. Three nets make sure that
 nothing is left: ``Process.stop`` ends the whole group, an ``atexit`` handler stops what was forgotten, and a small
 guard process ends all groups when this process is gone without having said goodbye (SIGKILL, or SIGTERM's default
 action). The guard watches a pipe, so it does not matter which thread started what, and it reaches grandchildren too.
+The same nets remove what ``temporary_folder`` has made, once nobody is left who writes there.
 """
 
 import abc
@@ -11,10 +12,12 @@ import atexit
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,6 +180,19 @@ def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
         process.stop(grace_s)
 
 
+def temporary_folder(prefix: str) -> Path:
+    """A new folder that ``remove_folder`` removes, or this process's end, however it comes."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+    _REGISTRY.add_folder(folder)
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that ``temporary_folder`` made. May be called twice."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _REGISTRY.remove_folder(folder)
+
+
 def group_members(group: int) -> list[int]:
     """Ids of the processes in a process group that are alive (zombies are not)."""
     members = []
@@ -226,63 +242,85 @@ def accepts_connections(port: int) -> bool:
 
 
 class _Registry:
-    """All processes that are not stopped yet, mirrored to the guard process."""
+    """All processes and folders that are not done with yet, mirrored to the guard process."""
 
-    # Reads "+group" and "-group" lines; the end of the input means that the parent is gone, however it ended.
+    # Reads a line for each that comes (+) and goes (-), a process group or the path of a folder. The end of the input
+    # means that the parent is gone, however it ended. Folders go last: a process may write until it is ended.
     _GUARD = (
-        "import os, signal, sys\n"
-        "groups = set()\n"
+        "import os, shutil, signal, sys, time\n"
+        "known = set()\n"
         "for line in sys.stdin:\n"
-        "    (groups.add if line[0] == '+' else groups.discard)(int(line[1:]))\n"
-        "for group in groups:\n"
+        "    (known.add if line[0] == '+' else known.discard)(line[1:-1])\n"
+        "for group in [one for one in known if one.isdigit()]:\n"
         "    try:\n"
-        "        os.killpg(group, signal.SIGKILL)\n"
+        "        os.killpg(int(group), signal.SIGKILL)\n"
         "    except OSError:\n"
         "        pass\n"
+        "give_up = time.monotonic() + 10\n"
+        "for folder in [one for one in known if not one.isdigit()]:\n"
+        "    while os.path.isdir(folder) and time.monotonic() < give_up:\n"
+        "        shutil.rmtree(folder, ignore_errors=True)\n"
     )
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._processes: list[Process] = []
+        self._folders: list[Path] = []
         self._guard: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
     def add(self, process: Process) -> None:
         with self._lock:
-            if self._guard is None:
-                self._guard = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", self._GUARD],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
             self._tell(f"+{process.pid}\n")
             self._processes.append(process)
 
+    def add_folder(self, folder: Path) -> None:
+        with self._lock:
+            self._tell(f"+{folder}\n")
+            self._folders.append(folder)
+
     def remove(self, process: Process) -> None:
         with self._lock:
-            if process not in self._processes:
-                return
-            self._processes.remove(process)
-            self._tell(f"-{process.pid}\n")
-            if not self._processes and self._guard is not None:
-                guard, self._guard = self._guard, None
-                if guard.stdin:
-                    with contextlib.suppress(BrokenPipeError):
-                        guard.stdin.close()
-                guard.wait()
+            if process in self._processes:
+                self._processes.remove(process)
+                self._tell(f"-{process.pid}\n")
+                self._end_idle_guard()
+
+    def remove_folder(self, folder: Path) -> None:
+        with self._lock:
+            if folder in self._folders:
+                self._folders.remove(folder)
+                self._tell(f"-{folder}\n")
+                self._end_idle_guard()
 
     def stop_everything(self) -> None:
         """Stop what is still running; nothing in a forked child, whose processes these are not."""
         if os.getpid() == self._owner:
             stop_all(list(self._processes), grace_s=3.0)
+            for folder in list(self._folders):
+                remove_folder(folder)
 
     def _tell(self, line: str) -> None:
-        if self._guard and self._guard.stdin:
+        if self._guard is None:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", self._GUARD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        if self._guard.stdin:
             with contextlib.suppress(BrokenPipeError):  # somebody ended the guard; the other two nets remain
                 self._guard.stdin.write(line.encode())
                 self._guard.stdin.flush()
+
+    def _end_idle_guard(self) -> None:
+        if not self._processes and not self._folders and self._guard is not None:
+            guard, self._guard = self._guard, None
+            if guard.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    guard.stdin.close()
+            guard.wait()
 
 
 _REGISTRY = _Registry()

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import requests
 
-from runners.flink.errors import LocalStackError
+from runners.flink.errors import LocalStackError, NotFoundError
 
 TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _POLL_S = 0.1
@@ -18,7 +18,8 @@ _QUERY_CHARACTERS = 3_000  # Netty refuses a request line of more than 4,096
 class FlinkRest:
     """Asks and steers a Flink cluster; ``url`` is ``http://host:port``, ``timeout_s`` holds for each request.
 
-    Every failure is a LocalStackError with the path and Flink's own message. Answers are Flink's JSON, unchanged.
+    Every failure is a LocalStackError with the path and Flink's own message, a NotFoundError where Flink answers 404.
+    Answers are Flink's JSON, unchanged.
     """
 
     def __init__(self, url: str, timeout_s: float = 10.0) -> None:
@@ -200,7 +201,8 @@ class FlinkRest:
         if not answer.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
             message = _messages("\n".join(str(error) for error in errors or ["no message"]))
-            raise LocalStackError(f"{method} {path}: HTTP {answer.status_code}: {message}")
+            kind = NotFoundError if answer.status_code == 404 else LocalStackError
+            raise kind(f"{method} {path}: HTTP {answer.status_code}: {message}")
         return content
 
 

@@ -1,12 +1,18 @@
 """A real ZooKeeper on 127.0.0.1, one server, for the high availability of a local Flink cluster."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
+from runners.flink.processes import (
+    LOCALHOST,
+    Process,
+    Service,
+    accepts_connections,
+    free_ports,
+    remove_folder,
+    temporary_folder,
+)
 
 _READY_S = 60.0
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
@@ -42,7 +48,7 @@ class LocalZooKeeper(Service):
         if self._process is not None:
             raise LocalStackError("ZooKeeper: is already started")
         java, classpath = artifacts.java(), ":".join(str(jar) for jar in artifacts.zookeeper_jars())
-        work_dir = self._work_dir = Path(tempfile.mkdtemp(prefix="event-trigger-zookeeper-"))
+        work_dir = self._work_dir = temporary_folder("event-trigger-zookeeper-")
         (self._port,) = free_ports(1)
         settings = {
             "dataDir": work_dir / "data",
@@ -56,7 +62,8 @@ class LocalZooKeeper(Service):
         (work_dir / "zoo.cfg").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         (work_dir / "logback.xml").write_text(_LOGBACK)
         command = [java, f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
-        command += [f"-Dlogback.configurationFile={work_dir / 'logback.xml'}", "-cp", classpath, _MAIN]
+        command += [f"-Dlogback.configurationFile={work_dir / 'logback.xml'}", f"-Djava.io.tmpdir={work_dir}"]
+        command += ["-cp", classpath, _MAIN]
         self._process = Process.start(
             "ZooKeeper", [*command, str(work_dir / "zoo.cfg")], log_file=work_dir / "log", cwd=work_dir
         )
@@ -70,5 +77,5 @@ class LocalZooKeeper(Service):
             self._process.stop()
             self._process = None
         if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
             self._work_dir = None

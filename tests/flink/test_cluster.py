@@ -70,13 +70,27 @@ def test_a_killed_task_manager_is_replaced(own_flink: LocalFlink) -> None:
     (before,) = own_flink.task_manager_pids
     assert own_flink.kill_task_manager(0) == before
     assert own_flink.task_manager_pids == []
-    left = own_flink.work_dir / "rocksdb" / "taskmanager-0"
-    (left / "state").write_bytes(b"of the killed one")
+    left = [own_flink.work_dir / name / "taskmanager-0" for name in ("rocksdb", "tmp")]
+    (left[0] / "state").write_bytes(b"of the killed one")
+    assert list(left[1].glob("tm_*"))
     with pytest.raises(LocalStackError, match="TaskManager 0: not running; 0 are"):
         own_flink.kill_task_manager(0)
     after = own_flink.start_task_manager()
     assert own_flink.task_manager_pids == [after] != [before]
-    assert not left.exists()
+    assert [folder for folder in left if folder.exists()] == []
+
+
+@pytest.mark.stack
+def test_what_a_killed_job_manager_left_is_gone_when_it_is_back(own_flink: LocalFlink) -> None:
+    temporary = own_flink.work_dir / "tmp"
+    (before,) = temporary.glob("jobmanager/jm_*")
+    own_flink.kill_job_manager()
+    assert before.exists()
+    own_flink.restart_job_manager()
+    (after,) = temporary.glob("jobmanager/jm_*")
+    assert after != before
+    # Nothing lies beside the folders of those who live.
+    assert {folder.name for folder in temporary.iterdir()} <= {"jobmanager", "taskmanager-0", "taskmanager-1"}
 
 
 @pytest.mark.stack

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import Process, accepts_connections, free_ports, group_members, stop_all
+from runners.flink.processes import (
+    Process,
+    accepts_connections,
+    free_ports,
+    group_members,
+    remove_folder,
+    stop_all,
+    temporary_folder,
+)
+from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
 
@@ -182,3 +191,44 @@ def test_a_zombie_is_no_member_of_its_group() -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert group_members(process.pid) == []
     process.wait()
+
+
+WITH_FOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from runners.flink.processes import Process, temporary_folder
+folder = temporary_folder("event-trigger-test-")
+write = "import itertools, pathlib, sys\\nfor n in itertools.count():\\n    pathlib.Path(sys.argv[1], str(n)).touch()"
+process = Process.start("writer", [sys.executable, "-c", write, str(folder)], log_file=folder / "log")
+process.wait_for(lambda: (folder / "9").exists(), what="up", deadline_s=10, every_s=0.02)
+print(folder, flush=True)
+sys.stdin.readline()
+{then}
+"""
+
+
+@pytest.mark.parametrize("fatal", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None], ids=str)
+def test_no_temporary_folder_outlives_who_made_it(left_over: LeftOver, fatal: signal.Signals | None) -> None:
+    """Not even one that a process is writing to: who writes there is ended first."""
+    code = WITH_FOLDER.replace("{then}", "while True:\n    time.sleep(0.05)" if fatal else "")
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    folder = Path(parent.stdout.readline().strip())
+    assert folder.is_dir()
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    if fatal:
+        parent.send_signal(fatal)
+    parent.wait(10)
+    eventually(lambda: not folder.exists(), f"{folder} is gone", 15)
+    assert left_over() == []
+
+
+def test_a_folder_that_was_removed_is_nobody_s_any_more() -> None:
+    folder = temporary_folder("event-trigger-test-")
+    assert folder.is_dir()
+    (folder / "file").write_text("x")
+    remove_folder(folder)
+    assert not folder.exists()
+    remove_folder(folder)  # again does no harm

@@ -15,14 +15,15 @@ import requests
 import yaml
 from pytest_httpserver import HTTPServer
 
+from runners.flink.local_monitoring import CONFIGURATION
 from runners.flink.processes import LOCALHOST, Process, free_ports
+from tests import monitoring
+from tests.monitoring import filled, queries
 from tests.waiting import eventually
 from transforms.domain.measures import BOUNDS_MS, bucket_names
 from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
 
-ROOT = Path(__file__).parents[2]
-MONITORING = ROOT / "runners" / "flink" / "monitoring"
-ALERTS = {rule["alert"]: rule for rule in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]}
+ALERTS = {rule["alert"]: rule for rule in monitoring.ALERTS}
 PREFIX = "flink_taskmanager_job_task_operator_event_trigger_"
 BUFFERS = "flink_taskmanager_job_task_Shuffle_Netty_Input_Buffers_inPoolUsage"
 PENDING = "flink_taskmanager_job_task_operator_pendingRecords"
@@ -90,7 +91,7 @@ def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_promtool_takes_configuration_and_alerts() -> None:
     for arguments in (("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml")):
-        done = promtool(*arguments, cwd=MONITORING)
+        done = promtool(*arguments, cwd=CONFIGURATION)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -105,7 +106,7 @@ def test_an_alert_fires_when_it_should_and_only_then(alert: str, fires: bool, tm
     inputs = [{"series": name, "values": values} for name, values in series.items()]
     # promtool wants labels and texts to the letter; that it fires at all is told by an expectation of nothing failing.
     test = {"interval": "1m", "input_series": inputs, "alert_rule_test": [{"eval_time": "45m", "alertname": alert}]}
-    content = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m", "tests": [test]}
+    content = {"rule_files": [str(CONFIGURATION / "alerts.yml")], "evaluation_interval": "1m", "tests": [test]}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
     done = promtool("test", "rules", "test.yml", cwd=tmp_path)
     assert (done.returncode != 0) is fires, done.stdout + done.stderr
@@ -133,9 +134,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, make_httpserver: HTTPSe
     """A real Prometheus that scrapes ``exposition`` as the configuration says; its URL."""
     make_httpserver.expect_request("/metrics").respond_with_data(exposition(), content_type="text/plain")
     folder = tmp_path_factory.mktemp("prometheus")
-    text = (MONITORING / "prometheus.yml").read_text()
+    text = (CONFIGURATION / "prometheus.yml").read_text()
     (folder / "prometheus.yml").write_text(text.replace("scrape_interval: 15s", "scrape_interval: 1s"))
-    shutil.copy(MONITORING / "alerts.yml", folder)
+    shutil.copy(CONFIGURATION / "alerts.yml", folder)
     target = f"{make_httpserver.host}:{make_httpserver.port}"
     (folder / "targets.json").write_text(json.dumps([{"targets": [target], "labels": {"cluster": "test"}}]))
     (port,) = free_ports(1)
@@ -196,12 +197,8 @@ def test_no_metric_keeps_its_long_name(prometheus: str) -> None:
 
 
 def test_every_query_of_alerts_and_dashboards_is_understood(prometheus: str) -> None:
-    queries = [rule["expr"] for rule in ALERTS.values()]
-    for path in sorted((MONITORING / "dashboards").glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
-            queries += [target["expr"] for target in panel.get("targets", [])]
-    assert len(queries) > 40
-    for query in queries:
-        asked = query.replace("$__rate_interval", "1m").replace("$job", ".*")
-        answer = requests.get(f"{prometheus}/api/v1/query", params={"query": asked}, timeout=5).json()
+    asked = [rule["expr"] for rule in ALERTS.values()] + [filled(query, "1m") for _, query in queries()]
+    assert len(asked) > 40
+    for query in asked:
+        answer = requests.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=5).json()
         assert answer["status"] == "success", (query, answer)

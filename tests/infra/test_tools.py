@@ -48,7 +48,7 @@ def test_one_error_names_all_that_is_missing(path: Path) -> None:
     assert (
         "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)" in said
     )
-    assert "pytest --ignore=tests/infra" in said
+    assert "pytest --ignore=tests/infra -m 'not browser'" in said
 
 
 @pytest.mark.parametrize(("version", "refused"), [("1.10.9", True), ("1.11.0-rc1", False), ("2.0.0", False)])

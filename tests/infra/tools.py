@@ -1,4 +1,4 @@
-"""`make infra-tools`: programs that the tests of infra/ run and no Python package brings.
+"""`make infra-tools`: programs that tests run and no Python package brings.
 
 What Debian has is installed where this is root on a machine with apt-get; otherwise one error says all that is missing.
 Runs before there is an environment, so with the standard library alone.
@@ -22,6 +22,8 @@ FAST: Mapping[str, str] = {
     "systemd-analyze": "systemd",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 LONG: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
@@ -64,7 +66,7 @@ def _missing(programs: Mapping[str, str]) -> list[str]:
 
 
 def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, failure: str = "") -> str:
-    parts = ["The tests of infra/ cannot run on this machine."]
+    parts = ["Some tests cannot run on this machine: those of infra/, and of the page in a browser."]
     if problem:
         parts.append(
             f"{problem}: install {'.'.join(map(str, TERRAFORM))} or newer (hashicorp.com, Terraform, Install)."
@@ -73,7 +75,7 @@ def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, 
         packages = " ".join(sorted({programs[one] for one in missing}))
         how = f"apt-get failed: {failure}" if failure else f"as root on Debian or Ubuntu: make infra-tools ({packages})"
         parts.append(f"Not on the PATH: {', '.join(missing)}; {how}.")
-    parts.append("All other tests: make setup, then .venv/bin/python -m pytest --ignore=tests/infra")
+    parts.append("All other tests: make setup, then .venv/bin/python -m pytest --ignore=tests/infra -m 'not browser'")
     return "\n".join(parts)
 
 

@@ -1,14 +1,7 @@
-"""The launcher as a user meets it: the demo, a local cluster of its own, DirectRunner on a real broker."""
+"""The launcher as a user meets it: a local cluster of its own, DirectRunner on a real broker."""
 
-import contextlib
-import os
-import re
 import signal
-import subprocess
-import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -16,70 +9,16 @@ import pytest
 
 from pipeline.embedded.stream import bundled_records
 from runners.flink.kafka_broker import LocalKafka
-from tests.integration.jobs import ROOT, Topics, launch, reading
+from tests.integration.jobs import Topics, launch, reading
+from tests.integration.launchers import interrupt, nothing_is_left, started
 
 pytestmark = pytest.mark.stack
 
-MARK = "EVENT_TRIGGER_TEST_MARK"
 
-
-@contextlib.contextmanager
-def started(tmp_path: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path, str]]:
-    """A launcher in the background, its output in a file; its descendants carry a mark in their environment."""
-    mark, output = uuid.uuid4().hex, tmp_path / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, MARK: mark},
-        )
-    try:
-        yield process, output, mark
-    finally:
-        process.kill()
-        process.wait()
-
-
-def marked(mark: str) -> list[str]:
-    """Command lines of living processes that were started with the mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
-    return found
-
-
-def interrupt(process: "subprocess.Popen[bytes]", mark: str) -> None:
-    """Ctrl-C: the launcher ends in order, and so does everything it started."""
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-    deadline = time.monotonic() + 10
-    while marked(mark):
-        assert time.monotonic() < deadline, f"still running: {marked(mark)}"
-        time.sleep(0.1)
-
-
-def wait_for(output: Path, pattern: str, deadline_s: float) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not re.search(pattern, output.read_text()):
-        assert time.monotonic() < deadline, f"no {pattern!r} after {deadline_s} s in:\n{output.read_text()[-3000:]}"
-        time.sleep(0.2)
-
-
-def test_demo_shows_actions_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
-    with started(tmp_path, "demo", "--rate=100", "--users=50") as (process, output, mark):
-        wait_for(output, r"ACTION \w+ +user_\d+ .* after [\d,]+ ms", 120)
-        wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
-        assert "Flink's web page: http://127.0.0.1:" in output.read_text()
-
-        interrupt(process, mark)
-    assert "Traceback" not in output.read_text()
-
-
-def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fatal", [signal.SIGINT, signal.SIGKILL], ids=lambda fatal: fatal.name)
+def test_without_flink_master_a_local_cluster_is_started_and_ended(
+    kafka: LocalKafka, tmp_path: Path, fatal: signal.Signals
+) -> None:
     topics = Topics(kafka)
     rules = tmp_path / "rule.yaml"
     rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: kafka}]\n")
@@ -94,8 +33,11 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(kafka: LocalK
 
     arguments = ("--runner=FlinkRunner", f"--rules={rules}", *topics.options())
     with started(tmp_path, *arguments) as (process, output, mark), reading(kafka, topics.actions) as actions:
-        actions.until(1, 90)
-        interrupt(process, mark)
+        actions.until(1, 200)
+        if fatal == signal.SIGINT:
+            interrupt(process, mark, tmp_path)
+        process.kill()
+        nothing_is_left(mark, tmp_path)
     assert "Traceback" not in output.read_text()
 
 

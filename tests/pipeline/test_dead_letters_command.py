@@ -177,7 +177,7 @@ def test_the_commands_do_without_beam() -> None:
     code = """
 import sys
 from pipeline.run import main
-for command in ("dead-letters", "destinations"):
+for command in ("dead-letters", "destinations", "inspect", "ui"):
     try:
         main([command, "--help"])
     except SystemExit:
@@ -185,7 +185,7 @@ for command in ("dead-letters", "destinations"):
 sys.exit("apache_beam" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout.count(b"usage: ")) == (0, 2), done.stderr
+    assert (done.returncode, done.stdout.count(b"usage: ")) == (0, 4), done.stderr
 
 
 def test_the_longest_record_that_kafka_takes_becomes_a_letter_that_is_cut(letters: Letters, tmp_path: Path) -> None:

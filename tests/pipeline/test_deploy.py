@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import run
-from pipeline.commands import deploy
+from pipeline.commands import deploy, resume, savepoint
 from pipeline.options import parse
 from runners.flink.processes import accepts_connections
 from tests.integration.jobs import ROOT
@@ -26,7 +26,7 @@ class Flink(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b'{"flink-version": "1.19.3"}')
+        self.wfile.write(b'{"flink-version": "1.19.3", "jobs": []}')
     def log_message(self, *_): pass
 http.server.HTTPServer(("127.0.0.1", int(os.environ["FLINK_PORT"])), Flink).serve_forever()
 """
@@ -70,6 +70,26 @@ def test_the_job_is_submitted_through_the_session_with_the_clusters_flags_and_ou
     assert settings.parallelism == 2
     assert settings.flink_master == submitted[-1].partition("=")[2] != "localhost:8081"
     assert not accepts_connections(int(submitted[-1].rpartition(":")[2]))
+
+
+def test_a_job_is_resumed_through_the_session(
+    terraform: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = terraform()
+    monkeypatch.setattr(resume, "main", run.main)
+    monkeypatch.setattr(run, "main", lambda argv: pytest.fail(f"launched {argv}"))
+    assert deploy.main(["--terraform=there", "--resume", "--rules=rules/"]) == 0
+    assert submitted[:-1] == [*FLAGS, "--rules=rules/"]
+
+
+def test_jobs_are_steered_through_a_session(
+    terraform: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    terraform()
+    assert savepoint.main(["--terraform=there"]) == 1
+    assert "no job runs at http://localhost:" in capfd.readouterr().err
+    assert savepoint.main(["--terraform=there", "--flink_master=h:1"]) == 2
+    assert "--flink_master and --terraform are both given" in capfd.readouterr().err
 
 
 def test_a_session_that_ends_says_why(terraform: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]) -> None:

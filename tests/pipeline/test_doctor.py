@@ -18,16 +18,19 @@ from pipeline.commands import doctor
 from pipeline.options import Settings
 from pipeline.run import main
 from runners.flink import artifacts
+from runners.flink.beam_overrides import BEAM_VERSION
 from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.processes import free_ports
 from tests.integration.jobs import Topics
 
+RUNNER = f"beam-runners-flink-1.19-{BEAM_VERSION}.jar"
 ALL_IN_ORDER = {
     "/overview": {"flink-version": "1.19.1", "slots-available": 4, "taskmanagers": 2},
     "/jobmanager/config": [{"key": "state.checkpoints.dir", "value": "s3://bucket/checkpoints"}],
-    "/jobmanager/environment": {"classpath": ["/opt/flink/lib/event-trigger-connectors-7.jar", "/opt/flink/lib/x.jar"]},
+    "/jobmanager/environment": {"classpath": ["/opt/lib/event-trigger-connectors-7.jar", f"/opt/lib/{RUNNER}"]},
+    "/taskmanagers": {"taskmanagers": [{"path": f"pekko.tcp://flink@10.0.0.{n}:6122/user/rpc/tm_0"} for n in (1, 2)]},
     "/jobs/overview": {"jobs": []},
 }
 
@@ -110,12 +113,24 @@ def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
         ("Flink", {"overview": {"errors": ["no"]}}, "FAIL", "flink-version"),
         ("Slots", {"overview": {"flink-version": "1.19.3", "slots-available": 1, "taskmanagers": 1}}, "FAIL", "1 free"),
         ("Connectors", {"jobmanager_environment": {"classpath": ["/opt/flink/lib/x.jar"]}}, "FAIL", "class path"),
+        (
+            "Connectors",
+            {"jobmanager_environment": {"classpath": ["event-trigger-connectors.jar", RUNNER.replace("2.7", "2.6")]}},
+            "FAIL",
+            "has beam-runners-flink-1.19-2.60.0.jar, allowed: Beam 2.70.0",
+        ),
+        (
+            "Connectors",
+            {"jobmanager_environment": {"classpath": ["event-trigger-connectors.jar"]}},
+            "FAIL",
+            "no runner of Beam",
+        ),
         ("Checkpoints", {"jobmanager_config": []}, "FAIL", "not set"),
         (
             "Checkpoints",
             {"jobmanager_config": [{"key": "state.checkpoints.dir", "value": "file:///tmp/c"}]},
-            "warn",
-            "file:///tmp/c, 2 TaskManagers",
+            "FAIL",
+            "file:///tmp/c, and TaskManagers are on 2 machines",
         ),
     ],
 )

@@ -287,12 +287,20 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             "--delivery_guarantee is EXACTLY_ONCE, allowed on DirectRunner: AT_LEAST_ONCE",
         ),
         (
-            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=179999"],
-            "--transaction_timeout_ms is 179999, allowed: at least 180000",
+            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=199999"],
+            "--transaction_timeout_ms is 199999, allowed: at least 200000",
         ),
         (
-            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--checkpointing_interval_ms=420001"],
+            [*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--checkpointing_interval_ms=410001"],
             "--transaction_timeout_ms is 900000, allowed: at least 900002",
+        ),
+        (
+            [*FLINK, "--allow_non_restored_state"],
+            "--allow_non_restored_state is of no use without --savepoint_path",
+        ),
+        (
+            [*FLINK, "--savepoint_path=s", "--start_without_state"],
+            "--savepoint_path and --start_without_state are both given, allowed: one of them",
         ),
     ],
 )
@@ -309,7 +317,7 @@ def test_any_number_of_subtasks_may_share_users_that_are_keys_of_their_own() -> 
 
 
 def test_exactly_once_is_allowed_with_a_timeout_that_outlives_a_restart() -> None:
-    settings = parse([*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=180000"])
+    settings = parse([*FLINK, "--delivery_guarantee=EXACTLY_ONCE", "--transaction_timeout_ms=200000"])
     assert settings.delivery_guarantee == EXACTLY_ONCE
     assert Settings().delivery_guarantee == AT_LEAST_ONCE
 

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from pipeline.topics import TopicWriter, reading
 from runners.flink.kafka_broker import LocalKafka
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -88,3 +89,23 @@ def test_each_record_is_told_on_its_own(topic: str, config: dict[str, str]) -> N
     assert len(told) == 4
     assert sum(error is None for error in told) == 2
     assert writer.topics()[topic] == 2
+
+
+def test_the_last_records_of_each_partition_are_read(
+    topic: str, config: dict[str, str], write: Callable[..., None]
+) -> None:
+    write(0, *(b"0-%d" % number for number in range(5)))
+    write(1, b"1-0")
+    with reading(config, topic, last=2) as reader:
+        assert sorted(message.value() for message in reader.records()) == [b"0-3", b"0-4", b"1-0"]
+
+
+def test_from_the_end_on_nothing_is_missed_that_comes_before_the_first_poll(
+    topic: str, config: dict[str, str], write: Callable[..., None]
+) -> None:
+    write(0, b"before")
+    with reading(config, topic, last=0) as reader:
+        write(0, b"after")
+        found: list[bytes | None] = []
+        eventually(lambda: found.extend(message.value() for message in reader.poll(0.1)) or found, "a record", 10)
+    assert found == [b"after"]

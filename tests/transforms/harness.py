@@ -110,6 +110,7 @@ class Harness:
             meta = userstate_of(self._bag("meta_v1", _HandleFn.META.coder))
             timers = {"idle": Timer(), "pending": Timer(), "stream": Timer()}
             outputs: list[Any] = []
+            fn.start_bundle()
             if timer is not None:
                 due_ms, self.due[timer] = self.due[timer], None
                 if timer == "stream":
@@ -123,6 +124,7 @@ class Harness:
             if fail:
                 self.restore()  # a bundle that fails is the job's failure
                 return
+            fn.finish_bundle()
             for one in (*journals, meta):
                 one.commit()
         self.outputs += outputs

@@ -12,7 +12,7 @@ import orjson
 from transforms.domain import dead_letters as reasons
 from transforms.domain import decisions
 from transforms.domain.actions import FiredAction, body_by_template, decode_action, encode_action, enriched_event, fire
-from transforms.domain.batches import Record
+from transforms.domain.batches import MAX_PRODUCED_BYTES, Record
 from transforms.domain.decision_log import DecisionLog
 from transforms.domain.delivering import NO_COORDINATE, Delivering
 from transforms.domain.events import Event
@@ -38,7 +38,7 @@ from transforms.domain.rule_state import (
     short,
     zone_for,
 )
-from transforms.domain.rules import RUN, Action, Cap, DebugAction, Rule, WebhookAction
+from transforms.domain.rules import RUN, Action, Cap, DebugAction, KafkaAction, Rule, WebhookAction
 from transforms.domain.steps import ShardSettings, Step
 from transforms.domain.users import UserState, Visit
 from transforms.domain.view import BEGUN, ENDED, FIRED, HELD, RELEASED, UNFIRED, View
@@ -283,7 +283,10 @@ class Deciding:
         body_of = functools.partial(moment.body, rule)
         actions = fire(rule, moment.user_id, moment.event_id, body_of, self._rule_set, at_ms)
         for action in actions:
-            if until_ms is None:
+            if (excess := _excess(action)) is not None:
+                self._step.reject(moment.topic, moment.record, reasons.KAFKA_ACTION_TOO_LARGE, excess, rule.name)
+                self._log.event(decisions.REFUSED, rule, moment.fields, excess, action)
+            elif until_ms is None:
                 self._log.event(decisions.FIRED, rule, moment.fields, None, action)
                 self._delivering.go_out(action, moment.event_id, moment.topic, moment.record)
             else:
@@ -354,6 +357,13 @@ class Deciding:
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
             self._delivering.go_out(fired, held.event_id, "", record)
             self._count(rule, "released", "held_released")
+
+
+def _excess(fired: FiredAction) -> str | None:
+    """How much too large an action is for Kafka, which would refuse it on every replay; None: it is not."""
+    if not isinstance(fired.action, KafkaAction) or len(fired.body) <= MAX_PRODUCED_BYTES:
+        return None
+    return f"action {fired.action.name!r}: {len(fired.body)} bytes, allowed are {MAX_PRODUCED_BYTES}"
 
 
 def _span_of(cap: Cap) -> str:

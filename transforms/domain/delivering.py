@@ -7,7 +7,7 @@ import msgspec
 from transforms.domain import dead_letters as reasons
 from transforms.domain import decisions
 from transforms.domain.actions import FiredAction
-from transforms.domain.batches import MAX_PRODUCED_BYTES, Record
+from transforms.domain.batches import Record
 from transforms.domain.dead_letters import LostAction
 from transforms.domain.decision_log import DecisionLog
 from transforms.domain.deliveries import (
@@ -52,10 +52,6 @@ class Delivering:
 
     def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
         """Hand an action over; a webhook goes to its user's queue."""
-        if isinstance(fired.action, KafkaAction) and len(fired.body) > MAX_PRODUCED_BYTES:
-            detail = f"action {fired.action.name!r}: {len(fired.body)} bytes, allowed are {MAX_PRODUCED_BYTES}"
-            self._step.reject(topic, record, reasons.KAFKA_ACTION_TOO_LARGE, detail, fired.rule)
-            return
         self._step.counts["actions"] += 1
         self._step.decided.append(fired)
         if record.partition != NO_COORDINATE:

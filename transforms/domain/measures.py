@@ -1,4 +1,4 @@
-"""What a worker measures beside its steps' counts: times as histograms, and what is so right now. No Beam, no clock.
+"""What a worker measures beside its steps' counts: times as histograms, and what is so right now. Knows no Beam.
 
 Beam's distributions do not reach Flink's reporters (apache/beam#19500), so a histogram here is counters, as Prometheus
 has them: ``latency_ms_le_50`` counts the values up to 50, ``latency_ms_le_inf`` all, ``latency_ms_sum`` adds them up.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -44,10 +46,10 @@ class Measures:
         self._every_ms = every_ms
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        # By histogram: how many values are in each bucket alone.
+        # By histogram: how many values are in each bucket alone, and last their sum.
         self._buckets: dict[str, list[int]] = {}
         # By identity, for it is many steps to a telling: the rules, and how many events they saw.
-        self._evaluated: dict[int, tuple[Sequence[Rule], int]] = {}
+        self._evaluated: dict[int, tuple[Sequence[Rule], list[int]]] = {}
         self._gauges: dict[str, int] = {}
         self._told_ms = 0
 
@@ -59,8 +61,11 @@ class Measures:
     def evaluated(self, rules: Sequence[Rule], events: int) -> None:
         """So many events were shown to these rules, the same object each time."""
         with self._lock:
-            before = self._evaluated.get(id(rules), (rules, 0))[1]
-            self._evaluated[id(rules)] = (rules, before + events)
+            before = self._evaluated.get(id(rules))
+            if before is None:
+                self._evaluated[id(rules)] = (rules, [events])
+            else:
+                before[1][0] += events
 
     def set(self, gauge: str, value: int) -> None:
         """What is so from now on."""
@@ -70,10 +75,13 @@ class Measures:
     def observe(self, histogram: str, values_ms: Iterable[int]) -> None:
         """Take in times; one below 0, of a clock that is behind, counts as 0."""
         with self._lock:
-            buckets = self._buckets.setdefault(histogram, [0] * (len(BOUNDS_MS) + 1))
+            buckets = self._buckets.get(histogram)
+            if buckets is None:
+                buckets = self._buckets[histogram] = [0] * (len(BOUNDS_MS) + 2)
             for value_ms in values_ms:
                 buckets[bisect_left(BOUNDS_MS, value_ms)] += 1
-                self._counts[f"{histogram}_sum"] += max(0, value_ms)
+                if value_ms > 0:
+                    buckets[-1] += value_ms
 
     def is_due(self, now_ms: int) -> bool:
         """Whether it is time to tell; True for one caller alone."""
@@ -92,17 +100,21 @@ class Measures:
         """Every counter's increase since the last time."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
-            for rules, events in self._evaluated.values():
+            for rules, (events,) in self._evaluated.values():
                 counts.update({f"rule.{rule.name}.evaluated": events for rule in rules})
             self._evaluated.clear()
             for histogram, buckets in self._buckets.items():
-                if any(buckets):
-                    total = 0
-                    for name, number in zip(bucket_names(histogram), buckets, strict=False):
-                        total += number
-                        counts[name] = total
+                *numbers, sum_ms = buckets
+                if any(numbers):
+                    told = [*accumulate(numbers), sum_ms]
+                    counts.update(dict(zip(bucket_names(histogram), told, strict=True)))
                     buckets[:] = [0] * len(buckets)
             return dict(counts)
+
+
+def cpu_ms() -> int:
+    """CPU time that this process has taken, all of its threads."""
+    return time.process_time_ns() // 1_000_000
 
 
 def resident_bytes() -> int:

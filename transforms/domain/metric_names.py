@@ -65,6 +65,7 @@ METRICS: Final = (
     Metric("shard.SHARD.users_with_webhooks", GAUGE, "users of a shard with webhooks that have not ended"),
     Metric("shard.SHARD.journal_bytes", GAUGE, "the shard's journal, uncompressed"),
     Metric("worker_rss_bytes", GAUGE, "memory of the Python worker; subtasks that share one show the same"),
+    Metric("worker_cpu_ms", GAUGE, "CPU time that the Python worker has taken since it started; likewise"),
     # User API
     Metric("user_api_calls", COUNTER, "HTTP calls"),
     Metric("user_api_call_errors", COUNTER, "those of them that failed, before they were tried again"),

@@ -149,6 +149,14 @@ def test_of_a_101st_held_action_it_is_told_that_it_is_refused() -> None:
     assert whats[100][:2] == ("refused", "r")
 
 
+@pytest.mark.parametrize("quiet", [{}, {"quiet_hours": {"start": "00:00", "end": "08:00"}}], ids=["now", "quiet hours"])
+def test_an_action_that_is_too_large_for_kafka_is_told_to_be_refused(quiet: dict[str, Any]) -> None:
+    logged = Logged(rule("r", GO, actions=[{"type": "kafka", "body": {"a": ["${event.note}"] * 101}}], **quiet))
+    whats = told(logged.say("a", note="x" * 9000))
+    assert whats == [("refused", "r", "action 'kafka': 909310 bytes, allowed are 900000")]
+    assert logged.step(now_ms=NOW_MS + 8 * HOUR) == []
+
+
 def sequence(**fields: Any) -> Any:
     return rule("cart", GO, sequence={"within": "30m", "match": "parameters.cart", **fields})
 

@@ -1,0 +1,27 @@
+"""A receiver of webhooks for the demo, which takes whatever comes."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler
+
+from pipeline.embedded.server import LocalServer
+
+
+class Receiver(LocalServer):
+    """Answers every POST with 204 on 127.0.0.1 while the context is open. It does not look at signatures."""
+
+    def __init__(self) -> None:
+        super().__init__("embedded-receiver", _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

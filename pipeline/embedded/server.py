@@ -1,0 +1,39 @@
+"""An HTTP server of this process on 127.0.0.1, for what the embedded default and the demo make up."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+
+class LocalServer:
+    """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is where."""
+
+    def __init__(self, name: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        server = _Server(("127.0.0.1", 0), handler)
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name=name)
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that goes away while its connection is idle is how every job ends.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)

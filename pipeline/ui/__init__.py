@@ -1,0 +1,1 @@
+"""The web page of ``python -m pipeline ui``: server-rendered, without scripts."""

@@ -1,0 +1,262 @@
+"""The pages: what is asked for in, HTML out. Everything that is shown is escaped by the templates."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import flask
+import yaml
+from flask import Flask, request
+from werkzeug.exceptions import HTTPException, NotFound, SecurityError
+from werkzeug.wrappers import Response
+
+from pipeline.commands.lines import one_line
+from pipeline.commands.why import came_to
+from pipeline.inspecting import headline, is_known, moment, sections
+from pipeline.redriving import FoundLetter, Redriven, SkippedError, route
+from pipeline.shown_letters import letter_document, letter_fields
+from pipeline.ui.guard import Guard, form_secret
+from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, Asked, JobError, RunningJob
+from pipeline.ui.watch import Watch
+from transforms.domain.rules import Rule
+from transforms.domain.secret_references import SecretError
+
+_MOST_ROWS: Final = 200
+_HISTORY_ROWS: Final = 30
+_REFRESH_S: Final = 10
+_NOTICE: Final = 600  # characters: notices travel in a cookie
+# Which decisions stand out, and how.
+_GOOD: Final = ("fired", "released", "delivered", "timed_out", "followed")
+_BAD: Final = ("error", "undelivered", "refused", "dropped", "set_aside")
+
+
+def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
+    """The app; ``guard`` stands in front of it."""
+    app = Flask(__name__)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters |= {"line": one_line, "lines": _lines, "moment": moment, "tone": _tone}
+    guard.protect(app)
+    pages = _Pages(job, watch, guard)
+    app.context_processor(pages.context)
+    app.register_error_handler(HTTPException, pages.error)
+    app.register_error_handler(JobError, pages.trouble)
+    app.add_url_rule("/", view_func=pages.rules, methods=["GET"])
+    app.add_url_rule("/rules/<name>", view_func=pages.rule, methods=["GET"])
+    app.add_url_rule("/decisions", view_func=pages.decisions, methods=["GET"])
+    app.add_url_rule("/dead-letters", view_func=pages.letters, methods=["GET"])
+    app.add_url_rule("/dead-letters/<int:partition>/<int:offset>", view_func=pages.letter, methods=["GET"])
+    app.add_url_rule("/dead-letters/redrive", view_func=pages.redrive, methods=["POST"])
+    app.add_url_rule("/user", view_func=pages.user, methods=["GET"])
+    app.add_url_rule("/sign-in", view_func=pages.sign_in, methods=["GET", "POST"])
+    app.add_url_rule("/sign-out", view_func=pages.sign_out, methods=["POST"])
+    return app
+
+
+class _Pages:
+    def __init__(self, job: RunningJob, watch: Watch, guard: Guard) -> None:
+        self._job = job
+        self._watch = watch
+        self._guard = guard
+        self._sent_ms: dict[str, int] = {}  # letters that were sent again from here, by place
+
+    def context(self) -> dict[str, Any]:
+        """What every template has."""
+        return {
+            "job_name": self._job.name,
+            "status": self._watch.status,
+            "signed_in": self._guard.is_signed_in(),
+            "has_token": self._guard.has_token,
+            "form_secret": form_secret,
+            "came_to": came_to,
+            "now_ms": round(time.time() * 1000),
+        }
+
+    # Rules
+
+    def rules(self) -> str:
+        status, trouble = self._watch.status, self._watch.trouble
+        rule_set, problem = None, None
+        try:
+            rule_set = self._job.rule_set()
+        except JobError as error:
+            problem = str(error)
+        rows = _rule_rows(() if rule_set is None else rule_set.rules, status)
+        highest = max((one["allowed_per_minute"] for one in rows), default=0) or 1
+        return flask.render_template(
+            "rules.html",
+            rows=rows,
+            highest=highest,
+            rule_set=rule_set,
+            troubles=[one for one in (trouble, problem) if one],
+            refresh_s=_REFRESH_S,
+        )
+
+    def rule(self, name: str) -> str:
+        rule_set = self._job.rule_set()
+        found = next((one for one in rule_set.rules if one.name == name), None) if rule_set is not None else None
+        row = next((one for one in _rule_rows((), self._watch.status) if one["name"] == name), None)
+        decisions = self._job.decisions(Asked(rule=name), 20)
+        if found is None and row is None and not decisions:
+            raise NotFound("No such rule is in the live set, nor was one seen.")
+        return flask.render_template(
+            "rule.html", name=name, row=row, document=None if found is None else _document(found), decisions=decisions
+        )
+
+    # Decisions
+
+    def decisions(self) -> str:
+        asked = Asked(*(request.args.get(name, "").strip() or None for name in ("user", "rule", "action")))
+        found = self._job.decisions(asked, _MOST_ROWS)
+        return flask.render_template(
+            "decisions.html", decisions=found, asked=asked, most=_MOST_ROWS, back=DECISIONS_BACK
+        )
+
+    # Dead letters
+
+    def letters(self) -> str:
+        found = self._job.letters(_MOST_ROWS)
+        return flask.render_template(
+            "letters.html",
+            letters=[(one, self._why_not(one), self._sent_ms.get(one.place)) for one in found],
+            most=_MOST_ROWS,
+            back=LETTERS_BACK,
+        )
+
+    def letter(self, partition: int, offset: int) -> str:
+        found = self._job.letter(partition, offset)
+        if found is None:
+            raise NotFound("There is no such dead letter.")
+        return flask.render_template(
+            "letter.html",
+            letter=found,
+            fields=list(letter_fields("", letter_document(found))),
+            why_not=self._why_not(found),
+            sent_ms=self._sent_ms.get(found.place),
+        )
+
+    def _why_not(self, found: FoundLetter) -> str | None:
+        """Why a letter cannot be sent again, as far as that is to be seen from it."""
+        letter = found.letter
+        try:
+            route(letter, self._job.settings.control_topic, {letter.topic: letter.partition + 1})
+        except SkippedError as error:
+            return str(error)
+        return None
+
+    def redrive(self) -> Response:
+        self._guard.check_signed_in()
+        places = filter(None, map(_place, request.form.getlist("place")))
+        chosen = sorted(set(places))[:_MOST_ROWS]  # a user's letters are in one partition, so that their order is kept
+        total = Redriven()
+        for partition, offset in chosen:
+            place, found = f"{partition}/{offset}", self._job.letter(partition, offset)
+            done = Redriven() if found is None else self._job.redrive([found])
+            if found is None:
+                done.failed[f"{place}: there is no such letter any more"] += 1
+            if done.sent:
+                self._sent_ms[place] = round(time.time() * 1000)
+            for counts, more in ((total.sent, done.sent), (total.skipped, done.skipped), (total.failed, done.failed)):
+                counts.update(more)
+            total.may_be_duplicates += done.may_be_duplicates
+        flask.flash(_told(total)[:_NOTICE] if chosen else "No letter was chosen.", "bad" if total.failed else "good")
+        return flask.redirect(flask.url_for("letters"), 303)
+
+    # One user
+
+    def user(self) -> str:
+        user_id = request.args.get("user_id", "")
+        if not user_id:
+            return flask.render_template("user.html", user_id="", state=None)
+        state, trouble, now_ms = None, None, round(time.time() * 1000)
+        try:
+            state = self._job.inspect(user_id)
+        except JobError as error:
+            trouble = str(error)
+        return flask.render_template(
+            "user.html",
+            user_id=user_id,
+            state=state,
+            known=state is not None and is_known(state),
+            trouble=trouble,
+            headline=[] if state is None else headline(state, now_ms),
+            sections=[] if state is None else sections(state, now_ms, _HISTORY_ROWS),
+            decisions=self._job.decisions(Asked(user=user_id), 30),
+        )
+
+    # Signing in
+
+    def sign_in(self) -> str | Response | tuple[str, int]:
+        if not self._guard.has_token:
+            raise NotFound("This page is read-only: it was started without --token.")
+        if request.method == "GET":
+            return flask.render_template("sign_in.html")
+        try:
+            is_in = self._guard.sign_in(request.form.get("token", "").strip())
+        except SecretError as error:
+            return flask.render_template("sign_in.html", trouble=str(error)), 503
+        if not is_in:
+            return flask.render_template("sign_in.html", trouble="This is not the token."), 403
+        return flask.redirect(flask.url_for("rules"), 303)
+
+    def sign_out(self) -> Response:
+        self._guard.sign_out()
+        return flask.redirect(flask.url_for("rules"), 303)
+
+    # What went wrong
+
+    def error(self, error: HTTPException) -> Response | tuple[str, int]:
+        if isinstance(error, SecurityError):  # no page of ours has this address
+            return flask.Response(f"{error.description}\n", 400, mimetype="text/plain")
+        if error.code is None or error.code < 400:
+            return error.get_response()
+        return flask.render_template("error.html", title=error.name, text=error.description), error.code
+
+    def trouble(self, error: JobError) -> tuple[str, int]:
+        return flask.render_template("error.html", title="That did not work", text=str(error)), 502
+
+
+def _rule_rows(rules: tuple[Rule, ...], status: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """A row a rule, of the set and of the metrics."""
+    counted = {} if status is None else {one["name"]: one for one in status["rules"]["each"]}
+    nothing = {"allowed_per_minute": 0, "fired_per_minute": 0, "allowed": 0, "fired": 0, "error": 0, "quarantined": 0}
+    rows = [{"name": one.name, "version": one.version, **(counted.pop(one.name, None) or nothing)} for one in rules]
+    return [*rows, *({"version": None, **one} for one in counted.values())]
+
+
+def _document(rule: Rule) -> list[tuple[str, str]]:
+    """The rule's fields; texts as they are, anything else as YAML."""
+    document = rule.model_dump(mode="json", exclude_defaults=True)
+    return [
+        (name, value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip())
+        for name, value in document.items()
+        if name not in ("name", "version")
+    ]
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def _told(redriven: Redriven) -> str:
+    parts = [f"Sent again: {redriven.sent['actions']:,} actions, {redriven.sent['events']:,} events."]
+    if redriven.may_be_duplicates:
+        parts.append(
+            f"{redriven.may_be_duplicates:,} of these events had been handled but for a rule: as long as one is in its "
+            "user's history it is a duplicate and does nothing."
+        )
+    for what, counter in (("Skipped", redriven.skipped), ("Failed", redriven.failed)):
+        parts += [f"{what}: {count:,}: {why}." for why, count in counter.most_common(3)]
+    return " ".join(parts)
+
+
+def _lines(text: object) -> str:
+    """A text of others with its lines, each as ``one_line``."""
+    return "\n".join(map(one_line, str(text).split("\n")))
+
+
+def _tone(decision: str) -> str:
+    return "good" if decision in _GOOD else "bad" if decision in _BAD else "plain"

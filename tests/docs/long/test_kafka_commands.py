@@ -1,0 +1,97 @@
+"""The commands of docs/ that need nothing but a broker, as they stand but for its address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.run import main
+from runners.flink.kafka_broker import LocalKafka
+from tests.docs.commands import commands_of
+from tests.docs.conftest import shell_blocks
+from tests.docs.pages import ROOT
+from transforms.domain.dead_letters import DeadLetter, LostAction
+from transforms.domain.decisions import Decision
+
+pytestmark = pytest.mark.stack
+
+PAGES = ("docs/dead-letters.md", "docs/decisions.md", "docs/delivery.md", "docs/rules.md", "docs/writing-rules.md")
+LETTERS = 20
+
+
+def commands() -> list[tuple[str, tuple[str, ...]]]:
+    """Place and words of every command that has a broker."""
+    found = []
+    for page in PAGES:
+        for block in shell_blocks(page):
+            for command in commands_of(block.text):
+                if any(word.startswith("--bootstrap_servers=") or word == "broker-1:9092" for word in command.words):
+                    found.append((f"{page}:{block.line + 1 + command.line}", command.words))
+    return found
+
+
+def produce(kafka: LocalKafka, topic: str, values: Iterable[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for value in values:
+        producer.produce(topic, value, b"u1")
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture(scope="module")
+def broker(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalKafka, Path]:
+    """A broker with the topics that the pages name, and a folder with the files that they name."""
+    for topic in ("event-control", "event-audit", "event-dead-letters", "event-decisions"):
+        kafka.create_topic(topic, 1)
+    lost = LostAction("0" * 32, 3, "webhook", "crm", "u1", "e17", b"{}", 5, 3, 400)
+    letters = [
+        DeadLetter("undelivered", "HTTP 400", "", -1, -1, 9, b"u1", b"", "us_offers", lost).to_json()
+        for _ in range(LETTERS)
+    ]
+    produce(kafka, "event-dead-letters", letters)
+    fired = [
+        Decision(decision="fired", time=1, user_id=user, event_id="e17", rule=rule, version=1).to_json()
+        for user, rule in (("u1", "offer"), ("ada", "cart_reminder"))
+    ]
+    produce(kafka, "event-decisions", fired)
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "rules").symlink_to(ROOT / "examples" / "rules")
+    (folder / "destinations.yaml").write_text(
+        'destinations:\n  - {name: crm, url: "https://hooks.example.com/events", secrets: ["env:CRM"]}\n'
+    )
+    # There is something to roll back to.
+    first = ["rules", "publish", str(ROOT / "examples" / "rules" / "win_back.yaml"), "--rules_topic=event-rules"]
+    assert main([*first, f"--bootstrap_servers={kafka.bootstrap_servers}"]) == 0
+    return kafka, folder
+
+
+@pytest.mark.parametrize(("place", "words"), [pytest.param(*one, id=one[0]) for one in commands()])
+def test_a_command_does_what_the_page_says(broker: tuple[LocalKafka, Path], place: str, words: tuple[str, ...]) -> None:
+    kafka, folder = broker
+    program, *rest = (word.replace("broker-1:9092", kafka.bootstrap_servers) for word in words)
+    assert program == "python", place
+    # No job runs, so that who waits for a set to be live waits in vain.
+    waits = any(word.startswith("--wait=") for word in rest)
+    arguments = ["--wait=1" if word.startswith("--wait=") else word for word in rest]
+
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == (1 if waits else 0), f"{place}:\n{done.stdout}{done.stderr}"
+    assert done.stdout
+
+
+def test_there_are_commands_of_every_page() -> None:
+    assert {place.partition(":")[0] for place, _ in commands()} == set(PAGES)

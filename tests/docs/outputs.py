@@ -1,0 +1,86 @@
+"""Blocks that show what a command prints, or that are pictures: how each is held to be true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from tests.docs.pages import PAGES, Block, Page, PageError
+
+PICTURE: Final = "a picture"
+QUICK_START: Final = "docs/quick-start.md"
+# Pages whose shell blocks are run one after the other, each page in a checkout; an output is of the shell block above.
+# What needs Kafka or Flink is run by tests/docs/long.
+RUN: Final = (QUICK_START, "docs/writing-rules.md")
+_NOT_HERE: Final = ("make demo", "broker-1:9092", "flink:8081")
+_THIS: Final = "tests/docs/test_outputs.py"
+
+# Page and first line -> the test that holds it against the real thing, or a picture.
+OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
+    ("ARCHITECTURE.md", "micro-batch ─▶ HandleEvents (transforms/handle.py): open journal ─▶ domain.shard.step ─▶ "
+     "append entry, emit, arm timers"): PICTURE,
+    ("README.md", "Flink's own KafkaSource             one Python step: one stateful DoFn, state in RocksDB        "
+     "sinks"): PICTURE,
+    ("README.md", "events             2,400"): f"{_THIS}::test_the_summary_of_a_run",
+    ("docs/decisions.md", "2024-01-01T09:00:00.120Z  fired        offer 3  page_view e17  action webhook to crm, "
+     "9f1c…"): f"{_THIS}::test_why",
+    ("docs/infrastructure.md", "laptop ── SSM session ──▶ JobManager :8081 on its loopback          S3: checkpoints, "
+     "HA metadata, savepoints, artifacts"): PICTURE,
+    ("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"): f"{_THIS}::test_doctor",
+    ("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"): f"{_THIS}::test_status",
+    ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/alerts    targets: "
+     "http://127.0.0.1:31220/targets"): "tests/integration/test_demo.py::"
+     "test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c",
+    ("docs/operations.md", "user user_1"): "tests/pipeline/test_inspecting.py::test_the_docs_show_what_is_printed",
+    ("docs/rules.md", "us_page_view version 1: does not fire"): f"{_THIS}::test_explain",
+    ("docs/rules.md", "2,400 events of 149 users, 2024-01-01T00:00:00Z to 2024-01-01T00:39:20Z (0:39:20); 3,468 "
+     "events/s"): f"{_THIS}::test_backtest",
+    ("runners/flink/connectors/README.md", "micro-batch     = [1, kind, topic, [record…]]       kind: 0 events, 1 "
+     "control records"): "tests/transforms/domain/test_batches.py::test_the_wire_format_is_what_the_contract_says",
+}  # fmt: skip
+
+_TOLD: Final = 3000
+# What depends on the machine and the moment.
+_LOOSE: Final = re.compile(r"(…|(?<=in )\d+\.\d\d(?= s)|\d[\d,]*(?= events/s))")
+
+
+def run_blocks(page: Page) -> tuple[Block, ...]:
+    """Shell blocks that are run, in order."""
+    return tuple(one for one in page.blocks if one.language == "sh" and not any(word in one.text for word in _NOT_HERE))
+
+
+def block_of(page: str, first_line: str) -> Block:
+    """The output block of a page that begins with a line."""
+    (found,) = (
+        block
+        for one in PAGES
+        if one.name == page
+        for block in one.blocks
+        if not block.language and block.first_line == first_line
+    )
+    return found
+
+
+def must_show(block: Block, output: str) -> None:
+    """Hold a block against what was really printed.
+
+    Its lines have to be there one after the other; ``…`` stands for anything within a line, a line of ``…`` or ``...``
+    for any lines; times and speeds may differ.
+
+    Raises:
+        PageError: they are not; with file, line and what was printed.
+    """
+    pattern = "".join(_pattern(line) for line in block.text.strip("\n").splitlines())
+    if re.search(f"(?m)^{pattern}", output + "\n") is None:
+        last = output[-_TOLD:]
+        raise PageError(f"{block.place}: this is not what is printed. Printed is\n{last}\nshown is\n{block.text}")
+
+
+def _pattern(line: str) -> str:
+    if line.strip() in ("…", "..."):
+        return r"(?:.*\n)*?"
+    parts = _LOOSE.split(line.rstrip())
+    for number, part in enumerate(parts):
+        parts[number] = re.escape(part) if number % 2 == 0 else ".*?" if part == "…" else r"[\d.,]+"
+    return "".join(parts) + " *\n"

@@ -1,0 +1,215 @@
+"""What pages point at and name is there: links, files, flags, commands, targets, names of the code."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import check_make
+from tests.docs.pages import PAGES, ROOT, Page
+from tests.docs.parsers import COMMANDS, CommandError, parser_of, pipeline_flags, subcommands
+from transforms.domain.metric_names import known_counters
+
+BY_NAME = {page.name: page for page in PAGES}
+# Files of the reader's, of other programs, and what commands write.
+NOT_OURS = {
+    "/etc/flink/config.yaml",
+    "aws-msk-iam-auth-all.jar",
+    "conf/base.yaml",
+    "destinations.yaml",
+    "event.json",
+    "events.jsonl",
+    "main.tf",
+    "manifest.json",
+    "name.lua",
+    "target/event-trigger-connectors.jar",
+    "targets.json",
+    "*_test.yaml",
+    "*.yaml",
+    "*.yml",
+}
+FILE = re.compile(r"[\w.*/-]+\.(?:py|md|json|yaml|yml|tf|sh|lua|java|toml|txt|svg|hcl|service|jar)\b")
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {"build", "rules"}
+# What the demo tells its own children, which nobody else sets.
+BETWEEN_PROCESSES = {"EVENT_TRIGGER_DEMO_SIGNING_KEY"}
+# Of Beam, and a word of Amazon's.
+NOT_OUR_NAMES = {"--allow_non_restored_state", "AWS_MSK_IAM"}
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+SUFFIXES = ("py", "java", "lua", "tf", "yaml", "yml", "json", "sh", "toml", "properties", "tftpl", "service")
+
+
+def ids(page: Page) -> str:
+    return page.name
+
+
+@cache
+def files() -> frozenset[str]:
+    """Every file and folder of the repository, by its path and by every end of it."""
+    found = set()
+    for folder in [*FOLDERS, "."]:
+        paths = ROOT.glob("*") if folder == "." else (ROOT / folder).rglob("*")
+        for path in paths:
+            parts = path.relative_to(ROOT).parts
+            if not {"target", ".terraform", "__pycache__"} & set(parts):
+                found |= {"/".join(parts[number:]) for number in range(len(parts))}
+    return frozenset(found)
+
+
+@cache
+def words() -> frozenset[str]:
+    """Every word of the code."""
+    texts = [
+        (ROOT / name).read_text("utf-8", "replace")
+        for name in files()
+        if name.endswith(SUFFIXES) and (ROOT / name).is_file()
+    ]
+    found = {word for text in texts for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
+    return frozenset(found | set(known_counters([], [])) | NOT_OUR_NAMES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Page) -> None:
+    wrong = []
+    for link in page.links:
+        target, _, anchor = link.text.partition("#")
+        if re.match(r"https?://", target):
+            continue
+        path = (ROOT / page.name).parent / target if target else ROOT / page.name
+        name = str(path.resolve().relative_to(ROOT)) if path.resolve().is_relative_to(ROOT) else target
+        if not path.exists():
+            wrong.append(f"{page.name}:{link.line}: there is no {name}")
+        elif anchor and anchor not in BY_NAME[name].anchors:
+            wrong.append(f"{page.name}:{link.line}: {name} has no heading for #{anchor}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_files_that_are_named_are_there(page: Page) -> None:
+    wrong = []
+    for code in page.codes:
+        named = FILE.findall(code.text)
+        if re.fullmatch(r"[\w.-]+(/[\w.*-]+)+/?", code.text) and code.text.split("/")[0] in FOLDERS:
+            named.append(code.text.rstrip("/"))
+        wrong += [f"{page.name}:{code.line}: there is no {one}" for one in named if not is_there(one)]
+    assert wrong == []
+
+
+def is_there(name: str) -> bool:
+    return name in NOT_OURS or name in files() or ("*" in name and bool(fnmatch.filter(files(), name)))
+
+
+@cache
+def other_flags() -> frozenset[str]:
+    """Flags of the repository's other programs: tests, benchmarks, releases; and what they pass to Beam and Flink."""
+    paths = [path for folder in ("infra", "runners", "tests", "pipeline") for path in (ROOT / folder).rglob("*.py")]
+    texts = [path.read_text("utf-8") for path in paths if "docs" not in path.parts]
+    java = [path.read_text("utf-8") for path in (ROOT / "runners").rglob("src/main/**/*.java")]
+    return frozenset(flag for text in [*texts, *java] for flag in re.findall(r"[\"'](--[a-z][\w-]*)", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_flags_that_are_named_are_there(page: Page) -> None:
+    known = pipeline_flags() | other_flags() | NOT_OUR_NAMES
+    wrong = [
+        f"{page.name}:{code.line}: nothing has a flag {flag}"
+        for code in page.codes
+        for flag in FLAG.findall(code.text)
+        if flag not in known
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_that_are_named_are_there(page: Page) -> None:
+    wrong = []
+    for code in page.codes:
+        try:
+            check_named_command(code.text)
+        except CommandError as error:
+            wrong.append(f"{page.name}:{code.line}: `{code.text}`: {error}")
+    assert wrong == []
+
+
+def check_named_command(text: str) -> None:
+    """A command in the text may lack its arguments: checked are targets, commands and subcommands."""
+    make = re.match(r"make ([a-z-]+(?: [A-Z]+=.*)?)$", text)
+    if make is not None:
+        check_make([make[1].split()[0], *re.findall(r"[A-Z]+=", text)])
+    typed = re.match(r"\S*python -m pipeline ", text)
+    given = re.match(r"([a-z-]+)(?: ([a-z]+))?(?: |$)", text[typed.end() :] if typed else text)
+    if given is None or (given[1] not in COMMANDS and typed is None):
+        return
+    if given[1] not in COMMANDS:
+        raise CommandError(f"there is no command {given[1]!r}")
+    below = {*subcommands(parser_of(given[1]))}
+    if below and given[2] is not None and given[2] not in below:
+        raise CommandError(f"{given[1]} has {', '.join(sorted(below))}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_names_that_are_used_are_in_the_code(page: Page) -> None:
+    """A counter, a field or an option that was renamed is not called by its old name. Flink's are not ours to know."""
+    wrong = [
+        f"{page.name}:{code.line}: the code knows nothing called {code.text}"
+        for code in page.codes
+        if re.fullmatch(r"(?!flink_)[A-Za-z]+(_[A-Za-z0-9]+)+", code.text) and code.text not in words()
+    ]
+    assert wrong == []
+
+
+def test_every_page_of_docs_is_in_its_index() -> None:
+    listed = {link.text.partition("#")[0] for link in BY_NAME["docs/README.md"].links}
+    there = {str(Path(page.name).relative_to("docs")) for page in PAGES if page.name.startswith("docs/")}
+    assert there - listed == {"README.md"}
+
+
+def test_every_variable_of_the_environment_is_documented() -> None:
+    table = set(re.findall(r"^\| `(EVENT_TRIGGER_[A-Z_]+)` \|", BY_NAME["docs/configuration.md"].text, re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"EVENT_TRIGGER_[A-Z_]+", page.text)}
+    used = subprocess.run(
+        ["grep", "-rhoE", "EVENT_TRIGGER_[A-Z_]+", "--include=*.py", "pipeline", "runners", "transforms"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert table <= set(used.stdout.split())
+    assert set(used.stdout.split()) - named <= BETWEEN_PROCESSES
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("make test", True),
+        ("make tset", False),
+        ("make demo RATE=3", True),
+        ("python -m pipeline rules test rules/", True),
+        ("python -m pipeline rulez", False),
+        ("rules publish", True),
+        ("rules publisch", False),
+        ("dead-letters redrive --dry_run", True),
+        ("status", True),
+    ],
+)
+def test_a_command_in_the_text_is_checked(text: str, good: bool) -> None:
+    if good:
+        check_named_command(text)
+    else:
+        with pytest.raises(CommandError):
+            check_named_command(text)
+
+
+def test_no_flag_is_taken_for_its_beginning() -> None:
+    """What a page shows, and nothing shorter, is a flag: a longer one may come."""
+    waiting = [(name, parser_of(name)) for name in [*COMMANDS, "backtest"]]
+    abbreviating = []
+    while waiting:
+        name, parser = waiting.pop()
+        abbreviating += [name] if parser.allow_abbrev else []
+        waiting += [(f"{name} {below}", one) for below, one in subcommands(parser).items()]
+    assert abbreviating == []

@@ -1,0 +1,43 @@
+"""What ``runners/flink/monitoring`` asks Prometheus for, and what docs/metrics.md says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import yaml
+
+from runners.flink.local_monitoring import CONFIGURATION, DASHBOARDS
+from tests.readme import METRICS as PAGE
+
+ALERTS: Final[list[dict[str, Any]]] = yaml.safe_load((CONFIGURATION / "alerts.yml").read_text())["groups"][0]["rules"]
+BOARDS: Final[dict[str, dict[str, Any]]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))
+}
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """``dashboard: panel [legend]`` and query of whatever a dashboard draws."""
+    for name, board in BOARDS.items():
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield f"{name}: {panel['title']} [{target['legendFormat']}]", target["expr"]
+
+
+def filled(query: str, interval: str) -> str:
+    """A dashboard's query as Grafana asks it of Prometheus when all jobs are chosen."""
+    return query.replace("$__rate_interval", interval).replace("$job", ".*")
+
+
+def names_of(query: str) -> set[str]:
+    """The metrics that a query asks for."""
+    return set(re.findall(r"\b(?:flink|event_trigger)_\w+", query))
+
+
+def specified_rows() -> list[tuple[str, list[str], str]]:
+    """Entry (empty: the one above), metrics, dashboard and panel of the specification's table in docs/metrics.md."""
+    _, _, section = PAGE.read_text("utf-8").partition("## What the specification asks for")
+    rows = re.findall(r"^\|(.*)\|(.*)\|(.*)\|$", section, re.MULTILINE)[2:]
+    return [(entry.strip(), re.findall(r"`(\w+)`", metrics), where.strip()) for entry, metrics, where in rows]

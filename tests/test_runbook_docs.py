@@ -1,0 +1,57 @@
+"""docs/runbook.md's commands are commands."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.options import parse, parse_looking
+from pipeline.run import main
+from runners.flink.processes import free_ports
+
+PAGE = Path(__file__).parent.parent / "docs" / "runbook.md"
+OPTIONS = "--bootstrap_servers=broker:9092 --rules=rules --delivery_guarantee=EXACTLY_ONCE"
+COMMANDS = sorted(
+    {
+        line.partition("#")[0].strip()
+        for block in re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+    }
+)
+
+
+def test_there_are_commands_for_each_procedure() -> None:
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    with_commands = [one.partition("\n")[0] for one in sections if "```sh" in one]
+    assert with_commands == [
+        "Deploy a job", "Upgrade a job", "Roll back a job", "Rescale a job", "Lost checkpoint", "Poisoned topic"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled = command.replace("OPTIONS", OPTIONS).replace("timestamp_ms=…", "timestamp_ms=1")
+    python, dash, module, *arguments = shlex.split(filled.replace("PARTITION/OFFSET", "0/1"))
+    assert [python, dash, module] == ["python", "-m", "pipeline"]
+    name = arguments[0]
+    if name.startswith("--"):
+        assert parse(arguments).flink_master == "HOST:8081"
+    elif name in ("doctor", "status"):
+        assert parse_looking([one for one in arguments[1:] if one != "--once"], name).flink_master == "HOST:8081"
+    elif name == "dead-letters":
+        parser = importlib.import_module("pipeline.commands.dead_letters")._parser()
+        assert parser.parse_args(arguments[1:]).bootstrap_servers == "BROKERS"
+    else:
+        # With a cluster that is not there: 1, where an option that cannot be used would be 2.
+        nobody = f"127.0.0.1:{free_ports(1)[0]}"
+        assert name in ("savepoint", "resume", "cancel")
+        if "--savepoint_path" not in filled:
+            assert main([one.replace("HOST:8081", nobody) for one in arguments]) == 1
+            assert nobody in capsys.readouterr().err
+        else:
+            rest = [one for one in arguments[1:] if not one.startswith("--from_job")]
+            assert parse(["--runner=FlinkRunner", *rest]).savepoint_path is not None
