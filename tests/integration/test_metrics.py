@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     records = [(one["user_id"].encode(), orjson.dumps(one)) for one in [*views, *views[:7], *lost]]
     bad = [(b"user-00", b"no JSON"), (b"user-01", b"[1]"), (b"user-02", b"[2]")]
     topics.produce([*records, *bad])
+    # What was counted is what was produced.
+    counted = {
+        "events": len(records) + len(bad),
+        "bytes": sum(len(key) + len(value) for key, value in [*records, *bad]),
+        "events_handled": len(views) + 1,
+        "duplicates": 7,
+        "events_rejected": 3,
+        "dead_letter.not_json": 1,
+        "dead_letter.not_an_object": 2,
+        "users_loaded": len(USERS),
+        "users_fetched": 50,
+        "users_unknown": 10,
+        "users_unavailable": 0,
+        "user_api_call_errors": 0,
+        "actions": 3 * len(views) + 1,
+        "rule.welcome.allowed": len(views),
+        "rule.welcome.fired": len(views),
+        "rule.welcome.error": 0,
+        "rule.broken.error": len(views) + 1,
+        "rule.broken.fired": 0,
+        "rule.lost.fired": 1,
+        "action.kafka.default.emitted": len(views),
+        "action.debug.log.emitted": len(views),
+        "action.webhook.crm.queued": len(views),
+        "action.webhook.crm.delivered": len(views),
+        "action.webhook.gone.queued": 1,
+        "action.webhook.gone.delivered": 0,
+        "deliveries_delivered": len(views),
+        "latency_ms_le_inf": 3 * len(views) + 1,
+        "delivery_ms_le_inf": len(views),
+        "rule.welcome.evaluated": len(views) + 1,
+    }
     with (
         receiving() as receiver,
         serve_users(known) as api,
@@ -121,14 +154,13 @@ def test_every_documented_name_is_there_with_a_plausible_value(
             seen[:] = [Scraped(flink, name)]
             now = seen[0]
             return (
-                now.total("latency_ms_le_inf") == 3 * len(views) + 1
-                and now.total("delivery_ms_le_inf") == len(views)
-                and now.total("rule.welcome.evaluated") == len(views) + 1
+                {one: now.total(one) for one in counted} == counted
                 and sum(now.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
                 and now.total("action.webhook.gone.delayed") + now.total("action.webhook.gone.retried") > 0
             )
 
-        eventually(told, "all that was measured has been told", 30, 1.0)
+        with contextlib.suppress(AssertionError):  # what is missing is said below
+            eventually(told, "all that was measured has been told", 60, 1.0)
         scraped = seen[0]
 
     # Every name is there.
@@ -149,36 +181,9 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     assert len(documented) > 20
     assert [one for one in documented if one not in scraped.values] == []
 
-    # What was counted is what was produced.
-    counted = {
-        "events": len(records) + len(bad),
-        "bytes": sum(len(key) + len(value) for key, value in [*records, *bad]),
-        "events_handled": len(views) + 1,
-        "duplicates": 7,
-        "events_rejected": 3,
-        "dead_letter.not_json": 1,
-        "dead_letter.not_an_object": 2,
-        "users_loaded": len(USERS),
-        "users_fetched": 50,
-        "users_unknown": 10,
-        "users_unavailable": 0,
-        "user_api_call_errors": 0,
-        "actions": 3 * len(views) + 1,
-        "rule.welcome.allowed": len(views),
-        "rule.welcome.fired": len(views),
-        "rule.welcome.error": 0,
-        "rule.broken.error": len(views) + 1,
-        "rule.broken.fired": 0,
-        "rule.lost.fired": 1,
-        "action.kafka.default.emitted": len(views),
-        "action.debug.log.emitted": len(views),
-        "action.webhook.crm.queued": len(views),
-        "action.webhook.crm.delivered": len(views),
-        "action.webhook.gone.queued": 1,
-        "action.webhook.gone.delivered": 0,
-        "deliveries_delivered": len(views),
-    }
     assert {one: scraped.total(one) for one in counted} == counted
+    assert sum(scraped.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
+    assert scraped.total("action.webhook.gone.delayed") + scraped.total("action.webhook.gone.retried") > 0
     # A user nobody knows may cost one call alone.
     assert 50 * 3 + 10 <= scraped.total("user_api_calls") <= len(USERS) * 3
     assert scraped.total("user_api_call_ms_le_inf") == scraped.total("user_api_calls")
