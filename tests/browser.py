@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+from tests.waiting import eventually
 
 CHROMEDRIVER = "/usr/bin/chromedriver"
 
@@ -36,3 +39,17 @@ def chromium(folder: Path, width: int = 1200, height: int = 900, dark: bool = Fa
         yield browser
     finally:
         browser.quit()
+
+
+def follow(browser: Chrome, lead: Callable[[], None]) -> None:
+    """Do what leads to another page, and wait for that: Chromium may still show the old one after a click."""
+    browser.execute_script("window.isOld = true")
+
+    def there() -> bool:
+        try:
+            return bool(browser.execute_script("return !window.isOld && document.readyState === 'complete'"))
+        except JavascriptException:
+            return False  # between the two
+
+    lead()
+    eventually(there, "another page", 30)

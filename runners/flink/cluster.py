@@ -85,7 +85,6 @@ class LocalFlink(Service):
         self._memory: dict[str, tuple[list[str], list[str]]] = {}
         self._classpath = ""
         self._java = ""
-        self.metrics_urls: list[str] = []
         self._metrics_of: dict[str, str] = {}
 
     @property
@@ -146,6 +145,12 @@ class LocalFlink(Service):
     def task_manager_pids(self) -> list[int]:
         """Process ids of the running TaskManagers, in the order in which they were started."""
         return [task_manager.pid for task_manager in self._task_managers if task_manager.running]
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where the processes that run show their metrics to Prometheus, JobManagers first."""
+        processes = (*self._job_managers, *self._task_managers)
+        return [self._metrics_of[process.name] for process in processes if process.running]
 
     @property
     def classpath(self) -> str:
@@ -365,7 +370,6 @@ class LocalFlink(Service):
         )
         process.log_file = log_file
         self._metrics_of[name] = f"http://{LOCALHOST}:{metrics_port}/metrics"
-        self.metrics_urls.append(self._metrics_of[name])
         return process
 
     def _wait_for_registration(self) -> None:

@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
-from tests.browser import chromium
+from tests.browser import chromium, follow
 from tests.builders import event
 from tests.integration.jobs import ROOT, Topics, reading, running
 from tests.receiver import SECRET, Receiver, receiving
@@ -120,18 +120,18 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             log = f"{url}/decisions?user=user-0"
             open_until(browser, log, lambda found: len(found) == 3, 20)
             assert decided(browser) == ["capped", "undelivered", "fired"]
-            browser.find_element(By.LINK_TEXT, "webhook").click()
+            follow(browser, browser.find_element(By.LINK_TEXT, "webhook").click)
             assert decided(browser) == ["undelivered", "fired"]
             assert "status 400" in rows(browser)[0]
 
             # The dead letter, redriven by the button: the same webhook comes again.
-            browser.find_element(By.LINK_TEXT, "Sign in to change things").click()
+            follow(browser, browser.find_element(By.LINK_TEXT, "Sign in to change things").click)
             browser.find_element(By.NAME, "token").send_keys(TOKEN)
-            browser.find_element(By.CSS_SELECTOR, "main button").click()
-            browser.find_element(By.LINK_TEXT, "Dead letters").click()
+            follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+            follow(browser, browser.find_element(By.LINK_TEXT, "Dead letters").click)
             assert ["undelivered" in row and "user-0" in row for row in rows(browser)] == [True]
             browser.find_element(By.NAME, "place").click()
-            browser.find_element(By.CSS_SELECTOR, "main button").click()
+            follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
             assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 1 actions, 0 events."
             receiver.until(lambda: receiver.seen.count(receiver.seen[0]) == 2, 30)  # id and body
             open_until(browser, log, lambda found: any(" delivered " in row for row in found), 20)
@@ -139,7 +139,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             # The user's state, from the job.
             box = browser.find_element(By.NAME, "user_id")
             box.send_keys("user-0")
-            box.submit()
+            follow(browser, box.submit)
             headings = [one.text for one in browser.find_elements(By.TAG_NAME, "h2")]
             assert headings == ["Profile (unknown)", "Current visit", "History (4 events)", "Caps", "Recent decisions"]
             history = browser.find_element(By.XPATH, "//section[h2='History (4 events)']")
@@ -151,6 +151,6 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             open_until(browser, url, lambda found: any(row.endswith(matched) for row in found), 60)
             (rule, *_) = rows(browser)
             assert rule.startswith("offer v3 ")
-            browser.find_element(By.LINK_TEXT, "offer").click()
+            follow(browser, browser.find_element(By.LINK_TEXT, "offer").click)
             assert "event.amount > 10" in browser.find_element(By.TAG_NAME, "main").text
     assert receiver.bad == []

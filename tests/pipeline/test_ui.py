@@ -20,7 +20,7 @@ from pipeline.run import main
 from pipeline.status import Look, NoJobError
 from pipeline.ui.guard import Guard
 from pipeline.ui.watch import Watch
-from tests.browser import chromium
+from tests.browser import chromium, follow
 from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
 from tests.pipeline.ui_pages import GivenJob, look, serving
 from transforms.domain.dead_letters import DeadLetter, LostAction
@@ -449,22 +449,22 @@ def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, to
     with serving(job, token) as url:
         browser.get(f"{url}/dead-letters")
         assert browser.find_elements(By.CSS_SELECTOR, "main button") == []
-        browser.find_element(By.LINK_TEXT, "Sign in to change things").click()
+        follow(browser, browser.find_element(By.LINK_TEXT, "Sign in to change things").click)
         browser.find_element(By.NAME, "token").send_keys(TOKEN)
-        browser.find_element(By.CSS_SELECTOR, "main button").click()
-        browser.find_element(By.LINK_TEXT, "Dead letters").click()
+        follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+        follow(browser, browser.find_element(By.LINK_TEXT, "Dead letters").click)
         boxes = browser.find_elements(By.NAME, "place")
         assert [one.is_enabled() for one in boxes] == [True, True, False]
         boxes[1].click()
-        browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones']").click()
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones']").click)
         assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 0 actions, 1 events."
-        browser.find_element(By.LINK_TEXT, "0/1").click()
-        browser.find_element(By.XPATH, "//button[text()='Redrive']").click()
+        follow(browser, browser.find_element(By.LINK_TEXT, "0/1").click)
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive']").click)
         assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 1 actions, 0 events."
         assert job.redriven == ["0/2", "0/1"]
         browser.refresh()  # a page that was come to by a form is not sent again
         assert job.redriven == ["0/2", "0/1"]
-        browser.find_element(By.XPATH, "//button[text()='Sign out']").click()
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Sign out']").click)
         assert browser.find_elements(By.XPATH, "//button[text()='Sign out']") == []
 
 
@@ -473,7 +473,7 @@ def test_another_site_s_page_cannot_redrive(job: GivenJob, browser: Chrome, toke
     with serving(job, token) as url:
         browser.get(f"{url}/sign-in")
         browser.find_element(By.NAME, "token").send_keys(TOKEN)
-        browser.find_element(By.CSS_SELECTOR, "main button").click()
+        follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
         browser.get(f"{url}/dead-letters")
         secret = browser.find_element(By.NAME, "form").get_attribute("value")
         (tmp_path / "evil.html").write_text(
@@ -481,7 +481,7 @@ def test_another_site_s_page_cannot_redrive(job: GivenJob, browser: Chrome, toke
             "<input name=place value=0/1><button>Win</button></form>"
         )
         browser.get(f"file://{tmp_path / 'evil.html'}")
-        browser.find_element(By.TAG_NAME, "button").click()
+        follow(browser, browser.find_element(By.TAG_NAME, "button").click)
         assert browser.find_element(By.TAG_NAME, "h1").text == "Forbidden"
     assert job.redriven == []
 
