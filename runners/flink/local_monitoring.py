@@ -4,7 +4,6 @@ import abc
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ import requests
 import yaml
 
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import LOCALHOST, Process, Service, free_ports
+from runners.flink.processes import LOCALHOST, Process, Service, free_ports, remove_folder, temporary_folder
 
 CONFIGURATION: Final = Path(__file__).parent / "monitoring"
 DASHBOARDS: Final = CONFIGURATION / "dashboards"
@@ -105,7 +104,7 @@ class _WebProgram(Service):
     def start(self) -> None:
         """Start it and return when it answers. Raises LocalStackError with the end of its log otherwise."""
         (self._port,) = free_ports(1)
-        self._work_dir = Path(tempfile.mkdtemp(prefix=f"event-trigger-{self.name.lower()}-"))
+        self._work_dir = temporary_folder(f"event-trigger-{self.name.lower()}-")
         command = self._prepare(self._work_dir, self._port)
         self._process = Process.start(self.name, command, log_file=self._work_dir / "log", cwd=self._work_dir)
         self._process.wait_for(self._is_ready, what="answering", deadline_s=_READY_S)
@@ -115,7 +114,7 @@ class _WebProgram(Service):
         if self._process is not None:
             self._process.stop()
         if self._work_dir is not None:
-            shutil.rmtree(self._work_dir, ignore_errors=True)
+            remove_folder(self._work_dir)
         self._process = self._work_dir = None
 
     @abc.abstractmethod
