@@ -62,12 +62,6 @@ def ended_jobs(rest: FlinkRest, wanted: str) -> list[Mapping[str, Any]]:
         LocalStackError: Flink does not answer.
     """
     jobs = [job for job in rest.jobs() if wanted in (job["jid"], job["name"])]
-    refuse_second(rest, jobs)
-    return sorted(jobs, key=lambda job: int(job["start-time"]), reverse=True)
-
-
-def refuse_second(rest: FlinkRest, jobs: list[dict[str, Any]]) -> None:
-    """Raise an OptionError if one of the jobs has not ended."""
     for job in jobs:
         if job["state"] not in TERMINAL_STATES:
             raise OptionError(
@@ -76,6 +70,7 @@ def refuse_second(rest: FlinkRest, jobs: list[dict[str, Any]]) -> None:
                 "--transactional_id_prefix and a --group_id of its own), or this one once that job is stopped with "
                 "`python -m pipeline savepoint --stop`"
             )
+    return sorted(jobs, key=lambda job: int(job["start-time"]), reverse=True)
 
 
 def newest_state(rest: FlinkRest, job: Mapping[str, Any]) -> SavedState | None:
@@ -119,8 +114,7 @@ def wait_for_news(rest: FlinkRest) -> None:
 
     Older news would be of an older checkpoint, from where actions that are committed would be made again.
     """
-    renewed_ms = rest.configuration().get("web.refresh-interval", "")
-    time.sleep((int(renewed_ms) if renewed_ms.isdigit() else _FLINK_DEFAULT_MS) / 1000)
+    time.sleep(rest.setting_ms("web.refresh-interval", _FLINK_DEFAULT_MS) / 1000)
 
 
 def _named(jobs: list[dict[str, Any]]) -> str:

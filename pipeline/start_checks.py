@@ -11,7 +11,7 @@ from typing import Final
 from pipeline.checks import FAIL, Cluster, Finding, check_beam, check_checkpoint_dir, check_jars
 from pipeline.options import EXACTLY_ONCE, OptionError, Settings
 from pipeline.probes import KafkaProblemError, broker_settings, topic_settings
-from pipeline.saved_state import newest_state, refuse_second
+from pipeline.saved_state import ended_jobs, newest_state
 from pipeline.saying import warn
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
@@ -37,11 +37,10 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
         check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared),
     ):
         _refuse(finding, rest.url)
-    jobs = [job for job in rest.jobs() if job["name"] == settings.job_name]
-    refuse_second(rest, jobs)
+    jobs = ended_jobs(rest, settings.job_name)
     if settings.savepoint_path is not None or settings.start_without_state:
         return
-    for job in sorted(jobs, key=lambda job: int(job["start-time"]), reverse=True):
+    for job in jobs:
         state = newest_state(rest, job)
         if state is not None:
             raise OptionError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.checks import FAIL, OK, WARN, Doctor, Finding
+from pipeline.commands.command_parser import CommandParser
 from pipeline.options import OptionError, parse_looking
 
 PROGRAM: Final = "python -m pipeline doctor"
@@ -23,12 +23,10 @@ is not; 2: an option cannot be used."""
 
 def main(argv: Sequence[str]) -> int:
     """Run every check; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = CommandParser(
+        PROGRAM,
+        "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]",
+        _DESCRIPTION,
     )
     parser.add_argument(
         "--checkpoint_dir", metavar="URL", help="where checkpoints go (default: what the cluster's configuration says)"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.commands.command_parser import CommandParser
 from pipeline.options import OptionError, check_addresses
 from pipeline.probes import S3Error
 from pipeline.saying import complain
@@ -19,17 +20,8 @@ from runners.flink.rest import FlinkRest
 MOST_S: Final = 86_400.0
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(CommandParser):
     """A parser of a command's flags whose errors are an ``OptionError``."""
-
-    def __init__(self, program: str, usage: str, description: str) -> None:
-        super().__init__(
-            prog=program,
-            usage=f"{program} {usage}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Not argparse's own two lines."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from pipeline.commands.command_parser import CommandParser
 from pipeline.options import OptionError, Settings, parse_looking
 from pipeline.status import Look, NoJobError, find_job, look, status_of, status_text
 from runners.flink.errors import LocalStackError
@@ -29,12 +30,10 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 
 def main(argv: Sequence[str]) -> int:
     """Show the status; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} --flink_master=HOST:PORT [--job_name=NAME] [--once | --json] [--every_seconds=NUMBER]",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = CommandParser(
+        PROGRAM,
+        "--flink_master=HOST:PORT [--job_name=NAME] [--once | --json] [--every_seconds=NUMBER]",
+        _DESCRIPTION,
     )
     parser.add_argument("--once", action="store_true", help="show it once and end")
     parser.add_argument("--json", action="store_true", help="print one JSON document and end")
@@ -69,8 +68,7 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
     every_s = arguments.every_seconds
     if every_s is None:
         # Between renewals Flink tells the same values again, and rates would be 0 or twice what they are.
-        renewed_ms = rest.configuration().get("metrics.fetcher.update-interval", "")
-        every_s = max(_LEAST_S, (int(renewed_ms) if renewed_ms.isdigit() else _FLINK_DEFAULT_MS) / 1000)
+        every_s = max(_LEAST_S, rest.setting_ms("metrics.fetcher.update-interval", _FLINK_DEFAULT_MS) / 1000)
     before = _first_look(rest, job_id)
     while True:
         time.sleep(every_s)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
+from pipeline.commands.command_parser import CommandParser
 from pipeline.options import OptionError, Settings, parse_looking
 from transforms.domain.secret_references import LOCAL, Secret, SecretError, is_local_reference
 
@@ -41,12 +42,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = CommandParser(
+        PROGRAM,
+        f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]",
+        _DESCRIPTION,
     )
     parser.add_argument(
         "--address",

@@ -35,6 +35,11 @@ class FlinkRest:
         """The JobManager's settings by key; Flink masks what may be secret."""
         return {one["key"]: one["value"] for one in self._request("GET", "/jobmanager/config")}
 
+    def setting_ms(self, key: str, default_ms: int) -> int:
+        """A setting of the JobManager in ms; ``default_ms`` if it is not set, or with a unit."""
+        value = self.configuration().get(key, "")
+        return int(value) if value.isdigit() else default_ms
+
     def class_path(self) -> list[str]:
         """The entries of the JobManager's class path."""
         return list(self._get("/jobmanager/environment")["classpath"])
@@ -70,10 +75,6 @@ class FlinkRest:
     def task_managers(self) -> list[dict[str, Any]]:
         """The registered TaskManagers: ``id``, ``slotsNumber``, ``freeSlots``, ``memoryConfiguration`` and so on."""
         return list(self._get("/taskmanagers")["taskmanagers"])
-
-    def task_manager_metrics(self, task_manager_id: str, names: Collection[str] = ()) -> dict[str, str]:
-        """Metrics of a TaskManager by name; without ``names``, all names with empty values."""
-        return self._metrics(f"/taskmanagers/{quote(task_manager_id)}/metrics", names)
 
     def vertex_metrics(self, job_id: str, vertex_id: str, names: Collection[str] = ()) -> dict[str, str]:
         """Metrics of a job's vertex, named ``<subtask>.<metric>``; without ``names``, all names with empty values."""

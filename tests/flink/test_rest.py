@@ -99,10 +99,16 @@ def test_waits_for_the_wanted_number_of_checkpoints(rest: FlinkRest, httpserver:
 
 
 def test_metrics_are_asked_by_name(rest: FlinkRest, httpserver: HTTPServer) -> None:
-    httpserver.expect_request("/taskmanagers/tm-1/metrics", query_string="get=a,b.c").respond_with_json(
+    httpserver.expect_request(f"/jobs/{JOB}/metrics", query_string="get=a,b.c").respond_with_json(
         [{"id": "a", "value": "1"}, {"id": "b.c", "value": "2.5"}]
     )
-    assert rest.task_manager_metrics("tm-1", ["a", "b.c"]) == {"a": "1", "b.c": "2.5"}
+    assert rest.job_metrics(JOB, ["a", "b.c"]) == {"a": "1", "b.c": "2.5"}
+
+
+def test_a_setting_is_read_as_milliseconds_or_the_default_holds(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    settings = [{"key": "plain", "value": "1500"}, {"key": "with.unit", "value": "5 s"}]
+    httpserver.expect_request("/jobmanager/config").respond_with_json(settings)
+    assert [rest.setting_ms(key, 700) for key in ("plain", "with.unit", "missing")] == [1500, 700, 700]
 
 
 def test_an_error_carries_path_and_message(rest: FlinkRest, httpserver: HTTPServer) -> None:
