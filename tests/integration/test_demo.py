@@ -115,6 +115,9 @@ def test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c(tmp_
         found = re.search(r"Prometheus: (http://127\.0\.0\.1:\d+) ", output.read_text())
         assert found, output.read_text()
         prometheus = Prometheus(found[1])
+        links = re.search(r"alerts: (http\S+)    targets: (http\S+)\n", output.read_text())
+        assert links, output.read_text()
+        assert [requests.get(link, timeout=5).status_code for link in links.groups()] == [200, 200]
         eventually(lambda: prometheus.targets() == ["up", "up"], "JobManager and TaskManager are scraped", 30, 0.5)
 
         dark = {line for line, _ in queries()}
