@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ format: setup ## format the code
 readme: setup ## write the tables of options, metrics and Terraform inputs into README and docs
 	@$(BIN)/python -m tests.readme
 	@$(BIN)/python -m infra.readme
+
+dashboards: setup ## draw docs/images/dashboard-*.png: the dashboards' panels over eight minutes of a real job (ARGS=--again)
+	@$(BIN)/python -m tests.dashboards $(ARGS)
 
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts
