@@ -55,6 +55,9 @@ def _watch(minutes: float, browser: Chrome) -> dict[str, Any]:
         start, end = happen(shop, minutes)
         browser.get(prometheus.page("alerts"))
         eventually(lambda: "DestinationDisabled" in browser.page_source, "Prometheus' page of alerts", 30)
+        # Debian's page: the first alert that fires opens, with what it is about.
+        browser.execute_script("document.querySelector('.alert_header.alert-danger')?.click()")
+        browser.execute_script("document.querySelector('.show-annotations')?.click()")
         _save(browser, "alerts")
         return {
             "start": start,
@@ -94,7 +97,7 @@ def _save(browser: Chrome, name: str) -> None:
     height = browser.execute_script("return Math.ceil(document.documentElement.getBoundingClientRect().height)")
     picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB").crop((0, 0, WIDTH, height))
     file = _IMAGES / f"{name}.png"
-    picture.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.relative_to(_ROOT)}  {picture.width} x {picture.height}  {file.stat().st_size / 1000:.0f} KB")
 
 

@@ -29,8 +29,8 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
      "HA metadata, savepoints, artifacts"): PICTURE,
     ("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"): f"{_THIS}::test_doctor",
     ("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"): f"{_THIS}::test_status",
-    ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    targets: "
-     "http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"
+    ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    "
+     "targets: http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"
      "test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c",
     ("docs/operations.md", "user user_1"): "tests/pipeline/test_inspecting.py::test_the_docs_show_what_is_printed",
     ("docs/rules.md", "us_page_view version 1: does not fire"): f"{_THIS}::test_explain",
