@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-import yaml
 
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.stream import Visitors
@@ -123,7 +123,9 @@ def open_shop(folder: Path) -> Iterator[tuple[Shop, LocalPrometheus]]:
             "--parallelism=2",
             "--checkpointing_interval_ms=10000",
         )
-        stack.enter_context(running(flink, topics, _rules(folder), *options))
+        rules = _rules(folder)
+        shop.send_rules("publish", str(rules))  # or there would be nothing to roll back to
+        stack.enter_context(running(flink, topics, rules, *options))
         prometheus = stack.enter_context(LocalPrometheus(flink.metrics_urls))
         stack.enter_context(shop.producing(_RATE_HZ, seed=7))
         stack.enter_context(shop.misproducing())
@@ -174,5 +176,5 @@ def _destinations(folder: Path, url: str, secret: Path) -> Path:
         {"name": name, "url": f"{url}/{name}", "secrets": [f"file:{secret}"], "retry": retry} for name in _DESTINATIONS
     ]
     file = folder / "destinations.yaml"
-    file.write_text(yaml.safe_dump({"destinations": listed}))
+    file.write_text(json.dumps({"destinations": listed}))  # YAML, too
     return file
