@@ -121,7 +121,10 @@ def text(dimension: Dimension, measured: Measured) -> str:
 
 def _cell(values: Sequence[Any]) -> str:
     numbers = [value for value in values if value is not None]
-    return shown(_median(numbers), 1) if numbers else "-"
+    if not numbers:
+        return "-"
+    found = _median(numbers)
+    return shown(found, 2 if abs(found) < 10 else 0)
 
 
 def _median(values: Sequence[float]) -> float:
@@ -156,7 +159,7 @@ def draw(path: Path, dimension: Dimension, measured: Measured) -> None:
         one.set(xlabel=dimension.unit, title=dimension.title, xscale="symlog" if dimension.on_stack else "log")
         one.set_ylim(bottom=0)
         one.grid(alpha=0.3)
-        if one.get_legend_handles_labels()[1] != [""]:
+        if one.get_legend_handles_labels()[1]:
             one.legend(fontsize=8)
     save(figure, path)
 
