@@ -32,7 +32,7 @@ def test_what_was_measured_replaces_value_and_origin_and_the_rest_stays(figures:
     write(bench / "run.json", {"commit": "0123456789abcdef"})
     write(bench / "shards.zipf.json", cpu)
     point = {"journal B/event": 91.2, "action B": 12_999.7, "date": "2030-01-02", "commit": "abc1234"}
-    write(growth / "users.100-events-of-history.10000.1.json", point)
+    write(growth / "users.100-events-of-history.1000.1.json", point)
     state = {
         "other": {},
         "5 users in 2 shards": {
