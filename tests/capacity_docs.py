@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pipeline.capacity import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
@@ -55,6 +56,7 @@ def tiers_table(figures: Figures) -> str:
             for name in plans["small"].needed
         },
         "**TaskManagers needed**": lambda plan: f"**{plan.task_managers:,}**, for {plan.limit}",
+        "if a vCPU does half as much": lambda plan: f"{halved(plan).task_managers:,}, for {halved(plan).limit}",
         "of the tier": lambda plan: _range(plan.tier, 1),
         "slots needed": lambda plan: f"{plan.slots:,}",
         "of the tier (parallelism)": lambda plan: _range(plan.tier, SLOTS),
@@ -80,6 +82,13 @@ def tiers_table(figures: Figures) -> str:
     lines = [f"| | {' | '.join(plans)} |", f"|---|{'---:|' * len(plans)}"]
     lines += [f"| {name} | {' | '.join(cell(plan) for plan in plans.values())} |" for name, cell in rows.items()]
     return "\n".join(lines)
+
+
+def halved(plan: Plan) -> Plan:
+    """The same load where everything takes twice the CPU."""
+    worker_us, flink_us = plan.figures.worker_us_per_event, plan.figures.task_manager_us_per_event
+    figures = replace(plan.figures, worker_us_per_event=2 * worker_us, task_manager_us_per_event=2 * flink_us)
+    return replace(plan, figures=figures)
 
 
 def _range(tier: Tier, of_each: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pipeline import capacity
-from tests.capacity_docs import LOADS, MANY_USERS, expected
+from tests.capacity_docs import LOADS, MANY_USERS, expected, halved
 from tests.docs.pages import ROOT
 from tests.readme import CAPACITY
 
@@ -23,6 +23,7 @@ def test_loads_are_the_architectures() -> None:
     for tier in capacity.TIERS:
         fewest = capacity.Plan(LOADS[tier.name], figures, tier, parallelism=tier.min_count * capacity.SLOTS)
         assert fewest.is_enough, "the page says that the fewest TaskManagers of each tier carry its load"
+        assert halved(capacity.Plan(LOADS[tier.name], figures, tier)).fits_tier, "and its most with half of the CPU"
     by_shard = capacity.Plan(MANY_USERS, figures, capacity.TIERS[-1])
     by_user = capacity.Plan(MANY_USERS, figures, capacity.TIERS[-1], by_user=True)
     assert by_user.task_managers < by_shard.task_managers, "the page says when to prefer --user_shards=0"
