@@ -157,7 +157,7 @@ def draw(path: Path, dimension: Dimension, measured: Measured) -> None:
         axes[0][1].set(ylabel="ms, append to append")
     for one in axes[0]:
         one.set(xlabel=dimension.unit, title=dimension.title, xscale="symlog" if dimension.on_stack else "log")
-        one.set_ylim(bottom=0)
+        one.set_ylim(0, 1.1 * one.get_ylim()[1])
         one.grid(alpha=0.3)
         if one.get_legend_handles_labels()[1]:
             one.legend(fontsize=8)
