@@ -49,7 +49,7 @@ class Run:
         """Its figures."""
         series = "-".join(self.series.split())
         return self.folder / ".".join(
-            filter(None, (self.dimension.name, series, f"{self.value:g}", str(self.repeat), "json"))
+            filter(None, (self.dimension.name, series, f"{self.value:.0f}", str(self.repeat), "json"))
         )
 
     def __str__(self) -> str:
