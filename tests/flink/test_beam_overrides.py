@@ -53,6 +53,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> None:
     # setattr to the same value: puts Beam's own back after the test.
     monkeypatch.setattr(statecache, "get_deep_size", statecache.get_deep_size)
     monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "commit", bundle_processor.FnApiUserStateContext.commit)
+    monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "reset", bundle_processor.FnApiUserStateContext.reset)
     monkeypatch.setattr(
         bundle_processor.SynchronousBagRuntimeState, "read", bundle_processor.SynchronousBagRuntimeState.read
     )
@@ -155,6 +156,8 @@ def test_an_entry_that_grew_is_weighed_again() -> None:
 
 
 # Commits
+
+VALUE = userstate.ReadModifyWriteStateSpec("value", coders.BytesCoder())
 
 
 class Runner:
@@ -267,6 +270,38 @@ def test_the_cache_keeps_the_same_objects_that_were_added(context: Any) -> None:
     context.reset()
     (cached,) = bag(context, "journal").read()
     assert cached is element
+
+
+def test_handles_are_used_again_and_know_nothing_of_the_bundle_before(context: Any, runner: Runner) -> None:
+    specs = [userstate.BagStateSpec("bag", coders.BytesCoder()), VALUE]
+    bundles = []
+    for _ in range(2):
+        one, other = (context.get_state(spec, b"k", window.GlobalWindow()) for spec in specs)
+        one.clear()
+        one.add(b"1")
+        other.write(b"2")
+        context.commit()
+        bundles.append((one, other))
+        context.reset()
+    assert bundles[0] == bundles[1]
+    context.commit()
+    assert len(runner.log()) == 8
+    assert list(bundles[1][0].read()) == [b"1"]
+    assert bundles[1][1].read() == b"2"
+
+
+def test_handles_of_very_many_keys_are_let_go(context: Any) -> None:
+    for number in range(1025):
+        context.get_state(VALUE, b"%d" % number, window.GlobalWindow())
+    context.reset()
+    assert context._all_states == {}
+
+
+def test_a_combining_state_is_made_anew(context: Any) -> None:
+    spec = userstate.CombiningValueStateSpec("count", coders.VarIntCoder(), combiners.CountCombineFn())
+    first = context.get_state(spec, b"k", window.GlobalWindow())
+    context.reset()
+    assert context.get_state(spec, b"k", window.GlobalWindow()) is not first
 
 
 def test_a_combining_state_is_committed(context: Any, runner: Runner) -> None:
