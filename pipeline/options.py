@@ -92,7 +92,7 @@ class Settings:
         choices=("record", "field"),
     )
     user_shards: int = _option(
-        16,
+        32,
         INPUT,
         "user shards the state is kept in, fixed for its life, 8 to 16 a slot; 0 keys by user",
         unit="shards",

@@ -260,7 +260,7 @@ def main() -> int:
             for parallelism in (1, 2):
                 measure(
                     f"by user shard, {parallelism} slots",
-                    lambda p=parallelism: throughput(bench, 16, arguments.events, p),
+                    lambda p=parallelism: throughput(bench, 32, arguments.events, p),
                 )
             measure("by user, 2 slots", lambda: throughput(bench, 0, arguments.events // 10, 2))
         if arguments.only != "throughput":
