@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme connectors release infra-tools infra-tools-long bench bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ readme: setup ## write the tables of options, metrics and Terraform inputs into 
 	@$(BIN)/python -m tests.readme
 	@$(BIN)/python -m infra.readme
 
+dashboards: setup ## draw docs/images/dashboard-*.png: the dashboards' panels over eight minutes of a real job (ARGS=--again)
+	@$(BIN)/python -m tests.dashboards $(ARGS)
+
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts
 
@@ -78,6 +81,9 @@ release: setup ## the artifacts that the nodes of a cluster boot with, in build/
 
 bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; under an hour, resumes (ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+
+bench-growth: setup ## how the cost of an event grows with users, history, rules, linger, bundles, slots; two hours, resumes (ARGS=--help)
+	@$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 
 bench-job: setup ## measure throughput, CPU per event and latency of the pipeline alone
 	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)

@@ -56,7 +56,7 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             say(f"submitting {settings.job_name!r} to Flink at {master}")
             job_id = submit(settings, rule_set, master, destinations)
             if settings.savepoint_path is not None:
-                _wait_until_restored(rest, job_id, settings.savepoint_path)
+                wait_until_restored(rest, job_id, settings.savepoint_path)
             say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
             return 0 if settings.detached else follow(rest, job_id)
     except OptionError as error:
@@ -183,17 +183,20 @@ def follow(rest: FlinkRest, job_id: str) -> int:
         return 0
 
 
-def _wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
+def wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
     """Until every task has its state: what does not fit is found by then, and no other job has to be told of it.
 
+    What does not fit fails again at the next try; what fails once may be a slot or a machine that went away.
+
     Raises:
-        SubmissionError: a task has failed over it.
+        SubmissionError: the tasks have failed twice, or for good.
     """
     say(f"job {job_id} is restoring from {path}", job_id=job_id)
     while True:
         job = rest.job(job_id)
-        if job["state"] in TERMINAL_STATES or job["timestamps"]["RESTARTING"]:
-            cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
+        failures = rest.exceptions(job_id)
+        if job["state"] in TERMINAL_STATES or len(failures["exceptionHistory"]["entries"]) > 1:
+            cause = _first_cause(str(failures.get("root-exception") or ""))
             goes_on = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
             raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{goes_on}")
         if job["state"] == "RUNNING" and {vertex["status"] for vertex in job["vertices"]} == {"RUNNING"}:

@@ -20,8 +20,8 @@ from transforms.domain.calls import CaFileError, check_ca_file
 from transforms.domain.cloudevents import is_source
 from transforms.domain.error_letters import DEFAULT_PER_MINUTE
 from transforms.domain.filters import Isolation
-from transforms.domain.secret_references import LOCAL as TOKEN_REFERENCES
-from transforms.domain.secret_references import is_local_reference
+from transforms.domain.secret_references import ALLOWED as TOKEN_REFERENCES
+from transforms.domain.secret_references import is_reference
 from transforms.domain.steps import ShardSettings
 from transforms.domain.user_api import UserApiSettings
 from transforms.domain.webhooks.destinations import Destination
@@ -635,7 +635,7 @@ def _check_user_api(settings: Settings) -> None:
             "--user_api_url is no base URL, allowed: http(s)://HOST[:PORT][/PATH], without user, query or fragment"
         )
     if token is not None:
-        if not is_local_reference(token):
+        if not is_reference(token):
             raise OptionError(f"--user_api_token is no reference, allowed: {TOKEN_REFERENCES}")
         if url is None:
             raise OptionError("--user_api_token is of no use without --user_api_url")

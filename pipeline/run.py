@@ -24,6 +24,7 @@ from transforms.domain.webhooks.destinations import Destination, DestinationErro
 # Command -> whether it needs Beam, which takes seconds to import.
 _COMMANDS: Final = {
     "cancel": False,
+    "capacity": False,
     "dead-letters": False,
     "demo": True,
     "deploy": False,

@@ -26,9 +26,9 @@ def queries() -> Iterator[tuple[str, str]]:
                 yield f"{name}: {panel['title']} [{target['legendFormat']}]", target["expr"]
 
 
-def filled(query: str, interval: str) -> str:
-    """A dashboard's query as Grafana asks it of Prometheus when all jobs are chosen."""
-    return query.replace("$__rate_interval", interval).replace("$job", ".*")
+def filled(query: str, interval: str, shown: str = "1h") -> str:
+    """A dashboard's query as Grafana asks it of Prometheus when all jobs are chosen; ``shown`` is the time it shows."""
+    return query.replace("$__rate_interval", interval).replace("$__range", shown).replace("$job", ".*")
 
 
 def names_of(query: str) -> set[str]:

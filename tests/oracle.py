@@ -19,9 +19,10 @@ Firings are never forgotten here. That makes no difference as long as every even
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -790,16 +791,19 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
             arrived.append(one)
     by_rule = all(one.rule is not None for one in arrived)
 
-    def identity(user_id: str, event_id: str, rule: str | None, version: int | None, body: Any) -> str:
+    def text(user_id: str, event_id: str, rule: str | None, version: int | None, body: Any) -> str:
         shown = [rule, version] if by_rule else []
         return json.dumps([user_id, event_id, *shown, body], sort_keys=True)
 
-    wanted = Counter(identity(a.user_id, a.event_id, a.rule, a.version, a.body) for a in oracle.actions)
-    found = Counter(
-        identity(s.body["event"]["user_id"], s.body["event"]["event_id"], s.rule, s.version, s.body) for s in arrived
-    )
-    problems += [f"missing {count}x {text}" for text, count in (wanted - found).items()]
-    problems += [f"unexpected {count}x {text}" for text, count in (found - wanted).items()]
+    def wanted() -> Iterator[str]:
+        return (text(one.user_id, one.event_id, one.rule, one.version, one.body) for one in oracle.actions)
+
+    def found() -> Iterator[str]:
+        events = ((one, one.body["event"]) for one in arrived)
+        return (text(event["user_id"], event["event_id"], one.rule, one.version, one.body) for one, event in events)
+
+    problems += [f"missing {one}" for one in _beyond(wanted, found)]
+    problems += [f"unexpected {one}" for one in _beyond(found, wanted)]
     if not problems:
         wanted_order = _events_by_user((a.user_id, a.event_id) for a in oracle.actions)
         found_order = _events_by_user((s.body["event"]["user_id"], s.body["event"]["event_id"]) for s in arrived)
@@ -860,6 +864,16 @@ def _events_by_user(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for user_id, event_id in pairs:
         found.setdefault(user_id, []).append(event_id)
     return found
+
+
+def _beyond(these: Callable[[], Iterator[str]], those: Callable[[], Iterator[str]]) -> list[str]:
+    """Texts of which there are more in ``these``. Only hashes are kept: an hour's actions would fill the memory."""
+    more = Counter(map(_digest, these())) - Counter(map(_digest, those()))
+    return [text for text in these() if more[_digest(text)]] if more else []
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _readable(problems: list[str]) -> list[str]:

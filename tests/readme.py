@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/configuration.md and docs/metrics.md; ``python -m tests.readme``."""
+"""Writes the generated parts of docs/{capacity,configuration,metrics}.md; ``python -m tests.readme``."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
+from tests import capacity_docs
 from transforms.domain.metric_names import metrics_table
 
 DOCS = Path(__file__).parent.parent / "docs"
+CAPACITY = DOCS / "capacity.md"
 CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
 # Which part of the job a group is for.
@@ -85,5 +87,6 @@ def _allowed(meta: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    CAPACITY.write_text(capacity_docs.expected(CAPACITY.read_text("utf-8")), "utf-8")
     CONFIGURATION.write_text(expected(CONFIGURATION.read_text("utf-8")), "utf-8")
     METRICS.write_text(expected_metrics(METRICS.read_text("utf-8")), "utf-8")

@@ -141,7 +141,8 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
     prometheus = stack.enter_context(LocalPrometheus(flink.metrics_urls))
-    say(f"Prometheus: {prometheus.url}    alerts: {prometheus.url}/alerts    targets: {prometheus.url}/targets")
+    pages = "    ".join(f"{name}: {prometheus.page(name)}" for name in ("alerts", "targets"))
+    say(f"Prometheus: {prometheus.url}    {pages}")
     if grafana is None:
         say(f"Grafana: none found (GRAFANA_HOME, or grafana on the PATH); its dashboards are in {DASHBOARDS}")
     else:

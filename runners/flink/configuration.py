@@ -33,6 +33,10 @@ BASE: Mapping[str, str] = {
     "execution.checkpointing.aligned-checkpoint-timeout": "10 s",
     # The default of 0 fails the job on its first failed checkpoint; an unreachable S3 shall not stop events.
     "execution.checkpointing.tolerable-failed-checkpoints": "30",
+    # S3's client tries for some seconds, then the checkpoint fails and the next one tries again. By default it sleeps
+    # up to 20 s between its twenty attempts (and those are tried seven times): S3 is back, and it sleeps.
+    "s3.attempts.maximum": "4",
+    "s3.retry.limit": "3",
     # Restart for ever, quickly first, then ever more slowly; ten quiet minutes forget earlier failures.
     "restart-strategy.type": "exponential-delay",
     "restart-strategy.exponential-delay.initial-backoff": "1 s",

@@ -141,6 +141,11 @@ class LocalPrometheus(_WebProgram):
         super().__init__()
         self._targets = [urlsplit(url).netloc for url in metrics_urls]
 
+    def page(self, name: str) -> str:
+        """The URL of its page ``alerts`` or ``targets``. Debian's package has the classic ones only."""
+        url = f"{self.url}/{name}"
+        return url if requests.get(url, timeout=5).ok else f"{self.url}/classic/{name}"
+
     def _prepare(self, folder: Path, port: int) -> Sequence[str]:
         shipped = yaml.safe_load((CONFIGURATION / "prometheus.yml").read_text("utf-8"))
         interval = f"{SCRAPE_EVERY_S}s"

@@ -46,7 +46,7 @@ _BUNDLES: Final = 50  # a second of the stage's time: what is told once a second
 Bundle = list[tuple[int, MicroBatch]]
 
 
-class _WithMetrics(_HandleFn):
+class _Fn(_HandleFn):
     """A bundle here is of many shards, each of which the harness takes for a bundle of its own."""
 
     def start_bundle(self) -> None:
@@ -56,44 +56,47 @@ class _WithMetrics(_HandleFn):
         pass
 
 
-class _WithoutMetrics(_WithMetrics):
-    def count(self, name: str, value: int) -> None:
-        pass
-
-    def show(self, name: str, value: int) -> None:
-        pass
-
-
 @contextmanager
 def without_metrics() -> Iterator[None]:
     """Nothing is measured or told; logging stays."""
-    measure, choose_letters = _OpenShard._measure, _OpenShard._choose_letters
+    owners = {"_measure": _OpenShard, "_choose_letters": _OpenShard, "count": _HandleFn, "show": _HandleFn}
+    kept = {name: getattr(owner, name) for name, owner in owners.items()}
 
     def only_log(shard: _OpenShard, done: Step) -> None:
         shard._fn._notes.step(done, shard.live.number, shard._fn._clock())
 
     def forget_counts(shard: _OpenShard, done: Step) -> None:
-        choose_letters(shard, done)
+        kept["_choose_letters"](shard, done)
         done.counts.clear()
         done.rule_counts.clear()
 
-    _OpenShard._measure, _OpenShard._choose_letters = only_log, forget_counts  # type: ignore[method-assign]
+    def leave(*_: Any) -> None:
+        pass
+
+    for name, instead in {
+        "_measure": only_log,
+        "_choose_letters": forget_counts,
+        "count": leave,
+        "show": leave,
+    }.items():
+        setattr(owners[name], name, instead)
     try:
         yield
     finally:
-        _OpenShard._measure, _OpenShard._choose_letters = measure, choose_letters  # type: ignore[method-assign]
+        for name, owner in owners.items():
+            setattr(owner, name, kept[name])
 
 
 class Slot:
     """The stage in one slot: a DoFn instance, its shards, its metrics."""
 
-    def __init__(self, fn_type: type[_WithMetrics]) -> None:
+    def __init__(self) -> None:
         settings = HandleSettings(sample_rules("kafka"), user_shards=_USER_SHARDS)
         self._shards = {number: Harness(settings) for number in _SLOT}
         for number, shard in self._shards.items():
             shard.key = _keys()[number]
         self._now_ms = START_MS
-        self._fn = fn_type(settings, lambda: self._now_ms)
+        self._fn = _Fn(settings, lambda: self._now_ms)
         self._fn.setup()
         self._sampler = statesampler.StateSampler("bench", CounterFactory())
         self._metrics = MetricsContainer("HandleEvents")
@@ -218,7 +221,7 @@ class Cost:
 def measured(events_a_second: int) -> Cost:
     """The best of the rounds; both take turns at every bundle, so that they meet the same machine."""
     load = Load(events_a_second)
-    slots = {Slot(_WithoutMetrics): without_metrics, Slot(_WithMetrics): nullcontext}
+    slots = {Slot(): without_metrics, Slot(): nullcontext}
     turns = itertools.cycle([list(slots), list(slots)[::-1]])
     rounds = []
     for number in range(_ROUNDS + 1):

@@ -23,14 +23,15 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
     ("README.md", "Flink's own KafkaSource             one Python step: one stateful DoFn, state in RocksDB        "
      "sinks"): PICTURE,
     ("README.md", "events             2,400"): f"{_THIS}::test_the_summary_of_a_run",
+    ("docs/capacity.md", "load           1,000,000 events/s  10,000,000 users in the state"): f"{_THIS}::test_capacity",
     ("docs/decisions.md", "2024-01-01T09:00:00.120Z  fired        offer 3  page_view e17  action webhook to crm, "
      "9f1c…"): f"{_THIS}::test_why",
     ("docs/infrastructure.md", "laptop ── SSM session ──▶ JobManager :8081 on its loopback          S3: checkpoints, "
      "HA metadata, savepoints, artifacts"): PICTURE,
     ("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"): f"{_THIS}::test_doctor",
     ("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"): f"{_THIS}::test_status",
-    ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/alerts    targets: "
-     "http://127.0.0.1:31220/targets"): "tests/integration/test_demo.py::"
+    ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    "
+     "targets: http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"
      "test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c",
     ("docs/operations.md", "user user_1"): "tests/pipeline/test_inspecting.py::test_the_docs_show_what_is_printed",
     ("docs/rules.md", "us_page_view version 1: does not fire"): f"{_THIS}::test_explain",

@@ -40,6 +40,12 @@ def _which(program: str) -> str:
     return found.stdout.strip()
 
 
+def environment(place: Path) -> dict[str, str]:
+    """A newcomer's, for a checkout: nothing that a ``make`` around this test tells those within."""
+    path = f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+
+
 def outputs_of(blocks: Iterable[Block], place: Path, deadline_s: float) -> Mapping[str, str]:
     """What each block prints, standard error included, by the block's place.
 
@@ -48,12 +54,11 @@ def outputs_of(blocks: Iterable[Block], place: Path, deadline_s: float) -> Mappi
     """
     blocks = list(blocks)
     script = "".join(f"echo '{_MARK}{number}'\n{block.text}" for number, block in enumerate(blocks))
-    path = f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
     try:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{script}"],
             cwd=place,
-            env={"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"},
+            env=environment(place),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -84,6 +84,12 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     must_show(block_of("docs/decisions.md", first), capsys.readouterr().out)
 
 
+def test_capacity(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capacity", "--events_per_second=1000000", "--users=10000000"]) == 0
+    first = "load           1,000,000 events/s  10,000,000 users in the state"
+    must_show(block_of("docs/capacity.md", first), capsys.readouterr().out)
+
+
 def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rule.yaml").write_text(
         "name: us_page_view\nversion: 1\nactions: [{type: debug}]\n"

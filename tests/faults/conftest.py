@@ -24,6 +24,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in mine if item.get_closest_marker("every_fault")]
         mine = [item for item in mine if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+    for item in mine:
+        if "soak" in item.name:
+            item.add_marker(pytest.mark.timeout(900 + 2 * 60 * config.option.soak_minutes), append=False)
     mine.sort(key=lambda item: item.nodeid)
     random.Random(config.option.faults_seed).shuffle(mine)
     items[:] = others + mine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,10 +107,8 @@ def test_nothing_is_known_before_the_start() -> None:
 def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink: LocalFlink) -> None:
     rest = own_flink.rest
     with JobServer(own_flink.flink_master) as server:
-        started = time.monotonic()
         job_id = submit(server)
         eventually(lambda: printed(own_flink), "something is printed")
-        first_output_s = time.monotonic() - started
     eventually(lambda: len(printed(own_flink)) >= ELEMENTS, "all of it is printed")
     last = printed(own_flink)[ELEMENTS - 1]
     assert last["count"] == ELEMENTS
@@ -120,8 +117,6 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert last["misses"] <= 2
     assert last["weigher"] == "runners.flink.beam_overrides"
     assert last["commit"] == "commit_pipelined"
-    assert first_output_s < 20, "10 s on a quiet machine"
-
     rest.wait_for_state(job_id, {"RUNNING", "FINISHED"}, 30)
     config = rest.checkpoint_config(job_id)
     assert (config["interval"], config["min_pause"], config["timeout"]) == (1000, 200, 600_000)

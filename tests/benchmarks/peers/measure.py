@@ -84,7 +84,7 @@ class Backlogs:
     def _fill(self, part: str) -> Backlog:
         workload, count = self._plan.workload(part), self._plan.backlog(part)
         topic = self._stack.create(f"backlog-{part}")
-        _run_load(self._stack, topic, workload, 0, first=True, count=count)
+        run_load(self._stack, topic, workload, 0, first=True, count=count)
         first = expected_actions(workload.first_events())
         return Backlog(topic, count, first, first + expected_actions(islice(workload.events(0), count)))
 
@@ -146,14 +146,14 @@ def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, tr
         events, actions = stack.topic(events_name), stack.topic(wiring.actions)
         figures: Figures = {"rates": {}}
         windows: dict[int, tuple[int, int]] = {}
-        _run_load(stack, events_name, workload, 0, first=True, count=0)
+        run_load(stack, events_name, workload, 0, first=True, count=0)
         with start(wiring) as running:
-            _await_actions(actions, expected_actions(workload.first_events()), plan)
+            await_actions(actions, expected_actions(workload.first_events()), plan)
             for run, rate in enumerate(plan.rates, 1):
                 if highest is not None and rate > _SUSTAINED * highest:
                     figures["rates"][str(rate)] = {"skipped": f"its highest rate is {highest:.0f}/s"}
                     continue
-                told = _at_rate(stack, running, wiring, actions, workload, run, rate, plan)
+                told = at_rate(stack, running, wiring, actions, workload, run, rate, plan)
                 windows[rate] = (told["started_ms"] + _SKIP_MS, told["ended_ms"])
                 figures["rates"][str(rate)] = told
                 if not told["kept up"]:
@@ -174,11 +174,12 @@ def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, tr
     return {**figures, **fidelity(log), **killed, **recovery(log, killed["killed_ms"])}
 
 
-def _at_rate(
+def at_rate(
     stack: Stack, running: Running, wiring: Wiring, actions: Topic, workload: Workload, run: int, rate: int, plan: Plan
 ) -> Figures:
+    """One steady rate: what was sent and when, CPU an event, memory, and whether the row kept up."""
     with _sampling(stack, running, actions) as sampler:
-        told = _run_load(stack, wiring.events, workload, run, rate=rate, seconds=plan.rate_s)
+        told = run_load(stack, wiring.events, workload, run, rate=rate, seconds=plan.rate_s)
         sampler.check()
     quiet_s = _await_quiet(actions)
     first, last = sampler.samples[0], sampler.samples[-1]
@@ -219,11 +220,17 @@ def _load(stack: Stack, topic: str, workload: Workload, run: int, **how: Any) ->
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
 
-def _run_load(stack: Stack, topic: str, workload: Workload, run: int, **how: Any) -> Figures:
+def run_load(stack: Stack, topic: str, workload: Workload, run: int, **how: Any) -> Figures:
+    """Send events from a process of its own, as ``load.command`` says; what it tells at the end."""
     return load.result(_load(stack, topic, workload, run, **how), 900)
 
 
-def _await_actions(actions: Topic, wanted: int, plan: Plan) -> None:
+def await_actions(actions: Topic, wanted: int, plan: Plan) -> None:
+    """Wait until so many actions are written.
+
+    Raises:
+        TimeoutError: they were not in time.
+    """
     give_up = time.monotonic() + _FIRST_ACTION_S + plan.users * 0.1
     while (seen := sum(actions.ends())) < wanted:
         if time.monotonic() > give_up:

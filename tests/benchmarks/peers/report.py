@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tests.benchmarks.figures import pyplot, save, shown, table
 from tests.benchmarks.peers.analysis import ratios
 from tests.benchmarks.peers.systems import ROWS
 
@@ -45,7 +46,7 @@ def line(figures: Figures) -> str:
     """One measurement in a few words."""
     if "events/s" in figures:
         return f"{figures['events/s']:.0f} events/s, {cpu(figures):.0f} CPU-µs an event"
-    rates = ", ".join(f"{rate}/s p99 {_shown(one.get('p99'))}" for rate, one in figures["rates"].items())
+    rates = ", ".join(f"{rate}/s p99 {shown(one.get('p99'))}" for rate, one in figures["rates"].items())
     return f"{rates}; lost {figures['lost']}, duplicated {figures['duplicated']}"
 
 
@@ -55,7 +56,7 @@ def cpu(figures: Figures) -> float:
 
 
 def _guarantees(results: Results) -> str:
-    return _table(("row", "guarantee through a kill"), [(ROWS[row].title, ROWS[row].guarantee) for row in results])
+    return table(("row", "guarantee through a kill"), [(ROWS[row].title, ROWS[row].guarantee) for row in results])
 
 
 def _drains(rows: Mapping[str, Figures]) -> str:
@@ -66,8 +67,8 @@ def _drains(rows: Mapping[str, Figures]) -> str:
         **{f"{name} RSS MB": _of(f"{name} RSS MB") for name in _PROCESSES},
         "first action after s": _of("first action after s"),
     }
-    lines = [(ROWS[row].title, *(_shown(pick(one)) for pick in columns.values())) for row, one in rows.items()]
-    return _table(("row", *columns), lines)
+    lines = [(ROWS[row].title, *(shown(pick(one)) for pick in columns.values())) for row, one in rows.items()]
+    return table(("row", *columns), lines)
 
 
 def _ratios(rows: Mapping[str, Figures]) -> str:
@@ -76,9 +77,9 @@ def _ratios(rows: Mapping[str, Figures]) -> str:
     faster = {row: 1 / ratio for row, ratio in ratios(rate, OURS).items()}
     against_limit = ratios(busy, LIMIT)
     lines = [
-        (ROWS[row].title, _shown(faster.get(row), 2), _shown(against_limit.get(row), 2)) for row in rows
+        (ROWS[row].title, shown(faster.get(row), 2), shown(against_limit.get(row), 2)) for row in rows
     ]  # fmt: skip
-    return _table(("row", f"{ROWS[OURS].title} is faster, times", "CPU against the plain loop, times"), lines)
+    return table(("row", f"{ROWS[OURS].title} is faster, times", "CPU against the plain loop, times"), lines)
 
 
 def _latencies(rows: Mapping[str, Figures]) -> str:
@@ -88,9 +89,9 @@ def _latencies(rows: Mapping[str, Figures]) -> str:
             if "skipped" in at:
                 lines.append((ROWS[row].title, rate, at["skipped"], *[""] * 6))
                 continue
-            told = [_shown(at.get(name)) for name in ("p50", "p99", "p99.9", "max", "actions")]
-            lines.append((ROWS[row].title, rate, "yes" if at["kept up"] else "no", *told, _shown(cpu(at))))
-    return _table(
+            told = [shown(at.get(name)) for name in ("p50", "p99", "p99.9", "max", "actions")]
+            lines.append((ROWS[row].title, rate, "yes" if at["kept up"] else "no", *told, shown(cpu(at))))
+    return table(
         ("row", "events/s", "kept up", "p50", "p99", "p99.9", "max", "actions", "system µs/event"), lines
     )  # fmt: skip
 
@@ -100,27 +101,12 @@ def _faults(rows: Mapping[str, Figures]) -> str:
         "checkpoints", "checkpoint MB", "state MB", "checkpoint s", "first action s", "caught up s", "expected", "lost",
         "duplicated", "unexpected",
     )  # fmt: skip
-    lines = [(ROWS[row].title, *(_shown(one.get(name), 1) for name in columns)) for row, one in rows.items()]
-    return _table(("row", *columns), lines)
+    lines = [(ROWS[row].title, *(shown(one.get(name), 1) for name in columns)) for row, one in rows.items()]
+    return table(("row", *columns), lines)
 
 
 def _of(name: str) -> Callable[[Figures], Any]:
     return lambda figures: figures.get(name)
-
-
-def _shown(value: Any, digits: int = 0) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if abs(value) < 10:
-        digits = max(digits, 1)
-    return f"{value:,.{digits}f}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
 def draw(folder: Path, results: Results) -> None:
@@ -129,11 +115,6 @@ def draw(folder: Path, results: Results) -> None:
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise RuntimeError("plots need matplotlib: install event-trigger[plot], or give --no-plot") from error
-    matplotlib.use("Agg")
     drains = {part: {row: one[part] for row, one in results.items() if part in one} for part in _TITLES}
     drains = {part: rows for part, rows in drains.items() if rows}
     if drains:
@@ -152,9 +133,7 @@ def _cpu_parts(one: Figures) -> dict[str, float]:
 def _bars(
     path: Path, label: str, drains: Mapping[str, Mapping[str, Figures]], parts: Callable[[Figures], dict[str, float]]
 ) -> None:
-    from matplotlib import pyplot
-
-    figure, all_axes = pyplot.subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
+    figure, all_axes = pyplot().subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
     for axes, (part, rows) in zip(all_axes[0], drains.items(), strict=True):
         names, stacks = list(rows), [parts(one) for one in rows.values()]
         left = [0.0] * len(names)
@@ -169,25 +148,23 @@ def _bars(
         axes.set(xlabel=label, title=_TITLES[part])
         if len(stacks[0]) > 1:
             axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _progress(path: Path, drains: Mapping[str, Mapping[str, Figures]]) -> None:
-    from matplotlib import pyplot
-
-    figure, all_axes = pyplot.subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
+    figure, all_axes = pyplot().subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
     for axes, (part, rows) in zip(all_axes[0], drains.items(), strict=True):
         for row, one in rows.items():
             axes.plot(*zip(*one["samples"], strict=True), label=row)
         axes.set(xlabel="s since submission", ylabel="events handled", title=_TITLES[part])
         axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
 
-    figure, all_axes = pyplot.subplots(1, 2, figsize=(12, 4), squeeze=False)
+    figure, all_axes = pyplot().subplots(1, 2, figsize=(12, 4), squeeze=False)
     for axes, part in zip(all_axes[0], ("p50", "p99"), strict=True):
         for row, one in loads.items():
             points = [(int(rate), at[part]) for rate, at in one["rates"].items() if at.get(part)]
@@ -198,12 +175,4 @@ def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
             axis.set_major_formatter(ticker.ScalarFormatter())
             axis.set_minor_formatter(ticker.ScalarFormatter())
         axes.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    save(figure, path)

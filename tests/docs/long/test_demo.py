@@ -15,7 +15,7 @@ import pytest
 from tests.docs.conftest import shell_blocks
 from tests.docs.outputs import QUICK_START
 from tests.docs.pages import PAGES
-from tests.docs.session import checkout
+from tests.docs.session import checkout, environment
 
 # The first time Flink and Kafka are downloaded and the connectors built.
 _DEADLINE_S = 600
@@ -44,7 +44,7 @@ def test_the_demo_shows_what_the_page_shows_and_ends_with_ctrl_c(tmp_path: Path)
             cwd=place,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PATH": f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+            env=environment(place),
             start_new_session=True,
         )
     try:

@@ -14,6 +14,7 @@ from werkzeug import Request, Response
 
 from transforms.domain import secret_references
 from transforms.domain.secret_references import Secret, SecretError, is_local_reference, is_reference, read_secret
+from transforms.domain.tokens import Token
 
 LOCAL = ["env:TOKEN", "env:_a1", "file:/run/secrets/token", "file:/a b"]
 AWS = [
@@ -65,6 +66,7 @@ def test_a_secret_comes_from_aws_whole_or_one_key_of_it(aws: dict[str, Any]) -> 
     aws["both"] = {"SecretString": json.dumps({"current": "whsec_new", "number": 1})}
     assert read_secret("aws-secret:crm") == "whsec_abc"
     assert read_secret("aws-secret:both#current") == "whsec_new"
+    assert Token("aws-secret:both#current").value == "whsec_new"
 
 
 def test_the_region_of_an_arn_is_where_it_is_asked_for(

@@ -7,11 +7,13 @@ import pytest
 from transforms.domain.tokens import Token, TokenError
 
 
-@pytest.mark.parametrize("text", ["", "s3cr3t", "file:relative", "aws-secret:token"])
-def test_what_is_no_reference_to_a_variable_or_file_is_refused_without_being_shown(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "s3cr3t", "file:relative", "aws-secret:"])
+def test_what_is_no_reference_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(TokenError) as caught:
         Token(text)
-    assert str(caught.value) == "a token reference of another form, allowed: env:NAME or file:/ABSOLUTE/PATH"
+    assert str(caught.value).startswith(
+        "a token reference of another form, allowed: env:NAME, file:/ABSOLUTE/PATH or aws-"
+    )
 
 
 def test_a_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,11 +34,36 @@ def test_a_token_comes_from_a_file_and_is_read_again(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_or_broken_leaves_the_token_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("old\n")
-    token = Token(f"file:{path}")
+    now = Now()
+    token = Token(f"file:{path}", now)
     path.write_text("two words")
     assert token.reread() == "old"
     path.unlink()
+    now.s += 5
     assert token.reread() == "old"
+
+
+def test_a_token_is_read_again_every_five_seconds_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    now = Now()
+    token = Token(f"file:{path}", now)
+    assert token.reread() == "old"
+    path.write_text("new")
+    now.s += 4.9
+    assert token.reread() == "old"
+    now.s += 0.1
+    assert token.reread() == "new"
+
+
+class Now:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def __call__(self) -> float:
+        return self.s
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"two\nlines", b"s3cr3t\x00", b"s3cr3t\xff", b"\x7f"])

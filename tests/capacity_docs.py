@@ -1,0 +1,120 @@
+"""The generated parts of docs/capacity.md: the figures, the tiers, and what the command prints (`make readme`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from pipeline.capacity import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
+from pipeline.commands.capacity import shown
+
+# The tiers of the architecture, in events/s; how many users it does not say, but 10 million at its largest.
+LOADS: Final = {
+    "small": Load(10_000, 100_000),
+    "medium": Load(100_000, 1_000_000),
+    "large": Load(1_000_000, 10_000_000),
+}
+# A load that has more users than its events would need machines for.
+MANY_USERS: Final = Load(10_000, 10_000_000)
+_DEFAULT_WORKER_MIB: Final = 1536  # python_worker_memory_mib
+_PART: Final = re.compile(r"(<!-- (figures|tiers|by user|printed): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+def expected(text: str) -> str:
+    """docs/capacity.md as it should be."""
+    figures, document = read_figures()
+    parts = {
+        "figures": figures_table(document),
+        "tiers": tiers_table(figures),
+        "by user": by_user_table(figures),
+        "printed": f"```\n{printed(figures)}```",
+    }
+    return _PART.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
+
+
+def figures_table(document: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each figure: what it is, and where it comes from."""
+    lines = ["| figure | | unit | what | measured |", "|---|---:|---|---|---|"]
+    for name, one in document.items():
+        command = f"`{one['command']}`" if one["command"].startswith("make ") else one["command"]
+        source = f"{one['date']}, {one['commit']}: {command}"
+        lines.append(f"| `{name}` | {one['value']:,} | {one['unit']} | {one['what']} | {source} |")
+    return "\n".join(lines)
+
+
+def tiers_table(figures: Figures) -> str:
+    """What each tier's load needs on its machines, beside what the tier has."""
+    plans = {tier.name: Plan(LOADS[tier.name], figures, tier) for tier in TIERS}
+    rows = {
+        "events/s": lambda plan: f"{plan.load.events_per_second:,.0f}",
+        "users in the state": lambda plan: f"{plan.load.users:,.0f}",
+        "TaskManager": lambda plan: plan.tier.instance_type,
+        **{
+            f"TaskManagers for {name}": lambda plan, name=name: f"{plan.needed[name]:,}"
+            for name in plans["small"].needed
+        },
+        "**TaskManagers needed**": lambda plan: f"**{plan.task_managers:,}**, for {plan.limit}",
+        "if a vCPU does half as much": lambda plan: f"{halved(plan).task_managers:,}, for {halved(plan).limit}",
+        "of the tier": lambda plan: _range(plan.tier, 1),
+        "slots needed": lambda plan: f"{plan.slots:,}",
+        "of the tier (parallelism)": lambda plan: _range(plan.tier, SLOTS),
+        "a worker is busy": lambda plan: f"{plan.worker_share:.0%}",
+        "a machine is busy": lambda plan: f"{plan.machine_share:.0%}",
+        "`python_worker_memory_mib` needed": lambda plan: (
+            f"{plan.worker_memory_mib:,} of {plan.tier.worker_memory_mib:,}"
+        ),
+        "… on the tier's fewest TaskManagers": lambda plan: _fewest(plan, plan.tier.min_count),
+        "… on its most": lambda plan: _fewest(plan, plan.tier.max_count),
+        "network in / out, Gbit/s": lambda plan: f"{plan.network_in_gbps:.2f} / {plan.network_out_gbps:.2f}",
+        "a checkpoint uploads": lambda plan: (
+            f"{plan.checkpoint_least_bytes / 1e9:.2f} to {plan.checkpoint_bytes / 1e9:.2f} GB"
+        ),
+        "checkpoints planned by the tier": lambda plan: f"{plan.tier.checkpoint_storage_gib:,} GiB",
+        "Kafka partitions needed": lambda plan: f"{plan.kafka_partitions:,}",
+        "of the tier, partitions": lambda plan: f"{plan.tier.kafka_partitions:,}",
+        "brokers' cores, leaders only": lambda plan: f"{plan.broker_cores:.1f}",
+        "`user_shards` needed": lambda plan: f"{plan.user_shards:,}",
+        "of the tier, shards": lambda plan: f"{plan.tier.user_shards:,}",
+        "times what was seen": lambda plan: f"{plan.load.events_per_second / figures.highest_rate_seen:,.1f}",
+    }
+    lines = [f"| | {' | '.join(plans)} |", f"|---|{'---:|' * len(plans)}"]
+    lines += [f"| {name} | {' | '.join(cell(plan) for plan in plans.values())} |" for name, cell in rows.items()]
+    return "\n".join(lines)
+
+
+def halved(plan: Plan) -> Plan:
+    """The same load where everything takes twice the CPU."""
+    worker_us, flink_us = plan.figures.worker_us_per_event, plan.figures.task_manager_us_per_event
+    figures = replace(plan.figures, worker_us_per_event=2 * worker_us, task_manager_us_per_event=2 * flink_us)
+    return replace(plan, figures=figures)
+
+
+def _range(tier: Tier, of_each: int) -> str:
+    least, most = tier.min_count * of_each, tier.max_count * of_each
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _fewest(plan: Plan, count: int) -> str:
+    there = Plan(plan.load, plan.figures, plan.tier, parallelism=count * SLOTS)
+    enough = (
+        "" if there.worker_memory_mib <= _DEFAULT_WORKER_MIB else f", more than the default {_DEFAULT_WORKER_MIB:,}"
+    )
+    return f"{there.worker_memory_mib:,}{enough}"
+
+
+def by_user_table(figures: Figures) -> str:
+    """TaskManagers of the large tier's kind, keyed by shard and by user."""
+    tier = TIERS[-1]
+    lines = ["| events/s | users in the state | by shard, limited by | by user, limited by |", "|---:|---:|---|---|"]
+    for load in (MANY_USERS, LOADS["medium"], Load(100_000, 100_000_000), LOADS["large"]):
+        shards, users = Plan(load, figures, tier), Plan(load, figures, tier, by_user=True)
+        cells = [f"{one.task_managers:,}, {one.limit}" for one in (shards, users)]
+        lines.append(f"| {load.events_per_second:,.0f} | {load.users:,.0f} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def printed(figures: Figures) -> str:
+    """What the command prints of the large tier's load."""
+    return shown(Plan(LOADS["large"], figures, TIERS[-1]))
