@@ -102,7 +102,9 @@ class Settings:
     max_parallelism: int = _option(
         128, INPUT, "Flink key groups, fixed for the state's life", unit="key groups", least=1, most=32768
     )
-    batch_linger_ms: int = _option(5, INPUT, "how long a record may wait for others", unit="ms", least=0, most=10_000)
+    batch_linger_ms: int = _option(
+        20, INPUT, "longest time a record waits for others, half of it on average", unit="ms", least=0, most=10_000
+    )
     batch_max_records: int = _option(1000, INPUT, "records that end the wait", unit="records", least=1, most=100_000)
     batch_max_bytes: int = _option(
         1_000_000, INPUT, "bytes that end the wait", unit="bytes", least=1024, most=8_000_000
@@ -295,7 +297,7 @@ class Settings:
     checkpoint_dir_is_shared: bool = _option(
         False, FLINK, "all machines of the cluster share its file:// checkpoint folder"
     )
-    bundle_time_ms: int = _option(20, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
+    bundle_time_ms: int = _option(10, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
     bundle_size: int = _option(1000, FLINK, "micro-batches that end a bundle", unit="batches", least=1)
     workers_per_task_manager: int = _option(
         2, FLINK, "Python workers of a TaskManager: its number of slots", unit="processes", least=1, most=64

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from apache_beam import coders
-from apache_beam.metrics import monitoring_infos
+from apache_beam.metrics import Metrics, monitoring_infos
 from apache_beam.metrics.execution import MetricsContainer
 from apache_beam.metrics.metricbase import MetricName
 from apache_beam.portability.api import beam_fn_api_pb2
-from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache
+from apache_beam.runners.common import NameContext
+from apache_beam.runners.worker import bundle_processor, operations, sdk_worker, statecache, statesampler
 from apache_beam.transforms import combiners, userstate, window
 from apache_beam.utils.counters import CounterFactory
 
@@ -32,6 +33,8 @@ SOURCE = {
     "bundle_processor.CombiningValueRuntimeState": "dc6ab56c662eeb68",
     "bundle_processor.BundleProcessor.reset": "369c1884af108ef0",
     "bundle_processor.BundleProcessor.monitoring_infos": "c36b13616451ab42",
+    "bundle_processor.BundleProcessor.process_bundle": "6a41161ebe7eade4",
+    "statesampler.StateSampler": "6f6bff93c4d9c0c0",
     "sdk_worker.GlobalCachingStateHandler": "0c95878795be5883",
     "sdk_worker.GrpcStateHandler": "d03e89160a6eba13",
     "sdk_worker._Future": "67a5534e1bd2e614",
@@ -50,10 +53,16 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> None:
     # setattr to the same value: puts Beam's own back after the test.
     monkeypatch.setattr(statecache, "get_deep_size", statecache.get_deep_size)
     monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "commit", bundle_processor.FnApiUserStateContext.commit)
+    monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "reset", bundle_processor.FnApiUserStateContext.reset)
     monkeypatch.setattr(
         bundle_processor.SynchronousBagRuntimeState, "read", bundle_processor.SynchronousBagRuntimeState.read
     )
     monkeypatch.setattr(bundle_processor.BundleProcessor, "reset", bundle_processor.BundleProcessor.reset)
+    monkeypatch.setattr(
+        bundle_processor.BundleProcessor, "monitoring_infos", bundle_processor.BundleProcessor.monitoring_infos
+    )
+    monkeypatch.setattr(statesampler.StateSampler, "start", statesampler.StateSampler.start)
+    monkeypatch.setattr(statesampler.StateSampler, "stop", statesampler.StateSampler.stop)
     beam_overrides.apply()
 
 
@@ -147,6 +156,8 @@ def test_an_entry_that_grew_is_weighed_again() -> None:
 
 
 # Commits
+
+VALUE = userstate.ReadModifyWriteStateSpec("value", coders.BytesCoder())
 
 
 class Runner:
@@ -261,6 +272,38 @@ def test_the_cache_keeps_the_same_objects_that_were_added(context: Any) -> None:
     assert cached is element
 
 
+def test_handles_are_used_again_and_know_nothing_of_the_bundle_before(context: Any, runner: Runner) -> None:
+    specs = [userstate.BagStateSpec("bag", coders.BytesCoder()), VALUE]
+    bundles = []
+    for _ in range(2):
+        one, other = (context.get_state(spec, b"k", window.GlobalWindow()) for spec in specs)
+        one.clear()
+        one.add(b"1")
+        other.write(b"2")
+        context.commit()
+        bundles.append((one, other))
+        context.reset()
+    assert bundles[0] == bundles[1]
+    context.commit()
+    assert len(runner.log()) == 8
+    assert list(bundles[1][0].read()) == [b"1"]
+    assert bundles[1][1].read() == b"2"
+
+
+def test_handles_of_very_many_keys_are_let_go(context: Any) -> None:
+    for number in range(1025):
+        context.get_state(VALUE, b"%d" % number, window.GlobalWindow())
+    context.reset()
+    assert context._all_states == {}
+
+
+def test_a_combining_state_is_made_anew(context: Any) -> None:
+    spec = userstate.CombiningValueStateSpec("count", coders.VarIntCoder(), combiners.CountCombineFn())
+    first = context.get_state(spec, b"k", window.GlobalWindow())
+    context.reset()
+    assert context.get_state(spec, b"k", window.GlobalWindow()) is not first
+
+
 def test_a_combining_state_is_committed(context: Any, runner: Runner) -> None:
     spec = userstate.CombiningValueStateSpec("count", coders.VarIntCoder(), combiners.CountCombineFn())
     context.get_state(spec, b"k", window.GlobalWindow()).add("x")
@@ -329,3 +372,51 @@ def test_a_bundle_tells_the_metrics_that_it_touched_and_no_others() -> None:
     (told,) = container.to_runner_api_monitoring_infos("step").values()
     assert told.labels["NAME"] == "first"
     assert monitoring_infos.extract_counter_value(told) == 2
+
+
+class CountingOperation(operations.Operation):
+    """An operation with a metric of ours, beside those that Beam has of each."""
+
+    def __init__(self, sampler: statesampler.StateSampler, counters: CounterFactory) -> None:
+        super().__init__(NameContext("step"), None, counters, sampler)
+
+    def count(self) -> None:
+        with self.scoped_process_state:
+            Metrics.counter("ours", "seen").inc(5)
+
+
+@pytest.fixture
+def processor() -> Any:
+    counters = CounterFactory()
+    sampler = statesampler.StateSampler("bundle", counters)
+    operation = CountingOperation(sampler, counters)
+    descriptor = SimpleNamespace(transforms={"step": SimpleNamespace(outputs={})})
+    return SimpleNamespace(
+        ops={"step": operation}, counter_factory=counters, state_sampler=sampler, process_bundle_descriptor=descriptor
+    )
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_bundle_tells_our_metrics_and_none_of_beams(processor: Any) -> None:
+    for _ in range(2):  # a processor is used again
+        threads = threading.active_count()
+        processor.state_sampler.start()
+        assert threading.active_count() == threads
+        processor.ops["step"].count()
+        processor.state_sampler.stop_if_still_running()
+        processor.state_sampler.stop_if_still_running()  # as after an error
+        assert statesampler.get_current_tracker() is None
+
+        (told,) = bundle_processor.BundleProcessor.monitoring_infos(processor)
+        assert told.labels["NAME"] == "seen"
+        assert told.labels["PTRANSFORM"] == "step"
+        assert monitoring_infos.extract_counter_value(told) == 5
+        bundle_processor.BundleProcessor.reset(processor)
+
+
+def test_beam_itself_tells_more(processor: Any) -> None:
+    processor.state_sampler.start()
+    processor.ops["step"].count()
+    processor.state_sampler.stop_if_still_running()
+    told = bundle_processor.BundleProcessor.monitoring_infos(processor)
+    assert len(told) == 5  # ours, and four times of the step

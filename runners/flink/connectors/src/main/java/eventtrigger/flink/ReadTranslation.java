@@ -48,7 +48,9 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
         records
             .transform(name + "/batch", type, new MicroBatchOperator(settings))
             .uid(name + "/batch")
-            .setParallelism(records.getParallelism());
+            .setParallelism(records.getParallelism())
+            // A micro-batch has waited already: it leaves at once, not with the next flush of the network buffers.
+            .setBufferTimeout(0);
     context.addDataStream(output, batches);
   }
 

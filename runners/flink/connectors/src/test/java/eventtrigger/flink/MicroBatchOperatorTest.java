@@ -58,16 +58,32 @@ class MicroBatchOperatorTest {
   }
 
   @Test
+  void waitsEndAtMultiplesOfTheLingerTime() throws Exception {
+    open(SETTINGS);
+    operator.setProcessingTime(103);
+    add(0);
+    operator.setProcessingTime(104);
+    assertEquals(List.of(), batches());
+    operator.setProcessingTime(105);
+    assertEquals(List.of(List.of(0L)), batches());
+    add(1);
+    operator.setProcessingTime(109);
+    assertEquals(List.of(), batches());
+    operator.setProcessingTime(110);
+    assertEquals(List.of(List.of(1L)), batches());
+  }
+
+  @Test
   void fullBatchLeavesAtOnceAndTheNextHasItsOwnTime() throws Exception {
     open(SETTINGS);
     operator.setProcessingTime(100);
     add(0, 1, 2);
     assertEquals(List.of(List.of(0L, 1L, 2L)), batches());
-    operator.setProcessingTime(103);
+    operator.setProcessingTime(106);
     add(3);
-    operator.setProcessingTime(107);
+    operator.setProcessingTime(109);
     assertEquals(List.of(), batches());
-    operator.setProcessingTime(108);
+    operator.setProcessingTime(110);
     assertEquals(List.of(List.of(3L)), batches());
   }
 
