@@ -610,7 +610,7 @@ def test_an_answer_that_is_wrong_for_one_user_does_not_open_the_breaker(
     httpserver: HTTPServer, answer: object, opens: bool
 ) -> None:
     breaker = Breaker(failures=1)
-    client(serve(httpserver, profile=answer), breaker=breaker, deadline_s=0.2, chance=lambda: 1.0).fetch("u1")
+    client(serve(httpserver, profile=answer), breaker=breaker, deadline_s=1.0, chance=lambda: 1.0).fetch("u1")
     assert breaker.is_open is opens
 
 
