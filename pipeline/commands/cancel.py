@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.commands.flink_options import Parser, add_job_options, reaching, told
+from pipeline.commands.command_parser import RaisingParser
+from pipeline.commands.flink_options import add_job_options, reaching, told
 from pipeline.options import OptionError
 from pipeline.saved_state import newest_state, running_job, wait_for_news
 from pipeline.saying import say
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _cancel(argv: Sequence[str]) -> int:
-    parser = Parser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
+    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     arguments = parser.parse_args(argv)

@@ -25,7 +25,7 @@ from pipeline.capacity import (
     choose,
     read_figures,
 )
-from pipeline.commands.command_parser import CommandParser
+from pipeline.commands.command_parser import RaisingParser
 from pipeline.options import OptionError
 from pipeline.saying import complain
 
@@ -46,11 +46,6 @@ _NUMBERS: Final = {
 }
 
 
-class _Parser(CommandParser):
-    def error(self, message: str) -> Any:
-        raise OptionError(f"{message}; {self.prog} --help lists what there is")
-
-
 def main(argv: Sequence[str]) -> int:
     """Print the plan; the exit code."""
     try:
@@ -64,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(PROGRAM, "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
+    parser = RaisingParser(PROGRAM, "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
     parser.add_argument("--events_per_second", metavar="NUMBER", help="at the busiest time")
     parser.add_argument("--users", metavar="NUMBER", help="in the state: with an event within --state_ttl_seconds")
     parser.add_argument("--event_bytes", metavar="NUMBER", help="of an event, JSON (default: as measured)")

@@ -1,8 +1,10 @@
-"""How every command's help is laid out, and that its flags are taken in full only."""
+"""How every command's help is laid out, that its flags are taken in full only, and how it says what is wrong."""
 
 from __future__ import annotations
 
 import argparse
+
+from pipeline.options import OptionError
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -16,3 +18,11 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+
+class RaisingParser(CommandParser):
+    """A parser of a command's flags whose errors are an ``OptionError``."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Not argparse's own two lines."""
+        raise OptionError(f"{message}; {self.prog} --help lists what there is")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.command_parser import CommandParser
 from pipeline.options import OptionError, check_addresses
 from pipeline.probes import S3Error
 from pipeline.saying import complain
@@ -18,14 +17,6 @@ from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
 MOST_S: Final = 86_400.0
-
-
-class Parser(CommandParser):
-    """A parser of a command's flags whose errors are an ``OptionError``."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Not argparse's own two lines."""
-        raise OptionError(f"{message}; {self.prog} --help lists what there is")
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline import run
-from pipeline.commands.flink_options import Parser, cluster, told
+from pipeline.commands.command_parser import RaisingParser
+from pipeline.commands.flink_options import cluster, told
 from pipeline.options import FLINK_RUNNER, OptionError, Settings, parse
 from pipeline.probes import retained_checkpoints
 from pipeline.saved_state import CHECKPOINT, SavedState, ended_jobs, newest_of
@@ -28,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _resume(argv: Sequence[str]) -> int:
-    parser = Parser(PROGRAM, "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION)
+    parser = RaisingParser(
+        PROGRAM, "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION
+    )
     parser.add_argument(
         "--from_job", metavar="NAME_OR_ID", help="job whose newest state it is (default: the last of --job_name)"
     )

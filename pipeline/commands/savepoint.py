@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.commands.flink_options import MOST_S, Parser, add_job_options, reaching, told
+from pipeline.commands.command_parser import RaisingParser
+from pipeline.commands.flink_options import MOST_S, add_job_options, reaching, told
 from pipeline.options import OptionError
 from pipeline.saved_state import running_job
 from pipeline.saying import say
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _savepoint(argv: Sequence[str]) -> int:
-    parser = Parser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
+    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--stop", action="store_true", help="end the job with it")
     parser.add_argument("--directory", metavar="URL", help="where to (default: the cluster's state.savepoints.dir)")

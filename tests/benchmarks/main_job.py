@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from pipeline.options import parse
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
+from tests.benchmarks.peers.sampling import cpu_seconds
 from transforms.domain.rule_files import load_rules
 from transforms.domain.rule_sets import RuleSet
 
@@ -94,16 +94,16 @@ class Bench:
             rest.wait_for_state(job_id, {"CANCELED"}, 60)
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """CPU time that processes have used so far."""
-    total = 0
-    for pid in pids:
-        try:
-            parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            continue
-        total += int(parts[11]) + int(parts[12])
-    return total / os.sysconf("SC_CLK_TCK")
+@contextmanager
+def running_bench() -> Iterator[Bench]:
+    """All of it on this machine while the context is open."""
+    with (
+        tempfile.TemporaryDirectory() as work,
+        LocalKafka() as kafka,
+        LocalFlink(task_managers=1, slots=2) as flink,
+        UserApi() as api,
+    ):
+        yield Bench(kafka, flink, api, Path(work))
 
 
 def workers() -> list[int]:
@@ -171,13 +171,13 @@ def throughput(bench: Bench, user_shards: int, events: int, parallelism: int) ->
     )
     with bench.job(topics, *options):
         consumer = reader(bench.kafka, topics.actions)
-        seen = _wait(consumer, 0, 1)
+        seen = wait_for_actions(consumer, 0, 1)
         first_output_s = time.monotonic() - submitted
-        seen = _wait(consumer, seen, int(expected * 0.2))
+        seen = wait_for_actions(consumer, seen, int(expected * 0.2))
         pids = {"worker": workers(), "TaskManager": bench.flink.task_manager_pids, "broker": [bench.kafka.pid]}
         before = {name: cpu_seconds(ids) for name, ids in pids.items()}
         started, seen_before = time.monotonic(), seen
-        seen = _wait(consumer, seen, int(expected * 0.95))
+        seen = wait_for_actions(consumer, seen, int(expected * 0.95))
         elapsed = time.monotonic() - started
         worked = events * (seen - seen_before) / expected
         cpu = {name: (cpu_seconds(ids) - before[name]) / worked * 1e6 for name, ids in pids.items()}
@@ -197,7 +197,12 @@ def _expected_actions(events: int) -> int:
     return sum(1 for e in made if e["triggerable"] and (profile_of(e["user_id"]) or {}).get("country") == "US")
 
 
-def _wait(consumer: Consumer, seen: int, wanted: int, deadline_s: float = 300) -> int:
+def wait_for_actions(consumer: Consumer, seen: int, wanted: int, deadline_s: float = 300) -> int:
+    """Read on until there are so many; how many there are.
+
+    Raises:
+        TimeoutError: they did not come in time.
+    """
     give_up = time.monotonic() + deadline_s
     while seen < wanted:
         if time.monotonic() > give_up:
@@ -212,7 +217,7 @@ def latency(bench: Bench, rate: float, seconds: float, *options: str) -> dict[st
     with bench.job(topics, "--starting_offsets=earliest", *options):
         consumer = reader(bench.kafka, topics.actions)
         with LoadGenerator(bench.kafka.bootstrap_servers, topics.events, rate, _USERS) as load:
-            _wait(consumer, 0, 1)
+            wait_for_actions(consumer, 0, 1)
             warm = time.monotonic() + 10
             end = warm + seconds
             delays: list[float] = []
@@ -247,13 +252,7 @@ def main() -> int:
         figures[name] = run()
         print(name, {key: round(value, 1) for key, value in figures[name].items()}, flush=True)
 
-    with (
-        tempfile.TemporaryDirectory() as work,
-        LocalKafka() as kafka,
-        LocalFlink(task_managers=1, slots=2) as flink,
-        UserApi() as api,
-    ):
-        bench = Bench(kafka, flink, api, Path(work))
+    with running_bench() as bench:
         # Java compiles itself meanwhile: a third of a core, more than all else that a TaskManager does at these rates.
         latency(bench, 5000, _WARM_UP_S)
         if arguments.only != "latency":

@@ -17,11 +17,9 @@ from statistics import mean, stdev
 from typing import Final
 
 from pipeline.embedded.load import LoadGenerator
-from pipeline.embedded.user_api import UserApi
 from runners.flink import worker_boot
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
-from tests.benchmarks.main_job import Bench, _wait, cpu_seconds, reader
+from tests.benchmarks.main_job import Bench, reader, running_bench, wait_for_actions
+from tests.benchmarks.peers.sampling import cpu_seconds, process_tree
 
 _TURN_S: Final = 10
 _SETTLED_S: Final = 1.0
@@ -62,7 +60,7 @@ def measured(bench: Bench, rate: float, turns: int) -> list[tuple[float, float]]
         with bench.job(topics, "--starting_offsets=earliest", f"--worker_command={command}"):
             consumer = reader(bench.kafka, topics.actions)
             with LoadGenerator(bench.kafka.bootstrap_servers, topics.events, rate, 2000) as load:
-                _wait(consumer, 0, 1)
+                wait_for_actions(consumer, 0, 1)
                 consumer.close()
                 time.sleep(_WARM_S)
                 cost = [_turn(bench, load, is_wanted_off) for _ in range(turns) for is_wanted_off in (False, True)]
@@ -73,18 +71,11 @@ def _turn(bench: Bench, load: LoadGenerator, is_wanted_off: bool) -> float:
     while is_off(time.time()) != is_wanted_off:
         time.sleep(0.01)
     time.sleep(_SETTLED_S)
-    pids = _with_children(bench.flink.task_manager_pids)
+    roots = bench.flink.task_manager_pids
+    pids = process_tree(roots).union(roots)
     cpu_s, events = cpu_seconds(pids), load.produced
     time.sleep(_TURN_S - time.time() % _TURN_S - 0.2)
     return (cpu_seconds(pids) - cpu_s) / (load.produced - events) * 1e6
-
-
-def _with_children(pids: list[int]) -> list[int]:
-    found = list(pids)
-    for pid in found:  # grows meanwhile
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            found += map(int, children.read_text().split())
-    return found
 
 
 def main() -> None:
@@ -93,13 +84,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[500, 2500, 5000], help="events/s")
     parser.add_argument("--pairs", type=int, default=12, help="pairs of turns a rate")
     arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as work,
-        LocalKafka() as kafka,
-        LocalFlink(task_managers=1, slots=2) as flink,
-        UserApi() as api,
-    ):
-        bench = Bench(kafka, flink, api, Path(work))
+    with running_bench() as bench:
         for rate in arguments.rates:
             pairs = measured(bench, rate, arguments.pairs)
             shares = [1 - off / on for on, off in pairs]
