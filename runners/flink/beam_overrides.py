@@ -245,15 +245,15 @@ def fingerprints() -> dict[str, str]:
     from apache_beam.runners.worker import bundle_processor, sdk_worker, sdk_worker_main, statecache, statesampler
 
     relied_upon = (
-        _unless_ours(statecache.get_deep_size, cache_weight),
+        statecache.get_deep_size,
         statecache.WeightedValue,
         statecache.StateCache,
         bundle_processor.FnApiUserStateContext,
         bundle_processor.SynchronousBagRuntimeState,
         bundle_processor.ReadModifyWriteRuntimeState,
         bundle_processor.CombiningValueRuntimeState,
-        _unless_ours(bundle_processor.BundleProcessor.reset, reset_processor),
-        _unless_ours(bundle_processor.BundleProcessor.monitoring_infos, own_metrics),
+        bundle_processor.BundleProcessor.reset,
+        bundle_processor.BundleProcessor.monitoring_infos,
         bundle_processor.BundleProcessor.process_bundle,
         statesampler.StateSampler,
         sdk_worker.GlobalCachingStateHandler,
@@ -268,9 +268,4 @@ def fingerprints() -> dict[str, str]:
             inspect.getsource(part).encode()
         ).hexdigest()[:16]
         for part in relied_upon
-        if part is not None
     }
-
-
-def _unless_ours(part: Any, ours: Any) -> Any:
-    return None if part is ours else part

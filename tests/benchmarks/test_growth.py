@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tests.benchmarks.growth import __main__ as growth
 from tests.benchmarks.growth import report, stage
 from tests.benchmarks.growth.dimensions import QUICK, Dimension, OnStack, Sizes, dimensions, point_figures
 from tests.benchmarks.growth.stage import Discarding, Point
+from tests.overridden import overridden
 
 VALUES = (10, 50, 100, 200)
 
@@ -191,9 +192,9 @@ SMALL = Point(users=60, history=20, rules=3, shards=4, bundle=40, fires=0.5, war
 
 
 @pytest.fixture(scope="module")
-def filled() -> Any:
-    stage.beam_overrides.apply()
-    return stage._filled(SMALL)
+def filled() -> Iterator[Any]:
+    with overridden():
+        yield stage._filled(SMALL)
 
 
 def test_a_filled_slot_knows_everybody_with_a_whole_history(filled: Any) -> None:

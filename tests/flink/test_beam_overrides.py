@@ -20,6 +20,7 @@ from apache_beam.utils.counters import CounterFactory
 
 from runners.flink import beam_overrides
 from runners.flink.errors import LocalStackError
+from tests.overridden import overridden
 
 # Beam's source that the overrides replace or rely upon, in 2.70.0. When this fails after an upgrade, compare the old
 # and the new source of what changed, adapt beam_overrides.py, and only then these hashes.
@@ -49,21 +50,9 @@ def test_beam_is_what_the_overrides_were_written_for() -> None:
 
 
 @pytest.fixture
-def applied(monkeypatch: pytest.MonkeyPatch) -> None:
-    # setattr to the same value: puts Beam's own back after the test.
-    monkeypatch.setattr(statecache, "get_deep_size", statecache.get_deep_size)
-    monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "commit", bundle_processor.FnApiUserStateContext.commit)
-    monkeypatch.setattr(bundle_processor.FnApiUserStateContext, "reset", bundle_processor.FnApiUserStateContext.reset)
-    monkeypatch.setattr(
-        bundle_processor.SynchronousBagRuntimeState, "read", bundle_processor.SynchronousBagRuntimeState.read
-    )
-    monkeypatch.setattr(bundle_processor.BundleProcessor, "reset", bundle_processor.BundleProcessor.reset)
-    monkeypatch.setattr(
-        bundle_processor.BundleProcessor, "monitoring_infos", bundle_processor.BundleProcessor.monitoring_infos
-    )
-    monkeypatch.setattr(statesampler.StateSampler, "start", statesampler.StateSampler.start)
-    monkeypatch.setattr(statesampler.StateSampler, "stop", statesampler.StateSampler.stop)
-    beam_overrides.apply()
+def applied() -> Iterator[None]:
+    with overridden():
+        yield
 
 
 def test_another_beam_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
