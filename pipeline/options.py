@@ -92,9 +92,9 @@ class Settings:
         choices=("record", "field"),
     )
     user_shards: int = _option(
-        32,
+        16,
         INPUT,
-        "user shards the state is kept in, fixed for its life, 8 to 16 a slot; 0 keys by user",
+        "user shards the state is kept in, fixed for its life, at least 4 a slot; 0 keys by user",
         unit="shards",
         least=0,
         most=32768,
@@ -103,7 +103,7 @@ class Settings:
         128, INPUT, "Flink key groups, fixed for the state's life", unit="key groups", least=1, most=32768
     )
     batch_linger_ms: int = _option(
-        20, INPUT, "longest time a record waits for others, half of it on average", unit="ms", least=0, most=10_000
+        10, INPUT, "longest time a record waits for others, half of it on average", unit="ms", least=0, most=10_000
     )
     batch_max_records: int = _option(1000, INPUT, "records that end the wait", unit="records", least=1, most=100_000)
     batch_max_bytes: int = _option(
@@ -297,7 +297,7 @@ class Settings:
     checkpoint_dir_is_shared: bool = _option(
         False, FLINK, "all machines of the cluster share its file:// checkpoint folder"
     )
-    bundle_time_ms: int = _option(10, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
+    bundle_time_ms: int = _option(6, FLINK, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
     bundle_size: int = _option(1000, FLINK, "micro-batches that end a bundle", unit="batches", least=1)
     workers_per_task_manager: int = _option(
         2, FLINK, "Python workers of a TaskManager: its number of slots", unit="processes", least=1, most=64

@@ -59,7 +59,7 @@ def test_every_option_has_a_row_and_bounds_are_those_that_hold() -> None:
         (["--allow_private_destinations"], "of no use without --destinations"),
         (["--webhook_ca_file=/x.pem"], "of no use without --destinations"),
         (["--kafka_property=group.id=g"], "use --group_id"),
-        (["--parallelism=64"], "up to --user_shards, 32"),
+        (["--parallelism=64"], "up to --user_shards, 16"),
     ],
 )
 def test_what_belongs_together_is_refused_apart(given: list[str], missing: str) -> None:

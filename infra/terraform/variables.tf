@@ -228,7 +228,7 @@ variable "parallelism" {
 }
 
 variable "user_shards" {
-  description = "User shards of the job, fixed for the life of its state; 8 to 16 for each slot there may ever be [shards]; default: the tier's"
+  description = "User shards of the job, fixed for the life of its state; at least 4 for each slot there may ever be [shards]; default: the tier's"
   type        = number
   default     = null
 

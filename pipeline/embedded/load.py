@@ -16,7 +16,7 @@ class LoadGenerator:
     """Produces ``rate_hz`` events a second, keyed by user, while the context is open; it never waits for anybody."""
 
     def __init__(self, bootstrap_servers: str, topic: str, rate_hz: float, users: int, seed: int = 7) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 1})
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
         self._topic = topic
         self._rate_hz = rate_hz
         self._visitors = Visitors(seed, users)
@@ -46,7 +46,7 @@ class LoadGenerator:
                 self._send(event["user_id"].encode(), orjson.dumps(event))
                 self.produced += 1
             self._producer.poll(0)
-            self._ending.wait(0.002)
+            self._ending.wait(0.005)
 
     def _send(self, key: bytes, value: bytes) -> None:
         while True:

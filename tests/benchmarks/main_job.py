@@ -99,7 +99,7 @@ def running_bench() -> Iterator[Bench]:
     """All of it on this machine while the context is open."""
     with (
         tempfile.TemporaryDirectory() as work,
-        LocalKafka() as kafka,
+        LocalKafka(long_lived=True) as kafka,
         LocalFlink(task_managers=1, slots=2) as flink,
         UserApi() as api,
     ):

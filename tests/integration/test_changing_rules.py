@@ -93,7 +93,7 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
     def live(number: int) -> None:
         capsys.readouterr()
         assert main(["rules", "status", *where, f"--audit_topic={topics.audit}", "--wait=60"]) == 0
-        assert capsys.readouterr().out.endswith(f"set {number}: live in 32 of 32 shards\n")
+        assert capsys.readouterr().out.endswith(f"set {number}: live in 16 of 16 shards\n")
 
     publish(FIRST)
     events = Events(topics)

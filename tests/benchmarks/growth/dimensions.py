@@ -56,9 +56,10 @@ class Sizes:
     users: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000)
     histories: tuple[int, ...] = (10, 50, 100, 200)
     rules: tuple[int, ...] = (1, 5, 10, 20, 50)
-    lingers_ms: tuple[int, ...] = (0, 1, 5, 20, 50)
-    bundles_ms: tuple[int, ...] = (5, 10, 20, 50, 100)
+    lingers_ms: tuple[int, ...] = (0, 1, 5, 10, 20, 50)
+    bundles_ms: tuple[int, ...] = (2, 6, 10, 20, 50, 100)
     bundle_sizes: tuple[int, ...] = (10, 100, 1000, 10_000)
+    shards: tuple[int, ...] = (4, 8, 16, 32, 64)
     parallelisms: tuple[int, ...] = (1, 2, 4)
     few_users: int = 5000
     events: int = 150_000
@@ -73,6 +74,7 @@ QUICK: Final = Sizes(
     lingers_ms=(0, 20),
     bundles_ms=(5, 50),
     bundle_sizes=(10, 1000),
+    shards=(4, 32),
     parallelisms=(1, 2),
     few_users=1000,
     events=20_000,
@@ -122,6 +124,9 @@ def dimensions(sizes: Sizes) -> dict[str, Dimension]:
         Dimension(
             "bundle_size", "Micro-batches that end a bundle", "batches", "linear",
             of_option("bundle_size", sizes.bundle_sizes),
+        ),
+        Dimension(
+            "user_shards", "User shards of one slot", "shards", "linear", of_option("user_shards", sizes.shards)
         ),
         Dimension(
             "parallelism", "Parallelism, at the highest rate", "slots", "level",

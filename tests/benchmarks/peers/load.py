@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--first", action="store_true")
     given = parser.parse_args()
     workload = Workload(given.keys, given.users, given.misses, given.seed)
-    sender = Sender(given.bootstrap, given.topic, given.run, 1 if given.rate else 20)
+    sender = Sender(given.bootstrap, given.topic, given.run, 5 if given.rate else 20)
     signal.signal(signal.SIGTERM, lambda *_: setattr(sender, "ending", True))
     events = workload.events(given.run)
     started_ms, late_ms = time.time_ns() // 1_000_000, 0.0

@@ -69,7 +69,7 @@ class Stack:
     """The broker and the user API while the context is open."""
 
     def __enter__(self) -> Stack:
-        self.kafka = LocalKafka(heap_mb=1024, config={"log.segment.bytes": "1073741824"}).__enter__()
+        self.kafka = LocalKafka(heap_mb=1024, long_lived=True, config={"log.segment.bytes": "1073741824"}).__enter__()
         self.api = UserApiProcess(STUB_DELAY_S).__enter__()
         self._admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
         return self

@@ -26,6 +26,8 @@ from transforms.domain.rule_sets import RuleSet
 
 _JOBS: Final = Path(__file__).parent / "jobs"
 _SUBMIT_S: Final = 120.0
+# As few as docs/user-state.md allows for that many users.
+_SHARDS_A_SLOT: Final = 4
 _KAFKA_JARS: Final = ("flink-connector-kafka-", "kafka-clients-")
 
 
@@ -151,6 +153,7 @@ def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractConte
                     f"--checkpointing_interval_ms={round(wiring.checkpoint_s * 1000)}",
                     f"--parallelism={slots}",
                     f"--workers_per_task_manager={slots}",
+                    f"--user_shards={_SHARDS_A_SLOT * slots}",
                     *options,
                 ]
             )
