@@ -36,9 +36,9 @@ appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
 class LocalKafka(Service):
     """One Kafka broker; a context manager that starts it and leaves nothing.
 
-    ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. A ``long_lived`` broker spends
-    its first minutes compiling itself, after which a record costs half as much: for benchmarks. Without ``work_dir``
-    the data lie in a temporary folder that ``stop`` removes; a ``work_dir`` is kept and its data are found again.
+    ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. A ``long_lived`` broker
+    spends its first minutes compiling itself, after which a record costs half as much: for benchmarks. Without
+    ``work_dir`` the data lie in a temporary folder that ``stop`` removes; a ``work_dir`` is kept and found again.
     """
 
     def __init__(
