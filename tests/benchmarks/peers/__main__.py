@@ -28,8 +28,8 @@ PARTS: Final = (*DRAINS, "load")
 _FIXED_S: Final = 45.0
 
 QUICK: Final = {
-    "users": 50, "events": 20_000, "miss_events": 4000, "settle_s": 2.0, "window_s": 5.0, "rates": (200,), "rate_s": 10.0,
-    "checkpoint_s": 5.0, "recovery_rate": 200, "recovery_s": 20.0,
+    "users": 50, "events": 20_000, "miss_events": 4000, "settle_s": 2.0, "window_s": 5.0, "rates": (200,),
+    "rate_s": 10.0, "checkpoint_s": 5.0, "recovery_rate": 200, "recovery_s": 20.0,
 }  # fmt: skip
 
 
