@@ -81,17 +81,16 @@ def best(call: Callable[[], object], clock: Callable[[], float]) -> float:
 def main() -> None:
     """Print a line a case."""
     seen, user, visit = event_and_user()
-    profile = user.profile()
     found: dict[str, float] = {}
     for name, (sources, isolation) in cases().items():
         rules = tuple(rule(f"r{number}", source) for number, source in enumerate(sources))
         with closing(FilterSet(rules, isolation=isolation)) as filters:
-            verdict = filters.evaluate(seen, profile, visit, user)
+            verdict = filters.evaluate(seen, visit, user)
             if verdict.errors or verdict.allowed:
                 raise AssertionError(f"{name}: {verdict}")
             # A process's own time passes elsewhere: there the wall clock tells.
             clock = time.perf_counter if isolation == "process" else time.thread_time
-            found[name] = best(partial(filters.evaluate, seen, profile, visit, user), clock)
+            found[name] = best(partial(filters.evaluate, seen, visit, user), clock)
     for name, seconds in found.items():
         ratio = seconds / found["one field test"]
         sys.stdout.write(f"{name:<30} {seconds * 1e6:8.1f} µs  x{ratio:.1f}\n")

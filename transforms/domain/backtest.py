@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from transforms.domain import dead_letters as reasons
 from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record
@@ -226,10 +226,10 @@ class _Watched(FilterSet):
         self.asked = 0
         self.set_aside: Counter[str] = Counter()
 
-    def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
+    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
         self.users.setdefault(event.user_id, 0)
         self.asked += 1
-        verdict = super().evaluate(event, profile, visit, user)
+        verdict = super().evaluate(event, visit, user)
         for rule in verdict.quarantined:
             self.set_aside[rule.name] += 1
         return verdict

@@ -127,8 +127,7 @@ class Deciding:
         """Ask all rules about an event, at the state of its user before it; ``visit`` has it counted."""
         filters, step = self._filters, self._step
         told = self._log.count if self._is_sampling else 0
-        profile = user.profile() if filters.reads_user else {}
-        verdict = filters.evaluate(event, profile, visit, user)
+        verdict = filters.evaluate(event, visit, user)
         step.evaluated += 1
         if verdict.tripped or verdict.quarantined:
             step.counts["rules_tripped"] += len(verdict.tripped)
@@ -138,8 +137,7 @@ class Deciding:
         if not user.has_profile and not filters.waits:
             step.counts["rules_skipped"] += filters.skipping
         if verdict.allowed or verdict.followed:
-            profile = profile or user.profile()
-            moment = _Moment(event.user_id, event.event_id, event.fields, profile, user, visit, topic, record)
+            moment = _Moment(event.user_id, event.event_id, event.fields, user.profile(), user, visit, topic, record)
             allowed = {rule.name for rule in verdict.allowed}
             followed = {rule.name for rule in verdict.followed}
             for rule in filters.rules if followed else verdict.allowed:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from transforms.domain import dead_letters as reasons
@@ -48,8 +48,7 @@ MAX_DEPTH: Final = 100
 MAX_FUTURE_MS: Final = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event that passed every check; ``fields`` holds all of it, defaults filled in, unknown fields kept."""
 
     event_id: str

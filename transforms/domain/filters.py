@@ -19,7 +19,7 @@ from transforms.domain.quarantine import Quarantine
 from transforms.domain.rules import SKIP, WAIT, Rule, RuleError
 from transforms.domain.sandbox import Columns, CompileError, Engine, Sandbox, SandboxError, compile_alone
 from transforms.domain.sandbox_process import SandboxProcess
-from transforms.domain.users import UserState, Visit
+from transforms.domain.users import ProfileFields, UserState, Visit
 
 FILTER: Final = "filter"
 COOLDOWN_KEY: Final = "cooldown.key"
@@ -109,10 +109,10 @@ class FilterSet:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
-        self._event_fields, self._user_fields, self._visit_fields = reads["event"], reads["user"], reads["visit"]
-        self.reads_user = self._user_fields != []
+        self._event_fields, self._visit_fields = reads["event"], reads["visit"]
+        self._user_fields = None if reads["user"] is None else ProfileFields(reads["user"])
 
-    def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
+    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
         """Ask every rule about one event; a rule's failure is its own."""
         quarantined: tuple[Rule, ...] = ()
         mask = self._usual if self._has_keys else None
@@ -124,7 +124,7 @@ class FilterSet:
         try:
             self._engine.give(
                 _picked(event.fields, self._event_fields),
-                _picked(profile, self._user_fields),
+                user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
                 {} if self._visit_fields == [] else _picked(visit.public(), self._visit_fields),
             )
             marks, texts = self._engine.run(mask, None)

@@ -36,21 +36,26 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in a snapshot
 
 _rows_decoder = msgspec.msgpack.Decoder(list[Row])
+_encoded_rows_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _encoder = msgspec.msgpack.Encoder()
 # Rows are dropped in lots, so that a full history is not re-encoded for every event; readers see the last `limit` only.
 _SLACK: Final = 28
+_MARK_BYTES: Final = 4
 
 
 class History:
     """At most ``limit`` rows as one run of MessagePack bytes."""
 
-    __slots__ = ("_count", "_newest_ms", "_packed", "limit")
+    __slots__ = ("_count", "_marks", "_newest_ms", "_packed", "limit")
 
     def __init__(self, limit: int, packed: bytes = b"", count: int = 0, newest_ms: int = 0) -> None:
         self.limit = limit
         self._packed = bytearray(packed)
         self._count = count
         self._newest_ms = newest_ms
+        # Four bytes a row, by which nearly every event is known to be none of them. Made when asked for: no part of the
+        # state, and the users of a restored shard may never come again.
+        self._marks: bytearray | None = None
 
     def __len__(self) -> int:
         return min(self._count, self.limit)
@@ -66,8 +71,9 @@ class History:
 
     def find(self, event_id: str) -> Row | None:
         """The row of an event."""
-        # A substring search costs a microsecond and almost always says no; only a hit pays for decoding.
-        if event_id.encode() not in self._packed:
+        if self._marks is None:
+            self._marks = bytearray(b"".join([_mark(row.event_id) for row in self._decode()]))
+        if _mark(event_id) not in self._marks:
             return None
         return next((row for row in self.rows() if row.event_id == event_id), None)
 
@@ -81,8 +87,10 @@ class History:
             self._packed += _encoder.encode(row)
             self._newest_ms = row.timestamp_ms
             self._count += 1
+            if self._marks is not None:
+                self._marks += _mark(row.event_id)
             if self._count > self.limit + _SLACK:
-                self._replace(self.rows())
+                self._trim()
             return
         rows = self.rows()
         position = next((i for i in range(len(rows), 0, -1) if rows[i - 1].timestamp_ms <= row.timestamp_ms), 0)
@@ -119,7 +127,7 @@ class History:
     def pack(self) -> Packed:
         """For a snapshot, the form that ``unpack`` reads."""
         if self._count > self.limit:
-            self._replace(self.rows())
+            self._trim()
         return self._count, self._newest_ms, bytes(self._packed)
 
     @classmethod
@@ -129,9 +137,25 @@ class History:
         return cls(limit, rows, count, newest_ms)
 
     def _decode(self) -> list[Row]:
-        return _rows_decoder.decode(b"\xdd" + self._count.to_bytes(4, "big") + self._packed)
+        return _rows_decoder.decode(self._as_array())
+
+    def _as_array(self) -> bytes:
+        return b"\xdd" + self._count.to_bytes(4, "big") + self._packed
+
+    def _trim(self) -> None:
+        """Drop the rows that readers do not see any more; the others need no decoding for it."""
+        dropped = self._count - self.limit
+        self._packed = bytearray(b"".join(_encoded_rows_decoder.decode(self._as_array())[dropped:]))
+        self._count = self.limit
+        if self._marks is not None:
+            del self._marks[: dropped * _MARK_BYTES]
 
     def _replace(self, rows: Collection[Row]) -> None:
         self._packed = bytearray(b"".join(map(_encoder.encode, rows)))
         self._count = len(rows)
         self._newest_ms = max((row.timestamp_ms for row in rows), default=0)
+        self._marks = None
+
+
+def _mark(event_id: str) -> bytes:
+    return (hash(event_id) & 0xFFFFFFFF).to_bytes(_MARK_BYTES, "little")

@@ -57,9 +57,9 @@ class _Watched(FilterSet):
 
     seen: tuple[Event, dict[str, Any], Visit, list[Any]] | None = None
 
-    def evaluate(self, event: Event, profile: dict[str, Any], visit: Visit, user: UserState) -> Verdict:
-        self.seen = event, profile, visit, user.history.rows()
-        return super().evaluate(event, profile, visit, user)
+    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
+        self.seen = event, user.profile(), visit, user.history.rows()
+        return super().evaluate(event, visit, user)
 
 
 def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Any]) -> list[str]:

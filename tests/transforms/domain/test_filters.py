@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -34,9 +35,8 @@ def ask(
     history = History(100)
     for row in rows or ():
         history.add(row)
-    profile = profile or {}
-    user = UserState(0, "fetched", orjson.dumps(profile), history)
-    return filters.evaluate(parsed, profile, visit or Visit("v", NOW_MS, 3, False), user)
+    user = UserState(0, "fetched", orjson.dumps(profile or {}), history)
+    return filters.evaluate(parsed, visit or Visit("v", NOW_MS, 3, False), user)
 
 
 def allowed(*sources: str, **known: Any) -> list[bool]:
@@ -155,7 +155,7 @@ def test_the_history_is_read_once_and_only_when_a_filter_reaches_for_it(
     history = CountingHistory(100)
     history.add(Row(1, "e1", "n"))
     filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
-    verdict = filters.evaluate(parsed, {}, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
+    verdict = filters.evaluate(parsed, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
     assert verdict.errors == ()
     assert history.decoded == decoded
 
@@ -214,10 +214,24 @@ def test_a_rule_whose_key_fails_does_not_fire(key: str, message: str) -> None:
     assert said.startswith(message)
 
 
-def test_the_profile_is_only_read_if_a_filter_asks() -> None:
-    assert not FilterSet((rule("a", "event.triggerable"),)).reads_user
-    assert FilterSet((rule("a", "user.country"),)).reads_user
-    assert FilterSet((rule("a", "local u = user return u.country"),)).reads_user
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [("event.triggerable", False), ("user.country", True), ("local u = user return u.country", True)],
+)
+def test_the_profile_is_only_read_if_a_filter_asks(source: str, reads: bool) -> None:
+    parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
+    unreadable = UserState(0, "fetched", b"{", History(100))
+    filters = FilterSet((rule("a", source),))
+    with pytest.raises(ValueError, match="data") if reads else nullcontext():
+        filters.evaluate(parsed, Visit("v", 1, 1, False), unreadable)
+
+
+def test_filters_see_fields_of_any_name_and_where_the_profile_came_from() -> None:
+    source = "user['last visit, µs'] == 7 and user.plan == nil and user.enrichment == 'unknown'"
+    filters = FilterSet((rule("a", source),))
+    parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
+    user = UserState(0, "unknown", orjson.dumps({"last visit, µs": 7, "other": [1]}), History(100))
+    assert filters.evaluate(parsed, Visit("v", 1, 1, False), user).allowed == filters.rules
 
 
 @pytest.mark.parametrize(

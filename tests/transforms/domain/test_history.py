@@ -88,6 +88,7 @@ def test_rows_that_wait_to_be_dropped_in_lots_are_never_seen() -> None:
         history.add(Row(number + 1, f"e{number}", "n", None))
         assert len(history) == min(number + 1, 5)
         assert history.find(f"e{number - 5}") is None
+        assert all(history.find(f"e{kept}") for kept in range(max(number - 4, 0), number + 1))
     assert [row.event_id for row in history.rows()] == [f"e{number}" for number in range(_SLACK + 3, _SLACK + 8)]
 
 

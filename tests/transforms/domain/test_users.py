@@ -3,7 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.builders import NOW_MS, event, record
 from transforms.domain.events import Event, parse_event
@@ -14,6 +17,7 @@ from transforms.domain.users import (
     UNAVAILABLE,
     UNKNOWN,
     PackedUser,
+    ProfileFields,
     UserState,
     Visit,
     advance_visit,
@@ -86,6 +90,26 @@ def test_a_visit_shows_the_spec_fields_only() -> None:
 )
 def test_a_profile_says_when_it_was_not_fetched(enrichment: str, shown: dict[str, Any]) -> None:
     assert UserState(0, enrichment, b'{"country":"US"}', History(3)).profile() == shown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "", "field_0", "a b", "ü", "enrichment"]) | st.text(max_size=3), JSON),
+    st.lists(st.sampled_from(["a", "b", "", "field_0", "a b", "ü", "enrichment"]), unique=True),
+    st.sampled_from([FETCHED, UNKNOWN, PENDING]),
+)
+def test_some_fields_of_a_profile_are_those_of_the_whole(
+    profile: dict[str, Any], names: list[str], enrichment: str
+) -> None:
+    user = UserState(0, enrichment, orjson.dumps(profile), History(3))
+    whole = user.profile()
+    assert user.profile_fields(ProfileFields(names)) == {name: whole[name] for name in names if name in whole}
 
 
 LIVE = assumed(2, True, ended=True)
