@@ -148,12 +148,13 @@ def test_dimensions_vary_what_they_say_and_nothing_else(sizes: Sizes) -> None:
             )
 
 
-def test_every_run_has_a_file_of_its_own_and_repeats_come_last(tmp_path: Path) -> None:
+def test_every_run_has_a_file_of_its_own_repeats_come_last_and_the_stack_after_all_else(tmp_path: Path) -> None:
     wanted = list(dimensions(Sizes()).values())
     runs = list(growth._runs(wanted, 3, 1, tmp_path))
     assert len({run.file for run in runs}) == len(runs)
     assert "users.100-events-of-history.1000000.1.json" in {run.file.name for run in runs}
-    assert [run.repeat for run in runs] == sorted(run.repeat for run in runs)
+    order = [(run.dimension.on_stack, run.repeat) for run in runs]
+    assert order == sorted(order)
     assert {run.repeat for run in runs if run.dimension.on_stack} == {1}
     assert {run.repeat for run in runs if not run.dimension.on_stack} == {1, 2, 3}
 

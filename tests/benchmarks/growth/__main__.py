@@ -72,13 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _runs(wanted: Sequence[Dimension], repeats: int, stack_repeats: int, folder: Path) -> Iterator[Run]:
-    """Repeats outermost: what a machine does for some minutes then does not hit all runs of one point."""
-    for repeat in range(1, max(repeats, stack_repeats) + 1):
-        for dimension in wanted:
-            if repeat <= (stack_repeats if dimension.on_stack else repeats):
-                for series, points in dimension.series.items():
-                    for value in points:
-                        yield Run(dimension, series, value, repeat, folder)
+    """Repeats outermost: what a machine does for some minutes then does not hit all runs of one point. What needs
+    Kafka and Flink comes last, so that they do not run beside the rest."""
+    for on_stack, times in ((False, repeats), (True, stack_repeats)):
+        for repeat in range(1, times + 1):
+            for dimension in wanted:
+                if dimension.on_stack is on_stack:
+                    for series, points in dimension.series.items():
+                        for value in points:
+                            yield Run(dimension, series, value, repeat, folder)
 
 
 def _is_measured(run: Run) -> bool:
@@ -99,7 +101,6 @@ def _measure(runs: Sequence[Run]) -> int:
     failed = 0
     with ExitStack() as at_the_end:
         stack = None
-        backlogs: dict[Any, Any] = {}
         for number, run in enumerate(runs, 1):
             _say(f"{number} of {len(runs)}: {run} ...")
             started = time.monotonic()
@@ -110,10 +111,13 @@ def _measure(runs: Sequence[Run]) -> int:
                         continue
                     figures = _in_process(run.point)
                 else:
-                    from tests.benchmarks.growth import stack as on_stack
+                    if stack is None:
+                        from tests.benchmarks.growth.stack import WarmStack
 
-                    stack = stack or at_the_end.enter_context(on_stack.Stack())
-                    figures = on_stack.measure(stack, backlogs, run.point)
+                        most_slots = max(one.point.slots for one in runs if isinstance(one.point, OnStack))
+                        stack = at_the_end.enter_context(WarmStack(most_slots))
+                        stack.warm_up(run.point)
+                    figures = stack.measure(run.point)
             except Exception:  # noqa: BLE001 - the other points are worth having
                 traceback.print_exc()
                 failed += 1

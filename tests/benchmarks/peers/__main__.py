@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.benchmarks.peers import report
-from tests.benchmarks.peers.measure import Backlogs, Plan, drain, plan_figures, under_load
+from tests.benchmarks.peers.measure import Backlogs, Plan, Start, drain, plan_figures, under_load, warm_up
 from tests.benchmarks.peers.stack import Stack
 from tests.benchmarks.peers.systems import ROWS
 
@@ -28,8 +28,8 @@ PARTS: Final = (*DRAINS, "load")
 _FIXED_S: Final = 45.0
 
 QUICK: Final = {
-    "users": 50, "events": 20_000, "miss_events": 4000, "settle_s": 2.0, "window_s": 5.0, "rates": (200,),
-    "rate_s": 10.0, "checkpoint_s": 5.0, "recovery_rate": 200, "recovery_s": 20.0,
+    "users": 50, "events": 20_000, "miss_events": 4000, "warm_s": 0.0, "settle_s": 2.0, "window_s": 5.0,
+    "rates": (200,), "rate_s": 10.0, "checkpoint_s": 5.0, "recovery_rate": 200, "recovery_s": 20.0,
 }  # fmt: skip
 
 
@@ -58,28 +58,33 @@ def _measure(wanted: Sequence[tuple[str, str]], plan: Plan, folder: Path) -> int
     with Stack() as stack:
         backlogs = Backlogs(stack, plan)
         for row in dict.fromkeys(row for row, _ in wanted):
-            for part in [part for one, part in wanted if one == row]:
-                _say(f"{row}, {part} ...")
-                started = time.monotonic()
-                try:
-                    figures = _one(stack, backlogs, plan, row, part, folder)
-                except Exception:  # noqa: BLE001 - the other rows are worth having
-                    traceback.print_exc()
-                    failed += 1
-                    continue
-                figures |= {"took s": time.monotonic() - started, "load average": os.getloadavg()[0]}
-                _file(folder, row, part).write_text(json.dumps(figures, indent=1))
-                _say(f"{row}, {part}: {report.line(figures)} ({figures['took s']:.0f} s)")
+            parts = [part for one, part in wanted if one == row]
+            with ROWS[row].start(plan.parallelism) as start:
+                if ROWS[row].on_java and plan.warm_s:
+                    warm_up(stack, start, plan, backlogs.of("zipf"))
+                for part in parts:
+                    _say(f"{row}, {part} ...")
+                    started = time.monotonic()
+                    try:
+                        figures = _one(stack, start, backlogs, plan, row, part, folder)
+                    except Exception:  # noqa: BLE001 - the other rows are worth having
+                        traceback.print_exc()
+                        failed += 1
+                        continue
+                    figures |= {"took s": time.monotonic() - started, "load average": os.getloadavg()[0]}
+                    _file(folder, row, part).write_text(json.dumps(figures, indent=1))
+                    _say(f"{row}, {part}: {report.line(figures)} ({figures['took s']:.0f} s)")
     return failed
 
 
-def _one(stack: Stack, backlogs: Backlogs, plan: Plan, row: str, part: str, folder: Path) -> dict[str, Any]:
-    with ROWS[row].start(plan.parallelism) as start:
-        if part in DRAINS:
-            return drain(stack, start, plan, backlogs.of(part))
-        measured = _file(folder, row, "zipf")
-        highest = json.loads(measured.read_text())["events/s"] if measured.exists() else None
-        return under_load(stack, start, plan, highest, ROWS[row].transactional)
+def _one(
+    stack: Stack, start: Start, backlogs: Backlogs, plan: Plan, row: str, part: str, folder: Path
+) -> dict[str, Any]:
+    if part in DRAINS:
+        return drain(stack, start, plan, backlogs.of(part))
+    measured = _file(folder, row, "zipf")
+    highest = json.loads(measured.read_text())["events/s"] if measured.exists() else None
+    return under_load(stack, start, plan, highest, ROWS[row].transactional)
 
 
 def _wanted(rows: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -92,7 +97,8 @@ def _wanted(rows: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str, st
 def _minutes(wanted: Sequence[tuple[str, str]], plan: Plan) -> float:
     drain_s = _FIXED_S + plan.settle_s + plan.window_s
     load_s = _FIXED_S + len(plan.rates) * (plan.rate_s + 5) + plan.checkpoint_s / 2 + plan.recovery_s + 30
-    return sum(drain_s if part in DRAINS else load_s for _, part in wanted) / 60
+    warm_s = sum(_FIXED_S + plan.warm_s for row in {row for row, _ in wanted} if ROWS[row].on_java)
+    return (warm_s + sum(drain_s if part in DRAINS else load_s for _, part in wanted)) / 60
 
 
 def _plan(given: argparse.Namespace) -> Plan:
@@ -147,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--misses", type=float, default=0.1, help="share of events of new users in that backlog")
     parser.add_argument("--parallelism", type=int, default=1, help="slots, or processes of a peer without Flink")
     parser.add_argument("--checkpoint_s", type=float, default=60.0)
+    parser.add_argument("--warm_s", type=float, default=45.0, help="run of a Flink cluster before it is measured")
     parser.add_argument("--settle_s", type=float, default=10.0, help="before the measured stretch of a backlog")
     parser.add_argument("--window_s", type=float, default=20.0, help="longest measured stretch of a backlog")
     parser.add_argument("--rates", type=_numbers, default=(500, 2000, 5000), help="events/s of the steady loads")

@@ -41,6 +41,7 @@ class Plan:
     misses: float
     parallelism: int
     checkpoint_s: float
+    warm_s: float
     settle_s: float
     window_s: float
     rates: tuple[int, ...]
@@ -92,6 +93,18 @@ class Backlogs:
 def expected_actions(events: Iterator[tuple[bytes, bool]]) -> int:
     """How many of the events fire."""
     return sum(1 for user, triggerable in events if triggerable and country(user.decode()) == "US")
+
+
+def warm_up(stack: Stack, start: Start, plan: Plan, backlog: Backlog) -> None:
+    """Let Java compile what the row runs, which costs it more than its work for about a minute."""
+    with stack.wiring(backlog.topic, plan.checkpoint_s, plan.users) as wiring:
+        actions = stack.topic(wiring.actions)
+        with start(wiring):
+            await_actions(actions, backlog.first_actions, plan)
+            give_up = time.monotonic() + plan.warm_s
+            while time.monotonic() < give_up and sum(actions.ends()) < backlog.all_actions:
+                time.sleep(0.5)
+        actions.close()
 
 
 def drain(stack: Stack, start: Start, plan: Plan, backlog: Backlog) -> Figures:

@@ -65,7 +65,7 @@ class Running(Protocol):
 @dataclass(frozen=True)
 class Row:
     """A line of the tables. ``start`` takes the number of slots; ``guarantee`` is about actions and state, through a
-    kill; actions of a ``transactional`` row can be read after the next checkpoint."""
+    kill; actions of a ``transactional`` row can be read after the next checkpoint; one ``on_java`` is warmed up."""
 
     title: str
     guarantee: str
@@ -73,6 +73,7 @@ class Row:
     start: Callable[[int], AbstractContextManager[Callable[[Wiring], AbstractContextManager[Running]]]]
     parts: tuple[str, ...] = ("zipf", "uniform", "misses", "load")
     transactional: bool = False
+    on_java: bool = True
 
 
 class FlinkJob:
@@ -114,7 +115,8 @@ def checkpoint_figures(written: Sequence[float], whole: Sequence[float], seconds
 
 
 @contextmanager
-def _flink(slots: int, **arguments: Any) -> Iterator[LocalFlink]:
+def cluster(slots: int, **arguments: Any) -> Iterator[LocalFlink]:
+    """Flink with one TaskManager."""
     with LocalFlink(task_managers=1, slots=slots, **arguments) as flink:
         yield flink
 
@@ -133,7 +135,16 @@ def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
 @contextmanager
 def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline; ``options`` are its own."""
-    with tempfile.TemporaryDirectory() as folder, _flink(slots) as flink:
+    with cluster(slots) as flink, our_jobs(flink, slots, *options) as job:
+        yield job
+
+
+@contextmanager
+def our_jobs(
+    flink: LocalFlink, slots: int, *options: str
+) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+    """This pipeline, as ``ours``, on a cluster that runs already and has at least so many slots."""
+    with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "rule.yaml"
         rules.write_text(workload.RULE)
 
@@ -169,7 +180,7 @@ def pyflink(slots: int, mode: str) -> Iterator[Callable[[Wiring], AbstractContex
     # The very connector that our jobs use, and PyFlink's jar, which Flink ships in opt/.
     kafka = [jar for jar in artifacts.connectors() if jar.name.startswith(_KAFKA_JARS)]
     jars = [*kafka, *home.glob("opt/flink-python-*.jar")]
-    with _flink(slots, jars=jars) as flink:
+    with cluster(slots, jars=jars) as flink:
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             # `flink run`, without the shell script around it, which PyPI's Flink does not have.
@@ -343,8 +354,13 @@ ROWS: Final[dict[str, Row]] = {
         "state and actions at least once",
         lambda: python_of("quix"),
         lambda slots: quix(slots, "at-least-once"),
+        on_java=False,
     ),
     "plain": Row(
-        "confluent-kafka and a dict", "actions at least once, no state kept", lambda: python_of("plain"), plain
+        "confluent-kafka and a dict",
+        "actions at least once, no state kept",
+        lambda: python_of("plain"),
+        plain,
+        on_java=False,
     ),
 }
