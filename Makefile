@@ -80,19 +80,19 @@ release: setup ## the artifacts that the nodes of a cluster boot with, in build/
 	@$(BIN)/python -m infra.release $(ARGS)
 
 bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; under an hour, resumes (ARGS=--help)
-	@$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+	@$(BIN)/python -W ignore -m tests.benchmarks.peers $(ARGS)
 
 bench-growth: setup ## how the cost of an event grows with users, history, rules, linger, bundles, slots; two hours, resumes (ARGS=--help)
-	@$(BIN)/python -m tests.benchmarks.growth $(ARGS)
+	@$(BIN)/python -W ignore -m tests.benchmarks.growth $(ARGS)
 
 bench-job: setup ## measure throughput, CPU per event and latency of the pipeline alone
-	@$(BIN)/python -m tests.benchmarks.main_job $(ARGS)
+	@$(BIN)/python -W ignore -m tests.benchmarks.main_job $(ARGS)
 
 bench-state: setup ## measure users in state: size, isolation from misses, heavy users
-	@$(BIN)/python -m tests.benchmarks.user_state $(ARGS)
+	@$(BIN)/python -W ignore -m tests.benchmarks.user_state $(ARGS)
 
 bench-webhooks: setup ## measure calls a second and CPU a call of webhooks, against plain urllib3
-	@$(BIN)/python -m tests.benchmarks.webhooks
+	@$(BIN)/python -W ignore -m tests.benchmarks.webhooks
 
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt

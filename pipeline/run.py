@@ -43,7 +43,7 @@ _COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline; the exit code: 0 done, 1 failed, 2 an option or rule that cannot be used."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _quieten()
+    quieten()
     if arguments and arguments[0] in _COMMANDS:
         if _COMMANDS[arguments[0]]:
             _import_beam()
@@ -92,7 +92,7 @@ def _import_beam() -> None:
         import apache_beam  # noqa: F401
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Logs to standard error, less what other packages say at import that nobody here can act on."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     noise = ("crcmod package not found", "Could not find a compatible bson package")

@@ -24,6 +24,7 @@ from pipeline.embedded.stream import Visitors
 from pipeline.embedded.user_api import UserApi
 from pipeline.flink import submit
 from pipeline.options import parse
+from pipeline.run import quieten
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
@@ -246,6 +247,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("throughput", "latency"), help="one part only")
     parser.add_argument("--option", action="append", default=[], help="option for the pipeline's latency runs")
     arguments = parser.parse_args()
+    quieten()
     figures: dict[str, dict[str, float]] = {}
 
     def measure(name: str, run: Callable[[], dict[str, float]]) -> None:

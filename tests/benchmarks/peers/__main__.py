@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.run import quieten
 from tests.benchmarks.peers import report
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, drain, plan_figures, under_load, warm_up
 from tests.benchmarks.peers.stack import Stack
@@ -28,13 +29,14 @@ PARTS: Final = (*DRAINS, "load")
 _FIXED_S: Final = 45.0
 
 QUICK: Final = {
-    "users": 50, "events": 20_000, "miss_events": 4000, "warm_s": 0.0, "settle_s": 2.0, "window_s": 5.0,
+    "users": 50, "events": 60_000, "miss_events": 4000, "warm_s": 0.0, "settle_s": 2.0, "window_s": 5.0,
     "rates": (200,), "rate_s": 10.0, "checkpoint_s": 5.0, "recovery_rate": 200, "recovery_s": 20.0,
 }  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then print and plot all there is; 1 if a part failed."""
+    quieten()
     given = _parser().parse_args(argv)
     plan = _plan(given)
     folder: Path = given.out
