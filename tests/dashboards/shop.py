@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.builders import user_api_of
 from tests.integration.jobs import Topics, launch, running
 from tests.integration.user_api import Gate, serve_users
 from tests.receiver import SECRET, Receiver, receiving
+from tests.waiting import again_and_again
 
 HERE: Final = Path(__file__).parent
 USERS: Final = 20_000
@@ -75,26 +76,18 @@ class Shop:
         with self.producing(rate_hz, seed=8):
             yield
 
-    @contextmanager
-    def misproducing(self) -> Iterator[None]:
+    def misproducing(self) -> AbstractContextManager[None]:
         """Now and then a record that is no event, and an event that comes twice."""
-        ended = threading.Event()
-        thread = threading.Thread(target=self._misproduce, args=(ended,))
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        visitors, numbers = Visitors(9, USERS), itertools.count(1)
 
-    def _misproduce(self, ended: threading.Event) -> None:
-        visitors, number = Visitors(9, USERS), 0
-        while not ended.wait(random.uniform(0.2, 2)):
-            number += 1
+        def misproduce() -> None:
+            number = next(numbers)
             event = visitors.next_event(time.time_ns() // 1_000_000) | {"event_id": f"odd-{number}"}
             key, value = event["user_id"].encode(), orjson.dumps(event)
             without_name = orjson.dumps({field: one for field, one in event.items() if field != "event_name"})
             self.topics.produce([[(key, value)] * 2, [(key, value[:99])], [(key, without_name)]][number % 3])
+
+        return again_and_again(misproduce, lambda: random.uniform(0.2, 2))
 
 
 @contextmanager

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stre
 from tests.integration.jobs import Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import UNAVAILABLE, Oracle, SeenAction, action_differences, state_differences
-from tests.waiting import eventually
+from tests.waiting import again_and_again, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
@@ -219,7 +218,7 @@ def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: Local
             f"--compact_bytes={compact_bytes}",
             *OPTIONS,
         ) as job_id,
-        again_and_again(lambda: topics.produce([keyed(event(living))]), 0.2),
+        again_and_again(lambda: topics.produce([keyed(event(living))]), lambda: 0.2),
     ):
 
         def count(*parts: str) -> int:
@@ -229,7 +228,7 @@ def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: Local
 
         eventually(lambda: inspect(topics, inspections, [living])[living]["found"], "the first user is known")
         without = savepoint_bytes(flink, job_id)
-        with again_and_again(lambda: topics.produce(visits), 1):  # the same events: duplicates are access, too
+        with again_and_again(lambda: topics.produce(visits), lambda: 1):  # the same events: duplicates are access, too
             eventually(lambda: count("userProfile") == len(names), "everybody has a profile", 120)
             loaded = savepoint_bytes(flink, job_id)
         eventually(lambda: count("found", "parked") == 0, "everybody is forgotten", 120)
@@ -257,25 +256,6 @@ def rich_users(names: Sequence[str]) -> dict[str, Any]:
         }
         for user in names
     }
-
-
-@contextlib.contextmanager
-def again_and_again(do: Callable[[], None], pause_s: float) -> Iterator[None]:
-    """Do something beside the context, with a pause after each time."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.is_set():
-            do()
-            ended.wait(pause_s)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def savepoint(flink: LocalFlink, job_id: str) -> Path:

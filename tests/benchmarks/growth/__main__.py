@@ -114,11 +114,10 @@ def _measure(runs: Sequence[Run]) -> int:
                     figures = _in_process(run.point)
                 else:
                     if stack is None:
-                        from tests.benchmarks.growth.stack import WarmStack
+                        from tests.benchmarks.growth.stack import warm_stack
 
                         most_slots = max(one.point.slots for one in runs if isinstance(one.point, OnStack))
-                        stack = at_the_end.enter_context(WarmStack(most_slots))
-                        stack.warm_up(run.point)
+                        stack = at_the_end.enter_context(warm_stack(most_slots, run.point))
                     figures = stack.measure(run.point)
             except Exception:  # noqa: BLE001 - the other points are worth having
                 traceback.print_exc()

@@ -79,7 +79,7 @@ QUICK: Final = Sizes(
     few_users=1000,
     events=20_000,
     most_events=20_000,
-    on_stack=OnStack(users=50, rate=200, seconds=12.0, checkpoint_s=5.0, events=6000),
+    on_stack=OnStack(users=50, rate=200, seconds=12.0, checkpoint_s=5.0, events=60_000),
 )
 
 

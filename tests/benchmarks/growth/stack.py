@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from runners.flink.cluster import LocalFlink
 from tests.benchmarks.growth.dimensions import OnStack
-from tests.benchmarks.peers.analysis import fidelity, latency
-from tests.benchmarks.peers.measure import (
-    Backlogs,
-    Plan,
-    Start,
-    at_rate,
-    await_actions,
-    drain,
-    expected_actions,
-    run_load,
-    warm_up,
-)
-from tests.benchmarks.peers.stack import Stack, check_actions, read_log
-from tests.benchmarks.peers.systems import cluster, our_jobs
+from tests.benchmarks.peers.analysis import fidelity
+from tests.benchmarks.peers.measure import Backlogs, Plan, Start, at_rate, drain, latency_at, warm_up, while_running
+from tests.benchmarks.peers.stack import Stack, Topic
+from tests.benchmarks.peers.systems import Running, Wiring, our_jobs
 
-# The beginning of a rate is not steady yet.
-_SKIP_MS = 5000
+
+@contextmanager
+def warm_stack(most_slots: int, point: OnStack) -> Iterator[WarmStack]:
+    """The broker and one cluster for all points: Java compiles itself once, in a job like that of ``point``."""
+    with Stack() as stack, LocalFlink(task_managers=1, slots=most_slots) as flink:
+        made = WarmStack(stack, flink)
+        made.warm_up(point)
+        yield made
 
 
 class WarmStack:
-    """The broker and one cluster for all points: Java compiles itself once, in jobs that nobody looks at."""
+    """What runs for all points."""
 
-    def __init__(self, most_slots: int) -> None:
-        self._most_slots = most_slots
-        self._open = ExitStack()
+    def __init__(self, stack: Stack, flink: LocalFlink) -> None:
+        self._stack = stack
+        self._flink = flink
         self._backlogs: dict[OnStack, Backlogs] = {}
-
-    def __enter__(self) -> WarmStack:
-        with ExitStack() as stack:
-            self._stack = stack.enter_context(Stack())
-            self._flink = stack.enter_context(cluster(self._most_slots))
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
 
     def warm_up(self, point: OnStack) -> None:
         """Run what runs at a point, as fast as it goes."""
@@ -67,21 +51,11 @@ class WarmStack:
         return self._backlogs.setdefault(key, Backlogs(self._stack, plan))
 
     def _steady(self, start: Start, point: OnStack, plan: Plan) -> dict[str, Any]:
-        stack, workload = self._stack, plan.workload("zipf")
-        name = stack.create(f"growth-{time.monotonic_ns():x}")
-        with stack.wiring(name, point.checkpoint_s, point.users) as wiring:
-            events, actions = stack.topic(name), stack.topic(wiring.actions)
-            run_load(stack, name, workload, 0, first=True, count=0)
-            with start(wiring) as running:
-                await_actions(actions, expected_actions(workload.first_events()), plan)
-                told = at_rate(stack, running, wiring, actions, workload, 1, point.rate, plan)
-                told |= running.checkpoints()
-            log = read_log(events, actions)
-            check_actions(actions)
-            events.close()
-            actions.close()
-        stack.delete(name)
-        return told | latency(log, told["started_ms"] + _SKIP_MS, told["ended_ms"]) | fidelity(log)
+        def during(running: Running, wiring: Wiring, _: Topic, actions: Topic) -> dict[str, Any]:
+            return at_rate(self._stack, running, wiring, actions, plan.workload("load"), 1, point.rate, plan)
+
+        told, log = while_running(self._stack, start, plan, during)
+        return told | latency_at(told, log) | fidelity(log)
 
 
 def _plan(point: OnStack) -> Plan:

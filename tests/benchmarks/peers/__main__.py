@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,29 +55,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(wanted: Sequence[tuple[str, str]], plan: Plan, folder: Path) -> int:
+    """Measure; how many failed."""
     for row in dict.fromkeys(row for row, _ in wanted):
         ROWS[row].prepare()
-    failed = 0
     with Stack() as stack:
         backlogs = Backlogs(stack, plan)
         for row in dict.fromkeys(row for row, _ in wanted):
-            parts = [part for one, part in wanted if one == row]
-            with ROWS[row].start(plan.parallelism) as start:
+            with _whatever_happens(), ROWS[row].start(plan.parallelism) as start:
                 if ROWS[row].on_java and plan.warm_s:
                     warm_up(stack, start, plan, backlogs.of("zipf"))
-                for part in parts:
-                    _say(f"{row}, {part} ...")
-                    started = time.monotonic()
-                    try:
+                for part in [part for one, part in wanted if one == row]:
+                    with _whatever_happens():
+                        _say(f"{row}, {part} ...")
+                        started = time.monotonic()
                         figures = _one(stack, start, backlogs, plan, row, part, folder)
-                    except Exception:  # noqa: BLE001 - the other rows are worth having
-                        traceback.print_exc()
-                        failed += 1
-                        continue
-                    figures |= {"took s": time.monotonic() - started, "load average": os.getloadavg()[0]}
-                    _file(folder, row, part).write_text(json.dumps(figures, indent=1))
-                    _say(f"{row}, {part}: {report.line(figures)} ({figures['took s']:.0f} s)")
-    return failed
+                        figures |= {"took s": time.monotonic() - started, "load average": os.getloadavg()[0]}
+                        _file(folder, row, part).write_text(json.dumps(figures, indent=1))
+                        _say(f"{row}, {part}: {report.line(figures)} ({figures['took s']:.0f} s)")
+    return sum(not _file(folder, row, part).exists() for row, part in wanted)
+
+
+@contextmanager
+def _whatever_happens() -> Iterator[None]:
+    """Tell of a failure and go on: the other rows and parts are worth having."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - whatever it is
+        traceback.print_exc()
 
 
 def _one(

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from tests.benchmarks.peers import load
-from tests.benchmarks.peers.analysis import fidelity, latency, recovery
+from tests.benchmarks.peers.analysis import Log, fidelity, latency, recovery
 from tests.benchmarks.peers.sampling import Limits, Sample, Sampler, peak_rss, rates, steady
 from tests.benchmarks.peers.stack import Stack, Topic, check_actions, read_log
 from tests.benchmarks.peers.systems import Running, Wiring
@@ -154,37 +154,57 @@ def _sampling(stack: Stack, running: Running, actions: Topic) -> Iterator[Sample
 def under_load(stack: Stack, start: Start, plan: Plan, highest: float | None, transactional: bool) -> Figures:
     """Steady rates one after the other, then a kill under a low one; latency, losses, duplicates."""
     workload = plan.workload("load")
-    events_name = stack.create(f"load-{time.monotonic_ns():x}")
-    with stack.wiring(events_name, plan.checkpoint_s, plan.users) as wiring:
-        events, actions = stack.topic(events_name), stack.topic(wiring.actions)
-        figures: Figures = {"rates": {}}
-        windows: dict[int, tuple[int, int]] = {}
-        run_load(stack, events_name, workload, 0, first=True, count=0)
+
+    def during(running: Running, wiring: Wiring, events: Topic, actions: Topic) -> Figures:
+        rates: dict[str, Figures] = {}
+        for run, rate in enumerate(plan.rates, 1):
+            if highest is not None and rate > _SUSTAINED * highest:
+                rates[str(rate)] = {"skipped": f"its highest rate is {highest:.0f}/s"}
+                continue
+            rates[str(rate)] = at_rate(stack, running, wiring, actions, workload, run, rate, plan)
+            if not rates[str(rate)]["kept up"]:
+                break
+        killed = _killed(stack, running, wiring, actions, workload, plan)
+        if transactional:
+            ends = events.ends()
+            _await_commit(stack, wiring, lambda offsets: offsets == ends, 3 * plan.checkpoint_s + 60)
+            _await_quiet(actions)
+        return {"rates": rates, **killed}
+
+    figures, log = while_running(stack, start, plan, during)
+    for told in figures["rates"].values():
+        if "skipped" not in told:
+            told |= latency_at(told, log)
+    return {**figures, **fidelity(log), **recovery(log, figures["killed_ms"])}
+
+
+def while_running(
+    stack: Stack, start: Start, plan: Plan, during: Callable[[Running, Wiring, Topic, Topic], Figures]
+) -> tuple[Figures, Log]:
+    """Start a job and give it everybody's first event, then do something with it and its topics of events and actions.
+
+    Returns what that told, with figures of checkpoints, and what the topics held when the job had ended.
+    """
+    workload = plan.workload("load")
+    name = stack.create(f"load-{time.monotonic_ns():x}")
+    with stack.wiring(name, plan.checkpoint_s, plan.users) as wiring:
+        events, actions = stack.topic(name), stack.topic(wiring.actions)
+        run_load(stack, name, workload, 0, first=True, count=0)
         with start(wiring) as running:
             await_actions(actions, expected_actions(workload.first_events()), plan)
-            for run, rate in enumerate(plan.rates, 1):
-                if highest is not None and rate > _SUSTAINED * highest:
-                    figures["rates"][str(rate)] = {"skipped": f"its highest rate is {highest:.0f}/s"}
-                    continue
-                told = at_rate(stack, running, wiring, actions, workload, run, rate, plan)
-                windows[rate] = (told["started_ms"] + _SKIP_MS, told["ended_ms"])
-                figures["rates"][str(rate)] = told
-                if not told["kept up"]:
-                    break
-            killed = _killed(stack, running, wiring, actions, workload, plan)
-            if transactional:
-                ends = events.ends()
-                _await_commit(stack, wiring, lambda offsets: offsets == ends, 3 * plan.checkpoint_s + 60)
-                _await_quiet(actions)
+            figures = during(running, wiring, events, actions)
             figures |= running.checkpoints()
         log = read_log(events, actions)
         check_actions(actions)
         events.close()
         actions.close()
-    stack.delete(events_name)
-    for rate, window in windows.items():
-        figures["rates"][str(rate)] |= latency(log, *window)
-    return {**figures, **fidelity(log), **killed, **recovery(log, killed["killed_ms"])}
+    stack.delete(name)
+    return figures, log
+
+
+def latency_at(told: Figures, log: Log) -> Figures:
+    """Latency at a rate, of what ``at_rate`` told, once it is steady."""
+    return latency(log, told["started_ms"] + _SKIP_MS, told["ended_ms"])
 
 
 def at_rate(

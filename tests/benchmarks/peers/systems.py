@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from pipeline.flink import submit
 from pipeline.options import parse
@@ -115,13 +115,6 @@ def checkpoint_figures(written: Sequence[float], whole: Sequence[float], seconds
 
 
 @contextmanager
-def cluster(slots: int, **arguments: Any) -> Iterator[LocalFlink]:
-    """Flink with one TaskManager."""
-    with LocalFlink(task_managers=1, slots=slots, **arguments) as flink:
-        yield flink
-
-
-@contextmanager
 def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
     rest = FlinkRest(flink.rest_url)
     rest.wait_for_state(job_id, {"RUNNING"}, _SUBMIT_S)
@@ -135,7 +128,7 @@ def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
 @contextmanager
 def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline; ``options`` are its own."""
-    with cluster(slots) as flink, our_jobs(flink, slots, *options) as job:
+    with LocalFlink(task_managers=1, slots=slots) as flink, our_jobs(flink, slots, *options) as job:
         yield job
 
 
@@ -180,7 +173,7 @@ def pyflink(slots: int, mode: str) -> Iterator[Callable[[Wiring], AbstractContex
     # The very connector that our jobs use, and PyFlink's jar, which Flink ships in opt/.
     kafka = [jar for jar in artifacts.connectors() if jar.name.startswith(_KAFKA_JARS)]
     jars = [*kafka, *home.glob("opt/flink-python-*.jar")]
-    with cluster(slots, jars=jars) as flink:
+    with LocalFlink(task_managers=1, slots=slots, jars=jars) as flink:
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             # `flink run`, without the shell script around it, which PyPI's Flink does not have.
