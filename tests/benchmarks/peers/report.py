@@ -171,8 +171,11 @@ def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", label=row)
         axes.set(xscale="log", yscale="log", xlabel="events/s", ylabel=f"{part}, ms, append to append")
+        rates = sorted({int(rate) for one in loads.values() for rate in one["rates"]})
+        axes.xaxis.set_major_locator(ticker.FixedLocator(rates))
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(ticker.ScalarFormatter())
-            axis.set_minor_formatter(ticker.ScalarFormatter())
+            axis.set_minor_formatter(ticker.NullFormatter())
         axes.legend(fontsize=8)
     save(figure, path)
