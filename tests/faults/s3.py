@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -51,6 +52,12 @@ class LocalS3(Service):
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def keys(self, prefix: str) -> list[str]:
+        """The first thousand keys that begin so."""
+        answer = requests.get(f"{self.endpoint}/{self.bucket}", params={"list-type": "2", "prefix": prefix}, timeout=10)
+        answer.raise_for_status()
+        return re.findall("<Key>(.*?)</Key>", answer.text)
 
     def down(self) -> None:
         """From now on connections are refused."""
