@@ -49,8 +49,8 @@ class Stack:
         within(lambda: self.orphans() == [], lambda: f"orphans: {self.orphans()}", _GONE_S)
 
     def check_nothing_is_left(self) -> None:
-        """After a job has ended: no harness, no thread of it in a TaskManager, no file of it on the disk, and no graph from
-        which the next JobManager would start it again."""
+        """After a job has ended: no harness, no thread of it in a TaskManager, no file of it on the disk; and no graph
+        from which the next JobManager would start it again."""
         within(lambda: self.left() == [], lambda: f"left after the job: {self.left()}", _GONE_S)
 
     def left(self) -> list[str]:
@@ -58,7 +58,7 @@ class Stack:
         found = [f"harness {pid}" for pid in self.workers()] + self.orphans()
         for folder in (self.worker_tmp, self.flink.work_dir / "rocksdb"):
             found += [str(path) for path in folder.glob("*/*" if folder.name == "rocksdb" else "*")]
-        # Flink calls a job ended a moment before it forgets it; a leader that dies in between leaves it to the next one.
+        # Flink calls a job ended a moment before it forgets it: a leader that dies in between leaves it to the next.
         found += [key for key in self.s3.keys("ha/") if "submittedJobGraph" in key]
         for pid in self.flink.task_manager_pids:
             found += [f"thread {name!r} of TaskManager {pid}" for name in _threads(pid) if name.startswith(JOB_THREADS)]
