@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from pipeline.run import main
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, rule
 from tests.integration.jobs import ROOT, Topics, control_record, reading
+from tests.waiting import again_and_again
 from transforms.domain.deliveries import RETRY, Tried
 from transforms.domain.steps import Answer
 from transforms.domain.webhooks.retries import RetrySchedule
@@ -186,27 +186,21 @@ def inspect(topics: Topics, user: str, *options: str) -> int:
 @contextmanager
 def answering(topics: Topics, shard: Shard) -> Iterator[None]:
     """What a job does with control records, done by a shard."""
-    ended = threading.Event()
+    producer = Producer({"bootstrap.servers": topics.kafka.bootstrap_servers})
+    with reading(topics.kafka, topics.control) as asked:
+        done = 0
 
-    def answer() -> None:
-        producer = Producer({"bootstrap.servers": topics.kafka.bootstrap_servers})
-        with reading(topics.kafka, topics.control) as asked:
-            done = 0
-            while not ended.is_set():
-                asked.settle(0.1)
-                for message in asked.messages[done:]:
-                    for one in shard.step(control(message.value())).inspections:
-                        producer.produce(topics.inspections, one.body, one.user_id.encode())
-                producer.flush(10)
-                done = len(asked.messages)
+        def answer() -> None:
+            nonlocal done
+            asked.settle(0.1)
+            for message in asked.messages[done:]:
+                for one in shard.step(control(message.value())).inspections:
+                    producer.produce(topics.inspections, one.body, one.user_id.encode())
+            producer.flush(10)
+            done = len(asked.messages)
 
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(30)
+        with again_and_again(answer, lambda: 0):
+            yield
 
 
 @pytest.mark.stack
