@@ -39,13 +39,11 @@ def action_id(user_id: str, event_id: str, rule: str, version: int, action: str)
     return hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
-def enriched_event(
-    fields: dict[str, Any], profile: dict[str, Any], visit: Visit | None, user: UserState, history: bool = True
-) -> bytes:
+def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState, history: bool = True) -> bytes:
     """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure"), of an event's fields."""
     body: dict[str, Any] = {
         "event": fields,
-        "userProfile": profile,
+        "userProfile": user.written_profile(),
         "currentVisit": None if visit is None else visit.public(),
     }
     if history:

@@ -51,19 +51,22 @@ class _Moment:
     user_id: str
     event_id: str
     fields: dict[str, Any]
-    profile: dict[str, Any]
     user: UserState
     visit: Visit | None
     topic: str
     record: Record
 
     @functools.cached_property
+    def profile(self) -> dict[str, Any]:
+        return self.user.profile()
+
+    @functools.cached_property
     def enriched(self) -> bytes:
-        return enriched_event(self.fields, self.profile, self.visit, self.user)
+        return enriched_event(self.fields, self.visit, self.user)
 
     @functools.cached_property
     def without_history(self) -> bytes:
-        return enriched_event(self.fields, self.profile, self.visit, self.user, history=False)
+        return enriched_event(self.fields, self.visit, self.user, history=False)
 
     def body(self, rule: Rule, action: Action, action_id: str) -> bytes:
         """What an action of a rule sends."""
@@ -137,7 +140,7 @@ class Deciding:
         if not user.has_profile and not filters.waits:
             step.counts["rules_skipped"] += filters.skipping
         if verdict.allowed or verdict.followed:
-            moment = _Moment(event.user_id, event.event_id, event.fields, user.profile(), user, visit, topic, record)
+            moment = _Moment(event.user_id, event.event_id, event.fields, user, visit, topic, record)
             allowed = {rule.name for rule in verdict.allowed}
             followed = {rule.name for rule in verdict.followed}
             for rule in filters.rules if followed else verdict.allowed:
@@ -250,7 +253,7 @@ class Deciding:
         self._count(rule, "timed_out", "sequences_timed_out")
         self._log.event(decisions.TIMED_OUT, rule, fields)
         record = Record(NO_COORDINATE, NO_COORDINATE, opening.begun_ms, user_id.encode(), opening.fields)
-        moment = _Moment(user_id, opening.event_id, fields, user.profile(), user, user.visit, "", record)
+        moment = _Moment(user_id, opening.event_id, fields, user, user.visit, "", record)
         self._fire(rule, moment, opening.end_ms, opening.key)
 
     # Firing

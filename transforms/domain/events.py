@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +40,9 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "timestamp": (int,),
     **{name: (int, float) if name == "duration" else (type(default),) for name, default in DEFAULTS.items()},
 }
+# Most events have every field, in the right type: that is seen in one look, and nothing need be added to them.
+_all_fields = itemgetter(*_TYPES)
+_COMPLETE: Final = frozenset(itertools.product(*_TYPES.values()))
 
 # 2**53: the largest integer that both JSON readers and LuaJIT hold exactly.
 MAX_SAFE_INTEGER: Final = 2**53
@@ -72,11 +77,13 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
         raise RejectedError(reasons.NOT_JSON, str(error)) from None
     if type(fields) is not dict:
         raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
-    _check_types(fields)
+    if not _is_complete(fields):
+        _check_types(fields)
+        fields = DEFAULTS | fields
     # Counting brackets is cheap, and what has fewer of them than levels allowed need not be walked.
     if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
-    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], DEFAULTS | fields)
+    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], fields)
     _check_values(event, now_ms)
     if user_key == "record" and record.key != event.user_id.encode():
         raise RejectedError(
@@ -91,6 +98,13 @@ def nested_deeper(value: Any, levels: int) -> bool:
     if inner is None:
         return False
     return levels == 0 or any(nested_deeper(one, levels - 1) for one in inner)
+
+
+def _is_complete(fields: dict[str, Any]) -> bool:
+    try:
+        return tuple(map(type, _all_fields(fields))) in _COMPLETE
+    except KeyError:
+        return False
 
 
 def _check_types(fields: dict[str, Any]) -> None:

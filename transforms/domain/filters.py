@@ -7,11 +7,12 @@ history only when a filter really reaches for it (then that filter is asked agai
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from transforms.domain.events import Event
 from transforms.domain.history import Row
@@ -109,8 +110,8 @@ class FilterSet:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
-        self._event_fields, self._visit_fields = reads["event"], reads["visit"]
-        self._user_fields = None if reads["user"] is None else ProfileFields(reads["user"])
+        self._reads_visit = reads["visit"] != []
+        self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
 
     def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
         """Ask every rule about one event; a rule's failure is its own."""
@@ -123,9 +124,9 @@ class FilterSet:
                 mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
         try:
             self._engine.give(
-                _picked(event.fields, self._event_fields),
+                event.fields,
                 user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
-                {} if self._visit_fields == [] else _picked(visit.public(), self._visit_fields),
+                visit.public() if self._reads_visit else {},
             )
             marks, texts = self._engine.run(mask, None)
             if marks in self._nothing:
@@ -176,12 +177,6 @@ def _version_of(rule: Rule) -> str:
     return f"{rule.name} {rule.version}"
 
 
-def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
-    if names is None:
-        return source
-    return {name: source[name] for name in names if name in source}
-
-
 def columns_of(rows: list[Row]) -> Columns:
     """A history as the sandbox takes it; the only place here that looks into rows."""
     extras = [row.extra for row in rows]
@@ -191,6 +186,12 @@ def columns_of(rows: list[Row]) -> Columns:
         [row.event_name for row in rows],
         [extra or {} for extra in extras] if any(extras) else None,
     )
+
+
+@functools.lru_cache(maxsize=100)
+def _profile_fields(names: tuple[str, ...]) -> ProfileFields:
+    """One object for all DoFn instances: what a user keeps of its profile is known by it."""
+    return ProfileFields(names)
 
 
 class _Found:

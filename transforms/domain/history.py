@@ -25,12 +25,8 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def public(self) -> dict[str, Any]:
         """The row as actions show it (spec: "Enriched Event Structure")."""
-        return {
-            "event_id": self.event_id,
-            "event_name": self.event_name,
-            "timestamp": self.timestamp_ms,
-            **(self.extra or {}),
-        }
+        shown = {"event_id": self.event_id, "event_name": self.event_name, "timestamp": self.timestamp_ms}
+        return shown if self.extra is None else shown | self.extra
 
 
 Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in a snapshot

@@ -1,5 +1,5 @@
 -- Runs rules' Lua where it can reach nothing but what it is given. Trusted code: it alone sees the real globals.
--- Called with the budget, the library and study; returns compile and evaluate, described where they are.
+-- Called with the budget, the library and study; returns compile, expect and evaluate, described where they are.
 
 local budget, library, study = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
@@ -106,6 +106,7 @@ local programs = {}
 -- defines, apart by spaces; and what it reads of event, user and visit, apart by zero bytes: a table's name is all of it,
 -- with a byte 1 and a field's name that field.
 local function compile(source, name, wants_value)
+  begin() -- functions of string are the library's, here too, and a large set takes long to compile
   if find(source, "\27", 1, true) then
     return "an escape character: allowed is Lua source, not bytecode", "", ""
   end
@@ -135,6 +136,27 @@ local function compile(source, name, wants_value)
   return nil, unknown_names(found), concat(found.fields, "\0")
 end
 
+-- expect(numbers, names, wholes): evaluate is given values, first those of fields (of event 1, user 2, visit 3, by number
+-- and name), then whole tables, by number. Many small calls from Python cost more than one with many values.
+local numbers, names, wholes = {}, {}, {}
+local given = { {}, {}, {} }
+
+local function expect(...)
+  numbers, names, wholes = ...
+end
+
+-- The tables that are filled field by field stay: each of their fields is set by each event, if only to nil.
+local function take(values)
+  local fields = #names
+  for i = 1, fields do
+    given[numbers[i]][names[i]] = values[i]
+  end
+  for i = 1, #wholes do
+    given[wholes[i]] = values[fields + i]
+  end
+  return given[1], given[2], given[3]
+end
+
 local function prepare(program, event, user, visit)
   local reads = program.reads
   behind.event.__index = reads.event and copy_of(event) or {}
@@ -160,7 +182,9 @@ end
 
 local function run(...)
   local ok, result = pcall(call, ...)
-  sethook()
+  if not ok then
+    sethook() -- otherwise call() has
+  end
   return ok, result
 end
 
@@ -198,11 +222,13 @@ local function outcome(program, ok, result)
   return "E", printable(gsub(sub(result, 1, MESSAGE_BYTES), "^sandbox:%d+: ", ""), MESSAGE_BYTES)
 end
 
--- evaluate(mask, event, user, visit, timestamps, ids, names, extras): a mark a program and, joined with zero bytes, the
--- texts of those marked E, L and V. Without mask every program runs, otherwise those with a 1; without ids no history.
+-- evaluate(mask, history, ...): a mark a program and, joined with zero bytes, the texts of those marked E, L and V. Without
+-- mask every program runs, otherwise those with a 1. History has timestamps, ids, names and extras, a column each. The rest
+-- are values as expect says.
 -- Marks: 1 allows, 0 does not, V has a value, E error, L limit, H asks for the history, - has not run.
-local function evaluate(mask, event, user, visit, timestamps, ids, names, extras)
-  history_columns = ids and { timestamps = timestamps, ids = ids, names = names, extras = extras }
+local function evaluate(mask, history, ...)
+  local event, user, visit = take({ ... })
+  history_columns = history
   shared_rows = nil
   shared.event, shared.user, shared.visit = event, user, visit
   local marks, texts = {}, {}
@@ -213,7 +239,10 @@ local function evaluate(mask, event, user, visit, timestamps, ids, names, extras
     else
       -- Protected twice: a failed filter's hook can still fire before run() takes it away.
       local ran, ok, result = pcall(run, programs[i], event, user, visit)
-      sethook()
+      if not (ran and ok) then
+        sethook()
+      end
+      begin() -- what is made of the outcome counts against nobody
       if collectgarbage("count") > kept_kb then
         collectgarbage() -- what one leaves behind must not be missing to the next, nor here
       end
@@ -224,7 +253,7 @@ local function evaluate(mask, event, user, visit, timestamps, ids, names, extras
       marks[i], texts[#texts + 1] = mark, text
     end
   end
-  return concat(marks), concat(texts, "\0")
+  return concat(marks), #texts > 0 and concat(texts, "\0") or ""
 end
 
-return compile, evaluate
+return compile, expect, evaluate

@@ -11,6 +11,9 @@ import lupa.luajit21
 _NO_LIMIT: Final = 2**40
 _MEMORY_PER_CALL: Final = 16 * 1024 * 1024
 _MEMORY_KEPT: Final = 64 * 1024 * 1024
+# Fields that are handed over one by one; a call takes no more than some 8000 values.
+_MOST_FIELDS: Final = 1000
+_BYTES_PER_CHARACTER: Final = 4
 
 # Name for messages, source, and whether it has a value rather than a yes or no.
 Program = tuple[str, str, bool]
@@ -42,7 +45,7 @@ class Engine(Protocol):
     reads: Reads
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
-        """Set what the next runs are about."""
+        """Set what the next runs are about; of each, fields that programs read are enough."""
 
     def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
         """Run the programs that ``mask`` has a ``1`` for (None: all).
@@ -63,12 +66,13 @@ class Sandbox:
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self._programs = tuple(programs)
-        self._inputs: tuple[Any, Any, Any] | None = None
+        self._values: list[Any] = []
+        self._characters = 0
         self.reads: Reads = {"event": [], "user": [], "visit": []}
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_program, self._evaluate = _runtime()
+        self._lua, compile_program, expect, self._evaluate = _runtime()
         self._table = self._lua.table_from
         for number, (name, source, has_value) in enumerate(self._programs):
             problem, _, read = compile_program(source, name, has_value)
@@ -77,6 +81,17 @@ class Sandbox:
             for part in filter(None, read.split("\0")):
                 table, _, field = part.partition("\1")
                 self._note_read(table, field or None)
+        for table, fields in self.reads.items():
+            if fields is not None and len(fields) > _MOST_FIELDS:
+                self.reads[table] = None
+        tables = list(enumerate(self.reads.values()))
+        self._fields = [(number, name) for number, fields in tables for name in fields or ()]
+        self._wholes = [number for number, fields in tables if fields is None]
+        expect(
+            self._table([number + 1 for number, _ in self._fields]),
+            self._table([name for _, name in self._fields]),
+            self._table([number + 1 for number in self._wholes]),
+        )
 
     def _note_read(self, table: str, field: str | None) -> None:
         fields = self.reads[table]
@@ -87,27 +102,44 @@ class Sandbox:
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
-        self._inputs = self._converted(event), self._converted(user), self._table(visit)
+        sources = (event, user, visit)
+        characters = 0
+        values: list[Any] = []
+        for number, name in self._fields:
+            value: Any = sources[number].get(name)
+            kind = type(value)
+            if kind is str:
+                characters += len(value)
+            elif kind is int:
+                value = _rounded(value)
+            elif kind is dict or kind is list:
+                value = self._converted(value)
+            values.append(value)
+        values += [self._converted(sources[number]) for number in self._wholes]
+        self._values, self._characters = values, characters
 
     def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
         """See ``Engine``."""
-        columns: tuple[Any, ...] = (None, None, None, None)
+        columns = None
         if history is not None:
             timestamps, ids, names, extras = history
-            columns = (
-                self._table(timestamps),
-                self._table(ids),
-                self._table(names),
-                None if extras is None else self._converted(extras),
+            columns = self._table(
+                {
+                    "timestamps": self._table(timestamps),
+                    "ids": self._table(ids),
+                    "names": self._table(names),
+                    "extras": None if extras is None else self._converted(extras),
+                }
             )
         used = self._lua.get_memory_used()
         if used > _MEMORY_KEPT:
             self._lua.gccollect()
             used = self._lua.get_memory_used()
-        # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md).
-        self._lua.set_max_memory(used + _MEMORY_PER_CALL)
+        # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md). The text that it
+        # converts for the call has room of its own.
+        self._lua.set_max_memory(used + _MEMORY_PER_CALL + self._characters * _BYTES_PER_CHARACTER)
         try:
-            marks, texts = self._evaluate(mask, *(self._inputs or ()), *columns)
+            marks, texts = self._evaluate(mask, columns, *self._values)
         except (lupa.luajit21.LuaError, UnicodeDecodeError) as error:
             self._start()
             raise SandboxError(f"{type(error).__name__}: {error}") from error
@@ -135,13 +167,13 @@ def _rounded(value: Any) -> Any:
 
 def compile_alone(source: str, name: str) -> tuple[str | None, list[str]]:
     """Why a program does not compile, and the global names that it reads and that nobody defines."""
-    _, compile_program, _ = _runtime()
+    _, compile_program, *_ = _runtime()
     problem, unknown, _ = compile_program(source, name, False)
     return problem, unknown.split()
 
 
-def _runtime() -> tuple[Any, Any, Any]:
-    """A Lua runtime with its ``compile`` and ``evaluate``."""
+def _runtime() -> tuple[Any, Any, Any, Any]:
+    """A Lua runtime with its ``compile``, ``expect`` and ``evaluate``."""
     lua = lupa.luajit21.LuaRuntime(
         register_eval=False,
         register_builtins=False,
@@ -157,8 +189,8 @@ def _runtime() -> tuple[Any, Any, Any]:
         return lua.execute(source, *given, name="=sandbox")
 
     budget, study = load("sandbox_budget.lua"), load("sandbox_bytecode.lua")
-    compile_program, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
-    return lua, compile_program, evaluate
+    compile_program, expect, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
+    return lua, compile_program, expect, evaluate
 
 
 def _refuse(*_: object) -> None:

@@ -80,7 +80,8 @@ class SandboxProcess:
 
     def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
-        self._inputs = event, user, visit
+        reads = self.reads
+        self._inputs = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
         self._given = False
 
     def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
@@ -131,6 +132,13 @@ class SandboxProcess:
     def close(self) -> None:
         """End the process."""
         self._child.kill()
+
+
+def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """Only what is read: the rest need not go through the pipe."""
+    if names is None:
+        return source
+    return {name: source[name] for name in names if name in source}
 
 
 class _Child:

@@ -18,8 +18,12 @@ UNKNOWN: Final = "unknown"  # the user API answered 404
 UNAVAILABLE: Final = "unavailable"  # the user API did not answer in time
 PENDING: Final = "pending"  # the user API has not answered yet, and no rule wants to wait for it
 
-# What a user costs beside profile and history, roughly: objects, keys, the visit, marks of a history of 100 events.
-OVERHEAD_BYTES: Final = 1200
+# What a user costs beside profile and history, roughly: objects, keys, the visit, marks of a history of 100 events,
+# fields of the profile that rules read.
+OVERHEAD_BYTES: Final = 1500
+_FIELDS_KEPT: Final = 10
+_CHARACTERS_KEPT: Final = 100
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -91,6 +95,10 @@ class ProfileFields:
         return {name: value for name, value in zip(self.names, values, strict=True) if value is not msgspec.UNSET}
 
 
+def _is_little(value: Any) -> bool:
+    return len(value) <= _CHARACTERS_KEPT if type(value) is str else type(value) not in (dict, list)
+
+
 class PackedUser(msgspec.Struct, array_like=True):
     """A user in the journal. Fields are only ever added at the end, with a default."""
 
@@ -110,16 +118,32 @@ class UserState:
     ``fetched_ms`` is when the profile came, ``failed_ms`` when it was last asked for in vain, 0 if not since.
     """
 
-    __slots__ = ("enrichment", "failed_ms", "fetched_ms", "history", "last_seen_ms", "profile_json", "visit")
+    __slots__ = (
+        "_picked",
+        "_picked_by",
+        "enrichment",
+        "failed_ms",
+        "fetched_ms",
+        "history",
+        "last_seen_ms",
+        "profile_json",
+        "visit",
+    )
 
     def __init__(self, last_seen_ms: int, enrichment: str, profile_json: bytes, history: History) -> None:
         self.last_seen_ms = last_seen_ms
-        self.enrichment = enrichment
-        self.profile_json = profile_json
+        self.replace_profile(enrichment, profile_json)
         self.visit: Visit | None = None
         self.history = history
         self.fetched_ms = 0
         self.failed_ms = 0
+
+    def replace_profile(self, enrichment: str, profile_json: bytes) -> None:
+        """Take what the user API says now."""
+        self.enrichment = enrichment
+        self.profile_json = profile_json
+        self._picked = _NOTHING
+        self._picked_by: ProfileFields | None = None
 
     @property
     def nbytes(self) -> int:
@@ -138,11 +162,19 @@ class UserState:
             profile[ENRICHMENT] = self.enrichment
         return profile
 
+    def written_profile(self) -> orjson.Fragment | dict[str, Any]:
+        """``profile()``, for orjson to write: most need not be read for it."""
+        return orjson.Fragment(self.profile_json) if self.enrichment == FETCHED else self.profile()
+
     def profile_fields(self, fields: ProfileFields) -> dict[str, Any]:
-        """Some fields of ``profile()``, those that it has."""
+        """Some fields of ``profile()``, those that it has. Kept if they are little: event after event asks for them."""
+        if self._picked_by is fields:
+            return self._picked
         found = fields.of(self.profile_json)
         if self.enrichment != FETCHED and ENRICHMENT in fields.names:
             found[ENRICHMENT] = self.enrichment
+        if len(found) <= _FIELDS_KEPT and all(map(_is_little, found.values())):
+            self._picked, self._picked_by = found, fields
         return found
 
     def is_due(self, now_ms: int, max_age_ms: int | None, retry_ms: int) -> bool:

@@ -248,7 +248,7 @@ class View:
         if enrichment is None:
             return
         before = user.nbytes
-        user.enrichment, user.profile_json = enrichment, profile_json
+        user.replace_profile(enrichment, profile_json)
         if visit is not None:
             user.visit = visit
         user.history.merge(rows)

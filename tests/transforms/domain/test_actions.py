@@ -46,7 +46,7 @@ def test_the_body_has_the_four_keys_of_the_spec() -> None:
     history = History(5)
     history.add(Row(NOW_MS - 1, "e0", "session_start"))
     visit = Visit("v", NOW_MS - 5, 5, False)
-    body = enriched_event(parsed.fields, {"country": "US"}, visit, UserState(0, "fetched", b"{}", history))
+    body = enriched_event(parsed.fields, visit, UserState(0, "fetched", b'{"country":"US"}', history))
     assert orjson.loads(body) == {
         "event": parsed.fields,
         "userProfile": {"country": "US"},

@@ -317,6 +317,20 @@ def test_no_filter_keeps_anything_from_one_event_to_the_next() -> None:
     assert [ask(filters) for _ in range(3)] == [Verdict()] * 3
 
 
+@pytest.mark.parametrize("all_of_it", ["", " and pairs(event) ~= nil and pairs(user) ~= nil"], ids=["fields", "tables"])
+def test_a_field_that_an_event_or_a_user_lacks_is_not_that_of_the_one_before(all_of_it: str) -> None:
+    filters = FilterSet((rule("r", f"(event.note == 'a' or user.note == 'b'){all_of_it}"),))
+    seen = [ask(filters, fields, profile) for fields, profile in [({"note": "a"}, {"note": "b"}), ({}, {})]]
+    assert [(bool(one.allowed), one.errors) for one in seen] == [(True, ()), (False, ())]
+
+
+def test_the_text_that_a_filter_is_given_takes_nothing_of_the_memory_that_it_may_use() -> None:
+    # Twice what one may use: Lua counts two bytes for each of these letters. Several MB of its own are left to it.
+    known = {"fields": {"note": "x" * 400_000}, "profile": {"note": "é" * 16_000_000}}
+    own = "local s = ('x'):rep(30000) for _ = 1, 7 do s = s .. s end "
+    assert allowed(f"{own}return #event.note == 400000 and #user.note == 32000000 and #s == 3840000", **known) == [True]
+
+
 def test_memory_that_filters_leave_behind_is_given_back() -> None:
     # Each keeps 2 MB until its end: without collections the ninth would be refused memory it does not have.
     filters = FilterSet(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.transforms.domain.test_filters import EVENT, PROFILE, ROWS, allowed
@@ -39,6 +41,25 @@ def test_programs_read_what_each_of_them_reads() -> None:
 
 
 MANY_FIELDS = " and ".join(f"event.f{number} == {number}" for number in range(300))
+
+
+def test_a_set_may_take_longer_to_compile_than_a_program_may_run() -> None:
+    started = time.thread_time()
+    sandbox = Sandbox([(f"p{number}", f"event.x == {number}", False) for number in range(20_000)])
+    assert time.thread_time() - started > 0.05
+    sandbox.give({"x": 19_999}, {}, {})
+    assert sandbox.run(None, None) == ("0" * 19_999 + "1", "")
+
+
+def test_more_fields_than_a_call_takes_are_given_as_a_table() -> None:
+    tests = [f"event.f{number} == {number}" for number in range(9000)]
+    for count, is_whole in ((1000, False), (1001, True), (9000, True)):
+        parts = [" and ".join(tests[first : min(first + 100, count)]) for first in range(0, count, 100)]
+        sandbox = Sandbox([("p", f"user.x == 1 and {part}", False) for part in parts])
+        assert sandbox.reads["user"] == ["x"]
+        assert (sandbox.reads["event"] is None) is is_whole
+        sandbox.give({f"f{number}": number for number in range(count)}, {"x": 1}, {})
+        assert sandbox.run(None, None) == ("1" * len(parts), "")
 
 
 @pytest.mark.parametrize(

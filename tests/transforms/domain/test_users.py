@@ -112,6 +112,43 @@ def test_some_fields_of_a_profile_are_those_of_the_whole(
     assert user.profile_fields(ProfileFields(names)) == {name: whole[name] for name in names if name in whole}
 
 
+@pytest.mark.parametrize("value", ["US", 7, None, True, "x" * 1000, {"a": ["b"]}, [1]])
+def test_fields_of_a_profile_are_those_of_the_one_that_came_last(value: Any) -> None:
+    country, none = ProfileFields(["country", "enrichment"]), ProfileFields([])
+    user = UserState(0, FETCHED, orjson.dumps({"country": value}), History(3))
+    assert [user.profile_fields(fields) for fields in (country, country, none, country)] == [
+        {"country": value},
+        {"country": value},
+        {},
+        {"country": value},
+    ]
+    user.replace_profile(FETCHED, b'{"country":"DE"}')
+    assert user.profile_fields(country) == {"country": "DE"}
+    user.replace_profile(UNKNOWN, b"{}")
+    assert user.profile_fields(country) == {"enrichment": UNKNOWN}
+
+
+def test_only_a_little_is_kept_of_what_rules_read_of_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, ...]] = []
+    of = ProfileFields.of
+
+    def noted(fields: ProfileFields, profile_json: bytes) -> dict[str, Any]:
+        read.append(fields.names)
+        return of(fields, profile_json)
+
+    monkeypatch.setattr(ProfileFields, "of", noted)
+    many = {f"f{number}": number for number in range(11)}
+    user = UserState(0, FETCHED, orjson.dumps({"long": "x" * 101, "list": [1], "short": "x" * 100, **many}), History(3))
+    kept = []
+    for names in (["short", "f1"], ["long"], ["list"], [*many]):
+        fields = ProfileFields(names)
+        for _ in range(3):
+            user.profile_fields(fields)
+        kept.append(len(read) == 1)
+        read.clear()
+    assert kept == [True, False, False, False]
+
+
 LIVE = assumed(2, True, ended=True)
 
 
