@@ -172,8 +172,11 @@ class Slot:
         return took_s
 
     def age(self) -> None:
-        """Make of a slot that was just filled one that has been running: rows beyond a history's length go in lots, and
-        journals are rewritten when they have grown, so users and shards have to be at different points of that."""
+        """Make of a slot that was just filled one that has been running.
+
+        Rows beyond a history's length go in lots, and journals are rewritten when they have grown, so users and shards
+        have to be at different points of that. Nobody's first event is to come: a history's marks are made for it.
+        """
         for shard in range(self._point.shards):
             with self._handler.process_instruction_id("bundle", [self._token]):
                 cells = self._cells({}, _key_of_shard(shard, self._point.shards))[:2]
@@ -183,6 +186,7 @@ class Slot:
                 for user_id in list(live.view.users):
                     for row in self._known.rows(random.randrange(_SLACK)):
                         live.view.apply(self._now_ms, (OBSERVED, user_id, row, None))
+                    live.view.users[user_id].history.find("")
             if live.moving is None:
                 grown = random.uniform(1, live.garbage) * live.view.packed_bytes
                 live.log_bytes[journal._newer] = round(grown) - live.log_bytes[1 - journal._newer]
