@@ -8,7 +8,8 @@ local sethook, collectgarbage = debug.sethook, collectgarbage
 local loadstring, setfenv, setmetatable, pcall, error = loadstring, setfenv, setmetatable, pcall, error
 local tostring, type, next, ipairs = tostring, type, next, ipairs
 local concat, sort = table.concat, table.sort
-local byte, find, format, gsub, sub = string.byte, string.find, string.format, string.gsub, string.sub
+local plain = library.plain
+local byte, find, format, gsub, sub = plain.byte, plain.find, plain.format, plain.gsub, plain.sub
 
 local HOOK_EVERY = 200 -- instructions
 local GARBAGE_KB = 2048 -- that a filter may leave to the next
@@ -106,7 +107,6 @@ local programs = {}
 -- defines, apart by spaces; and what it reads of event, user and visit, apart by zero bytes: a table's name is all of it,
 -- with a byte 1 and a field's name that field.
 local function compile(source, name, wants_value)
-  begin() -- functions of string are the library's, here too, and a large set takes long to compile
   if find(source, "\27", 1, true) then
     return "an escape character: allowed is Lua source, not bytecode", "", ""
   end
@@ -242,7 +242,6 @@ local function evaluate(mask, history, ...)
       if not (ran and ok) then
         sethook()
       end
-      begin() -- what is made of the outcome counts against nobody
       if collectgarbage("count") > kept_kb then
         collectgarbage() -- what one leaves behind must not be missing to the next, nor here
       end
@@ -253,7 +252,7 @@ local function evaluate(mask, history, ...)
       marks[i], texts[#texts + 1] = mark, text
     end
   end
-  return concat(marks), #texts > 0 and concat(texts, "\0") or ""
+  return concat(marks), concat(texts, "\0")
 end
 
 return compile, expect, evaluate

@@ -1,6 +1,6 @@
 -- What filters find of Lua's library, cut down to what ends soon and changes nothing. Trusted code.
 -- Called with the budget. Returns base (names and what they are), protected (tables that are read-only), read_only (for
--- their __newindex) and only (some names of a table).
+-- their __newindex), only (some names of a table) and plain (functions of string as they were: they spend no budget).
 
 local budget = ...
 local spend, calling_back = budget.spend, budget.calling_back
@@ -245,4 +245,6 @@ local base = {
 }
 getmetatable("").__metatable = false
 
-return { base = base, protected = protected, read_only = read_only, only = only }
+local plain = { byte = byte, find = find, format = format, gsub = gsub, sub = sub }
+
+return { base = base, protected = protected, read_only = read_only, only = only, plain = plain }
