@@ -39,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with a stack more time than their own deadlines add up to: it is those that tell what failed."""
+    for item in items:
+        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Which faults, in words that repeat the run."""
     return f"faults: --faults_seed={config.option.faults_seed}"

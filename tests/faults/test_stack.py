@@ -9,7 +9,7 @@ import pytest
 from tests.faults.stack import Stack, within
 from tests.integration.jobs import Topics, inspect, reading, running
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.stack
 
 RULE = "name: every_event\nversion: 1\nfilter: 'true'\nactions: [{type: kafka}]\n"
 

@@ -15,7 +15,7 @@ from tests.integration.launchers import interrupt, started, wait_for
 from tests.monitoring import ALERTS, filled, queries, specified_rows
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.stack
 
 # What Grafana makes of $__rate_interval for an hour of these scrapes.
 RATE_INTERVAL = f"{4 * SCRAPE_EVERY_S}s"

@@ -15,7 +15,7 @@ from tests.builders import event
 from tests.integration.jobs import Topics, launch, reading
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.stack
 
 USER = "alice-in-wonderland"
 

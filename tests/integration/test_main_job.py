@@ -18,7 +18,7 @@ from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents, user_api_of
-from tests.integration.jobs import Reader, Topics, inspect, reading, running
+from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
 
@@ -42,7 +42,7 @@ def rules(tmp_path: Path) -> Path:
 
 def check(oracle: Oracle, topics: Topics, actions: Reader, dead_letters: Reader, inspections: Reader) -> None:
     """Actions: which, with what bodies, in what order for each user, each once. Dead letters. Every user's state."""
-    actions.until(len(oracle.actions), 120)
+    actions.until(len(oracle.actions), 240)
     seen = [SeenAction.of_kafka(message.value(), message.headers()) for message in actions.settle()]
     assert action_differences(oracle, seen) == []
     assert dead_letter_differences(oracle, letters(dead_letters.settle(1))) == []
@@ -55,7 +55,6 @@ def letters(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("user_shards", [128, 0], ids=["by-user-shard", "by-user"])
 def test_actions_dead_letters_and_state_are_the_oracles(
     kafka: LocalKafka, flink: LocalFlink, rules: Path, oracle: Oracle, user_shards: int
@@ -73,6 +72,7 @@ def test_actions_dead_letters_and_state_are_the_oracles(
             rules,
             f"--user_shards={user_shards}",
             f"--user_api_url={api}",
+            *PATIENT,
             f"--control_topic={topics.control}",
             "--parallelism=2",
             "--delivery_guarantee=EXACTLY_ONCE",
@@ -82,7 +82,6 @@ def test_actions_dead_letters_and_state_are_the_oracles(
         check(oracle, topics, actions, dead_letters, inspections)
 
 
-@pytest.mark.timeout(300)
 def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
     kafka: LocalKafka, rules: Path, oracle: Oracle
 ) -> None:
@@ -102,6 +101,7 @@ def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
             topics,
             rules,
             f"--user_api_url={api}",
+            *PATIENT,
             f"--control_topic={topics.control}",
             "--user_shards=16",
             "--compact_bytes=2000",

@@ -25,7 +25,7 @@ from transforms.domain.batches import shard_of
 from transforms.domain.measures import BOUNDS_MS, bucket_names
 from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 SHARDS = 8
 USERS = [f"user-{number:02d}" for number in range(60)]

@@ -15,7 +15,7 @@ from runners.flink.rest import TERMINAL_STATES
 from tests.integration.jobs import Reader, Topics, launch, reading
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(580)]
+pytestmark = pytest.mark.stack
 
 RULE = "name: every_event\nversion: {version}\nfilter: event.event_name ~= nil\nactions: [{{type: kafka}}]\n"
 

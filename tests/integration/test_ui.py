@@ -90,7 +90,6 @@ def open_until(browser: Chrome, url: str, shown: Callable[[list[str]], bool], de
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(200)
 def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
     topics = Topics(kafka)
     kafka.create_topic(f"decisions-{topics.tag}", 2)

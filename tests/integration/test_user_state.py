@@ -19,18 +19,16 @@ import zstandard
 from runners.flink.cluster import LocalFlink
 from runners.flink.kafka_broker import LocalKafka
 from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stream, rule_documents, user_api_of
-from tests.integration.jobs import Reader, Topics, control_record, inspect, reading, running
+from tests.integration.jobs import PATIENT, Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import UNAVAILABLE, Oracle, SeenAction, action_differences, state_differences
 from tests.waiting import again_and_again, eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.stack
 
 EVERY_EVENT: tuple[Pair, ...] = (("every_event", "true", lambda event, user, visit, history: True),)
 NO_EVENT: tuple[Pair, ...] = (("no_event", "false", lambda event, user, visit, history: False),)
 
-# A call that gets no answer is no error here: those would open the breaker.
-PATIENT = ("--enrichment_deadline_seconds=600", "--user_api_timeout_seconds=600")
 OPTIONS = ("--parallelism=2", "--checkpointing_interval_ms=1000")
 
 Record = tuple[bytes, bytes]

@@ -21,7 +21,7 @@ from tests.integration.jobs import Reader, Topics, inspect, reading, running
 from tests.receiver import SECRET, Receiver, receiving
 from transforms.domain.actions import action_id
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.stack
 
 USERS = [f"user-{number:02d}" for number in range(50)]
 
