@@ -60,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     document: Document = json.loads(FIGURES_FILE.read_text("utf-8"))
     if given.bench is not None:
         commit = json.loads((given.bench / "run.json").read_text())["commit"][:7]
+        path = given.bench / "results.json"
+        results = json.loads(path.read_text())
         for row, names in (("shards", _SHARDS), ("users", _USERS)):
-            path = given.bench / f"{row}.zipf.json"
-            if path.exists():
+            if "zipf" in results.get(row, {}):
                 command = f"make bench ARGS='--rows {row} --parts zipf'"
-                document = taken(document, names, json.loads(path.read_text()), _date(path), commit, command)
+                document = taken(document, names, results[row]["zipf"], _date(path), commit, command)
     if given.growth is not None:
         # Of the fewest users, whose journals are rewritten several times meanwhile: that is part of what is written.
         (path, *_) = sorted(given.growth.glob("users.100-events-of-history.1000.*.json"))

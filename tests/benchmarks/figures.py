@@ -8,9 +8,11 @@ from typing import Any
 
 
 def shown(value: Any, digits: int = 0) -> str:
-    """A figure in a table; ``-`` if there is none."""
+    """A figure in a table, ``-`` if there is none; several side by side."""
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return " / ".join(shown(one, digits) for one in value)
     if isinstance(value, int):
         return f"{value:,}"
     if abs(value) < 10:

@@ -30,7 +30,7 @@ def test_what_was_measured_replaces_value_and_origin_and_the_rest_stays(figures:
     bench, growth = tmp_path / "bench", tmp_path / "growth"
     cpu = {"worker µs/event": 33.4, "TaskManager µs/event": 21.6, "broker µs/event": 7.0, "events/s": 23_456.7}
     write(bench / "run.json", {"commit": "0123456789abcdef"})
-    write(bench / "shards.zipf.json", cpu)
+    write(bench / "results.json", {"shards": {"zipf": cpu}})
     point = {"journal B/event": 91.2, "action B": 12_999.7, "date": "2030-01-02", "commit": "abc1234"}
     write(growth / "users.100-events-of-history.1000.1.json", point)
     state = {

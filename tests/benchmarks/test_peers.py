@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from types import ModuleType
@@ -201,7 +202,8 @@ def test_a_row_has_recovered_when_events_wait_no_longer() -> None:
 
 
 def drained(rate: float, worker: float, task_manager: float) -> dict[str, Any]:
-    return {"events/s": rate, "worker µs/event": worker, "TaskManager µs/event": task_manager, "samples": [[0, 1]]}
+    cpu = {"worker µs/event": worker, "TaskManager µs/event": task_manager}
+    return {"events/s": rate, "rounds": [rate], "samples": [[0, 1]], **cpu}
 
 
 def test_ratios_are_against_our_row_and_the_plain_loop() -> None:
@@ -214,6 +216,12 @@ def test_ratios_are_against_our_row_and_the_plain_loop() -> None:
     assert f"| {ROWS['pyflink-process'].title} | 5.00 | 12.00 |" in text
     assert f"| {ROWS['shards'].title} | 1.00 | 2.00 |" in text
     assert f"| {ROWS['plain'].title} | 0.40 | 1.00 |" in text
+
+
+def test_all_rounds_are_shown() -> None:
+    figures = analysis.best_round([drained(7000.0, 90, 10), drained(12_000.0, 60, 10), drained(9.5, 1, 1)])
+    (_, table, _) = report.tables({"shards": {"zipf": figures}})
+    assert f"| {ROWS['shards'].title} | 12,000 | 7,000 / 12,000 / 9.5 | 60 |" in table
 
 
 def loaded() -> dict[str, Any]:
@@ -247,7 +255,24 @@ def test_figures_of_two_plans_do_not_get_into_one_folder(tmp_path: Any) -> None:
 
 def test_a_full_run_says_that_it_takes_less_than_an_hour() -> None:
     given = bench._parser().parse_args([])
-    assert bench._minutes(list(bench._wanted(given.rows, given.parts)), bench._plan(given)) < 60
+    assert bench._minutes(list(bench._wanted(given.rows, given.parts, given.rounds)), bench._plan(given)) < 60
+
+
+def test_of_all_rounds_the_best_counts(tmp_path: Any) -> None:
+    given = bench._parser().parse_args(["--rows", "shards", "plain", "--parts", "zipf", "load", "--rounds=2"])
+    wanted = list(bench._wanted(given.rows, given.parts, given.rounds))
+    assert wanted == [
+        ("shards", "zipf", 1), ("shards", "load", 1), ("plain", "zipf", 1), ("plain", "load", 1),
+        ("shards", "zipf", 2), ("plain", "zipf", 2),
+    ]  # fmt: skip
+    rates = {"shards": (200.0, 300.0, 100.0), "plain": (9.0, 8.0)}
+    for row, of_row in rates.items():
+        for number, rate in enumerate(of_row, 1):
+            bench._file(tmp_path, row, "zipf", number).write_text(json.dumps({"events/s": rate, "number": number}))
+    assert bench._results(tmp_path) == {
+        "shards": {"zipf": {"events/s": 300.0, "number": 2, "rounds": [200.0, 300.0, 100.0]}},
+        "plain": {"zipf": {"events/s": 9.0, "number": 1, "rounds": [9.0, 8.0]}},
+    }
 
 
 @pytest.mark.parametrize("name", ["pyflink", "quix", "plain"])

@@ -7,6 +7,7 @@ where it was. Everything shares the machine, so ratios of one run say more than 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -16,10 +17,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.run import quieten
 from tests.benchmarks.peers import report
+from tests.benchmarks.peers.analysis import best_round
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, drain, plan_figures, under_load, warm_up
 from tests.benchmarks.peers.stack import Stack
 from tests.benchmarks.peers.systems import ROWS
@@ -35,6 +37,14 @@ QUICK: Final = {
 }  # fmt: skip
 
 
+class Run(NamedTuple):
+    """One measurement; ``round`` counts from 1."""
+
+    row: str
+    part: str
+    round: int
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then print and plot all there is; 1 if a part failed."""
     quieten()
@@ -44,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given.report_only:
         folder.mkdir(parents=True, exist_ok=True)
         _same_plan(folder, plan)
-    wanted = [(row, part) for row, part in _wanted(given.rows, given.parts) if not _file(folder, row, part).exists()]
+    wanted = [one for one in _wanted(given.rows, given.parts, given.rounds) if not _file(folder, *one).exists()]
     if wanted and not given.report_only:
         _say(f"{len(wanted)} measurements, about {_minutes(wanted, plan):.0f} minutes; results in {folder}")
         failed = _measure(wanted, plan, folder)
@@ -54,25 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _measure(wanted: Sequence[tuple[str, str]], plan: Plan, folder: Path) -> int:
+def _measure(wanted: Sequence[Run], plan: Plan, folder: Path) -> int:
     """Measure; how many failed."""
-    for row in dict.fromkeys(row for row, _ in wanted):
+    for row in dict.fromkeys(run.row for run in wanted):
         ROWS[row].prepare()
     with Stack() as stack:
         backlogs = Backlogs(stack, plan)
-        for row in dict.fromkeys(row for row, _ in wanted):
+        for (_, row), runs in itertools.groupby(wanted, lambda run: (run.round, run.row)):
             with _whatever_happens(), ROWS[row].start(plan.parallelism) as start:
                 if ROWS[row].on_java and plan.warm_s:
                     warm_up(stack, start, plan, backlogs.of("zipf"))
-                for part in [part for one, part in wanted if one == row]:
+                for run in runs:
                     with _whatever_happens():
-                        _say(f"{row}, {part} ...")
+                        _say(f"{row}, {run.part} ...")
                         started = time.monotonic()
-                        figures = _one(stack, start, backlogs, plan, row, part, folder)
+                        figures = _one(stack, start, backlogs, plan, run, folder)
                         figures |= {"took s": time.monotonic() - started, "load average": os.getloadavg()[0]}
-                        _file(folder, row, part).write_text(json.dumps(figures, indent=1))
-                        _say(f"{row}, {part}: {report.line(figures)} ({figures['took s']:.0f} s)")
-    return sum(not _file(folder, row, part).exists() for row, part in wanted)
+                        _file(folder, *run).write_text(json.dumps(figures, indent=1))
+                        _say(f"{row}, {run.part}: {report.line(figures)} ({figures['took s']:.0f} s)")
+    return sum(not _file(folder, *run).exists() for run in wanted)
 
 
 @contextmanager
@@ -84,28 +94,29 @@ def _whatever_happens() -> Iterator[None]:
         traceback.print_exc()
 
 
-def _one(
-    stack: Stack, start: Start, backlogs: Backlogs, plan: Plan, row: str, part: str, folder: Path
-) -> dict[str, Any]:
-    if part in DRAINS:
-        return drain(stack, start, plan, backlogs.of(part))
-    measured = _file(folder, row, "zipf")
+def _one(stack: Stack, start: Start, backlogs: Backlogs, plan: Plan, run: Run, folder: Path) -> dict[str, Any]:
+    if run.part in DRAINS:
+        return drain(stack, start, plan, backlogs.of(run.part))
+    measured = _file(folder, run.row, "zipf", run.round)
     highest = json.loads(measured.read_text())["events/s"] if measured.exists() else None
-    return under_load(stack, start, plan, highest, ROWS[row].transactional)
+    return under_load(stack, start, plan, highest, ROWS[run.row].transactional)
 
 
-def _wanted(rows: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for row in rows:
-        for part in PARTS:
-            if part in parts and part in ROWS[row].parts:
-                yield row, part
+def _wanted(rows: Sequence[str], parts: Sequence[str], rounds: int) -> Iterator[Run]:
+    """Round after round, so that a machine that is slow for a while is so for all rows."""
+    for number in range(1, rounds + 1):
+        for row in rows:
+            for part in PARTS if number == 1 else DRAINS:
+                if part in parts and part in ROWS[row].parts:
+                    yield Run(row, part, number)
 
 
-def _minutes(wanted: Sequence[tuple[str, str]], plan: Plan) -> float:
+def _minutes(wanted: Sequence[Run], plan: Plan) -> float:
     drain_s = _FIXED_S + plan.settle_s + plan.window_s
     load_s = _FIXED_S + len(plan.rates) * (plan.rate_s + 5) + plan.checkpoint_s / 2 + plan.recovery_s + 30
-    warm_s = sum(_FIXED_S + plan.warm_s for row in {row for row, _ in wanted} if ROWS[row].on_java)
-    return (warm_s + sum(drain_s if part in DRAINS else load_s for _, part in wanted)) / 60
+    starts = {(run.round, run.row) for run in wanted}
+    warm_s = sum(_FIXED_S + plan.warm_s for _, row in starts if ROWS[row].on_java)
+    return (warm_s + sum(drain_s if run.part in DRAINS else load_s for run in wanted)) / 60
 
 
 def _plan(given: argparse.Namespace) -> Plan:
@@ -129,15 +140,15 @@ def _same_plan(folder: Path, plan: Plan) -> None:
 
 
 def _results(folder: Path) -> report.Results:
-    return {
-        row: {part: json.loads(file.read_text()) for part in PARTS if (file := _file(folder, row, part)).exists()}
-        for row in ROWS
-        if any(_file(folder, row, part).exists() for part in PARTS)
-    }
+    results: report.Results = {}
+    for row, part in itertools.product(ROWS, PARTS):
+        if rounds := [json.loads(file.read_text()) for file in sorted(folder.glob(f"{row}.{part}.*.json"))]:
+            results.setdefault(row, {})[part] = best_round(rounds) if part in DRAINS else rounds[0]
+    return results
 
 
-def _file(folder: Path, row: str, part: str) -> Path:
-    return folder / f"{row}.{part}.json"
+def _file(folder: Path, row: str, part: str, number: int) -> Path:
+    return folder / f"{row}.{part}.{number}.json"
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -150,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each backlog; the quickest counts")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder of figures, tables and plots")
     parser.add_argument("--quick", action="store_true", help="a few thousand events: whether it runs, not how fast")
     parser.add_argument("--report_only", action="store_true", help="measure nothing, print what there is")

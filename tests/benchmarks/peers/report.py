@@ -62,6 +62,7 @@ def _guarantees(results: Results) -> str:
 def _drains(rows: Mapping[str, Figures]) -> str:
     columns: dict[str, Callable[[Figures], Any]] = {
         "events/s": lambda one: one["events/s"],
+        "of rounds": _of("rounds"),
         **{f"{name} µs/event": _of(f"{name} µs/event") for name in (*_PROCESSES, "broker", "user API")},
         "system µs/event": cpu,
         **{f"{name} RSS MB": _of(f"{name} RSS MB") for name in _PROCESSES},
