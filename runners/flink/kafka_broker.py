@@ -82,13 +82,17 @@ class LocalKafka(Service):
             raise LocalStackError(f"Kafka broker: is already running (pid {self._process.pid})")
         java, classpath = artifacts.java(), ":".join(str(jar) for jar in artifacts.kafka_jars())
         if self._work_dir is None:
-            self._prepare(java, classpath)
+            self._choose_folder_and_ports()
         if self._process is not None:
             self._process.stop()
+        properties = self.work_dir / "server.properties"
+        properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        if not (self.work_dir / "data" / "meta.properties").is_file():
+            self._format_data(java, classpath, properties)
         command = [java, f"-Xmx{self._heap_mb}m", f"-Xms{min(self._heap_mb, 128)}m", *self._jvm_options("broker.log")]
         self._process = Process.start(
             "Kafka broker",
-            [*command, "-cp", classpath, "kafka.Kafka", str(self.work_dir / "server.properties")],
+            [*command, "-cp", classpath, "kafka.Kafka", str(properties)],
             log_file=self.work_dir / "broker.out",
         )
         self._process.log_file = self.work_dir / "broker.log"
@@ -135,17 +139,14 @@ class LocalKafka(Service):
             time.sleep(0.05)
         raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {deadline_s:g} s")
 
-    def _prepare(self, java: str, classpath: str) -> None:
-        """Choose folder and ports, write the configuration and format the log folder, unless that was done before."""
+    def _choose_folder_and_ports(self) -> None:
         work_dir = self._given_work_dir or temporary_folder("event-trigger-kafka-")
         work_dir.mkdir(parents=True, exist_ok=True)
         self._work_dir = work_dir
         self._ports = free_ports(2)
-        properties = work_dir / "server.properties"
-        properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
         (work_dir / "log4j2.properties").write_text(_LOG4J)
-        if (work_dir / "data" / "meta.properties").is_file():
-            return
+
+    def _format_data(self, java: str, classpath: str, properties: Path) -> None:
         format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config"]
         done = subprocess.run(
             [java, "-Xmx128m", *self._jvm_options("format.log"), "-cp", classpath, *format_command, str(properties)],
@@ -182,11 +183,16 @@ class LocalKafka(Service):
             "transaction.state.log.num.partitions": "5",
             # Consumers of a test wait for nobody.
             "group.initial.rebalance.delay.ms": "0",
-            # A killed broker's own session does not have to be waited for: it is the only one.
-            "broker.session.timeout.ms": "3000",
+            # A broker that was killed waits at its start for its own session to end. Any other has no use for one that
+            # ends: a machine that stops for some seconds would take every partition's only leader away.
+            "broker.session.timeout.ms": "3000" if self._was_killed() else "60000",
             "broker.heartbeat.interval.ms": "500",
             **self._config,
         }
+
+    def _was_killed(self) -> bool:
+        data = self.work_dir / "data"
+        return (data / "__cluster_metadata-0").is_dir() and not (data / ".kafka_cleanshutdown").is_file()
 
     def _jvm_options(self, log: str) -> list[str]:
         return [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_a_killed_broker_comes_back_with_its_data_on_the_same_port(own_kafka: Lo
     assert own_kafka.pid != pid
     produce(own_kafka, "kept", b"after")
     assert sorted(consume(own_kafka, "kept", 2)) == [b"after", b"before"]
+
+
+def test_only_a_killed_broker_has_a_session_that_ends_soon() -> None:
+    """Its restart waits for that; for any other a machine that stops for seconds would end it and take all leaders."""
+
+    def session_ms(broker: LocalKafka) -> int:
+        properties = (broker.work_dir / "server.properties").read_text()
+        (found,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
+        return int(found)
+
+    with LocalKafka() as broker:
+        assert session_ms(broker) == 60_000
+        broker.kill()
+        broker.restart()
+        assert session_ms(broker) == 3000
+        broker.restart()
+        assert session_ms(broker) == 60_000
 
 
 def test_nothing_is_left_after_stop(left_over: Callable[[], list[str]]) -> None:
