@@ -35,7 +35,7 @@ class Breaker:
         self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._opened = threading.Event()
+        self._open = False
         self._failures = 0  # in a row, while closed
         self._pause_s = first_pause_s
         self._probe_at = 0.0  # while open
@@ -44,11 +44,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether only probes are let through."""
-        return self._opened.is_set()
-
-    def wait_open(self, timeout_s: float) -> None:
-        """Return when the breaker is open, at the latest after ``timeout_s`` of real time."""
-        self._opened.wait(timeout_s)
+        return self._open
 
     def allows(self) -> bool:
         """Whether ``enter`` would give leave now."""
@@ -69,12 +65,12 @@ class Breaker:
                 self._probing = False
             if healthy:
                 self._failures, self._pause_s = 0, self._first_pause_s
-                self._opened.clear()
+                self._open = False
             elif not self.is_open:
                 self._failures += 1
                 if self._failures >= self._allowed:
                     self._probe_at = self._clock() + self._pause_s
-                    self._opened.set()
+                    self._open = True
             elif permit is Permit.PROBE:
                 self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
                 self._probe_at = self._clock() + self._pause_s

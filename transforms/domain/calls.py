@@ -2,7 +2,7 @@
 
 The time a call has holds for every byte of its answer, headers and body: a socket's timeout alone starts anew with
 each byte, so that a server that drips keeps a caller for as long as it likes. On urllib3, not on requests, which takes
-three times the CPU a call, and misses share their worker with everybody's events.
+three times the CPU a call, and calls share their worker with everybody's events.
 
 ::
 
@@ -24,15 +24,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import certifi
 import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from transforms.domain.profiles import BAD_ANSWER, CONNECTION, STATUS, TIMEOUT, TOO_LARGE
-
-_CHUNK: Final = 65_536
-_DRAINED: Final = 8192  # of an answer nobody reads, so that its connection can be used again
+from transforms.domain.profiles import BAD_ANSWER, CONNECTION, TIMEOUT
 
 
 class CaFileError(ValueError):
@@ -70,7 +66,10 @@ class Backoff:
 
     def pause_s(self, tries: int, retry_after_s: float | None, chance: float) -> float:
         """After ``tries`` failed ones; ``chance`` is 0 to 1."""
-        bound_s = min(self.longest_s, self.first_s * self.factor ** min(tries - 1, 30))
+        try:
+            bound_s = min(self.longest_s, self.first_s * self.factor ** (tries - 1))
+        except OverflowError:
+            bound_s = self.longest_s
         return (retry_after_s or 0.0) + chance * bound_s
 
 
@@ -147,68 +146,6 @@ def open_answer(
         late = (isinstance(error, exceptions.TimeoutError) and not refused) or time.monotonic() >= _call.ends_s
         kind = TIMEOUT if late else CONNECTION
         raise CallError(kind, type(error).__name__, passing=True, down=True) from None
-
-
-class HttpClient:
-    """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies. Thread-safe.
-
-    The CAs of ``ca_file`` (PEM) vouch for servers, the public ones without it.
-
-    Raises:
-        CaFileError: ``ca_file`` cannot be used.
-    """
-
-    def __init__(
-        self,
-        pool_size: int,
-        max_bytes: int,
-        ca_file: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._wall_clock = wall_clock
-        if ca_file is not None:
-            check_ca_file(ca_file)
-        self._pools = urllib3.PoolManager(num_pools=1, maxsize=pool_size, ca_certs=ca_file or certifi.where())
-        self._pools.pool_classes_by_scheme = {"http": TimedPool, "https": TimedTlsPool}
-
-    def get(self, url: str, headers: dict[str, str], until_s: float) -> bytes | None:
-        """The body of a 200; None for a 404.
-
-        Raises:
-            CallError: there is nothing of that kind before ``until_s`` on the clock.
-        """
-        remaining_s = until_s - self._clock()
-        headers = {"Accept-Encoding": "gzip, deflate", **headers}
-        with open_answer(self._pools.urlopen, "GET", url, headers, remaining_s) as response:
-            return self._read(response)
-
-    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes | None:
-        status = response.status
-        if status == 200:
-            body = bytearray()
-            for chunk in response.stream(_CHUNK):
-                body += chunk
-                if len(body) > self._max_bytes:
-                    raise CallError(TOO_LARGE, f"over {self._max_bytes} bytes")
-            return bytes(body)
-        with contextlib.suppress(exceptions.HTTPError, OSError):
-            response.read(_DRAINED)
-        if status == 404:
-            return None
-        passing = status in (408, 429) or 500 <= status < 600
-        after_s = retry_after_s(response.headers.get("Retry-After"), self._wall_clock()) if passing else None
-        raise CallError(
-            STATUS,
-            f"HTTP {status}",
-            passing=passing,
-            # A 429 says for how long nobody shall call, or means that nobody gets through: then it is as good as down.
-            down=500 <= status < 600 or (status == 429 and after_s is None),
-            status=status,
-            retry_after_s=after_s,
-        )
 
 
 class _Call(threading.local):

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
@@ -18,9 +18,10 @@ import msgspec
 import orjson
 
 from transforms.domain.breaker import Breaker
-from transforms.domain.calls import Backoff, CallError, HttpClient
+from transforms.domain.calls import Backoff, CallError
 from transforms.domain.events import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.history import Row
+from transforms.domain.http_client import HttpClient
 from transforms.domain.measures import USER_API_BREAKER, USER_API_CALL, Measures
 from transforms.domain.profiles import BAD_ANSWER, BREAKER_OPEN, NOTHING_KNOWN, TIMEOUT, FetchedUser, unavailable
 from transforms.domain.threads import DaemonThreads
@@ -32,6 +33,9 @@ _T = TypeVar("_T")
 PROFILE: Final = "profile"
 VISIT: Final = "visit"
 HISTORY: Final = "history"
+
+# How soon a fetch that pauses sees that the breaker has opened.
+_LOOKS_EACH_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class HttpUserApi:
         *,
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] | None = None,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
         chance: Callable[[], float] = random.random,
         measures: Measures | None = None,
     ) -> None:
@@ -79,12 +83,14 @@ class HttpUserApi:
         self._deadline_s = deadline_s
         self._history_fields = history_fields
         self._token = None if settings.token is None else Token(settings.token)
-        self._client = HttpClient(settings.concurrency, settings.max_answer_bytes, settings.ca_file, clock)
-        self._threads = DaemonThreads(settings.concurrency, "user-api-call")
+        self._token_reader = DaemonThreads(1, "user-api-token")
+        self._client = HttpClient(settings.max_answer_bytes, settings.ca_file, clock, name="user-api-calls")
+        self._turns = asyncio.Semaphore(settings.concurrency)
+        self._left: set[asyncio.Task[Any]] = set()  # calls whose fetch is over; the event loop alone would lose them
         self._breaker = breaker or Breaker()
         self._backoff = Backoff()
         self._clock, self._chance = clock, chance
-        self._sleep = sleep or self._breaker.wait_open  # nobody sleeps on when it opens
+        self._sleep = sleep or self._sleep_until_open
 
     def fetch(self, user_id: str) -> FetchedUser:
         """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
@@ -93,34 +99,36 @@ class HttpUserApi:
         if not self._breaker.allows():
             return unavailable(BREAKER_OPEN, "breaker open")
         try:
-            return self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))
+            return self._client.start(self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))).result()
         except CallError as error:
             return unavailable(error.kind, str(error))
 
-    def _fetch(self, fetch: _Fetch) -> FetchedUser:
+    # In the client's thread
+
+    async def _fetch(self, fetch: _Fetch) -> FetchedUser:
         answers: dict[str, Any] = {}
         # A probe is one call for as long as that fails, and asks for the rest only then.
         for batch in ((PROFILE,), (VISIT, HISTORY)) if self._breaker.is_open else ((PROFILE, VISIT, HISTORY),):
-            answers |= self._ask(fetch, batch)
+            answers |= await self._ask(fetch, batch)
             if answers[PROFILE] is None:
                 return NOTHING_KNOWN
         return fetched_user(answers, self._history_fields)
 
-    def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
-        """Answers by name; of an unknown user perhaps only the profile's. Waits here, so that no call's thread does."""
+    async def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
+        """Answers by name; of an unknown user perhaps only the profile's. Pauses here, so that no call's turn does."""
         answers: dict[str, Any] = {}
         failure: CallError | None = None
-        running: dict[Future[Any], str] = {}
+        running: dict[asyncio.Task[Any], str] = {}
         due_s = dict.fromkeys(names, self._clock())
         try:
             while due_s or running:
                 for name in [name for name, at_s in due_s.items() if at_s <= self._clock()]:
                     del due_s[name]
-                    running[self._threads.submit(self._call, fetch, name)] = name
-                for future in self._wait(fetch, running, due_s):
-                    name = running.pop(future)
+                    running[asyncio.create_task(self._call(fetch, name))] = name
+                for call in await self._wait(fetch, running, due_s):
+                    name = running.pop(call)
                     try:
-                        answers[name] = future.result()
+                        answers[name] = call.result()
                     except CallError as error:
                         next_s = self._next_try_s(fetch, name, error)
                         if next_s is None or failure is not None:
@@ -135,16 +143,25 @@ class HttpUserApi:
                 if failure is not None and PROFILE not in {*due_s, *running.values()}:
                     raise failure
         finally:
-            for future in running:
-                future.cancel()
+            for call in running:
+                fetch.over = True
+                self._left.add(call)
+                call.add_done_callback(self._forget)
         return answers
 
-    def _wait(self, fetch: _Fetch, running: dict[Future[Any], str], due_s: dict[str, float]) -> set[Future[Any]]:
+    def _forget(self, call: asyncio.Task[Any]) -> None:
+        self._left.discard(call)
+        if not call.cancelled():
+            call.exception()  # or it would be logged as one that nobody looked at
+
+    async def _wait(
+        self, fetch: _Fetch, running: dict[asyncio.Task[Any], str], due_s: dict[str, float]
+    ) -> set[asyncio.Task[Any]]:
         pause_s = min([fetch.ends_s, *due_s.values()]) - self._clock()
         if not running:
-            self._sleep(max(0.0, pause_s))
+            await self._sleep(max(0.0, pause_s))
             return set()
-        done = wait(running, max(0.0, pause_s), FIRST_COMPLETED).done
+        done, _ = await asyncio.wait(running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED)
         if not done and self._clock() >= fetch.ends_s:
             name = next(iter(running.values()))
             raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
@@ -159,16 +176,30 @@ class HttpUserApi:
         next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
         return next_s if error.passing and next_s < fetch.ends_s else None
 
-    def _call(self, fetch: _Fetch, name: str) -> Any:
-        """In a thread of the pool: one call, if the breaker lets it through."""
+    async def _sleep_until_open(self, pause_s: float) -> None:
+        """Nobody sleeps on when the breaker opens."""
+        until_s = self._clock() + pause_s
+        while not self._breaker.is_open and (remaining_s := until_s - self._clock()) > 0:
+            await asyncio.sleep(min(remaining_s, _LOOKS_EACH_S))
+
+    async def _call(self, fetch: _Fetch, name: str) -> Any:
+        """One call when its turn has come, if the breaker lets it through; nothing if the fetch is over by then."""
+        async with self._turns:
+            if fetch.over:
+                return None
+            content = await self._permitted(fetch, name)
+        return _json(name, content)
+
+    async def _permitted(self, fetch: _Fetch, name: str) -> bytes | None:
         ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
         permit = self._breaker.enter()
         if permit is None:
             raise CallError(BREAKER_OPEN, "breaker open")
         healthy, began_s = False, self._clock()
         try:
-            content = self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
+            content = await self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
             healthy = True
+            return content
         except CallError as error:
             healthy = not error.down
             self._measures.count("user_api_call_errors")
@@ -179,19 +210,21 @@ class HttpUserApi:
             self._measures.count("user_api_calls")
             self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
             self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
-        return _json(name, content)
 
-    def _get(self, url: str, ends_s: float) -> bytes | None:
+    async def _get(self, url: str, ends_s: float) -> bytes | None:
         """One GET, or two when the first says that the token has been replaced."""
         if self._token is None:
-            return self._client.get(url, {}, ends_s)
+            return await self._client.get(url, {}, ends_s)
         used = self._token.value
         try:
-            return self._client.get(url, _bearer(used), ends_s)
+            return await self._client.get(url, _bearer(used), ends_s)
         except CallError as error:
-            if error.status != 401 or self._token.reread() == used:
+            if error.status != 401:
                 raise
-        return self._client.get(url, _bearer(self._token.value), ends_s)
+            # Reading it may take as long as a file system or another service likes.
+            if await asyncio.wrap_future(self._token_reader.submit(self._token.reread)) == used:
+                raise
+        return await self._client.get(url, _bearer(self._token.value), ends_s)
 
 
 def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> FetchedUser:
@@ -214,6 +247,7 @@ class _Fetch:
         self.ends_s = ends_s
         self.failed: Counter[str] = Counter()  # tries, by call
         self.error: CallError | None = None  # of the last of them
+        self.over = False  # calls that have not begun never do
 
 
 def _bearer(token: str) -> dict[str, str]:

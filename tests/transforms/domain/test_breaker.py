@@ -112,15 +112,6 @@ def test_a_straggler_that_succeeds_closes_it(breaker: Breaker) -> None:
     assert breaker.enter() is Permit.NORMAL
 
 
-def test_whoever_waits_for_it_to_open_is_woken(breaker: Breaker) -> None:
-    breaker.wait_open(0)
-    waiting = threading.Thread(target=breaker.wait_open, args=(60,))
-    waiting.start()
-    fail(breaker, 20)
-    waiting.join(10)
-    assert not waiting.is_alive()
-
-
 def test_of_many_threads_one_gets_the_probe(breaker: Breaker, clock: FakeClock) -> None:
     fail(breaker, 20)
     clock.now_s += 1

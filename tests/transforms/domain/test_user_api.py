@@ -13,6 +13,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class FakeTime:
     def clock(self) -> float:
         return self.now_s
 
-    def sleep(self, pause_s: float) -> None:
+    async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
         self.now_s += pause_s
 
@@ -614,22 +615,33 @@ def test_an_answer_that_is_wrong_for_one_user_does_not_open_the_breaker(
     assert breaker.is_open is opens
 
 
-def test_a_fetch_is_refused_at_once_though_every_call_s_thread_is_busy() -> None:
+@contextmanager
+def every_turn_taken(api: HttpUserApi) -> Iterator[None]:
+    """No call begins in the context."""
+
+    async def take() -> None:
+        await api._turns.acquire()
+
+    async def give_back() -> None:
+        api._turns.release()
+
+    api._client.start(take()).result(10)
+    yield
+    api._client.start(give_back()).result(10)
+
+
+def test_a_fetch_is_refused_at_once_though_every_turn_is_taken() -> None:
     api = client("http://127.0.0.1:1", concurrency=1, breaker=opened(Breaker()), deadline_s=60.0)
-    held = threading.Event()
-    api._threads.submit(held.wait, 30)
-    with ThreadPoolExecutor(1) as other:
+    with every_turn_taken(api), ThreadPoolExecutor(1) as other:
         assert other.submit(api.fetch, "u1").result(10).error == "breaker open"
-    held.set()
 
 
 def test_a_call_whose_turn_comes_too_late_is_not_made(httpserver: HTTPServer) -> None:
     api = client(serve(httpserver), concurrency=1, breaker=Breaker(failures=1), deadline_s=0.1)
-    held = threading.Event()
-    api._threads.submit(held.wait, 10)
-    found = api.fetch("u1")
-    held.set()
-    api._threads.submit(int).result(10)
+    with every_turn_taken(api):
+        found = api.fetch("u1")
+    with every_turn_taken(api):  # after those who waited
+        pass
     assert (found.error_kind, found.error) == ("timeout", "profile: no answer within 0.1 s")
     assert not api._breaker.is_open
     assert calls(httpserver) == []
