@@ -354,13 +354,16 @@ def test_connections_are_used_again_and_closed_with_the_client() -> None:
 def test_a_name_is_looked_up(start: Start) -> None:
     server = start(lambda send: send(ok(b"1")))
     assert fetched(HttpClient(10), f"{server.url.replace('127.0.0.1', 'localhost')}/x") == b"1"
-    error = None
-    try:
-        fetched(HttpClient(10), "http://no-such-host.invalid/x")
-    except CallError as found:
-        error = found
-    assert error is not None
-    assert (error.kind, error.passing, error.down) == ("connection", True, True)
+
+
+def test_a_name_that_nobody_knows_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(CallError) as caught:
+        fetched(HttpClient(10), "http://users.internal/x")
+    assert (caught.value.kind, caught.value.passing, caught.value.down) == ("connection", True, True)
 
 
 _PROGRAM = """
