@@ -62,7 +62,7 @@ class HttpClient:
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_serve, args=(self._loop,), name=name, daemon=True)
         thread.start()
-        self._session = self.start(_session()).result()
+        self._session = self.start(_session(name)).result()
         weakref.finalize(self, _end, self._loop, self._session, thread)
 
     def start(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
@@ -128,8 +128,8 @@ class _Tls:
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._seen: tuple[int, int] | None = None
-        self._look_at_s = 0.0
+        self._look_at_s = clock() + _LOOKS_AT_CAS_EACH_S
+        self._seen = self._stamp()
         self._context = ssl.create_default_context(cafile=path)
 
     def context(self) -> ssl.SSLContext:
@@ -137,16 +137,19 @@ class _Tls:
         if self._clock() >= self._look_at_s:
             self._look_at_s = self._clock() + _LOOKS_AT_CAS_EACH_S
             with contextlib.suppress(OSError):
-                stat = os.stat(self._path)
-                if (stat.st_ino, stat.st_mtime_ns) != self._seen:
+                if (stamp := self._stamp()) != self._seen:
                     self._context = ssl.create_default_context(cafile=self._path)
-                    self._seen = stat.st_ino, stat.st_mtime_ns
+                    self._seen = stamp
         return self._context
 
+    def _stamp(self) -> tuple[int, int]:
+        stat = os.stat(self._path)
+        return stat.st_ino, stat.st_mtime_ns
 
-async def _session() -> aiohttp.ClientSession:
+
+async def _session(name: str) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver()),
+        connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver(name)),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept-Encoding": "gzip, deflate"},
         timeout=aiohttp.ClientTimeout(),  # none: ``get`` has its own
@@ -159,8 +162,8 @@ async def _session() -> aiohttp.ClientSession:
 class _Resolver(AbstractResolver):
     """Names are looked up in a thread that no process waits for when it ends, as it would for the event loop's own."""
 
-    def __init__(self) -> None:
-        self._threads = DaemonThreads(2, "user-api-names")
+    def __init__(self, name: str) -> None:
+        self._threads = DaemonThreads(2, f"{name}-names")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

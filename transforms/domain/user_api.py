@@ -143,8 +143,8 @@ class HttpUserApi:
                 if failure is not None and PROFILE not in {*due_s, *running.values()}:
                     raise failure
         finally:
+            fetch.over = bool(running)
             for call in running:
-                fetch.over = True
                 self._left.add(call)
                 call.add_done_callback(self._forget)
         return answers

@@ -20,7 +20,7 @@ import certifi
 import pytest
 import urllib3
 
-from tests.raw_http import RawServer, Send, certificate, ok, raw_server
+from tests.raw_http import RawServer, Send, certificate, ok, raw_server, tempt
 from tests.waiting import eventually
 from transforms.domain.calls import CaFileError, CallError, TimedPool, TimedTlsPool, open_answer
 from transforms.domain.http_client import HttpClient
@@ -216,14 +216,8 @@ def test_the_server_s_wish_to_wait_is_heard(start: Start, status: int, down: boo
     assert (error.retry_after_s, error.passing, error.down) == (7.0, True, down)
 
 
-def test_proxies_netrc_and_cookies_play_no_part(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    netrc = tmp_path_factory.mktemp("home") / "netrc"
-    netrc.write_text("machine 127.0.0.1 login a password b\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+def test_proxies_netrc_and_cookies_play_no_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tempt(monkeypatch, tmp_path)
     heads: list[str] = []
 
     def answer(path: str, head: str, send: Send) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls
+from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls, tempt
 from transforms.domain import calls
 from transforms.domain.calls import CaFileError
 from transforms.domain.durations import Duration
@@ -380,10 +380,7 @@ def test_connections_are_used_again() -> None:
 
 
 def test_proxies_netrc_and_cookies_play_no_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    tempt(monkeypatch, tmp_path)
     requests: list[str] = []
 
     def answer(path: str, request: str, send: Send) -> None:
