@@ -60,7 +60,7 @@ check: setup ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_imports.py --durations=0
+	@$(BIN)/lint-imports
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

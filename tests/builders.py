@@ -10,20 +10,32 @@ from typing import Any
 import orjson
 
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
-from transforms.domain.batches import CONTROL, EVENTS, VERSION, MicroBatch, Record
-from transforms.domain.deliveries import Tried
-from transforms.domain.filters import FilterSet
-from transforms.domain.history import Row
-from transforms.domain.journal import DEFAULT_COMPACT_BYTES, Journal, JournalElement, decode_element, encode_element
-from transforms.domain.live_rules import RuleSets
-from transforms.domain.profiles import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
-from transforms.domain.rule_sets import RuleSet, encode_rule_set
-from transforms.domain.rule_state import RuleState
-from transforms.domain.rules import Rule
-from transforms.domain.shard import step
-from transforms.domain.steps import Answer, ShardSettings, Step
-from transforms.domain.users import Visit
-from transforms.domain.view import View
+from transforms.domain.events.micro_batch import (
+    CONTROL,
+    EVENTS,
+    VERSION,
+    MicroBatch,
+)
+from transforms.domain.events.record import Record
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.live_sets import RuleSets
+from transforms.domain.rules.model import Rule
+from transforms.domain.rules.sets import RuleSet, encode_rule_set
+from transforms.domain.rules.state import RuleState
+from transforms.domain.shard.journal import (
+    DEFAULT_COMPACT_BYTES,
+    Journal,
+    JournalElement,
+    decode_element,
+    encode_element,
+)
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step import StepContext, StepInput, step
+from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
+from transforms.domain.users.history import Row
+from transforms.domain.users.visit import Visit
+from transforms.domain.webhooks.delivery_queue import DeliveryResult
 
 NOW_MS = 1_704_067_200_000  # the spec's example event
 
@@ -274,7 +286,7 @@ class Elements(MemoryBag):
         self.elements = elements
 
 
-def contents(view: View) -> dict[str, Any]:
+def contents(view: ShardState) -> dict[str, Any]:
     """All that a view holds; who was seen at the same time may come in any order."""
     view.put_in_order()
     for times in ([one.last_seen_ms for one in view.users.values()], [one.deadline_ms for one in view.parked.values()]):
@@ -326,8 +338,8 @@ class Shard:
         return Journal(self.bags, self.settings.history_size, self.compact_bytes)
 
     @property
-    def view(self) -> View:
-        return self.journal.live.view
+    def view(self) -> ShardState:
+        return self.journal.folded.state
 
     def restore(self) -> None:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
@@ -341,14 +353,15 @@ class Shard:
         answers: Sequence[Answer] = (),
         now_ms: int | None = None,
         stream_ms: int | None = None,
-        tries: Sequence[Tried] = (),
-    ) -> Step:
+        tries: Sequence[DeliveryResult] = (),
+    ) -> StepResult:
         self.now_ms = self.now_ms if now_ms is None else now_ms
         for answer in answers:
             self.asked_ms.pop(answer.user_id, None)
         with self.journal.changing():
             asked_ms = self.asked_ms
-            done = step(self.view, self.now_ms, self.settings, self.filters, answers, batch, asked_ms, stream_ms, tries)
+            given = StepInput(self.now_ms, batch, answers, tries, asked_ms, stream_ms)
+            done = step(self.view, StepContext(self.settings, self.filters), given)
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:

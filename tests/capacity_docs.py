@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from pipeline.capacity import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
-from pipeline.commands.capacity import shown
+from pipeline.cli.capacity.command import shown
+from pipeline.cli.capacity.model import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
 
 # The tiers of the architecture, in events/s; how many users it does not say, but 10 million at its largest.
 LOADS: Final = {

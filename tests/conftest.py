@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from runners.flink.beam_overrides import without_cloud_clients
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.overrides import without_cloud_clients
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that tests start to press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

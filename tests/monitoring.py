@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from runners.flink.local_monitoring import CONFIGURATION, DASHBOARDS
+from runners.flink.local.monitoring import CONFIGURATION, DASHBOARDS
 from tests.readme import METRICS as PAGE
 
 ALERTS: Final[list[dict[str, Any]]] = yaml.safe_load((CONFIGURATION / "alerts.yml").read_text())["groups"][0]["rules"]

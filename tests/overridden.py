@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from apache_beam.runners.worker import bundle_processor, statecache, statesampler
 
-from runners.flink import beam_overrides
+from runners.flink import overrides as beam_overrides
 
 _REPLACED = (
     (statecache, "get_deep_size"),

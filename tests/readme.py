@@ -6,9 +6,9 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
+from pipeline.launch.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
 from tests import capacity_docs
-from transforms.domain.metric_names import metrics_table
+from transforms.adapters.telemetry.metric_names import metrics_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 CAPACITY = DOCS / "capacity.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline import capacity
+from pipeline.cli.capacity import model as capacity
 from tests.capacity_docs import LOADS, MANY_USERS, expected, halved
 from tests.docs.pages import ROOT
 from tests.readme import CAPACITY

@@ -5,7 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from pipeline.options import OptionError, Settings, parse
+from pipeline.errors import OptionError
+from pipeline.launch.options import Settings, parse
 from tests.readme import CONFIGURATION, DOCS, expected, options_tables
 
 FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", "--rules=r"]

@@ -8,17 +8,17 @@ from pathlib import Path
 import lupa.luajit21
 import pytest
 
-from pipeline.run import main
+from pipeline.cli.main import main
 from tests.builders import rule
 from tests.integration.jobs import ROOT
-from tests.transforms.domain.test_filters import ask
-from transforms.domain.durations import Duration
-from transforms.domain.filters import FilterSet
-from transforms.domain.rule_cases import Case
-from transforms.domain.rule_files import read_rule_files
-from transforms.domain.rules import Rule
-from transforms.domain.sandbox import compile_alone
-from transforms.domain.yaml_documents import read_documents
+from tests.transforms.domain.rules.test_filters import ask
+from transforms.adapters.lua.sandbox import compile_alone
+from transforms.domain.base.durations import Duration
+from transforms.domain.base.yaml_documents import read_documents
+from transforms.domain.rules.cases import Case
+from transforms.domain.rules.files import read_rule_files
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.model import Rule
 
 TEXT = (ROOT / "docs/rules.md").read_text("utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

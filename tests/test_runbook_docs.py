@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.options import parse, parse_looking
-from pipeline.run import main
-from runners.flink.processes import free_ports
+from pipeline.cli.main import main
+from pipeline.launch.options import parse, parse_looking
+from runners.flink.local.processes import free_ports
 
 PAGE = Path(__file__).parent.parent / "docs" / "runbook.md"
 OPTIONS = "--bootstrap_servers=broker:9092 --rules=rules --delivery_guarantee=EXACTLY_ONCE"
@@ -43,7 +43,7 @@ def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.Ca
     elif name in ("doctor", "status"):
         assert parse_looking([one for one in arguments[1:] if one != "--once"], name).flink_master == "HOST:8081"
     elif name == "dead-letters":
-        parser = importlib.import_module("pipeline.commands.dead_letters")._parser()
+        parser = importlib.import_module("pipeline.cli.dead_letters")._parser()
         assert parser.parse_args(arguments[1:]).bootstrap_servers == "BROKERS"
     else:
         # With a cluster that is not there: 1, where an option that cannot be used would be 2.

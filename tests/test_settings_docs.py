@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.options import Settings
+from pipeline.launch.options import Settings
 from runners.flink import configuration
 
 ROOT = Path(__file__).parent.parent

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.integration.jobs import ROOT
-from transforms.domain import profiles
-from transforms.domain.webhooks import attempts, lanes, send_pool
+from transforms.adapters.webhook_sender import lanes, send_pool
+from transforms.adapters.webhook_sender import sender as attempts
+from transforms.domain.users import fetched_user as profiles
 from transforms.domain.webhooks.destinations import Destination, load_destinations
+from transforms.domain.webhooks.results import Outcome
 from transforms.domain.webhooks.signatures import parse_keys, signature_headers
-from transforms.domain.webhooks.targets import EgressPolicy
+from transforms.domain.webhooks.url_policy import EgressPolicy
 
 TEXT = (ROOT / "docs/webhooks.md").read_text("utf-8")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -50,7 +52,7 @@ def test_the_example_of_a_destination_has_every_field_and_the_table_too(tmp_path
 def test_every_kind_of_error_and_outcome_is_named() -> None:
     section = TEXT.partition("### What is known of a try\n")[2]
     outcomes, _, kinds = section.partition("The kinds:")
-    assert set(re.findall(r"`([a-z_]+)`", outcomes)) == {outcome.value for outcome in attempts.Outcome}
+    assert set(re.findall(r"`([a-z_]+)`", outcomes)) == {outcome.value for outcome in Outcome}
     assert set(re.findall(r"`([a-z_]+)`", kinds)) == {
         *(profiles.TIMEOUT, profiles.CONNECTION, profiles.STATUS, profiles.BAD_ANSWER),
         *(profiles.BREAKER_OPEN, profiles.OTHER),

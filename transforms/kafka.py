@@ -16,7 +16,8 @@ import orjson
 from apache_beam.metrics import Metrics
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from transforms.domain.batches import CONTROL, EVENTS, Record, decode_produced, split_by_shard
+from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
+from transforms.domain.events.record import Record, decode_produced
 
 READ_EVENTS_URN: Final = "event_trigger:read_events:v1"
 READ_CONTROL_URN: Final = "event_trigger:read_control:v1"

@@ -2,4 +2,4 @@
 # Starts a Python worker with the packages beside this file and none of the machine's.
 home=$(dirname "$(dirname "$(readlink -f "$0")")")
 export PYTHONPATH="$home/site-packages" PYTHONNOUSERSITE=1
-exec python3.11 -m runners.flink.worker_boot "$@"
+exec python3.11 -m runners.flink.worker "$@"

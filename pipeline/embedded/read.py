@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from pipeline.embedded.stream import FIRST_EVENT_MS, bundled_records
-from transforms.domain.batches import EVENTS, Record, split_by_shard
+from transforms.domain.events.micro_batch import EVENTS, split_by_shard
+from transforms.domain.events.record import Record
 
 _RECORDS_A_BATCH = 100
 

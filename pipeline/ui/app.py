@@ -13,16 +13,16 @@ from flask import Flask, request
 from werkzeug.exceptions import HTTPException, NotFound, SecurityError
 from werkzeug.wrappers import Response
 
-from pipeline.commands.lines import one_line
-from pipeline.commands.why import came_to
-from pipeline.inspecting import headline, is_known, moment, sections
-from pipeline.redriving import FoundLetter, Redriven, SkippedError, route
-from pipeline.shown_letters import letter_document, letter_fields
+from pipeline.console import one_line
+from pipeline.job.dead_letter_view import letter_document, letter_fields
+from pipeline.job.decision_view import delivery_summary
+from pipeline.job.redriving import FoundLetter, Redriven, SkippedError, route
+from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
 from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, Asked, JobError, RunningJob
 from pipeline.ui.watch import Watch
-from transforms.domain.rules import Rule
-from transforms.domain.secret_references import SecretError
+from transforms.domain.base.secret_references import SecretError
+from transforms.domain.rules.model import Rule
 
 _MOST_ROWS: Final = 200
 _HISTORY_ROWS: Final = 30
@@ -70,7 +70,7 @@ class _Pages:
             "signed_in": self._guard.is_signed_in(),
             "has_token": self._guard.has_token,
             "form_secret": form_secret,
-            "came_to": came_to,
+            "delivery_summary": delivery_summary,
             "now_ms": round(time.time() * 1000),
         }
 

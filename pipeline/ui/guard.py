@@ -22,7 +22,8 @@ from flask import Flask, Response, request, session
 from werkzeug.exceptions import Forbidden, SecurityError
 from werkzeug.wrappers import Response as AnyResponse
 
-from transforms.domain.secret_references import Secret, SecretError
+from transforms.adapters.secrets import Secret
+from transforms.domain.base.secret_references import SecretError
 
 LEAST_TOKEN: Final = 16
 _SESSION_S: Final = 12 * 3600

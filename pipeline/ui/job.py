@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from confluent_kafka import Message
 
-from pipeline.inspecting import NoAnswerError, inspect_user
-from pipeline.options import Settings, kafka_properties
-from pipeline.redriving import FoundLetter, Pace, Redriven, Redriver, found_letters
-from pipeline.rules_topic import RulesTopic
-from pipeline.status import Look, find_job, look
-from pipeline.topics import TopicError, TopicReader, TopicWriter, reading, saying
+from pipeline.job.redriving import FoundLetter, Pace, Redriven, Redriver, found_letters
+from pipeline.job.status import Look, find_job, look
+from pipeline.job.user_inspection import NoAnswerError, inspect_user
+from pipeline.kafka.rules_topic import RulesTopic
+from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, reading, saying
+from pipeline.launch.options import Settings, kafka_properties
 from runners.flink.rest import FlinkRest
-from transforms.domain.decisions import Decision, decode_decision
-from transforms.domain.rule_files import load_rules
-from transforms.domain.rule_sets import RuleSet
-from transforms.domain.rules import RuleError
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.model import RuleError
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.shard.decisions import Decision, decode_decision
 
 # How far back pages look, in offsets of each partition: of letters less, as each may be a megabyte.
 DECISIONS_BACK: Final = 5000

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeline.status import Look, NoJobError, status_of
+from pipeline.job.status import Look, NoJobError, status_of
 from runners.flink.errors import LocalStackError
 
 WINDOW_S: Final = 60.0

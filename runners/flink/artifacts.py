@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import tail
+from runners.flink.local.processes import tail
 
 FLINK_VERSION = "1.19.3"
 KAFKA_VERSION = "4.1.2"

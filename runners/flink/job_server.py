@@ -7,7 +7,7 @@ from typing import Any
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
-from runners.flink.processes import Process, Service, remove_folder, temporary_folder
+from runners.flink.local.processes import Process, Service, remove_folder, temporary_folder
 
 _MAIN = "eventtrigger.flink.JobServer"
 _READY_S = 60.0

@@ -45,19 +45,25 @@ from apache_beam.runners.worker.bundle_processor import DATA_INPUT_URN, DATA_OUT
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.flink import worker_command
-from pipeline.options import parse
+from pipeline.launch.flink import worker_command
+from pipeline.launch.options import parse
 from tests.benchmarks.shards import event, quantile
-from transforms.act import PrintDebugActions
-from transforms.domain.batches import EVENTS, Record, encode_batch, key_of, shard_of
-from transforms.domain.rules import KafkaAction, Rule
-from transforms.handle import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings
+from transforms.domain.events.micro_batch import (
+    EVENTS,
+    encode_batch,
+    key_of,
+    shard_of,
+)
+from transforms.domain.events.record import Record
+from transforms.domain.rules.model import KafkaAction, Rule
+from transforms.handle_events import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings
+from transforms.sinks import PrintDebugActions
 
 _STAGE: Final = "stage"
 _INPUT: Final = "input"
 _USERS: Final = 2000
 _CACHE_MB: Final = 512
-_BUFFER_BYTES: Final = 16_384  # as pipeline.flink sets data_buffer_size_limit
+_BUFFER_BYTES: Final = 16_384  # as pipeline.launch.flink sets data_buffer_size_limit
 _RULE: Final = Rule(
     name="bench",
     version=1,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.capacity import FIGURES_FILE
+from pipeline.cli.capacity.model import FIGURES_FILE
 
 Document = dict[str, dict[str, Any]]
 

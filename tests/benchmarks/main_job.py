@@ -22,15 +22,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.stream import Visitors
 from pipeline.embedded.user_api import UserApi
-from pipeline.flink import submit
-from pipeline.options import parse
-from pipeline.run import quieten
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.launch.flink import submit
+from pipeline.launch.options import parse
+from pipeline.launch.run import quieten
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers.sampling import cpu_seconds
-from transforms.domain.rule_files import load_rules
-from transforms.domain.rule_sets import RuleSet
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.sets import RuleSet
 
 _PARTITIONS = 4
 _USERS = 2000

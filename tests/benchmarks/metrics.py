@@ -27,14 +27,21 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import sdk_worker, statesampler
 from apache_beam.utils.counters import CounterFactory
 
-from runners.flink import beam_overrides
+from runners.flink import overrides
 from tests.benchmarks.shards import START_MS, event
 from tests.builders import sample_rules
 from tests.transforms.harness import Harness
-from transforms.domain import shard as state_machine
-from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record, key_of, shard_of
-from transforms.domain.steps import Step
-from transforms.handle import HandleSettings, _HandleFn, _OpenShard
+from transforms.domain.events.micro_batch import (
+    EVENTS,
+    VERSION,
+    MicroBatch,
+    key_of,
+    shard_of,
+)
+from transforms.domain.events.record import Record
+from transforms.domain.shard import step as state_machine
+from transforms.domain.shard.step_result import StepResult
+from transforms.handle_events import HandleSettings, _HandleFn, _OpenShard
 
 _USER_SHARDS: Final = 128
 _SLOT: Final = range(64)
@@ -62,10 +69,10 @@ def without_metrics() -> Iterator[None]:
     owners = {"_measure": _OpenShard, "_choose_letters": _OpenShard, "count": _HandleFn, "show": _HandleFn}
     kept = {name: getattr(owner, name) for name, owner in owners.items()}
 
-    def only_log(shard: _OpenShard, done: Step) -> None:
-        shard._fn._notes.step(done, shard.live.number, shard._fn._clock())
+    def only_log(shard: _OpenShard, done: StepResult) -> None:
+        shard._fn._notes.step(done, shard.memory.number, shard._fn._clock())
 
-    def forget_counts(shard: _OpenShard, done: Step) -> None:
+    def forget_counts(shard: _OpenShard, done: StepResult) -> None:
         kept["_choose_letters"](shard, done)
         done.counts.clear()
         done.rule_counts.clear()
@@ -128,7 +135,7 @@ class Slot:
         told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
         data = {sdk_worker.SHORT_ID_CACHE.get_short_id(one): one.payload for one in told}
         beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told, monitoring_data=data).SerializeToString()
-        self._metrics.metrics.clear()  # as beam_overrides.reset_processor
+        self._metrics.metrics.clear()  # as overrides.reset_processor
 
 
 def _keys() -> dict[int, bytes]:
@@ -184,16 +191,16 @@ def counting_s(slot: Slot, bundles: list[Bundle]) -> float:
     """CPU seconds of what the state machine counts for these bundles, by itself."""
     logs: list[tuple[list[tuple[Any, int]], list[tuple[Any, int]]]] = []
 
-    def recorded_step() -> Step:
+    def recorded_step() -> StepResult:
         logs.append(([], []))
-        return Step(counts=_Recorded(logs[-1][0]), rule_counts=_Recorded(logs[-1][1]))
+        return StepResult(counts=_Recorded(logs[-1][0]), rule_counts=_Recorded(logs[-1][1]))
 
-    state_machine.Step = recorded_step  # type: ignore[assignment,misc]
+    state_machine.StepResult = recorded_step  # type: ignore[assignment,misc]
     try:
         for bundle in bundles:
             slot.run(bundle)
     finally:
-        state_machine.Step = Step  # type: ignore[misc]
+        state_machine.StepResult = StepResult  # type: ignore[misc]
     assert logs
     started = time.thread_time()
     for of_step in logs:
@@ -244,7 +251,7 @@ def measured(events_a_second: int) -> Cost:
 
 def main() -> None:
     """Print a line a load."""
-    beam_overrides.apply()
+    overrides.apply()
     for events_a_second in (500, 2500):
         cost = measured(events_a_second)
         sys.stdout.write(

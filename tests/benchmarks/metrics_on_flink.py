@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Final
 
 from pipeline.embedded.load import LoadGenerator
-from runners.flink import worker_boot
+from runners.flink import worker as worker_boot
 from tests.benchmarks.main_job import Bench, reader, running_bench, wait_for_actions
 from tests.benchmarks.peers.sampling import cpu_seconds, process_tree
 

@@ -14,10 +14,11 @@ from functools import partial
 import orjson
 
 from tests.builders import NOW_MS, event, record, rule
-from transforms.domain.events import Event, parse_event
-from transforms.domain.filters import FilterSet, Isolation
-from transforms.domain.history import History, Row
-from transforms.domain.users import UserState, Visit
+from transforms.domain.events.event import Event, parse_event
+from transforms.domain.rules.filters import FilterSet, Isolation
+from transforms.domain.users.history import History, Row
+from transforms.domain.users.user import UserState
+from transforms.domain.users.visit import Visit
 
 _ROUNDS = 7
 _SECONDS_A_ROUND = 0.15

@@ -16,15 +16,17 @@ from typing import Any, Final
 import orjson
 
 from tests.benchmarks import user_api
-from transforms.domain.batches import EVENTS, VERSION, MicroBatch, Record
-from transforms.domain.filters import FilterSet
-from transforms.domain.history import Row
-from transforms.domain.journal import Journal, JournalElement, JournalEntry, decode_element, encode_element
-from transforms.domain.profiles import FetchedUser
-from transforms.domain.rules import KafkaAction, Rule
-from transforms.domain.shard import step
-from transforms.domain.steps import Answer, ShardSettings
-from transforms.domain.users import FETCHED, Visit
+from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
+from transforms.domain.events.record import Record
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.model import KafkaAction, Rule
+from transforms.domain.shard.journal import Journal, JournalElement, JournalEntry, decode_element, encode_element
+from transforms.domain.shard.step import StepContext, StepInput, step
+from transforms.domain.shard.step_result import Answer, ShardSettings
+from transforms.domain.users.fetched_user import FetchedUser
+from transforms.domain.users.history import Row
+from transforms.domain.users.user import FETCHED
+from transforms.domain.users.visit import Visit
 
 START_MS: Final = 1_800_000_000_000
 EVENT: Final = (
@@ -102,7 +104,7 @@ class Bag:
 
 
 class Shard:
-    """One user shard, advanced as ``transforms.handle`` does it."""
+    """One user shard, advanced as ``transforms.handle_events`` does it."""
 
     def __init__(self, settings: ShardSettings | None = None) -> None:
         self.settings = settings or ShardSettings(ttl_ms=3_600_000)
@@ -126,7 +128,8 @@ class Shard:
         with journal.changing():
             for answer in answers:
                 self._asked.pop(answer.user_id, None)
-            done = step(journal.live.view, self.now_ms, self.settings, self._filters, answers, batch, self._asked)
+            given = StepInput(self.now_ms, batch, answers, (), self._asked)
+            done = step(journal.folded.state, StepContext(self.settings, self._filters), given)
             decided = time.thread_time()
             if done.facts:
                 journal.append(self.now_ms, done.facts)
@@ -149,7 +152,7 @@ class Shard:
 
     @property
     def view(self) -> Any:
-        return Journal(self.bags, self.settings.history_size).live.view
+        return Journal(self.bags, self.settings.history_size).folded.state
 
     @property
     def journal_bytes(self) -> int:
@@ -183,7 +186,7 @@ def steps(users: int, events: int, lot: int = 20) -> dict[str, float]:
         started = time.thread_time()
         journal = Journal([Bag(bag.stored) for bag in shard.bags], shard.settings.history_size)
         cold_ms.append((time.thread_time() - started) * 1e3)
-    assert len(journal.live.view.users) == users
+    assert len(journal.folded.state.users) == users
     return {
         **figures,
         "journal B/user, mean": sum(sizes) / len(sizes),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.capacity import FIGURES_FILE, read_figures
+from pipeline.cli.capacity.model import FIGURES_FILE, read_figures
 from tests.benchmarks import capacity_figures
 
 

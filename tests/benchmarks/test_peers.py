@@ -19,8 +19,8 @@ from tests.benchmarks.peers import analysis, report, sampling, workload
 from tests.benchmarks.peers.environments import REQUIREMENTS, version_of
 from tests.benchmarks.peers.systems import _JOBS, ROWS
 from tests.builders import rule
-from transforms.domain.filters import FilterSet
-from transforms.domain.steps import Answer
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.shard.step_result import Answer
 
 AT_MS = 1_800_000_000_000
 

@@ -27,10 +27,10 @@ from typing import Any, Final
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from pipeline.flink import submit
-from pipeline.options import parse
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.launch.flink import submit
+from pipeline.launch.options import parse
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.benchmarks import shards
 from tests.benchmarks.user_api import SLOW_PREFIX, UserApiProcess
 

@@ -27,13 +27,15 @@ from typing import Final
 import urllib3
 
 from tests.raw_http import certificate, server_tls
-from transforms.domain.durations import Duration
-from transforms.domain.threads import DaemonThreads
-from transforms.domain.webhooks.attempts import Outcome, Sender, tls_context
+from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.webhook_sender.checked_host import CheckedHost
+from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.adapters.webhook_sender.sender import Sender, tls_context
+from transforms.domain.base.durations import Duration
 from transforms.domain.webhooks.destinations import Destination
-from transforms.domain.webhooks.send_pool import SendPool
+from transforms.domain.webhooks.results import Outcome
 from transforms.domain.webhooks.signatures import parse_keys, signature_headers
-from transforms.domain.webhooks.targets import CheckedHost, EgressPolicy, parse_target
+from transforms.domain.webhooks.url_policy import EgressPolicy, parse_target
 
 _HOST: Final = "hooks.example.com"
 _SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

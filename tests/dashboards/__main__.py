@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from runners.flink.local_monitoring import SCRAPE_EVERY_S
+from runners.flink.local.monitoring import SCRAPE_EVERY_S
 from tests.browser import chromium
 from tests.dashboards.page import WIDTH, Shown, page
 from tests.dashboards.panels import asked, panels, series

@@ -18,9 +18,9 @@ import orjson
 
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.stream import Visitors
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
-from runners.flink.local_monitoring import LocalPrometheus
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.monitoring import LocalPrometheus
 from tests.builders import user_api_of
 from tests.integration.jobs import Topics, launch, running
 from tests.integration.user_api import Gate, serve_users

@@ -22,17 +22,17 @@ from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT, Block, PageError
 from tests.docs.parsers import CommandError
 from tests.infra.terraform import environment
-from transforms.domain.batches import Record
-from transforms.domain.events import parse_event
-from transforms.domain.rule_cases import Case
-from transforms.domain.rule_files import read_rule_files
-from transforms.domain.rule_tests import run_cases
-from transforms.domain.rules import Rule
-from transforms.domain.sandbox import compile_alone
-from transforms.domain.steps import ShardSettings
+from transforms.adapters.lua.sandbox import compile_alone
+from transforms.domain.base.yaml_documents import YamlError, read_documents
+from transforms.domain.events.event import parse_event
+from transforms.domain.events.record import Record
+from transforms.domain.rules.cases import Case
+from transforms.domain.rules.files import read_rule_files
+from transforms.domain.rules.model import Rule
+from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.simulation.case_runner import run_cases
 from transforms.domain.webhooks.destinations import load_destinations
-from transforms.domain.webhooks.targets import EgressPolicy
-from transforms.domain.yaml_documents import YamlError, read_documents
+from transforms.domain.webhooks.url_policy import EgressPolicy
 
 _LATEST_MS: Final = 4_102_444_800_000  # the year 2100: examples of events are older
 # Below these, keys are the reader's own.

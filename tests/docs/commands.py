@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pipeline.options import OptionError, parse, parse_looking
+from pipeline.errors import OptionError
+from pipeline.launch.options import parse, parse_looking
 from tests.docs.pages import ROOT
 from tests.docs.parsers import COMMANDS, CommandError, parsed
 

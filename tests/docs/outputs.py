@@ -18,8 +18,8 @@ _THIS: Final = "tests/docs/test_outputs.py"
 
 # Page and first line -> the test that holds it against the real thing, or a picture.
 OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
-    ("ARCHITECTURE.md", "micro-batch ─▶ HandleEvents (transforms/handle.py): open journal ─▶ domain.shard.step ─▶ "
-     "append entry, emit, arm timers"): PICTURE,
+    ("ARCHITECTURE.md", "micro-batch ─▶ HandleEvents (transforms/handle_events.py): open journal ─▶ "
+     "domain.shard.step ─▶ append entry, emit, arm timers"): PICTURE,
     ("README.md", "Flink's own KafkaSource             one Python step: one stateful DoFn, state in RocksDB        "
      "sinks"): PICTURE,
     ("README.md", "events             2,400"): f"{_THIS}::test_the_summary_of_a_run",
@@ -33,12 +33,14 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
     ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    "
      "targets: http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"
      "test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c",
-    ("docs/operations.md", "user user_1"): "tests/pipeline/test_inspecting.py::test_the_docs_show_what_is_printed",
+    ("docs/operations.md", "user user_1"): "tests/pipeline/job/test_user_inspection.py::"
+     "test_the_docs_show_what_is_printed",
     ("docs/rules.md", "us_page_view version 1: does not fire"): f"{_THIS}::test_explain",
     ("docs/rules.md", "2,400 events of 149 users, 2024-01-01T00:00:00Z to 2024-01-01T00:39:20Z (0:39:20); 3,468 "
      "events/s"): f"{_THIS}::test_backtest",
     ("runners/flink/connectors/README.md", "micro-batch     = [1, kind, topic, [record…]]       kind: 0 events, 1 "
-     "control records"): "tests/transforms/domain/test_batches.py::test_the_wire_format_is_what_the_contract_says",
+     "control records"): "tests/transforms/domain/events/test_micro_batch.py::"
+     "test_the_wire_format_is_what_the_contract_says",
 }  # fmt: skip
 
 _TOLD: Final = 3000

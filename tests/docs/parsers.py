@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from unittest import mock
 
-from pipeline import run
-from pipeline.options import Settings
+from pipeline.cli import main
+from pipeline.launch.options import Settings
 
-COMMANDS: Final = frozenset(run._COMMANDS)
+COMMANDS: Final = frozenset(main.COMMANDS)
 
 
 class CommandError(ValueError):
@@ -52,7 +51,7 @@ def parsed(name: str, arguments: Sequence[str]) -> Parsed:
         parse_args(self, args, namespace)
         raise Parsed(self, [])
 
-    module = importlib.import_module(f"pipeline.commands.{name.replace('-', '_')}")
+    module = main.COMMANDS[name].load()
     said = io.StringIO()
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", known),
@@ -81,7 +80,7 @@ def _first_parser(name: str, arguments: Sequence[str]) -> argparse.ArgumentParse
     def first(self: Any, args: Any = None, namespace: Any = None) -> Any:
         raise Parsed(self, [])
 
-    module = importlib.import_module(f"pipeline.commands.{name.replace('-', '_')}")
+    module = main.COMMANDS[name].load()
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", first),
         mock.patch.object(argparse.ArgumentParser, "parse_args", first),

@@ -13,7 +13,7 @@ import pytest
 from tests.docs.commands import check_make
 from tests.docs.pages import PAGES, ROOT, Page
 from tests.docs.parsers import COMMANDS, CommandError, parser_of, pipeline_flags, subcommands
-from transforms.domain.metric_names import known_counters
+from transforms.adapters.telemetry.metric_names import known_counters
 
 BY_NAME = {page.name: page for page in PAGES}
 # Files of the reader's, of other programs, and what commands write.

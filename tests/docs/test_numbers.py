@@ -7,30 +7,28 @@ import re
 
 import pytest
 
-from pipeline import rules_topic
-from pipeline.checks import _SKEW_S
-from pipeline.options import Settings
+from pipeline.kafka import rules_topic
+from pipeline.launch.checks import _SKEW_S
+from pipeline.launch.options import Settings
 from tests.docs.pages import PAGES, ROOT
-from transforms.domain import (
-    batches,
-    dead_letters,
-    deliveries,
-    durations,
-    error_letters,
-    events,
-    journal,
-    measures,
-    notes,
-    rule_sets,
-    rule_state,
-    rules,
-    sandbox,
-    sandbox_process,
-    view,
-)
-from transforms.domain.breaker import Breaker
-from transforms.domain.webhooks import attempts, lanes
+from transforms.adapters.http.breaker import Breaker
+from transforms.adapters.lua import sandbox, sandbox_process
+from transforms.adapters.telemetry import metrics as measures
+from transforms.adapters.webhook_sender import lanes
+from transforms.adapters.webhook_sender import sender as attempts
+from transforms.domain.base import durations
+from transforms.domain.events import dead_letter as dead_letters
+from transforms.domain.events import event as events
+from transforms.domain.events import record
+from transforms.domain.rules import model as rules
+from transforms.domain.rules import sets as rule_sets
+from transforms.domain.rules import state as rule_state
+from transforms.domain.shard import journal
+from transforms.domain.shard import shard_state as view
+from transforms.domain.webhooks import delivery_queue as deliveries
 from transforms.domain.webhooks.retries import RetrySchedule
+from transforms.runtime import error_letters
+from transforms.runtime import event_log as notes
 
 TEXTS = {page.name: " ".join(page.text.split()) for page in PAGES}
 DEFAULTS = Settings()
@@ -41,7 +39,7 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 def lua(file: str, name: str) -> int:
-    text = (ROOT / "transforms" / "domain" / file).read_text("utf-8")
+    text = (ROOT / "transforms" / "adapters" / "lua" / file).read_text("utf-8")
     found = re.search(rf"\b{name} = ([\d.e*^ ]+)", text)
     assert found is not None, name
     return int(float(eval(found[1].replace("^", "**"))))  # noqa: S307 - our own constant
@@ -53,7 +51,7 @@ NAMED = [
     ("docs/dead-letters.md", f"{dead_letters.MAX_KEY_BYTES // KB}, {dead_letters.MAX_VALUE_BYTES // KB} and "
      f"{deliveries.MAX_BODY_BYTES // KB} KB"),
     ("docs/dead-letters.md", f"a webhook's body is over {deliveries.MAX_BODY_BYTES // KB} KB"),
-    ("docs/dead-letters.md", f"is over {batches.MAX_PRODUCED_BYTES:,} bytes"),
+    ("docs/dead-letters.md", f"is over {record.MAX_PRODUCED_BYTES:,} bytes"),
     ("docs/delivery.md", f"at most {deliveries.MAX_QUEUED} webhooks waiting for a destination, or "
      f"{deliveries.MAX_QUEUE_BYTES // 1_000_000} MB"),
     ("docs/delivery.md", f"A body of more than {deliveries.MAX_BODY_BYTES // KB} KB"),

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from pipeline.checks import FAIL, OK, Finding, check_topics
-from pipeline.commands.doctor import _line
+from pipeline.cli.doctor import _line
+from pipeline.cli.main import main
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import UserApi
-from pipeline.options import FLINK_RUNNER, Settings
-from pipeline.run import main
-from pipeline.status import Look, status_of, status_text
+from pipeline.job.status import Look, status_of, status_text
+from pipeline.launch.checks import FAIL, OK, Finding, check_topics
+from pipeline.launch.options import FLINK_RUNNER, Settings
 from tests.docs.conftest import shell_blocks
 from tests.docs.outputs import OUTPUTS, PICTURE, QUICK_START, RUN, block_of, must_show
 from tests.docs.pages import PAGES, ROOT, Block, PageError
 from tests.docs.session import checkout, outputs_of
-from transforms.domain.decisions import Decision
-from transforms.domain.measures import BOUNDS_MS
+from transforms.adapters.telemetry.metrics import BOUNDS_MS
+from transforms.domain.shard.decisions import Decision
 
-CHECKS = (ROOT / "pipeline" / "checks.py").read_text("utf-8")
+CHECKS = (ROOT / "pipeline" / "launch" / "checks.py").read_text("utf-8")
 SHOWN = [block for page in PAGES for block in page.blocks if not block.language]
 # The demo's is held by tests/docs/long.
 PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith("ACTION")]

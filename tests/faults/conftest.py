@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
 from tests.faults.experiment import Result, write
 from tests.faults.stack import Stack, running_stack
 

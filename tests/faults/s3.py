@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from runners.flink.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
+from runners.flink.local.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
 from tests import moto
 from tests.integration.jobs import ROOT
 

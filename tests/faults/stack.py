@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runners.flink import artifacts, configuration
-from runners.flink.cluster import LocalFlink
 from runners.flink.errors import LocalStackError
-from runners.flink.kafka_broker import LocalKafka
-from runners.flink.zookeeper_server import LocalZooKeeper
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.faults.s3 import CREDENTIALS, LocalS3
+from tests.faults.zookeeper import LocalZooKeeper
 
 _MARK = "EVENT_TRIGGER_FAULTS"
 _GONE_S = 20.0

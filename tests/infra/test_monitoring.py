@@ -15,13 +15,13 @@ import requests
 import yaml
 from pytest_httpserver import HTTPServer
 
-from runners.flink.local_monitoring import CONFIGURATION
-from runners.flink.processes import LOCALHOST, Process, free_ports
+from runners.flink.local.monitoring import CONFIGURATION
+from runners.flink.local.processes import LOCALHOST, Process, free_ports
 from tests import monitoring
 from tests.monitoring import filled, queries
 from tests.waiting import eventually
-from transforms.domain.measures import BOUNDS_MS, bucket_names
-from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
+from transforms.adapters.telemetry.metric_names import HISTOGRAM, METRICS, expanded
+from transforms.adapters.telemetry.metrics import BOUNDS_MS, bucket_names
 
 ALERTS = {rule["alert"]: rule for rule in monitoring.ALERTS}
 PREFIX = "flink_taskmanager_job_task_operator_event_trigger_"

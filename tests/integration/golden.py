@@ -26,9 +26,9 @@ from urllib.parse import urlsplit
 import orjson
 import yaml
 
-from pipeline.options import parse
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.launch.options import parse
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
 from tests.integration.jobs import Topics, control_record, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users

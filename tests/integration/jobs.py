@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 
 ROOT = Path(__file__).parent.parent.parent

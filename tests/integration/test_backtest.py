@@ -10,9 +10,9 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.recorded_topic import records_between
-from pipeline.run import main
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.cli.main import main
+from pipeline.kafka.recorded_topic import records_between
+from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
 
 pytestmark = pytest.mark.stack

@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from pipeline.rules_topic import RulesTopic
-from pipeline.run import main
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.cli.main import main
+from pipeline.kafka.rules_topic import RulesTopic
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.builders import NOW_MS, event
 from tests.integration.jobs import Reader, Topics, launch, reading, running
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from runners.flink.local_monitoring import SCRAPE_EVERY_S
+from runners.flink.local.monitoring import SCRAPE_EVERY_S
 from tests.integration.launchers import interrupt, started, wait_for
 from tests.monitoring import ALERTS, filled, queries, specified_rows
 from tests.waiting import eventually

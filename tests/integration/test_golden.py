@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.integration.golden import FOLDER, Golden, write_rules
 from tests.integration.jobs import Topics, inspect, reading, running
 from tests.integration.user_api import serve_users

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pipeline.embedded.stream import bundled_records
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
 from tests.integration.jobs import Topics, launch, reading
 from tests.integration.launchers import interrupt, nothing_is_left, started
 

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.builders import event
 from tests.integration.jobs import Topics, launch, reading
 from tests.waiting import eventually

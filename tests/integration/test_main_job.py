@@ -14,8 +14,8 @@ import pytest
 import yaml
 from confluent_kafka import Message
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents, user_api_of
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running

@@ -12,18 +12,18 @@ import pytest
 import requests
 import yaml
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
-from runners.flink.processes import LOCALHOST, free_ports
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.processes import LOCALHOST, free_ports
 from tests.builders import event
 from tests.integration.jobs import Topics, control_record, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.readme import METRICS as PAGE
 from tests.receiver import SECRET, receiving
 from tests.waiting import eventually
-from transforms.domain.batches import shard_of
-from transforms.domain.measures import BOUNDS_MS, bucket_names
-from transforms.domain.metric_names import HISTOGRAM, METRICS, expanded
+from transforms.adapters.telemetry.metric_names import HISTOGRAM, METRICS, expanded
+from transforms.adapters.telemetry.metrics import BOUNDS_MS, bucket_names
+from transforms.domain.events.micro_batch import shard_of
 
 pytestmark = pytest.mark.stack
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.integration.jobs import Topics, inspect, launch, reading, running, submit
 

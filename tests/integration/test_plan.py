@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
 from tests.integration.jobs import launch
 
 UIDS = Path(__file__).parent / "uids.json"

@@ -12,9 +12,9 @@ import orjson
 import pytest
 import yaml
 
-from pipeline.run import main
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.cli.main import main
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.builders import event
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running

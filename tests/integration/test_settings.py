@@ -8,8 +8,8 @@ import pytest
 import requests
 
 from runners.flink import configuration
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.integration.jobs import Topics, running
 
 pytestmark = pytest.mark.stack

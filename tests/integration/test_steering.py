@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import TERMINAL_STATES
 from tests.integration.jobs import Reader, Topics, launch, reading
 from tests.waiting import eventually

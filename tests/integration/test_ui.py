@@ -17,8 +17,8 @@ import yaml
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.browser import chromium, follow
 from tests.builders import event
 from tests.integration.jobs import ROOT, Topics, reading, running

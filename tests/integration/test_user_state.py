@@ -16,8 +16,8 @@ import pytest
 import yaml
 import zstandard
 
-from runners.flink.cluster import LocalFlink
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
 from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stream, rule_documents, user_api_of
 from tests.integration.jobs import PATIENT, Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users

@@ -14,14 +14,15 @@ from apache_beam.utils.timestamp import Timestamp
 
 from tests.builders import Elements, control
 from tests.oracle import SeenAction
-from transforms.domain import profiles
-from transforms.domain.batches import decode_produced, encode_batch
-from transforms.domain.journal import Journal
-from transforms.domain.view import View
-from transforms.handle import ACTIONS, HandleSettings, _HandleFn
+from transforms.adapters.user_api import fetch_pool
+from transforms.domain.events.micro_batch import encode_batch
+from transforms.domain.events.record import decode_produced
+from transforms.domain.shard.journal import Journal
+from transforms.domain.shard.shard_state import ShardState
+from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
 
 
-def wait_for_answers(pool: profiles.FetchPool) -> None:
+def wait_for_answers(pool: fetch_pool.FetchPool) -> None:
     """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
     for call in list(pool._calls._calls.values()):
         call.future.result(10)
@@ -139,7 +140,7 @@ class Harness:
         self.now_ms = max(self.now_ms, due)
         self.bundle(fn, timer="pending")
 
-    def view(self, history_size: int) -> View:
+    def view(self, history_size: int) -> ShardState:
         """What is stored, folded anew."""
         cells = []
         for name in ("journal_v1", "journal_v2"):
@@ -148,7 +149,7 @@ class Harness:
             while stream.size():
                 elements.append(_HandleFn.JOURNAL.coder.get_impl().decode_from_stream(stream, True))
             cells.append(Elements(elements))
-        return Journal(cells, history_size).live.view
+        return Journal(cells, history_size).folded.state
 
     def state(self, fn: _HandleFn, user: str = "u1") -> dict[str, Any]:
         before = len(self.outputs)

@@ -1,1 +1,1 @@
-"""What the pipeline is about, in plain Python: nothing here imports Beam."""
+"""Decides and never does: no Beam, sockets, threads, processes or clock. Only rule files are read here."""

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.run import quieten
+from pipeline.launch.run import quieten
 from tests.benchmarks.growth import report
 from tests.benchmarks.growth.dimensions import QUICK, Dimension, OnStack, Sizes, dimensions, point_figures
 from tests.benchmarks.growth.stage import Point

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from runners.flink.cluster import LocalFlink
+from runners.flink.local.cluster import LocalFlink
 from tests.benchmarks.growth.dimensions import OnStack
 from tests.benchmarks.peers.analysis import fidelity
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, at_rate, drain, latency_at, warm_up, while_running

@@ -25,19 +25,26 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache, statesampler
 from apache_beam.utils.counters import CounterFactory
 
-from runners.flink import beam_overrides
+from runners.flink import overrides
 from tests.benchmarks import shards, user_api
 from tests.transforms.harness import Timer, done, userstate_of
-from transforms.domain.batches import EVENTS, Record, encode_batch, key_of, shard_of
-from transforms.domain.history import _SLACK, Row
-from transforms.domain.journal import Journal
-from transforms.domain.measures import resident_bytes
-from transforms.domain.profiles import FetchedUser
-from transforms.domain.rules import DebugAction, Rule
-from transforms.domain.steps import ShardSettings
-from transforms.domain.users import FETCHED, Visit
-from transforms.domain.view import OBSERVED
-from transforms.handle import ACTIONS, HandleSettings, _HandleFn
+from transforms.adapters.telemetry.metrics import resident_bytes
+from transforms.domain.events.micro_batch import (
+    EVENTS,
+    encode_batch,
+    key_of,
+    shard_of,
+)
+from transforms.domain.events.record import Record
+from transforms.domain.rules.model import DebugAction, Rule
+from transforms.domain.shard.journal import Journal
+from transforms.domain.shard.shard_state import OBSERVED
+from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.users.fetched_user import FetchedUser
+from transforms.domain.users.history import _SLACK, Row
+from transforms.domain.users.user import FETCHED
+from transforms.domain.users.visit import Visit
+from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
 
 _BUNDLE_MS: Final = 20
 _FILL_LOT: Final = 500
@@ -181,7 +188,7 @@ class Slot:
             with self._handler.process_instruction_id("bundle", [self._token]):
                 cells = self._cells({}, _key_of_shard(shard, self._point.shards))[:2]
                 journal = Journal(cells, self._point.history)
-            live = journal.live
+            live = journal.folded
             with journal.changing():
                 for user_id in list(live.view.users):
                     for row in self._known.rows(random.randrange(_SLACK)):
@@ -206,7 +213,7 @@ class Slot:
                 timers.append((key, _timers()))
                 outputs += fire(*self._cells(states, key), *timers[-1][1].values())
             self._fn.finish_bundle()
-            beam_overrides.commit_pipelined(SimpleNamespace(_all_states=states))
+            overrides.commit_pipelined(SimpleNamespace(_all_states=states))
         for key, of_key in timers:
             for name, timer in of_key.items():
                 if timer.changed and name != "stream":
@@ -215,7 +222,7 @@ class Slot:
                         self._due[key, name] = timer.due_ms
         told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
         beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told).SerializeToString()
-        self._metrics.metrics.clear()  # as beam_overrides.reset_processor
+        self._metrics.metrics.clear()  # as overrides.reset_processor
         for name, value in self._fn._counts.items():
             self.counts[name] = self.counts.get(name, 0) + value
         return outputs
@@ -310,7 +317,7 @@ def measure(point: Point) -> dict[str, float]:
     Raises:
         RuntimeError: what was handled is not what was sent.
     """
-    beam_overrides.apply()
+    overrides.apply()
     reference = _filled(REFERENCE)
     before = resident_bytes()
     filled = _filled(point)

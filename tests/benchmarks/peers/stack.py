@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local.broker import LocalKafka
 from tests.benchmarks.peers.analysis import Expected, Log
 from tests.benchmarks.peers.systems import Wiring
 from tests.benchmarks.peers.workload import HISTORY, PARTITIONS, STUB_DELAY_S, fires

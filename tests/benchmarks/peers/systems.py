@@ -12,17 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol
 
-from pipeline.flink import submit
-from pipeline.options import parse
+from pipeline.launch.flink import submit
+from pipeline.launch.options import parse
 from runners.flink import artifacts, configuration
-from runners.flink.cluster import LocalFlink
-from runners.flink.processes import Process, stop_all
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.processes import Process, stop_all
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers import workload
 from tests.benchmarks.peers.environments import python_of, version_of
 from tests.benchmarks.peers.sampling import process_tree
-from transforms.domain.rule_files import load_rules
-from transforms.domain.rule_sets import RuleSet
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.sets import RuleSet
 
 _JOBS: Final = Path(__file__).parent / "jobs"
 _SUBMIT_S: Final = 120.0

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.run import main
-from runners.flink.kafka_broker import LocalKafka
+from pipeline.cli.main import main
+from runners.flink.local.broker import LocalKafka
 from tests.docs.commands import commands_of
 from tests.docs.conftest import shell_blocks
 from tests.docs.pages import ROOT
-from transforms.domain.dead_letters import DeadLetter, LostAction
-from transforms.domain.decisions import Decision
+from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.shard.decisions import Decision
 
 pytestmark = pytest.mark.stack
 

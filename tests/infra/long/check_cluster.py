@@ -27,8 +27,9 @@ import pytest
 import requests
 import yaml
 
-from runners.flink import kafka_broker, processes
-from runners.flink.kafka_broker import LocalKafka
+from runners.flink.local import broker as kafka_broker
+from runners.flink.local import processes
+from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents
 from tests.infra import terraform

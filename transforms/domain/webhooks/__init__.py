@@ -1,1 +1,1 @@
-"""Webhooks: where they go, how they are signed, and one attempt to deliver one. No Beam, no state."""
+"""Webhooks without I/O: destinations, URL policy, signatures, queues and retries."""

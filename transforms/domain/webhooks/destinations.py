@@ -14,12 +14,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from transforms.domain.checked_documents import Problem, documents, validated
-from transforms.domain.durations import Duration
-from transforms.domain.rules import Name, RuleModel
-from transforms.domain.secret_references import ALLOWED, is_reference
+from transforms.domain.base.checked_documents import Problem, documents, validated
+from transforms.domain.base.durations import Duration
+from transforms.domain.base.models import StrictModel
+from transforms.domain.base.secret_references import ALLOWED, is_reference
+from transforms.domain.rules.model import Name
 from transforms.domain.webhooks.retries import RetrySchedule
-from transforms.domain.webhooks.targets import BlockedError, EgressPolicy, parse_target
+from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, parse_target
 
 MAX_TIMEOUT: Final = Duration.parse("1m")
 
@@ -44,7 +45,7 @@ def _reference(text: str) -> str:
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
-class SecretValue(RuleModel):
+class SecretValue(StrictModel):
     """A value that lies elsewhere."""
 
     secret: Reference
@@ -76,7 +77,7 @@ HeaderValue = Annotated[
 ]
 
 
-class Destination(RuleModel):
+class Destination(StrictModel):
     """Where webhooks go, how, and how often. Whether the URL may be called at all: ``targets``."""
 
     name: Name = Field(description="unique among the destinations; what rules say")

@@ -6,16 +6,16 @@ from typing import Final
 
 from pydantic import Field, model_validator
 
-from transforms.domain.calls import Backoff
-from transforms.domain.durations import Duration
-from transforms.domain.rules import RuleModel
+from transforms.domain.base.backoff import Backoff
+from transforms.domain.base.durations import Duration
+from transforms.domain.base.models import StrictModel
 
 _FIRST: Final = Duration.parse("10s")
 _LONGEST: Final = Duration.parse("6h")
 _GIVE_UP: Final = Duration.parse("3d")
 
 
-class RetrySchedule(RuleModel):
+class RetrySchedule(StrictModel):
     """Pauses with full jitter: anything up to a bound that grows from ``first`` by ``factor`` up to ``longest``."""
 
     first: Duration = Field(default=_FIRST, description="the bound of the first pause")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms.domain.durations import Duration
+from transforms.domain.base.durations import Duration
 from transforms.domain.webhooks.destinations import (
     Destination,
     DestinationError,
@@ -13,7 +13,7 @@ from transforms.domain.webhooks.destinations import (
     read_destinations,
 )
 from transforms.domain.webhooks.retries import RetrySchedule
-from transforms.domain.webhooks.targets import EgressPolicy
+from transforms.domain.webhooks.url_policy import EgressPolicy
 
 PUBLIC = EgressPolicy()
 GOOD = """\

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from transforms.domain.durations import Duration
+from transforms.domain.base.durations import Duration
 from transforms.domain.webhooks.retries import RetrySchedule
 
 DEFAULT = RetrySchedule()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from transforms.domain.secret_references import SecretError
+from transforms.domain.base.secret_references import SecretError
 from transforms.domain.webhooks.signatures import parse_keys, signature_headers
 
 

@@ -1,0 +1,1 @@
+"""The ``capacity`` command: a sizing model from measured figures."""

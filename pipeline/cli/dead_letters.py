@@ -1,0 +1,216 @@
+"""``python -m pipeline dead-letters``: see what could not be handled, and send it again, without Flink or Beam."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.progress import Progress
+from pipeline.cli.subcommands import subcommands
+from pipeline.console import one_line
+from pipeline.errors import OptionError
+from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
+from pipeline.job.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
+from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, reading, saying
+from pipeline.launch.options import Settings
+from pipeline.timestamps import read_time, shown_time
+
+_DUPLICATES: Final = (
+    "of these events had been handled but for a rule: as long as one is in its user's history it is a duplicate and "
+    "does nothing (docs/dead-letters.md, Events are sent again)"
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the commands; 0 done, 1 something was not sent or is not there, 2 an argument or topic is no good."""
+    arguments = _parser().parse_args(argv)
+    return told(lambda: int(arguments.run(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline dead-letters", description=__doc__, allow_abbrev=False)
+    commands = subcommands(parser)
+    list_ = commands.add_parser("list", help="one line a letter, and how many there are of each reason")
+    list_.set_defaults(run=_list)
+    show = commands.add_parser("show", help="everything of one letter")
+    show.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` shows it")
+    show.set_defaults(run=_show)
+    redrive_ = commands.add_parser("redrive", help="send letters again: actions with the same id, events as they were")
+    redrive_.add_argument(
+        "--control_topic", metavar="TOPIC", help="as the pipeline's; required if there are actions among the letters"
+    )
+    redrive_.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
+    redrive_.add_argument("--dry_run", action="store_true", help="count, send nothing")
+    redrive_.set_defaults(run=_redrive)
+    for one in (list_, redrive_):
+        _add_filters(one)
+    default = Settings.dead_letters_topic
+    for one in (list_, show, redrive_):
+        one.add_argument(
+            "--dead_letters_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
+        )
+        add_kafka_options(one)
+        one.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    for name in ("reason", "rule", "destination"):
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="NAME", help=f"only of this {name}; may be repeated"
+        )
+    parser.add_argument("--since", metavar="TIME", help="only letters written from then on, as 2024-01-01T00:00Z")
+    parser.add_argument("--until", metavar="TIME", help="only letters written before")
+    parser.add_argument("--limit", type=int, metavar="NUMBER", help="only so many, the first ones")
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    if arguments.limit is not None and arguments.limit < 1:
+        raise OptionError(f"--limit is {arguments.limit}, allowed: a number from 1 on")
+    since_ms, until_ms = read_time("since", arguments.since), read_time("until", arguments.until)
+    return Wanted(arguments.reason, arguments.rule, arguments.destination, since_ms, until_ms)
+
+
+@contextmanager
+def _letters(
+    arguments: argparse.Namespace, wanted: Wanted, unreadable: list[str]
+) -> Iterator[tuple[TopicReader, Iterator[FoundLetter]]]:
+    """The topic and the letters that are meant; ``unreadable`` gets what is none."""
+    topic = arguments.dead_letters_topic
+    config = kafka_config(arguments)
+    with saying(f"dead letters topic {topic!r}"), reading(config, topic, wanted.since_ms) as reader:
+        if not reader.partitions:
+            raise TopicError(f"dead letters topic {topic!r} does not exist")
+        letters = filter(wanted.takes, found_letters(reader.records(), unreadable))
+        yield reader, itertools.islice(letters, arguments.limit)
+
+
+def _warn(unreadable: Sequence[str]) -> None:
+    for problem in unreadable:
+        sys.stderr.write(f"warning: {one_line(problem)}\n")
+
+
+# Listing
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    counts: Counter[str] = Counter()
+    listed = []
+    unreadable: list[str] = []
+    with _letters(arguments, _wanted(arguments), unreadable) as (_, letters):
+        for found in letters:
+            counts[found.letter.reason] += 1
+            if arguments.json:
+                listed.append(letter_summary(found))
+            else:
+                sys.stdout.write(_line(found) + "\n")
+    _warn(unreadable)
+    if arguments.json:
+        sys.stdout.write(json.dumps({"letters": listed, "reasons": counts}) + "\n")
+        return 0
+    sys.stdout.writelines(f"{count:>7,}  {one_line(reason)}\n" for reason, count in counts.most_common())
+    sys.stdout.write(f"{counts.total():>7,}  letters\n")
+    return 0
+
+
+def _line(found: FoundLetter) -> str:
+    letter = found.letter
+    named = ("rule", letter.rule), ("user", found.user), ("destination", found.destination)
+    about = "".join(f"  {name} {value}" for name, value in named if value is not None)
+    return one_line(f"{found.place}  {shown_time(found.at_ms)}  {letter.reason}{about}  {letter.detail}")
+
+
+# Showing
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    place = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", arguments.place)
+    if place is None:
+        raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
+    topic, unreadable = arguments.dead_letters_topic, list[str]()
+    with saying(f"dead letters topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
+        message = reader.record(int(place[1]), int(place[2]))
+    found = list(found_letters([] if message is None else [message], unreadable))
+    if not found:
+        why = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
+        sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(why)}\n")
+        return 1
+    document = letter_document(found[0])
+    if arguments.json:
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        sys.stdout.writelines(one_line(f"{name}: {value}") + "\n" for name, value in letter_fields("", document))
+    return 0
+
+
+# Redriving
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    if arguments.rate is not None and not 0 < arguments.rate < float("inf"):
+        raise OptionError(f"--rate is {arguments.rate}, allowed: a number above 0 [letters a second]")
+    wanted = _wanted(arguments)
+    if arguments.control_topic is None:
+        _check_for_actions(arguments, wanted)
+    with saying("redrive"):
+        writer = TopicWriter(kafka_config(arguments))
+        topics = writer.topics()
+    if arguments.control_topic is not None and arguments.control_topic not in topics:
+        raise TopicError(f"control topic {arguments.control_topic!r} does not exist")
+    unreadable: list[str] = []
+    progress = Progress("redrive", sys.stderr)
+    redriver = Redriver(writer, topics, arguments.control_topic, Pace(arguments.rate), arguments.dry_run)
+    try:
+        with _letters(arguments, wanted, unreadable) as (reader, letters):
+            for number, found in enumerate(letters, 1):
+                redriver.send(found.letter)
+                share = max(reader.share_read, number / arguments.limit if arguments.limit else 0.0)
+                progress.show(share, str(redriver.redriven))
+    finally:  # what was sent is told, whatever came between
+        redriver.flush()
+        progress.end()
+        _warn(unreadable)
+        _tell(arguments, redriver.redriven)
+    return 1 if redriver.redriven.failed else 0
+
+
+def _check_for_actions(arguments: argparse.Namespace, wanted: Wanted) -> None:
+    """See before anything is sent whether a control topic is needed.
+
+    Raises:
+        OptionError: it is.
+    """
+    with _letters(arguments, wanted, []) as (_, letters):
+        action = next((one for one in letters if one.letter.action is not None), None)
+    if action is not None:
+        raise OptionError(
+            f"--control_topic is missing: letter {action.place} has an action, which is sent again through it"
+        )
+
+
+def _tell(arguments: argparse.Namespace, redriven: Redriven) -> None:
+    sent = redriven.sent
+    if arguments.json:
+        counts = {
+            "dry_run": arguments.dry_run,
+            "sent": {ACTIONS: sent[ACTIONS], EVENTS: sent[EVENTS]},
+            "may_be_duplicates": redriven.may_be_duplicates,
+            "skipped": redriven.skipped,
+            "failed": redriven.failed,
+        }
+        sys.stdout.write(json.dumps(counts) + "\n")
+        return
+    word = "would be sent" if arguments.dry_run else "sent"
+    sys.stdout.write(f"{word}: {sent[ACTIONS]:,} actions, {sent[EVENTS]:,} events\n")
+    if redriven.may_be_duplicates:
+        sys.stdout.write(f"  {redriven.may_be_duplicates:,} {_DUPLICATES}\n")
+    for what, counter in (("skipped", redriven.skipped), ("failed", redriven.failed)):
+        sys.stdout.writelines(f"{what}: {count:,}: {one_line(why)}\n" for why, count in counter.most_common())

@@ -1,0 +1,229 @@
+"""``python -m pipeline demo``: the real thing on one machine, with made-up users, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import orjson
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from pipeline.console import say
+from pipeline.embedded.load import LoadGenerator
+from pipeline.embedded.receiver import Receiver
+from pipeline.embedded.user_api import UserApi
+from pipeline.launch.flink import SubmissionError, submit
+from pipeline.launch.options import FLINK_RUNNER, Settings
+from runners.flink.errors import LocalStackError
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.monitoring import (
+    DASHBOARDS,
+    LocalGrafana,
+    LocalPrometheus,
+    grafana_home,
+    prometheus_program,
+)
+from runners.flink.rest import FlinkRest
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.model import KafkaAction, WebhookAction
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.webhooks.destinations import Destination
+
+_KEY_VARIABLE: Final = "EVENT_TRIGGER_DEMO_SIGNING_KEY"
+_DESTINATION: Final = "receiver"
+_PARTITIONS: Final = 4
+_RUNNING_S: Final = 180.0
+_WINDOW_S: Final = 10.0
+_SHOWN_A_SECOND: Final = 4
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo; 0 when it was stopped, 1 when something did not start, 2 for a bad option."""
+    arguments = _parse(argv)
+    if arguments is None:
+        return 2
+    # SIGTERM ends it as Ctrl-C does, so that nothing is left either way.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with contextlib.ExitStack() as stack:
+            _run(arguments, stack)
+    except KeyboardInterrupt:
+        pass
+    except (LocalStackError, SubmissionError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    say("\nstopped everything")
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline demo", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--rate", type=float, default=200, help="events a second (default: 200)")
+    parser.add_argument("--users", type=int, default=1000, help="made-up users (default: 1000)")
+    parser.add_argument("--api_delay_ms", type=float, default=20, help="the user API's answer time in ms (default: 20)")
+    parser.add_argument("--seconds", type=float, default=None, help="stop after so many seconds (default: Ctrl-C)")
+    parser.add_argument(
+        "--monitoring",
+        action="store_true",
+        help="start Prometheus, too, and Grafana if it is there (GRAFANA_HOME, PATH)",
+    )
+    arguments = parser.parse_args(argv)
+    for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
+        if not least <= getattr(arguments, name) <= most:
+            sys.stderr.write(f"error: --{name} is {getattr(arguments, name)}, allowed: {least} to {most}\n")
+            return None
+    return arguments
+
+
+def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+    grafana = None
+    if arguments.monitoring:
+        prometheus_program()  # better missed now than after the rest was started
+        grafana = grafana_home(os.environ.get("GRAFANA_HOME"))
+    say("starting a user API, a receiver of webhooks and a Kafka broker")
+    api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
+    receiver = stack.enter_context(Receiver())
+    kafka = stack.enter_context(LocalKafka())
+    say("starting Flink: a JobManager and a TaskManager with two slots")
+    key = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+    flink = stack.enter_context(LocalFlink(task_managers=1, slots=2, environment={_KEY_VARIABLE: key}))
+    settings = Settings(
+        runner=FLINK_RUNNER,
+        bootstrap_servers=kafka.bootstrap_servers,
+        user_api_url=api.url,
+        control_topic="event-control",
+        checkpointing_interval_ms=10_000,
+        flink_master=flink.flink_master,
+        allow_private_destinations=True,
+    )
+    for topic, partitions in (
+        (settings.events_topic, _PARTITIONS),
+        (settings.actions_topic, _PARTITIONS),
+        (settings.dead_letters_topic, 1),
+        (settings.inspections_topic, 1),
+        (settings.audit_topic, 1),
+        ("event-control", 1),
+    ):
+        kafka.create_topic(topic, partitions)
+    say("submitting the pipeline")
+    destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
+    job_id = submit(settings, _rules(), flink.flink_master, (destination,))
+    say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
+    # Until the workers are there no checkpoint succeeds, and events would wait.
+    flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
+    if arguments.monitoring:
+        _start_monitoring(flink, grafana, stack)
+    say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
+    load = stack.enter_context(
+        LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
+    )
+    actions = stack.enter_context(contextlib.closing(_reader(kafka.bootstrap_servers, settings.actions_topic)))
+    _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
+
+
+def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
+    prometheus = stack.enter_context(LocalPrometheus(flink.metrics_urls))
+    pages = "    ".join(f"{name}: {prometheus.page(name)}" for name in ("alerts", "targets"))
+    say(f"Prometheus: {prometheus.url}    {pages}")
+    if grafana is None:
+        say(f"Grafana: none found (GRAFANA_HOME, or grafana on the PATH); its dashboards are in {DASHBOARDS}")
+    else:
+        say(f"Grafana: {stack.enter_context(LocalGrafana(grafana, prometheus.url)).url}/dashboards")
+
+
+def _rules() -> RuleSet:
+    """The sample rules, sending what they would print to Kafka, where it can be watched, and to the receiver."""
+    with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
+        rules = load_rules(Path(bundled))
+    actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
+    return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
+
+
+def _reader(bootstrap_servers: str, topic: str) -> Consumer:
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": f"demo-{uuid.uuid4()}", "fetch.wait.max.ms": 5}
+    )
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(_PARTITIONS)])
+    return consumer
+
+
+class SourceMetrics:
+    """How many records the job has read and how many wait for it, from Flink's metrics."""
+
+    def __init__(self, rest: FlinkRest, job_id: str) -> None:
+        self._rest, self._job_id = rest, job_id
+        vertices = rest.job(job_id)["vertices"]
+        self._vertex = next(vertex["id"] for vertex in vertices if "ReadEvents" in vertex["name"])
+        self._names: list[str] = []
+
+    def read(self) -> tuple[int, int]:
+        """Records read since the job started, records waiting."""
+        if not self._names:
+            names = self._rest.vertex_metrics(self._job_id, self._vertex)
+            self._names = [name for name in names if _is_read(name) or name.endswith(".pendingRecords")]
+        found = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
+        read = sum(int(value) for name, value in found.items() if _is_read(name))
+        return read, sum(int(value) for name, value in found.items() if not _is_read(name))
+
+
+def _is_read(name: str) -> bool:
+    """``<subtask>.Source__….numRecordsIn``: the Kafka records, not the micro-batches made of them."""
+    return ".Source__" in name and name.endswith(".numRecordsIn")
+
+
+def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, seconds: float | None) -> None:
+    delays: deque[tuple[float, float]] = deque()
+    started = tick = time.monotonic()
+    read_before, fired, shown = 0, 0, 0
+    while seconds is None or time.monotonic() - started < seconds:
+        for message in actions.consume(500, 0.02):
+            if message.error() is None:
+                fired += 1
+                shown += 1
+                delays.append((time.monotonic(), _show(message, shown <= _SHOWN_A_SECOND)))
+        now = time.monotonic()
+        if now - tick >= 1:
+            while delays and delays[0][0] < now - _WINDOW_S:
+                delays.popleft()
+            read, lag = source.read()
+            rates = f"{(read - read_before) / (now - tick):6,.0f} events/s  {fired / (now - tick):5,.0f} actions/s"
+            say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
+            read_before, tick, fired, shown = read, now, 0, 0
+
+
+def _show(message: Message, show: bool) -> float:
+    """Print an action, if wanted; its delay since the event was produced, ms."""
+    event: dict[str, Any] = orjson.loads(message.value())["event"]
+    delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
+    if show:
+        rule = dict(message.headers())["rule"].decode()
+        sys.stdout.write(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms\n")
+        sys.stdout.flush()
+    return delay_ms
+
+
+def _percentiles(delays: deque[tuple[float, float]]) -> str:
+    values = sorted(delay for _, delay in delays)
+    if not values:
+        return "no action yet"
+    return (
+        f"p50 {values[len(values) // 2]:,.0f} ms  p99 {values[min(len(values) - 1, len(values) * 99 // 100)]:,.0f} ms"
+    )

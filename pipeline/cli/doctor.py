@@ -1,0 +1,63 @@
+"""``python -m pipeline doctor``: whether what a launch needs is there, one line a check, and what to do if not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+from urllib.parse import urlsplit
+
+from pipeline.cli.command_parser import CommandParser
+from pipeline.errors import OptionError
+from pipeline.launch.checks import FAIL, OK, WARN, Doctor, Finding
+from pipeline.launch.options import parse_looking
+
+PROGRAM: Final = "python -m pipeline doctor"
+
+_DESCRIPTION: Final = """\
+Checks what a launch depends on: this machine, Kafka and its topics, Flink, the user API, S3, clocks.
+Give it the options of the launch; what no option names is not checked. 0: all is well, warnings perhaps; 1: something
+is not; 2: an option cannot be used."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run every check; the exit code."""
+    parser = CommandParser(
+        PROGRAM,
+        "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]",
+        _DESCRIPTION,
+    )
+    parser.add_argument(
+        "--checkpoint_dir", metavar="URL", help="where checkpoints go (default: what the cluster's configuration says)"
+    )
+    parser.add_argument("--s3_endpoint", metavar="URL", help="S3 endpoint (default: the cluster's, else AWS)")
+    parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
+    arguments, rest = parser.parse_known_args(argv)
+    try:
+        settings = parse_looking(rest, PROGRAM)
+        for name in ("checkpoint_dir", "s3_endpoint"):
+            if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
+                raise OptionError(f"--{name} is {value!r}, allowed: a URL")
+    except OptionError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return _shown(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
+
+
+def _shown(doctor: Doctor, as_json: bool) -> int:
+    outcomes = []
+    for finding in doctor.run():
+        outcomes.append(finding.outcome)
+        sys.stdout.write(f"{json.dumps(asdict(finding)) if as_json else _line(finding)}\n")
+        sys.stdout.flush()
+    failed, warned = outcomes.count(FAIL), outcomes.count(WARN)
+    if not as_json:
+        sys.stdout.write(f"{outcomes.count(OK)} ok, {warned} to look at, {failed} failed\n")
+    return 1 if failed else 0
+
+
+def _line(finding: Finding) -> str:
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    return f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.said.split())}{advice}"

@@ -1,0 +1,105 @@
+"""``python -m pipeline inspect user``: what a running job knows of a user, without Flink or Beam."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.subcommands import subcommands
+from pipeline.console import one_line
+from pipeline.errors import OptionError
+from pipeline.job.user_inspection import NoAnswerError, headline, inspect_user, is_known, sections
+from pipeline.launch.options import Settings
+
+PROGRAM: Final = "python -m pipeline inspect"
+
+_DESCRIPTION: Final = """\
+Asks the running job for a user's state through its control topic and shows it: profile, visit, history, what rules
+remember, webhooks that wait. Asking changes nothing and does not count as a visit of the user.
+0: shown; 1: the job knows nothing of the user, or does not answer; 2: an option or topic cannot be used."""
+_HISTORY: Final = 20
+
+
+def main(argv: Sequence[str]) -> int:
+    """Show a user's state; the exit code."""
+    arguments = _parser().parse_args(argv)
+    return told(lambda: _inspect(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    what = subcommands(parser)
+    user = what.add_parser(
+        "user",
+        help="one user's state from the running job",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    user.add_argument("user_id", metavar="USER", help="user_id")
+    user.add_argument("--control_topic", metavar="TOPIC", help="as the pipeline's; required")
+    default = Settings.inspections_topic
+    user.add_argument(
+        "--inspections_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
+    )
+    add_kafka_options(user)
+    user.add_argument(
+        "--timeout_seconds", type=float, default=30.0, metavar="NUMBER", help="how long to wait (default: 30)"
+    )
+    user.add_argument(
+        "--history", type=int, default=_HISTORY, metavar="NUMBER", help=f"events to show (default: {_HISTORY})"
+    )
+    user.add_argument("--json", action="store_true", help="print the state as the job gives it, one JSON object")
+    return parser
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    if arguments.control_topic is None:
+        raise OptionError("--control_topic is missing: give the pipeline's, which is how a job is asked")
+    if not 0 < arguments.timeout_seconds <= 3600:
+        raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: above 0, up to 3600")
+    if arguments.history < 1:
+        raise OptionError(f"--history is {arguments.history}, allowed: a number from 1 on")
+    if not _is_utf_8(arguments.user_id):
+        raise OptionError(f"USER is {arguments.user_id!r}, allowed: UTF-8")
+    topics = arguments.control_topic, arguments.inspections_topic
+    try:
+        state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
+    except NoAnswerError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if arguments.json:
+        sys.stdout.write(json.dumps(state) + "\n")
+    elif is_known(state):
+        lines = text_lines(state, round(time.time() * 1000), arguments.history)
+        sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)
+    if not is_known(state):
+        sys.stderr.write(f"error: the job knows nothing of user {arguments.user_id!r}: never seen, or forgotten\n")
+        return 1
+    return 0
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text_lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:
+    """The state for people, as it came: with whatever its texts hold."""
+    yield f"user {state['user_id']}"
+    yield from headline(state, now_ms)
+    for section in sections(state, now_ms, history_rows):
+        yield ""
+        yield section.title
+        rows = [section.headings, *section.rows] if section.headings else section.rows
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

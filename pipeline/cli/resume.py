@@ -1,0 +1,78 @@
+"""``python -m pipeline resume``: starts the pipeline from what an ended job has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pipeline.cli.command_parser import RaisingParser
+from pipeline.cli.flink_options import cluster, told
+from pipeline.console import say, warn
+from pipeline.errors import OptionError
+from pipeline.job.saved_state import CHECKPOINT, SavedState, ended_jobs, newest_of
+from pipeline.job.status import NoJobError
+from pipeline.launch import run
+from pipeline.launch.options import FLINK_RUNNER, Settings, parse
+from pipeline.launch.probes import retained_checkpoints
+from runners.flink.rest import FlinkRest
+
+PROGRAM: Final = "python -m pipeline resume"
+_DESCRIPTION: Final = """\
+Starts the pipeline from the newest savepoint or checkpoint that the last job of --job_name has left on the cluster, or
+from --savepoint_path. All other options are those of the launch: the same as at the first start, and what is to change.
+user_shards and max_parallelism belong to the state and cannot; everything else may, parallelism and rules among it.
+0: as `python -m pipeline`; 1: there is nothing to start from, or Flink does not answer; 2: an option cannot be used."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Find the state and launch; the exit code."""
+    return told(_resume, argv)
+
+
+def _resume(argv: Sequence[str]) -> int:
+    parser = RaisingParser(
+        PROGRAM, "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION
+    )
+    parser.add_argument(
+        "--from_job", metavar="NAME_OR_ID", help="job whose newest state it is (default: the last of --job_name)"
+    )
+    arguments, options = parser.parse_known_args(argv)
+    if not any(option.partition("=")[0] == "--runner" for option in options):
+        options = [f"--runner={FLINK_RUNNER}", *options]
+    settings = parse(options, PROGRAM)
+    if settings.start_without_state:
+        raise OptionError("--start_without_state is of no use with resume, which starts from state")
+    rest = cluster(settings.flink_master)
+    if settings.savepoint_path is not None:
+        if arguments.from_job is not None:
+            raise OptionError("--savepoint_path and --from_job are both given, allowed: one of them")
+        return run.launch(options)
+    state = _newest(rest, arguments.from_job, settings)
+    say(f"going on from the {state}")
+    return run.launch([*options, f"--savepoint_path={state.path}"])
+
+
+def _newest(rest: FlinkRest, from_job: str | None, settings: Settings) -> SavedState:
+    """The state to start from: what the cluster remembers of the job, or else what lies in its checkpoint folder.
+
+    Raises:
+        NoJobError: there is none.
+    """
+    wanted = from_job or settings.job_name
+    jobs = ended_jobs(rest, wanted)
+    state = newest_of(rest, jobs)
+    if state is not None:
+        return state
+    configuration = rest.configuration()
+    folder = configuration.get("state.checkpoints.dir", "")
+    found = [SavedState(CHECKPOINT, *one) for one in retained_checkpoints(folder, configuration.get("s3.endpoint"))]
+    of_job = [one for one in found if one.job_id == wanted]
+    if of_job:
+        warn(f"the cluster at {rest.url} has forgotten job {wanted}; what lies in {folder} may not be all it has left")
+        return max(of_job, key=lambda one: one.at_ms)
+    known = f"job {wanted!r} has left no state" if jobs else f"no job {wanted!r} is remembered"
+    there = "; ".join(str(one) for one in sorted(found, key=lambda one: one.at_ms, reverse=True)[:5])
+    raise NoJobError(
+        f"{known} at {rest.url}. Give --savepoint_path=PATH, or --from_job=ID of one whose checkpoints lie in "
+        f"{folder or 'its checkpoint folder'}: {there or 'none are seen there from here'}"
+    )

@@ -1,0 +1,1 @@
+"""The ``rules`` commands: check, test, explain, backtest, publish."""

@@ -1,0 +1,313 @@
+"""``python -m pipeline rules backtest``: what rules would have done with recorded events. No Beam, no Flink."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import importlib.util
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, Final
+
+import orjson
+from confluent_kafka import KafkaException
+
+from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
+from pipeline.errors import OptionError
+from pipeline.kafka.recorded_topic import records_between
+from pipeline.launch.options import Settings, parse
+from pipeline.timestamps import read_time, shown_time
+from transforms.adapters.http.calls import CallError
+from transforms.adapters.user_api.client import PROFILE, HttpUserApi, fetched_user
+from transforms.adapters.user_api.fetch_pool import FetchPool
+from transforms.adapters.user_api.token import TokenError
+from transforms.domain.events.record import Record
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.model import RuleError
+from transforms.domain.simulation.backtest import Backtest, Fetch
+from transforms.domain.simulation.recordings import RecordingError, records_of
+from transforms.domain.simulation.simulator import SentAction
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
+
+PROGRAM: Final = "python -m pipeline rules backtest"
+_INTERRUPTED: Final = 130
+_PROGRESS_S: Final = 2.0
+_PICTURES: Final = (".png", ".svg", ".pdf")
+
+_DESCRIPTION: Final = """\
+Replays recorded events through the code of the job, each at its own time, and says what each rule did with them.
+Give --events=FILE, or --bootstrap_servers=… --events_topic=… --from=TIME --until=TIME for a part of a topic.
+
+The options of the job hold here too, so give those that it runs with: --history_fields, --state_ttl_seconds,
+--user_key, --user_api_url …"""
+
+
+class BacktestError(ValueError):
+    """An argument or a file that cannot be used."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that are no options of the pipeline."""
+    parser.add_argument("path", type=Path, help="rule file or directory")
+    parser.add_argument(
+        "--events",
+        metavar="FILE",
+        help='JSON Lines (.gz too, - for standard input): events, or {"timestamp_ms": …, "key": …, "value": {…}}',
+    )
+    parser.add_argument("--from", dest="from_", metavar="TIME", help="first time, as 2024-01-31T08:00:00Z")
+    parser.add_argument("--until", metavar="TIME", help="time before which it ends")
+    parser.add_argument(
+        "--profiles",
+        type=Path,
+        metavar="FILE",
+        help='JSON Lines of what the user API would say: {"user_id": …, "profile": {…}, "visit": …, "history": […]}; '
+        "without it and --user_api_url nobody is known",
+    )
+    parser.add_argument("--compare", type=Path, metavar="DIR2", help="a second rule set over the same events")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--actions", type=Path, metavar="FILE", help="write what would have been sent, JSON Lines")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the firings of each rule over time")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay and report; 0 done, 1 a rule cannot be used, 2 an argument or file cannot, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    arguments, rest = parser.parse_known_args(argv)
+    try:
+        settings = parse([f"--rules={arguments.path}", *rest], PROGRAM)
+        return _Run(arguments, settings).run()
+    except RuleError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except (OptionError, BacktestError, RecordingError, TokenError) as error:
+        sys.stderr.write(f"error: {error}\n")
+    except KafkaException as error:
+        sys.stderr.write(f"error: --events_topic {settings.events_topic}: {error.args[0].str()}\n")
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or 'writing'}: {error.strerror or error}\n")
+    return 2
+
+
+class _Run:
+    def __init__(self, arguments: argparse.Namespace, settings: Settings) -> None:
+        self._arguments = arguments
+        self._settings = settings
+        self._stopped = False
+        self._from_ms = read_time("from", arguments.from_)
+        self._until_ms = read_time("until", arguments.until)
+        if (arguments.events is None) == (settings.bootstrap_servers is None):
+            raise BacktestError("give either --events=FILE or --bootstrap_servers=…, to say where events come from")
+        if arguments.profiles is not None and settings.user_api_url is not None:
+            raise BacktestError("--profiles and --user_api_url are two answers to one question: give one")
+        for name in ("json", "actions", "plot"):
+            path = getattr(arguments, name)
+            if path is not None and not path.parent.is_dir():
+                raise BacktestError(f"--{name} is {str(path)!r}: there is no such directory")
+        if arguments.plot is not None and arguments.plot.suffix not in _PICTURES:
+            raise BacktestError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PICTURES)}")
+        if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
+            raise BacktestError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
+
+    def run(self) -> int:
+        arguments, settings = self._arguments, self._settings
+        paths = [arguments.path, *([arguments.compare] if arguments.compare is not None else [])]
+        rule_sets = [load_rules(path) for path in paths]
+        self._answers: dict[str, FetchedUser] = {}
+        self._ask = self._user_api()
+        with contextlib.ExitStack() as stack:
+            write = None
+            if arguments.actions is not None:
+                write = _ActionsFile(stack.enter_context(arguments.actions.open("wb"))).write
+            backtests: list[Backtest] = []
+            for rules in rule_sets:
+                sent = write if not backtests else None
+                backtests.append(Backtest(rules, settings.shard(()), self._fetch, sent, settings.rules_isolation))
+                stack.callback(backtests[-1].close)
+            seconds = self._replay(backtests)
+        self._report(backtests, seconds)
+        return _INTERRUPTED if self._stopped else 0
+
+    # The user API
+
+    def _fetch(self, user_id: str) -> FetchedUser:
+        """What both of two rule sets are told of a user at the same record is the same."""
+        if user_id not in self._answers:
+            self._answers[user_id] = self._ask(user_id)
+        return self._answers[user_id]
+
+    def _user_api(self) -> Fetch:
+        arguments, settings = self._arguments, self._settings
+        if arguments.profiles is not None:
+            return _profiles(arguments.profiles, settings.history_fields)
+        if settings.user_api_url is None:
+            return lambda user_id: NOTHING_KNOWN
+        client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, settings.history_fields)
+        return FetchPool(client, settings.user_api_concurrency).wait
+
+    # The records
+
+    def _replay(self, backtests: Sequence[Backtest]) -> float:
+        """Feed every record to every backtest; the seconds that took."""
+        progress = _Progress()
+        before = signal.signal(signal.SIGINT, self._stop)
+        try:
+            for record in self._records():
+                if self._stopped:
+                    break
+                self._answers.clear()
+                for backtest in backtests:
+                    backtest.feed(record)
+                progress.count(record)
+            if not self._stopped:
+                self._answers.clear()
+                for backtest in backtests:
+                    backtest.finish()
+        finally:
+            signal.signal(signal.SIGINT, before)
+            progress.end()
+        return progress.seconds
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one does not wait for a report
+
+    def _records(self) -> Iterator[Record]:
+        settings = self._settings
+        if settings.bootstrap_servers is not None:
+            yield from records_between(
+                settings.consumer_config(), settings.events_topic, self._from_ms, self._until_ms, lambda: self._stopped
+            )
+            return
+        name = self._arguments.events
+        with _opened(name) as lines:
+            for record in records_of(_lines(lines, name), name, time.time_ns() // 1_000_000):
+                is_late_enough = self._from_ms is None or record.timestamp_ms >= self._from_ms
+                if is_late_enough and (self._until_ms is None or record.timestamp_ms < self._until_ms):
+                    yield record
+
+    # The report
+
+    def _report(self, backtests: Sequence[Backtest], seconds: float) -> None:
+        arguments = self._arguments
+        reports = [backtest.report() for backtest in backtests]
+        if self._stopped:
+            sys.stdout.write("interrupted; so far:\n")
+        sys.stdout.write(report_text(reports[0], seconds))
+        differences = None
+        names = [str(path) for path in (arguments.path, arguments.compare) if path is not None]
+        if len(backtests) > 1:
+            differences = backtests[0].differences(backtests[1])
+            sys.stdout.write("\n" + comparison_text(differences, *names))
+        if arguments.json is not None:
+            arguments.json.write_bytes(report_json(reports[0], seconds, differences))
+        if arguments.plot is not None:
+            from pipeline.cli.rules.backtest_plot import plot_firings
+
+            plot_firings(reports, names, arguments.plot)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    with gzip.open(name) if name.endswith(".gz") else open(name, "rb") as lines:
+        yield lines  # type: ignore[misc] # a GzipFile reads like one
+
+
+def _lines(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise RecordingError(f"{name}: no gzip file, or the end is missing: {error}") from None
+
+
+def _profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
+    """What a file says of users; who is not in it is unknown. Lines are kept as they are, and read when asked for."""
+    known: dict[str, bytes] = {}
+    with _opened(str(path)) as lines:
+        for number, line in enumerate(_lines(lines, str(path)), 1):
+            if not line.strip():
+                continue
+            try:
+                user_id = _user(line, history_fields)[0]
+            except (CallError, ValueError) as error:
+                raise BacktestError(f"{path}:{number}: {error}") from None
+            if user_id in known:
+                raise BacktestError(f"{path}:{number}: user {user_id!r} is there twice")
+            known[user_id] = line
+
+    def fetch(user_id: str) -> FetchedUser:
+        line = known.get(user_id)
+        return NOTHING_KNOWN if line is None else _user(line, history_fields)[1]
+
+    return fetch
+
+
+def _user(line: bytes, history_fields: tuple[str, ...]) -> tuple[str, FetchedUser]:
+    document = orjson.loads(line)
+    if not isinstance(document, dict) or not isinstance(document.get("user_id"), str):
+        raise ValueError("allowed is an object with user_id, profile, and perhaps visit and history")
+    if document.get(PROFILE) is None:
+        return document["user_id"], NOTHING_KNOWN
+    return document["user_id"], fetched_user(document, history_fields)
+
+
+class _ActionsFile:
+    """What would have been sent, a JSON object a line."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, at_ms: int, sent: SentAction) -> None:
+        line: dict[str, Any] = {
+            "time": at_ms,
+            "rule": sent.rule,
+            "version": sent.version,
+            "action": sent.action,
+            "action_id": sent.action_id,
+            "user_id": sent.user_id,
+            "body": orjson.Fragment(sent.body),
+        }
+        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class _Progress:
+    """Says on standard error how far it is, if it takes long."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._next_s = _PROGRESS_S
+        self._events = 0
+        self._shown = False
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def count(self, record: Record) -> None:
+        self._events += 1
+        if self._events % 256 == 0 and self.seconds >= self._next_s:
+            self._next_s = self.seconds + _PROGRESS_S
+            self._shown = True
+            speed = self._events / self.seconds
+            end = "\r" if sys.stderr.isatty() else "\n"
+            sys.stderr.write(
+                f"{self._events:,} events, at {shown_time(record.timestamp_ms)}, {speed:,.0f} events/s{end}"
+            )
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._shown and sys.stderr.isatty():
+            sys.stderr.write("\n")

@@ -1,1 +1,0 @@
-"""Commands besides running: each is a module with ``main(argv) -> int``."""

@@ -1,0 +1,1 @@
+"""A running job: its status, what it has saved, its users and its dead letters."""

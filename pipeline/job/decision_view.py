@@ -1,0 +1,17 @@
+"""Decisions of the decision log as the command and the page show them."""
+
+from __future__ import annotations
+
+from transforms.domain.shard.decisions import Decision
+
+
+def delivery_summary(decision: Decision) -> str:
+    """What an attempt to deliver came to, and the decision's detail; empty if the decision has neither."""
+    parts = []
+    if decision.attempts:
+        parts.append(f"{decision.attempts} attempt{'s' if decision.attempts > 1 else ''}")
+    if decision.status is not None:
+        parts.append(f"status {decision.status}")
+    if decision.latency_ms is not None:
+        parts.append(f"{decision.latency_ms} ms")
+    return ": ".join(text for text in (", ".join(parts), decision.detail) if text)

@@ -1,0 +1,1 @@
+"""Kafka topics as the launcher and the commands read and write them."""

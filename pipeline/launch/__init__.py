@@ -1,0 +1,1 @@
+"""Launching the job: options, checks, the graph and its runners."""

@@ -1,0 +1,225 @@
+"""Running on Flink: submit through our job server, then follow the job through Flink's REST API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.console import complain, say, warn
+from pipeline.errors import OptionError
+from pipeline.launch import graph
+from pipeline.launch.options import EXACTLY_ONCE, Settings
+from pipeline.launch.preflight import check_cluster, check_kafka
+from pipeline.launch.transactions import checkpoint_settings
+from runners.flink.errors import LocalStackError
+from runners.flink.job_server import JobServer
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.processes import remove_folder, temporary_folder
+from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.webhooks.destinations import Destination
+
+_SUBMIT_S: Final = 120.0
+_FOLLOW_EVERY_S: Final = 1.0
+_RESTORING_EVERY_S: Final = 0.2
+
+# Where a plan is only written to a file, nobody is asked for Flink; the translator wants an address all the same.
+_NO_MASTER: Final = "127.0.0.1:1"
+
+
+def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
+    """Submit the pipeline and follow it until it ends; the exit code."""
+    try:
+        with contextlib.ExitStack() as stack:
+            master = settings.flink_master
+            if settings.plan_file is not None:
+                submit(settings, rule_set, master or _NO_MASTER, destinations)
+                return 0
+            check_kafka(settings)
+            if master is None:
+                cluster = stack.enter_context(local_cluster(settings))
+                master = cluster.flink_master
+            rest = FlinkRest(f"http://{master}")
+            # Before the job server does: it would try for a minute, and fail later on another Flink's classes.
+            check_cluster(settings, rest)
+            if settings.starting_offsets == "latest" and settings.savepoint_path is None:
+                warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
+            say(f"submitting {settings.job_name!r} to Flink at {master}")
+            job_id = submit(settings, rule_set, master, destinations)
+            if settings.savepoint_path is not None:
+                wait_until_restored(rest, job_id, settings.savepoint_path)
+            say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
+            return 0 if settings.detached else follow(rest, job_id)
+    except OptionError as error:
+        complain(str(error))
+        return 2
+    except (LocalStackError, SubmissionError) as error:
+        complain(str(error))
+        return 1
+
+
+class SubmissionError(RuntimeError):
+    """Flink or the job server refused the job; the message is theirs."""
+
+
+def local_cluster(settings: Settings) -> LocalFlink:
+    """A cluster on this machine with as many slots as the job needs."""
+    say("starting a local Flink cluster (the first time it downloads about 230 MB)")
+    return LocalFlink(task_managers=1, slots=settings.parallelism)
+
+
+def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destinations: tuple[Destination, ...] = ()) -> str:
+    """Hand the pipeline to Flink; the Flink job id, or an empty string if only the plan was wanted.
+
+    Raises:
+        SubmissionError: the job server or Flink refused it.
+        LocalStackError: Java, the connectors or the job server are missing or do not start.
+    """
+    with JobServer(flink_master, config=job_settings(settings)) as server, _temporary_files():
+        pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
+        graph.build(pipeline, settings, rule_set, destinations)
+        try:
+            # Our job server reports DONE as soon as Flink has taken the job.
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:
+            raise SubmissionError(_refusal(settings, str(error))) from error
+        return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
+
+
+@contextlib.contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Beam stages through temporary folders that it does not remove: they are made in one of ours, and go with it."""
+    before, folder = tempfile.tempdir, temporary_folder("event-trigger-submission-")
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        remove_folder(folder)
+
+
+def job_settings(settings: Settings) -> dict[str, str]:
+    """Flink's settings of the job for which Beam has no flag, on top of those that are shipped."""
+    if settings.delivery_guarantee != EXACTLY_ONCE:
+        return {}
+    return checkpoint_settings(settings.checkpointing_interval_ms, settings.transaction_timeout_ms)
+
+
+def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
+    """The flags for Beam and its Flink runner. Names as they are there, ``mills`` included."""
+    options = [
+        "--runner=PortableRunner",
+        f"--job_endpoint={job_endpoint}",
+        f"--job_name={settings.job_name}",
+        "--streaming",
+        "--environment_type=PROCESS",
+        f"--environment_config={json.dumps({'command': worker_command(settings)})}",
+        f"--sdk_worker_parallelism={settings.workers_per_task_manager}",
+        f"--environment_cache_millis={settings.worker_keep_ms}",
+        f"--max_cache_memory_usage_mb={settings.state_cache_mb}",
+        f"--parallelism={settings.parallelism}",
+        f"--max_parallelism={settings.max_parallelism}",
+        f"--checkpointing_interval={settings.checkpointing_interval_ms}",
+        # The spec's 30 s for its 60 s, and as much of a breather for any other interval.
+        f"--min_pause_between_checkpoints={settings.checkpointing_interval_ms // 2}",
+        f"--max_bundle_time_mills={settings.bundle_time_ms}",
+        f"--max_bundle_size={settings.bundle_size}",
+        # Without it a barrier waits for no bundle and the outputs of open ones go into the checkpoint.
+        "--finish_bundle_before_checkpointing",
+        "--faster_copy",
+        # Elements reach Python when 16 KB are there, not at the end of the bundle. The time limit beside it loses data.
+        "--experiments=data_buffer_size_limit=16384",
+        # Otherwise every submission runs pip freeze, a second or two, to stage a list that no worker reads.
+        "--experiments=disable_logging_submission_environment",
+    ]
+    if settings.savepoint_path is not None:
+        options.append(f"--savepoint_path={settings.savepoint_path}")
+    if settings.allow_non_restored_state:
+        options.append("--allow_non_restored_state")
+    if settings.plan_file is not None:
+        options.append(f"--experiments=event_trigger_plan_file={settings.plan_file.absolute()}")
+    return options
+
+
+def worker_command(settings: Settings) -> str:
+    """The program that starts a Python worker.
+
+    Raises:
+        OptionError: none was given and this environment has none.
+    """
+    if settings.worker_command is not None:
+        return settings.worker_command
+    beside = Path(sys.executable).parent / "event-trigger-worker"
+    found = str(beside) if beside.exists() else shutil.which("event-trigger-worker")
+    if found is None:
+        raise OptionError("--worker_command is missing and event-trigger-worker is not installed: run make setup")
+    return found
+
+
+def follow(rest: FlinkRest, job_id: str) -> int:
+    """Wait for the job's end: 0 if it was finished or cancelled, 1 if it failed. Ctrl-C leaves it running."""
+    try:
+        while True:
+            state = rest.job(job_id)["state"]
+            if state in TERMINAL_STATES:
+                if state == "FAILED":
+                    cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
+                    complain(f"job {job_id} failed: {cause}", job_id=job_id)
+                    return 1
+                say(f"job {job_id} is {state}", job_id=job_id)
+                return 0
+            time.sleep(_FOLLOW_EVERY_S)
+    except KeyboardInterrupt:
+        say(f"leaving; job {job_id} goes on if its cluster does", job_id=job_id)
+        return 0
+
+
+def wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
+    """Until every task has its state: what does not fit is found by then, and no other job has to be told of it.
+
+    What does not fit fails again at the next try; what fails once may be a slot or a machine that went away.
+
+    Raises:
+        SubmissionError: the tasks have failed twice, or for good.
+    """
+    say(f"job {job_id} is restoring from {path}", job_id=job_id)
+    while True:
+        job = rest.job(job_id)
+        failures = rest.exceptions(job_id)
+        if job["state"] in TERMINAL_STATES or len(failures["exceptionHistory"]["entries"]) > 1:
+            cause = _first_cause(str(failures.get("root-exception") or ""))
+            goes_on = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
+            raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{goes_on}")
+        if job["state"] == "RUNNING" and {vertex["status"] for vertex in job["vertices"]} == {"RUNNING"}:
+            return
+        time.sleep(_RESTORING_EVERY_S)
+
+
+def _refusal(settings: Settings, message: str) -> str:
+    """Why Flink refused the job, in words of ours where it says it in its own."""
+    cause, path = _first_cause(message), settings.savepoint_path
+    if "Cannot find checkpoint or savepoint" in cause or "Cannot find meta data file" in cause:
+        return f"--savepoint_path is {path!r}, where the cluster finds no savepoint or checkpoint"
+    if "Cannot map checkpoint/savepoint state for operator" in message:
+        return (
+            f"--savepoint_path is {path!r}, which has state that belongs to no step of this pipeline: it was taken "
+            "with a --control_topic or --rules_topic that is missing here, or a release without that step is started. "
+            "Give the options that it was taken with, or --allow_non_restored_state to drop that part"
+        )
+    return cause
+
+
+def _first_cause(message: str) -> str:
+    """The innermost message of a Java failure, without the stack."""
+    causes = [line.partition("Caused by: ")[2] for line in message.splitlines() if line.startswith("Caused by: ")]
+    return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"

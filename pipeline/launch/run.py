@@ -1,0 +1,135 @@
+"""Flags → settings → graph → run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from pipeline.console import complain, say, speak_json, warn
+from pipeline.errors import OptionError
+from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
+from pipeline.kafka.topics import TopicError
+from pipeline.launch.options import (
+    FILES,
+    FLINK_RUNNER,
+    JSON,
+    Settings,
+    kafka_properties,
+    parse,
+)
+from runners.flink.overrides import without_cloud_clients
+from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.model import KafkaAction, Rule, RuleError, check_destinations
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Launch the job that the options describe; the exit code: 0 done, 1 failed, 2 an unusable option or rule."""
+    quieten()
+    try:
+        settings = parse(arguments)
+        if settings.log_format == JSON:
+            speak_json(settings.job_name)
+        destinations = _destinations(settings)
+        rule_set = _rule_set(settings)
+        for rule in rule_set.rules:
+            check_destinations(rule, [one.name for one in destinations])
+        _begin_files(settings)
+    except (OptionError, RuleError, DestinationError, TopicError) as error:
+        complain(str(error))
+        return 2
+    import_beam()
+    if settings.runner == FLINK_RUNNER:
+        from pipeline.launch.flink import run_on_flink
+
+        return run_on_flink(settings, rule_set, destinations)
+    from pipeline.launch.direct import run_direct
+
+    return run_direct(settings, rule_set, destinations)
+
+
+def _begin_files(settings: Settings) -> None:
+    """Empty the files that a run on DirectRunner writes.
+
+    Raises:
+        OptionError: one cannot be written.
+    """
+    for name in FILES:
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            try:
+                path.write_bytes(b"")
+            except OSError as error:
+                raise OptionError(f"--{name} is {str(path)!r}: {error.strerror}") from None
+
+
+def import_beam() -> None:
+    """Beam takes seconds to import: only once the options are known to be good, and without what is not used."""
+    with without_cloud_clients():
+        import apache_beam  # noqa: F401
+
+
+def quieten() -> None:
+    """Logs to standard error, less what other packages say at import that nobody here can act on."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    noise = ("crcmod package not found", "Could not find a compatible bson package")
+    logging.getLogger().handlers[0].addFilter(lambda record: not record.getMessage().startswith(noise))
+    # It calls the Flink runner's flags unparseable before it has asked the job server for them.
+    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
+
+
+def _destinations(settings: Settings) -> tuple[Destination, ...]:
+    if settings.destinations is None:
+        return ()
+    return load_destinations(settings.destinations, settings.egress_policy())
+
+
+def _rule_set(settings: Settings) -> RuleSet:
+    """What the job starts with: the newest published set, or rule files as set 0."""
+    if settings.rules_topic is None:
+        return RuleSet(0, _rules(settings))
+    servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
+    properties = kafka_properties("kafka_property", settings.kafka_property)
+    topic = RulesTopic(settings.rules_topic, servers | properties)
+    published = _newest(topic.topic, topic.read())
+    if published is None and settings.rules is None:
+        raise OptionError(
+            f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
+            "`python -m pipeline rules publish`, or give the rules to begin with"
+        )
+    if settings.plan_file is None:
+        topic.prepare()  # a job does not start on a topic that is missing
+    return RuleSet(0, _rules(settings)) if published is None else published
+
+
+def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
+    """The newest set that can be used, as a worker that reads the topic would find."""
+    for problem in found.unreadable:
+        warn(f"rules topic {topic!r}: {problem}")
+    for rule_set in reversed(found.sets):
+        try:
+            FilterSet(rule_set.rules)
+        except RuleError as error:
+            warn(f"rules topic {topic!r}: set {rule_set.number}: {error}")
+            continue
+        say(f"rules topic {topic!r}: starting with set {rule_set.number}", rule_set=rule_set.number)
+        return rule_set
+    return None
+
+
+def _rules(settings: Settings) -> tuple[Rule, ...]:
+    """The rules of files, checked here so that a bad one ends the launch and not a worker."""
+    if settings.rules is not None:
+        rules = load_rules(settings.rules)
+    else:
+        with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
+            rules = load_rules(Path(bundled))
+    for rule in rules:
+        if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
+            raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
+    return rules

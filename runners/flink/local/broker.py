@@ -1,0 +1,236 @@
+"""A real Kafka broker (KRaft, one node) on 127.0.0.1, for demo and tests."""
+
+import base64
+import contextlib
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runners.flink import artifacts
+from runners.flink.errors import LocalStackError
+from runners.flink.local.processes import (
+    LOCALHOST,
+    Process,
+    Service,
+    accepts_connections,
+    free_ports,
+    remove_folder,
+    temporary_folder,
+)
+
+_READY_S = 60.0
+_LOG4J = """\
+rootLogger.level=INFO
+rootLogger.appenderRef.file.ref=file
+appender.file.name=file
+appender.file.type=File
+appender.file.fileName=${sys:log.file}
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
+"""
+
+
+class LocalKafka(Service):
+    """One Kafka broker; a context manager that starts it and leaves nothing.
+
+    ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. A ``long_lived`` broker
+    spends its first minutes compiling itself, after which a record costs half as much: for benchmarks. Without
+    ``work_dir`` the data lie in a temporary folder that ``stop`` removes; a ``work_dir`` is kept and found again.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Mapping[str, str] | None = None,
+        heap_mb: int = 512,
+        long_lived: bool = False,
+        work_dir: Path | None = None,
+    ) -> None:
+        self._config = dict(config or {})
+        self._heap_mb = heap_mb
+        self._long_lived = long_lived
+        self._given_work_dir = work_dir
+        self._work_dir: Path | None = None
+        self._ports: list[int] = []
+        self._process: Process | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What clients connect to, ``127.0.0.1:port``; the same after a restart."""
+        if not self._ports:
+            raise LocalStackError("Kafka broker: not started")
+        return f"{LOCALHOST}:{self._ports[0]}"
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder with ``server.properties``, ``data/`` and ``broker.log``."""
+        if self._work_dir is None:
+            raise LocalStackError("Kafka broker: not started")
+        return self._work_dir
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id."""
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start the broker and return when it answers clients. Raises LocalStackError with the log's end otherwise."""
+        if self._process is not None and self._process.running:
+            raise LocalStackError(f"Kafka broker: is already running (pid {self._process.pid})")
+        java, classpath = artifacts.java(), ":".join(str(jar) for jar in artifacts.kafka_jars())
+        if self._work_dir is None:
+            self._choose_folder_and_ports()
+        if self._process is not None:
+            self._process.stop()
+        properties = self.work_dir / "server.properties"
+        properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        if not (self.work_dir / "data" / "meta.properties").is_file():
+            self._format_data(java, classpath, properties)
+        command = [java, f"-Xmx{self._heap_mb}m", f"-Xms{min(self._heap_mb, 128)}m", *self._jvm_options("broker.log")]
+        self._process = Process.start(
+            "Kafka broker",
+            [*command, "-cp", classpath, "kafka.Kafka", str(properties)],
+            log_file=self.work_dir / "broker.out",
+        )
+        self._process.log_file = self.work_dir / "broker.log"
+        self._process.wait_for(self._answers, what="answering clients", deadline_s=_READY_S, every_s=0.1)
+
+    def kill(self) -> None:
+        """``kill -9`` the broker; its data stay."""
+        self._running().kill()
+
+    def restart(self) -> None:
+        """Start the broker again on the same ports and data, after ``kill`` or instead of a running one."""
+        if self._process is not None:
+            self._process.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """Stop the broker and remove its temporary folder. May be called twice."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        if self._work_dir is not None and self._given_work_dir is None:
+            remove_folder(self._work_dir)
+        self._work_dir = None
+
+    def create_topic(
+        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, deadline_s: float = 30.0
+    ) -> None:
+        """Create a topic and return when every partition has a leader."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import NewTopic
+
+        admin = self._admin()
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        try:
+            admin.create_topics([topic], operation_timeout=deadline_s, request_timeout=deadline_s)[name].result()
+        except KafkaException as error:
+            raise LocalStackError(f"topic {name!r} with {partitions} partitions, {config or {}}: {error}") from error
+        give_up = time.monotonic() + deadline_s
+        while time.monotonic() < give_up:
+            with contextlib.suppress(KafkaException):
+                found = admin.list_topics(name, timeout=5).topics[name].partitions
+                if len(found) == partitions and all(partition.leader >= 0 for partition in found.values()):
+                    return
+            time.sleep(0.05)
+        raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {deadline_s:g} s")
+
+    def _choose_folder_and_ports(self) -> None:
+        work_dir = self._given_work_dir or temporary_folder("event-trigger-kafka-")
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self._work_dir = work_dir
+        self._ports = free_ports(2)
+        (work_dir / "log4j2.properties").write_text(_LOG4J)
+
+    def _format_data(self, java: str, classpath: str, properties: Path) -> None:
+        format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config"]
+        done = subprocess.run(
+            [java, "-Xmx128m", *self._jvm_options("format.log"), "-cp", classpath, *format_command, str(properties)],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {done.stdout}{done.stderr}")
+
+    def _properties(self) -> dict[str, Any]:
+        client, controller = (f"{LOCALHOST}:{port}" for port in self._ports)
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{client},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{client}",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "log.dirs": self.work_dir / "data",
+            # A misspelt topic is an error, not a new topic.
+            "auto.create.topics.enable": "false",
+            # One node holds the only copy of everything.
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            # 50 each by default, which a broker for a few groups only spends start-up time on.
+            "offsets.topic.num.partitions": "5",
+            "transaction.state.log.num.partitions": "5",
+            # Consumers of a test wait for nobody.
+            "group.initial.rebalance.delay.ms": "0",
+            # A broker that was killed waits at its start for its own session to end. Any other has no use for one that
+            # ends: a machine that stops for some seconds would take every partition's only leader away.
+            "broker.session.timeout.ms": "3000" if self._was_killed() else "60000",
+            "broker.heartbeat.interval.ms": "500",
+            **self._config,
+        }
+
+    def _was_killed(self) -> bool:
+        data = self.work_dir / "data"
+        return (data / "__cluster_metadata-0").is_dir() and not (data / ".kafka_cleanshutdown").is_file()
+
+    def _jvm_options(self, log: str) -> list[str]:
+        return [
+            # Quick to start: simple collector, no optimizing compiler for a broker that lives for minutes.
+            "-XX:+UseSerialGC",
+            *([] if self._long_lived else ["-XX:TieredStopAtLevel=1"]),
+            "-Xshare:auto",
+            "-Djava.awt.headless=true",
+            f"-Dlog.file={self.work_dir / log}",
+            f"-Djava.io.tmpdir={self.work_dir}",
+            f"-Dlog4j2.configurationFile={self.work_dir / 'log4j2.properties'}",
+        ]
+
+    def _running(self) -> Process:
+        if self._process is None or not self._process.running:
+            raise LocalStackError("Kafka broker: is not running")
+        return self._process
+
+    def _answers(self) -> bool:
+        from confluent_kafka import KafkaException
+
+        if not accepts_connections(self._ports[0]):
+            return False
+        try:
+            return bool(self._admin().list_topics(timeout=2).brokers)
+        except KafkaException:
+            return False
+
+    def _admin(self) -> Any:
+        from confluent_kafka.admin import AdminClient
+
+        # log_level 0: a broker that is still starting is not worth librdkafka's complaints on stderr.
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+
+def _cluster_id() -> str:
+    """A Kafka UUID: URL-safe base64 that does not start with a dash, which its own parser takes for a flag."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

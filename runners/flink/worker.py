@@ -1,0 +1,208 @@
+"""Starts a Python SDK harness for Beam's PROCESS environment (console script ``event-trigger-worker``).
+
+The TaskManager starts this program for each harness it wants. It asks the runner for the pipeline options, sets up what
+Beam's ``sdk_worker_main`` expects from its container's boot program, and runs the harness in this very process. Nothing
+is staged or installed: the code is what is installed here. Beam's own worker pool would start harnesses whose state
+cache is off; here it is on.
+
+Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``; the
+runner throws what is printed away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default), ``off`` or
+``any-version``. ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
+logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from runners.flink import logs
+from runners.flink.errors import LocalStackError
+
+# Only this much at the top: Beam takes seconds to import, and what can fail before that should fail at once.
+
+LOG_DIR_VARIABLE = "EVENT_TRIGGER_WORKER_LOG_DIR"
+OVERRIDES_VARIABLE = "EVENT_TRIGGER_BEAM_OVERRIDES"
+LOG_LEVEL_VARIABLE = "EVENT_TRIGGER_LOG_LEVEL"
+LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
+DEFAULT_CACHE_MB = 256
+_PARENT_POLL_S = 0.5
+_PROVISION_S = 30.0
+# Python's own is 5 ms. With its core full a worker's other threads wait so long for each of their steps, also the one
+# that reads the user API's answers: with a tenth of it a worker takes half as many new users again (performance.md).
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a harness until the runner closes its control channel; ends the process with 0, or 1 after an error."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    _end_with_parent(os.getppid())
+    fields = {"worker": arguments.id, "pid": os.getpid()}
+    _open_log(arguments.id)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    status = 1
+    try:
+        _write_json(fields)
+        _run(arguments, fields)
+        status = 0
+    except BaseException:  # noqa: BLE001  # whatever it is, it is reported, and the process ends with 1
+        sys.stderr.write(logs.without_secrets(traceback.format_exc()))
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: it would wait for pool threads that may be blocked in user code.
+        os._exit(status)
+
+
+def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[str, str]:
+    """What ``sdk_worker_main.create_harness`` reads, from the command line and the runner's ProvisionInfo."""
+    from google.protobuf import json_format, text_format
+
+    def endpoint(name: str) -> str:
+        descriptor = getattr(provision, f"{name}_endpoint")
+        url = descriptor.url or getattr(arguments, f"{name}_endpoint", None)
+        if not url:
+            raise LocalStackError(f"worker {arguments.id}: neither the runner nor --{name}_endpoint names an endpoint")
+        descriptor.url = url
+        return str(text_format.MessageToString(descriptor))
+
+    environment = {
+        "WORKER_ID": arguments.id,
+        "PIPELINE_OPTIONS": json.dumps(_with_cache(_integers(json_format.MessageToDict(provision.pipeline_options)))),
+        "LOGGING_API_SERVICE_DESCRIPTOR": endpoint("logging"),
+        "CONTROL_API_SERVICE_DESCRIPTOR": endpoint("control"),
+        "RUNNER_CAPABILITIES": " ".join(provision.runner_capabilities),
+    }
+    if provision.status_endpoint.url:
+        environment["STATUS_API_SERVICE_DESCRIPTOR"] = endpoint("status")
+    return environment
+
+
+def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
+    from runners.flink import overrides as beam_overrides
+
+    overrides = os.environ.get(OVERRIDES_VARIABLE, "on")
+    if overrides not in ("on", "off", "any-version"):
+        raise LocalStackError(f"{OVERRIDES_VARIABLE}={overrides!r}; allowed: on, off, any-version")
+    started = time.monotonic()
+    with beam_overrides.without_cloud_clients():
+        from apache_beam.runners.worker import sdk_worker_main
+    if overrides != "off":
+        beam_overrides.apply(any_version=overrides == "any-version")
+    imported = time.monotonic()
+
+    environment = harness_environment(arguments, _provision(arguments))
+    fields["job"] = json.loads(environment["PIPELINE_OPTIONS"]).get("beam:option:job_name:v1")
+    log_handler, harness, _options = sdk_worker_main.create_harness(environment)
+    if log_handler:
+        logs.format_before(log_handler, _formatter(fields))
+    sdk_worker_main._FN_LOG_HANDLER = log_handler  # flushed by Beam when it ends a stuck harness
+    logging.getLogger(__name__).info(
+        "worker %s (pid %d): Beam imported in %.1f s, connected in %.1f s, overrides %s",
+        arguments.id, os.getpid(), imported - started, time.monotonic() - imported, overrides,
+    )  # fmt: skip
+    try:
+        harness.run()
+    finally:
+        if log_handler:
+            log_handler.close()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="event-trigger-worker", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--id", required=True, help="worker id, given by the runner")
+    parser.add_argument("--provision_endpoint", required=True, help="host:port")
+    for name in ("logging", "control", "artifact"):
+        parser.add_argument(f"--{name}_endpoint", help="host:port, for a runner that does not provision it")
+    # Runners pass more than a container's boot program has to know (e.g. --semi_persist_dir).
+    return parser.parse_known_args(argv)[0]
+
+
+def _provision(arguments: argparse.Namespace) -> Any:
+    import grpc
+    from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+
+    with grpc.insecure_channel(arguments.provision_endpoint) as channel:
+        service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+        answer = service.GetProvisionInfo(
+            beam_provision_api_pb2.GetProvisionInfoRequest(),
+            metadata=[("worker_id", arguments.id)],
+            timeout=_PROVISION_S,
+            wait_for_ready=True,
+        )
+    return answer.info
+
+
+def _with_cache(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the cross-bundle state cache on: Beam's default of 0 MB would read all state in each bundle."""
+    key = "beam:option:max_cache_memory_usage_mb:v1"
+    return {**options, key: options.get(key) or DEFAULT_CACHE_MB}
+
+
+def _integers(value: Any) -> Any:
+    """Whole numbers as int: protobuf's Struct knows only doubles, and Beam's option parser refuses ``512.0``."""
+    if isinstance(value, dict):
+        return {key: _integers(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_integers(held) for held in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process soon after its parent: a killed TaskManager cannot stop its workers.
+
+    (PR_SET_PDEATHSIG would not do: it follows the parent's *thread*, and the JVM's threads come and go.)
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _open_log(worker_id: str) -> None:
+    folder = os.environ.get(LOG_DIR_VARIABLE)
+    if folder:
+        path = Path(folder, f"worker-{worker_id.replace('/', '_')}-{os.getpid()}.log")
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        # SIGTERM ends the process at once; what was printed has to be in the file by then.
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _write_json(fields: dict[str, Any]) -> None:
+    """Beam sends log records to the TaskManager's log; here they stand beside what was printed."""
+    level = os.environ.get(LOG_LEVEL_VARIABLE, "INFO")
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise LocalStackError(f"{LOG_LEVEL_VARIABLE}={level!r}; allowed: DEBUG, INFO, WARNING, ERROR")
+    logging.getLogger("event_trigger").setLevel(level)
+    if os.environ.get(LOG_DIR_VARIABLE):
+        handler = logging.StreamHandler()
+        handler.setFormatter(_formatter(fields))
+        logging.getLogger().addHandler(handler)
+
+
+def _formatter(fields: dict[str, Any]) -> logging.Formatter:
+    users = os.environ.get(LOG_USERS_VARIABLE, "hash")
+    if users not in ("hash", "id"):
+        raise LocalStackError(f"{LOG_USERS_VARIABLE}={users!r}; allowed: hash, id")
+    return logs.formatter(fields, show_users=users == "id")
+
+
+if __name__ == "__main__":
+    main()

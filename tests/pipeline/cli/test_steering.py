@@ -1,0 +1,349 @@
+"""``savepoint``, ``resume`` and ``cancel``: what they say and do, with a Flink that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from pipeline.cli.main import main
+from pipeline.job.saved_state import SavedState, ended_jobs, newest_of, newest_state
+from runners.flink.local.processes import free_ports
+from runners.flink.rest import FlinkRest
+
+A, B, C = (letter * 32 for letter in "abc")
+
+
+def job(job_id: str, name: str, state: str, start: int = 0) -> dict[str, Any]:
+    return {"jid": job_id, "name": name, "state": state, "start-time": start}
+
+
+def taken(path: str, at_ms: int, **changed: Any) -> dict[str, Any]:
+    return {"external_path": path, "trigger_timestamp": at_ms, "is_savepoint": False, "discarded": False} | changed
+
+
+def latest(**found: Any) -> dict[str, Any]:
+    return {"latest": {"completed": None, "savepoint": None, "restored": None} | found}
+
+
+class Cluster:
+    """Flink's REST API as far as the commands ask."""
+
+    def __init__(self, httpserver: HTTPServer) -> None:
+        self._httpserver = httpserver
+        self.master = f"{httpserver.host}:{httpserver.port}"
+        self.rest = FlinkRest(f"http://{self.master}")
+        self.has("/jobmanager/config", [
+            {"key": "state.savepoints.dir", "value": "s3://b/savepoints"},
+            {"key": "web.refresh-interval", "value": "1"},
+        ])  # fmt: skip
+
+    def has(self, path: str, answer: Any, **expected: Any) -> None:
+        self._httpserver.expect_request(path, **expected).respond_with_json(answer)
+
+    def jobs(self, *jobs: dict[str, Any]) -> None:
+        self.has("/jobs/overview", {"jobs": list(jobs)})
+
+    def asked(self) -> list[str]:
+        return [f"{request.method} {request.path}" for request, _ in self._httpserver.log if request.method != "GET"]
+
+
+@pytest.fixture
+def flink(httpserver: HTTPServer) -> Cluster:
+    return Cluster(httpserver)
+
+
+Said = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    def both() -> tuple[str, str]:
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return both
+
+
+def savepoint_taken(flink: Cluster, job_id: str, path: str) -> None:
+    flink.has(f"/jobs/{job_id}/savepoints/r", {"status": {"id": "COMPLETED"}, "operation": {"location": path}})
+
+
+def test_a_savepoint_prints_its_path_alone_on_standard_output(flink: Cluster, said: Said) -> None:
+    flink.jobs(job(A, "a", "FAILED"), job(B, "b", "RUNNING"))
+    wanted = {"target-directory": None, "cancel-job": False}
+    flink.has(f"/jobs/{B}/savepoints", {"request-id": "r"}, method="POST", json=wanted)
+    savepoint_taken(flink, B, "s3://b/savepoints/1")
+
+    assert main(["savepoint", f"--flink_master={flink.master}"]) == 0
+
+    out, err = said()
+    assert out == "s3://b/savepoints/1\n"
+    assert err.splitlines()[0] == f"taking a savepoint of 'b' ({B})"
+
+
+def test_stopping_waits_for_the_end_of_the_job(flink: Cluster, said: Said) -> None:
+    flink.jobs(job(A, "a", "RUNNING"), job(B, "b", "RUNNING"))
+    wanted = {"targetDirectory": "s3://other", "drain": False}
+    flink.has(f"/jobs/{A}/stop", {"request-id": "r"}, method="POST", json=wanted)
+    savepoint_taken(flink, A, "s3://other/1")
+    flink.has(f"/jobs/{A}", {"state": "FINISHED", "vertices": []})
+
+    options = ["--stop", "--job=a", "--directory=s3://other"]
+    assert main(["savepoint", f"--flink_master={flink.master}", *options]) == 0
+
+    out, err = said()
+    assert out == "s3://other/1\n"
+    assert "the job has ended" in err
+
+
+def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, said: Said) -> None:
+    flink.jobs(job(A, "a", "RUNNING"))
+    flink.has(f"/jobs/{A}/stop", {"request-id": "r"}, method="POST")
+    failure = {"failure-cause": {"stack-trace": "no space left\n\tat java.A.b()"}}
+    flink.has(f"/jobs/{A}/savepoints/r", {"status": {"id": "COMPLETED"}, "operation": failure})
+    flink.has(f"/jobs/{A}", {"state": "RUNNING", "vertices": []})
+
+    assert main(["savepoint", "--stop", f"--flink_master={flink.master}"]) == 1
+
+    out, err = said()
+    assert out == ""
+    assert "error: no savepoint of 'a', which is RUNNING: " in err
+    assert "no space left" in err
+
+
+@pytest.mark.parametrize(
+    ("jobs", "options", "message"),
+    [
+        ([], [], "no job runs at http://"),
+        ([job(A, "a", "CANCELED")], [], "no job runs at http://"),
+        ([job(A, "a", "RUNNING"), job(B, "b", "RUNNING")], [], f"2 jobs run at URL, 'a' ({A}), 'b' ({B}): name one"),
+        ([job(A, "a", "RUNNING"), job(B, "a", "RUNNING")], ["--job=a"], f"'a' ({A}), 'a' ({B}): name one with --job"),
+        ([job(A, "a", "RUNNING")], ["--job=x"], f"no job 'x' at URL, 'a' ({A}) runs: see --job"),
+        ([], ["--job=x"], "no job 'x' at URL, none at all runs: see --job"),
+        ([job(A, "a", "FAILED")], ["--job=a"], "job 'a' does not run at URL, it is FAILED"),
+    ],
+)
+@pytest.mark.parametrize("command", [["savepoint"], ["cancel", "--yes"]], ids=["savepoint", "cancel"])
+def test_a_job_that_is_not_one_is_told_with_those_that_are(
+    flink: Cluster, said: Said, jobs: list[Any], options: list[str], message: str, command: list[str]
+) -> None:
+    flink.jobs(*jobs)
+    assert main([*command, f"--flink_master={flink.master}", *options]) == 1
+    out, err = said()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message.replace("URL", f"http://{flink.master}") in err
+    assert flink.asked() == []
+
+
+@pytest.mark.parametrize("command", ["savepoint", "cancel", "resume"])
+def test_a_cluster_that_is_not_there_is_told_in_a_line(command: str, said: Said) -> None:
+    (port,) = free_ports(1)
+    launch = ["--bootstrap_servers=b:1", "--rules=r"] if command == "resume" else []
+    assert main([command, f"--flink_master=127.0.0.1:{port}", *launch]) == 1
+    out, err = said()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"127.0.0.1:{port}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["savepoint"], "--flink_master is missing: give HOST:PORT"),
+        (["cancel", "--flink_master=x"], "--flink_master is 'x', allowed: HOST:PORT"),
+        (["savepoint", "--flink_master=h:1", "--job_nam=x"], "unrecognized arguments: --job_nam=x"),
+        (["savepoint", "--flink_master=h:1", "--timeout_seconds=0"], "--timeout_seconds is 0, allowed: 1 to 86400"),
+        (["savepoint", "--flink_master=h:1", "--timeout_seconds=soon"], "invalid float value: 'soon'"),
+        (["resume", "--bootstrap_servers=b:1", "--rules=r"], "--flink_master is missing"),
+        (["resume", "--flink_master=h:1"], "--bootstrap_servers is missing"),
+        (
+            ["resume", "--flink_master=h:1", "--bootstrap_servers=b:1", "--rules=r", "--start_without_state"],
+            "--start_without_state is of no use with resume",
+        ),
+        (
+            [
+                "resume",
+                "--flink_master=h:1",
+                "--bootstrap_servers=b:1",
+                "--rules=r",
+                "--savepoint_path=s",
+                "--from_job=j",
+            ],
+            "--savepoint_path and --from_job are both given",
+        ),
+        (
+            ["resume", "--runner=DirectRunner", "--bootstrap_servers=b:1", "--rules=r", "--savepoint_path=s"],
+            "FlinkRunner",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_used_ends_with_2_and_a_line(arguments: list[str], message: str, said: Said) -> None:
+    assert main(arguments) == 2
+    out, err = said()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_without_a_folder_for_savepoints_one_has_to_be_given(httpserver: HTTPServer, said: Said) -> None:
+    httpserver.expect_request("/jobmanager/config").respond_with_json([])
+    httpserver.expect_request("/jobs/overview").respond_with_json({"jobs": [job(A, "a", "RUNNING")]})
+    assert main(["savepoint", f"--flink_master={httpserver.host}:{httpserver.port}"]) == 2
+    assert "--directory is missing, and the cluster has no state.savepoints.dir" in said()[1]
+
+
+def cancellable(flink: Cluster, retained: bool = True) -> None:
+    flink.jobs(job(A, "a", "RUNNING"))
+    flink.has(f"/jobs/{A}/checkpoints/config", {"externalization": {"delete_on_cancellation": not retained}})
+    flink.has(f"/jobs/{A}/checkpoints", latest(completed=taken("s3://c/chk-7", 5000)))
+    flink.has(f"/jobs/{A}", {"state": "CANCELED", "vertices": []}, method="GET")
+    flink.has(f"/jobs/{A}", {}, method="PATCH", query_string="mode=cancel")
+
+
+def test_nothing_is_cancelled_without_yes(flink: Cluster, said: Said) -> None:
+    cancellable(flink)
+    assert main(["cancel", f"--flink_master={flink.master}"]) == 2
+    out, err = said()
+    assert out == ""
+    assert f"--yes is missing: it would cancel 'a' ({A}); its newest state is the checkpoint of 1970-" in err
+    assert "s3://c/chk-7" in err
+    assert flink.asked() == []
+
+
+def test_cancel_prints_where_to_go_on_from(flink: Cluster, said: Said) -> None:
+    cancellable(flink)
+    assert main(["cancel", "--yes", f"--flink_master={flink.master}"]) == 0
+    assert said()[0] == "s3://c/chk-7\n"
+    assert flink.asked() == [f"PATCH /jobs/{A}"]
+
+
+def test_cancel_promises_nothing_where_checkpoints_are_deleted(flink: Cluster, said: Said) -> None:
+    cancellable(flink, retained=False)
+    assert main(["cancel", f"--flink_master={flink.master}"]) == 2
+    assert "its checkpoints would be deleted with it" in said()[1]
+    assert main(["cancel", "--yes", f"--flink_master={flink.master}"]) == 0
+    out, err = said()
+    assert out == ""
+    assert "there is no state to go on from" in err
+
+
+SAVED = taken("s3://s/1", 2000, is_savepoint=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "wanted"),
+    [
+        ("FINISHED", latest(completed=taken("s3://c/1", 3000), savepoint=SAVED), "s3://s/1"),
+        ("CANCELED", latest(completed=taken("s3://c/1", 3000), savepoint=SAVED), "s3://c/1"),
+        ("FAILED", latest(completed=taken("s3://c/1", 1000), savepoint=SAVED), "s3://s/1"),
+        ("FAILED", latest(completed=taken("s3://c/1", 1000, discarded=True)), None),
+        ("FAILED", latest(), None),
+        (
+            "FAILED",
+            latest(restored={"external_path": "s3://r/1", "restore_timestamp": 1, "is_savepoint": True}),
+            "s3://r/1",
+        ),
+        (
+            "FAILED",
+            latest(
+                completed=taken("s3://c/1", 2),
+                restored={"external_path": "s3://r/1", "restore_timestamp": 9, "is_savepoint": True},
+            ),
+            "s3://c/1",
+        ),
+    ],
+)
+def test_the_newest_state_of_a_job_is_the_newest_that_is_still_there(
+    flink: Cluster, state: str, found: dict[str, Any], wanted: str | None
+) -> None:
+    flink.has(f"/jobs/{A}/checkpoints", found)
+    newest = newest_state(flink.rest, job(A, "a", state))
+    assert (newest and newest.path) == wanted
+
+
+def test_an_upgrade_that_failed_before_it_began_does_not_hide_the_job_before_it(flink: Cluster) -> None:
+    flink.jobs(job(A, "a", "FINISHED", 1), job(C, "other", "RUNNING", 9), job(B, "a", "FAILED", 2))
+    flink.has(f"/jobs/{A}/checkpoints", latest(savepoint=SAVED))
+    flink._httpserver.expect_request(f"/jobs/{B}/checkpoints").respond_with_json({"errors": ["none"]}, status=404)
+    jobs = ended_jobs(flink.rest, "a")
+    assert [one["jid"] for one in jobs] == [B, A]
+    assert newest_of(flink.rest, jobs) == SavedState("savepoint", "s3://s/1", 2000, A)
+
+
+LAUNCH = ["--bootstrap_servers=b:1", "--rules=r", "--job_name=a"]
+
+
+def test_resume_launches_with_what_it_has_found_and_all_other_options(
+    flink: Cluster, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.launch import run
+
+    launched: list[list[str]] = []
+
+    def launch(argv: list[str]) -> int:
+        launched.append(argv)
+        return 7
+
+    flink.jobs(job(A, "a", "CANCELED", 1))
+    flink.has(f"/jobs/{A}/checkpoints", latest(completed=taken("s3://c/chk-7", 5000)))
+    monkeypatch.setattr(run, "launch", launch)
+    master = f"--flink_master={flink.master}"
+
+    assert main(["resume", master, *LAUNCH, "--parallelism=4"]) == 7
+    assert launched == [["--runner=FlinkRunner", master, *LAUNCH, "--parallelism=4", "--savepoint_path=s3://c/chk-7"]]
+    assert said()[1] == f"going on from the checkpoint of 1970-01-01T00:00:05Z of job {A}: s3://c/chk-7\n"
+
+    assert main(["resume", master, *LAUNCH, "--savepoint_path=s3://x"]) == 7
+    assert launched[1] == ["--runner=FlinkRunner", master, *LAUNCH, "--savepoint_path=s3://x"]
+
+
+def test_resume_does_not_start_beside_a_job_that_runs(flink: Cluster, said: Said) -> None:
+    flink.jobs(job(A, "a", "CANCELED", 1), job(B, "a", "RESTARTING", 2))
+    assert main(["resume", f"--flink_master={flink.master}", *LAUNCH]) == 2
+    assert f"--job_name is 'a', and job {B} of that name is RESTARTING" in said()[1]
+
+
+def retained(folder: Path, job_id: str, number: int, complete: bool = True) -> str:
+    checkpoint = folder / job_id / f"chk-{number}"
+    checkpoint.mkdir(parents=True)
+    if complete:
+        (checkpoint / "_metadata").write_bytes(b"")
+    return checkpoint.as_uri()
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_found_in_its_checkpoint_folder(
+    httpserver: HTTPServer, said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipeline.launch import run
+
+    launched: list[str] = []
+    monkeypatch.setattr(run, "launch", lambda argv: launched.append(argv[-1]) or 0)
+    folder = {"key": "state.checkpoints.dir", "value": tmp_path.as_uri()}
+    httpserver.expect_request("/jobmanager/config").respond_with_json([folder])
+    httpserver.expect_request("/jobs/overview").respond_with_json({"jobs": []})
+    command = ["resume", f"--flink_master={httpserver.host}:{httpserver.port}", *LAUNCH]
+
+    assert main(command) == 1
+    assert "no job 'a' is remembered at " in said()[1]
+
+    newest = retained(tmp_path, A, 12)
+    retained(tmp_path, A, 13, complete=False)
+    retained(tmp_path, B, 99)
+    assert main(command) == 1
+    err = said()[1]
+    assert f"of job {A}: {newest}" in err
+    assert f"of job {B}: " in err
+    assert main([*command, f"--from_job={A}"]) == 0
+    assert launched == [f"--savepoint_path={newest}"]
+    assert f"has forgotten job {A}" in said()[1]
+
+
+def test_every_command_explains_itself(said: Said) -> None:
+    for command in ("savepoint", "resume", "cancel"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"python -m pipeline {command}" in said()[0]

@@ -1,0 +1,174 @@
+"""Which dead letters are meant, how each is sent again, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline.job.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriver, Route, SkippedError, Wanted, route
+from transforms.domain.events.dead_letter import STAGES, DeadLetter, LostAction
+
+ACTION = LostAction("0" * 32, 2, "webhook", "crm", "ü", "e", b"body", 5, 3, 400)
+LOST = DeadLetter("undelivered", "HTTP 400", "", -1, -1, 9, b"u", b"", "r", ACTION)
+EVENT = DeadLetter("not_json", "why", "events", 1, 7, 9, b"\xff", b"\x00event")
+TOPICS = {"events": 2, "control": 1}
+
+
+def found(letter: DeadLetter = LOST, at_ms: int = 100) -> FoundLetter:
+    return FoundLetter(0, 5, at_ms, letter)
+
+
+def test_an_action_goes_to_the_control_topic_by_its_user() -> None:
+    one = route(LOST, "control", TOPICS)
+    assert (one.kind, one.topic, one.partition, one.key) == (ACTIONS, "control", None, "ü".encode())
+    assert orjson.loads(one.value) == {
+        "redrive": "ü",
+        "action": {
+            "action_id": "0" * 32,
+            "rule": "r",
+            "rule_version": 2,
+            "action": "webhook",
+            "destination": "crm",
+            "user_id": "ü",
+            "event_id": "e",
+            "body": "Ym9keQ==",
+            "decided_ms": 5,
+            "attempts": 3,
+            "status": 400,
+        },
+    }
+
+
+def test_so_does_one_whose_event_is_known() -> None:
+    queue_full = replace(LOST, reason="delivery_queue_full", topic="events", partition=0, offset=1, value=b"{}")
+    assert route(queue_full, "control", TOPICS).kind == ACTIONS
+
+
+@pytest.mark.parametrize("reason", [reason for reason, stage in STAGES.items() if stage in ("input", "rule")])
+def test_an_event_goes_where_it_was_as_it_was(reason: str) -> None:
+    letter = replace(EVENT, reason=reason)
+    assert route(letter, None, TOPICS) == Route(EVENTS, "events", 1, b"\xff", b"\x00event")
+
+
+@pytest.mark.parametrize(
+    ("letter", "why"),
+    [
+        (replace(EVENT, reason="bad_control_record", topic="control"), "control records, which are not redriven"),
+        (replace(EVENT, reason="rule_state_full", topic="", partition=-1), "decided by a timer"),
+        (replace(EVENT, topic="gone"), "topic 'gone' or its partition is not there"),
+        (replace(EVENT, partition=2), "topic 'events' or its partition is not there"),
+        (replace(EVENT, reason="of_tomorrow"), "reason of_tomorrow, which this release does not know"),
+        (replace(EVENT, reason="undelivered"), "reason undelivered, which"),
+        (replace(LOST, rule=None), "actions of an unknown rule"),
+        (replace(LOST, cut=True), "too long"),
+        (replace(EVENT, cut=True), "too long"),
+    ],
+)
+def test_what_is_not_sent_again_says_why(letter: DeadLetter, why: str) -> None:
+    with pytest.raises(SkippedError, match=why):
+        route(letter, "control", TOPICS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "takes"),
+    [
+        (Wanted(), True),
+        (Wanted(reasons=["not_json", "undelivered"]), True),
+        (Wanted(reasons=["not_json"]), False),
+        (Wanted(rules=["r"], destinations=["crm"]), True),
+        (Wanted(rules=["q"], destinations=["crm"]), False),
+        (Wanted(rules=["r"], destinations=["ads"]), False),
+        (Wanted(since_ms=100, until_ms=101), True),
+        (Wanted(since_ms=101), False),
+        (Wanted(until_ms=100), False),
+    ],
+)
+def test_filters_all_have_to_take_a_letter(wanted: Wanted, takes: bool) -> None:
+    assert wanted.takes(found()) is takes
+
+
+def test_a_letter_without_action_has_no_destination_and_its_key_is_the_user() -> None:
+    assert (found(EVENT).destination, found(EVENT).user) == (None, "\ufffd")
+    assert found(replace(EVENT, key=None)).user is None
+    assert not Wanted(destinations=["crm"]).takes(found(EVENT))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 50.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 6))
+        self.now_s += seconds
+
+
+def test_a_rate_is_kept_evenly_and_time_that_passed_is_not_caught_up_with() -> None:
+    clock = Clock()
+    pace = Pace(4.0, lambda: clock.now_s, clock.sleep)
+    for _ in range(3):
+        pace.wait()
+    assert clock.slept == [0.25, 0.25]
+    clock.now_s += 10
+    pace.wait()
+    pace.wait()
+    assert clock.slept == [0.25, 0.25, 0.25]
+    free = Pace(None, lambda: clock.now_s, clock.sleep)
+    free.wait()
+    free.wait()
+    assert len(clock.slept) == 3
+
+
+class Written:
+    """In place of a writer: takes what it is given, refuses what is for a partition that is named."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Any, ...]] = []
+        self.left = 0
+
+    def write(self, *record: Any) -> None:
+        *what, told = record
+        self.records.append(tuple(what))
+        told("refused" if what[3] == 1 else None)
+
+    def flush(self) -> int:
+        return self.left
+
+
+def redriver(**options: Any) -> tuple[Redriver, Written]:
+    written = Written()
+    arguments = {"control_topic": "control", "dry_run": False} | options
+    return Redriver(written, TOPICS, pace=Pace(None), **arguments), written  # type: ignore[arg-type]
+
+
+def test_what_was_sent_skipped_and_refused_is_counted_by_why() -> None:
+    sender, written = redriver()
+    failed_in_a_rule = replace(EVENT, reason="rule_error", partition=0)
+    for letter in (LOST, LOST, failed_in_a_rule, EVENT, replace(EVENT, topic="gone")):
+        sender.send(letter)
+    sender.flush()
+    done = sender.redriven
+    assert done.sent == {ACTIONS: 2, EVENTS: 1}
+    assert done.may_be_duplicates == 1
+    assert done.skipped == {"topic 'gone' or its partition is not there any more": 1}
+    assert done.failed == {"refused": 1}
+    assert str(done) == "3 sent, 1 skipped, 1 failed"
+    assert [record[0] for record in written.records] == ["control", "control", "events", "events"]
+
+
+def test_what_the_broker_did_not_answer_has_failed() -> None:
+    sender, written = redriver()
+    written.left = 3
+    sender.flush()
+    assert sender.redriven.failed == {"the broker did not answer": 3}
+
+
+def test_a_dry_run_counts_and_writes_nothing() -> None:
+    sender, written = redriver(dry_run=True)
+    for letter in (LOST, EVENT, replace(EVENT, topic="gone")):
+        sender.send(letter)
+    assert (sender.redriven.sent, sender.redriven.skipped.total()) == ({ACTIONS: 1, EVENTS: 1}, 1)
+    assert written.records == []

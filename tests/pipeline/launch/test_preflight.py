@@ -1,0 +1,231 @@
+"""What a launch is refused for: every row of docs/operations.md's table is shown to be so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from pipeline.errors import OptionError
+from pipeline.launch import preflight as start_checks
+from pipeline.launch.flink import beam_options
+from pipeline.launch.options import Settings, parse
+from pipeline.launch.probes import KafkaProblemError, broker_settings, topic_settings
+from runners.flink.errors import LocalStackError
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.processes import free_ports
+from runners.flink.overrides import BEAM_VERSION
+from runners.flink.rest import FlinkRest
+
+PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+A = "a" * 32
+OLD_RUNNER = "beam-runners-flink-1.19-2.69.0.jar"
+FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:1", "--rules=r", "--job_name=a"]
+EXACTLY_ONCE = "--delivery_guarantee=EXACTLY_ONCE"
+IN_ORDER: dict[str, Any] = {
+    "/overview": {"flink-version": "1.19.1", "slots-available": 4, "taskmanagers": 2},
+    "/jobmanager/config": [{"key": "state.checkpoints.dir", "value": "s3://bucket/checkpoints"}],
+    "/jobmanager/environment": {
+        "classpath": ["event-trigger-connectors.jar", f"beam-runners-flink-1.19-{BEAM_VERSION}.jar"]
+    },
+    "/taskmanagers": {"taskmanagers": [{"path": f"pekko.tcp://flink@10.0.0.{n}:6122/user/rpc/tm"} for n in (1, 2)]},
+    "/jobs/overview": {"jobs": []},
+}
+FILE = {"/jobmanager/config": [{"key": "state.checkpoints.dir", "value": "file:///c"}]}
+
+
+def with_job(state: str) -> dict[str, Any]:
+    """A job of the same name that has left a savepoint."""
+    saved = {"external_path": "s3://s/1", "trigger_timestamp": 1, "is_savepoint": True}
+    return {
+        "/jobs/overview": {"jobs": [{"jid": A, "name": "a", "state": state, "start-time": 1}]},
+        f"/jobs/{A}/checkpoints": {"latest": {"savepoint": saved}},
+    }
+
+
+# Row of the table -> options, what is so on the cluster or on Kafka, what is said; then options that are allowed.
+CASES: dict[str, tuple[list[str], dict[str, Any], str, list[str]]] = {
+    "transaction timeout": (
+        [EXACTLY_ONCE, "--transaction_timeout_ms=199999"],
+        {},
+        "--transaction_timeout_ms is 199999, allowed: at least 200000",
+        [EXACTLY_ONCE, "--transaction_timeout_ms=200000"],
+    ),
+    "brokers' longest transaction": (
+        [EXACTLY_ONCE, "--transaction_timeout_ms=900001"],
+        {"brokers": ["900000", "1000000"]},
+        "--transaction_timeout_ms is 900001, allowed: up to 900000",
+        [EXACTLY_ONCE],
+    ),
+    "exactly once elsewhere": (
+        ["--runner=DirectRunner", EXACTLY_ONCE],
+        {},
+        "--delivery_guarantee is EXACTLY_ONCE, allowed on DirectRunner: AT_LEAST_ONCE",
+        [EXACTLY_ONCE],
+    ),
+    "acknowledgements": (
+        ["--producer_property=acks=1"],
+        {},
+        "--producer_property sets 'acks' to '1', allowed: all or -1",
+        ["--producer_property=acks=all"],
+    ),
+    "idempotent producers": (
+        ["--kafka_property=enable.idempotence=false"],
+        {},
+        "--kafka_property sets 'enable.idempotence' to 'false', allowed: true",
+        ["--kafka_property=enable.idempotence=true"],
+    ),
+    "properties with an option of their own": (
+        ["--consumer_property=enable.auto.commit=true"],
+        {},
+        "--consumer_property sets 'enable.auto.commit': use nothing: offsets are committed with the checkpoint",
+        ["--consumer_property=fetch.min.bytes=1"],
+    ),
+    "compacted topics": (
+        ["--events_topic=e"],
+        {"policies": {"e": "compact,delete"}},
+        "--events_topic is 'e', whose cleanup.policy is compact,delete, allowed: delete",
+        ["--events_topic=f"],
+    ),
+    "key groups": (
+        ["--parallelism=9", "--max_parallelism=8", "--user_shards=0"],
+        {},
+        "--parallelism is 9, allowed: up to --max_parallelism, 8",
+        ["--parallelism=8", "--max_parallelism=8", "--user_shards=0"],
+    ),
+    "user shards": (
+        ["--parallelism=9", "--user_shards=8"],
+        {},
+        "--parallelism is 9, allowed: up to --user_shards, 8",
+        ["--parallelism=8", "--user_shards=8"],
+    ),
+    "state that is left": ([], with_job("FINISHED"), "--savepoint_path is missing", ["--start_without_state"]),
+    "a second job": (
+        ["--start_without_state"],
+        with_job("RESTARTING"),
+        f"--job_name is 'a', and job {A} of that name is RESTARTING",
+        ["--job_name=b"],
+    ),
+    "state for a runner without any": (
+        ["--runner=DirectRunner", "--savepoint_path=s"],
+        {},
+        "--savepoint_path is 's', allowed: on FlinkRunner",
+        ["--savepoint_path=s"],
+    ),
+    "checkpoints in memory": ([], {"/jobmanager/config": []}, "state.checkpoints.dir is not set", []),
+    "checkpoints on one machine's disk": (
+        [],
+        FILE,
+        "state.checkpoints.dir is file:///c, and TaskManagers are on 2 machines",
+        ["--checkpoint_dir_is_shared"],
+    ),
+    "another Flink": (
+        [],
+        {"/overview": {"flink-version": "1.20.0", "slots-available": 4, "taskmanagers": 2}},
+        "is 1.20.0, allowed: 1.19",
+        [],
+    ),
+    "another Beam on the cluster": (
+        [],
+        {"/jobmanager/environment": {"classpath": ["event-trigger-connectors.jar", OLD_RUNNER]}},
+        "has beam-runners-flink-1.19-2.69.0.jar, allowed: Beam 2.70.0",
+        [],
+    ),
+    "another Beam here": ([], {"beam": "2.71.0"}, "2.71.0 is installed, the runner is 2.70.0", []),
+}
+
+
+class Surroundings:
+    """A cluster and a Kafka where everything is in order but what a case changes."""
+
+    def __init__(self, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._httpserver, self._monkeypatch = httpserver, monkeypatch
+
+    def are(self, changed: dict[str, Any]) -> None:
+        self._httpserver.clear()
+        for path, answer in (IN_ORDER | changed).items():
+            if path.startswith("/"):
+                self._httpserver.expect_request(path).respond_with_json(answer)
+        policies, brokers = changed.get("policies", {}), changed.get("brokers", ["900000"])
+        self._monkeypatch.setattr(start_checks, "topic_settings", lambda *_: policies)
+        self._monkeypatch.setattr(start_checks, "broker_settings", lambda *_: brokers)
+        self._monkeypatch.setattr("importlib.metadata.version", lambda _: changed.get("beam", BEAM_VERSION))
+
+    def launch(self, options: list[str]) -> None:
+        """All that is asked before the job is submitted."""
+        settings = parse([*FLINK, *options])
+        start_checks.check_kafka(settings)
+        start_checks.check_cluster(settings, FlinkRest(self._httpserver.url_for("/")))
+
+
+@pytest.fixture
+def surroundings(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    return Surroundings(httpserver, monkeypatch)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_configuration_that_loses_data_is_refused(name: str, surroundings: Surroundings) -> None:
+    options, changed, message, allowed = CASES[name]
+    surroundings.are(changed)
+    with pytest.raises((OptionError, LocalStackError)) as caught:
+        surroundings.launch(options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if not allowed:
+        surroundings.are({})
+    surroundings.launch(allowed)
+
+
+def test_the_table_of_refusals_has_every_one_of_them_and_no_other() -> None:
+    part = PAGE.read_text().partition("<!-- refusals -->")[2].partition("<!-- /refusals -->")[0]
+    assert re.findall(r"^\| ([^|]+?) \|", part, re.MULTILINE)[1:] == [*CASES, *FOUND_LATER]
+
+
+# Refused by the job itself or by Flink: tests/integration/test_operating.py and test_steering.py.
+FOUND_LATER = ["other user shards than the state's", "a savepoint that is not there", "state of removed parts"]
+
+
+def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundings) -> None:
+    here = [{"path": f"pekko.tcp://flink@127.0.0.1:{port}/user/rpc/tm"} for port in (1, 2)]
+    surroundings.are(FILE | {"/taskmanagers": {"taskmanagers": here}})
+    surroundings.launch([])
+
+
+def test_kafka_that_cannot_be_asked_from_here_is_told_and_no_reason_to_stop(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (port,) = free_ports(1)
+    start_checks.check_kafka(Settings(bootstrap_servers=f"127.0.0.1:{port}"))
+    start_checks.check_kafka(Settings(bootstrap_servers="b:1", kafka_property=("sasl.jaas.config=x",)))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: topics and transactions were not checked, Kafka cannot be asked from here: ")
+    assert "JAAS" in second
+
+
+@pytest.mark.stack
+def test_a_real_broker_tells_its_settings(kafka: LocalKafka) -> None:
+    config = {"bootstrap.servers": kafka.bootstrap_servers}
+    kafka.create_topic("compacted-one", config={"cleanup.policy": "compact"})
+    kafka.create_topic("plain-one")
+    found = topic_settings(config, ["compacted-one", "plain-one", "no-such-topic"], "cleanup.policy")
+    assert found == {"compacted-one": "compact", "plain-one": "delete"}
+    assert broker_settings(config, "transaction.max.timeout.ms") == ["900000"]
+    with pytest.raises(KafkaProblemError):
+        topic_settings({"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"}, ["plain-one"], "cleanup.policy")
+
+
+def test_the_flag_of_beam_that_loses_elements_is_never_given() -> None:
+    """Python's data plane flushes by time without a lock (notes/reliability.md, "Runner traps")."""
+    given = beam_options(parse([*FLINK, EXACTLY_ONCE, "--worker_command=w"]), "localhost:1")
+    assert [one for one in given if "data_buffer_time_limit" in one] == []
+    with pytest.raises(OptionError, match="unknown option '--experiments=data_buffer_time_limit_ms=10'"):
+        parse([*FLINK, "--experiments=data_buffer_time_limit_ms=10"])
+
+
+def test_parts_of_a_savepoint_are_dropped_only_when_that_is_asked_for() -> None:
+    options = [*FLINK, "--worker_command=w", "--savepoint_path=s"]
+    assert "--allow_non_restored_state" not in beam_options(parse(options), "localhost:1")
+    assert "--allow_non_restored_state" in beam_options(parse([*options, "--allow_non_restored_state"]), "localhost:1")

@@ -1,0 +1,117 @@
+"""The page on a port of its own, over a job whose state is given: for tests of what is made of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from waitress.server import create_server
+
+from pipeline.job.redriving import FoundLetter, Redriven
+from pipeline.job.status import Look, status_of
+from pipeline.launch.options import Settings
+from pipeline.ui.app import build
+from pipeline.ui.guard import Guard, check_token
+from pipeline.ui.job import Asked, JobError
+from pipeline.ui.watch import Watch
+from transforms.adapters.secrets import Secret
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.shard.decisions import Decision
+
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+
+def look(at_s: float, **ours: int) -> Look:
+    """A look at a running job; two underscores in a name are a dot."""
+    job = {"jid": "0" * 32, "name": "shop", "state": "RUNNING", "duration": 3_725_000, "now": 100_000}
+    completed = {"end_to_end_duration": 321, "state_size": 5_000_000, "latest_ack_timestamp": 96_000}
+    checkpoints = {"counts": {"completed": 7, "failed": 0}, "latest": {"completed": completed}}
+    return Look(at_s, job, 0, checkpoints, 0, 17, {name.replace("__", "."): [one] for name, one in ours.items()})
+
+
+@dataclass
+class GivenJob:
+    """What ``RunningJob`` would find; ``redriven`` are the places that it was to send again."""
+
+    settings: Settings = field(default_factory=lambda: Settings(job_name="shop", control_topic="control"))
+    rules: RuleSet | None = None
+    log: list[Decision] | None = None
+    dead: dict[str, FoundLetter] = field(default_factory=dict)
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    looks: Sequence[Look] = ()
+    trouble: str | None = None
+    redriven: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.settings.job_name
+
+    def rule_set(self) -> RuleSet | None:
+        self._fail()
+        return self.rules
+
+    def decisions(self, asked: Asked, most: int) -> list[Decision] | None:
+        self._fail()
+        return None if self.log is None else [one for one in self.log if asked.takes(one)][:most]
+
+    def letters(self, most: int) -> list[FoundLetter]:
+        self._fail()
+        return list(self.dead.values())[:most]
+
+    def letter(self, partition: int, offset: int) -> FoundLetter | None:
+        self._fail()
+        return self.dead.get(f"{partition}/{offset}")
+
+    def redrive(self, letters: Sequence[FoundLetter]) -> Redriven:
+        self._fail()
+        done = Redriven()
+        for one in letters:
+            self.redriven.append(one.place)
+            done.sent["actions" if one.letter.action else "events"] += 1
+        return done
+
+    def inspect(self, user_id: str) -> dict[str, Any]:
+        self._fail()
+        if user_id not in self.users:
+            raise JobError(f"no answer about {user_id}")
+        return self.users[user_id]
+
+    def _fail(self) -> None:
+        if self.trouble is not None:
+            raise JobError(self.trouble)
+
+
+class GivenWatch(Watch):
+    """Has looked already."""
+
+    def __init__(self, looks: Sequence[Look]) -> None:
+        super().__init__(lambda: looks[-1], 1.0)
+        if looks:
+            self.status, self.trouble = status_of(looks[0], looks[-1]), None
+
+
+@contextmanager
+def serving(job: Any, token: str | None = None, reads_need_it: bool = False) -> Iterator[str]:
+    """The page's URL while the context is open; ``token`` is a reference."""
+    secret = None if token is None else Secret(token, check_token)
+    app = build(job, GivenWatch(job.looks), Guard(secret, HOSTS, reads_need_it))
+    server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
+    ended = threading.Event()
+
+    def run() -> None:
+        # As server.run(), which would wait for browsers to close their connections.
+        while not ended.is_set():
+            server.asyncore.loop(timeout=0.05, map=server._map, count=1)
+        server.task_dispatcher.shutdown()
+        server.asyncore.close_all(server._map)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}"
+    finally:
+        ended.set()
+        thread.join(30)

@@ -1,0 +1,109 @@
+"""What the page gets from Kafka, on a real broker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from pipeline.launch.options import parse_looking
+from pipeline.ui.job import Asked, JobError, RunningJob
+from runners.flink.local.broker import LocalKafka
+from tests.builders import NOW_MS
+from tests.integration.jobs import Topics, reading
+from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.shard.decisions import Decision
+
+pytestmark = pytest.mark.stack
+
+RULE = "name: offer\nversion: 3\nfilter: 'true'\nactions: [{type: debug}]\n"
+LOST = DeadLetter(
+    "undelivered", "HTTP 400", *("", -1, -1, 9, b"u2", b""), rule="offer",
+    action=LostAction("0" * 32, 3, "webhook", "crm", "u2", "e", b"{}", 5, 3, 400),
+)  # fmt: skip
+
+
+@pytest.fixture
+def topics(kafka: LocalKafka) -> Topics:
+    return Topics(kafka)
+
+
+def a_job(topics: Topics, *options: str) -> RunningJob:
+    return RunningJob(parse_looking([*topics.options(), "--flink_master=x:1", *options], "test"))
+
+
+def decision(seconds: int, user_id: str, rule: str = "offer", **fields: str) -> tuple[bytes, bytes]:
+    one = Decision(
+        decision="fired", time=NOW_MS + seconds, user_id=user_id, event_id=f"e{seconds}", rule=rule, **fields
+    )
+    return user_id.encode(), one.to_json()
+
+
+def test_decisions_are_the_latest_that_are_asked_for(topics: Topics) -> None:
+    topics.kafka.create_topic(log := f"decisions-{topics.tag}", 3)
+    records = [decision(n, f"u{n % 4}", "offer" if n % 2 else "other", action_id=f"a{n}") for n in range(40)]
+    topics.produce([*records, (b"u1", b"no decision")], log)
+    job = a_job(topics, f"--decisions_topic={log}")
+
+    def found(most: int = 5, **asked: str) -> list[str] | None:
+        decisions = job.decisions(Asked(**asked), most)
+        return None if decisions is None else [one.event_id for one in decisions]
+
+    assert found() == ["e39", "e38", "e37", "e36", "e35"]
+    assert found(user="u1") == ["e37", "e33", "e29", "e25", "e21"]
+    assert found(user="u1", rule="other") == []
+    assert found(action="a7") == ["e7"]
+    assert a_job(topics).decisions(Asked(), 5) is None
+
+
+def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
+    event = DeadLetter("not_json", "no", topics.events, 2, 7, 9, b"u1", b"event")
+    topics.produce([(b"u1", event.to_json()), (b"u1", b"no letter"), (b"u2", LOST.to_json())], topics.dead_letters)
+    job = a_job(topics, f"--control_topic={topics.control}")
+    assert [one.place for one in job.letters(5)] == ["0/2", "0/0"]
+    assert [one.place for one in job.letters(1)] == ["0/2"]
+    assert job.letter(0, 1) is None
+    assert job.letter(0, 9) is None
+
+    assert job.redrive(job.letters(5)).sent == {"actions": 1, "events": 1}
+    with reading(topics.kafka, topics.events) as events, reading(topics.kafka, topics.control) as control:
+        (again,) = events.until(1, 10)
+        (asked,) = control.until(1, 10)
+    assert (again.partition(), again.key(), again.value()) == (2, b"u1", b"event")
+    assert orjson.loads(asked.value())["redrive"] == "u2"
+    assert a_job(topics).redrive(job.letters(1)).skipped == {"actions, which need --control_topic": 1}
+
+
+def test_rules_are_those_of_the_files(topics: Topics, tmp_path: Path) -> None:
+    (tmp_path / "offer.yaml").write_text(RULE)
+    rule_set = a_job(topics, f"--rules={tmp_path}").rule_set()
+    assert rule_set is not None
+    assert [(one.name, one.version) for one in rule_set.rules] == [("offer", 3)]
+    assert a_job(topics).rule_set() is None
+    (tmp_path / "offer.yaml").write_text("name: [")
+    with pytest.raises(JobError, match=r"offer\.yaml"):
+        a_job(topics, f"--rules={tmp_path}").rule_set()
+
+
+def test_what_is_missing_is_named(topics: Topics) -> None:
+    job = a_job(topics, "--decisions_topic=d", "--dead_letters_topic=l", "--control_topic=c", "--inspections_topic=i")
+    with pytest.raises(JobError, match="decisions topic 'd' does not exist"):
+        job.decisions(Asked(), 5)
+    with pytest.raises(JobError, match="dead letters topic 'l' does not exist"):
+        job.letters(5)
+    with pytest.raises(JobError, match="control topic 'c' does not exist"):
+        job.redrive([])
+    with pytest.raises(JobError, match="inspections topic 'i' does not exist"):
+        job.inspect("u1")
+    with pytest.raises(JobError, match="start the page with the job's --control_topic"):
+        a_job(topics).inspect("u1")
+
+
+def test_a_broker_that_is_away_is_an_error_soon(topics: Topics) -> None:
+    job = a_job(topics, "--bootstrap_servers=127.0.0.1:1")
+    started_s = time.monotonic()
+    with pytest.raises(JobError, match=r"dead letters topic 'dead-letters-\w+': "):
+        job.letters(5)
+    assert time.monotonic() - started_s < 30

@@ -1,0 +1,601 @@
+"""The page, asked over HTTP as browsers ask it, and in a real one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from pipeline.cli.main import main
+from pipeline.job.redriving import FoundLetter
+from pipeline.job.status import Look, NoJobError
+from pipeline.launch.options import Settings
+from pipeline.ui.guard import Guard
+from pipeline.ui.watch import Watch
+from tests.browser import chromium, follow
+from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
+from tests.pipeline.ui.pages import GivenJob, look, serving
+from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.shard.decisions import Decision
+from transforms.domain.shard.step_result import Answer
+
+TOKEN = "correct-horse-battery"
+EVIL = (
+    """"'><script>document.title='taken'</script><img src=x onerror="document.title='taken'"></textarea>{{7*7}}\x1b"""
+)
+VISIBLE = EVIL.replace("\x1b", "\\x1b")
+LOST = DeadLetter(
+    "undelivered",
+    f"HTTP 400: {EVIL}",
+    *("", -1, -1, 9, b"u2", b""),
+    rule=EVIL,
+    action=LostAction("9f1c", 2, "webhook", f"crm{EVIL}", f"u2{EVIL}", "e", EVIL.encode(), 5, 3, 400),
+)
+EVENT = DeadLetter("not_json", EVIL, "events", 0, 7, 9, EVIL.encode(), EVIL.encode())
+CONTROL = DeadLetter("bad_control_record", "why", "control", 0, 1, 9, None, b"{}")
+PAGES = (
+    "/",
+    "/rules/offer",
+    "/decisions",
+    "/dead-letters",
+    "/dead-letters/0/1",
+    "/dead-letters/0/2",
+    "/dead-letters/0/3",
+    "/user",
+    "/user?user_id=u1",
+)
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the token is, unless a test says otherwise."""
+    monkeypatch.setenv("UI_TOKEN", TOKEN)
+    return "env:UI_TOKEN"
+
+
+@pytest.fixture
+def job() -> GivenJob:
+    """A job in which every text that others may choose is hostile."""
+    offer = rule("offer", f"-- {EVIL}\nreturn true", description=EVIL)
+    shard = Shard(rule("offer", cap={"count": 3, "window": "7d"}), history_fields=("page",))
+    shard.step(batch(event("u1", event_id=EVIL, event_name=EVIL, page=EVIL)))
+    shard.step(answers=[Answer("u1", fetched({"profile": {EVIL: EVIL}, "visit": None, "history": []}))])
+    decisions = [
+        Decision(
+            decision="fired", time=NOW_MS, user_id="u1", event_id=EVIL, event_name=EVIL, rule=EVIL, version=1,
+            action=EVIL, action_id=f"9f1c{EVIL}", destination=EVIL, attempts=2, status=503, detail=EVIL,
+        ),
+        Decision(decision=EVIL, time=10**17, user_id="u2", event_id="e2", rule="offer"),
+    ]  # fmt: skip
+    letters = [FoundLetter(0, number, NOW_MS, one) for number, one in enumerate((LOST, EVENT, CONTROL), 1)]
+    return GivenJob(
+        rules=RuleSet(4, (offer,), NOW_MS, EVIL, EVIL),
+        log=decisions,
+        dead={one.place: one for one in letters},
+        users={"u1": shard.inspect("u1")},
+        looks=[look(0), look(60, rule__offer__allowed=124, rule__offer__fired=31, rule__gone__error=3)],
+    )
+
+
+class Visitor(requests.Session):
+    """A browser without a window: cookies, and forms filled in as the page gave them."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.trust_env = False
+
+    def page(self, path: str, **options: Any) -> requests.Response:
+        return self.get(self.url + path, allow_redirects=False, timeout=30, **options)
+
+    def submit(self, path: str, fields: dict[str, Any], **headers: str) -> requests.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.post(self.url + path, fields, headers=named, allow_redirects=False, timeout=30)
+
+    def secret(self, path: str) -> str:
+        (found, *_) = re.findall(r'name="form" value="([^"]+)"', self.page(path).text)
+        return str(found)
+
+    def sign_in(self, given: str = TOKEN) -> requests.Response:
+        return self.submit("/sign-in", {"form": self.secret("/sign-in"), "token": given})
+
+    def redrive(self, *places: str, **headers: str) -> requests.Response:
+        return self.submit("/dead-letters/redrive", {"form": self.secret("/dead-letters"), "place": places}, **headers)
+
+
+@pytest.fixture
+def visitor(job: GivenJob, token: str) -> Iterator[Visitor]:
+    """A visitor of a page that was started with a token."""
+    with serving(job, token) as url, Visitor(url) as found:
+        yield found
+
+
+class Parsed(HTMLParser):
+    """The elements, attributes and text that a browser would make of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.text += " "
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+# What is shown
+
+
+def test_rules_have_their_matches_per_minute(visitor: Visitor) -> None:
+    rows = re.findall(r"<tr>(.*?)</tr>", visitor.page("/").text, re.DOTALL)
+    cells = [" ".join(Parsed(row).text.split()) for row in rows]
+    assert cells == [
+        "Rule Matches/min Fired/min Matches Fired Errors Set aside",
+        "offer v1 124.0 31.0 124 31 0 0",
+        "gone not in the set 0.0 0.0 0 0 3 0",
+    ]
+
+
+def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> None:
+    def shown(query: str) -> list[str]:
+        text = visitor.page(f"/decisions?{query}").text
+        return [user for user in ("u1", "u2") if f"user_id={user}" in text]
+
+    assert [shown(query) for query in ("", "user=u1", "user=u2", "rule=offer", "action=x", "user=u1&rule=offer")] == [
+        ["u1", "u2"], ["u1"], ["u2"], ["u2"], [], []
+    ]  # fmt: skip
+
+
+def test_a_letter_is_shown_with_everything(visitor: Visitor) -> None:
+    text = Parsed(visitor.page("/dead-letters/0/2").text).text
+    assert VISIBLE in text  # the event as it was
+    assert {"reason", "record.topic", "record.offset", "record.value.base64"} <= set(text.split())
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/rules/nobody", "/dead-letters/0/99", "/dead-letters/x/1"])
+def test_what_is_not_there_is_not_found(visitor: Visitor, path: str) -> None:
+    answer = visitor.page(path)
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+def test_a_job_without_a_decision_log_says_how_to_have_one(job: GivenJob) -> None:
+    job.log = None
+    with serving(job) as url, Visitor(url) as visitor:
+        for path in ("/decisions", "/rules/offer", "/user?user_id=u1"):
+            assert "<code>--decisions_topic</code>" in visitor.page(path).text
+
+
+def test_an_unknown_user_and_a_job_that_does_not_answer_are_told_apart(job: GivenJob) -> None:
+    job.users["nobody"] = Shard(rule()).inspect("nobody")
+    with serving(job) as url, Visitor(url) as visitor:
+        assert "The job knows nothing of this user" in visitor.page("/user?user_id=nobody").text
+        assert "no answer about silent" in visitor.page("/user?user_id=silent").text
+
+
+def test_without_kafka_or_flink_pages_say_what_is_wrong(job: GivenJob) -> None:
+    job.trouble, job.looks = f"the broker is away {EVIL}", ()
+    with serving(job) as url, Visitor(url) as visitor:
+        rules = visitor.page("/")
+        assert rules.status_code == 200
+        assert "Flink has not told anything yet" in rules.text
+        for path in ("/", *PAGES[1:-2]):
+            answer = visitor.page(path)
+            assert answer.status_code == (200 if path == "/" else 502)
+            assert "the broker is away" in answer.text
+            assert "<script" not in answer.text
+
+
+# Texts of others
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, f"/user?user_id={EVIL}", f"/decisions?user={EVIL}", f"/rules/{EVIL}", f"/{EVIL}"]
+)
+def test_hostile_texts_stay_texts(visitor: Visitor, path: str) -> None:
+    visitor.sign_in()
+    answer = visitor.page(path)
+    page = Parsed(answer.text)
+    assert page.tags & {"script", "iframe", "object", "textarea", "style", "base"} == set()
+    assert [name for name, _ in page.attributes if name.startswith("on") or name == "style"] == []
+    links = [value for name, value in page.attributes if name in ("href", "src", "action")]
+    assert [link for link in links if not re.fullmatch(r"#main|/[^/].*|/", link)] == []
+    assert "49" not in page.text  # no template in a template
+    assert "\x1b" not in page.text
+
+
+def test_hostile_texts_are_shown_as_they_are(visitor: Visitor) -> None:
+    for path in ("/decisions", "/dead-letters", "/user?user_id=u1"):
+        assert VISIBLE in Parsed(visitor.page(path).text).text
+
+
+# Who may read
+
+
+def test_every_answer_forbids_scripts_frames_and_copies(visitor: Visitor) -> None:
+    paths = (*PAGES, "/nowhere", "/static/style.css", "/sign-in")
+    for answer in [*map(visitor.page, paths), visitor.submit("/dead-letters/redrive", {})]:
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert "script-src" not in policy
+        assert "'unsafe-inline'" not in str(policy)
+        assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "Server" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "0.0.0.0", ""])
+def test_another_host_name_is_refused(visitor: Visitor, host: str) -> None:
+    for path in ("/", "/dead-letters", "/static/style.css", "/nowhere"):
+        answer = visitor.page(path, headers={"Host": host})
+        assert answer.status_code == 400
+        assert "undelivered" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost:8085", "127.0.0.1", "[::1]:8085"])
+def test_this_machine_s_names_are_fine(visitor: Visitor, host: str) -> None:
+    assert visitor.page("/", headers={"Host": host}).status_code == 200
+
+
+def fetch(site: str, mode: str, dest: str) -> dict[str, str]:
+    return {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+
+
+def test_other_sites_may_link_and_not_embed(visitor: Visitor) -> None:
+    for site in ("cross-site", "same-site"):  # another port of this machine is the same site
+        assert visitor.page("/user?user_id=u1", headers=fetch(site, "navigate", "document")).status_code == 200
+        assert visitor.page("/user?user_id=u1", headers=fetch(site, "navigate", "iframe")).status_code == 403
+        assert visitor.page("/user?user_id=u1", headers=fetch(site, "no-cors", "image")).status_code == 403
+    assert visitor.page("/user?user_id=u1", headers=fetch("none", "navigate", "document")).status_code == 200
+
+
+def test_beyond_this_machine_nothing_is_shown_without_signing_in(job: GivenJob, token: str) -> None:
+    with serving(job, token, reads_need_it=True) as url, Visitor(url) as visitor:
+        for path in (*PAGES, "/nowhere"):
+            answer = visitor.page(path)
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in")
+            assert "offer" not in answer.text
+        assert visitor.page("/static/style.css").status_code == 200
+        visitor.sign_in()
+        assert visitor.page("/dead-letters").status_code == 200
+
+
+# Who may change something
+
+
+def test_a_signed_in_visitor_redrives_the_chosen_letters_oldest_first(visitor: Visitor, job: GivenJob) -> None:
+    assert visitor.sign_in().status_code == 303
+    answer = visitor.redrive("0/2", "0/1", "0/2", "0/77", "x", "1/2/3", "-1/0")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/dead-letters")
+    assert job.redriven == ["0/1", "0/2"]
+    shown = Parsed(visitor.page("/dead-letters").text).text
+    assert "Sent again: 1 actions, 1 events. Failed: 1: 0/77: there is no such letter any more." in shown
+    assert shown.count("sent again") == 2
+    assert "Sent again" not in visitor.page("/dead-letters").text  # a notice is shown once
+
+
+def test_letters_that_cannot_be_redriven_say_why(visitor: Visitor, job: GivenJob) -> None:
+    visitor.sign_in()
+    assert "It cannot be sent again: control records, which are not redriven." in visitor.page("/dead-letters/0/3").text
+    job.settings = Settings(job_name="shop")
+    assert "It cannot be sent again: actions, which need --control_topic." in visitor.page("/dead-letters/0/1").text
+    assert "It cannot be sent again" not in visitor.page("/dead-letters/0/2").text
+
+
+def test_without_a_token_the_page_is_read_only(job: GivenJob) -> None:
+    with serving(job) as url, Visitor(url) as visitor:
+        for path in PAGES:
+            assert 'method="post" action="/dead-letters/redrive"><input' not in visitor.page(path).text
+            assert '<button class="primary">Redrive' not in visitor.page(path).text
+        assert visitor.page("/sign-in").status_code == 404
+        secret = visitor.secret("/dead-letters")
+        answer = visitor.submit("/dead-letters/redrive", {"form": secret, "place": "0/1"})
+        assert answer.status_code == 403
+        assert "read-only" in answer.text
+        for given in ("", "None"):
+            assert visitor.submit("/sign-in", {"form": secret, "token": given}).status_code == 404
+    assert job.redriven == []
+
+
+def test_who_has_not_signed_in_cannot_redrive(visitor: Visitor, job: GivenJob) -> None:
+    assert visitor.redrive("0/1").status_code == 403
+    for given in ("", "x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "ü"):
+        assert visitor.sign_in(given).status_code == 403
+        assert visitor.redrive("0/1").status_code == 403
+    assert job.redriven == []
+
+
+@pytest.mark.parametrize(
+    ("form", "headers"),
+    [
+        (None, {}),
+        ("", {}),
+        ("-", {}),
+        ("another session's", {}),
+        ("own", {"Origin": "http://evil.example"}),
+        ("own", {"Origin": "http://127.0.0.1:1"}),
+        ("own", {"Origin": "null"}),
+        ("own", {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}),
+        ("own", {"Sec_Fetch_Site": "same-site"}),
+    ],
+)
+def test_other_sites_forms_are_refused(
+    visitor: Visitor, job: GivenJob, form: str | None, headers: dict[str, str]
+) -> None:
+    visitor.sign_in()
+    with Visitor(visitor.url) as other:
+        known = {"own": visitor.secret("/dead-letters"), "another session's": other.secret("/dead-letters")}
+    fields = {"place": "0/1"} | ({} if form is None else {"form": known.get(form, form)})
+    for path in ("/dead-letters/redrive", "/sign-out", "/sign-in"):
+        assert visitor.submit(path, fields, **headers).status_code == 403
+    assert job.redriven == []
+    assert visitor.redrive("0/1", Origin=visitor.url).status_code == 303
+    assert job.redriven == ["0/1"]
+
+
+@pytest.mark.parametrize("form", ["", "-", "x"])
+def test_a_form_that_no_page_gave_signs_nobody_in(visitor: Visitor, form: str) -> None:
+    assert visitor.submit("/sign-in", {"form": form, "token": TOKEN}).status_code == 403
+    assert visitor.redrive("0/1").status_code == 403
+
+
+def test_reading_never_redrives(visitor: Visitor, job: GivenJob) -> None:
+    visitor.sign_in()
+    assert visitor.page("/dead-letters/redrive?place=0/1").status_code in (404, 405)
+    assert visitor.page("/sign-out").status_code == 405
+    assert job.redriven == []
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(visitor: Visitor) -> None:
+    cookie = visitor.sign_in().headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert TOKEN not in cookie
+
+
+def test_signing_out_ends_every_copy_of_the_session(visitor: Visitor, job: GivenJob) -> None:
+    visitor.sign_in()
+    secret = visitor.secret("/dead-letters")
+    with Visitor(visitor.url) as copy:
+        copy.cookies.update(visitor.cookies)
+        assert visitor.submit("/sign-out", {"form": secret}).status_code == 303
+        assert visitor.redrive("0/1").status_code == 403
+        assert copy.submit("/dead-letters/redrive", {"form": secret, "place": "0/1"}).status_code == 403
+    assert job.redriven == []
+
+
+def test_a_cookie_that_somebody_made_is_nobody_s(visitor: Visitor, job: GivenJob) -> None:
+    visitor.sign_in()
+    (cookie,) = visitor.cookies
+    payload, _, rest = str(cookie.value).partition(".")
+    visitor.cookies.set(cookie.name, f"{payload[:-2]}AA.{rest}", domain=cookie.domain, path="/")
+    assert visitor.redrive("0/1").status_code == 403
+    assert job.redriven == []
+
+
+def test_a_session_ends_after_half_a_day(job: GivenJob, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    now_s = [0.0]
+    before = Guard.__init__
+    monkeypatch.setattr(Guard, "__init__", lambda *given, **named: before(*given, **named, clock=lambda: now_s[0]))
+    with serving(job, token) as url, Visitor(url) as visitor:
+        visitor.sign_in()
+        now_s[0] = 12 * 3600 - 1
+        assert visitor.redrive("0/1").status_code == 303
+        now_s[0] += 2
+        assert visitor.redrive("0/1").status_code == 403
+    assert job.redriven == ["0/1"]
+
+
+def test_a_form_that_is_too_large_is_refused(visitor: Visitor) -> None:
+    visitor.sign_in()
+    fields = {"form": visitor.secret("/"), "place": "0" * 100_000}
+    assert visitor.submit("/dead-letters/redrive", fields).status_code == 413
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("browser")) as found:
+        yield found
+
+
+def complaints(browser: Chrome) -> list[str]:
+    """What the browser refused or could not load, but for missing pages."""
+    entries = [one for one in browser.get_log("browser") if one["level"] in ("SEVERE", "WARNING")]
+    return [one["message"] for one in entries]
+
+
+@pytest.mark.browser
+def test_a_browser_runs_nothing_of_what_it_is_shown(job: GivenJob, browser: Chrome) -> None:
+    with serving(job) as url:
+        for path in (*PAGES, f"/user?user_id={EVIL}", f"/decisions?user={EVIL}"):
+            browser.get(url + path)
+            assert browser.title.endswith(" · shop")
+            assert browser.execute_script("return document.scripts.length + document.images.length") == 1  # the icon
+            assert complaints(browser) == []
+
+
+@pytest.mark.browser
+def test_the_policy_itself_would_stop_a_script(job: GivenJob, browser: Chrome) -> None:
+    with serving(job) as url:
+        browser.get(url)
+        browser.execute_script(
+            "const script = document.createElement('script'); script.textContent = \"document.title = 'taken'\";"
+            "document.body.append(script)"
+        )
+        assert browser.title == "Rules · shop"
+        assert any("Content Security Policy" in one for one in complaints(browser))
+
+
+@pytest.mark.browser
+def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, token: str) -> None:
+    with serving(job, token) as url:
+        browser.get(f"{url}/dead-letters")
+        assert browser.find_elements(By.CSS_SELECTOR, "main button") == []
+        follow(browser, browser.find_element(By.LINK_TEXT, "Sign in to change things").click)
+        browser.find_element(By.NAME, "token").send_keys(TOKEN)
+        follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+        follow(browser, browser.find_element(By.LINK_TEXT, "Dead letters").click)
+        boxes = browser.find_elements(By.NAME, "place")
+        assert [one.is_enabled() for one in boxes] == [True, True, False]
+        boxes[1].click()
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones']").click)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 0 actions, 1 events."
+        follow(browser, browser.find_element(By.LINK_TEXT, "0/1").click)
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive']").click)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 1 actions, 0 events."
+        assert job.redriven == ["0/2", "0/1"]
+        browser.refresh()  # a page that was come to by a form is not sent again
+        assert job.redriven == ["0/2", "0/1"]
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Sign out']").click)
+        assert browser.find_elements(By.XPATH, "//button[text()='Sign out']") == []
+
+
+@pytest.mark.browser
+def test_another_site_s_page_cannot_redrive(job: GivenJob, browser: Chrome, token: str, tmp_path: Path) -> None:
+    with serving(job, token) as url:
+        browser.get(f"{url}/sign-in")
+        browser.find_element(By.NAME, "token").send_keys(TOKEN)
+        follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+        browser.get(f"{url}/dead-letters")
+        secret = browser.find_element(By.NAME, "form").get_attribute("value")
+        (tmp_path / "evil.html").write_text(
+            f"<form method=post action={url}/dead-letters/redrive><input name=form value={secret}>"
+            "<input name=place value=0/1><button>Win</button></form>"
+        )
+        browser.get(f"file://{tmp_path / 'evil.html'}")
+        follow(browser, browser.find_element(By.TAG_NAME, "button").click)
+        assert browser.find_element(By.TAG_NAME, "h1").text == "Forbidden"
+    assert job.redriven == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 800, 1600])
+def test_nothing_is_cut_off_at_any_width(job: GivenJob, browser: Chrome, width: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        with serving(job) as url:
+            for path in PAGES:
+                browser.get(url + path)
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_colours_follow_the_system(job: GivenJob, browser: Chrome) -> None:
+    def ground(scheme: str) -> str:
+        feature = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
+        return str(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+
+    with serving(job) as url:
+        browser.get(url)
+        assert sum(map(int, re.findall(r"\d+", ground("dark")))) < 100
+        assert sum(map(int, re.findall(r"\d+", ground("light")))) > 700
+
+
+# Looking
+
+
+def watching(*looks: Look | Exception, window_s: float = 60) -> Callable[[], Watch]:
+    coming = iter(looks)
+
+    def take() -> Look:
+        found = next(coming)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    watch = Watch(take, 1.0, window_s)
+
+    def step() -> Watch:
+        watch.take()
+        return watch
+
+    return step
+
+
+def per_minute(watch: Watch) -> float:
+    assert watch.status is not None
+    return float(watch.status["rules"]["each"][0]["allowed_per_minute"])
+
+
+def test_rates_are_of_the_last_minute() -> None:
+    counts = [0, 10, 40, 100, 100]
+    step = watching(*(look(30.0 * number, rule__r__allowed=count) for number, count in enumerate(counts)))
+    assert [per_minute(step()) for _ in counts] == [0, 20, 40, 90, 60]
+
+
+def test_one_match_in_a_minute_is_not_rounded_away() -> None:
+    step = watching(look(0, rule__r__allowed=0), look(60, rule__r__allowed=1))
+    step()
+    assert per_minute(step()) == 1
+
+
+def test_a_job_s_first_metrics_are_no_matches_of_this_minute() -> None:
+    step = watching(look(0), look(10, rule__r__allowed=5000), look(20, rule__r__allowed=5010))
+    assert step().trouble == "Flink has not told the job's metrics yet"
+    assert per_minute(step()) == 0
+    assert per_minute(step()) == 60
+
+
+def test_another_job_begins_anew() -> None:
+    other = replace(look(20, rule__r__allowed=7), job=look(0).job | {"jid": "other"})
+    step = watching(look(0, rule__r__allowed=5), look(10, rule__r__allowed=6), other)
+    assert [per_minute(step()) for _ in range(3)] == [0, 6, 0]
+
+
+def test_what_goes_wrong_is_told_and_the_last_status_kept() -> None:
+    step = watching(look(0, rule__r__allowed=5), NoJobError("no job 'shop'"), look(10, rule__r__allowed=6))
+    assert step().trouble is None
+    assert (per_minute(watch := step()), watch.trouble) == (0, "no job 'shop'")
+    assert step().trouble is None
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--flink_master=x:1"], "--bootstrap_servers is missing: give HOST:PORT of a broker"),
+        (["--bootstrap_servers=x:1"], "--flink_master is missing: give HOST:PORT of Flink's REST endpoint"),
+        (["both", "--port=65536"], "--port is 65536, allowed: 0 to 65535"),
+        (["both", "--address=localhost"], "--address is 'localhost', allowed: an IP address"),
+        (["both", "--address=0.0.0.0"], "--address is 0.0.0.0, allowed without --token: 127.0.0.1 or ::1"),
+        (["both", "--allowed_host=a:1"], "--allowed_host is 'a:1', allowed: a host's name, without a port"),
+        (["both", "--token=hunter2hunter2hunter2"], "--token is no reference, allowed: env:NAME or file:/ABSOLUTE"),
+        (["both", "--token=env:UI_TOKEN_MISSING"], "env:UI_TOKEN_MISSING: no such environment variable"),
+        (["both", "--token=env:UI_TOKEN_SHORT"], "env:UI_TOKEN_SHORT: no token, allowed: 16 printable ASCII"),
+        (["both", "--tokn=env:X"], "unknown option '--tokn=env:X'"),
+    ],
+)
+def test_what_cannot_be_used_is_one_error(
+    options: list[str], error: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UI_TOKEN_SHORT", "x" * 15)
+    both = ["--flink_master=x:1", "--bootstrap_servers=x:1"]
+    assert main(["ui", *(both if options[0] == "both" else options[:1]), *options[1:]]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {error}")
+    assert "hunter2" not in line

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from runners.flink.errors import LocalStackError
+from runners.flink.local.broker import LocalKafka
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def own_kafka() -> Iterator[LocalKafka]:
+    """A broker that tests may kill."""
+    with LocalKafka(config={"message.max.bytes": "123456"}) as broker:
+        yield broker
+
+
+def produce(kafka: LocalKafka, topic: str, *values: bytes) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    for value in values:
+        producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def consume(kafka: LocalKafka, topic: str, count: int) -> list[bytes]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": "reader",
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+    try:
+        consumer.subscribe([topic])
+        found: list[bytes] = []
+        for _ in range(300):
+            found += [message.value() for message in consumer.consume(10, 0.1) if message.error() is None]
+            if len(found) >= count:
+                break
+        return found
+    finally:
+        consumer.close()
+
+
+def test_a_topic_has_its_partitions_and_configuration(own_kafka: LocalKafka) -> None:
+    from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+    own_kafka.create_topic("configured", 4, {"retention.ms": "60000"})
+    admin = AdminClient({"bootstrap.servers": own_kafka.bootstrap_servers})
+    assert len(admin.list_topics("configured", timeout=5).topics["configured"].partitions) == 4
+    resource = ConfigResource(ResourceType.TOPIC, "configured")
+    settings = admin.describe_configs([resource])[resource].result(10)
+    assert settings["retention.ms"].value == "60000"
+    assert settings["max.message.bytes"].value == "123456"
+
+
+def test_a_topic_that_exists_is_an_error(own_kafka: LocalKafka) -> None:
+    own_kafka.create_topic("twice")
+    with pytest.raises(LocalStackError, match=r"topic 'twice' with 1 partitions.*already exists"):
+        own_kafka.create_topic("twice")
+
+
+def test_a_killed_broker_comes_back_with_its_data_on_the_same_port(own_kafka: LocalKafka) -> None:
+    own_kafka.create_topic("kept", 2)
+    produce(own_kafka, "kept", b"before")
+    servers, pid = own_kafka.bootstrap_servers, own_kafka.pid
+    own_kafka.kill()
+    with pytest.raises(LocalStackError, match="is not running"):
+        own_kafka.kill()
+    own_kafka.restart()
+    assert own_kafka.bootstrap_servers == servers
+    assert own_kafka.pid != pid
+    produce(own_kafka, "kept", b"after")
+    assert sorted(consume(own_kafka, "kept", 2)) == [b"after", b"before"]
+
+
+def test_only_a_killed_broker_has_a_session_that_ends_soon() -> None:
+    """Its restart waits for that; for any other a machine that stops for seconds would end it and take all leaders."""
+
+    def session_ms(broker: LocalKafka) -> int:
+        properties = (broker.work_dir / "server.properties").read_text()
+        (found,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
+        return int(found)
+
+    with LocalKafka() as broker:
+        assert session_ms(broker) == 60_000
+        broker.kill()
+        broker.restart()
+        assert session_ms(broker) == 3000
+        broker.restart()
+        assert session_ms(broker) == 60_000
+
+
+def test_nothing_is_left_after_stop(left_over: Callable[[], list[str]]) -> None:
+    with LocalKafka() as broker:
+        work_dir = broker.work_dir
+        assert "Kafka Server started" in (work_dir / "broker.log").read_text()
+    assert left_over() == []
+    assert not work_dir.exists()
+    with pytest.raises(LocalStackError, match="not started"):
+        _ = broker.work_dir
+
+
+def test_a_kept_folder_is_used_again(tmp_path: Path, left_over: Callable[[], list[str]]) -> None:
+    folder = tmp_path / "kafka"
+    with LocalKafka(work_dir=folder) as broker:
+        broker.create_topic("kept")
+        produce(broker, "kept", b"x")
+    with LocalKafka(work_dir=folder) as broker:
+        assert consume(broker, "kept", 1) == [b"x"]
+    assert left_over() == []
+
+
+def test_a_broker_that_cannot_start_says_why(left_over: Callable[[], list[str]]) -> None:
+    with pytest.raises(LocalStackError, match=r"num\.partitions"), LocalKafka(config={"num.partitions": "none"}):
+        pass
+    assert left_over() == []

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runners.flink import artifacts
+from runners.flink.errors import LocalStackError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVENT_TRIGGER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EVENT_TRIGGER_CONNECTORS", raising=False)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of fake programs that is the whole PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for tool in ("sh", "mkdir", "touch", "cat", "dirname"):
+        (folder / tool).symlink_to(shutil.which(tool, path=os.defpath) or f"/bin/{tool}")
+    return folder
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def java(folder: Path, version: str) -> None:
+    program(folder, "java", f"""echo 'openjdk version "{version}" 2025-04-15' >&2""")
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Connector sources that are ours to change."""
+    folder = tmp_path / "connectors"
+    (folder / "src" / "main" / "java").mkdir(parents=True)
+    (folder / "pom.xml").write_text("<project/>")
+    (folder / "src" / "main" / "java" / "A.java").write_text("class A {}")
+    monkeypatch.setattr(artifacts, "_CONNECTORS_SOURCE", folder)
+    return folder
+
+
+MVN_PACKAGE = "echo built >> {log}; mkdir -p target/lib; touch target/ours.jar target/lib/beam.jar"
+
+
+def test_connectors_are_built_once_and_again_when_their_sources_change(
+    sources: Path, programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    java(programs, "17.0.15")
+    program(programs, "mvn", MVN_PACKAGE.format(log=tmp_path / "builds"))
+    first = artifacts.connectors()
+    assert [jar.name for jar in first] == ["beam.jar", "ours.jar"]
+    assert "connectors: building with Maven" in capsys.readouterr().err
+    assert artifacts.connectors() == first
+    assert capsys.readouterr().err == ""
+    assert not (sources / "target").exists()
+
+    (sources / "src" / "main" / "java" / "A.java").write_text("class A { int x; }")
+    assert artifacts.connectors() != first
+    assert (tmp_path / "builds").read_text().split() == ["built", "built"]
+
+
+def test_old_builds_of_the_connectors_are_dropped_unless_they_may_be_in_use(
+    sources: Path, programs: Path, tmp_path: Path, cache: Path
+) -> None:
+    java(programs, "17.0.15")
+    program(programs, "mvn", MVN_PACKAGE.format(log=tmp_path / "builds"))
+    builds = []
+    for number in range(6):
+        (sources / "pom.xml").write_text(f"<project>{number}</project>")
+        builds.append(artifacts.connectors()[0].parent)
+    assert len(list(cache.glob("connectors-*"))) == 6
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for number, build in enumerate(builds[:5]):
+        os.utime(build, (two_days_ago + number,) * 2)
+    artifacts.connectors()
+    assert sorted(cache.glob("connectors-*")) == sorted(builds[3:])
+
+
+def test_a_file_that_only_moved_counts_as_changed(sources: Path) -> None:
+    before = artifacts.connectors_digest()
+    folder = sources / "src" / "main" / "java"
+    (folder / "A.java").rename(folder / "B.java")
+    assert artifacts.connectors_digest() != before
+
+
+def test_connectors_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "a.jar").touch()
+    monkeypatch.setenv("EVENT_TRIGGER_CONNECTORS", str(tmp_path / "image"))
+    assert artifacts.connectors() == [tmp_path / "image" / "a.jar"]
+
+
+def test_a_given_folder_without_connectors_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EVENT_TRIGGER_CONNECTORS", str(tmp_path / "nowhere"))
+    with pytest.raises(LocalStackError, match=r"EVENT_TRIGGER_CONNECTORS=.*nowhere: no \*\.jar"):
+        artifacts.connectors()
+
+
+def test_an_installed_package_without_sources_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(artifacts, "_CONNECTORS_SOURCE", tmp_path / "none")
+    with pytest.raises(LocalStackError, match=r"connectors: no sources in .*set EVENT_TRIGGER_CONNECTORS"):
+        artifacts.connectors()
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_failed_build_shows_maven_and_leaves_nothing(programs: Path, cache: Path) -> None:
+    java(programs, "17.0.15")
+    program(programs, "mvn", "echo '[ERROR] cannot find symbol'; exit 1")
+    with pytest.raises(LocalStackError, match=r"(?s)mvn: .* ended with 1.*cannot find symbol"):
+        artifacts.connectors()
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_machine_without_maven_is_told_so(programs: Path) -> None:
+    java(programs, "17.0.15")
+    with pytest.raises(LocalStackError, match="mvn: not found on the PATH; needed: Apache Maven"):
+        artifacts.connectors()
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_machine_without_java_is_told_so() -> None:
+    with pytest.raises(LocalStackError, match="java: not found; needed: Java 17 to 21"):
+        artifacts.java()
+
+
+@pytest.mark.parametrize("version", ["1.8.0_392", "11.0.22", "24"])
+def test_an_unfit_java_is_named(programs: Path, version: str) -> None:
+    java(programs, version)
+    with pytest.raises(LocalStackError, match=f"java: .*{re.escape(version)}.*needed: Java 17 to 21"):
+        artifacts.java()
+
+
+@pytest.mark.parametrize("version", ["17.0.15", "21"])
+def test_a_fit_java_is_taken(programs: Path, version: str) -> None:
+    java(programs, version)
+    assert artifacts.java() == str(programs / "java")
+
+
+def test_java_home_comes_first(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java(programs, "11")
+    (tmp_path / "home" / "bin").mkdir(parents=True)
+    java(tmp_path / "home" / "bin", "17")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    assert artifacts.java() == str(tmp_path / "home" / "bin" / "java")
+
+
+def sdist(path: Path, *names: str) -> str:
+    """A small stand-in for Flink's sdist; its SHA-256."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(f"apache-flink-libraries-{artifacts.FLINK_VERSION}/{name}")
+            member.size = 4
+            archive.addfile(member, io.BytesIO(b"jar!"))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Replaces ``python -m pip download`` by a script that delivers the returned file."""
+    delivered = tmp_path / f"apache-flink-libraries-{artifacts.FLINK_VERSION}.tar.gz"
+    script = tmp_path / "fake-python"
+    # $8 is the folder: -m pip download --quiet --no-deps --no-binary :all: --dest FOLDER ...
+    script.write_text(f'#!/bin/sh\n[ "$8" = --dest ] && cp {delivered} "$9"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return delivered
+
+
+def test_only_the_distribution_is_unpacked(pip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_FLINK_SDIST_SHA256", sdist(pip, "deps/lib/flink-dist.jar", "setup.py"))
+    home = artifacts.flink_home()
+    assert [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()] == ["lib/flink-dist.jar"]
+
+
+def test_another_sdist_than_the_pinned_one_is_refused(pip: Path, cache: Path) -> None:
+    found = sdist(pip, "deps/lib/flink-dist.jar")
+    with pytest.raises(LocalStackError, match=f"SHA-256 is {found}, expected {artifacts._FLINK_SDIST_SHA256}"):
+        artifacts.flink_home()
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+def test_a_python_without_pip_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "fake-python"
+    script.write_text("#!/bin/sh\necho 'No module named pip' >&2; exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(LocalStackError, match=r"(?s)pip: .*this Python needs pip.*No module named pip"):
+        artifacts.flink_home()
+
+
+def test_two_at_once_make_an_artifact_once() -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        time.sleep(0.2)
+        (folder / "file").touch()
+        made.append(folder)
+
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(artifacts._cached("thing-1", make))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert (found[0] / "file").exists()
+
+
+def test_what_an_interrupted_run_left_is_cleaned_up(cache: Path) -> None:
+    def interrupted(folder: Path) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artifacts._cached("thing-1", interrupted)
+    (cache / ".thing-1.part-killed").mkdir()  # as kill -9 leaves it
+    assert not (cache / "thing-1").exists()
+    artifacts._cached("thing-1", lambda folder: (folder / "whole").touch())
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == ["thing-1"]
+    assert [path.name for path in (cache / "thing-1").iterdir()] == ["whole"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENT_TRIGGER_CACHE", "/proc/nowhere")
+    with pytest.raises(LocalStackError, match="thing-1: cannot be put into the cache /proc/nowhere"):
+        artifacts._cached("thing-1", lambda _: None)
+
+
+def test_no_file_names_a_registry() -> None:
+    flink = ROOT / "runners" / "flink"
+    for path in [*flink.glob("*.py"), flink / "kafka" / "pom.xml", flink / "zookeeper" / "pom.xml"]:
+        hosts = set(re.findall(r"https?://([\w.-]+)", path.read_text())) - {"maven.apache.org", "host", "127.0.0.1"}
+        assert not hosts, f"{path.name}: {hosts}"
+
+
+def test_the_s3_plugin_is_fetched_once_and_checked(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    java(programs, "17.0.15")
+    jar = f"flink-s3-fs-hadoop-{artifacts.FLINK_VERSION}.jar"
+    script = 'for one in "$@"; do case $one in -DoutputDirectory=*) to=${one#*=};; esac; done; '
+    script += f'mkdir -p "$to"; echo a > "$to/{jar}"'
+    program(programs, "mvn", script)
+    with pytest.raises(LocalStackError, match=r"flink-s3-fs-hadoop.*SHA-256 is"):
+        artifacts.s3_plugin()
+    monkeypatch.setattr(artifacts, "_S3_PLUGIN_SHA256", hashlib.sha256(b"a\n").hexdigest())
+    plugin = artifacts.s3_plugin()
+    assert [one.name for one in plugin.iterdir()] == [jar]
+    capsys.readouterr()
+    assert artifacts.s3_plugin() == plugin
+    assert capsys.readouterr().err == ""
+
+
+def test_the_zookeeper_of_the_pom_is_the_one_that_is_named() -> None:
+    pom = (ROOT / "runners" / "flink" / "zookeeper" / "pom.xml").read_text()
+    assert f"<artifactId>zookeeper</artifactId>\n      <version>{artifacts.ZOOKEEPER_VERSION}</version>" in pom

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from runners.flink.errors import LocalStackError
+from runners.flink.local.processes import free_ports
+from runners.flink.rest import FlinkRest
+
+JOB = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def rest(httpserver: HTTPServer) -> FlinkRest:
+    return FlinkRest(httpserver.url_for("/"), timeout_s=2)
+
+
+def job(state: str, *tasks: str, restarted_at: int = 0) -> dict[str, object]:
+    vertices = [{"name": f"v{number}", "status": task} for number, task in enumerate(tasks)]
+    return {"state": state, "vertices": vertices, "timestamps": {"RESTARTING": restarted_at}}
+
+
+def answer_job(httpserver: HTTPServer, state: str, *tasks: str, restarted_at: int = 0) -> None:
+    answer = job(state, *tasks, restarted_at=restarted_at)
+    httpserver.expect_ordered_request(f"/jobs/{JOB}").respond_with_json(answer)
+
+
+def test_running_means_that_every_task_runs(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    answer_job(httpserver, "CREATED")
+    answer_job(httpserver, "RUNNING", "RUNNING", "INITIALIZING")
+    answer_job(httpserver, "RUNNING", "RUNNING", "RUNNING")
+    assert rest.wait_for_state(JOB, {"RUNNING"}, 10) == "RUNNING"
+    assert len(httpserver.log) == 3
+
+
+def test_waiting_ends_at_once_when_the_job_failed(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    answer_job(httpserver, "FAILED", "FAILED")
+    httpserver.expect_ordered_request(f"/jobs/{JOB}/exceptions").respond_with_json({"root-exception": "boom at X"})
+    with pytest.raises(LocalStackError, match=r"is FAILED, not RUNNING: boom at X"):
+        rest.wait_for_state(JOB, {"RUNNING"}, 10)
+
+
+def test_waiting_ends_at_the_deadline(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(f"/jobs/{JOB}").respond_with_json({"state": "RESTARTING", "vertices": []})
+    httpserver.expect_request(f"/jobs/{JOB}/exceptions").respond_with_json({})
+    with pytest.raises(LocalStackError, match=r"RESTARTING .* after 0\.3 s, not CANCELED: no exception recorded"):
+        rest.wait_for_state(JOB, {"CANCELED"}, 0.3)
+
+
+def test_stop_returns_the_savepoint_and_does_not_drain(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_ordered_request(
+        f"/jobs/{JOB}/stop", method="POST", json={"targetDirectory": "file:///s", "drain": False}
+    ).respond_with_json({"request-id": "r1"}, status=202)
+    path = f"/jobs/{JOB}/savepoints/r1"
+    httpserver.expect_ordered_request(path).respond_with_json({"status": {"id": "IN_PROGRESS"}})
+    httpserver.expect_ordered_request(path).respond_with_json(
+        {"status": {"id": "COMPLETED"}, "operation": {"location": "file:///s/savepoint-1"}}
+    )
+    assert rest.stop(JOB, "file:///s") == "file:///s/savepoint-1"
+
+
+def test_a_failed_savepoint_is_an_error(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_ordered_request(f"/jobs/{JOB}/savepoints", method="POST").respond_with_json({"request-id": "r1"})
+    httpserver.expect_ordered_request(f"/jobs/{JOB}/savepoints/r1").respond_with_json(
+        {
+            "status": {"id": "COMPLETED"},
+            "operation": {"failure-cause": {"stack-trace": "disk full\n\tat java.A.b()\nCaused by: quota"}},
+        }
+    )
+    with pytest.raises(LocalStackError, match=r"savepoints/r1: savepoint failed: disk full\nCaused by: quota$"):
+        rest.savepoint(JOB)
+
+
+def test_recovery_is_a_restart_that_is_over(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    answer_job(httpserver, "RUNNING", "RUNNING", restarted_at=7)  # has not missed its TaskManager yet
+    answer_job(httpserver, "RESTARTING", "CANCELED", restarted_at=9)
+    answer_job(httpserver, "RUNNING", "INITIALIZING", restarted_at=9)
+    answer_job(httpserver, "RUNNING", "RUNNING", restarted_at=9)
+    rest.wait_for_recovery(JOB, 7, 10)
+    assert len(httpserver.log) == 4
+
+
+def test_a_recovery_that_does_not_come_is_an_error(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(f"/jobs/{JOB}").respond_with_json(job("RUNNING", "RUNNING"))
+    httpserver.expect_request(f"/jobs/{JOB}/exceptions").respond_with_json({})
+    with pytest.raises(LocalStackError, match=r"did not recover within 0\.3 s: RUNNING, not restarted"):
+        rest.wait_for_recovery(JOB, rest.restarted_at(JOB), 0.3)
+
+
+def test_waits_for_the_wanted_number_of_checkpoints(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    for completed in (0, 1, 2):
+        httpserver.expect_ordered_request(f"/jobs/{JOB}/checkpoints").respond_with_json(
+            {"counts": {"completed": completed}, "latest": {"completed": {"id": completed}}}
+        )
+    assert rest.wait_for_checkpoint(JOB, 2, 10) == {"id": 2}
+
+
+def test_metrics_are_asked_by_name(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(f"/jobs/{JOB}/metrics", query_string="get=a,b.c").respond_with_json(
+        [{"id": "a", "value": "1"}, {"id": "b.c", "value": "2.5"}]
+    )
+    assert rest.job_metrics(JOB, ["a", "b.c"]) == {"a": "1", "b.c": "2.5"}
+
+
+def test_a_setting_is_read_as_milliseconds_or_the_default_holds(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    settings = [{"key": "plain", "value": "1500"}, {"key": "with.unit", "value": "5 s"}]
+    httpserver.expect_request("/jobmanager/config").respond_with_json(settings)
+    assert [rest.setting_ms(key, 700) for key in ("plain", "with.unit", "missing")] == [1500, 700, 700]
+
+
+def test_an_error_carries_path_and_message(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/jobs/nope").respond_with_json({"errors": ["Job nope not found"]}, status=404)
+    with pytest.raises(LocalStackError, match="GET /jobs/nope: HTTP 404: Job nope not found"):
+        rest.job("nope")
+
+
+def test_an_answer_that_is_not_json_is_an_error(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/overview").respond_with_data("<html>", status=502)
+    with pytest.raises(LocalStackError, match="GET /overview: HTTP 502: <html>"):
+        rest.overview()
+
+
+def test_nobody_listening_is_an_error() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(LocalStackError, match=rf"GET http://127\.0\.0\.1:{port}/overview: .*refused"):
+        FlinkRest(f"http://127.0.0.1:{port}").overview()
+
+
+def test_many_metrics_are_asked_for_in_requests_that_flink_takes(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    def answer(request: Request) -> Response:
+        assert len(request.full_path) < 4000
+        values = [{"id": name, "value": name[-3:]} for name in request.args["get"].split(",")]
+        return Response(json.dumps(values), content_type="application/json")
+
+    httpserver.expect_request(f"/jobs/{JOB}/vertices/v/metrics").respond_with_handler(answer)
+    names = [f"0.some/operator.with a long name.and.a.metric.number.{number:03}" for number in range(300)]
+
+    assert rest.vertex_metrics(JOB, "v", names) == {name: name[-3:] for name in names}
+    assert 5 < len(httpserver.log) < 20

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+from google.protobuf import struct_pb2
+
+from runners.flink import worker as worker_boot
+from runners.flink.errors import LocalStackError
+
+LeftOver = Callable[[], list[str]]
+CACHE = "beam:option:max_cache_memory_usage_mb:v1"
+
+
+def provision(options: dict[str, Any] | None = None, **endpoints: str) -> Any:
+    info = beam_provision_api_pb2.ProvisionInfo(runner_capabilities=["a", "b"])
+    struct = struct_pb2.Struct()
+    struct.update(options or {})
+    info.pipeline_options.CopyFrom(struct)
+    for name, url in {"logging": "h:1", "control": "h:2", **endpoints}.items():
+        getattr(info, f"{name}_endpoint").url = url
+    return info
+
+
+def environment(info: Any, *flags: str) -> dict[str, str]:
+    return worker_boot.harness_environment(worker_boot._parse(["--id=1-1", "--provision_endpoint=h:9", *flags]), info)
+
+
+def test_the_harness_learns_its_endpoints_from_the_runner() -> None:
+    found = environment(provision(status="h:3"), "--control_endpoint=other:5")
+    assert found["WORKER_ID"] == "1-1"
+    assert found["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "h:1"\n'
+    assert found["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:2"\n'
+    assert found["STATUS_API_SERVICE_DESCRIPTOR"] == 'url: "h:3"\n'
+    assert found["RUNNER_CAPABILITIES"] == "a b"
+
+
+def test_endpoints_on_the_command_line_do_where_the_runner_names_none() -> None:
+    found = environment(provision(control=""), "--control_endpoint=h:5", "--semi_persist_dir=/tmp")
+    assert found["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:5"\n'
+
+
+def test_a_missing_endpoint_is_an_error() -> None:
+    with pytest.raises(LocalStackError, match="worker 1-1: neither the runner nor --control_endpoint"):
+        environment(provision(control=""))
+
+
+def test_options_keep_their_types_and_whole_numbers_stay_whole() -> None:
+    options = {CACHE: 512, "beam:option:a:v1": [1, 2.5, "x", {"b": 3}], "beam:option:c:v1": True}
+    assert json.loads(environment(provision(options))["PIPELINE_OPTIONS"]) == options
+    assert ".0" not in environment(provision(options))["PIPELINE_OPTIONS"]
+
+
+@pytest.mark.parametrize("options", [{}, {CACHE: 0}], ids=["absent", "zero"])
+def test_the_state_cache_is_on_by_default(options: dict[str, Any]) -> None:
+    found = json.loads(environment(provision(options))["PIPELINE_OPTIONS"])
+    assert found[CACHE] == worker_boot.DEFAULT_CACHE_MB > 0
+
+
+def test_beam_reads_the_cache_size_from_these_options() -> None:
+    from apache_beam.runners.worker import sdk_worker_main
+
+    options = sdk_worker_main._parse_pipeline_options(environment(provision({CACHE: 512}))["PIPELINE_OPTIONS"])
+    assert sdk_worker_main._get_state_cache_size_bytes(options) == 512 << 20
+
+
+class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
+    """A runner that provisions workers and has nothing else to offer."""
+
+    def __init__(self) -> None:
+        self.worker_ids: list[str] = []
+        self.info = provision()
+
+    def GetProvisionInfo(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        self.worker_ids += [value for key, value in context.invocation_metadata() if key == "worker_id"]
+        return beam_provision_api_pb2.GetProvisionInfoResponse(info=self.info)
+
+
+@pytest.fixture
+def runner() -> Iterator[tuple[Provision, str]]:
+    service = Provision()
+    server = grpc.server(ThreadPoolExecutor(2))
+    beam_provision_api_pb2_grpc.add_ProvisionServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield service, f"127.0.0.1:{port}"
+    server.stop(0)
+
+
+WORKER = [sys.executable, "-m", "runners.flink.worker", "--id=1-1"]
+
+
+def test_a_worker_that_cannot_start_ends_and_says_why(
+    runner: tuple[Provision, str], tmp_path: Path, left_over: LeftOver
+) -> None:
+    service, endpoint = runner
+    service.info.control_endpoint.url = ""
+    done = subprocess.run(
+        [*WORKER, f"--provision_endpoint={endpoint}"],
+        env={**os.environ, "EVENT_TRIGGER_WORKER_LOG_DIR": str(tmp_path)},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert service.worker_ids == ["1-1"]
+    (log,) = tmp_path.glob("worker-1-1-*.log")
+    assert "neither the runner nor --control_endpoint names an endpoint" in log.read_text()
+    assert left_over() == []
+
+
+def test_an_unknown_switch_for_the_overrides_is_refused() -> None:
+    done = subprocess.run(
+        [*WORKER, "--provision_endpoint=127.0.0.1:1"],
+        env={**os.environ, "EVENT_TRIGGER_BEAM_OVERRIDES": "maybe"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "EVENT_TRIGGER_BEAM_OVERRIDES='maybe'; allowed: on, off, any-version" in done.stderr
+
+
+# Waits for a runner that never answers: long enough to be ended from outside.
+WAITING = [*WORKER, "--provision_endpoint=127.0.0.1:1"]
+
+
+def test_a_worker_ends_when_its_task_manager_is_killed(left_over: LeftOver) -> None:
+    code = f"import subprocess, time; print(subprocess.Popen({WAITING!r}).pid, flush=True); time.sleep(100)"
+    task_manager = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert task_manager.stdout is not None
+    worker = int(task_manager.stdout.readline())
+    time.sleep(1.2)  # long enough to have looked at its parent twice
+    assert "runners.flink.worker" in Path(f"/proc/{worker}/cmdline").read_text()
+    task_manager.kill()
+    task_manager.wait()
+    assert left_over() == []
+
+
+def test_a_worker_ends_on_sigterm() -> None:
+    worker = subprocess.Popen(WAITING)
+    time.sleep(0.5)
+    worker.terminate()
+    assert worker.wait(5) == -signal.SIGTERM

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import pytest
+
+from tests.transforms.adapters.webhook_sender.test_sender import destination
+from tests.waiting import eventually
+from transforms.adapters.http.breaker import Breaker
+from transforms.adapters.webhook_sender.lanes import FullError, Lane
+from transforms.domain.webhooks.results import Outcome, SendResult
+
+DELIVERED = SendResult(Outcome.DELIVERED, status=200)
+FAILED = SendResult(Outcome.RETRY, status=500, error_kind="status", error="HTTP 500", healthy=False)
+BUSY = SendResult(Outcome.RETRY, status=408, error_kind="status", error="HTTP 408")
+
+
+@dataclass
+class FakeTime:
+    """Monotonic time that passes only in pauses."""
+
+    now_s: float = 1000.0
+    pauses: list[float] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+        self.now_s += pause_s
+
+
+class FakeSender:
+    """Answers with the next of its results, the last one for ever; ``at_s`` says when it was asked."""
+
+    troubles: Final[list[str]] = []
+
+    def __init__(self, clock: Callable[[], float], *results: SendResult | Exception, took_s: float = 0.0) -> None:
+        self._results = list(results)
+        self._clock = clock
+        self._took_s = took_s
+        self.at_s: list[float] = []
+        self.time: FakeTime | None = None
+
+    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
+        self.at_s.append(self._clock())
+        if self.time is not None:
+            self.time.now_s += self._took_s
+        result = self._results.pop(0) if len(self._results) > 1 else self._results[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+def lane(
+    time: FakeTime, *results: SendResult | Exception, took_s: float = 0.0, harnesses: int = 1, **more: Any
+) -> tuple[Lane, FakeSender]:
+    sender = FakeSender(time.clock, *results, took_s=took_s)
+    sender.time = time
+    injected = {"breaker": more.pop("breaker")} if "breaker" in more else {}
+    made = Lane(
+        destination("https://hooks.example.com/", **more),
+        sender,
+        harnesses,
+        10,
+        clock=time.clock,
+        sleep=time.sleep,
+        chance=lambda: 1.0,
+        **injected,
+    )
+    return made, sender
+
+
+@pytest.mark.parametrize(
+    ("results", "attempts", "pauses"),
+    [
+        ([DELIVERED], 1, []),
+        ([BUSY, DELIVERED], 2, [0.25]),
+        ([BUSY, BUSY, DELIVERED], 3, [0.25, 0.5]),
+        ([BUSY, BUSY, BUSY, DELIVERED], 3, [0.25, 0.5]),
+        ([BUSY, SendResult(Outcome.GONE, status=410)], 2, [0.25]),
+        ([SendResult(Outcome.REFUSED, status=400)], 1, []),
+        ([SendResult(Outcome.REFUSED, 0, error_kind="blocked")], 0, []),
+        ([SendResult(Outcome.RETRY, 0, error_kind="unsigned"), DELIVERED], 0, []),
+        ([replace(BUSY, retry_after_s=2.0), DELIVERED], 2, [2.25]),
+        ([replace(BUSY, retry_after_s=4.8), DELIVERED], 1, []),
+        ([replace(BUSY, retry_after_s=0.0), DELIVERED], 2, [0.25]),
+    ],
+)
+def test_what_fails_for_now_is_tried_again_twice_within_seconds(
+    results: list[SendResult], attempts: int, pauses: list[float]
+) -> None:
+    time = FakeTime()
+    made, sender = lane(time, *results)
+    result = made.send("a", b"")
+    assert (result.attempts, len(sender.at_s), time.pauses) == (attempts, max(attempts, 1), pauses)
+    assert result == replace(results[max(attempts, 1) - 1], attempts=attempts)
+
+
+@pytest.mark.parametrize(("took_s", "attempts"), [(1.0, 3), (2.4, 2), (4.8, 1), (10.0, 1)])
+def test_a_try_that_takes_long_leaves_no_time_for_others(took_s: float, attempts: int) -> None:
+    made, _ = lane(FakeTime(), BUSY, took_s=took_s)
+    assert made.send("a", b"").attempts == attempts
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_when_the_receiver_asks_to_wait_nothing_is_sent_until_then(status: int) -> None:
+    time = FakeTime()
+    made, sender = lane(time, SendResult(Outcome.RETRY, status=status, retry_after_s=60.0), DELIVERED)
+    assert made.send("a", b"").retry_after_s == 60.0
+    time.now_s += 20
+    held = made.send("b", b"")
+    assert (held.outcome, held.attempts, held.error_kind, held.retry_after_s) == (Outcome.RETRY, 0, "paused", 40.0)
+    time.now_s += 40
+    assert made.send("b", b"") == DELIVERED
+    assert len(sender.at_s) == 2
+
+
+def test_another_status_with_a_wish_holds_up_its_own_webhook_only() -> None:
+    made, _ = lane(FakeTime(), replace(FAILED, retry_after_s=60.0), DELIVERED)
+    assert made.send("a", b"").retry_after_s == 60.0
+    assert made.send("b", b"") == DELIVERED
+
+
+SLOW = SendResult(Outcome.DELIVERED, status=200, healthy=False)
+
+
+@pytest.mark.parametrize("result", [FAILED, SLOW, ValueError("broken")], ids=["fails", "is slow", "raises"])
+def test_a_destination_that_fails_or_is_slow_is_left_alone_but_for_a_probe(result: SendResult | Exception) -> None:
+    time = FakeTime()
+    made, sender = lane(time, *([result] * 20), DELIVERED, breaker=Breaker(first_pause_s=10.0, clock=time.clock))
+    while len(sender.at_s) < 20:
+        made.send("a", b"")
+    held = [made.send("b", b"") for _ in range(100)]
+    assert {(one.outcome, one.attempts, one.error_kind) for one in held} == {(Outcome.RETRY, 0, "breaker_open")}
+    assert len(sender.at_s) == 20
+    time.now_s += 10
+    assert made.send("c", b"") == DELIVERED
+    assert made.send("d", b"") == DELIVERED
+
+
+def test_answers_that_are_wrong_for_one_webhook_do_not_count_against_the_destination() -> None:
+    made, sender = lane(FakeTime(), SendResult(Outcome.REFUSED, status=400))
+    assert [made.send("a", b"").error_kind for _ in range(100)] == [None] * 100
+    assert len(sender.at_s) == 100
+
+
+def test_when_the_breaker_opens_between_tries_the_failure_is_told() -> None:
+    time = FakeTime()
+    made, sender = lane(time, FAILED, breaker=Breaker(failures=1, first_pause_s=10.0, clock=time.clock))
+    assert made.send("a", b"") == FAILED
+    assert len(sender.at_s) == 1
+
+
+def test_a_sender_that_raises_loses_nothing() -> None:
+    made, _ = lane(FakeTime(), ValueError("broken"))
+    result = made.send("a", b"")
+    assert (result.outcome, result.error_kind, result.error) == (Outcome.RETRY, "other", "ValueError: broken")
+
+
+@pytest.mark.parametrize("harnesses", [1, 4])
+def test_attempts_keep_to_the_rate_which_is_divided_by_the_harnesses(harnesses: int) -> None:
+    time = FakeTime()
+    made, sender = lane(time, BUSY, DELIVERED, rate=2.0, harnesses=harnesses)
+    for _ in range(9):
+        made.send("a", b"")
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sender.at_s)]
+    assert gaps == pytest.approx([harnesses / 2.0] * 9)  # tries count
+
+
+def test_an_open_breaker_uses_up_no_rate() -> None:
+    time = FakeTime()
+    made, _ = lane(time, FAILED, DELIVERED, rate=1.0, breaker=Breaker(failures=1, clock=time.clock))
+    made.send("a", b"")
+    for _ in range(100):
+        assert made.send("b", b"").error_kind == "breaker_open"
+    time.now_s += 1
+    assert made.send("c", b"") == DELIVERED
+    assert time.pauses == [0.25]
+
+
+class HeldSender:
+    troubles: Final[list[str]] = []
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.began: list[str] = []
+        self.lock = threading.Lock()
+
+    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
+        with self.lock:
+            self.began.append(webhook_id)
+        assert self.go.wait(30)
+        return DELIVERED
+
+
+def test_no_more_are_in_flight_than_allowed_and_no_more_wait() -> None:
+    sender = HeldSender()
+    made = Lane(destination("https://hooks.example.com/", max_in_flight=3), sender, 1, 2)
+    futures = [made.submit(f"w{number}", b"") for number in range(5)]
+    with pytest.raises(FullError):
+        made.submit("w5", b"")
+    eventually(lambda: len(sender.began) == 3, "three are in flight", 10, 0.002)
+    assert futures[4].cancel()
+    futures[4] = made.submit("w5", b"")  # in the room of the one that does not wait any more
+    with pytest.raises(FullError):
+        made.submit("w6", b"")
+    assert sorted(sender.began) == ["w0", "w1", "w2"]
+    sender.go.set()
+    assert not wait(futures, 10).not_done
+    assert sorted(sender.began) == ["w0", "w1", "w2", "w3", "w5"]
+    made.submit("w6", b"").result(10)

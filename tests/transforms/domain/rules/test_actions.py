@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import orjson
+
+from tests.builders import NOW_MS, event, record, rule
+from transforms.domain.events.event import parse_event
+from transforms.domain.rules.actions import action_id, enriched_event, fire
+from transforms.domain.users.history import History, Row
+from transforms.domain.users.user import UserState
+from transforms.domain.users.visit import Visit
+
+
+def test_an_action_id_is_the_same_for_ever() -> None:
+    # It is in sinks' dedupe tables: if this fails, every replay of an older action looks new to them.
+    assert action_id("u1", "e1", "welcome", 1, "debug") == "d5877bc91a147434407669ad53e15c33"
+
+
+def test_each_part_makes_another_action_id() -> None:
+    ids = {
+        action_id(*parts)
+        for parts in (
+            ("u1", "e1", "r", 1, "a"),
+            ("u2", "e1", "r", 1, "a"),
+            ("u1", "e2", "r", 1, "a"),
+            ("u1", "e1", "q", 1, "a"),
+            ("u1", "e1", "r", 2, "a"),
+            ("u1", "e1", "r", 1, "b"),
+            ("u1e", "1", "r", 1, "a"),
+        )
+    }
+    assert len(ids) == 7
+
+
+def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
+    twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
+    parsed = parse_event(record(event(event_id="e1")), NOW_MS, 10_000, "record")
+    fired = fire(twice, parsed.user_id, parsed.event_id, lambda action, action_id: b"{}")
+    assert [(one.rule, one.rule_version, one.action.name, one.user_id, one.body) for one in fired] == [
+        ("r", 3, "kafka", "u1", b"{}"),
+        ("r", 3, "debug", "u1", b"{}"),
+    ]
+    assert [one.action_id for one in fired] == [action_id("u1", "e1", "r", 3, name) for name in ("kafka", "debug")]
+
+
+def test_the_body_has_the_four_keys_of_the_spec() -> None:
+    parsed = parse_event(record(event(event_id="e1", mood="good")), NOW_MS, 10_000, "record")
+    history = History(5)
+    history.add(Row(NOW_MS - 1, "e0", "session_start"))
+    visit = Visit("v", NOW_MS - 5, 5, False)
+    body = enriched_event(parsed.fields, visit, UserState(0, "fetched", b'{"country":"US"}', history))
+    assert orjson.loads(body) == {
+        "event": parsed.fields,
+        "userProfile": {"country": "US"},
+        "currentVisit": {"visit_id": "v", "start_time": NOW_MS - 5, "page_count": 5, "is_first_visit": False},
+        "eventHistory": [{"event_id": "e0", "event_name": "session_start", "timestamp": NOW_MS - 1}],
+    }

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tests.builders import rule
+from transforms.domain.base.durations import Duration
+from transforms.domain.rules.model import Cap, Cooldown, QuietHours, Rule, Sequence, TimeZone
+
+SECOND = 1000
+MINUTE = 60 * SECOND
+DAY = 24 * 60 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [("1s", SECOND), ("90s", 90 * SECOND), ("10m", 10 * MINUTE), ("2h", 120 * MINUTE), ("1d", DAY), ("52w", 364 * DAY)],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, ms: int) -> None:
+    assert Duration.parse(text) == Duration(ms)
+
+
+@pytest.mark.parametrize("text", ["", "1", "s", "0s", "-1s", "1.5h", "1 s", "1S", "1s\n", "1m30s", 5, None, True])
+def test_what_is_no_duration_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match="a whole number and a unit"):
+        Duration.parse(text)
+
+
+@pytest.mark.parametrize("text", ["367d", "53w", "99999999w"])
+def test_a_duration_is_at_most_a_year(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 366d"):
+        Duration.parse(text)
+
+
+@given(st.integers(1, 366 * 24 * 3600))
+def test_a_duration_s_text_is_the_duration(seconds: int) -> None:
+    assert Duration.parse(str(Duration(seconds * SECOND))) == Duration(seconds * SECOND)
+
+
+FULL: dict[str, Any] = {
+    "cooldown": {"time": "1d", "key": "event.parameters.sku"},
+    "cap": {"count": 3, "per": "week"},
+    "quiet_hours": {"start": "22:00", "end": "08:00"},
+    "time_zone": {"profile_field": "tz", "default": "Europe/Berlin"},
+    "sequence": {"not_followed_by": "event.event_name == 'checkout'", "within": "30m", "match": "parameters.cart_id"},
+    "on_missing_profile": "run",
+}
+
+
+def test_a_rule_waits_for_the_profile_unless_it_says_otherwise() -> None:
+    assert rule().on_missing_profile == "wait"
+    assert rule(on_missing_profile="skip").on_missing_profile == "skip"
+
+
+def test_fields_of_later_semantics() -> None:
+    full = rule(**FULL)
+    assert full.cooldown == Cooldown(time=Duration(DAY), key="event.parameters.sku")
+    assert full.cap == Cap(count=3, per="week")
+    assert full.quiet_hours == QuietHours(start="22:00", end="08:00")
+    assert full.time_zone == TimeZone(profile_field="tz", default="Europe/Berlin")
+    assert full.sequence == Sequence(
+        not_followed_by="event.event_name == 'checkout'", within=Duration(30 * MINUTE), match="parameters.cart_id"
+    )
+    assert rule(cooldown="2h").cooldown == Cooldown(time=Duration(120 * MINUTE))
+
+
+def test_a_rule_survives_json_as_it_is() -> None:
+    full = rule(**FULL)
+    assert Rule.model_validate_json(full.model_dump_json()) == full
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cooldown": {"key": "event.a"}}, "cooldown.time\n  Field required"),
+        ({"cooldown": 5}, "cooldown\n"),
+        ({"cap": {"count": 1}}, "needs either window .rolling. or per"),
+        ({"cap": {"count": 1, "window": "1d", "per": "day"}}, "needs either window"),
+        ({"cap": {"count": 0, "per": "day"}}, "greater than or equal to 1"),
+        ({"cap": {"count": 1, "per": "year"}}, "'day', 'week' or 'month'"),
+        ({"quiet_hours": {"start": "22:00", "end": "22:00"}}, "same time of day"),
+        ({"quiet_hours": {"start": "24:00", "end": "08:00"}}, "quiet_hours.start"),
+        ({"quiet_hours": {"start": "8:00", "end": "09:00"}}, "quiet_hours.start"),
+        ({"time_zone": {"default": "Mars/Olympus"}}, "no such time zone"),
+        ({"time_zone": {"default": "../../etc/passwd"}}, "no such time zone"),
+        ({"sequence": {"within": "1h"}}, "needs either followed_by or not_followed_by"),
+        ({"sequence": {"followed_by": "true", "not_followed_by": "true", "within": "1h"}}, "needs either"),
+        ({"sequence": {"followed_by": "true"}}, "sequence.within\n  Field required"),
+        ({"sequence": {"followed_by": "true", "within": "1h", "match": "a..b"}}, "sequence.match"),
+    ],
+)
+def test_a_bad_field_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        rule(**fields)

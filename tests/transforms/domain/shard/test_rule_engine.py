@@ -1,0 +1,342 @@
+"""docs/rules.md, "How often, when, and in what order", sentence by sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.builders import NOW_MS, Shard, batch, control, event, fetched, rule
+from transforms.domain.base.due_index import DueIndex
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.model import Rule
+from transforms.domain.shard.step_result import Answer, StepResult
+
+SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
+# NOW_MS is noon in UTC on Monday, 2024-01-01.
+NOON = NOW_MS - NOW_MS % DAY + 12 * HOUR
+USER = {"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}
+SEQUENCE = {"not_followed_by": 'event.event_name == "checkout"', "within": "30m", "match": "parameters.cart"}
+
+
+class Told:
+    """A shard with one loaded user; ``say`` lets an event happen and tells which rules fire, by event."""
+
+    def __init__(self, *rules: Rule, known: Any = USER, **settings: Any) -> None:
+        self.shard = Shard(*rules, ttl_ms=10 * MINUTE, allowed_lateness_ms=10 * SECOND, **settings)
+        self.shard.now_ms = NOON
+        self.known = known
+        self.counts: Counter[str] = Counter()
+        self.letters: list[Any] = []
+        self.numbers = iter(range(10_000))
+
+    def say(self, at_ms: int = 0, name: str = "go", event_id: str = "", **fields: Any) -> list[str]:
+        made = event("u", event_id=event_id or f"e{next(self.numbers)}", event_name=name, timestamp=NOON + at_ms)
+        return self.take(batch(made | fields))
+
+    def take(self, one: Any = None, stream_ms: int | None = None) -> list[str]:
+        seen = []
+        done = self.shard.step(one, stream_ms=stream_ms)
+        while True:
+            seen += self._see(done)
+            if not done.wanted:
+                return seen
+            done = self.shard.step(answers=[Answer("u", fetched(self.known))])
+
+    def _see(self, done: StepResult) -> list[str]:
+        self.counts += done.counts
+        self.letters += done.dead_letters
+        return [f"{one.rule}:{orjson.loads(one.body)['event']['event_id']}" for one in done.actions]
+
+    def pass_stream(self, to_ms: int) -> list[str]:
+        return self.take(stream_ms=NOON + to_ms)
+
+    def pass_time(self, ms: int) -> list[str]:
+        self.shard.now_ms += ms
+        return self.take()
+
+    def remembered(self) -> Any:
+        return self.shard.inspect("u")["ruleState"]
+
+
+def test_a_cooldown_silences_until_its_time_is_over() -> None:
+    told = Told(rule("r", cooldown="1h"))
+    assert told.say(0, event_id="a") == ["r:a"]
+    assert told.say(HOUR - 1) == []
+    assert told.say(-1) == []
+    assert told.say(HOUR, event_id="b") == ["r:b"]
+    assert told.counts["rules_cooled_down"] == 2
+
+
+def test_a_cooldown_is_kept_for_each_value_of_its_key() -> None:
+    told = Told(rule("r", cooldown={"time": "1h", "key": "event.parameters.sku"}))
+    assert told.say(0, event_id="a", parameters={"sku": "x"}) == ["r:a"]
+    assert told.say(1, event_id="b", parameters={"sku": "y"}) == ["r:b"]
+    assert told.say(2, parameters={"sku": "x"}) == []
+    assert told.say(2, parameters={"sku": "y" * 100}, event_id="c") == ["r:c"]
+    assert told.say(3, parameters={"sku": "y" * 100}) == []
+
+
+def test_a_rolling_cap_holds_whatever_order_events_come_in() -> None:
+    told = Told(rule("r", cap={"count": 2, "window": "1h"}))
+    assert told.say(0, event_id="a") == ["r:a"]
+    assert told.say(30 * MINUTE, event_id="b") == ["r:b"]
+    assert told.say(HOUR - 1) == []
+    assert told.say(10 * MINUTE) == []
+    assert told.say(HOUR, event_id="c") == ["r:c"]
+    assert told.counts["rules_capped"] == 2
+
+
+def test_a_calendar_cap_begins_anew_at_the_user_s_midnight() -> None:
+    told = Told(rule("r", cap={"count": 1, "per": "day"}))
+    assert told.say(0, event_id="a") == ["r:a"]
+    midnight_in_berlin = 11 * HOUR
+    assert told.say(midnight_in_berlin - 1) == []
+    assert told.say(midnight_in_berlin, event_id="b") == ["r:b"]
+    assert told.say(midnight_in_berlin - 1) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "midnight", "unknown"),
+    [({}, 12 * HOUR, 0), ({"timezone": "Mars/Base"}, 12 * HOUR, 2), ({"timezone": 7}, 12 * HOUR, 2)],
+)
+def test_who_has_no_time_zone_has_the_default(profile: Any, midnight: int, unknown: int) -> None:
+    told = Told(rule("r", cap={"count": 1, "per": "day"}), known=USER | {"profile": profile})
+    assert told.say(0, event_id="a") == ["r:a"]
+    assert told.say(midnight - 1) == []
+    assert told.say(midnight, event_id="b") == ["r:b"]
+    assert told.counts["time_zones_unknown"] == unknown
+
+
+def test_caps_outlive_the_idle_user_and_a_restore_until_the_stream_is_past_them() -> None:
+    told = Told(rule("r", cap={"count": 1, "window": "1h"}))
+    told.say(0)
+    told.pass_time(20 * MINUTE)
+    assert told.shard.view.users == {}
+    told.shard.restore()
+    assert told.say(30 * MINUTE) == []
+    told.pass_stream(HOUR + 10 * SECOND - 1)
+    assert told.remembered()["caps"] == [{"rule": "r", "fired_at": [NOON]}]
+    told.pass_stream(HOUR + 10 * SECOND)
+    assert told.remembered()["caps"] == []
+    told.pass_time(20 * MINUTE)
+    assert told.shard.view.is_empty
+
+
+def test_another_version_of_the_rule_goes_on_with_its_cap() -> None:
+    told = Told(rule("r", cap={"count": 1, "window": "1h"}))
+    told.say(0)
+    told.shard.filters = FilterSet((rule("r", version=2, cap={"count": 2, "window": "1h"}),))
+    assert told.say(1, event_id="b") == ["r:b"]
+    assert told.say(2) == []
+
+
+def test_quiet_hours_hold_an_action_as_it_was_decided() -> None:
+    quiet = rule("r", quiet_hours={"start": "12:30", "end": "14:00"}, version=3, cap={"count": 1, "window": "1h"})
+    told = Told(quiet)
+    # It is 13:00 in Berlin.
+    assert told.say(0, event_id="a") == []
+    assert told.counts["actions_held"] == 1
+    assert told.say(1) == []  # the cap counts what is held
+    assert told.remembered()["held"] == [{"rule": "r", "action": "debug", "event_id": "a", "until": NOON + HOUR}]
+    told.shard.restore()
+    told.shard.filters = FilterSet((rule("r", version=4),))
+    assert told.pass_time(HOUR - 1) == []
+    done = told.shard.step(now_ms=NOON + HOUR)
+    (action,) = done.actions
+    assert (action.rule_version, orjson.loads(action.body)["event"]["event_id"]) == (3, "a")
+    assert told.pass_time(HOUR) == []
+
+
+def test_what_is_held_waits_on_if_it_is_quiet_again() -> None:
+    told = Told(rule("r", quiet_hours={"start": "22:00", "end": "08:00"}))
+    assert told.say(0, event_id="a") == ["r:a"]
+    told.shard.now_ms = NOON + 10 * HOUR
+    assert told.say(10 * HOUR, event_id="b") == []
+    told.shard.now_ms = NOON + 34 * HOUR  # 23:00 in Berlin, a day later: the job was down
+    assert told.pass_time(0) == []
+    assert told.pass_time(9 * HOUR) == ["r:b"]
+
+
+def test_what_is_held_is_dropped_if_its_rule_is_gone() -> None:
+    told = Told(rule("r", quiet_hours={"start": "12:30", "end": "14:00"}))
+    told.say(0)
+    told.shard.filters = FilterSet(())
+    assert told.pass_time(HOUR) == []
+    assert told.counts["held_dropped"] == 1
+
+
+def test_a_sequence_that_is_not_followed_fires_when_the_stream_is_past_its_end() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    assert told.say(0, "add", "a", parameters={"cart": 1, "note": "as it was"}) == []
+    told.pass_time(20 * MINUTE)  # forgotten, to be loaded again
+    assert told.pass_stream(30 * MINUTE + 10 * SECOND - 1) == []
+    done = told.shard.step(stream_ms=NOON + 30 * MINUTE + 10 * SECOND)
+    assert (list(done.wanted), done.actions) == (["u"], [])
+    (action,) = told.shard.step(answers=[Answer("u", fetched(USER))]).actions
+    body = orjson.loads(action.body)
+    assert body["event"]["parameters"] == {"cart": 1, "note": "as it was"}
+    assert (body["userProfile"], body["currentVisit"], body["eventHistory"]) == (USER["profile"], None, [])
+    assert told.pass_stream(HOUR) == []
+    assert told.remembered()["sequences"] == []
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "cart", "fires"),
+    [
+        (0, 1, False),
+        (30 * MINUTE, 1.0, False),
+        (30 * MINUTE + 1, 1, True),
+        (-1, 1, True),
+        (1, "1", True),
+        (1, None, True),
+    ],
+)
+def test_who_follows_in_time_and_with_the_same_value_ends_it(at_ms: int, cart: Any, fires: bool) -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    told.say(0, "add", "a", parameters={"cart": 1})
+    assert told.say(at_ms, "checkout", parameters={"cart": cart}) == []
+    assert told.pass_stream(HOUR) == (["r:a"] if fires else [])
+
+
+def test_followed_by_fires_at_the_event_that_follows_once() -> None:
+    sequence = {"followed_by": 'event.event_name == "b"', "within": "1h"}
+    told = Told(rule("r", 'event.event_name == "a"', sequence=sequence))
+    assert told.say(0, "b") == []
+    assert told.say(1, "a") == []
+    assert told.say(2, "b", "x") == ["r:x"]
+    assert told.say(3, "b") == []
+    told.say(4, "a")
+    assert told.pass_stream(2 * HOUR) == []
+    assert told.remembered()["sequences"] == []
+    assert (told.counts["sequences_begun"], told.counts["sequences_followed"]) == (2, 1)
+
+
+def test_an_event_may_follow_and_begin() -> None:
+    told = Told(rule("r", "true", sequence={"followed_by": "true", "within": "1h"}))
+    assert [told.say(at, event_id=f"x{at}") for at in range(4)] == [[], ["r:x1"], ["r:x2"], ["r:x3"]]
+
+
+def test_the_latest_event_begins_it_anew_an_older_one_does_not() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    told.say(10 * MINUTE, "add", "first", parameters={"cart": 1})
+    told.say(0, "add", "older", parameters={"cart": 1})
+    told.say(20 * MINUTE, "add", "second", parameters={"cart": 1})
+    told.say(51 * MINUTE, "add", "after its end", parameters={"cart": 1})
+    assert [one["event_id"] for one in told.remembered()["sequences"]] == ["second", "after its end"]
+    assert told.pass_stream(2 * HOUR) == ["r:second", "r:after its end"]
+
+
+def test_events_that_wait_for_the_user_api_come_before_the_end_of_a_sequence() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    told.say(0, "add", parameters={"cart": 1})
+    told.pass_time(20 * MINUTE)
+    bought = event("u", event_name="checkout", timestamp=NOON + 20 * MINUTE, parameters={"cart": 1})
+    told.shard.step(batch(bought))
+    assert told.shard.step(stream_ms=NOON + HOUR).actions == []
+    assert told.shard.step(answers=[Answer("u", fetched(USER))]).actions == []
+    assert told.remembered()["sequences"] == []
+
+
+def test_a_restore_asks_anew_for_a_user_whom_a_sequence_waits_for() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    told.say(0, "add", "a", parameters={"cart": 1})
+    told.pass_time(20 * MINUTE)
+    told.shard.step(stream_ms=NOON + HOUR)
+    told.shard.restore()
+    assert list(told.shard.asked_ms) == ["u"]
+    assert len(told.shard.step(answers=[Answer("u", fetched(None))]).actions) == 1
+
+
+def test_cooldown_and_cap_are_of_the_time_of_the_end() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE, cooldown="1h"))
+    told.say(0, "add", "a", parameters={"cart": 1})
+    told.say(29 * MINUTE, "add", "b", parameters={"cart": 2})
+    told.say(HOUR, "add", "c", parameters={"cart": 3})
+    assert told.pass_stream(3 * HOUR) == ["r:a", "r:c"]
+
+
+@pytest.mark.parametrize("now", [rule("other"), rule("r"), rule("r", sequence={"followed_by": "true", "within": "1h"})])
+def test_a_sequence_whose_rule_is_gone_ends_silently(now: Rule) -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
+    told.say(0, "add", parameters={"cart": 1})
+    told.pass_time(20 * MINUTE)
+    told.shard.filters = FilterSet((now,))
+    assert list(told.shard.step(stream_ms=NOON + HOUR).wanted) == []
+    assert told.remembered()["sequences"] == []
+
+
+@pytest.mark.parametrize(("policy", "fires"), [("run", True), ("skip", False)])
+def test_without_a_profile_a_sequence_is_passed_over_as_an_event_is(policy: str, fires: bool) -> None:
+    sequence = {"not_followed_by": "false", "within": "1h"}
+    told = Told(rule("r", 'event.event_name == "add"', sequence=sequence, on_missing_profile=policy))
+    told.say(0, "add", "a")
+    told.pass_time(20 * MINUTE)
+    told.known = "unavailable"
+    assert told.pass_stream(2 * HOUR) == (["r:a"] if fires else [])
+
+
+def test_what_a_rule_passes_over_still_ends_its_sequence() -> None:
+    told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE, on_missing_profile="skip"))
+    told.say(0, "add", parameters={"cart": 1})
+    told.pass_time(20 * MINUTE)
+    told.known = "unavailable"
+    told.say(21 * MINUTE, "checkout", parameters={"cart": 1})
+    assert told.remembered()["sequences"] == []
+
+
+def test_too_much_of_a_user_is_a_dead_letter() -> None:
+    begins = rule("begins", 'event.event_name == "add"', sequence=SEQUENCE)
+    holds = rule("holds", 'event.event_name == "go"', quiet_hours={"start": "00:00", "end": "23:59"})
+    told = Told(begins, holds)
+    for number in range(101):
+        told.say(number, "add", parameters={"cart": number})
+    for number in range(101):
+        told.say(number, "go")
+    assert [(one.reason, one.rule) for one in told.letters] == [
+        ("rule_state_full", "begins"),
+        ("rule_state_full", "holds"),
+    ]
+    assert "100 sequences of this user are open, allowed are 100 and 1000000 bytes" in told.letters[0].detail
+    assert (len(told.remembered()["sequences"]), len(told.remembered()["held"])) == (100, 100)
+    assert (told.counts["sequences_refused"], told.counts["actions_refused"]) == (1, 1)
+
+
+def test_of_too_many_cooldowns_the_one_that_ends_first_goes() -> None:
+    told = Told(rule("r", cooldown={"time": "1h", "key": "event.parameters.n"}), history_size=1)
+    for number in range(1001):
+        told.say(number, parameters={"n": number})
+    keys = {one["key"] for one in told.remembered()["cooldowns"]}
+    assert len(keys) == 1000
+    assert "n:0" not in keys
+    assert told.counts["cooldowns_cut"] == 1
+
+
+def test_whoever_is_forgotten_is_forgotten_by_rules() -> None:
+    told = Told(
+        rule("r", 'event.event_name == "add"', sequence=SEQUENCE),
+        rule("c", cap={"count": 1, "window": "1h"}),
+        rule("h", quiet_hours={"start": "00:00", "end": "23:59"}),
+    )
+    told.say(0, "add", parameters={"cart": 1})
+    told.pass_time(20 * MINUTE)
+    (erasure,) = told.shard.step(control({"forget": "u"})).erasures
+    assert erasure.found
+    assert told.shard.view.is_empty
+    assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
+    assert told.shard.view.stream_agenda.next_ms() is None
+    assert all(bag.stored == [] for bag in told.shard.bags)
+
+
+def test_an_agenda_knows_who_is_due() -> None:
+    agenda = DueIndex()
+    for number in range(200):
+        agenda.set(f"n{number % 10}", number)
+    agenda.set("n0", 500)
+    agenda.set("n1", None)
+    assert (agenda.next_ms(), agenda.until(193)) == (192, ["n2", "n3"])
+    assert agenda.until(193) == ["n2", "n3"]
+    agenda.set("n2", 192)
+    assert agenda.until(1000)[-1] == "n0"

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from transforms.domain.rules.cases import Case
+from transforms.domain.rules.files import read_rule_files
+from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.simulation.case_runner import dry_call, run_cases, untested
+
+RULE: dict[str, Any] = {
+    "name": "r",
+    "version": 1,
+    "filter": "event.go",
+    "actions": [{"type": "debug", "name": "first"}, {"type": "kafka", "name": "second"}],
+}
+
+
+def differences(
+    folder: Path, case: dict[str, Any], filter_: str = "event.go", rule: dict[str, Any] | None = None, **settings: Any
+) -> list[str]:
+    """Of one case of a rule; the place of the files is left out of messages."""
+    path = folder / "r.yaml"
+    path.write_text(
+        yaml.safe_dump(RULE | (rule or {}) | {"filter": filter_, "tests": [{"name": "case"} | case]}, sort_keys=False)
+    )
+    found = read_rule_files(path)
+    assert [str(problem) for problem in found.problems] == []
+    (result,) = run_cases(found.rules[0], ShardSettings(**settings))
+    assert result.passed is not result.differences
+    return [line.replace(f"{folder}/", "") for line in result.differences]
+
+
+GO = {"go": True}
+NAMES = ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("case", "filter_"),
+    [
+        ({"events": [GO], "expect": ["first", "second"]}, "event.go"),
+        ({"events": [{}], "expect": "nothing"}, "event.go"),
+        ({"events": [{}], "expect": []}, "event.go"),
+        ({"events": [{}], "expect": {"error": "index field 'a'"}}, "event.a.b"),
+        ({"events": [{}, GO], "expect": [{"action": "first", "event": 2}, "second"]}, "event.go"),
+        ({"profile": {"country": "US"}, "events": [GO], "expect": ["first", "second"]}, "user.country == 'US'"),
+        ({"profile": "unknown", "events": [GO], "expect": ["first", "second"]}, "user.enrichment == 'unknown'"),
+        ({"profile": "unavailable", "events": [GO], "expect": ["first", "second"]}, "user.enrichment == 'unavailable'"),
+        (
+            {
+                "visit": {"page_count": 4, "is_first_visit": True},
+                "events": [{"event_type": "pageview"}],
+                "expect": ["first", "second"],
+            },
+            "visit.page_count == 5 and visit.is_first_visit and visit.start_time == event.timestamp - 60000",
+        ),
+        (
+            {
+                "now": "2024-05-06T07:08:09+02:00",
+                "history": [{"event_name": "a", "ago": "1h"}, {"event_name": "b"}, {"event_name": "c"}],
+                "events": [{"after": "9m"}],
+                "expect": ["first", "second"],
+            },
+            "event.timestamp == 1714972089000 + 540000 and #history == 3 and history[1].timestamp == "
+            "1714972089000 - 3600000 and history[2].event_name == 'b' and history[3].timestamp == 1714972089000 - 1000",
+        ),
+        ({"events": [{"user_id": "me"}], "expect": ["first", "second"]}, "event.user_id == 'me'"),
+        # An hour later the user has expired and is loaded again, as the user API knows them.
+        (
+            {
+                "profile": {"country": "US"},
+                "events": [{}, {"after": "1h", "go": True}],
+                "expect": [{"action": "first", "event": 2}, {"action": "second", "event": 2}],
+            },
+            "event.go and user.country == 'US' and #history == 0",
+        ),
+        (
+            {"events": [GO], "expect": [{"action": "first", "body": {"event": {"go": True}}}, {"action": "second"}]},
+            "event.go",
+        ),
+    ],
+)
+def test_a_case_that_holds(tmp_path: Path, case: dict[str, Any], filter_: str) -> None:
+    assert differences(tmp_path, case, filter_) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "filter_", "shown"),
+    [
+        (
+            {"events": [{}], "expect": ["first", "second"]},
+            "event.go",
+            ["expected  first, second", "but fired nothing"],
+        ),
+        (
+            {"events": [GO], "expect": "nothing"},
+            "event.go",
+            ["expected  nothing", "but fired first for event 1, second for event 1"],
+        ),
+        (
+            {"events": [GO], "expect": ["second", "first"]},
+            "event.go",
+            ["expected  second, first", "but fired first for event 1, second for event 1"],
+        ),
+        (
+            {"events": [{}, GO], "expect": [{"action": "first", "event": 1}, "second"]},
+            "event.go",
+            ["expected  first for event 1, second", "but fired first for event 2, second for event 2"],
+        ),
+        (
+            {"events": [{}], "expect": {"error": "no such"}},
+            "event.go",
+            ["expected the error 'no such'", "there was none"],
+        ),
+        (
+            {"events": [{}], "expect": {"error": "no such"}},
+            "event.a.b",
+            ["expected the error 'no such'", "r.yaml:3: attempt to index field 'a' (a nil value)"],
+        ),
+        (
+            {"events": [{}], "expect": "nothing"},
+            "event.a.b",
+            ["error at r.yaml:3: attempt to index field 'a' (a nil value)"],
+        ),
+        (
+            {"events": [{"event_name": 5}], "expect": "nothing"},
+            "event.go",
+            ["event 1 is refused: wrong_type: event_name is a int, allowed is str"],
+        ),
+        (
+            {"history": [{"platform": "ios"}], "events": [{}], "expect": "nothing"},
+            "event.go",
+            ["history has the field 'platform': the pipeline keeps it only with --history_fields=platform"],
+        ),
+        (
+            {"events": [GO], "expect": [{"action": "first", "body": {"event": {"go": False}, "x": 1}}, "second"]},
+            "event.go",
+            [
+                "body of first for event 1:",
+                "--- expected",
+                "+++ fired",
+                "@@ -1,6 +1,5 @@",
+                " {",
+                '   "event": {',
+                '-    "go": false',
+                "-  },",
+                '-  "x": 1',
+                '+    "go": true',
+                "+  }",
+                " }",
+            ],
+        ),
+    ],
+)
+def test_a_case_that_does_not_hold_says_what_differs(
+    tmp_path: Path, case: dict[str, Any], filter_: str, shown: list[str]
+) -> None:
+    assert differences(tmp_path, case, filter_) == shown
+
+
+def test_history_fields_are_there_where_the_pipeline_keeps_them(tmp_path: Path) -> None:
+    case = {"history": [{"platform": "ios"}], "events": [{"platform": "web"}, {}], "expect": ["first", "second"]}
+    filter_ = "#history == 2 and history[1].platform == 'ios' and history[2].platform == 'web'"
+    assert differences(tmp_path, case, filter_, history_fields=("platform",)) == []
+
+
+def test_events_of_two_users_are_no_case(tmp_path: Path) -> None:
+    case = {"name": "c", "events": [{"user_id": "a"}, {"user_id": "b"}], "expect": "nothing"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE | {"tests": [case]}, sort_keys=False))
+    (problem,) = read_rule_files(tmp_path).problems
+    assert problem.detail == "tests.0: events are of one user, these are of ['a', 'b']"
+
+
+@pytest.mark.parametrize(
+    ("filter_", "message"),
+    [
+        ("event.event_name == 'x'", None),
+        ("event.parameters.deep.er", "attempt to index field 'deep' (a nil value)"),
+        ("while true do end return true", "over budget: more than 50 ms of CPU"),
+    ],
+)
+def test_a_dry_call(tmp_path: Path, filter_: str, message: str | None) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_}, sort_keys=False))
+    said = dry_call(read_rule_files(tmp_path).rules[0])
+    assert said == message or (said is not None and message is not None and said.endswith(f": {message}"))
+
+
+def test_rules_without_a_case_are_named(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE))
+    assert [rule.name for rule in untested(read_rule_files(tmp_path).rules)] == ["r"]
+
+
+PENDING_RULE = "event.go and (user.enrichment or 'fetched') == event.expected"
+
+
+def expecting(enrichment: str, **fields: Any) -> dict[str, Any]:
+    return {"go": True, "expected": enrichment} | fields
+
+
+@pytest.mark.parametrize(
+    ("policy", "events", "wait", "fired"),
+    [
+        # Evaluated at once, by the empty profile of a user who is pending; 10 s after it was asked the user API fails.
+        ("run", [expecting("pending")], None, [1]),
+        (
+            "run",
+            [expecting("pending"), expecting("pending", after="10s"), expecting("unavailable", after="1s")],
+            None,
+            [1, 2, 3],
+        ),
+        # After the pause of 30 s it is asked again, and fails again: the profile stays what it is.
+        ("run", [expecting("pending"), expecting("unavailable", after="1m")], None, [1, 2]),
+        (
+            "skip",
+            [expecting("pending"), expecting("pending", after="1s"), expecting("unavailable", after="1m")],
+            "1m",
+            [],
+        ),
+        # Waits for the answer, which does not come.
+        ("wait", [expecting("unavailable")], None, []),
+        ("wait", [expecting("unavailable")], "9s", []),
+        ("wait", [expecting("unavailable")], "10s", [1]),
+        ("wait", [expecting("unavailable"), expecting("unavailable", after="9s")], "1s", [1, 2]),
+        ("wait", [expecting("unavailable"), expecting("unavailable", after="11s")], None, [1, 2]),
+    ],
+)
+def test_a_case_may_be_of_a_user_who_is_on_the_way(
+    tmp_path: Path, policy: str, events: list[dict[str, Any]], wait: str | None, fired: list[int]
+) -> None:
+    expected = [{"action": name, "event": number} for number in fired for name in ("first", "second")]
+    case = {"profile": "pending", "events": events, "expect": expected} | ({"wait": wait} if wait else {})
+    assert differences(tmp_path, case, PENDING_RULE, {"on_missing_profile": policy}) == []
+
+
+def test_a_sequence_that_is_over_waits_for_the_user(tmp_path: Path) -> None:
+    rule = {"on_missing_profile": "run", "sequence": {"not_followed_by": "event.event_name == 'b'", "within": "5s"}}
+    case = {"profile": "pending", "events": [{"go": True}], "expect": "nothing"}
+    fires = [{"action": name, "event": 1, "body": {"userProfile": {"enrichment": "unavailable"}}} for name in NAMES]
+    assert differences(tmp_path, case | {"wait": "9s"}, "event.go", rule) == []
+    assert differences(tmp_path, case | {"wait": "10s", "expect": fires}, "event.go", rule) == []
+
+
+@pytest.mark.parametrize("given", [{"visit": {}}, {"history": [{}]}])
+def test_who_is_pending_has_no_past(given: dict[str, Any]) -> None:
+    case = {"name": "n", "profile": "pending", "events": [{}], "expect": "nothing"}
+    with pytest.raises(ValidationError, match="a user who is pending has neither"):
+        Case.model_validate(case | given)
+
+
+def test_webhooks_and_bodies_of_a_rule_s_own_are_actions_like_others(tmp_path: Path) -> None:
+    webhook = {"type": "webhook", "destination": "shop", "body": {"who": "${event.user_id}"}}
+    case = {
+        "events": [{}, GO, {"go": True, "after": "1m"}],
+        "expect": [
+            {"action": "webhook", "event": 2, "body": {"who": "user"}},
+            {"action": "webhook", "event": 3},
+        ],
+    }
+    assert differences(tmp_path, case, "event.go", {"actions": [webhook]}) == []
+
+
+def test_no_webhook_waits_for_others(tmp_path: Path) -> None:
+    webhook = {"type": "webhook", "destination": "shop"}
+    case = {"events": [dict(GO) for _ in range(150)], "expect": ["webhook"] * 150}
+    assert differences(tmp_path, case, "event.go", {"actions": [webhook]}) == []

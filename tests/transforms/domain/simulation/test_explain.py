@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.transforms.domain.simulation.test_case_runner import RULE
+from transforms.domain.rules.cases import Case
+from transforms.domain.rules.files import read_rule_files
+from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.simulation.explain import Explanation, explain
+
+
+def explained(folder: Path, filter_: str, rule: Any = None, **given: Any) -> Explanation:
+    (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_} | (rule or {}), sort_keys=False))
+    (loaded,) = read_rule_files(folder).rules
+    case = Case.model_validate({"name": "c", "events": [{}], "expect": "nothing"} | given)
+    return explain(loaded, case, ShardSettings())
+
+
+def test_each_condition_has_its_value_and_what_is_not_reached_has_none(tmp_path: Path) -> None:
+    said = explained(
+        tmp_path,
+        'event.a == 1 and (user.country == "US" or #history > 0) and not event.b.c and event.d',
+        profile={"country": "DE"},
+        events=[{"a": 1.0, "b": {"c": 7}}],
+    )
+    assert not said.fires
+    assert [line.strip() for line in said.lines] == [
+        'false  event.a == 1 and (user.country == "US" or #history > 0) and…',
+        "true   event.a == 1   (event.a is 1)",
+        'false  user.country == "US" or #history > 0',
+        'false  user.country == "US"   (user.country is "DE")',
+        "false  #history > 0   (#history is 0)",
+        "-      not event.b.c",
+        "-      event.b.c",
+        "-      event.d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "given", "fires", "first"),
+    [
+        ("event.x", {"events": [{"x": "ü %"}]}, True, '"ü %"'),
+        ("event.x", {"events": [{"x": {"a": 1}}]}, True, "table"),
+        ("event.x", {}, False, "nil"),
+        ("event.x.y", {}, False, "error: attempt to index field 'x' (a nil value)"),
+        ("visit.page_count", {"visit": {"page_count": 4}, "events": [{"event_type": "pageview"}]}, True, "5"),
+        ("#history", {"history": [{}, {}], "events": [{}, {}]}, True, "3"),
+    ],
+)
+def test_the_state_is_the_one_that_the_filter_sees(
+    tmp_path: Path, filter_: str, given: dict[str, Any], fires: bool, first: str
+) -> None:
+    said = explained(tmp_path, filter_, **given)
+    assert said.fires is fires
+    assert said.lines[0].strip().startswith(first)
+
+
+def test_a_body_is_not_taken_apart(tmp_path: Path) -> None:
+    said = explained(tmp_path, "return true")
+    assert (said.fires, said.lines) == (
+        True,
+        ["  its filter is a body with return: only expressions can be taken apart"],
+    )
+
+
+def test_an_event_that_is_refused_says_why(tmp_path: Path) -> None:
+    said = explained(tmp_path, "true", events=[{"event_name": 1}])
+    assert (said.fires, said.lines) == (False, [])
+    assert said.problems == ["event 1 is refused: wrong_type: event_name is a int, allowed is str"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fires", "text"),
+    [
+        ({"cooldown": "1h"}, False, "stopped by its cooldown"),
+        ({"cap": {"count": 1, "window": "1h"}}, False, "stopped by its cap"),
+        ({"cap": {"count": 2, "window": "1h"}}, True, None),
+        ({"quiet_hours": {"start": "11:00", "end": "13:00"}}, False, "held: it is quiet hours"),
+        ({"sequence": {"not_followed_by": "false", "within": "1h"}}, False, "begins a sequence"),
+        ({"sequence": {"followed_by": "true", "within": "1h"}}, True, "follows the event that began a sequence"),
+    ],
+)
+def test_what_stops_a_rule_that_its_filter_allows(tmp_path: Path, rule: Any, fires: bool, text: str | None) -> None:
+    said = explained(tmp_path, "event.go", rule, events=[{"go": True}, {"go": True, "after": "1m"}])
+    assert said.fires is fires
+    assert [line.strip() for line in said.lines if "event.go" not in line and "begins" not in line] == (
+        [text] if text and "begins" not in text else []
+    )
+    assert any("begins" in line for line in said.lines) is ("sequence" in rule)

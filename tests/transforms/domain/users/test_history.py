@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.domain.users.history import _SLACK, History, Row
+
+ROWS = st.builds(
+    lambda timestamp, number, name, extra, from_api: Row(timestamp, f"e{number}", name, extra, from_api),
+    st.integers(1, 30),
+    st.integers(0, 40),
+    st.sampled_from(["page_view", "click", "e1"]),
+    st.none() | st.dictionaries(st.sampled_from(["platform", "duration"]), st.text(max_size=3), min_size=1),
+    st.booleans(),
+)
+
+
+class NaiveHistory:
+    """The same in a list that is sorted after every change."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        self.rows = sorted([*self.rows, row], key=lambda one: one.timestamp_ms)[-self.limit :]
+
+    def find(self, event_id: str) -> Row | None:
+        return next((row for row in self.rows if row.event_id == event_id), None)
+
+    def merge(self, rows: list[Row]) -> None:
+        known = {row.event_id for row in self.rows}
+        fresh = {row.event_id: row for row in rows if row.event_id not in known}
+        self.rows = sorted([*fresh.values(), *self.rows], key=lambda one: one.timestamp_ms)[-self.limit :]
+
+
+@given(
+    st.integers(1, 8),
+    st.lists(
+        st.tuples(st.just("add"), ROWS)
+        | st.tuples(st.just("merge"), st.lists(ROWS, max_size=10))
+        | st.tuples(st.just("drop"), st.integers(0, 40))
+        | st.tuples(st.just("pack"), st.none()),
+        max_size=120,
+    ),
+)
+def test_history_is_a_sorted_list_of_the_last_rows(limit: int, steps: list[tuple[str, object]]) -> None:
+    history, naive = History(limit), NaiveHistory(limit)
+    for what, argument in steps:
+        if what == "add":
+            history.add(argument)  # type: ignore[arg-type]
+            naive.add(argument)  # type: ignore[arg-type]
+        elif what == "merge":
+            history.merge(argument)  # type: ignore[arg-type]
+            naive.merge(argument)  # type: ignore[arg-type]
+        elif what == "drop":
+            history.drop(f"e{argument}")
+            naive.rows = [row for row in naive.rows if row.event_id != f"e{argument}"]
+        else:
+            history = History.unpack(limit, history.pack())
+        assert history.rows() == naive.rows
+        assert len(history) == len(naive.rows)
+        for number in range(41):
+            assert history.find(f"e{number}") == naive.find(f"e{number}")
+        assert history.oldest_ms() == min((row.timestamp_ms for row in naive.rows), default=None)
+
+
+def test_late_events_are_sorted_in_and_ties_keep_their_arrival() -> None:
+    history = History(10)
+    for row in ((5, "a"), (3, "late"), (5, "b"), (3, "later")):
+        history.add(Row(*row, "n"))
+    assert [row.event_id for row in history.rows()] == ["late", "later", "a", "b"]
+
+
+def test_the_oldest_timestamp_goes_and_not_the_oldest_arrival() -> None:
+    history = History(2)
+    for row in ((5, "a"), (3, "late"), (9, "new"), (1, "too old")):
+        history.add(Row(*row, "n"))
+    assert [row.event_id for row in history.rows()] == ["a", "new"]
+    assert history.find("too old") is None
+
+
+def test_rows_that_wait_to_be_dropped_in_lots_are_never_seen() -> None:
+    history = History(5)
+    for number in range(5 + _SLACK + 3):
+        history.add(Row(number + 1, f"e{number}", "n", None))
+        assert len(history) == min(number + 1, 5)
+        assert history.find(f"e{number - 5}") is None
+        assert all(history.find(f"e{kept}") for kept in range(max(number - 4, 0), number + 1))
+    assert [row.event_id for row in history.rows()] == [f"e{number}" for number in range(_SLACK + 3, _SLACK + 8)]
+
+
+def test_an_id_that_only_occurs_inside_other_text_is_not_contained() -> None:
+    history = History(5)
+    history.add(Row(1, "abc", "e1", {"note": "e1"}))
+    assert history.find("e1") is None
+    assert history.find("b") is None
+
+
+def test_merged_rows_come_before_live_rows_of_the_same_time() -> None:
+    history = History(5)
+    history.add(Row(5, "live", "n", None))
+    history.merge([Row(5, "api", "n"), Row(4, "older", "n"), Row(5, "live", "other")])
+    assert history.rows() == [Row(4, "older", "n"), Row(5, "api", "n"), Row(5, "live", "n")]
+
+
+def test_a_history_packed_under_a_larger_limit_is_cut_by_the_smaller() -> None:
+    large = History(10)
+    for number in range(10):
+        large.add(Row(number + 1, f"e{number}", "n", None))
+    small = History.unpack(3, large.pack())
+    assert [row.event_id for row in small.rows()] == ["e7", "e8", "e9"]
+    assert small.find("e6") is None
+    small.add(Row(99, "new", "n", None))
+    assert [row.event_id for row in small.rows()] == ["e8", "e9", "new"]
+
+
+def test_bytes_held_stay_bounded() -> None:
+    history = History(100)
+    for number in range(5000):
+        history.add(Row(number + 1, f"event-{number:06d}", "page_view", None))
+    assert history.nbytes < 200 * 40
+
+
+@pytest.mark.parametrize("extra", [None, {"platform": "web"}])
+def test_public_rows_show_the_kept_fields(extra: dict[str, str] | None) -> None:
+    shown = [Row(7, "e", "n", extra).public()]
+    assert shown == [{"event_id": "e", "event_name": "n", "timestamp": 7} | (extra or {})]
+
+
+def test_a_history_is_cut_to_its_size_from_the_oldest_on() -> None:
+    history = History(100)
+    for number in range(20):
+        history.add(Row(number + 1, f"e{number}", "n", {"note": "x" * 1000}))
+    assert history.cut(30_000) == 0
+    assert history.cut(10_000) == 12
+    assert [row.event_id for row in history.rows()] == [f"e{number}" for number in range(12, 20)]
+    assert history.nbytes <= 10_000
+    assert history.cut(10) == 8
+    assert history.rows() == []
+    history.add(Row(1, "late", "n"))
+    assert [row.event_id for row in history.rows()] == ["late"]
+
+
+def test_rows_of_the_first_release_had_four_fields() -> None:
+    packed = msgspec.msgpack.encode([5, "e", "n", {"x": 1}])
+    assert History.unpack(10, (1, 5, packed)).rows() == [Row(5, "e", "n", {"x": 1}, from_api=False)]

@@ -1,0 +1,148 @@
+"""``HandleEvents`` against the oracle as in test_shard_oracle, through Beam's state cache, bundles and bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import NOW_MS
+from tests.oracle import SeenAction
+from tests.transforms.domain.shard.test_step_oracle import LIMITS, POLICIES, SESSIONS, USERS, Both
+from tests.transforms.harness import Harness
+from transforms.domain.events.micro_batch import MicroBatch
+from transforms.domain.events.record import decode_produced
+from transforms.domain.rules.model import Rule
+from transforms.domain.shard import journal
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step_result import Answer, ShardSettings
+from transforms.domain.users.fetched_user import FetchedUser
+from transforms.handle_events import ACTIONS, DEBUG, HandleSettings, _HandleFn
+
+
+class ToldPool:
+    """A ``FetchPool`` whose answers come when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self.answers: dict[str, FetchedUser] = {}
+
+    def request(self, user_id: str, now_ms: int = 0) -> int:
+        self.asked.add(user_id)
+        return now_ms
+
+    def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
+        for user_id in user_ids:
+            self.request(user_id, now_ms)
+        return [(one, self.answers.pop(one)) for one in user_ids if one in self.answers and not self.asked.discard(one)]
+
+    def withdraw(self, user_id: str) -> bool:
+        return user_id not in self.asked
+
+    def cancel(self, user_id: str) -> None:
+        self.asked.discard(user_id)
+
+
+class Letter(dict[str, Any]):
+    """A dead letter as it was produced."""
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self)
+
+
+class HarnessShard:
+    """What ``builders.Shard`` offers, over DoFn instances that take turns on one key."""
+
+    def __init__(self, compact_bytes: int, *rules: Rule, **limits: Any) -> None:
+        self.settings = ShardSettings(**limits)
+        self.harness = Harness(
+            HandleSettings(
+                rules,
+                self.settings,
+                dead_letter_topic="dead",
+                inspection_topic="inspected",
+                audit_topic="audit",
+                compact_bytes=compact_bytes,
+            )
+        )
+        self.now_ms = NOW_MS
+        self.pool = ToldPool()
+        self.counts: Counter[str] = Counter()
+        self.instances = itertools.cycle([self._instance(), self._instance()])
+
+    def _instance(self) -> _HandleFn:
+        fn = self.harness.instance()
+        fn._pool = self.pool  # type: ignore[assignment]
+        fn.count = lambda name, value: self.counts.update({name: value})  # type: ignore[method-assign]
+        return fn
+
+    @property
+    def view(self) -> ShardState:
+        return self.harness.view(self.settings.history_size)
+
+    @property
+    def asked_ms(self) -> dict[str, int]:
+        view = self.view
+        return dict.fromkeys((one for one in self.pool.asked if one in view.users or one in view.parked), 0)
+
+    def step(
+        self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None
+    ) -> SimpleNamespace:
+        self.now_ms = self.harness.now_ms = self.now_ms if now_ms is None else now_ms
+        self.pool.answers = {one.user_id: one.fetched for one in answers if one.user_id in self.pool.asked}
+        self.counts.clear()
+        self.harness.outputs.clear()
+        if batch is not None:
+            self.harness.bundle(next(self.instances), batch)
+        else:
+            self.harness.bundle(next(self.instances), timer="pending")
+        produced = [(one.tag, decode_produced(one.value)) for one in self.harness.outputs if one.tag != DEBUG]
+        seen = [SeenAction.of_kafka(one.value, one.headers) for tag, one in produced if tag == ACTIONS]
+        return SimpleNamespace(
+            actions=[
+                SimpleNamespace(
+                    body=orjson.dumps(one.body), rule=one.rule, rule_version=one.version, action_id=one.action_id
+                )
+                for one in seen
+            ],
+            dead_letters=[Letter(orjson.loads(one.value)) for _, one in produced if one.topic == "dead"],
+            counts=Counter(self.counts),
+        )
+
+    def restore(self) -> None:
+        self.harness.restore()
+        self.pool.asked.clear()
+        if self.view.parked:  # then their timer was set, and fires
+            self.harness.now_ms = self.now_ms
+            self.harness.bundle(next(self.instances), timer="pending")
+
+    def inspect(self, user_id: str) -> dict[str, Any]:
+        self.harness.now_ms = self.now_ms
+        return self.harness.state(next(self.instances), user_id)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user a step: a rewrite of the journal takes several."""
+    monkeypatch.setattr(journal, "_CHUNK_BYTES", 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(POLICIES), LIMITS, SESSIONS, st.sampled_from([1, 10**6]))
+def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(
+    policies: tuple[str, ...], limits: dict[str, Any], session: list[tuple[Any, ...]], compact_bytes: int
+) -> None:
+    both = Both({}, policies, make=partial(HarnessShard, compact_bytes), **limits)
+    for name, *arguments in session:
+        getattr(both, name)(*arguments)
+    both.check(USERS)
+    both.wait(150)
+    both.check(USERS)

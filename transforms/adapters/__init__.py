@@ -1,0 +1,1 @@
+"""All input and output of a worker: HTTP, Lua, secrets, telemetry."""

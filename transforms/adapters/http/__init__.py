@@ -1,0 +1,1 @@
+"""HTTP calls of a worker, with their deadlines, errors and breaker."""

@@ -1,0 +1,1 @@
+"""LuaJIT through lupa, in this process or in one of its own."""

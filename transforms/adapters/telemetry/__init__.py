@@ -1,0 +1,1 @@
+"""Metrics: their names and how a worker gathers them."""

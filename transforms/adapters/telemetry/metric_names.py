@@ -1,0 +1,211 @@
+"""Every metric, by name: what docs/metrics.md lists, what a worker shows from its first second on.
+
+Names in capitals stand for one name each: ``rule.RULE.fired`` is ``rule.us_page_view.fired``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from transforms.adapters.telemetry.metrics import bucket_names
+from transforms.domain.events import dead_letter as dead_letters
+from transforms.domain.users import fetched_user as profiles
+
+COUNTER: Final = "counter"
+GAUGE: Final = "gauge"
+HISTOGRAM: Final = "histogram"
+
+RULE, DESTINATION, SHARD, REASON, KIND, TOPIC = "RULE", "DESTINATION", "SHARD", "REASON", "KIND", "TOPIC"
+
+REASONS: Final = tuple(value for name, value in vars(dead_letters).items() if name.isupper() and isinstance(value, str))
+KINDS: Final = (
+    profiles.TIMEOUT,
+    profiles.CONNECTION,
+    profiles.STATUS,
+    profiles.BREAKER_OPEN,
+    profiles.TOO_LARGE,
+    profiles.BAD_ANSWER,
+    profiles.OVERFLOW,
+    profiles.OTHER,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table; ``name`` without the namespace."""
+
+    name: str
+    kind: str
+    meaning: str
+
+
+METRICS: Final = (
+    # Input
+    Metric("events", COUNTER, "records of the events topic"),
+    Metric("bytes", COUNTER, "their keys and values"),
+    Metric("events_handled", COUNTER, "events evaluated"),
+    Metric("events_rejected", COUNTER, "records that are no event, and control records that cannot be used"),
+    Metric("duplicates", COUNTER, "events whose id is in the user's history"),
+    Metric("latency_ms", HISTOGRAM, "from the broker's time of an event to the decision of its action"),
+    # State
+    Metric("state_hits", COUNTER, "events whose user was in the state"),
+    Metric("state_misses", COUNTER, "events whose user was not"),
+    Metric("users_loaded", COUNTER, "users taken into the state with what the user API said"),
+    Metric("users_expired", COUNTER, "users whose TTL ended"),
+    Metric("users_forgotten", COUNTER, "`forget` records"),
+    Metric("events_forgotten", COUNTER, "events that waited for a user who was forgotten"),
+    Metric("history_rows_cut", COUNTER, "rows of history dropped to hold a user to its size"),
+    Metric("compactions", COUNTER, "journals rewritten"),
+    Metric("refolds", COUNTER, "shards read from RocksDB and folded anew; if it keeps rising, raise `state_cache_mb`"),
+    Metric("shard.SHARD.users", GAUGE, "users in a shard"),
+    Metric("shard.SHARD.parked_users", GAUGE, "of them those whose events wait for the user API"),
+    Metric("shard.SHARD.users_with_webhooks", GAUGE, "users of a shard with webhooks that have not ended"),
+    Metric("shard.SHARD.journal_bytes", GAUGE, "the shard's journal, uncompressed"),
+    Metric("worker_rss_bytes", GAUGE, "memory of the Python worker; subtasks that share one show the same"),
+    Metric("worker_cpu_ms", GAUGE, "CPU time that the Python worker has taken since it started; likewise"),
+    # User API
+    Metric("user_api_calls", COUNTER, "HTTP calls"),
+    Metric("user_api_call_errors", COUNTER, "those of them that failed, before they were tried again"),
+    Metric("user_api_call_ms", HISTOGRAM, "how long a call took"),
+    Metric("user_api_breaker_open", GAUGE, "1 while the worker spares the user API"),
+    Metric("users_fetched", COUNTER, "answers about a user"),
+    Metric("users_unknown", COUNTER, "answers that there is no such user"),
+    Metric("users_unavailable", COUNTER, "users for whom no answer came"),
+    Metric("enrichment_errors_KIND", COUNTER, "why not"),
+    Metric("refreshes", COUNTER, "profiles replaced by newer ones"),
+    Metric("refreshes_failed", COUNTER, "profiles asked for in vain while something older, or nothing, is in use"),
+    # Rules
+    Metric("rules_live", GAUGE, "rules of the live set"),
+    Metric("rule_set", GAUGE, "its number"),
+    Metric(
+        "rule.RULE.evaluated", COUNTER, "events that the rule was asked about, or would have been but for quarantine"
+    ),
+    Metric("rule.RULE.allowed", COUNTER, "events that its filter allowed"),
+    Metric("rule.RULE.fired", COUNTER, "firings, after cooldown and cap"),
+    Metric("rule.RULE.error", COUNTER, "events at which its Lua failed"),
+    Metric("rule.RULE.tripped", COUNTER, "events at which it hit a limit of time or memory"),
+    Metric("rule.RULE.quarantined", COUNTER, "events at which it was not asked because it had tripped too often"),
+    Metric("rule.RULE.cooled_down", COUNTER, "firings that its cooldown stopped"),
+    Metric("rule.RULE.capped", COUNTER, "firings that its cap stopped"),
+    Metric("rule.RULE.held", COUNTER, "actions held by quiet hours"),
+    Metric("rule.RULE.released", COUNTER, "actions let go after them"),
+    Metric("rule.RULE.begun", COUNTER, "sequences begun"),
+    Metric("rule.RULE.followed", COUNTER, "sequences that were followed"),
+    Metric("rule.RULE.timed_out", COUNTER, "sequences that nothing followed in time"),
+    Metric("rule.RULE.skipped", COUNTER, "sequences that ended without the profile the rule needs"),
+    Metric("rule_matches", COUNTER, "`allowed` of all rules"),
+    Metric("rule_errors", COUNTER, "`error` of all rules"),
+    Metric("rule_errors_not_sampled", COUNTER, "rule errors that made no dead letter"),
+    Metric("rules_tripped", COUNTER, "`tripped` of all rules"),
+    Metric("rules_quarantined", COUNTER, "`quarantined` of all rules"),
+    Metric("rules_skipped", COUNTER, "rules passed over because the profile is missing"),
+    Metric("rules_cooled_down", COUNTER, "`cooled_down` of all rules"),
+    Metric("rules_capped", COUNTER, "`capped` of all rules"),
+    Metric("rule_sets_applied", COUNTER, "published sets that became live, in each shard"),
+    Metric("rule_sets_ignored", COUNTER, "published sets with a number that is not higher"),
+    Metric("actions_held", COUNTER, "`held` of all rules"),
+    Metric("held_released", COUNTER, "`released` of all rules"),
+    Metric("held_dropped", COUNTER, "held actions whose rule is gone"),
+    Metric("actions_refused", COUNTER, "actions that a user with too many held ones lost"),
+    Metric("sequences_begun", COUNTER, "`begun` of all rules"),
+    Metric("sequences_followed", COUNTER, "`followed` of all rules"),
+    Metric("sequences_timed_out", COUNTER, "`timed_out` of all rules"),
+    Metric("sequences_dropped", COUNTER, "sequences whose rule is gone"),
+    Metric("sequences_refused", COUNTER, "sequences that a user with too many open ones lost"),
+    Metric("cooldowns_cut", COUNTER, "cooldowns forgotten early because a user has too many keys"),
+    Metric("time_zones_unknown", COUNTER, "firings at which the user's time zone was none"),
+    # Actions
+    Metric("actions", COUNTER, "actions decided"),
+    Metric("action.debug.log.emitted", COUNTER, "debug actions printed"),
+    Metric("action.kafka.TOPIC.emitted", COUNTER, "Kafka actions written; `default` is `actions_topic`"),
+    Metric("action.webhook.DESTINATION.queued", COUNTER, "webhooks decided"),
+    Metric("action.webhook.DESTINATION.delivered", COUNTER, "webhooks that were answered with 2xx"),
+    Metric("action.webhook.DESTINATION.retried", COUNTER, "tries that failed for now"),
+    Metric("action.webhook.DESTINATION.delayed", COUNTER, "turns put off by rate or breaker"),
+    Metric("action.webhook.DESTINATION.refused", COUNTER, "webhooks that the receiver refused for good"),
+    Metric("action.webhook.DESTINATION.given_up", COUNTER, "webhooks that were tried for too long"),
+    Metric(
+        "action.webhook.DESTINATION.dropped", COUNTER, "webhooks that were not sent: full, too large, disabled, unknown"
+    ),
+    Metric("deliveries_queued", COUNTER, "`queued` of all destinations"),
+    Metric("deliveries_delivered", COUNTER, "`delivered` of all"),
+    Metric("deliveries_retried", COUNTER, "`retried` of all"),
+    Metric("deliveries_delayed", COUNTER, "`delayed` of all"),
+    Metric("deliveries_refused", COUNTER, "`refused` of all"),
+    Metric("deliveries_given_up", COUNTER, "`given_up` of all"),
+    Metric("deliveries_forgotten", COUNTER, "webhooks of users who were forgotten"),
+    Metric("redrives", COUNTER, "webhooks sent again by control records"),
+    Metric("redrives_ignored", COUNTER, "of these records those whose webhook still waits"),
+    Metric("delivery_attempts", COUNTER, "HTTP requests"),
+    Metric("webhook_ms", HISTOGRAM, "how long the last request of a try took"),
+    Metric("delivery_ms", HISTOGRAM, "from the decision of a webhook to its delivery"),
+    Metric("destination.DESTINATION.breaker_open", GAUGE, "1 while the worker spares the destination"),
+    Metric("destination.DESTINATION.disabled", GAUGE, "1 after a 410 or a control record, until it is enabled"),
+    Metric("destinations_disabled", COUNTER, "destinations disabled, in each shard"),
+    Metric("destinations_enabled", COUNTER, "destinations enabled, in each shard"),
+    Metric("dead_letters", COUNTER, "dead letters written"),
+    Metric("dead_letter.REASON", COUNTER, "of them those of a reason"),
+)
+
+
+def known_counters(rules: Sequence[str], destinations: Sequence[str]) -> list[str]:
+    """Every counter that a job with these rules and destinations may show, but those of topics."""
+    found = []
+    for metric in METRICS:
+        if metric.kind == HISTOGRAM:
+            found += bucket_names(metric.name)
+        elif metric.kind == COUNTER and TOPIC not in metric.name:
+            found += expanded(metric.name, rules, destinations)
+    return found
+
+
+def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shards: Iterable[int] = ()) -> list[str]:
+    """A name of the table with everything that its capitals may stand for."""
+    names = {
+        RULE: list(rules),
+        DESTINATION: list(destinations),
+        SHARD: [str(shard) for shard in shards],
+        REASON: list(REASONS),
+        KIND: list(KINDS),
+    }
+    parts = [(placeholder, values) for placeholder, values in names.items() if placeholder in name]
+    found = []
+    for chosen in product(*(values for _, values in parts)):
+        filled = name
+        for (placeholder, _), value in zip(parts, chosen, strict=True):
+            filled = filled.replace(placeholder, value)
+        found.append(filled)
+    return found
+
+
+def with_dots(shown: str) -> str:
+    """A metric's name, of how Flink shows it with underscores for dots; names that are not in the table stay."""
+    if shown not in _SHOWN_AS_THEY_ARE:
+        for pattern, name in _PATTERNS:
+            found = pattern.fullmatch(shown)
+            if found:
+                for placeholder, value in found.groupdict().items():
+                    name = name.replace(placeholder, value)
+                return name
+    return shown
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    shown = name.replace(".", "_").replace(SHARD, rf"(?P<{SHARD}>\d+)")
+    for placeholder in (RULE, DESTINATION, REASON, KIND, TOPIC):
+        shown = shown.replace(placeholder, f"(?P<{placeholder}>.+)")
+    return re.compile(shown)
+
+
+_PATTERNS: Final = tuple((_pattern(metric.name), metric.name) for metric in METRICS if "." in metric.name)
+_SHOWN_AS_THEY_ARE: Final = {name for name in known_counters([], []) if "." not in name}
+
+
+def metrics_table() -> str:
+    """The table of docs/metrics.md."""
+    rows = [f"| `{metric.name}` | {metric.kind} | {metric.meaning} |" for metric in METRICS]
+    return "\n".join(["| name | kind | meaning |", "|---|---|---|", *rows])

@@ -1,0 +1,1 @@
+"""The user API over HTTP."""

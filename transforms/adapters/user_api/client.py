@@ -1,0 +1,324 @@
+"""What the user API knows of a user, over HTTP.
+
+``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (spec/architecture.md, "Event Processing Pipeline").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import orjson
+
+from transforms.adapters.http.breaker import Breaker
+from transforms.adapters.http.calls import CallError
+from transforms.adapters.http.client import HttpClient
+from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CALL, WorkerMetrics
+from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.user_api.token import Token
+from transforms.domain.base.backoff import Backoff
+from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
+from transforms.domain.users.fetched_user import (
+    BAD_ANSWER,
+    BREAKER_OPEN,
+    NOTHING_KNOWN,
+    TIMEOUT,
+    FetchedUser,
+    unavailable,
+)
+from transforms.domain.users.history import Row
+from transforms.domain.users.user import FETCHED
+from transforms.domain.users.visit import Visit
+
+_T = TypeVar("_T")
+
+PROFILE: Final = "profile"
+VISIT: Final = "visit"
+HISTORY: Final = "history"
+
+# How soon a fetch that pauses sees that the breaker has opened.
+_LOOKS_EACH_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class UserApiSettings:
+    """How the user API is asked; no ``base_url`` means that there is none and every user is unknown.
+
+    ``token`` is a reference (``domain.tokens``); ``concurrency`` counts calls, ``max_answer_bytes`` holds for each.
+    ``ca_file`` names the CAs (PEM) that vouch for it, instead of the public ones.
+    """
+
+    base_url: str | None = None
+    call_timeout_s: float = 2.0
+    concurrency: int = 32
+    token: str | None = None
+    max_answer_bytes: int = 1_000_000
+    ca_file: str | None = None
+
+
+class HttpUserApi:
+    """Three calls a user, side by side, tried again until ``deadline_s`` has passed since the first.
+
+    However many fetches there are, ``concurrency`` calls are on their way; pauses between tries do not count. While its
+    breaker is open no fetch tries again, and a single call now and then finds out whether the API is back.
+
+    Raises:
+        TokenError: the token cannot be read.
+        CaFileError: the CA file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: UserApiSettings,
+        deadline_s: float,
+        history_fields: tuple[str, ...] = (),
+        *,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+        chance: Callable[[], float] = random.random,
+        measures: WorkerMetrics | None = None,
+    ) -> None:
+        self._measures = measures or WorkerMetrics()
+        self._base_url = (settings.base_url or "").rstrip("/")
+        self._call_timeout_s = settings.call_timeout_s
+        self._deadline_s = deadline_s
+        self._history_fields = history_fields
+        self._token = None if settings.token is None else Token(settings.token)
+        self._token_reader = DaemonThreads(1, "user-api-token")
+        self._client = HttpClient(settings.max_answer_bytes, settings.ca_file, clock, name="user-api-calls")
+        self._turns = asyncio.Semaphore(settings.concurrency)
+        self._left: set[asyncio.Task[Any]] = set()  # calls whose fetch is over; the event loop alone would lose them
+        self._breaker = breaker or Breaker()
+        self._backoff = Backoff()
+        self._clock, self._chance = clock, chance
+        self._sleep = sleep or self._sleep_until_open
+
+    def fetch(self, user_id: str) -> FetchedUser:
+        """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
+        if user_id in (".", ".."):
+            return NOTHING_KNOWN  # in a URL these are no names: the call would ask for something else
+        if not self._breaker.allows():
+            return unavailable(BREAKER_OPEN, "breaker open")
+        try:
+            return self._client.start(self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))).result()
+        except CallError as error:
+            return unavailable(error.kind, str(error))
+
+    # In the client's thread
+
+    async def _fetch(self, fetch: _Fetch) -> FetchedUser:
+        answers: dict[str, Any] = {}
+        # A probe is one call for as long as that fails, and asks for the rest only then.
+        for batch in ((PROFILE,), (VISIT, HISTORY)) if self._breaker.is_open else ((PROFILE, VISIT, HISTORY),):
+            answers |= await self._ask(fetch, batch)
+            if answers[PROFILE] is None:
+                return NOTHING_KNOWN
+        return fetched_user(answers, self._history_fields)
+
+    async def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
+        """Answers by name; of an unknown user perhaps only the profile's. Pauses here, so that no call's turn does."""
+        answers: dict[str, Any] = {}
+        failure: CallError | None = None
+        running: dict[asyncio.Task[Any], str] = {}
+        due_s = dict.fromkeys(names, self._clock())
+        try:
+            while due_s or running:
+                for name in [name for name, at_s in due_s.items() if at_s <= self._clock()]:
+                    del due_s[name]
+                    running[asyncio.create_task(self._call(fetch, name))] = name
+                for call in await self._wait(fetch, running, due_s):
+                    name = running.pop(call)
+                    try:
+                        answers[name] = call.result()
+                    except CallError as error:
+                        next_s = self._next_try_s(fetch, name, error)
+                        if next_s is None or failure is not None:
+                            failure = failure or error
+                        else:
+                            due_s[name] = next_s
+                if PROFILE in answers and answers[PROFILE] is None:
+                    break
+                if due_s and self._breaker.is_open:
+                    failure, due_s = failure or fetch.error, {}
+                # Of a user the API does not know it may say anything but a profile: wait for that.
+                if failure is not None and PROFILE not in {*due_s, *running.values()}:
+                    raise failure
+        finally:
+            fetch.over = bool(running)
+            for call in running:
+                self._left.add(call)
+                call.add_done_callback(self._forget)
+        return answers
+
+    def _forget(self, call: asyncio.Task[Any]) -> None:
+        self._left.discard(call)
+        if not call.cancelled():
+            call.exception()  # or it would be logged as one that nobody looked at
+
+    async def _wait(
+        self, fetch: _Fetch, running: dict[asyncio.Task[Any], str], due_s: dict[str, float]
+    ) -> set[asyncio.Task[Any]]:
+        pause_s = min([fetch.ends_s, *due_s.values()]) - self._clock()
+        if not running:
+            await self._sleep(max(0.0, pause_s))
+            return set()
+        done, _ = await asyncio.wait(running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED)
+        if not done and self._clock() >= fetch.ends_s:
+            name = next(iter(running.values()))
+            raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
+        return done
+
+    def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
+        """When to try again; None if there is no use in that."""
+        if fetch.error is not None and self._clock() >= fetch.ends_s:
+            raise fetch.error  # what went wrong says more than that time is up
+        fetch.error = error
+        fetch.failed[name] += 1
+        next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
+        return next_s if error.passing and next_s < fetch.ends_s else None
+
+    async def _sleep_until_open(self, pause_s: float) -> None:
+        """Nobody sleeps on when the breaker opens."""
+        until_s = self._clock() + pause_s
+        while not self._breaker.is_open and (remaining_s := until_s - self._clock()) > 0:
+            await asyncio.sleep(min(remaining_s, _LOOKS_EACH_S))
+
+    async def _call(self, fetch: _Fetch, name: str) -> Any:
+        """One call when its turn has come, if the breaker lets it through; nothing if the fetch is over by then."""
+        async with self._turns:
+            if fetch.over:
+                return None
+            content = await self._permitted(fetch, name)
+        return _json(name, content)
+
+    async def _permitted(self, fetch: _Fetch, name: str) -> bytes | None:
+        ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
+        permit = self._breaker.enter()
+        if permit is None:
+            raise CallError(BREAKER_OPEN, "breaker open")
+        healthy, began_s = False, self._clock()
+        try:
+            content = await self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
+            healthy = True
+            return content
+        except CallError as error:
+            healthy = not error.down
+            self._measures.count("user_api_call_errors")
+            error.args = (f"{name}: {error}",)
+            raise
+        finally:
+            self._breaker.leave(permit, healthy)
+            self._measures.count("user_api_calls")
+            self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
+            self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
+
+    async def _get(self, url: str, ends_s: float) -> bytes | None:
+        """One GET, or two when the first says that the token has been replaced."""
+        if self._token is None:
+            return await self._client.get(url, {}, ends_s)
+        used = self._token.value
+        try:
+            return await self._client.get(url, _bearer(used), ends_s)
+        except CallError as error:
+            if error.status != 401:
+                raise
+            # Reading it may take as long as a file system or another service likes.
+            if await asyncio.wrap_future(self._token_reader.submit(self._token.reread)) == used:
+                raise
+        return await self._client.get(url, _bearer(self._token.value), ends_s)
+
+
+def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> FetchedUser:
+    """A user of the JSON values of the three calls, by name; ``VISIT`` and ``HISTORY`` may be None or missing.
+
+    Raises:
+        CallError: a value is not what it should be.
+    """
+    if not isinstance(answers[PROFILE], dict):
+        raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
+    history = _history(answers.get(HISTORY), history_fields)
+    # A copy: orjson leaves its results in buffers of up to four times their size, and this one is kept.
+    profile_json = bytes(memoryview(orjson.dumps(answers[PROFILE])))
+    return FetchedUser(FETCHED, profile_json, _visit(answers.get(VISIT)), history)
+
+
+class _Fetch:
+    def __init__(self, user_id: str, ends_s: float) -> None:
+        self.user_id = user_id
+        self.ends_s = ends_s
+        self.failed: Counter[str] = Counter()  # tries, by call
+        self.error: CallError | None = None  # of the last of them
+        self.over = False  # calls that have not begun never do
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _bad(name: str, reason: str) -> CallError:
+    return CallError(BAD_ANSWER, f"{name}: {reason}")
+
+
+def _json(name: str, content: bytes | None) -> Any:
+    if content is None:
+        return None
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise _bad(name, f"not JSON: {error}") from None
+    if nested_deeper(answer, MAX_DEPTH):
+        raise _bad(name, f"nested deeper than {MAX_DEPTH} levels")
+    return answer
+
+
+_Integer = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+
+
+class _VisitAnswer(msgspec.Struct):
+    visit_id: str
+    start_time: _Integer
+    page_count: _Integer
+    is_first_visit: bool
+
+
+class _PastEvent(msgspec.Struct):
+    event_id: str
+    event_name: str
+    timestamp: _Integer
+
+
+def _visit(answer: Any) -> Visit | None:
+    if answer is None:
+        return None
+    visit = _checked(VISIT, answer, _VisitAnswer)
+    return Visit(visit.visit_id, visit.start_time, visit.page_count, visit.is_first_visit)
+
+
+def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
+    if answer is None:
+        return []
+    return [
+        Row(
+            past.timestamp,
+            past.event_id,
+            past.event_name,
+            {name: event[name] for name in fields if name in event} or None,
+            from_api=True,
+        )
+        for past, event in zip(_checked(HISTORY, answer, list[_PastEvent]), answer, strict=True)
+    ]
+
+
+def _checked(name: str, answer: Any, shape: type[_T]) -> _T:
+    try:
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as error:
+        raise _bad(name, str(error)) from None

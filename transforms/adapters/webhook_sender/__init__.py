@@ -1,0 +1,1 @@
+"""Delivery attempts of webhooks: one lane a destination, each with its own queue and limits."""

@@ -1,0 +1,142 @@
+"""One destination's lane: what is sent there waits, fails and hangs there, and nowhere else."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Final, Protocol
+
+from transforms.adapters.http.breaker import Breaker
+from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.webhook_sender.rates import TokenBucket
+from transforms.domain.base.backoff import Backoff
+from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
+from transforms.domain.webhooks.destinations import Destination
+from transforms.domain.webhooks.results import Outcome, SendResult
+
+# A kind of error beside those of ``attempts``: the receiver asked everybody to wait (429 or 503 with Retry-After).
+PAUSED: Final = "paused"
+
+QUICK_RETRIES: Final = 2
+QUICK_S: Final = 5.0
+_QUICK: Final = Backoff(first_s=0.25, longest_s=2.0)
+_BURST: Final = 1.0  # so that no second sees more than its rate
+
+
+class Attempts(Protocol):
+    """Makes one attempt; blocks; never raises for what the network does. ``attempts.Sender`` is one."""
+
+    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
+        """What came of it."""
+
+    @property
+    def troubles(self) -> list[str]:
+        """Of the secrets those that cannot be read, and why."""
+
+
+class FullError(Exception):
+    """A destination's queue has no room."""
+
+
+class Lane:
+    """One destination's threads, queue, rate and breaker; see ``SendPool``. Thread-safe."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        sender: Attempts,
+        harnesses: int,
+        max_waiting: int,
+        *,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._sender = sender
+        self._threads = DaemonThreads(destination.max_in_flight, f"webhook-{destination.name}")
+        self._room = threading.BoundedSemaphore(destination.max_in_flight + max_waiting)
+        self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses, _BURST)
+        self._breaker = breaker or Breaker(clock=clock)
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+        self._paused_until_s = 0.0
+
+    @property
+    def troubles(self) -> list[str]:
+        """The sender's."""
+        return self._sender.troubles
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the destination's breaker is open."""
+        return self._breaker.is_open
+
+    def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
+        """Send in a thread, when its turn comes.
+
+        Raises:
+            FullError: too many wait already.
+        """
+        if not self._room.acquire(blocking=False):
+            raise FullError
+        future = self._threads.submit(self.send, webhook_id, body)
+        room = self._room  # not self, which would keep the threads alive
+        future.add_done_callback(lambda _: room.release())
+        return future
+
+    def send(self, webhook_id: str, body: bytes) -> SendResult:
+        """One webhook, with its quick retries; never raises."""
+        ends_s = self._clock() + QUICK_S
+        result = self._try(webhook_id, body)
+        for tries in range(1, QUICK_RETRIES + 1):
+            pause_s = _QUICK.pause_s(tries, result.retry_after_s, self._chance())
+            hopeless = result.outcome is not Outcome.RETRY or result.attempts == 0
+            if hopeless or self._clock() + pause_s > ends_s:
+                break
+            self._sleep(pause_s)
+            again = self._try(webhook_id, body)
+            if again.attempts == 0:
+                break  # what went wrong before says more
+            result = replace(again, attempts=result.attempts + 1)
+        return result
+
+    def _try(self, webhook_id: str, body: bytes) -> SendResult:
+        """One attempt, if the receiver and the breaker have it, when the rate allows it."""
+        held = self._held()
+        if held is not None:
+            return held
+        if self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
+            self._sleep(wait_s)
+            held = self._held()
+            if held is not None:
+                return held
+        permit = self._breaker.enter()
+        if permit is None:
+            return _not_sent(BREAKER_OPEN, "breaker open")
+        healthy = False
+        try:
+            result = self._sender.attempt(webhook_id, body)
+            healthy = result.healthy
+        except Exception as error:  # noqa: BLE001 - whatever a sender raises must not lose its webhook
+            return SendResult(Outcome.RETRY, error_kind=OTHER, error=f"{type(error).__name__}: {error}")
+        finally:
+            self._breaker.leave(permit, healthy)
+        if result.retry_after_s is not None and result.status in (429, 503):
+            self._paused_until_s = max(self._paused_until_s, self._clock() + result.retry_after_s)
+        return result
+
+    def _held(self) -> SendResult | None:
+        paused_s = self._paused_until_s - self._clock()
+        if paused_s > 0:
+            return _not_sent(PAUSED, "the receiver asked to wait", paused_s)
+        return None if self._breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
+
+
+def _not_sent(kind: str, error: str, retry_after_s: float | None = None) -> SendResult:
+    return SendResult(Outcome.RETRY, 0, error_kind=kind, error=error, retry_after_s=retry_after_s)

@@ -1,0 +1,1 @@
+"""What every subject of the domain builds on: strict models, durations, the calendar, YAML with positions."""

@@ -1,0 +1,106 @@
+"""Files of YAML documents that pydantic models check: for all that is wrong the file, the line and the field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from transforms.domain.base.yaml_documents import Document, YamlError, read_documents
+from transforms.domain.base.yaml_documents import Path as FieldPath
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and where; ``line`` counts from 1."""
+
+    file: Path
+    line: int | None
+    detail: str
+
+    def __str__(self) -> str:
+        place = str(self.file) if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.detail}"
+
+
+def documents(file: Path, problems: list[Problem]) -> Iterator[Document]:
+    """The documents of a file; what is no YAML goes to ``problems``."""
+    try:
+        raw = file.read_bytes()
+        if len(raw) > MAX_FILE_BYTES:
+            problems.append(Problem(file, None, f"{len(raw)} bytes, allowed are {MAX_FILE_BYTES}"))
+            return
+        yield from read_documents(raw.decode())
+    except YamlError as error:
+        problems.append(Problem(file, error.line, f"not YAML: {error}"))
+    except (UnicodeDecodeError, OSError) as error:
+        problems.append(Problem(file, None, f"not YAML: {error}"))
+
+
+def validated(
+    model: type[_Model],
+    file: Path,
+    document: Document,
+    value: Any,
+    problems: list[Problem],
+    at: FieldPath = (),
+    *,
+    more_fields: Collection[str] = (),
+    shown: Collection[str] | None = None,
+) -> _Model | None:
+    """The model of ``value``, which is at ``at`` in the document; None if it is none, and why goes to ``problems``.
+
+    ``more_fields`` are what the file may have there beside the model's. An error shows the values of ``shown`` fields
+    only (None: of all): where secrets belong or may have got by mistake there are none.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        # A list whose items are no good is also said to lack them: that follows, and would only distract.
+        for one in [one for one in errors if one["type"] != "too_short" or not one["input"]]:
+            path, field_name = _field(value, one["loc"])
+            visible = shown is None or (field_name != () and field_name[0] in shown)
+            known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
+            name = ".".join(map(str, (*at, *field_name))) or model.__name__.lower()
+            detail = _detail(name, one, known, visible)
+            problems.append(Problem(file, document.line_of((*at, *path)), detail))
+        return None
+
+
+def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
+    """Where an error is in the document, and what to call it: without the parts that only pydantic has (union tags)."""
+    path: list[str | int] = []
+    name: list[str | int] = []
+    for number, part in enumerate(location):
+        inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if inside or (isinstance(value, dict) and part in value):
+            value = value[part]
+            path.append(part)
+            name.append(part)
+        elif number == len(location) - 1 and isinstance(value, dict):
+            name.append(part)
+    return tuple(path), tuple(name)
+
+
+def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str:
+    """``field is value: what is allowed``, in our words where pydantic's help little."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = f" is {error['input']!r}" if visible else ""
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name.rpartition(".")[2], known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{name}{value}: no such field{hint}"
+    if len(value) > 104 or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+        value = ""
+    return f"{name}{value}: {message}"

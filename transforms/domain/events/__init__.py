@@ -1,0 +1,1 @@
+"""Events, the Kafka records and micro-batches that carry them, and dead letters."""

@@ -1,0 +1,128 @@
+"""User-tracking events: what one must be (spec/event-dispatch.md, "Raw Event JSON Schema") and how it is read."""
+
+from __future__ import annotations
+
+import itertools
+from operator import itemgetter
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from transforms.domain.events import dead_letter as reasons
+from transforms.domain.events.dead_letter import RejectedError
+from transforms.domain.events.record import Record
+
+REQUIRED: Final = ("event_id", "user_id", "event_name", "timestamp")
+
+# The spec's other fields. An event that lacks one gets the default, so a rule never meets a nil it did not expect.
+DEFAULTS: Final[dict[str, Any]] = {
+    "domain": "",
+    "is_first_in_visit": False,
+    "is_last_in_visit": False,
+    "is_first_event": False,
+    "is_current": True,
+    "event_displayname": "",
+    "integration": "",
+    "app": "",
+    "platform": "",
+    "is_https": False,
+    "event_type": "",
+    "duration": 0,
+    "triggerable": False,
+    "parameters": {},
+}
+
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "event_id": (str,),
+    "user_id": (str,),
+    "event_name": (str,),
+    "timestamp": (int,),
+    **{name: (int, float) if name == "duration" else (type(default),) for name, default in DEFAULTS.items()},
+}
+# Most events have every field, in the right type: that is seen in one look, and nothing need be added to them.
+_all_fields = itemgetter(*_TYPES)
+_COMPLETE: Final = frozenset(itertools.product(*_TYPES.values()))
+
+# 2**53: the largest integer that both JSON readers and LuaJIT hold exactly.
+MAX_SAFE_INTEGER: Final = 2**53
+DEFAULT_MAX_EVENT_BYTES: Final = 10 * 1024
+# Beyond some 250 levels orjson reads what it cannot write again.
+MAX_DEPTH: Final = 100
+# A clock further ahead than this is wrong, and would keep its event newest in the history for ever.
+MAX_FUTURE_MS: Final = 24 * 3600 * 1000
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """An event that passed every check; ``fields`` holds all of it, defaults filled in, unknown fields kept."""
+
+    event_id: str
+    user_id: str
+    event_name: str
+    timestamp_ms: int
+    fields: dict[str, Any]
+
+
+def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str) -> Event:
+    """Read one event.
+
+    Raises:
+        RejectedError: with a reason of ``dead_letters`` and a detail naming the field, the value and what is allowed.
+    """
+    if len(record.value) > max_event_bytes:
+        raise RejectedError(reasons.TOO_LARGE, f"{len(record.value)} bytes, allowed are {max_event_bytes}")
+    try:
+        fields = orjson.loads(record.value)
+    except orjson.JSONDecodeError as error:
+        raise RejectedError(reasons.NOT_JSON, str(error)) from None
+    if type(fields) is not dict:
+        raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
+    if not _is_complete(fields):
+        _check_types(fields)
+        fields = DEFAULTS | fields
+    # Counting brackets is cheap, and what has fewer of them than levels allowed need not be walked.
+    if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
+        raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
+    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], fields)
+    _check_values(event, now_ms)
+    if user_key == "record" and record.key != event.user_id.encode():
+        raise RejectedError(
+            reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {event.user_id!r}: they must be equal"
+        )
+    return event
+
+
+def nested_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and arrays in a JSON value go deeper than ``levels``."""
+    inner = value.values() if type(value) is dict else value if type(value) is list else None
+    if inner is None:
+        return False
+    return levels == 0 or any(nested_deeper(one, levels - 1) for one in inner)
+
+
+def _is_complete(fields: dict[str, Any]) -> bool:
+    try:
+        return tuple(map(type, _all_fields(fields))) in _COMPLETE
+    except KeyError:
+        return False
+
+
+def _check_types(fields: dict[str, Any]) -> None:
+    for name in REQUIRED:
+        if name not in fields:
+            raise RejectedError(reasons.MISSING_FIELD, f"{name} is missing")
+    for name, value in fields.items():
+        allowed = _TYPES.get(name)
+        # type() rather than isinstance(): a JSON true is no number.
+        if allowed is not None and type(value) not in allowed:
+            names = " or ".join(kind.__name__ for kind in allowed)
+            raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {type(value).__name__}, allowed is {names}")
+
+
+def _check_values(event: Event, now_ms: int) -> None:
+    for name, text in (("event_id", event.event_id), ("user_id", event.user_id), ("event_name", event.event_name)):
+        if not text:
+            raise RejectedError(reasons.OUT_OF_RANGE, f"{name} is empty")
+    latest = min(now_ms + MAX_FUTURE_MS, MAX_SAFE_INTEGER)
+    if not 0 < event.timestamp_ms <= latest:
+        raise RejectedError(reasons.OUT_OF_RANGE, f"timestamp {event.timestamp_ms}, allowed are 1 to {latest} (ms)")

@@ -1,0 +1,128 @@
+"""Micro-batches: records of one Kafka topic that travel together to one user shard.
+
+The bytes are the contract in runners/flink/connectors/README.md; on Flink the Java operator writes them, elsewhere
+``split_by_shard`` does.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from transforms.domain.events.record import Record
+
+VERSION = 1
+EVENTS = 0
+CONTROL = 1
+
+
+_SHARD_KEY = struct.Struct(">II")
+# Fields of control records that name the user they are for, the first one first.
+_OF_A_USER = ("forget", "inspect", "redrive")
+
+
+class MicroBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Records of one topic and one user shard, in partition order; ``kind`` is ``EVENTS`` or ``CONTROL``."""
+
+    version: int
+    kind: int
+    topic: str
+    records: list[Record]
+
+
+_decoder = msgspec.msgpack.Decoder(MicroBatch)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def decode_batch(payload: bytes) -> MicroBatch:
+    """Read a micro-batch.
+
+    Raises:
+        ValueError: the bytes are of another version or no micro-batch; Java and Python sides do not match.
+    """
+    batch = _decoder.decode(payload)
+    if batch.version != VERSION:
+        raise ValueError(f"micro-batch version {batch.version}, this worker reads {VERSION}: update the connectors jar")
+    return batch
+
+
+def encode_batch(kind: int, topic: str, records: list[Record]) -> bytes:
+    """The bytes of a micro-batch."""
+    return _encoder.encode(MicroBatch(VERSION, kind, topic, records))
+
+
+def shard_of(user: bytes, user_shards: int) -> int:
+    """The user shard, ``CRC32(user) mod user_shards``."""
+    return zlib.crc32(user) % user_shards
+
+
+def key_of(user: bytes, user_shards: int) -> bytes:
+    """The Beam key: the user itself with ``user_shards`` 0, otherwise shard and salt.
+
+    The salt spreads shards over Flink's key groups, so it is 0 where there is no Flink.
+    """
+    return _SHARD_KEY.pack(shard_of(user, user_shards), 0) if user_shards else user
+
+
+def user_bytes(record: Record, user_key: str) -> bytes:
+    """The user of a record: its key (``record``) or its body's ``user_id`` (``field``); empty if it has none."""
+    if user_key == "record":
+        return record.key or b""
+    try:
+        user_id = msgspec.json.decode(record.value, type=_UserId).user_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    return user_id.encode("utf-8", "replace")
+
+
+class _UserId(msgspec.Struct):
+    user_id: str
+
+
+def split_by_shard(
+    kind: int, topic: str, records: Iterable[Record], user_shards: int, user_key: str
+) -> Iterator[tuple[bytes, bytes]]:
+    """Group records by user shard: yields (Beam key, micro-batch), order within a user kept."""
+    by_key: dict[bytes, list[Record]] = {}
+    for record in records:
+        keys = (
+            control_keys(record, user_shards)
+            if kind == CONTROL
+            else [key_of(user_bytes(record, user_key), user_shards)]
+        )
+        for key in keys:
+            by_key.setdefault(key, []).append(record)
+    for key, grouped in by_key.items():
+        yield key, encode_batch(kind, topic, grouped)
+
+
+def shard_of_key(key: bytes) -> int:
+    """The user shard of a Beam key, where there are shards."""
+    shard: int = _SHARD_KEY.unpack(key)[0]
+    return shard
+
+
+def is_for_all(document: Any) -> bool:
+    """Whether a control record's JSON is meant for every shard, not for a user's."""
+    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in _OF_A_USER):
+        return False
+    return "rules" in document or "destination" in document
+
+
+def control_keys(record: Record, user_shards: int) -> list[bytes]:
+    """Where a control record goes: one user's key, every shard, or the empty user's key (README of the connectors)."""
+    try:
+        document = msgspec.json.decode(record.value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        for name in _OF_A_USER:
+            if isinstance(document.get(name), str):
+                return [key_of(document[name].encode("utf-8", "replace"), user_shards)]
+    if user_shards and is_for_all(document):
+        return [_SHARD_KEY.pack(shard, 0) for shard in range(user_shards)]
+    return [key_of(b"", user_shards)]

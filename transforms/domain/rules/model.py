@@ -1,0 +1,198 @@
+"""What a rule is: pydantic models of rule documents. How files become rules: ``rule_files``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from transforms.domain.base.calendar import zone_of
+from transforms.domain.base.durations import Duration
+from transforms.domain.base.models import StrictModel
+from transforms.domain.rules import templates
+
+MAX_LUA_BYTES: Final = 64 * 1024
+
+# What a rule does about an event whose user's profile has not come, or failed to come.
+WAIT: Final = "wait"
+RUN: Final = "run"
+SKIP: Final = "skip"
+
+
+class RuleError(ValueError):
+    """A rule that cannot be used: the message names the file, line, field, the value and what is allowed."""
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+
+
+class DebugAction(StrictModel):
+    """Prints ``DEBUG EVENT {json}``."""
+
+    type: Literal["debug"]
+    name: Name = Field(default="debug", description="unique within the rule")
+
+
+def _good_template(template: Any) -> Any:
+    templates.check(template)
+    return template
+
+
+Body = Annotated[
+    dict[str, Any] | None,
+    AfterValidator(_good_template),
+    Field(description="JSON to send instead of the enriched event; ${event.parameters.sku} stands for a value"),
+]
+
+
+class KafkaAction(StrictModel):
+    """Writes the enriched event, or a body of its own, to a Kafka topic, keyed by user."""
+
+    type: Literal["kafka"]
+    name: Name = Field(default="kafka", description="unique within the rule")
+    body: Body = None
+    topic: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$", description="default: the actions topic of the job"
+    )
+
+
+class WebhookAction(StrictModel):
+    """POSTs the enriched event, or a body of its own, to a destination."""
+
+    type: Literal["webhook"]
+    name: Name = Field(default="webhook", description="unique within the rule")
+    destination: Name = Field(description="name of a destination of the destinations file")
+    body: Body = None
+    history: bool = Field(default=False, description="whether the enriched event has eventHistory")
+
+
+Action = Annotated[DebugAction | KafkaAction | WebhookAction, Field(discriminator="type")]
+
+
+def _fits(text: str) -> str:
+    if len(text.encode()) > MAX_LUA_BYTES:
+        raise ValueError(f"{len(text.encode())} bytes of Lua, allowed are {MAX_LUA_BYTES}")
+    return text
+
+
+Lua = Annotated[str, Field(min_length=1), AfterValidator(_fits)]
+
+
+class Cooldown(StrictModel):
+    """How long a rule stays silent after it fired, in event time; ``cooldown: 1d`` is short for its ``time``."""
+
+    time: Duration = Field(description="from the event that fired")
+    key: Lua | None = Field(
+        default=None,
+        description="Lua expression (text or number): a cooldown for each of its values; default: one a user",
+    )
+
+
+class Cap(StrictModel):
+    """At most ``count`` times a user: in a rolling ``window``, or ``per`` calendar day, week or month."""
+
+    count: int = Field(ge=1, le=1000)
+    window: Duration | None = Field(default=None, description="rolling, in event time")
+    per: Literal["day", "week", "month"] | None = Field(
+        default=None, description="calendar, in the rule's time_zone; weeks begin on Monday"
+    )
+
+    @model_validator(mode="after")
+    def _either_rolling_or_calendar(self) -> Cap:
+        if (self.window is None) == (self.per is None):
+            raise ValueError("needs either window (rolling) or per (calendar)")
+        return self
+
+
+_TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+
+class QuietHours(StrictModel):
+    """Every day from ``start`` to ``end``, in the rule's time_zone, actions are held; they go out at ``end``."""
+
+    start: str = Field(pattern=_TIME_OF_DAY, description="HH:MM")
+    end: str = Field(pattern=_TIME_OF_DAY, description="HH:MM; before start: the next morning")
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> QuietHours:
+        if self.start == self.end:
+            raise ValueError("start and end are the same time of day")
+        return self
+
+
+def _known_zone(name: str) -> str:
+    if zone_of(name) is None:
+        raise ValueError("no such time zone, allowed are IANA names like Europe/Berlin")
+    return name
+
+
+class TimeZone(StrictModel):
+    """Where the user's days begin: a profile field with an IANA name, and what holds for users without a valid one."""
+
+    profile_field: str | None = Field(default="timezone", min_length=1, description="null: default for everybody")
+    default: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+
+class Sequence(StrictModel):
+    """What has to follow, or not to follow, the event that the rule's filter allows."""
+
+    followed_by: Lua | None = Field(default=None, description="Lua like filter: the rule fires at the event it allows")
+    not_followed_by: Lua | None = Field(
+        default=None, description="Lua like filter: the rule fires when the time is over and it allowed no event"
+    )
+    within: Duration = Field(description="event time since the event that the rule's filter allowed")
+    match: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$",
+        description="event field that both events have the same value of, like parameters.cart_id",
+    )
+
+    @model_validator(mode="after")
+    def _either_followed_or_not(self) -> Sequence:
+        if (self.followed_by is None) == (self.not_followed_by is None):
+            raise ValueError("needs either followed_by or not_followed_by")
+        return self
+
+
+def _cooldown_of_time(value: Any) -> Any:
+    return {"time": value} if isinstance(value, str) else value
+
+
+class Rule(StrictModel):
+    """One rule: a Lua filter over ``event``, ``user``, ``visit`` and ``history``, and what to do where it allows."""
+
+    name: Name = Field(description="unique among the rules")
+    version: int = Field(ge=1, description="part of every action's id: raise it when the meaning changes")
+    description: str = Field(default="", description="for people")
+    filter: Lua = Field(description="Lua: an expression, or a body with return")
+    actions: tuple[Action, ...] = Field(min_length=1, strict=False)
+    on_missing_profile: Literal["wait", "run", "skip"] = Field(
+        default=WAIT,
+        description="while the user is being loaded: wait for the profile, run with an empty one, or skip the event",
+    )
+    sequence: Sequence | None = None
+    cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
+    cap: Cap | None = None
+    quiet_hours: QuietHours | None = None
+    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar and quiet_hours")
+
+    @model_validator(mode="after")
+    def _action_names_are_unique(self) -> Rule:
+        repeated = [name for name, count in Counter(action.name for action in self.actions).items() if count > 1]
+        if repeated:
+            raise ValueError(f"action name {repeated[0]!r} is used twice; names are unique within a rule")
+        return self
+
+
+def check_destinations(rule: Rule, destinations: Collection[str]) -> None:
+    """See whether a rule's webhooks have somewhere to go.
+
+    Raises:
+        RuleError: one has not.
+    """
+    for action in rule.actions:
+        if isinstance(action, WebhookAction) and action.destination not in destinations:
+            allowed = ", ".join(destinations) or "none: there is no --destinations file"
+            raise RuleError(f"rule {rule.name!r}: destination is {action.destination!r}, allowed: {allowed}")

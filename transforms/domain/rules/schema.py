@@ -1,0 +1,44 @@
+"""The JSON Schema of rule files, for editors and other tools; published as ``docs/rule.schema.json``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from transforms.domain.base.durations import Duration
+from transforms.domain.rules.cases import Case
+from transforms.domain.rules.model import Rule
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def rule_schema() -> dict[str, Any]:
+    """Of one document of a rule file: a rule, its filter inline or in a file, and its cases."""
+    references, definitions = models_json_schema(
+        [(Rule, "validation"), (Case, "validation")], ref_template="#/$defs/{model}"
+    )
+    schemas = definitions["$defs"]
+    rule = schemas.pop(references[(Rule, "validation")]["$ref"].rpartition("/")[2])
+    # Short forms, which pydantic takes before it validates and therefore leaves out.
+    rule["properties"]["cooldown"]["anyOf"].insert(0, TypeAdapter(Duration).json_schema())
+    rule["properties"]["filter_file"] = {
+        "type": "string",
+        "pattern": r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.lua$",
+        "description": "a Lua file beside this one, in place of filter",
+    }
+    rule["properties"]["tests"] = {
+        "type": "array",
+        "items": {"$ref": references[(Case, "validation")]["$ref"]},
+        "description": "cases that `python -m pipeline rules test` runs",
+    }
+    rule["required"] = [name for name in rule["required"] if name != "filter"]
+    rule["oneOf"] = [{"required": ["filter"]}, {"required": ["filter_file"]}]
+    return {"$schema": _DIALECT, **rule, "title": "Rule", "$defs": schemas}
+
+
+def rule_schema_json() -> str:
+    """``rule_schema`` as the text that is published."""
+    return orjson.dumps(rule_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"

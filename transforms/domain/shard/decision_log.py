@@ -1,0 +1,132 @@
+"""What a step tells the decision log (``decisions``); nothing at all where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from transforms.domain.rules.actions import FiredAction, decode_action
+from transforms.domain.rules.model import Action, Rule, WebhookAction
+from transforms.domain.rules.state import HeldAction, OpenSequence
+from transforms.domain.shard import decisions
+from transforms.domain.shard.decisions import Decision
+from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.webhooks.delivery_queue import Delivery
+
+
+class DecisionLog:
+    """The decisions of one step; ``rule_set`` is the number of the set that is live."""
+
+    def __init__(self, now_ms: int, settings: ShardSettings, step: StepResult) -> None:
+        self._now_ms = now_ms
+        self._told = step.decisions
+        self._sample = settings.decision_sample or 0.0
+        self.is_on = settings.decision_sample is not None
+        self.is_sampling = self._sample > 0
+        self.rule_set = 0
+
+    def event(
+        self,
+        decision: str,
+        rule: Rule,
+        fields: dict[str, Any],
+        detail: str | None = None,
+        fired: FiredAction | None = None,
+    ) -> None:
+        """What became of a rule, or of an action of it, at an event, of which ``fields`` are all."""
+        if not self.is_on:
+            return
+        self._told.append(
+            Decision(
+                decision=decision,
+                time=self._now_ms,
+                user_id=fields["user_id"],
+                event_id=fields["event_id"],
+                event_name=fields["event_name"],
+                event_time=fields["timestamp"],
+                rule=rule.name,
+                version=rule.version,
+                rule_set=self.rule_set,
+                action=fired.action.name if fired else None,
+                action_id=fired.action_id if fired else None,
+                destination=_destination_of(fired.action) if fired else None,
+                detail=detail,
+            )
+        )
+
+    @property
+    def count(self) -> int:
+        """How many decisions were told."""
+        return len(self._told)
+
+    def sampled(self, user_id: str, event_id: str, rules: Iterable[Rule], since: int) -> list[Rule]:
+        """A sample of the rules of which nothing was told since there were that many decisions."""
+        told = {one.rule for one in self._told[since:]}
+        silent = [rule for rule in rules if rule.name not in told]
+        return decisions.sampled(user_id, event_id, silent, self._sample)
+
+    def sequence(self, decision: str, user_id: str, opening: OpenSequence, detail: str) -> None:
+        """How an open sequence ended that fires nothing."""
+        if not self.is_on:
+            return
+        self._told.append(
+            Decision(
+                decision=decision,
+                time=self._now_ms,
+                user_id=user_id,
+                event_id=opening.event_id,
+                event_time=opening.begun_ms,
+                rule=opening.rule,
+                rule_set=self.rule_set,
+                detail=detail,
+            )
+        )
+
+    def held(self, decision: str, user_id: str, held: HeldAction, detail: str | None = None) -> None:
+        """What became of an action that quiet hours held."""
+        if not self.is_on:
+            return
+        action = decode_action(held.action)
+        self._told.append(
+            Decision(
+                decision=decision,
+                time=self._now_ms,
+                user_id=user_id,
+                event_id=held.event_id,
+                rule=held.rule,
+                version=held.version,
+                rule_set=held.rule_set,
+                action=action.name,
+                action_id=held.action_id,
+                destination=_destination_of(action),
+                detail=detail,
+            )
+        )
+
+    def delivery(
+        self, decision: str, user_id: str, delivery: Delivery, detail: str = "", latency_ms: int | None = None
+    ) -> None:
+        """What became of a webhook."""
+        if not self.is_on:
+            return
+        self._told.append(
+            Decision(
+                decision=decision,
+                time=self._now_ms,
+                user_id=user_id,
+                event_id=delivery.event_id,
+                rule=delivery.rule,
+                version=delivery.version,
+                action=delivery.action,
+                action_id=delivery.action_id,
+                destination=delivery.destination,
+                attempts=delivery.attempts,
+                latency_ms=latency_ms,
+                status=delivery.status,
+                detail=detail or None,
+            )
+        )
+
+
+def _destination_of(action: Action) -> str | None:
+    return action.destination if isinstance(action, WebhookAction) else None

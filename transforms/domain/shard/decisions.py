@@ -1,0 +1,105 @@
+"""The decision log: what became of rules, of their actions and of webhooks (docs/decisions.md)."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from transforms.domain.rules.model import Rule
+
+# What a decision is: part of the log's contract.
+FIRED: Final = "fired"
+HELD: Final = "held"
+RELEASED: Final = "released"
+DROPPED: Final = "dropped"
+REFUSED: Final = "refused"
+COOLED_DOWN: Final = "cooled_down"
+CAPPED: Final = "capped"
+SKIPPED: Final = "skipped"
+ERROR: Final = "error"
+BEGUN: Final = "begun"
+NOT_BEGUN: Final = "not_begun"
+NO_MATCH: Final = "no_match"
+FOLLOWED: Final = "followed"
+TIMED_OUT: Final = "timed_out"
+EXPIRED: Final = "expired"
+NOT_ALLOWED: Final = "not_allowed"
+SET_ASIDE: Final = "set_aside"
+DELIVERED: Final = "delivered"
+RETRIED: Final = "retried"
+UNDELIVERED: Final = "undelivered"
+
+DECISIONS: Final = (
+    *(FIRED, HELD, RELEASED, DROPPED, REFUSED, COOLED_DOWN, CAPPED, SKIPPED, ERROR, BEGUN, NOT_BEGUN, NO_MATCH),
+    *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
+)
+
+# Where decisions go that are for a file: a colon is in no topic's name.
+FILE: Final = "file:decisions"
+
+_HASHES: Final = 1 << 64
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One line of the log: ``decision`` is one of this module's, ``time`` processing time; times in ms.
+
+    Fields that do not apply are None and left out of the JSON. ``latency_ms`` is that of the last attempt.
+    """
+
+    decision: str
+    time: int
+    user_id: str
+    event_id: str
+    event_name: str | None = None
+    event_time: int | None = None
+    rule: str
+    version: int | None = None
+    rule_set: int | None = None
+    action: str | None = None
+    action_id: str | None = None
+    destination: str | None = None
+    attempts: int | None = None
+    latency_ms: int | None = None
+    status: int | None = None
+    detail: str | None = None
+
+    def to_json(self) -> bytes:
+        """One JSON object."""
+        return _encoder.encode(self)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Decision)
+
+
+def decode_decision(value: bytes) -> Decision:
+    """Read what ``to_json`` wrote; fields of a later release are passed over.
+
+    Raises:
+        ValueError: it is no decision.
+    """
+    return _decoder.decode(value)
+
+
+def sampled(user_id: str, event_id: str, rules: Iterable[Rule], share: float) -> list[Rule]:
+    """Of the rules those whose silence about an event is told: a ``share`` (0 to 1), the same on every replay."""
+    if share == 0:
+        return []
+    event = msgspec.msgpack.encode([user_id, event_id])
+    number, limit = _hash(event), math.ceil(share * _HASHES)
+    # Multiplying by an odd number only permutes the hashes, for each rule in another way; hashing anew takes longer.
+    return [rule for rule in rules if number * _factor(rule.name) & (_HASHES - 1) < limit]
+
+
+@functools.lru_cache(maxsize=4096)
+def _factor(rule: str) -> int:
+    return _hash(rule.encode()) | 1
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())

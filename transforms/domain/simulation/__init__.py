@@ -1,0 +1,1 @@
+"""Rules tried out without a cluster: cases, explanations and backtests run through the production step."""

@@ -1,0 +1,64 @@
+"""Recorded events as records: what a line of a recording holds, and when it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from transforms.domain.events.event import MAX_FUTURE_MS
+from transforms.domain.events.record import Record
+
+_ENVELOPE: Final = {"timestamp_ms", "key", "value"}
+
+
+class RecordingError(ValueError):
+    """A line of a recording that cannot be read: names file and line, the value and what is allowed."""
+
+
+def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Record]:
+    """Records of JSON Lines: each an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``; empty lines are none.
+
+    An event comes at its own ``timestamp``, with its user as the key. What has no usable one (none, more than a day
+    ahead of ``now_ms``, or no JSON at all) comes at the time of the line before, and becomes the dead letter that it
+    would have become. The line number is the offset.
+
+    Raises:
+        RecordingError: ``timestamp_ms`` or ``key`` of the second form is not what it should be.
+    """
+    last_ms = 0
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line:
+            continue
+        record = _record_of(line, number, last_ms, now_ms + MAX_FUTURE_MS, f"{name}:{number}")
+        last_ms = record.timestamp_ms
+        yield record
+
+
+def _record_of(line: bytes, number: int, last_ms: int, latest_ms: int, place: str) -> Record:
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return Record(0, number, last_ms, None, line)
+    if not isinstance(document, dict):
+        return Record(0, number, last_ms, None, line)
+    if "timestamp_ms" in document and "value" in document and not document.keys() - _ENVELOPE:
+        return _unpacked(document, number, place)
+    at_ms, user_id = document.get("timestamp"), document.get("user_id")
+    if type(at_ms) is not int or not 0 < at_ms <= latest_ms:
+        at_ms = last_ms
+    return Record(0, number, at_ms, user_id.encode() if isinstance(user_id, str) else None, line)
+
+
+def _unpacked(document: dict[str, Any], number: int, place: str) -> Record:
+    at_ms, value = document["timestamp_ms"], document["value"]
+    if type(at_ms) is not int or at_ms < 0:
+        raise RecordingError(f"{place}: timestamp_ms is {at_ms!r}, allowed: ms since the epoch")
+    user_id = value.get("user_id") if isinstance(value, dict) else None
+    key = document.get("key", user_id if isinstance(user_id, str) else None)
+    if key is not None and not isinstance(key, str):
+        raise RecordingError(f"{place}: key is {key!r}, allowed: text or null")
+    content = value.encode() if isinstance(value, str) else orjson.dumps(value)
+    return Record(0, number, at_ms, None if key is None else key.encode(), content)

@@ -1,0 +1,1 @@
+"""Users: profile, visit, history, and the user API's answers about them."""

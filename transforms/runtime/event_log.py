@@ -1,0 +1,93 @@
+"""What of a step is worth a line in the log. Users are told as ``user_id``, which the log shows as a hash."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Final
+
+from transforms.domain.events.dead_letter import DeadLetter
+from transforms.domain.shard.shard_state import QUEUED
+from transforms.domain.shard.step_result import StepResult
+from transforms.domain.webhooks.delivery_queue import Delivery
+
+LOG: Final = logging.getLogger("event_trigger")
+PER_MINUTE: Final = 30
+_MINUTE_MS: Final = 60_000
+
+
+class EventLog:
+    """Writes what happened to the log ``event_trigger``: of each kind ``per_minute`` lines, the next one says how many
+    were left out. Kept in memory, one a worker, shared by its threads."""
+
+    def __init__(self, per_minute: int = PER_MINUTE) -> None:
+        self._per_minute = per_minute
+        self._lock = threading.Lock()
+        # By kind: the minute, lines in it, lines left out since the last one.
+        self._counts: dict[str, list[int]] = {}
+        self._open: dict[str, bool] = {}
+
+    def step(self, done: StepResult, shard: int | None, now_ms: int) -> None:
+        """What a step of a shard did beside its daily work; with DEBUG the actions that it decided, too."""
+        for number in done.rule_sets:
+            self._write(logging.INFO, "rule set live", now_ms, rule_set=number, shard=shard)
+        for erasure in done.erasures:
+            self._write(logging.INFO, "user forgotten", now_ms, user_id=erasure.user_id, found=erasure.found)
+        for destination in done.gone:
+            self._write(logging.WARNING, "destination wants no more", now_ms, destination=destination)
+        if done.counts["rules_tripped"]:
+            for (rule, what), number in done.rule_counts.items():
+                if what == "tripped":
+                    self._write(logging.WARNING, "rule hit a limit", now_ms, rule=rule, times=number)
+        for letter in done.dead_letters:
+            self._write(logging.INFO, "dead letter", now_ms, **_of_letter(letter))
+        if LOG.isEnabledFor(logging.DEBUG):
+            _write_actions(done)
+
+    def breaker(self, who: str, is_open: bool, now_ms: int) -> None:
+        """Whether somebody is being spared; written when that changes."""
+        with self._lock:
+            has_changed = self._open.get(who, False) is not is_open
+            self._open[who] = is_open
+        if has_changed:
+            level, event = (logging.WARNING, "breaker opened") if is_open else (logging.INFO, "breaker closed")
+            self._write(level, event, now_ms, of=who)
+
+    def _write(self, level: int, event: str, now_ms: int, **fields: Any) -> None:
+        with self._lock:
+            count = self._counts.setdefault(event, [0, 0, 0])
+            if count[0] != now_ms // _MINUTE_MS:
+                count[:2] = [now_ms // _MINUTE_MS, 0]
+            if count[1] >= self._per_minute:
+                count[2] += 1
+                return
+            count[1] += 1
+            if count[2]:
+                fields["left_out"], count[2] = count[2], 0
+        LOG.log(level, event, extra=fields)
+
+
+def _of_letter(letter: DeadLetter) -> dict[str, Any]:
+    fields: dict[str, Any] = {"reason": letter.reason, "rule": letter.rule}
+    if letter.action is not None:
+        action = letter.action
+        fields |= {"action_id": action.action_id, "destination": action.destination, "user_id": action.user_id}
+    else:
+        fields |= {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset}
+        if letter.key is not None:
+            fields["user_id"] = letter.key.decode(errors="replace")
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _write_actions(done: StepResult) -> None:
+    for fired in done.actions:
+        fields = {"rule": fired.rule, "rule_version": fired.rule_version, "rule_set": fired.rule_set}
+        fields |= {"action": fired.action.name, "action_id": fired.action_id, "user_id": fired.user_id}
+        LOG.debug("action decided", extra=fields)
+    for fact in done.facts:
+        if fact[0] == QUEUED:
+            user_id, delivery = fact[1:]
+            if isinstance(delivery, Delivery):
+                fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}
+                fields |= {"action": delivery.action, "action_id": delivery.action_id, "user_id": user_id}
+                LOG.debug("action decided", extra=fields)
