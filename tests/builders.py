@@ -307,10 +307,10 @@ def contents(view: ShardState) -> dict[str, Any]:
             for user_id, user in view.users.items()
         ),
         "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
-        "awaited": set(view.awaited),
+        "awaited": set(view.awaiting_profile),
         "disabled": sorted(view.disabled),
         "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
-        "due": (view.stream_agenda.next_ms(), view.clock_agenda.next_ms()),
+        "due": (view.stream_due.next_ms(), view.clock_due.next_ms()),
         "rule_set": None if view.rules is None else (view.rules.number, view.rules.record),
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
     }
@@ -345,7 +345,7 @@ class Shard:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.awaited), self.now_ms)
+        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.awaiting_profile), self.now_ms)
 
     def step(
         self,
@@ -366,8 +366,8 @@ class Shard:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
-        self.asked_ms |= dict.fromkeys(done.wanted, self.now_ms)
-        wanted = {**self.view.users, **self.view.parked, **self.view.awaited}
+        self.asked_ms |= dict.fromkeys(done.users_to_fetch, self.now_ms)
+        wanted = {**self.view.users, **self.view.parked, **self.view.awaiting_profile}
         for user_id in [one for one in self.asked_ms if one not in wanted]:
             del self.asked_ms[user_id]
         return done

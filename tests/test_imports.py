@@ -1,4 +1,4 @@
-"""Who reads argv and the environment, and which versions must be equal. Import rules are import-linter's (pyproject)."""
+"""Who reads argv and the environment, and which versions must be equal. pyproject.toml has the import rules."""
 
 from __future__ import annotations
 

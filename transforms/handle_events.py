@@ -314,7 +314,7 @@ class _OpenShard:
     def advance(self, batch: MicroBatch | None, stream_ms: int | None = None) -> Iterator[Any]:
         yield from self._take(batch, self._answers(), stream_ms)
         if self._settings.inline:
-            while self.memory.fetch_started_ms or self._outbox.under_way:
+            while self.memory.fetch_started_ms or self._outbox.in_flight:
                 yield from self._take(
                     None, [Answer(one, self._fn._pool.wait(one)) for one in self.memory.fetch_started_ms]
                 )
@@ -340,7 +340,7 @@ class _OpenShard:
 
     def _answers(self) -> list[Answer]:
         memory, pool = self.memory, self._fn._pool
-        for user_id in (*self.folded.state.parked, *self.folded.state.awaited):
+        for user_id in (*self.folded.state.parked, *self.folded.state.awaiting_profile):
             if user_id not in memory.fetch_started_ms:  # after a restore nobody asks any more
                 memory.fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
         return [Answer(user_id, fetched) for user_id, fetched in pool.poll(memory.fetch_started_ms, self._now_ms)]
@@ -356,12 +356,14 @@ class _OpenShard:
             given = StepInput(self._now_ms, batch, answers, tries, asked_ms, stream_ms)
             done = step(self.folded.state, StepContext(settings.shard, rules), given)
             self._write(done)
-            memory.empty_fetch_polls = 0 if answers or done.wanted else memory.empty_fetch_polls + 1
-            memory.empty_delivery_polls = 0 if tries or done.mailed else memory.empty_delivery_polls + 1
+            memory.empty_fetch_polls = 0 if answers or done.users_to_fetch else memory.empty_fetch_polls + 1
+            memory.empty_delivery_polls = (
+                0 if tries or done.users_with_new_deliveries else memory.empty_delivery_polls + 1
+            )
         self._send()
-        for user_id in done.wanted:
+        for user_id in done.users_to_fetch:
             memory.fetch_started_ms[user_id] = self._fn._pool.request(user_id, self._now_ms)
-        for user_id in done.given_up:
+        for user_id in done.users_given_up:
             # More is asked than the user API can answer; what nobody waits for must not stay in the queue.
             if self._fn._pool.withdraw(user_id):
                 memory.fetch_started_ms.pop(user_id, None)
@@ -369,7 +371,7 @@ class _OpenShard:
             done.counts["compactions"] += self._journal.compactions
             self._journal.compactions = 0
         if not self.number:
-            done.tell_shared()
+            done.include_shared_dead_letters()
         self._choose_letters(done)
         for name, value in done.counts.items():
             if value:
@@ -385,12 +387,12 @@ class _OpenShard:
         """Take in what the step measured, and tell now and then."""
         fn, memory, now_ms = self._fn, self.memory, self._fn._clock()
         fn._notes.step(done, memory.number, now_ms)
-        for histogram, took_ms in done.took_ms:
+        for histogram, took_ms in done.durations_ms:
             fn._measures.observe(histogram, (took_ms,))
         if done.produced_ms:
             fn._measures.observe(LATENCY, [now_ms - produced_ms for produced_ms in done.produced_ms])
-        if done.evaluated:
-            fn._measures.evaluated(fn._rule_sets.live(self.folded.state.rules).filters.rules, done.evaluated)
+        if done.evaluated_events:
+            fn._measures.evaluated(fn._rule_sets.live(self.folded.state.rules).filters.rules, done.evaluated_events)
         if fn._measures.is_due(now_ms) or self._settings.inline:
             fn.tell()
             self._show_rules()
@@ -422,13 +424,13 @@ class _OpenShard:
         """Tell every shard of destinations that want no more; with ``user_shards=0`` nobody could."""
         topic = self._settings.control_topic
         if topic is not None and self._settings.user_shards:
-            for name in dict.fromkeys(done.gone):
+            for name in dict.fromkeys(done.gone_destinations):
                 if name not in self.folded.state.disabled:
                     record = encode_produced(topic, name.encode(), switch_record(name, False), [])
                     yield beam.pvalue.TaggedOutput(RECORDS, record)
 
     def _acknowledged(self, done: StepResult) -> Iterator[Any]:
-        for number in done.rule_sets:
+        for number in done.applied_rule_sets:
             said = Acknowledgement(number, self.number or 0, self._settings.user_shards, self._now_ms)
             record = encode_produced(self._settings.audit_topic, said.key, said.to_json(), [])
             yield beam.pvalue.TaggedOutput(RECORDS, record)
@@ -444,10 +446,10 @@ class _OpenShard:
         """What tries to deliver webhooks have come to; on DirectRunner, where time does not go on, all of them."""
         outbox, pool = self._outbox, self._fn._send_pool
         if self._settings.inline:
-            results = [(action_id, pool.wait(action_id)) for action_id in outbox.under_way]
+            results = [(action_id, pool.wait(action_id)) for action_id in outbox.in_flight]
         else:
-            results = pool.poll(outbox.under_way)
-        tries = [tried(outbox.came_back(action_id), action_id, result) for action_id, result in results]
+            results = pool.poll(outbox.in_flight)
+        tries = [tried(outbox.finished(action_id), action_id, result) for action_id, result in results]
         if self._settings.inline:
             # There is no later to try again.
             tries = [replace(one, ended=REFUSED) if one.ended in (RETRY, DELAYED) else one for one in tries]
@@ -470,13 +472,13 @@ class _OpenShard:
 
     def _write(self, done: StepResult) -> None:
         outbox = self._outbox
-        outbox.changed(self.folded.state.deliveries, done.mailed)
+        outbox.changed(self.folded.state.deliveries, done.users_with_new_deliveries)
         for erasure in done.erasures:
             self._fn._pool.cancel(erasure.user_id)
             self.memory.fetch_started_ms.pop(erasure.user_id, None)
-            for action_id in [one for one, user_id in outbox.under_way.items() if user_id == erasure.user_id]:
+            for action_id in [one for one, user_id in outbox.in_flight.items() if user_id == erasure.user_id]:
                 self._fn._send_pool.withdraw(action_id)
-                outbox.came_back(action_id)
+                outbox.finished(action_id)
         if done.erasures:
             self._journal.rewrite(self._now_ms)
         elif done.facts:
@@ -492,13 +494,13 @@ class _OpenShard:
             self._idle.set(Timestamp(micros=memory.idle_due_ms * 1000))
             self._meta.write(b"%d %d" % (_SCHEMA_VERSION, memory.idle_due_ms))
         # The next look whether the user API or a receiver has answered, a webhook's next try, the end of quiet hours.
-        due = [self.folded.state.clock_agenda.next_ms()]
+        due = [self.folded.state.clock_due.next_ms()]
         if memory.fetch_started_ms:
             # A user API that is down must not keep every shard polling: the pause doubles while nothing comes.
             due.append(now_ms + (self._settings.poll_ms << min(memory.empty_fetch_polls, _LONGEST_POLL_DOUBLINGS)))
         # Nobody waits for what receivers say but the next webhook of the same user, so it need not be looked for often.
         look_ms = now_ms + (self._settings.look_ms << min(memory.empty_delivery_polls, _LONGEST_POLL_DOUBLINGS))
-        if self._outbox.under_way:
+        if self._outbox.in_flight:
             due.append(look_ms)
         elif (next_ms := self._outbox.next_ms()) is not None:
             due.append(max(next_ms, look_ms))  # due already: the pool had no room
@@ -511,7 +513,7 @@ class _OpenShard:
 
     def _arm_stream_timer(self) -> None:
         memory, tick_ms = self.memory, self._settings.sweep_every_ms
-        due_ms = self.folded.state.stream_agenda.next_ms()
+        due_ms = self.folded.state.stream_due.next_ms()
         if due_ms is not None and (memory.stream_due_ms is None or memory.stream_due_ms > due_ms + tick_ms):
             memory.stream_due_ms = due_ms + tick_ms - due_ms % tick_ms
             self._stream.set(Timestamp(micros=memory.stream_due_ms * 1000))
@@ -535,7 +537,7 @@ def _outputs(done: StepResult, settings: HandleSettings, now_ms: int) -> Iterato
             record = encode_produced(fired.action.topic, fired.user_id.encode(), fired.body, headers)
             yield beam.pvalue.TaggedOutput(ACTIONS, record)
     if settings.writes_actions:
-        for fired in done.decided:
+        for fired in done.decided_actions:
             record = encode_produced(actions.FILE, fired.user_id.encode(), actions.action_line(fired, now_ms), [])
             yield beam.pvalue.TaggedOutput(RECORDS, record)
     for decision in done.decisions:

@@ -136,7 +136,7 @@ class Shard:
         for bag in self.bags:
             bag.commit()
         written = time.thread_time()
-        self._asked.update(dict.fromkeys(done.wanted, self.now_ms))
+        self._asked.update(dict.fromkeys(done.users_to_fetch, self.now_ms))
         self.compactions += journal.compactions
         self.step_ms.append((decided - opened) * 1e3)
         self.append_ms.append((opened - started + written - decided) * 1e3)

@@ -94,7 +94,7 @@ def ours(events: Sequence[tuple[bytes, bytes]]) -> list[dict[str, Any]]:
         shard.advance(answers=[Answer(user.decode(), shards.fetched(user))])
     for user, value in events:
         done = shard.advance([value], [user])
-        if done.wanted:
+        if done.users_to_fetch:
             done = shard.advance(answers=[Answer(user.decode(), shards.fetched(user)) for user in users])
         bodies += [orjson.loads(action.body) for action in done.actions]
     return bodies

@@ -29,11 +29,11 @@ class EventLog:
 
     def step(self, done: StepResult, shard: int | None, now_ms: int) -> None:
         """What a step of a shard did beside its daily work; with DEBUG the actions that it decided, too."""
-        for number in done.rule_sets:
+        for number in done.applied_rule_sets:
             self._write(logging.INFO, "rule set live", now_ms, rule_set=number, shard=shard)
         for erasure in done.erasures:
             self._write(logging.INFO, "user forgotten", now_ms, user_id=erasure.user_id, found=erasure.found)
-        for destination in done.gone:
+        for destination in done.gone_destinations:
             self._write(logging.WARNING, "destination wants no more", now_ms, destination=destination)
         if done.counts["rules_tripped"]:
             for (rule, what), number in done.rule_counts.items():

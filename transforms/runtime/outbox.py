@@ -33,11 +33,11 @@ _DELAY_S: Final = 5.0
 class Outbox:
     """Whose turn it is. Made anew with each fold of the journal: then nothing is under way."""
 
-    __slots__ = ("_agenda", "under_way")
+    __slots__ = ("_agenda", "in_flight")
 
     def __init__(self, deliveries: Mapping[str, DeliveryQueue]) -> None:
         # Users by the action that is under way for them.
-        self.under_way: dict[str, str] = {}
+        self.in_flight: dict[str, str] = {}
         self._agenda = DueIndex()
         self.changed(deliveries, deliveries)
 
@@ -45,7 +45,7 @@ class Outbox:
         """Something of these users was added, has ended or was put off."""
         for user_id in user_ids:
             heads = deliveries.get(user_id, EMPTY_QUEUE).heads()
-            due = [one.due_ms for one in heads if one.action_id not in self.under_way]
+            due = [one.due_ms for one in heads if one.action_id not in self.in_flight]
             self._agenda.set(user_id, min(due, default=None))
 
     def next_ms(self) -> int | None:
@@ -58,17 +58,17 @@ class Outbox:
             (user_id, one)
             for user_id in self._agenda.until(now_ms)
             for one in deliveries.get(user_id, EMPTY_QUEUE).heads()
-            if one.due_ms <= now_ms and one.action_id not in self.under_way
+            if one.due_ms <= now_ms and one.action_id not in self.in_flight
         ]
 
     def sent(self, deliveries: Mapping[str, DeliveryQueue], user_id: str, action_id: str) -> None:
         """It is under way."""
-        self.under_way[action_id] = user_id
+        self.in_flight[action_id] = user_id
         self.changed(deliveries, (user_id,))
 
-    def came_back(self, action_id: str) -> str:
+    def finished(self, action_id: str) -> str:
         """It is not under way any more; its user."""
-        return self.under_way.pop(action_id)
+        return self.in_flight.pop(action_id)
 
 
 def tried(user_id: str, action_id: str, result: SendResult) -> DeliveryResult:

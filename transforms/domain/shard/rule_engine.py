@@ -139,7 +139,7 @@ class RuleEngine:
         filters, step = self._filters, self._step
         told = self._log.count if self._is_sampling else 0
         verdict = filters.evaluate(event, visit, user)
-        step.evaluated += 1
+        step.evaluated_events += 1
         if verdict.tripped or verdict.quarantined:
             step.counts["rules_tripped"] += len(verdict.tripped)
             step.counts["rules_quarantined"] += len(verdict.quarantined)

@@ -106,16 +106,16 @@ class ShardState:
     """Users of one shard, longest idle first, the events that wait, longest waiting first, and what rules remember.
 
     ``rules`` is the rule set that was published last, None while there is only the one that the job was launched with.
-    ``stream_agenda`` and ``clock_agenda``: whose rule state is due at which stream and which processing time.
-    ``awaited`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended,
+    ``stream_due`` and ``clock_due``: whose rule state is due at which stream and which processing time.
+    ``awaiting_profile`` are the users that a sequence waits for. ``deliveries`` are webhooks that have not ended,
     ``disabled`` the destinations that get none.
     """
 
     __slots__ = (
         "_in_order",
         "_newest_ms",
-        "awaited",
-        "clock_agenda",
+        "awaiting_profile",
+        "clock_due",
         "deliveries",
         "disabled",
         "history_size",
@@ -123,7 +123,7 @@ class ShardState:
         "parked",
         "rule_states",
         "rules",
-        "stream_agenda",
+        "stream_due",
         "users",
     )
 
@@ -133,11 +133,11 @@ class ShardState:
         self.parked: dict[str, Parked] = {}
         self.rule_states: dict[str, RuleState] = {}
         self.rules: StoredRules | None = None
-        self.awaited: dict[str, None] = {}
+        self.awaiting_profile: dict[str, None] = {}
         self.deliveries: dict[str, DeliveryQueue] = {}
         self.disabled: dict[str, None] = {}
-        self.stream_agenda = DueIndex()
-        self.clock_agenda = DueIndex()
+        self.stream_due = DueIndex()
+        self.clock_due = DueIndex()
         # Kept up to date by apply(), so that the state cache can ask without walking the users.
         self.nbytes = 1000
         self._in_order = True
@@ -344,18 +344,18 @@ class ShardState:
         self.nbytes -= before_bytes
         if state.is_empty:
             self.rule_states.pop(user_id, None)
-            self.awaited.pop(user_id, None)
-            self.stream_agenda.set(user_id, None)
-            self.clock_agenda.set(user_id, None)
+            self.awaiting_profile.pop(user_id, None)
+            self.stream_due.set(user_id, None)
+            self.clock_due.set(user_id, None)
             return
         self.nbytes += state.nbytes
         self.rule_states[user_id] = state
         if state.awaited_ms:
-            self.awaited[user_id] = None
+            self.awaiting_profile[user_id] = None
         else:
-            self.awaited.pop(user_id, None)
-        self.stream_agenda.set(user_id, state.stream_due_ms())
-        self.clock_agenda.set(user_id, state.clock_due_ms())
+            self.awaiting_profile.pop(user_id, None)
+        self.stream_due.set(user_id, state.stream_due_ms())
+        self.clock_due.set(user_id, state.clock_due_ms())
 
     # Webhooks
 

@@ -188,7 +188,7 @@ class _Machine:
 
     def _ask(self, user_id: str) -> None:
         if user_id not in self.asked_ms:
-            self.step.wanted[user_id] = None
+            self.step.users_to_fetch[user_id] = None
 
     def _park(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self.view.parked.get(user_id)
@@ -239,8 +239,8 @@ class _Machine:
         """Take in what the user API says and run the events that waited; nothing if the user is gone."""
         user_id, fetched = answer.user_id, answer.fetched
         waiting = self.view.parked.get(user_id)
-        user = self._present(user_id) if user_id in self.view.awaited else self.view.users.get(user_id)
-        if waiting is None and user_id not in self.view.awaited and (user is None or self._has_expired(user)):
+        user = self._present(user_id) if user_id in self.view.awaiting_profile else self.view.users.get(user_id)
+        if waiting is None and user_id not in self.view.awaiting_profile and (user is None or self._has_expired(user)):
             return
         self.step.counts[f"users_{fetched.enrichment}"] += 1
         if fetched.error_kind is not None:
@@ -260,7 +260,7 @@ class _Machine:
         self._cut(user_id, user)
         for topic, record, event in events:
             self._handle(topic, record, event, user)
-        if user_id in self.view.awaited:
+        if user_id in self.view.awaiting_profile:
             stream_ms = self.view.rule_state(user_id).awaited_ms
             self._record(AWAITED, user_id, 0)
             self._settle(user_id, stream_ms)
@@ -313,7 +313,7 @@ class _Machine:
                 break
             if self.asked_ms.get(user_id, asked_after_ms) <= asked_after_ms:
                 late.append(user_id)
-        self.step.given_up += late
+        self.step.users_given_up += late
         for user_id in late:
             self.resume(Answer(user_id, unavailable(TIMEOUT, "no answer before the enrichment deadline")))
 
@@ -321,7 +321,7 @@ class _Machine:
 
     def settle_until(self, stream_ms: int) -> None:
         """Settle the sequences that are over, and forget firings that no event can ask for any more."""
-        for user_id in self.view.stream_agenda.until(stream_ms):
+        for user_id in self.view.stream_due.until(stream_ms):
             is_over = any(opening.due_ms <= stream_ms for opening in self.view.rule_state(user_id).open)
             user = self._present(user_id) if is_over else None
             has_answer = user is not None and user.enrichment != PENDING
@@ -345,7 +345,7 @@ class _Machine:
 
     def release(self) -> None:
         """Let go what was held until now."""
-        for user_id in self.view.clock_agenda.until(self.now_ms):
+        for user_id in self.view.clock_due.until(self.now_ms):
             self._deciding.release(user_id)
 
     def sweep(self) -> None:
@@ -396,7 +396,7 @@ class _Machine:
             self.step.reject_control(topic, record, str(error), _is_shared(record))
             return
         self._record(RULES, wanted.number, record.value)
-        self.step.rule_sets.append(wanted.number)
+        self.step.applied_rule_sets.append(wanted.number)
         self.step.counts["rule_sets_applied"] += 1
         self.filters = live.filters
         self._deciding.use(live)
@@ -417,7 +417,7 @@ class _Machine:
         self.step.counts["events_forgotten"] += len(waiting.records) if waiting is not None else 0
         if user_id in view.deliveries:
             self.step.counts["deliveries_forgotten"] += len(list(view.deliveries[user_id]))
-            self.step.mailed[user_id] = None
+            self.step.users_with_new_deliveries[user_id] = None
         self._record(FORGOTTEN, user_id, True)
         self.step.erasures.append(Erasure(user_id, found, self.now_ms, topic, record))
 

@@ -97,33 +97,44 @@ class Erasure:
 
 @dataclass(slots=True)
 class StepResult:
-    """Everything a step decided; ``counts`` are metrics by name, ``rule_counts`` by rule and name.
+    """Everything that one step decided.
 
-    ``wanted`` are users to ask the user API for, ``given_up`` those whose answer is not waited for any more. After an
-    erasure nothing of its user may stay in what is stored. ``mailed`` are users whose webhooks changed. ``rule_sets``
-    are numbers of sets that became live. ``shared_dead_letters`` are of records that every shard gets: one tells.
-    ``actions`` leave now, ``decided`` are all that were handed over, webhooks too.
+    Attributes:
+        facts: what the journal stores, in order.
+        actions: Kafka and debug actions, which leave with this step.
+        decided_actions: all actions of this step, webhooks included.
+        decisions: records of the decision log.
+        applied_rule_sets: numbers of the rule sets that became live.
+        shared_dead_letters: of records that every shard gets; only one shard publishes them.
+        users_to_fetch: users to ask the user API for, in order.
+        users_given_up: users whose answer nobody waits for any more.
+        users_with_new_deliveries: users whose delivery queue changed.
+        gone_destinations: destinations that answered 410.
+        erasures: forgotten users; nothing of them may stay in what is stored.
+        counts: metrics by name; ``rule_counts`` by rule and name.
+        produced_ms: Kafka times of the events that actions were decided for.
+        durations_ms: values of histograms, (name, ms).
+        evaluated_events: events that the rules were asked about.
     """
 
     facts: list[Fact] = field(default_factory=list)
     actions: list[FiredAction] = field(default_factory=list)
-    decided: list[FiredAction] = field(default_factory=list)
+    decided_actions: list[FiredAction] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
-    rule_sets: list[int] = field(default_factory=list)
+    applied_rule_sets: list[int] = field(default_factory=list)
     shared_dead_letters: list[DeadLetter] = field(default_factory=list)
-    wanted: dict[str, None] = field(default_factory=dict)  # in this order
-    given_up: list[str] = field(default_factory=list)
-    mailed: dict[str, None] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)  # destinations that said 410
+    users_to_fetch: dict[str, None] = field(default_factory=dict)
+    users_given_up: list[str] = field(default_factory=list)
+    users_with_new_deliveries: dict[str, None] = field(default_factory=dict)
+    gone_destinations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     rule_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    # Measured: when the events of the actions were produced, how long what took by ``measures``, events that rules saw.
     produced_ms: list[int] = field(default_factory=list)
-    took_ms: list[tuple[str, int]] = field(default_factory=list)
-    evaluated: int = 0
+    durations_ms: list[tuple[str, int]] = field(default_factory=list)
+    evaluated_events: int = 0
 
     def reject(
         self,
@@ -147,7 +158,7 @@ class StepResult:
         if not is_shared:
             self.counts["dead_letters"] += 1
 
-    def tell_shared(self) -> None:
+    def include_shared_dead_letters(self) -> None:
         """This is the shard that tells what all of them found."""
         self.counts["dead_letters"] += len(self.shared_dead_letters)
         self.dead_letters += self.shared_dead_letters

@@ -54,7 +54,7 @@ class WebhookDispatch:
     def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
         """Hand an action over; a webhook goes to its user's queue."""
         self._step.counts["actions"] += 1
-        self._step.decided.append(fired)
+        self._step.decided_actions.append(fired)
         if record.partition != NO_COORDINATE:
             self._step.produced_ms.append(record.timestamp_ms)
         if not isinstance(fired.action, WebhookAction):
@@ -89,7 +89,7 @@ class WebhookDispatch:
             self._lose(user_id, delivery, *problem, topic, record)
             return
         self._record(QUEUED, user_id, delivery)
-        self._step.mailed[user_id] = None
+        self._step.users_with_new_deliveries[user_id] = None
         self._count(delivery.destination, "queued", "deliveries_queued")
 
     def _problem_with(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
@@ -143,7 +143,7 @@ class WebhookDispatch:
             return
         for user_id, deliveries in list(self._view.deliveries.items()):
             for one in list(deliveries.queues.get(destination, ())):
-                self._step.mailed[user_id] = None
+                self._step.users_with_new_deliveries[user_id] = None
                 self._record(SETTLED, user_id, one.action_id)
                 self._count(destination, "dropped")
                 self._lose(user_id, one, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
@@ -151,14 +151,14 @@ class WebhookDispatch:
     def tried(self, tried: DeliveryResult) -> None:
         """Take in what a try to deliver a webhook came to; nothing if it has ended meanwhile."""
         user_id = tried.user_id
-        self._step.mailed[user_id] = None
+        self._step.users_with_new_deliveries[user_id] = None
         delivery = self._view.deliveries.get(user_id, EMPTY_QUEUE).find(tried.action_id)
         if delivery is None:
             return
         name = delivery.destination
         self._step.counts["delivery_attempts"] += tried.attempts
         if tried.attempts:
-            self._step.took_ms.append((WEBHOOK, tried.latency_ms))
+            self._step.durations_ms.append((WEBHOOK, tried.latency_ms))
         schedule = self._settings.destinations.get(delivery.destination)
         if tried.ended != DELAYED:
             delivery = msgspec.structs.replace(
@@ -180,13 +180,13 @@ class WebhookDispatch:
         self._record(SETTLED, user_id, tried.action_id)
         if tried.ended == DELIVERED:
             self._count(name, "delivered", "deliveries_delivered")
-            self._step.took_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
+            self._step.durations_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
             self._log.delivery(decisions.DELIVERED, user_id, delivery, "", tried.latency_ms)
             return
         outcome = "given_up" if tried.ended in (RETRY, DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")
         if tried.ended == GONE:
-            self._step.gone.append(delivery.destination)
+            self._step.gone_destinations.append(delivery.destination)
         detail = f"after {delivery.attempts} attempts: {tried.said}"
         self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=tried.latency_ms)
 

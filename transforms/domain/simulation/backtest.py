@@ -137,7 +137,7 @@ class Backtest:
     def _pass_time(self, until_ms: int) -> None:
         view = self._view
         while True:
-            due = [view.stream_agenda.next_ms(), view.clock_agenda.next_ms()]
+            due = [view.stream_due.next_ms(), view.clock_due.next_ms()]
             due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
             if due_ms is None:
                 return
@@ -152,7 +152,7 @@ class Backtest:
             done = step(self._view, StepContext(self._settings, self._filters), given)
             self._take(done)
             batch = stream_ms = None
-            answers = [Answer(user_id, self._fetch(user_id)) for user_id in done.wanted]
+            answers = [Answer(user_id, self._fetch(user_id)) for user_id in done.users_to_fetch]
             tries = delivered(done, self._view)
 
     def _take(self, done: StepResult) -> None:

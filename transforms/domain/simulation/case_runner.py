@@ -129,7 +129,7 @@ class CaseRun:
     def _pass_time(self, until_ms: int, number: int) -> None:
         """Let everything happen that is due until then, each at its time."""
         while True:
-            due = [self._view.stream_agenda.next_ms(), self._view.clock_agenda.next_ms()]
+            due = [self._view.stream_due.next_ms(), self._view.clock_due.next_ms()]
             due += [asked_ms + self._settings.enrichment_deadline_ms for asked_ms in self._asked_ms.values()]
             due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
             if due_ms is None:
@@ -150,9 +150,9 @@ class CaseRun:
             batch = stream_ms = None
             answers, tries = [], delivered(done, self._view)
             if self._known is None:
-                self._asked_ms |= dict.fromkeys(done.wanted, now_ms)
+                self._asked_ms |= dict.fromkeys(done.users_to_fetch, now_ms)
             else:
-                answers = [Answer(user_id, self._known) for user_id in done.wanted]
+                answers = [Answer(user_id, self._known) for user_id in done.users_to_fetch]
 
     def _take(self, done: StepResult, number: int) -> None:
         if number == self._number_of_events:

@@ -34,7 +34,7 @@ def sent_by(done: StepResult, view: ShardState) -> Iterator[SentAction]:
     """What a step sent, its webhooks last."""
     for one in done.actions:
         yield SentAction(one.action_id, one.user_id, one.rule, one.rule_version, one.action.name, one.body)
-    for user_id in done.mailed:
+    for user_id in done.users_with_new_deliveries:
         for two in view.deliveries.get(user_id, EMPTY_QUEUE):
             yield SentAction(two.action_id, user_id, two.rule, two.version, two.action, two.body)
 
@@ -43,6 +43,6 @@ def delivered(done: StepResult, view: ShardState) -> list[DeliveryResult]:
     """That the webhooks of a step have arrived, for the next step."""
     return [
         DeliveryResult(user_id, one.action_id, DELIVERED)
-        for user_id in done.mailed
+        for user_id in done.users_with_new_deliveries
         for one in view.deliveries.get(user_id, EMPTY_QUEUE)
     ]

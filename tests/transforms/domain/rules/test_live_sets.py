@@ -47,7 +47,7 @@ def test_events_after_a_set_see_it_and_those_before_do_not() -> None:
     shard = known(shard_of(0, OLD), "u1")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 0)]
     done = shard.step(published(3, NEW))
-    assert (done.rule_sets, done.counts["rule_sets_applied"]) == ([3], 1)
+    assert (done.applied_rule_sets, done.counts["rule_sets_applied"]) == ([3], 1)
     assert fired(shard.step(batch(event(n=0), event(n=1)))) == [("r", 2, 3)]
 
 
@@ -56,7 +56,7 @@ def test_only_a_higher_number_applies() -> None:
     shard.step(published(3, NEW))
     for number in (3, 2, 1):
         done = shard.step(published(number, OLD))
-        assert (done.facts, done.rule_sets, dict(done.counts)) == ([], [], {"rule_sets_ignored": 1})
+        assert (done.facts, done.applied_rule_sets, dict(done.counts)) == ([], [], {"rule_sets_ignored": 1})
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
     shard.step(published(4, OLD))
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 4)]
@@ -69,8 +69,8 @@ def test_of_the_launched_and_the_kept_set_the_higher_is_live(initial: int, store
     shard.restore()
     shard.filters = RuleSets(RuleSet(initial, (OLD,)), "rules")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, live)]
-    assert shard.step(published(live - 1, OLD)).rule_sets == []
-    assert shard.step(published(live + 1, OLD)).rule_sets == [live + 1]
+    assert shard.step(published(live - 1, OLD)).applied_rule_sets == []
+    assert shard.step(published(live + 1, OLD)).applied_rule_sets == [live + 1]
 
 
 def test_a_job_that_is_started_without_the_topic_goes_by_its_files_until_it_has_one_again() -> None:
@@ -85,9 +85,9 @@ def test_a_job_that_is_started_without_the_topic_goes_by_its_files_until_it_has_
 
 def test_the_launched_set_is_kept_and_told_of_when_the_topic_has_it() -> None:
     shard = shard_of(3, OLD)
-    assert shard.step(published(2, OLD)).rule_sets == []
-    assert shard.step(published(3, OLD)).rule_sets == [3]
-    assert shard.step(published(3, OLD)).rule_sets == []
+    assert shard.step(published(2, OLD)).applied_rule_sets == []
+    assert shard.step(published(3, OLD)).applied_rule_sets == [3]
+    assert shard.step(published(3, OLD)).applied_rule_sets == []
     shard.restore()
     shard.filters = RuleSets(RuleSet(0, (NEW,)), "rules")
     known(shard, "u1")
@@ -163,7 +163,7 @@ def test_what_is_no_set_is_a_dead_letter_and_the_old_set_stays(value: bytes, det
     assert (letter.reason, letter.topic, letter.value) == ("bad_control_record", "rules", value)
     assert letter.detail.startswith(detail)
     assert len(done.dead_letters) + len(done.shared_dead_letters) == 1
-    assert (done.facts, done.rule_sets, done.erasures) == ([], [], [])
+    assert (done.facts, done.applied_rule_sets, done.erasures) == ([], [], [])
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
 
 

@@ -41,7 +41,7 @@ class Told:
         done = self.shard.step(one, stream_ms=stream_ms)
         while True:
             seen += self._see(done)
-            if not done.wanted:
+            if not done.users_to_fetch:
                 return seen
             done = self.shard.step(answers=[Answer("u", fetched(self.known))])
 
@@ -174,7 +174,7 @@ def test_a_sequence_that_is_not_followed_fires_when_the_stream_is_past_its_end()
     told.pass_time(20 * MINUTE)  # forgotten, to be loaded again
     assert told.pass_stream(30 * MINUTE + 10 * SECOND - 1) == []
     done = told.shard.step(stream_ms=NOON + 30 * MINUTE + 10 * SECOND)
-    assert (list(done.wanted), done.actions) == (["u"], [])
+    assert (list(done.users_to_fetch), done.actions) == (["u"], [])
     (action,) = told.shard.step(answers=[Answer("u", fetched(USER))]).actions
     body = orjson.loads(action.body)
     assert body["event"]["parameters"] == {"cart": 1, "note": "as it was"}
@@ -264,7 +264,7 @@ def test_a_sequence_whose_rule_is_gone_ends_silently(now: Rule) -> None:
     told.say(0, "add", parameters={"cart": 1})
     told.pass_time(20 * MINUTE)
     told.shard.filters = FilterSet((now,))
-    assert list(told.shard.step(stream_ms=NOON + HOUR).wanted) == []
+    assert list(told.shard.step(stream_ms=NOON + HOUR).users_to_fetch) == []
     assert told.remembered()["sequences"] == []
 
 
@@ -326,7 +326,7 @@ def test_whoever_is_forgotten_is_forgotten_by_rules() -> None:
     assert erasure.found
     assert told.shard.view.is_empty
     assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
-    assert told.shard.view.stream_agenda.next_ms() is None
+    assert told.shard.view.stream_due.next_ms() is None
     assert all(bag.stored == [] for bag in told.shard.bags)
 
 

@@ -33,10 +33,10 @@ def loaded(shard: Shard, *user_ids: str, known: Any = None) -> Shard:
 def test_a_miss_waits_and_asks_for_the_user_once() -> None:
     shard = Shard(rule())
     done = shard.step(batch(event("u1"), event("u1"), event("u2")))
-    assert list(done.wanted) == ["u1", "u2"]
+    assert list(done.users_to_fetch) == ["u1", "u2"]
     assert done.actions == []
     assert done.counts["state_misses"] == 2
-    assert list(shard.step(batch(event("u1"))).wanted) == []
+    assert list(shard.step(batch(event("u1"))).users_to_fetch) == []
     assert len(shard.view.parked["u1"].records) == 3
 
 
@@ -61,7 +61,7 @@ def test_a_hit_is_handled_at_once() -> None:
     shard = loaded(Shard(rule()), "u1")
     done = shard.step(batch(event("u1", event_id="a")))
     assert ids(done) == ["a"]
-    assert list(done.wanted) == []
+    assert list(done.users_to_fetch) == []
     assert (done.counts["state_hits"], done.counts["events_handled"], done.counts["events"]) == (1, 1, 1)
 
 
@@ -170,7 +170,7 @@ def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> Non
 def test_an_unknown_user_has_an_empty_profile_and_is_not_asked_for_again() -> None:
     shard = loaded(Shard(rule("r", 'user.enrichment == "unknown" and user.country == nil')), "u1")
     done = shard.step(batch(event("u1", event_id="a")))
-    assert (ids(done), done.wanted) == (["a"], {})
+    assert (ids(done), done.users_to_fetch) == (["a"], {})
 
 
 def test_an_api_error_is_unavailable_at_once() -> None:
@@ -197,7 +197,7 @@ def test_idle_user_is_forgotten(waited: int, found: bool) -> None:
 def test_an_event_at_the_very_end_of_the_ttl_is_a_miss_with_nothing_left_over() -> None:
     shard = loaded(Shard(rule(), ttl_ms=1000), "u1", known=US)
     done = shard.step(batch(event("u1", event_id="a")), now_ms=NOW_MS + 1000)
-    assert list(done.wanted) == ["u1"]
+    assert list(done.users_to_fetch) == ["u1"]
     (action,) = shard.step(answers=[Answer("u1", fetched(None))]).actions
     assert orjson.loads(action.body)["eventHistory"] == []
     assert orjson.loads(action.body)["currentVisit"]["visit_id"] == "a"
@@ -292,7 +292,7 @@ def test_a_forgotten_user_is_gone_with_all_that_waits() -> None:
     assert done.counts["users_forgotten"] == 3
     assert (dict(shard.view.users), shard.view.parked) == ({}, {})
     assert shard.step(answers=[Answer("u2", fetched(US))]).actions == []
-    assert list(shard.step(batch(event("u1"))).wanted) == ["u1"]
+    assert list(shard.step(batch(event("u1"))).users_to_fetch) == ["u1"]
 
 
 def test_an_inspection_leaves_out_what_kafka_would_not_take() -> None:
@@ -324,7 +324,7 @@ def test_an_inspection_changes_nothing() -> None:
 def test_a_bad_control_record_is_a_dead_letter_and_nothing_else(value: Any) -> None:
     shard = loaded(Shard(), "u1")
     done = shard.step(control(value, {"inspect": "u1"}))
-    done.tell_shared()
+    done.include_shared_dead_letters()
     assert [(letter.reason, letter.topic) for letter in done.dead_letters] == [("bad_control_record", "control")]
     assert done.counts["dead_letters"] == 1
     assert done.facts == []

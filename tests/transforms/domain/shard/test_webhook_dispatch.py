@@ -43,7 +43,7 @@ class Mailed:
         done = self.shard.step(*arguments, **named)
         self.counts += done.counts
         self.letters += done.dead_letters
-        self.outbox.changed(self.shard.view.deliveries, done.mailed)
+        self.outbox.changed(self.shard.view.deliveries, done.users_with_new_deliveries)
 
     def say(self, event_id: str, user_id: str = "u", **fields: Any) -> None:
         self.take(batch(event(user_id, event_id=event_id, **fields)))
@@ -59,7 +59,7 @@ class Mailed:
         return [one for _, one in due]
 
     def end(self, delivery: Delivery, ended: str, **came_to: Any) -> None:
-        user_id = self.outbox.came_back(delivery.action_id)
+        user_id = self.outbox.finished(delivery.action_id)
         self.take(tries=[DeliveryResult(user_id, delivery.action_id, ended, **came_to)])
 
     def waiting(self) -> list[str]:
@@ -273,7 +273,7 @@ def test_a_shard_without_users_remembers_what_is_disabled() -> None:
 def test_a_switch_that_is_none_is_a_dead_letter(enabled: Any) -> None:
     mailed = Mailed()
     done = mailed.shard.step(control({"destination": "crm", "enabled": enabled}))
-    done.tell_shared()
+    done.include_shared_dead_letters()
     assert [one.reason for one in done.dead_letters] == ["bad_control_record"]
 
 
@@ -281,6 +281,6 @@ def test_a_410_is_told() -> None:
     mailed = Mailed()
     mailed.say("a")
     (one,) = mailed.collect()
-    user_id = mailed.outbox.came_back(one.action_id)
+    user_id = mailed.outbox.finished(one.action_id)
     done = mailed.shard.step(tries=[DeliveryResult(user_id, one.action_id, GONE, status=410, said="HTTP 410")])
-    assert done.gone == ["crm"]
+    assert done.gone_destinations == ["crm"]

@@ -39,7 +39,7 @@ class Watched(Mailed):
         self.load("v")
         self.numbers = iter(range(10_000))
         self.said: dict[str, list[str]] = defaultdict(list)
-        self.under_way: list[tuple[str, Delivery]] = []
+        self.in_flight: list[tuple[str, Delivery]] = []
         self.handed: list[tuple[str, str, str]] = []
         self.delivered: Counter[str] = Counter()
         self.forgotten: set[str] = set()
@@ -48,7 +48,7 @@ class Watched(Mailed):
         deliveries = self.shard.view.deliveries
         for user_id, one in self.outbox.due(deliveries, self.shard.now_ms):
             self.outbox.sent(deliveries, user_id, one.action_id)
-            self.under_way.append((user_id, one))
+            self.in_flight.append((user_id, one))
             self.handed.append((user_id, one.destination, one.event_id))
 
     def do(self, what: str, *how: Any) -> None:
@@ -56,8 +56,8 @@ class Watched(Mailed):
             event_id = f"{how[0]}-{next(self.numbers):04d}"
             self.said[how[0]].append(event_id)
             self.say(event_id, how[0])
-        elif what == "end" and self.under_way:
-            _, one = self.under_way.pop(how[1] % len(self.under_way))
+        elif what == "end" and self.in_flight:
+            _, one = self.in_flight.pop(how[1] % len(self.in_flight))
             if how[0] == DELIVERED:
                 self.delivered[f"{one.destination}:{one.event_id}"] += 1
             self.end(one, how[0], after_s=3.0 if how[0] == DELAYED else None)
@@ -67,15 +67,15 @@ class Watched(Mailed):
         elif what == "restore":
             self.shard.restore()
             self.outbox = Outbox(self.shard.view.deliveries)
-            self.under_way.clear()
+            self.in_flight.clear()
         elif what == "forget":
             waiting = self.shard.view.deliveries.get(how[0], ())
             self.forgotten |= {f"{one.destination}:{one.event_id}" for one in waiting}
             self.take(control({"forget": how[0]}))
             # As the worker does: what has not begun is not sent, and nobody waits for what has.
-            for _, one in [one for one in self.under_way if one[0] == how[0]]:
-                self.outbox.came_back(one.action_id)
-            self.under_way = [one for one in self.under_way if one[0] != how[0]]
+            for _, one in [one for one in self.in_flight if one[0] == how[0]]:
+                self.outbox.finished(one.action_id)
+            self.in_flight = [one for one in self.in_flight if one[0] != how[0]]
             self.load(how[0])
         elif what == "switch":
             self.take(switch(*how))
@@ -88,8 +88,8 @@ def test_each_webhook_ends_once_and_in_order(doing: list[tuple[Any, ...]]) -> No
     watched = Watched()
     for what, *how in doing:
         watched.do(what, *how)
-    while watched.shard.view.deliveries or watched.under_way:
-        for number in range(len(watched.under_way)):
+    while watched.shard.view.deliveries or watched.in_flight:
+        for number in range(len(watched.in_flight)):
             watched.do("end", (DELIVERED, RETRY)[number % 2], 0)
         watched.do("wait", 80_000_000)
 
@@ -100,7 +100,7 @@ def test_each_webhook_ends_once_and_in_order(doing: list[tuple[Any, ...]]) -> No
     # What was under way when its destination was disabled may have arrived as well.
     is_switched_off = any(what == "switch" and not how[1] for what, *how in doing)
     assert is_switched_off or not set(lost) & set(watched.delivered)
-    assert watched.under_way == []
+    assert watched.in_flight == []
 
     # The first time each was handed over is in the order in which they were decided.
     for user_id in USERS:
