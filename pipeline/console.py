@@ -1,4 +1,4 @@
-"""What the launcher says while it works, on standard error: for people, or as JSON with ``--log_format=json``."""
+"""The launcher's messages on standard error, as text or with ``--log_format=json`` as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Final
 from runners.flink import logs
 
 _LOG: Final = logging.getLogger("event_trigger.launcher")
-# Set once for the process, by the launcher.
+# Fields of every JSON message; empty while messages are text. Set once, by the launcher.
 _json_fields: dict[str, Any] = {}
 
 
-def speak_json(job: str) -> None:
-    """From here on everything is a JSON object a line, what other packages log included."""
+def log_json(job: str) -> None:
+    """Switch to JSON, an object a line, for the messages of other packages, too."""
     _json_fields["job"] = job
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logs.formatter(_json_fields))
@@ -22,7 +22,7 @@ def speak_json(job: str) -> None:
 
 
 def say(text: str, **fields: Any) -> None:
-    """Progress; ``fields`` are keys of the JSON."""
+    """Report progress; ``fields`` become fields of the JSON."""
     if _json_fields:
         _LOG.info(text.strip(), extra=fields)
     else:
@@ -30,7 +30,7 @@ def say(text: str, **fields: Any) -> None:
 
 
 def complain(text: str, **fields: Any) -> None:
-    """Why it cannot go on."""
+    """Report an error that ends the program; ``fields`` become fields of the JSON."""
     if _json_fields:
         _LOG.error(text, extra=fields)
     else:
@@ -38,7 +38,7 @@ def complain(text: str, **fields: Any) -> None:
 
 
 def warn(text: str) -> None:
-    """What it goes on without."""
+    """Report a problem that does not end the program."""
     if _json_fields:
         _LOG.warning(text)
     else:
@@ -51,5 +51,5 @@ def _print(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """The text as one line that does nothing to a terminal: ids, details and receivers' answers hold anything."""
+    """The text with control characters escaped, so that foreign text cannot add lines or control a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

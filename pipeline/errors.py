@@ -1,7 +1,16 @@
-"""What the launcher and the commands refuse."""
+"""The root of the exceptions of this package, and the one that most of it raises.
+
+The command line turns them into one line on standard error and an exit code.
+"""
 
 from __future__ import annotations
 
+from transforms.domain.base.errors import EventTriggerError
 
-class OptionError(ValueError):
-    """An option that cannot be used: names it, its value and what is allowed."""
+
+class PipelineError(EventTriggerError):
+    """The launcher, a command or the page cannot do what it was asked for."""
+
+
+class OptionError(PipelineError, ValueError):
+    """An option that cannot be used: the message names it, its value and what is allowed."""

@@ -1,4 +1,4 @@
-"""Times as people write and read them on the command line."""
+"""Times as text on the command line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pipeline.errors import OptionError
 
 
 def shown_time(at_ms: int) -> str:
-    """A time, ms since the epoch, to the second; ``read_time`` takes it."""
+    """A time, ms since the epoch, as ISO 8601 in whole seconds; ``read_time`` reads it."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_time(name: str, text: str | None) -> int | None:
-    """The time that was given as ``--name``, ms since the epoch.
+    """Read the time that was given as ``--name``; returns ms since the epoch, None without the flag.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the text is no time.
     """
     if text is None:
         return None

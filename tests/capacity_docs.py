@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from pipeline.cli.capacity.command import shown
 from pipeline.cli.capacity.model import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
+from pipeline.cli.capacity.report import plan_text
 
 # The tiers of the architecture, in events/s; how many users it does not say, but 10 million at its largest.
 LOADS: Final = {
@@ -117,4 +117,4 @@ def by_user_table(figures: Figures) -> str:
 
 def printed(figures: Figures) -> str:
     """What the command prints of the large tier's load."""
-    return shown(Plan(LOADS["large"], figures, TIERS[-1]))
+    return plan_text(Plan(LOADS["large"], figures, TIERS[-1]))

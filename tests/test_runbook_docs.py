@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.launch.options import parse, parse_looking
+from pipeline.launch.options import parse, parse_rules_optional
 from runners.flink.local.processes import free_ports
 
 PAGE = Path(__file__).parent.parent / "docs" / "runbook.md"
@@ -41,7 +41,7 @@ def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.Ca
     if name.startswith("--"):
         assert parse(arguments).flink_master == "HOST:8081"
     elif name in ("doctor", "status"):
-        assert parse_looking([one for one in arguments[1:] if one != "--once"], name).flink_master == "HOST:8081"
+        assert parse_rules_optional([one for one in arguments[1:] if one != "--once"], name).flink_master == "HOST:8081"
     elif name == "dead-letters":
         parser = importlib.import_module("pipeline.cli.dead_letters")._parser()
         assert parser.parse_args(arguments[1:]).bootstrap_servers == "BROKERS"

@@ -1,4 +1,4 @@
-"""``python -m pipeline cancel``: ends a job at once, and prints what is left to go on from."""
+"""``python -m pipeline cancel``: ends a job at once, and prints the path of the state that it leaves."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import add_job_options, reaching, told
+from pipeline.cli.flink_options import add_job_options, cluster_client, exit_code_of
 from pipeline.console import say
 from pipeline.errors import OptionError
-from pipeline.job.saved_state import newest_state, running_job, wait_for_news
+from pipeline.job.jobs import running_job
+from pipeline.job.saved_state import newest_state, wait_for_checkpoint_refresh
 from runners.flink.rest import FlinkRest
 
 PROGRAM: Final = "python -m pipeline cancel"
@@ -25,7 +26,7 @@ _CANCELLED_S: Final = 180.0
 
 def main(argv: Sequence[str]) -> int:
     """Cancel a job; the exit code."""
-    return told(_cancel, argv)
+    return exit_code_of(_cancel, argv)
 
 
 def _cancel(argv: Sequence[str]) -> int:
@@ -33,27 +34,27 @@ def _cancel(argv: Sequence[str]) -> int:
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     arguments = parser.parse_args(argv)
-    with reaching(arguments) as rest:
-        return _end(rest, arguments)
+    with cluster_client(arguments) as rest:
+        return _cancel_job(rest, arguments)
 
 
-def _end(rest: FlinkRest, arguments: argparse.Namespace) -> int:
+def _cancel_job(rest: FlinkRest, arguments: argparse.Namespace) -> int:
     job = running_job(rest, arguments.job)
-    job_id, who = str(job["jid"]), f"{job['name']!r} ({job['jid']})"
-    kept = not rest.checkpoint_config(job_id)["externalization"]["delete_on_cancellation"]
+    job_id, described = str(job["jid"]), f"{job['name']!r} ({job['jid']})"
+    is_kept = not rest.checkpoint_config(job_id)["externalization"]["delete_on_cancellation"]
     state = newest_state(rest, job)
-    left = f"its newest state is the {state}" if state is not None and kept else "it has no state that would be left"
-    if not kept:
-        left = "its checkpoints would be deleted with it (RETAIN_ON_CANCELLATION is not set)"
+    consequence = f"its newest state is the {state}" if state is not None else "it has no state that would be left"
+    if not is_kept:
+        consequence = "its checkpoints would be deleted with it (RETAIN_ON_CANCELLATION is not set)"
     if not arguments.yes:
-        raise OptionError(f"--yes is missing: it would cancel {who}; {left}")
+        raise OptionError(f"--yes is missing: it would cancel {described}; {consequence}")
     rest.cancel(job_id)
     rest.wait_for_state(job_id, {"CANCELED"}, _CANCELLED_S)
-    wait_for_news(rest)  # a checkpoint may have been completed meanwhile
-    state = newest_state(rest, job) if kept else None
+    wait_for_checkpoint_refresh(rest)  # the job may have completed another checkpoint before it ended
+    state = newest_state(rest, job) if is_kept else None
     if state is None:
-        say(f"cancelled {who}; there is no state to go on from", job_id=job_id)
+        say(f"cancelled {described}; there is no state to go on from", job_id=job_id)
         return 0
-    say(f"cancelled {who}; go on from here with `python -m pipeline resume`", job_id=job_id)
+    say(f"cancelled {described}; go on from here with `python -m pipeline resume`", job_id=job_id)
     sys.stdout.write(f"{state.path}\n")
     return 0

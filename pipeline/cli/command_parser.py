@@ -1,4 +1,4 @@
-"""How every command's help is laid out, that its flags are taken in full only, and how it says what is wrong."""
+"""Argument parsers of the commands: one layout of the help, and no abbreviated flags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pipeline.errors import OptionError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of a command's flags; ``usage`` is what follows ``program``, ``description`` is shown as it stands."""
+    """A parser of a command's flags.
+
+    ``usage`` follows ``program`` in the help's first line; ``description`` keeps its line breaks.
+    """
 
     def __init__(self, program: str, usage: str, description: str) -> None:
         super().__init__(
@@ -21,8 +24,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class RaisingParser(CommandParser):
-    """A parser of a command's flags whose errors are an ``OptionError``."""
+    """A parser of a command's flags that raises ``OptionError``s."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """Not argparse's own two lines."""
+        """Raise instead of printing usage and error and ending the process."""
         raise OptionError(f"{message}; {self.prog} --help lists what there is")

@@ -12,14 +12,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
 from pipeline.cli.progress import Progress
 from pipeline.cli.subcommands import subcommands
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
-from pipeline.job.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriven, Redriver, Wanted, found_letters
-from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, reading, saying
+from pipeline.job.redriving import (
+    ACTIONS,
+    EVENTS,
+    LetterFilter,
+    Pace,
+    Redriver,
+    RedriveResult,
+    StoredLetter,
+    stored_letters,
+)
+from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, existing_topic, open_reader, topic_errors
 from pipeline.launch.options import Settings
 from pipeline.timestamps import read_time, shown_time
 
@@ -32,7 +41,7 @@ _DUPLICATES: Final = (
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 1 something was not sent or is not there, 2 an argument or topic is no good."""
     arguments = _parser().parse_args(argv)
-    return told(lambda: int(arguments.run(arguments)))
+    return exit_code_of(lambda: int(arguments.run(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,15 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     redrive_.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
     redrive_.add_argument("--dry_run", action="store_true", help="count, send nothing")
     redrive_.set_defaults(run=_redrive)
-    for one in (list_, redrive_):
-        _add_filters(one)
+    for command in (list_, redrive_):
+        _add_filters(command)
     default = Settings.dead_letters_topic
-    for one in (list_, show, redrive_):
-        one.add_argument(
+    for command in (list_, show, redrive_):
+        command.add_argument(
             "--dead_letters_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
         )
-        add_kafka_options(one)
-        one.add_argument("--json", action="store_true", help="print JSON")
+        add_kafka_options(command)
+        command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -72,24 +81,22 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="NUMBER", help="only so many, the first ones")
 
 
-def _wanted(arguments: argparse.Namespace) -> Wanted:
+def _letter_filter(arguments: argparse.Namespace) -> LetterFilter:
     if arguments.limit is not None and arguments.limit < 1:
         raise OptionError(f"--limit is {arguments.limit}, allowed: a number from 1 on")
     since_ms, until_ms = read_time("since", arguments.since), read_time("until", arguments.until)
-    return Wanted(arguments.reason, arguments.rule, arguments.destination, since_ms, until_ms)
+    return LetterFilter(arguments.reason, arguments.rule, arguments.destination, since_ms, until_ms)
 
 
 @contextmanager
 def _letters(
-    arguments: argparse.Namespace, wanted: Wanted, unreadable: list[str]
-) -> Iterator[tuple[TopicReader, Iterator[FoundLetter]]]:
-    """The topic and the letters that are meant; ``unreadable`` gets what is none."""
+    arguments: argparse.Namespace, selected: LetterFilter, unreadable: list[str]
+) -> Iterator[tuple[TopicReader, Iterator[StoredLetter]]]:
+    """The topic's reader and the selected letters; ``unreadable`` gets a message for each other record."""
     topic = arguments.dead_letters_topic
-    config = kafka_config(arguments)
-    with saying(f"dead letters topic {topic!r}"), reading(config, topic, wanted.since_ms) as reader:
-        if not reader.partitions:
-            raise TopicError(f"dead letters topic {topic!r} does not exist")
-        letters = filter(wanted.takes, found_letters(reader.records(), unreadable))
+    description = f"dead letters topic {topic!r}"
+    with existing_topic(kafka_config(arguments), topic, description, selected.since_ms) as reader:
+        letters = filter(selected.matches, stored_letters(reader.records(), unreadable))
         yield reader, itertools.islice(letters, arguments.limit)
 
 
@@ -105,13 +112,13 @@ def _list(arguments: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     listed = []
     unreadable: list[str] = []
-    with _letters(arguments, _wanted(arguments), unreadable) as (_, letters):
-        for found in letters:
-            counts[found.letter.reason] += 1
+    with _letters(arguments, _letter_filter(arguments), unreadable) as (_, letters):
+        for stored in letters:
+            counts[stored.letter.reason] += 1
             if arguments.json:
-                listed.append(letter_summary(found))
+                listed.append(letter_summary(stored))
             else:
-                sys.stdout.write(_line(found) + "\n")
+                sys.stdout.write(_line(stored) + "\n")
     _warn(unreadable)
     if arguments.json:
         sys.stdout.write(json.dumps({"letters": listed, "reasons": counts}) + "\n")
@@ -121,11 +128,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(found: FoundLetter) -> str:
-    letter = found.letter
-    named = ("rule", letter.rule), ("user", found.user), ("destination", found.destination)
-    about = "".join(f"  {name} {value}" for name, value in named if value is not None)
-    return one_line(f"{found.place}  {shown_time(found.at_ms)}  {letter.reason}{about}  {letter.detail}")
+def _line(stored: StoredLetter) -> str:
+    letter = stored.letter
+    names = ("rule", letter.rule), ("user", stored.user), ("destination", stored.destination)
+    subjects = "".join(f"  {name} {value}" for name, value in names if value is not None)
+    return one_line(f"{stored.place}  {shown_time(stored.at_ms)}  {letter.reason}{subjects}  {letter.detail}")
 
 
 # Showing
@@ -136,14 +143,14 @@ def _show(arguments: argparse.Namespace) -> int:
     if place is None:
         raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
     topic, unreadable = arguments.dead_letters_topic, list[str]()
-    with saying(f"dead letters topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
+    with topic_errors(f"dead letters topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
         message = reader.record(int(place[1]), int(place[2]))
-    found = list(found_letters([] if message is None else [message], unreadable))
-    if not found:
-        why = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
-        sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(why)}\n")
+    letters = list(stored_letters([] if message is None else [message], unreadable))
+    if not letters:
+        problem = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
+        sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(problem)}\n")
         return 1
-    document = letter_document(found[0])
+    document = letter_document(letters[0])
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
@@ -157,10 +164,10 @@ def _show(arguments: argparse.Namespace) -> int:
 def _redrive(arguments: argparse.Namespace) -> int:
     if arguments.rate is not None and not 0 < arguments.rate < float("inf"):
         raise OptionError(f"--rate is {arguments.rate}, allowed: a number above 0 [letters a second]")
-    wanted = _wanted(arguments)
+    selected = _letter_filter(arguments)
     if arguments.control_topic is None:
-        _check_for_actions(arguments, wanted)
-    with saying("redrive"):
+        _check_for_actions(arguments, selected)
+    with topic_errors("redrive"):
         writer = TopicWriter(kafka_config(arguments))
         topics = writer.topics()
     if arguments.control_topic is not None and arguments.control_topic not in topics:
@@ -169,48 +176,48 @@ def _redrive(arguments: argparse.Namespace) -> int:
     progress = Progress("redrive", sys.stderr)
     redriver = Redriver(writer, topics, arguments.control_topic, Pace(arguments.rate), arguments.dry_run)
     try:
-        with _letters(arguments, wanted, unreadable) as (reader, letters):
-            for number, found in enumerate(letters, 1):
-                redriver.send(found.letter)
+        with _letters(arguments, selected, unreadable) as (reader, letters):
+            for number, stored in enumerate(letters, 1):
+                redriver.send(stored.letter)
                 share = max(reader.share_read, number / arguments.limit if arguments.limit else 0.0)
-                progress.show(share, str(redriver.redriven))
-    finally:  # what was sent is told, whatever came between
+                progress.show(share, str(redriver.result))
+    finally:  # after an error or Ctrl-C, too, the command reports what it has sent
         redriver.flush()
         progress.end()
         _warn(unreadable)
-        _tell(arguments, redriver.redriven)
-    return 1 if redriver.redriven.failed else 0
+        _print_result(arguments, redriver.result)
+    return 1 if redriver.result.failed else 0
 
 
-def _check_for_actions(arguments: argparse.Namespace, wanted: Wanted) -> None:
-    """See before anything is sent whether a control topic is needed.
+def _check_for_actions(arguments: argparse.Namespace, selected: LetterFilter) -> None:
+    """Check before anything is sent that no selected letter has an action, which would need a control topic.
 
     Raises:
-        OptionError: it is.
+        OptionError: a letter has one.
     """
-    with _letters(arguments, wanted, []) as (_, letters):
-        action = next((one for one in letters if one.letter.action is not None), None)
+    with _letters(arguments, selected, []) as (_, letters):
+        action = next((stored for stored in letters if stored.letter.action is not None), None)
     if action is not None:
         raise OptionError(
             f"--control_topic is missing: letter {action.place} has an action, which is sent again through it"
         )
 
 
-def _tell(arguments: argparse.Namespace, redriven: Redriven) -> None:
-    sent = redriven.sent
+def _print_result(arguments: argparse.Namespace, result: RedriveResult) -> None:
+    sent = result.sent
     if arguments.json:
         counts = {
             "dry_run": arguments.dry_run,
             "sent": {ACTIONS: sent[ACTIONS], EVENTS: sent[EVENTS]},
-            "may_be_duplicates": redriven.may_be_duplicates,
-            "skipped": redriven.skipped,
-            "failed": redriven.failed,
+            "may_be_duplicates": result.may_be_duplicates,
+            "skipped": result.skipped,
+            "failed": result.failed,
         }
         sys.stdout.write(json.dumps(counts) + "\n")
         return
     word = "would be sent" if arguments.dry_run else "sent"
     sys.stdout.write(f"{word}: {sent[ACTIONS]:,} actions, {sent[EVENTS]:,} events\n")
-    if redriven.may_be_duplicates:
-        sys.stdout.write(f"  {redriven.may_be_duplicates:,} {_DUPLICATES}\n")
-    for what, counter in (("skipped", redriven.skipped), ("failed", redriven.failed)):
-        sys.stdout.writelines(f"{what}: {count:,}: {one_line(why)}\n" for why, count in counter.most_common())
+    if result.may_be_duplicates:
+        sys.stdout.write(f"  {result.may_be_duplicates:,} {_DUPLICATES}\n")
+    for heading, counter in (("skipped", result.skipped), ("failed", result.failed)):
+        sys.stdout.writelines(f"{heading}: {count:,}: {one_line(cause)}\n" for cause, count in counter.most_common())

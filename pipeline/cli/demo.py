@@ -25,6 +25,7 @@ from pipeline.console import say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.receiver import Receiver
 from pipeline.embedded.user_api import UserApi
+from pipeline.job.status import is_lag, is_records_read
 from pipeline.launch.flink import SubmissionError, submit
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from runners.flink.errors import LocalStackError
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
     if arguments is None:
         return 2
-    # SIGTERM ends it as Ctrl-C does, so that nothing is left either way.
+    # SIGTERM stops all processes, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with contextlib.ExitStack() as stack:
@@ -96,7 +97,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     grafana = None
     if arguments.monitoring:
-        prometheus_program()  # better missed now than after the rest was started
+        prometheus_program()  # fails here if it is missing, before anything else starts
         grafana = grafana_home(os.environ.get("GRAFANA_HOME"))
     say("starting a user API, a receiver of webhooks and a Kafka broker")
     api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
@@ -150,7 +151,7 @@ def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib
 
 
 def _rules() -> RuleSet:
-    """The sample rules, sending what they would print to Kafka, where it can be watched, and to the receiver."""
+    """The sample rules, with a Kafka action and a webhook instead of their debug actions."""
     with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
         rules = load_rules(Path(bundled))
     actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
@@ -166,7 +167,7 @@ def _reader(bootstrap_servers: str, topic: str) -> Consumer:
 
 
 class SourceMetrics:
-    """How many records the job has read and how many wait for it, from Flink's metrics."""
+    """Reads the numbers of records that the job has read and has still to read from Flink's metrics."""
 
     def __init__(self, rest: FlinkRest, job_id: str) -> None:
         self._rest, self._job_id = rest, job_id
@@ -178,15 +179,10 @@ class SourceMetrics:
         """Records read since the job started, records waiting."""
         if not self._names:
             names = self._rest.vertex_metrics(self._job_id, self._vertex)
-            self._names = [name for name in names if _is_read(name) or name.endswith(".pendingRecords")]
-        found = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
-        read = sum(int(value) for name, value in found.items() if _is_read(name))
-        return read, sum(int(value) for name, value in found.items() if not _is_read(name))
-
-
-def _is_read(name: str) -> bool:
-    """``<subtask>.Source__….numRecordsIn``: the Kafka records, not the micro-batches made of them."""
-    return ".Source__" in name and name.endswith(".numRecordsIn")
+            self._names = [name for name in names if is_records_read(name) or is_lag(name)]
+        metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
+        read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
+        return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
 
 
 def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, seconds: float | None) -> None:
@@ -210,7 +206,7 @@ def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, second
 
 
 def _show(message: Message, show: bool) -> float:
-    """Print an action, if wanted; its delay since the event was produced, ms."""
+    """Print an action if ``show``; returns its delay since the event was produced [ms]."""
     event: dict[str, Any] = orjson.loads(message.value())["event"]
     delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
     if show:

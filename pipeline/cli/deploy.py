@@ -32,14 +32,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="go on from what the last job has left, as python -m pipeline resume"
     )
-    known, flags = parser.parse_known_args(list(argv))
+    arguments, flags = parser.parse_known_args(list(argv))
     try:
         if any(flag.split("=")[0] in ("--flink_master", "--runner") for flag in flags):
             raise OptionError("deploy: --flink_master and --runner are the cluster's")
-        cluster = terraform_cluster(known.terraform)
+        cluster = terraform_cluster(arguments.terraform)
         flags = [*cluster.submit_flags, *flags]
         parse(flags)  # before a session is opened
-        launch = resume.main if known.resume else run.launch
+        launch = resume.main if arguments.resume else run.launch
         with tunnel(cluster.tunnel_command) as port:
             return launch([*flags, f"--flink_master=localhost:{port}"])
     except OptionError as error:

@@ -14,10 +14,11 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
 from pipeline.cli.subcommands import subcommands
 from pipeline.errors import OptionError
-from pipeline.kafka.topics import TopicError, TopicWriter, reading, saying
+from pipeline.kafka.control_topic import send_control_record
+from pipeline.kafka.topics import existing_topic
 from pipeline.timestamps import shown_time
 from transforms.domain.webhooks.delivery_queue import is_switch, switch_record
 from transforms.domain.webhooks.destinations import DestinationError, load_destinations
@@ -25,8 +26,8 @@ from transforms.domain.webhooks.url_policy import EgressPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
-    """What the control topic says of a destination, and since when [ms]; both None: nothing."""
+class SwitchState:
+    """Whether the control topic enables a destination, and since when [ms]; both None if it has no record of it."""
 
     enabled: bool | None = None
     since_ms: int | None = None
@@ -35,7 +36,7 @@ class Switched:
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 2 an argument, file or topic that cannot be used."""
     arguments = _parser().parse_args(argv)
-    return told(lambda: int(arguments.run(arguments)))
+    return exit_code_of(lambda: int(arguments.run(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,26 +49,26 @@ def _parser() -> argparse.ArgumentParser:
     enable.set_defaults(run=_switch, enabled=True)
     disable = commands.add_parser("disable", help="send nothing to a destination; all that waits becomes dead letters")
     disable.set_defaults(run=_switch, enabled=False)
-    for one in (enable, disable):
-        one.add_argument("name", metavar="NAME", help="of the destination")
-    for one in (list_, enable, disable):
-        one.add_argument("--control_topic", required=True, metavar="TOPIC", help="as the pipeline's")
-        add_kafka_options(one)
-        one.add_argument("--destinations", type=Path, metavar="FILE", help="as the pipeline's")
+    for command in (enable, disable):
+        command.add_argument("name", metavar="NAME", help="of the destination")
+    for command in (list_, enable, disable):
+        command.add_argument("--control_topic", required=True, metavar="TOPIC", help="as the pipeline's")
+        add_kafka_options(command)
+        command.add_argument("--destinations", type=Path, metavar="FILE", help="as the pipeline's")
     return parser
 
 
 def _names(file: Path | None) -> list[str]:
-    """Names of a destinations file.
+    """The destinations' names in a file.
 
     Raises:
-        OptionError: it cannot be used.
+        OptionError: the file cannot be used.
     """
     if file is None:
         return []
     try:
-        # Where webhooks may go is for the pipeline to say: here they are only names.
-        return [one.name for one in load_destinations(file, EgressPolicy(allow_private=True))]
+        # Only the names count here; the pipeline checks where webhooks may go.
+        return [destination.name for destination in load_destinations(file, EgressPolicy(allow_private=True))]
     except DestinationError as error:
         raise OptionError(str(error)) from None
 
@@ -78,18 +79,8 @@ def _switch(arguments: argparse.Namespace) -> int:
         raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
     if arguments.destinations is not None and name not in (names := _names(arguments.destinations)):
         raise OptionError(f"destination is {name!r}, allowed: {', '.join(names)}")
-    failed: list[str] = []
-    what = f"control topic {topic!r}"
-    with saying(what):
-        writer = TopicWriter(kafka_config(arguments))
-        if topic not in writer.topics():
-            raise TopicError(f"{what} does not exist")
-        record = switch_record(name, arguments.enabled)
-        writer.write(topic, name.encode(), record, told=lambda error: failed.append(error) if error else None)
-        if writer.flush():
-            failed.append("no answer")
-    if failed:
-        raise TopicError(f"{what}: {failed[0]}")
+    record = switch_record(name, arguments.enabled)
+    send_control_record(kafka_config(arguments), topic, name.encode(), record)
     sys.stdout.write(f"{name} is {_word(arguments.enabled)} from now on: {record.decode()} on {topic}\n")
     return 0
 
@@ -97,42 +88,40 @@ def _switch(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     names = _names(arguments.destinations)
     topic = arguments.control_topic
-    with saying(f"control topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
-        if not reader.partitions:
-            raise TopicError(f"control topic {topic!r} does not exist")
-        found = switches(reader.records())
-    shown = {name: found.get(name, Switched()) for name in dict.fromkeys((*names, *sorted(found)))}
+    with existing_topic(kafka_config(arguments), topic, f"control topic {topic!r}") as reader:
+        switched = switch_states(reader.records())
+    states = {name: switched.get(name, SwitchState()) for name in dict.fromkeys((*names, *sorted(switched)))}
     if arguments.json:
-        listed = [_public(name, one, names, arguments.destinations) for name, one in shown.items()]
+        listed = [_document(name, state, names, arguments.destinations) for name, state in states.items()]
         sys.stdout.write(json.dumps({"topic": topic, "destinations": listed}) + "\n")
         return 0
-    width = max(map(len, shown), default=0)
-    for name, one in shown.items():
-        since = "" if one.since_ms is None else f"  since {shown_time(one.since_ms)}"
+    width = max(map(len, states), default=0)
+    for name, state in states.items():
+        since = "" if state.since_ms is None else f"  since {shown_time(state.since_ms)}"
         unknown = "  not in the file" if arguments.destinations is not None and name not in names else ""
-        sys.stdout.write(f"{name:<{width}}  {_word(one.enabled is not False):<8}{since}{unknown}\n")
+        sys.stdout.write(f"{name:<{width}}  {_word(state.enabled is not False):<8}{since}{unknown}\n")
     return 0
 
 
-def switches(messages: Iterable[Message]) -> dict[str, Switched]:
-    """By name of the destination what a control topic's records come to."""
-    found: dict[str, Switched] = {}
+def switch_states(messages: Iterable[Message]) -> dict[str, SwitchState]:
+    """The state of each destination, by name, after all records of a control topic."""
+    states: dict[str, SwitchState] = {}
     for message in messages:
         try:
             document = orjson.loads(message.value() or b"")
         except orjson.JSONDecodeError:
             continue
-        # Since the first of those that say so in a row: several workers may have met the same 410.
-        if is_switch(document) and found.get(document["destination"], Switched()).enabled is not document["enabled"]:
-            found[document["destination"]] = Switched(document["enabled"], message.timestamp()[1])
-    return found
+        # Several workers may have received the same 410: of equal records in a row the first has the time.
+        if is_switch(document) and states.get(document["destination"], SwitchState()).enabled != document["enabled"]:
+            states[document["destination"]] = SwitchState(document["enabled"], message.timestamp()[1])
+    return states
 
 
-def _public(name: str, one: Switched, names: Sequence[str], file: Path | None) -> dict[str, Any]:
+def _document(name: str, state: SwitchState, names: Sequence[str], file: Path | None) -> dict[str, Any]:
     return {
         "name": name,
-        "enabled": one.enabled is not False,
-        "since": one.since_ms,
+        "enabled": state.enabled is not False,
+        "since": state.since_ms,
         "in_file": None if file is None else name in names,
     }
 

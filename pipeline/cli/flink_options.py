@@ -1,4 +1,4 @@
-"""What every command that steers a job has: where Flink is, which job, and one line where it does not do as asked."""
+"""What all commands that steer a job share: flags that name the cluster and the job, and how they report errors."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import Final
 from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
 from pipeline.console import complain
 from pipeline.errors import OptionError
-from pipeline.job.status import NoJobError
+from pipeline.job.checkpoint_storage import S3Error
+from pipeline.job.jobs import NoJobError
 from pipeline.launch.options import check_addresses
-from pipeline.launch.probes import S3Error
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
-MOST_S: Final = 86_400.0
+MAX_TIMEOUT_S: Final = 86_400.0
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """The flags that say where Flink is and which job is meant."""
+    """Add the flags that say where Flink is and which job is meant."""
     parser.add_argument("--flink_master", metavar="HOST:PORT", help="Flink's REST endpoint")
     parser.add_argument("--terraform", type=Path, metavar="FOLDER", help=f"instead, as of deploy: {FOLDER_HELP}")
     parser.add_argument("--job", metavar="NAME_OR_ID", help="of a running job (default: the only one)")
 
 
 @contextlib.contextmanager
-def reaching(arguments: argparse.Namespace) -> Iterator[FlinkRest]:
-    """A client of the cluster that ``add_job_options`` name, while the context is open.
+def cluster_client(arguments: argparse.Namespace) -> Iterator[FlinkRest]:
+    """A client of the cluster that the flags of ``add_job_options`` name; a tunnel lives as long as the context.
 
     Raises:
-        OptionError: it is not said which.
-        LocalStackError: there is no way to it.
+        OptionError: the flags name no cluster, or two.
+        LocalStackError: the tunnel cannot be opened.
     """
     if arguments.terraform is None:
-        yield cluster(arguments.flink_master)
+        yield rest_client(arguments.flink_master)
         return
     if arguments.flink_master is not None:
         raise OptionError("--flink_master and --terraform are both given, allowed: one of them")
     with tunnel(terraform_cluster(arguments.terraform).tunnel_command) as port:
-        yield cluster(f"localhost:{port}")
+        yield rest_client(f"localhost:{port}")
 
 
-def cluster(flink_master: str | None) -> FlinkRest:
-    """A client of the cluster.
+def rest_client(flink_master: str | None) -> FlinkRest:
+    """A client of Flink's REST endpoint at HOST:PORT.
 
     Raises:
-        OptionError: it is not said which.
+        OptionError: the address is missing or not HOST:PORT.
     """
     if flink_master is None:
         raise OptionError("--flink_master is missing: give HOST:PORT of Flink's REST endpoint")
@@ -56,8 +56,8 @@ def cluster(flink_master: str | None) -> FlinkRest:
     return FlinkRest(f"http://{flink_master}")
 
 
-def told(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """What ``run`` returns; after a line on standard error 1 if it cannot be done, 2 for an option, 130 on Ctrl-C."""
+def exit_code_of(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run a command: its exit code, or after an error line 1 (failed), 2 (unusable option) or 130 (Ctrl-C)."""
     try:
         return run(argv)
     except OptionError as error:

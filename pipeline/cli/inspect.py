@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
 from pipeline.cli.subcommands import subcommands
 from pipeline.console import one_line
 from pipeline.errors import OptionError
@@ -22,19 +22,19 @@ _DESCRIPTION: Final = """\
 Asks the running job for a user's state through its control topic and shows it: profile, visit, history, what rules
 remember, webhooks that wait. Asking changes nothing and does not count as a visit of the user.
 0: shown; 1: the job knows nothing of the user, or does not answer; 2: an option or topic cannot be used."""
-_HISTORY: Final = 20
+_ROWS: Final = 20
 
 
 def main(argv: Sequence[str]) -> int:
     """Show a user's state; the exit code."""
     arguments = _parser().parse_args(argv)
-    return told(lambda: _inspect(arguments))
+    return exit_code_of(lambda: _inspect(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
-    what = subcommands(parser)
-    user = what.add_parser(
+    commands = subcommands(parser)
+    user = commands.add_parser(
         "user",
         help="one user's state from the running job",
         description=_DESCRIPTION,
@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout_seconds", type=float, default=30.0, metavar="NUMBER", help="how long to wait (default: 30)"
     )
     user.add_argument(
-        "--history", type=int, default=_HISTORY, metavar="NUMBER", help=f"events to show (default: {_HISTORY})"
+        "--history",
+        type=int,
+        default=_ROWS,
+        metavar="NUMBER",
+        help=f"events to show (default: {_ROWS})",
     )
     user.add_argument("--json", action="store_true", help="print the state as the job gives it, one JSON object")
     return parser
@@ -93,7 +97,7 @@ def _is_utf_8(text: str) -> bool:
 
 
 def text_lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:
-    """The state for people, as it came: with whatever its texts hold."""
+    """The state as lines of text. They may hold control characters: see ``one_line``."""
     yield f"user {state['user_id']}"
     yield from headline(state, now_ms)
     for section in sections(state, now_ms, history_rows):

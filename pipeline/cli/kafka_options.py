@@ -1,4 +1,4 @@
-"""What every command that talks to Kafka has: where it is, and one line where it does not do as asked."""
+"""What all commands that use Kafka share: the flags that say where it is, and how they report errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.launch.options import kafka_properties
 
 
 def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """The flags that say where Kafka is."""
+    """Add the flags that say where Kafka is."""
     parser.add_argument("--bootstrap_servers", required=required, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
     parser.add_argument(
         "--kafka_property", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated"
@@ -20,17 +20,17 @@ def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 
 def kafka_config(arguments: argparse.Namespace) -> dict[str, str]:
-    """librdkafka's properties of these flags.
+    """The librdkafka properties that these flags give.
 
     Raises:
-        OptionError: a property is none.
+        OptionError: a ``--kafka_property`` is not NAME=VALUE.
     """
     properties = kafka_properties("kafka_property", arguments.kafka_property)
     return {"bootstrap.servers": arguments.bootstrap_servers, **properties}
 
 
-def told(run: Callable[[], int]) -> int:
-    """What ``run`` returns; 2 after a line on standard error if an option or topic cannot be used, 130 on Ctrl-C."""
+def exit_code_of(run: Callable[[], int]) -> int:
+    """Run a command: its exit code, 130 on Ctrl-C, or 2 with an error line if an option or topic cannot be used."""
     try:
         return run()
     except (OptionError, TopicError) as error:

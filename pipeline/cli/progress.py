@@ -1,4 +1,4 @@
-"""How far a command is, on standard error."""
+"""A command's progress on standard error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LINE_S: Final = 5.0
 
 
 def bar(share: float) -> str:
-    """A share from 0 to 1 as a picture and a number."""
+    """A bar for a share from 0 to 1, and the share in percent."""
     full = int(min(max(share, 0.0), 1.0) * _WIDTH)
     return f"[{'#' * full}{'.' * (_WIDTH - full)}] {int(100 * share):3d}%"
 
 
 class Progress:
-    """On a terminal one line with a bar that grows; elsewhere, as in a log, a line every five seconds."""
+    """Shows one line with a growing bar on a terminal; elsewhere, as in a log, a line every five seconds."""
 
     def __init__(self, name: str, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
@@ -30,19 +30,19 @@ class Progress:
         self._open = False
 
     def show(self, share: float, text: str) -> None:
-        """Tell it, if it is time."""
+        """Show the share, unless the last line is too recent."""
         now_s = self._clock()
         if now_s < self._next_s:
             return
         self._next_s = now_s + self._every_s
         line = f"{self._name} {bar(share)}  {text}"
-        # The rest of a longer line before is cleared.
+        # \x1b[K clears what is left of a longer previous line.
         self._stream.write(f"\r{line}\x1b[K" if self._terminal else f"{line}\n")
         self._stream.flush()
         self._open = self._terminal
 
     def end(self) -> None:
-        """What is written next has a line of its own."""
+        """Finish the line, so that later output begins on a new one."""
         if self._open:
             self._stream.write("\n")
             self._open = False

@@ -1,4 +1,4 @@
-"""``python -m pipeline resume``: starts the pipeline from what an ended job has left."""
+"""``python -m pipeline resume``: starts the pipeline from the newest state that an ended job has left."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import cluster, told
+from pipeline.cli.flink_options import exit_code_of, rest_client
 from pipeline.console import say, warn
 from pipeline.errors import OptionError
-from pipeline.job.saved_state import CHECKPOINT, SavedState, ended_jobs, newest_of
-from pipeline.job.status import NoJobError
+from pipeline.job.checkpoint_storage import retained_checkpoints
+from pipeline.job.jobs import NoJobError, ended_jobs
+from pipeline.job.saved_state import CHECKPOINT, SavedState, newest_state_of_any
 from pipeline.launch import run
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
-from pipeline.launch.probes import retained_checkpoints
 from runners.flink.rest import FlinkRest
 
 PROGRAM: Final = "python -m pipeline resume"
@@ -26,7 +26,7 @@ user_shards and max_parallelism belong to the state and cannot; everything else 
 
 def main(argv: Sequence[str]) -> int:
     """Find the state and launch; the exit code."""
-    return told(_resume, argv)
+    return exit_code_of(_resume, argv)
 
 
 def _resume(argv: Sequence[str]) -> int:
@@ -42,37 +42,41 @@ def _resume(argv: Sequence[str]) -> int:
     settings = parse(options, PROGRAM)
     if settings.start_without_state:
         raise OptionError("--start_without_state is of no use with resume, which starts from state")
-    rest = cluster(settings.flink_master)
+    rest = rest_client(settings.flink_master)
     if settings.savepoint_path is not None:
         if arguments.from_job is not None:
             raise OptionError("--savepoint_path and --from_job are both given, allowed: one of them")
         return run.launch(options)
-    state = _newest(rest, arguments.from_job, settings)
+    state = _state_to_resume(rest, arguments.from_job, settings)
     say(f"going on from the {state}")
     return run.launch([*options, f"--savepoint_path={state.path}"])
 
 
-def _newest(rest: FlinkRest, from_job: str | None, settings: Settings) -> SavedState:
-    """The state to start from: what the cluster remembers of the job, or else what lies in its checkpoint folder.
+def _state_to_resume(rest: FlinkRest, from_job: str | None, settings: Settings) -> SavedState:
+    """The newest state that the cluster remembers of the job, otherwise the newest in its checkpoint folder.
 
     Raises:
         NoJobError: there is none.
+        OptionError: the job still runs.
     """
-    wanted = from_job or settings.job_name
-    jobs = ended_jobs(rest, wanted)
-    state = newest_of(rest, jobs)
+    id_or_name = from_job or settings.job_name
+    jobs = ended_jobs(rest, id_or_name)
+    state = newest_state_of_any(rest, jobs)
     if state is not None:
         return state
     configuration = rest.configuration()
     folder = configuration.get("state.checkpoints.dir", "")
-    found = [SavedState(CHECKPOINT, *one) for one in retained_checkpoints(folder, configuration.get("s3.endpoint"))]
-    of_job = [one for one in found if one.job_id == wanted]
-    if of_job:
-        warn(f"the cluster at {rest.url} has forgotten job {wanted}; what lies in {folder} may not be all it has left")
-        return max(of_job, key=lambda one: one.at_ms)
-    known = f"job {wanted!r} has left no state" if jobs else f"no job {wanted!r} is remembered"
-    there = "; ".join(str(one) for one in sorted(found, key=lambda one: one.at_ms, reverse=True)[:5])
+    retained = retained_checkpoints(folder, configuration.get("s3.endpoint"))
+    states = [SavedState(CHECKPOINT, *checkpoint) for checkpoint in retained]
+    newest_first = sorted(states, key=lambda state: state.at_ms, reverse=True)
+    of_job = next((state for state in newest_first if state.job_id == id_or_name), None)
+    if of_job is not None:
+        may_be_older = f"what lies in {folder} may not be all it has left"
+        warn(f"the cluster at {rest.url} has forgotten job {id_or_name}; {may_be_older}")
+        return of_job
+    problem = f"job {id_or_name!r} has left no state" if jobs else f"no job {id_or_name!r} is remembered"
+    choices = "; ".join(map(str, newest_first[:5]))
     raise NoJobError(
-        f"{known} at {rest.url}. Give --savepoint_path=PATH, or --from_job=ID of one whose checkpoints lie in "
-        f"{folder or 'its checkpoint folder'}: {there or 'none are seen there from here'}"
+        f"{problem} at {rest.url}. Give --savepoint_path=PATH, or --from_job=ID of one whose checkpoints lie in "
+        f"{folder or 'its checkpoint folder'}: {choices or 'none are seen there from here'}"
     )

@@ -1,4 +1,4 @@
-"""``python -m pipeline savepoint``: takes a savepoint of a running job, and prints its path and nothing else."""
+"""``python -m pipeline savepoint``: takes a savepoint of a running job, and prints only its path."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import MOST_S, add_job_options, reaching, told
+from pipeline.cli.flink_options import MAX_TIMEOUT_S, add_job_options, cluster_client, exit_code_of
 from pipeline.console import say
 from pipeline.errors import OptionError
-from pipeline.job.saved_state import running_job
+from pipeline.job.jobs import running_job
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
@@ -27,7 +27,7 @@ _ENDED_S: Final = 60.0
 
 def main(argv: Sequence[str]) -> int:
     """Take a savepoint; the exit code."""
-    return told(_savepoint, argv)
+    return exit_code_of(_savepoint, argv)
 
 
 def _savepoint(argv: Sequence[str]) -> int:
@@ -39,22 +39,22 @@ def _savepoint(argv: Sequence[str]) -> int:
         "--timeout_seconds", type=float, default=600.0, metavar="NUMBER", help="how long to wait for it (default: 600)"
     )
     arguments = parser.parse_args(argv)
-    if not 1 <= arguments.timeout_seconds <= MOST_S:
-        raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {MOST_S:g}")
-    with reaching(arguments) as rest:
-        return _take(rest, arguments)
+    if not 1 <= arguments.timeout_seconds <= MAX_TIMEOUT_S:
+        raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {MAX_TIMEOUT_S:g}")
+    with cluster_client(arguments) as rest:
+        return _take_savepoint(rest, arguments)
 
 
-def _take(rest: FlinkRest, arguments: argparse.Namespace) -> int:
+def _take_savepoint(rest: FlinkRest, arguments: argparse.Namespace) -> int:
     job = running_job(rest, arguments.job)
     job_id, name = str(job["jid"]), str(job["name"])
     if arguments.directory is None and "state.savepoints.dir" not in rest.configuration():
         raise OptionError("--directory is missing, and the cluster has no state.savepoints.dir: say where it is to be")
     say(f"taking a savepoint of {name!r} ({job_id}){', then stopping it' if arguments.stop else ''}", job_id=job_id)
     started = time.monotonic()
-    take = rest.stop if arguments.stop else rest.savepoint
+    request = rest.stop if arguments.stop else rest.savepoint
     try:
-        path = take(job_id, arguments.directory, deadline_s=arguments.timeout_seconds)
+        path = request(job_id, arguments.directory, deadline_s=arguments.timeout_seconds)
     except LocalStackError as error:
         raise LocalStackError(f"no savepoint of {name!r}, which is {rest.job(job_id)['state']}: {error}") from error
     sys.stdout.write(f"{path}\n")

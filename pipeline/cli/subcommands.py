@@ -1,4 +1,4 @@
-"""Commands of a command, as ``rules test``."""
+"""Subcommands, such as ``rules test``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class _Subcommand(argparse.ArgumentParser):
-    """Takes flags in full only; argparse does not hand that on from the parser above."""
+    """Takes no abbreviated flags; argparse does not inherit that setting from the parent parser."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**{"allow_abbrev": False} | given)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**{"allow_abbrev": False} | arguments)
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Subcommands:
-    """Where to add the subcommands of ``parser``; one of them has to be given."""
+    """Give ``parser`` subcommands, one of which is required; returns the object to add them to."""
     return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Subcommand)

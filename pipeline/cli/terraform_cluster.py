@@ -1,4 +1,4 @@
-"""The cluster that infra/terraform made: what its Terraform configuration says of it, and the way to its REST API."""
+"""A cluster made by infra/terraform: its description in Terraform's output, and the tunnel to its REST API."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _TUNNEL_S: Final = 60.0
 
 @dataclass(frozen=True)
 class TerraformCluster:
-    """How to reach it, and the flags of a launch that are its own."""
+    """The shell command that opens a tunnel to the cluster, and the launch flags that belong to it."""
 
     tunnel_command: str
     submit_flags: list[str]
 
 
 def terraform_cluster(folder: Path) -> TerraformCluster:
-    """What the applied configuration says about its cluster.
+    """Read the cluster from an applied Terraform configuration.
 
     Raises:
-        OptionError: it says nothing.
+        OptionError: Terraform cannot be run, or the configuration has no such output.
     """
-    where = f"--terraform {str(folder)!r}"
+    option = f"--terraform {str(folder)!r}"
     try:
-        shown = subprocess.run(
+        completed = subprocess.run(
             ["terraform", f"-chdir={folder}", "output", "-no-color", "-json", OUTPUT],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -47,22 +47,22 @@ def terraform_cluster(folder: Path) -> TerraformCluster:
             check=False,
         )
     except OSError as error:
-        raise OptionError(f"{where}: terraform cannot be run: {error}") from error
-    if shown.returncode != 0:
-        raise OptionError(f"{where}: terraform output: {' '.join(shown.stderr.split())}")
-    found: Any = json.loads(shown.stdout)
+        raise OptionError(f"{option}: terraform cannot be run: {error}") from error
+    if completed.returncode != 0:
+        raise OptionError(f"{option}: terraform output: {' '.join(completed.stderr.split())}")
+    output: Any = json.loads(completed.stdout)
     try:
-        return TerraformCluster(str(found["tunnel_command"]), [str(flag) for flag in found["submit_flags"]])
+        return TerraformCluster(str(output["tunnel_command"]), [str(flag) for flag in output["submit_flags"]])
     except (KeyError, TypeError) as error:
-        raise OptionError(f"{where}: the output {OUTPUT!r} has no tunnel_command and submit_flags") from error
+        raise OptionError(f"{option}: the output {OUTPUT!r} has no tunnel_command and submit_flags") from error
 
 
 @contextlib.contextmanager
 def tunnel(command: str) -> Iterator[int]:
-    """The local port that is Flink's REST API while the context is open.
+    """The local port that leads to Flink's REST API while the context is open.
 
     Raises:
-        LocalStackError: the session ends or Flink does not answer; with what the session printed.
+        LocalStackError: the session ended or Flink does not answer; the message has the session's output.
     """
     (port,) = free_ports(1)
     rest = FlinkRest(f"http://localhost:{port}", timeout_s=5)

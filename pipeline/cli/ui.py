@@ -1,4 +1,4 @@
-"""``python -m pipeline ui``: a small web page about a job: rules, decisions, dead letters, users."""
+"""``python -m pipeline ui``: serves a web page about a job: rules, decisions, dead letters, users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.cli.command_parser import CommandParser
 from pipeline.errors import OptionError
-from pipeline.launch.options import Settings, parse_looking
+from pipeline.launch.options import Settings, parse_rules_optional
 from transforms.adapters.secrets import Secret
 from transforms.domain.base.secret_references import LOCAL, SecretError, is_local_reference
 
@@ -26,7 +26,7 @@ Without --token it is read-only. 0: ended with Ctrl-C; 1: the address is taken; 
 
 _ADDRESS: Final = "127.0.0.1"
 _PORT: Final = 8085
-_EVERY_S: Final = 5.0
+_SNAPSHOT_INTERVAL_S: Final = 5.0
 _THREADS: Final = 8
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     """Serve the page; the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
     try:
-        settings = parse_looking(rest, PROGRAM)
+        settings = parse_rules_optional(rest, PROGRAM)
         _check(settings, arguments)
         token = _token(arguments.token)
     except (OptionError, SecretError) as error:
@@ -79,10 +79,10 @@ def _check(settings: Settings, arguments: argparse.Namespace) -> None:
         if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
             raise OptionError(f"--allowed_host is {name!r}, allowed: a host's name, without a port")
     try:
-        is_here = ip_address(arguments.address).is_loopback
+        is_local = ip_address(arguments.address).is_loopback
     except ValueError:
         raise OptionError(f"--address is {arguments.address!r}, allowed: an IP address") from None
-    if not is_here and arguments.token is None:
+    if not is_local and arguments.token is None:
         raise OptionError(
             f"--address is {arguments.address}, allowed without --token: 127.0.0.1 or ::1, as pages show users' data"
         )
@@ -101,7 +101,7 @@ def _token(reference: str | None) -> Secret | None:
 
 
 def _serve(settings: Settings, arguments: argparse.Namespace, token: Secret | None) -> int:
-    # Here: without the page nobody needs its packages.
+    # Imported here, because only this command needs the page's packages.
     from waitress.server import create_server
 
     from pipeline.ui.app import build
@@ -110,20 +110,20 @@ def _serve(settings: Settings, arguments: argparse.Namespace, token: Secret | No
     from pipeline.ui.watch import Watch
 
     job = RunningJob(settings)
-    is_here = ip_address(arguments.address).is_loopback
+    is_local = ip_address(arguments.address).is_loopback
     hosts = ["127.0.0.1", "localhost", "[::1]", arguments.address, *arguments.allowed_host]
-    with Watch(job.looking(), _EVERY_S) as watch:
-        app = build(job, watch, Guard(token, hosts, reads_need_it=not is_here))
+    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
+        app = build(job, watch, Guard(token, hosts, reads_need_it=not is_local))
         try:
             server: Any = create_server(app, host=arguments.address, port=arguments.port, threads=_THREADS, ident=None)
         except OSError as error:
             sys.stderr.write(f"error: --address {arguments.address}, --port {arguments.port}: {error.strerror}\n")
             return 1
         shown = f"[{arguments.address}]" if ":" in arguments.address else arguments.address
-        what = (
+        access = (
             "read-only: --token=env:NAME lets dead letters be redriven" if token is None else "sign in with the token"
         )
-        sys.stdout.write(f"http://{shown}:{server.effective_port}  {what}\n")
+        sys.stdout.write(f"http://{shown}:{server.effective_port}  {access}\n")
         sys.stdout.flush()
         try:
             server.run()

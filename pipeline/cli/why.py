@@ -1,4 +1,4 @@
-"""``python -m pipeline why``: what the decision log says of a user, without Flink or Beam."""
+"""``python -m pipeline why``: prints a user's decisions from the decision log, without Flink or Beam."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.decision_view import delivery_summary
-from pipeline.kafka.topics import TopicError, reading, saying
+from pipeline.kafka.topics import TopicError, open_reader, topic_errors
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.shard.decisions import Decision, decode_decision
 
@@ -19,33 +19,32 @@ from transforms.domain.shard.decisions import Decision, decode_decision
 def main(argv: Sequence[str]) -> int:
     """Print a user's decisions; 0 there are some, 1 there are none, 2 the log cannot be read."""
     arguments = _parser().parse_args(argv)
-    return told(lambda: _why(arguments))
+    return exit_code_of(lambda: _why(arguments))
 
 
 def _why(arguments: argparse.Namespace) -> int:
-    found, unreadable = _read(arguments)
+    decisions, unreadable = _read(arguments)
     if unreadable:
         sys.stderr.write(f"warning: {unreadable} records are no decisions\n")
-    # Those of a user are in order already; a record that came again has a time of its own.
-    for decision in sorted(found, key=lambda one: one.time):
-        sys.stdout.write(f"{decision.to_json().decode() if arguments.json else shown(decision)}\n")
-    if not found:
+    # A user's decisions are in order except for repeated records.
+    for decision in sorted(decisions, key=lambda decision: decision.time):
+        sys.stdout.write(f"{decision.to_json().decode() if arguments.json else decision_line(decision)}\n")
+    if not decisions:
         sys.stderr.write(
             "nothing found; that a rule did not allow an event is only in the log with --decision_sample\n"
         )
-    return 0 if found else 1
+    return 0 if decisions else 1
 
 
-def shown(decision: Decision) -> str:
-    """A decision as a line for people."""
-    one = decision
-    rule = one.rule if one.version is None else f"{one.rule} {one.version}"
-    event = one.event_id if one.event_name is None else f"{one.event_name} {one.event_id}"
-    parts = [f"{rfc_3339(one.time)}  {one.decision:<11}", rule, event]
-    if one.action is not None:
-        where = f" to {one.destination}" if one.destination is not None else ""
-        parts.append(f"action {one.action}{where}, {one.action_id}")
-    summary = delivery_summary(one)
+def decision_line(decision: Decision) -> str:
+    """A decision as a line of text."""
+    rule = decision.rule if decision.version is None else f"{decision.rule} {decision.version}"
+    event = decision.event_id if decision.event_name is None else f"{decision.event_name} {decision.event_id}"
+    parts = [f"{rfc_3339(decision.time)}  {decision.decision:<11}", rule, event]
+    if decision.action is not None:
+        destination = f" to {decision.destination}" if decision.destination is not None else ""
+        parts.append(f"action {decision.action}{destination}, {decision.action_id}")
+    summary = delivery_summary(decision)
     return one_line("  ".join([*parts, summary] if summary else parts))
 
 
@@ -67,23 +66,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read(arguments: argparse.Namespace) -> tuple[list[Decision], int]:
-    """The decisions that were asked for, and how many records are none.
+    """The selected decisions, and the number of records that are no decisions.
 
     Raises:
-        OptionError, TopicError: the log cannot be read as asked.
+        OptionError: the file cannot be read, or no broker is given.
+        TopicError: the topic cannot be read.
     """
-    found, unreadable = [], 0
+    decisions, unreadable = [], 0
     lines = _lines_of_topic(arguments) if arguments.decisions_file is None else _lines_of_file(arguments.decisions_file)
     for line in lines:
         try:
-            one = decode_decision(line)
+            decision = decode_decision(line)
         except ValueError:
             unreadable += 1
             continue
-        wanted = ((arguments.user, one.user_id), (arguments.event, one.event_id), (arguments.rule, one.rule))
-        if all(given is None or given == value for given, value in wanted):
-            found.append(one)
-    return found, unreadable
+        criteria = (
+            (arguments.user, decision.user_id),
+            (arguments.event, decision.event_id),
+            (arguments.rule, decision.rule),
+        )
+        if all(criterion in (None, value) for criterion, value in criteria):
+            decisions.append(decision)
+    return decisions, unreadable
 
 
 def _lines_of_file(path: Path) -> Iterator[bytes]:
@@ -98,7 +102,7 @@ def _lines_of_topic(arguments: argparse.Namespace) -> Iterator[bytes]:
     topic: str = arguments.decisions_topic
     if arguments.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker, or --decisions_file")
-    with saying(f"--decisions_topic {topic!r}"), reading(kafka_config(arguments), topic) as reader:
+    with topic_errors(f"--decisions_topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
         if not reader.partitions:
             raise TopicError(f"--decisions_topic is {topic!r}: there is no such topic")
         yield from (message.value() for message in reader.records() if message.value() is not None)

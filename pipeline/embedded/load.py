@@ -1,4 +1,4 @@
-"""A load generator: made-up users' events to a Kafka topic at a steady rate."""
+"""A load generator: events of made-up users to a Kafka topic at a steady rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pipeline.embedded.stream import Visitors
 
 
 class LoadGenerator:
-    """Produces ``rate_hz`` events a second, keyed by user, while the context is open; it never waits for anybody."""
+    """Produces ``rate_hz`` events a second, keyed by user, while the context is open.
+
+    The rate does not depend on the job. ``produced`` counts the events.
+    """
 
     def __init__(self, bootstrap_servers: str, topic: str, rate_hz: float, users: int, seed: int = 7) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
@@ -41,7 +44,7 @@ class LoadGenerator:
             due = int((time.monotonic() - started) * self._rate_hz)
             while self.produced < due:
                 event = self._visitors.next_event(time.time_ns() // 1_000_000)
-                # Ids start anew with every run of the generator; the topic may outlive it.
+                # Each run numbers its events from 1, but a topic may hold those of earlier runs.
                 event["event_id"] = f"{started:.0f}_{event['event_id']}"
                 self._send(event["user_id"].encode(), orjson.dumps(event))
                 self.produced += 1

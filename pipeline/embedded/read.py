@@ -1,4 +1,4 @@
-"""The bundled stream in place of Kafka."""
+"""Reads the bundled stream instead of Kafka."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECORDS_A_BATCH = 100
 class ReadBundledEvents(beam.PTransform):
     """The bundled stream as micro-batches by user shard.
 
-    Output: ``KV<bytes, bytes>`` as ``ReadEvents`` gives it; topic, offsets and times are made up.
+    Output: ``KV<bytes, bytes>`` in the format of ``ReadEvents``; topic, offsets and record times are made up.
     """
 
     topic: str
@@ -27,7 +27,7 @@ class ReadBundledEvents(beam.PTransform):
     user_key: str
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[bytes, bytes]]:
-        """All of it from one element, so that the order is the stream's."""
+        """Make all batches from one element, which keeps the stream's order."""
         batches = beam.FlatMap(lambda _: self._batches()).with_output_types(tuple[bytes, bytes])
         return pbegin | beam.Impulse() | "Batches" >> batches
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks for the demo, which takes whatever comes."""
+"""A receiver of webhooks for the demo, which accepts every request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.embedded.server import LocalServer
 
 
 class Receiver(LocalServer):
-    """Answers every POST with 204 on 127.0.0.1 while the context is open. It does not look at signatures."""
+    """Answers every POST with 204 on 127.0.0.1 while the context is open. It does not check signatures."""
 
     def __init__(self) -> None:
         super().__init__("embedded-receiver", _Handler)

@@ -1,4 +1,4 @@
-"""An HTTP server of this process on 127.0.0.1, for what the embedded default and the demo make up."""
+"""An HTTP server in this process, the base of the embedded user API and the demo's receiver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 
 class LocalServer:
-    """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is where."""
+    """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is its address."""
 
     def __init__(self, name: str, handler: type[BaseHTTPRequestHandler]) -> None:
         server = _Server(("127.0.0.1", 0), handler)
@@ -34,6 +34,6 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away while its connection is idle is how every job ends.
+        # At the end of every job, clients close idle connections.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""A seeded stream of realistic user-tracking events: visitors who come, look at pages, sometimes buy, and leave."""
+"""A seeded stream of realistic user-tracking events: visitors view pages, sometimes buy, and leave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-# The spec's example event is of this moment, so the bundled stream starts there.
+# The time of the spec's example event.
 FIRST_EVENT_MS: Final = 1_704_067_200_000
 
 _PAGES: Final = (
@@ -41,23 +41,23 @@ class _Visitor:
 
 
 class Visitors:
-    """A population of users who produce events one at a time. The same seed gives the same events."""
+    """Users who produce events one at a time. The same seed gives the same events."""
 
     def __init__(self, seed: int, users: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a reproducible stream, not a secret
         self._visitors = [_Visitor(f"user_{number:05d}") for number in range(users)]
-        # A few users do most of the clicking: weights fall as 1/rank.
+        # A few users make most events: weights fall with 1/rank.
         self._weights = [1 / (rank + 3) for rank in range(users)]
         self._count = 0
 
     def next_event(self, now_ms: int) -> dict[str, Any]:
-        """What happens next, as an event that is due at ``now_ms``."""
+        """The next event, with ``now_ms`` as its timestamp."""
         visitor = self._random.choices(self._visitors, self._weights)[0]
         first = visitor.pages_left == 0
         if first:
             self._start_visit(visitor)
         visitor.pages_left -= 1
-        name, kind = self._what(visitor, first)
+        name, kind = self._choose_event(visitor, first)
         event = self._event(visitor, name, kind, now_ms)
         event["is_first_in_visit"] = first
         event["is_last_in_visit"] = visitor.pages_left == 0
@@ -70,7 +70,7 @@ class Visitors:
         visitor.campaign = dict(self._random.choice(_SOURCES))
         visitor.platform = self._random.choice(_PLATFORMS)
 
-    def _what(self, visitor: _Visitor, first: bool) -> tuple[str, str]:
+    def _choose_event(self, visitor: _Visitor, first: bool) -> tuple[str, str]:
         if not first and visitor.page.startswith("product/") and self._random.random() < 0.25:
             return self._random.choice((("add_to_cart", "click"), ("checkout", "conversion")))
         visitor.page = self._random.choice(_PAGES)
@@ -106,7 +106,7 @@ class Visitors:
 
 
 def bundled_records(seed: int = 7, users: int = 150, events: int = 2400) -> Iterator[tuple[bytes, bytes]]:
-    """``(key, value)`` of the bundled stream: good events, and one bad record in a hundred, as any real topic has."""
+    """``(key, value)`` of each record of the bundled stream; one in a hundred is no valid event."""
     chance = random.Random(seed)  # noqa: S311 - a reproducible stream, not a secret
     visitors = Visitors(seed, users)
     now_ms = FIRST_EVENT_MS
@@ -114,10 +114,10 @@ def bundled_records(seed: int = 7, users: int = 150, events: int = 2400) -> Iter
         now_ms += chance.randint(20, 2000)
         event = visitors.next_event(now_ms)
         key = event["user_id"].encode()
-        yield (key, orjson.dumps(event)) if number % 100 != 99 else _spoiled(event, key, number // 100)
+        yield (key, orjson.dumps(event)) if number % 100 != 99 else _invalid_record(event, key, number // 100)
 
 
-def _spoiled(event: dict[str, Any], key: bytes, which: int) -> tuple[bytes, bytes]:
+def _invalid_record(event: dict[str, Any], key: bytes, kind: int) -> tuple[bytes, bytes]:
     value = orjson.dumps(event)
     return (
         (key, value[: len(value) // 2]),  # cut off: not JSON
@@ -125,4 +125,4 @@ def _spoiled(event: dict[str, Any], key: bytes, which: int) -> tuple[bytes, byte
         (key, orjson.dumps(event | {"timestamp": "yesterday"})),
         (b"somebody_else", value),
         (key, orjson.dumps(event | {"parameters": {"custom_params": {"note": "x" * 12_000}}})),
-    )[which % 5]
+    )[kind % 5]

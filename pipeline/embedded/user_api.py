@@ -1,4 +1,4 @@
-"""A small user API for the embedded default and the demo: made-up users, the same ones every time."""
+"""A small user API for the embedded default and the demo, with the same made-up users in each run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEZONES: Final = {"US": "America/New_York", "DE": "Europe/Berlin", "TR": "Eur
 class UserApi(LocalServer):
     """Serves ``/users/{id}/profile``, ``/visit`` and ``/history`` on 127.0.0.1 while the context is open.
 
-    One user in ten is unknown (404). ``delay_s`` is how long each answer takes.
+    One user in ten is unknown (404). Each answer takes ``delay_s`` seconds.
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class UserApi(LocalServer):
 
 
 def profile_of(user_id: str) -> dict[str, Any] | None:
-    """What the API knows of a user; None for an unknown one."""
+    """The profile of a user; None for an unknown user."""
     seed = zlib.crc32(user_id.encode())
     if seed % 10 == 0:
         return None
@@ -42,19 +42,19 @@ def profile_of(user_id: str) -> dict[str, Any] | None:
     }
 
 
-def _answer(user_id: str, what: str) -> Any:
+def _answer(user_id: str, resource: str) -> Any:
     if profile_of(user_id) is None:
         return None
-    if what == "profile":
+    if resource == "profile":
         return profile_of(user_id)
-    if what == "visit":
+    if resource == "visit":
         return {
             "visit_id": f"visit_{user_id}",
             "start_time": FIRST_EVENT_MS - 60_000,
             "page_count": 2,
             "is_first_visit": False,
         }
-    if what == "history":
+    if resource == "history":
         return [
             {"event_id": f"{user_id}_past_{age}", "event_name": "page_view", "timestamp": FIRST_EVENT_MS - age * 60_000}
             for age in (3, 2, 1)

@@ -1,4 +1,4 @@
-"""Dead letters as people and programs see them."""
+"""Dead letters as documents, for the command and the page."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 import orjson
 
-from pipeline.job.redriving import FoundLetter
+from pipeline.job.redriving import StoredLetter
 
 
-def letter_summary(found: FoundLetter) -> dict[str, Any]:
-    """What there is to say of a letter in a list."""
-    letter = found.letter
+def letter_summary(stored: StoredLetter) -> dict[str, Any]:
+    """The fields of a letter that lists show; ``time`` is in ms since the epoch."""
+    letter = stored.letter
     return {
-        "partition": found.partition,
-        "offset": found.offset,
-        "time": found.at_ms,
+        "partition": stored.partition,
+        "offset": stored.offset,
+        "time": stored.at_ms,
         "reason": letter.reason,
         "stage": letter.stage,
         "rule": letter.rule,
-        "user": found.user,
-        "destination": found.destination,
+        "user": stored.user,
+        "destination": stored.destination,
         "detail": letter.detail,
     }
 
 
-def letter_document(found: FoundLetter) -> dict[str, Any]:
-    """Everything of a letter, its bytes as people can read them."""
-    letter = found.letter
-    about = {
+def letter_document(stored: StoredLetter) -> dict[str, Any]:
+    """All fields of a letter; bytes as text if they are text, otherwise as base64."""
+    letter = stored.letter
+    record = {
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
@@ -41,11 +41,11 @@ def letter_document(found: FoundLetter) -> dict[str, Any]:
     action = None
     if letter.action is not None:
         action = letter.action.public() | {"body": _readable(letter.action.body, is_json=True)}
-    return {**letter_summary(found), "record": about, "action": action}
+    return {**letter_summary(stored), "record": record, "action": action}
 
 
 def _readable(value: bytes | None, is_json: bool = False) -> Any:
-    """The text of bytes that are text, and JSON if they have to be; otherwise an object with their base64."""
+    """The bytes as text; as ``{"base64": …}`` if they are not UTF-8, or with ``is_json`` no JSON."""
     if value is None:
         return None
     try:
@@ -58,7 +58,7 @@ def _readable(value: bytes | None, is_json: bool = False) -> Any:
 
 
 def letter_fields(prefix: str, document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The document's fields by dotted names; those without a value are left out."""
+    """The document's fields that have a value, with dotted names that begin with ``prefix``."""
     for name, value in document.items():
         if isinstance(value, dict):
             yield from letter_fields(f"{prefix}{name}.", value)

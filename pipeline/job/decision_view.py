@@ -1,4 +1,4 @@
-"""Decisions of the decision log as the command and the page show them."""
+"""Text about decisions of the decision log, for the command and the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from transforms.domain.shard.decisions import Decision
 
 
 def delivery_summary(decision: Decision) -> str:
-    """What an attempt to deliver came to, and the decision's detail; empty if the decision has neither."""
+    """Attempts, status, latency and detail of a decision as one text; empty if it has none of them."""
     parts = []
     if decision.attempts:
         parts.append(f"{decision.attempts} attempt{'s' if decision.attempts > 1 else ''}")

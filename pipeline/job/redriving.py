@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and how each is sent again (docs/dead-letters.md)."""
+"""Selecting dead letters and sending them again (docs/dead-letters.md)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from confluent_kafka import Message
 
+from pipeline.errors import PipelineError
 from pipeline.kafka.topics import TopicWriter
 from transforms.domain.events.dead_letter import CONTROL, INPUT, RULE, DeadLetter
 from transforms.domain.webhooks.redrive import redrive_record
@@ -19,8 +21,8 @@ EVENTS: Final = "events"
 
 
 @dataclass(frozen=True, slots=True)
-class FoundLetter:
-    """A dead letter, its place on its topic and when it was written there [ms]."""
+class StoredLetter:
+    """A dead letter on its topic: partition, offset and record time [ms since the epoch]."""
 
     partition: int
     offset: int
@@ -29,36 +31,36 @@ class FoundLetter:
 
     @property
     def place(self) -> str:
-        """As ``show`` takes it."""
+        """PARTITION/OFFSET, the argument of ``dead-letters show``."""
         return f"{self.partition}/{self.offset}"
 
     @property
     def user(self) -> str | None:
-        """The user it is about, as far as that is known."""
+        """The user that the letter is about; None if it names none."""
         if self.letter.action is not None:
             return self.letter.action.user_id
         return None if self.letter.key is None else self.letter.key.decode(errors="replace")
 
     @property
     def destination(self) -> str | None:
-        """Where its action was to go."""
+        """The destination of the letter's action; None without one."""
         return None if self.letter.action is None else self.letter.action.destination
 
 
-def found_letters(messages: Iterable[Message], unreadable: list[str]) -> Iterator[FoundLetter]:
-    """The dead letters of a topic's records; ``unreadable`` gets what is none."""
+def stored_letters(messages: Iterable[Message], unreadable: list[str]) -> Iterator[StoredLetter]:
+    """Decode a topic's records. ``unreadable`` gets a message for each record that is no dead letter."""
     for message in messages:
         try:
             letter = DeadLetter.of_json(message.value() or b"")
         except ValueError as error:
             unreadable.append(f"{message.partition()}/{message.offset()}: {error}")
         else:
-            yield FoundLetter(message.partition(), message.offset(), message.timestamp()[1], letter)
+            yield StoredLetter(message.partition(), message.offset(), message.timestamp()[1], letter)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters are meant: without a value, all. Times are when they were written, ms; ``until_ms`` is out."""
+class LetterFilter:
+    """Selects letters. An empty criterion selects all; times are record times [ms], ``until_ms`` is exclusive."""
 
     reasons: Collection[str] = ()
     rules: Collection[str] = ()
@@ -66,22 +68,22 @@ class Wanted:
     since_ms: int | None = None
     until_ms: int | None = None
 
-    def takes(self, found: FoundLetter) -> bool:
-        """Whether it is meant."""
+    def matches(self, stored: StoredLetter) -> bool:
+        """Whether all criteria select the letter."""
         return (
-            (not self.reasons or found.letter.reason in self.reasons)
-            and (not self.rules or found.letter.rule in self.rules)
-            and (not self.destinations or found.destination in self.destinations)
-            and (self.since_ms is None or found.at_ms >= self.since_ms)
-            and (self.until_ms is None or found.at_ms < self.until_ms)
+            (not self.reasons or stored.letter.reason in self.reasons)
+            and (not self.rules or stored.letter.rule in self.rules)
+            and (not self.destinations or stored.destination in self.destinations)
+            and (self.since_ms is None or stored.at_ms >= self.since_ms)
+            and (self.until_ms is None or stored.at_ms < self.until_ms)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a letter is sent again: as one of ``ACTIONS`` or ``EVENTS``, and the record that does it.
+    """How a letter is sent again: as ``ACTIONS`` or ``EVENTS``, and the record that does it.
 
-    ``partition`` None is where the key belongs.
+    A ``partition`` of None leaves the choice to the key.
     """
 
     kind: str
@@ -91,15 +93,20 @@ class Route:
     value: bytes
 
 
-class SkippedError(ValueError):
-    """A letter that is not sent again; the message says why, for all such letters alike."""
+class SkippedError(PipelineError, ValueError):
+    """A letter that is not sent again; the message is the same for all letters with that cause."""
 
 
 def route(letter: DeadLetter, control_topic: str | None, topics: Mapping[str, int]) -> Route:
-    """How a letter is sent again; ``topics`` are those that there are and their numbers of partitions.
+    """How a letter is sent again.
+
+    Args:
+        letter: the dead letter.
+        control_topic: the job's control topic, which actions need.
+        topics: the number of partitions of each existing topic.
 
     Raises:
-        SkippedError: it is not.
+        SkippedError: the letter cannot be sent again.
     """
     if letter.cut:
         raise SkippedError("too long to be in a dead letter as a whole")
@@ -120,12 +127,12 @@ def route(letter: DeadLetter, control_topic: str | None, topics: Mapping[str, in
         raise SkippedError("decided by a timer: there is no record to send again")
     if letter.partition not in range(topics.get(letter.topic, 0)):
         raise SkippedError(f"topic {letter.topic!r} or its partition is not there any more")
-    # Where it was, whatever placed it there: events of a user are in order within one partition only.
+    # The same partition as before, because a user's events are in order only within a partition.
     return Route(EVENTS, letter.topic, letter.partition, letter.key, letter.value)
 
 
 class Pace:
-    """At most so many a second, evenly; None is as fast as it goes."""
+    """Limits a loop to ``rate`` turns a second, spread evenly; None does not limit it."""
 
     def __init__(
         self,
@@ -139,7 +146,7 @@ class Pace:
         self._next_s = clock()
 
     def wait(self) -> None:
-        """Until the next one may go."""
+        """Sleep until the next turn is due."""
         now_s = self._clock()
         if self._next_s > now_s:
             self._sleep(self._next_s - now_s)
@@ -147,10 +154,10 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Redriven:
-    """What a redrive came to: ``sent`` by kind, ``skipped`` and ``failed`` by why.
+class RedriveResult:
+    """Counts of a redrive: ``sent`` by kind, ``skipped`` and ``failed`` by cause.
 
-    ``may_be_duplicates`` are those of the events that were handled but for a rule, and are in their user's history.
+    ``may_be_duplicates`` counts sent events that only a rule failed on: they may still be in their user's history.
     """
 
     sent: Counter[str] = field(default_factory=Counter)
@@ -158,14 +165,21 @@ class Redriven:
     failed: Counter[str] = field(default_factory=Counter)
     may_be_duplicates: int = 0
 
+    def add(self, other: RedriveResult) -> None:
+        """Add the counts of another redrive."""
+        self.sent.update(other.sent)
+        self.skipped.update(other.skipped)
+        self.failed.update(other.failed)
+        self.may_be_duplicates += other.may_be_duplicates
+
     def __str__(self) -> str:
         return f"{self.sent.total()} sent, {self.skipped.total()} skipped, {self.failed.total()} failed"
 
 
 class Redriver:
-    """Sends letters again, or with ``dry_run`` only counts; ``redriven`` is what the broker has taken so far.
+    """Sends letters again, or with ``dry_run`` only counts them; ``result`` counts what the broker has taken so far.
 
-    ``topics`` are those that there are and their numbers of partitions.
+    ``topics`` has the number of partitions of each existing topic.
     """
 
     def __init__(
@@ -176,34 +190,31 @@ class Redriver:
         self._control_topic = control_topic
         self._pace = pace
         self._dry_run = dry_run
-        self.redriven = Redriven()
+        self.result = RedriveResult()
 
     def send(self, letter: DeadLetter) -> None:
-        """Send one off; it is counted once the broker has answered, at the latest with ``flush``."""
+        """Send a letter. It is counted when the broker has answered, after ``flush`` at the latest."""
         try:
-            one = route(letter, self._control_topic, self._topics)
+            target = route(letter, self._control_topic, self._topics)
         except SkippedError as error:
-            self.redriven.skipped[str(error)] += 1
+            self.result.skipped[str(error)] += 1
             return
-        told = self._counting(one.kind, letter.stage == RULE)
+        count = partial(self._count, target.kind, letter.stage == RULE)
         if self._dry_run:
-            told(None)
+            count(None)
             return
         self._pace.wait()
-        self._writer.write(one.topic, one.key, one.value, one.partition, told)
+        self._writer.write(target.topic, target.key, target.value, target.partition, count)
 
-    def _counting(self, kind: str, may_be_duplicate: bool) -> Callable[[str | None], None]:
-        def told(error: str | None) -> None:
-            if error is not None:
-                self.redriven.failed[error] += 1
-                return
-            self.redriven.sent[kind] += 1
-            self.redriven.may_be_duplicates += may_be_duplicate
-
-        return told
+    def _count(self, kind: str, may_be_duplicate: bool, error: str | None) -> None:
+        if error is not None:
+            self.result.failed[error] += 1
+            return
+        self.result.sent[kind] += 1
+        self.result.may_be_duplicates += may_be_duplicate
 
     def flush(self) -> None:
         """Wait for the broker's answers."""
-        left = self._writer.flush()
-        if left:
-            self.redriven.failed["the broker did not answer"] += left
+        unanswered = self._writer.flush()
+        if unanswered:
+            self.result.failed["the broker did not answer"] += unanswered

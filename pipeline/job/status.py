@@ -1,28 +1,28 @@
-"""What a running job does, from two looks at Flink's REST API: ``python -m pipeline status`` shows it."""
+"""What a running job does: two snapshots from Flink's REST API, and the status that they amount to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from runners.flink.rest import FlinkRest
 from transforms.adapters.telemetry.metric_names import with_dots
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
 
 # Flink's REST API writes dots within a metric's name as underscores.
-_MARK: Final = ".event_trigger_"
+_PREFIX: Final = ".event_trigger_"
 _WEBHOOK: Final = "action.webhook."
-_TROUBLES: Final = ("retried", "delayed", "refused", "given_up", "dropped")
-
-
-class NoJobError(RuntimeError):
-    """There is no such job; names those that there are."""
+FAILURE_COUNTERS: Final = ("retried", "delayed", "refused", "given_up", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A job at one moment. ``ours`` are the pipeline's metrics, of each subtask that has told."""
+class JobSnapshot:
+    """A job at one moment.
+
+    ``job`` and ``checkpoints`` are Flink's answers, ``read`` and ``lag`` records of the events topic, ``metrics`` the
+    pipeline's own by name, a value for each subtask that has reported. ``at_s`` is a monotonic time.
+    """
 
     at_s: float
     job: Mapping[str, Any]
@@ -30,78 +30,64 @@ class Look:
     checkpoints: Mapping[str, Any]
     read: int
     lag: int
-    ours: Mapping[str, list[int]] = field(default_factory=dict)
+    metrics: Mapping[str, list[int]] = field(default_factory=dict)
 
     def total(self, name: str) -> int:
-        """A counter, over all subtasks."""
-        return sum(self.ours.get(name, ()))
+        """The sum of a counter over all subtasks."""
+        return sum(self.metrics.get(name, ()))
 
     def highest(self, name: str) -> int | None:
-        """A gauge that is not to be added up."""
-        return max(self.ours.get(name, ()), default=None)
+        """The highest value of a gauge over all subtasks; None if none has reported it."""
+        return max(self.metrics.get(name, ()), default=None)
 
 
-def find_job(rest: FlinkRest, name: str) -> str:
-    """The id of the newest job of a name, one that has not ended if there is any.
-
-    Raises:
-        NoJobError: there is none.
-        LocalStackError: Flink does not answer.
-    """
-    jobs = rest.jobs()
-    of_name = [job for job in jobs if job["name"] == name]
-    if not of_name:
-        others = ", ".join(sorted({repr(job["name"]) for job in jobs})) or "none at all"
-        raise NoJobError(f"no job {name!r} at {rest.url}, there are {others}: see --job_name")
-    newest = max(of_name, key=lambda job: (job["state"] not in TERMINAL_STATES, job["start-time"]))
-    return str(newest["jid"])
-
-
-def look(rest: FlinkRest, job_id: str, at_s: float) -> Look:
-    """Look at a job.
+def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
+    """Read a job's state, checkpoints and metrics.
 
     Raises:
         LocalStackError: Flink does not answer, or has forgotten the job.
     """
     job = rest.job(job_id)
     read = lag = 0
-    ours: dict[str, list[int]] = {}
+    metrics: dict[str, list[int]] = {}
     for vertex in job["vertices"]:
-        known = rest.vertex_metrics(job_id, vertex["id"])
         is_source = "ReadEvents" in vertex["name"]
-        wanted = [name for name in known if _MARK in name or (is_source and (_is_read(name) or _is_lag(name)))]
-        for name, value in rest.vertex_metrics(job_id, vertex["id"], wanted).items() if wanted else ():
+        names = [
+            name
+            for name in rest.vertex_metrics(job_id, vertex["id"])
+            if _PREFIX in name or (is_source and (is_records_read(name) or is_lag(name)))
+        ]
+        for name, value in rest.vertex_metrics(job_id, vertex["id"], names).items() if names else ():
             number = int(float(value)) if value else 0
-            if _MARK in name:
-                ours.setdefault(with_dots(name.partition(_MARK)[2]), []).append(number)
-            elif _is_read(name):
+            if _PREFIX in name:
+                metrics.setdefault(with_dots(name.partition(_PREFIX)[2]), []).append(number)
+            elif is_records_read(name):
                 read += number
             else:
                 lag += number
     restarts = rest.job_metrics(job_id, ["numRestarts"]).get("numRestarts")
-    return Look(at_s, job, int(restarts) if restarts else None, rest.checkpoints(job_id), read, lag, ours)
+    return JobSnapshot(at_s, job, int(restarts) if restarts else None, rest.checkpoints(job_id), read, lag, metrics)
 
 
-def _is_read(name: str) -> bool:
-    """``<subtask>.Source__….numRecordsIn``: the Kafka records, not the micro-batches made of them."""
+def is_records_read(name: str) -> bool:
+    """Whether a metric (``<subtask>.Source__….numRecordsIn``) counts Kafka records, not micro-batches of them."""
     return ".Source__" in name and name.endswith(".numRecordsIn")
 
 
-def _is_lag(name: str) -> bool:
+def is_lag(name: str) -> bool:
+    """Whether a metric is the number of Kafka records that a subtask has still to read."""
     return name.endswith(".pendingRecords")
 
 
-def status_of(before: Look, now: Look) -> dict[str, Any]:
-    """What ``--json`` prints: rates are of the time between both looks, counts since the job last started.
+def status_of(before: JobSnapshot, now: JobSnapshot) -> dict[str, Any]:
+    """The document that ``status --json`` prints, with rates between two snapshots and counts since the last start.
 
-    After a restart between them, whose counters begin at 0, rates are of what came since.
+    If the job restarted between the snapshots, its counters began at 0 and the rates count only what came after that.
     """
     seconds = max(now.at_s - before.at_s, 0.001)
 
     def increase(name: str) -> int:
-        # A counter that fell began anew.
-        was, is_now = before.total(name), now.total(name)
-        return is_now - was if is_now >= was else is_now
+        return _increase(before.total(name), now.total(name))
 
     def rate(name: str) -> float:
         return round(increase(name) / seconds, 1)
@@ -109,7 +95,6 @@ def status_of(before: Look, now: Look) -> dict[str, Any]:
     def per_minute(name: str) -> float:
         return round(60 * increase(name) / seconds, 1)
 
-    read = now.read - before.read if now.read >= before.read else now.read
     return {
         "job": {
             "id": now.job["jid"],
@@ -119,7 +104,7 @@ def status_of(before: Look, now: Look) -> dict[str, Any]:
             "restarts": now.restarts,
         },
         "events": {
-            "read_per_second": round(read / seconds, 1),
+            "read_per_second": round(_increase(before.read, now.read) / seconds, 1),
             "handled_per_second": rate("events_handled"),
             "lag": now.lag,
             "dead_letters": now.total("dead_letters"),
@@ -143,32 +128,43 @@ def status_of(before: Look, now: Look) -> dict[str, Any]:
     }
 
 
-def _sum(now: Look, ending: str) -> int:
-    return sum(sum(values) for name, values in now.ours.items() if name.startswith("shard.") and name.endswith(ending))
+def _increase(before: int, now: int) -> int:
+    """A counter that is lower than before began at 0 again."""
+    return now - before if now >= before else now
 
 
-def _percentiles(increase: Any) -> dict[str, float | None]:
+def _sum(now: JobSnapshot, ending: str) -> int:
+    return sum(
+        sum(values) for name, values in now.metrics.items() if name.startswith("shard.") and name.endswith(ending)
+    )
+
+
+def _percentiles(increase: Callable[[str], int]) -> dict[str, float | None]:
     counts = [increase(f"latency_ms_le_{bound}") for bound in (*BOUNDS_MS, "inf")]
     return {"p50": quantile(counts, 0.5), "p99": quantile(counts, 0.99)}
 
 
 def quantile(counts: list[int], share: float) -> float | None:
-    """The value below which a share of a histogram lies, ms; ``counts`` go with ``BOUNDS_MS`` and infinity.
+    """A quantile of a histogram [ms], or None if it is empty.
 
-    Within a bucket values are taken to be spread evenly; beyond the last bound nothing more is known than that bound.
+    Values are taken to be spread evenly within a bucket. A quantile beyond the last bound is that bound.
+
+    Args:
+        counts: cumulative, one for each of ``BOUNDS_MS`` and one for all values.
+        share: which quantile, 0 to 1.
     """
-    wanted = share * counts[-1]
+    rank = share * counts[-1]
     if counts[-1] <= 0:
         return None
     below, lower = 0, 0
     for bound, count in zip(BOUNDS_MS, counts, strict=False):
-        if count >= wanted:
-            return round(lower + (bound - lower) * (wanted - below) / max(count - below, 1), 1)
+        if count >= rank:
+            return round(lower + (bound - lower) * (rank - below) / max(count - below, 1), 1)
         below, lower = count, bound
     return float(BOUNDS_MS[-1])
 
 
-def _checkpoints(now: Look) -> dict[str, Any]:
+def _checkpoints(now: JobSnapshot) -> dict[str, Any]:
     latest = now.checkpoints["latest"]["completed"]
     age = None if latest is None else (now.job["now"] - latest["latest_ack_timestamp"]) / 1000
     return {
@@ -180,21 +176,23 @@ def _checkpoints(now: Look) -> dict[str, Any]:
     }
 
 
-def _rules(now: Look, per_minute: Any) -> list[dict[str, Any]]:
-    names = sorted({name.split(".")[1] for name in now.ours if name.startswith("rule.")})
+def _rules(now: JobSnapshot, per_minute: Callable[[str], float]) -> list[dict[str, Any]]:
+    names = sorted({name.split(".")[1] for name in now.metrics if name.startswith("rule.")})
     return [
         {
             "name": name,
             "allowed_per_minute": per_minute(f"rule.{name}.allowed"),
             "fired_per_minute": per_minute(f"rule.{name}.fired"),
-            **{what: now.total(f"rule.{name}.{what}") for what in ("allowed", "fired", "error", "quarantined")},
+            **{
+                counter: now.total(f"rule.{name}.{counter}") for counter in ("allowed", "fired", "error", "quarantined")
+            },
         }
         for name in names
     ]
 
 
-def _destinations(now: Look, rate: Any) -> list[dict[str, Any]]:
-    names = sorted({_destination(name) for name in now.ours if name.startswith(_WEBHOOK)})
+def _destinations(now: JobSnapshot, rate: Callable[[str], float]) -> list[dict[str, Any]]:
+    names = sorted({_destination(name) for name in now.metrics if name.startswith(_WEBHOOK)})
     return [
         {
             "name": name,
@@ -205,7 +203,7 @@ def _destinations(now: Look, rate: Any) -> list[dict[str, Any]]:
             else "ok",
             "delivered_per_second": rate(f"{_WEBHOOK}{name}.delivered"),
             "delivered": now.total(f"{_WEBHOOK}{name}.delivered"),
-            **{what: now.total(f"{_WEBHOOK}{name}.{what}") for what in _TROUBLES},
+            **{counter: now.total(f"{_WEBHOOK}{name}.{counter}") for counter in FAILURE_COUNTERS},
         }
         for name in names
     ]
@@ -213,69 +211,3 @@ def _destinations(now: Look, rate: Any) -> list[dict[str, Any]]:
 
 def _destination(metric: str) -> str:
     return metric.removeprefix(_WEBHOOK).rpartition(".")[0]
-
-
-def status_text(status: Mapping[str, Any]) -> str:
-    """The same for people."""
-    job, events, actions, users = (status[name] for name in ("job", "events", "actions", "users"))
-    api, checkpoints, rules = (status[name] for name in ("user_api", "checkpoints", "rules"))
-    latency = actions["latency_ms"]
-    spent = "no action" if latency["p50"] is None else f"p50 {latency['p50']:,.0f} ms  p99 {latency['p99']:,.0f} ms"
-    rows = [
-        (
-            "job",
-            f"{job['name']}  {job['state']} for {_time(job['uptime_seconds'])}  {_shown(job['restarts'])} restarts",
-        ),
-        ("events", f"{events['read_per_second']:,.0f}/s read  {events['handled_per_second']:,.0f}/s handled"),
-        ("lag", f"{events['lag']:,} records"),
-        ("actions", f"{actions['per_second']:,.0f}/s  {spent}"),
-        ("users", f"{users['in_state']:,} in the state  {users['parked']:,} wait for the user API"),
-        ("user API", f"{api['calls_per_second']:,.0f}/s  {api['errors_per_second']:,.0f}/s fail{_open(api)}"),
-        ("checkpoints", _checkpoint_text(checkpoints)),
-        ("dead letters", f"{events['dead_letters']:,}"),
-        ("rules", f"{_shown(rules['live'])} live, set {_shown(rules['set'])}"),
-    ]
-    blocks = ["\n".join(f"{label:<13} {value}" for label, value in rows)]
-    if rules["each"]:
-        columns = {"rule": "name", "fired/min": "fired_per_minute", "fired": "fired", "errors": "error"}
-        blocks.append(_table(columns | {"quarantined": "quarantined"}, rules["each"]))
-    if status["destinations"]:
-        columns = {"destination": "name", "state": "state", "delivered/s": "delivered_per_second"}
-        columns |= {what.replace("_", " "): what for what in ("delivered", *_TROUBLES)}
-        blocks.append(_table(columns, status["destinations"]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _open(api: Mapping[str, Any]) -> str:
-    return "  breaker open" if api["breaker_open"] else ""
-
-
-def _checkpoint_text(checkpoints: Mapping[str, Any]) -> str:
-    counted = f"{checkpoints['completed']:,} completed  {checkpoints['failed']:,} failed"
-    if checkpoints["last_ms"] is None:
-        return counted
-    size, age = f"{checkpoints['last_bytes'] / 1e6:,.1f} MB", f"{checkpoints['age_seconds']:,.0f} s ago"
-    return f"{counted}  last: {checkpoints['last_ms']:,} ms  {size}  {age}"
-
-
-def _shown(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _time(seconds: int) -> str:
-    hours, rest = divmod(seconds, 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
-
-
-def _table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows under headings; ``columns`` are headings and keys. The first is text, the others end at the right."""
-    cells = [list(columns), *([_cell(row[key]) for key in columns.values()] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
-    lines = []
-    for first, *others in cells:
-        lines.append("  ".join([first.ljust(widths[0]), *(cell.rjust(widths[n]) for n, cell in enumerate(others, 1))]))
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:,}"

@@ -15,7 +15,7 @@ _ANSWER_S: Final = 10
 _POLL_S: Final = 0.5
 _STALLED_S: Final = 60.0
 _RECORDS_A_POLL: Final = 1000
-# Every partition has a consumer of its own, whose default is to fetch 64 MB ahead.
+# Each partition has its own consumer, which by default fetches 64 MB ahead.
 _FETCHED_AHEAD: Final = {"queued.max.messages.kbytes": "4096", "queued.min.messages": "1000"}
 
 
@@ -26,12 +26,19 @@ def records_between(
     until_ms: int | None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-    """Records from ``from_ms`` (default: the first there is) to before ``until_ms`` (default: the end found now).
+    """Records of a topic between two times, ordered by record time; within a partition they keep their order.
 
-    Within a partition they keep their order. Nothing is committed. Ends early, though not at once, when ``is_stopped``.
+    No offsets are committed.
+
+    Args:
+        config: librdkafka's properties.
+        topic: the topic's name.
+        from_ms: the first record time, ms since the epoch; None is the topic's beginning.
+        until_ms: the time that ends it, exclusive; None is the topic's present end.
+        is_stopped: called between polls; True ends the iteration early.
 
     Raises:
-        KafkaException: the topic does not exist, a partition reports an error, or the broker was silent for a minute.
+        KafkaException: the topic does not exist, a partition reports an error, or no record has come for a minute.
     """
     settings = {
         **_FETCHED_AHEAD,
@@ -56,7 +63,7 @@ def records_between(
 
 
 def _ranges(consumer: Consumer, topic: str, from_ms: int | None, until_ms: int | None) -> dict[int, tuple[int, int]]:
-    """First offset and end of each partition."""
+    """The first offset and the end of each partition."""
     metadata = consumer.list_topics(topic, timeout=_ANSWER_S).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
@@ -73,12 +80,12 @@ def _ranges(consumer: Consumer, topic: str, from_ms: int | None, until_ms: int |
 
 
 def _offsets_at(consumer: Consumer, topic: str, at_ms: int | None, ends: dict[int, int]) -> dict[int, int]:
-    """Of each partition the first offset whose record is not older; its end if there is none."""
+    """For each partition the first offset whose record is not older than ``at_ms``, or the partition's end."""
     if at_ms is None:
         return ends
-    wanted = [TopicPartition(topic, partition, at_ms) for partition in ends]
-    found = consumer.offsets_for_times(wanted, timeout=_ANSWER_S)
-    return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
+    times = [TopicPartition(topic, partition, at_ms) for partition in ends]
+    places = consumer.offsets_for_times(times, timeout=_ANSWER_S)
+    return {place.partition: place.offset if place.offset >= 0 else ends[place.partition] for place in places}
 
 
 def _partition(
@@ -88,7 +95,7 @@ def _partition(
     try:
         place = TopicPartition(topic, partition, first)
         consumer.assign([place])
-        give_up_at = time.monotonic() + _STALLED_S
+        give_up_s = time.monotonic() + _STALLED_S
         while not is_stopped():
             messages = consumer.consume(_RECORDS_A_POLL, _POLL_S)
             for message in messages:
@@ -96,12 +103,12 @@ def _partition(
                     raise KafkaException(message.error())
                 if message.offset() < end and message.value() is not None:
                     yield Record(partition, message.offset(), message.timestamp()[1], message.key(), message.value())
-            # The position, not the last message, says how far it is: transaction markers have offsets too.
+            # The last message's offset is not enough: the transaction markers after it have offsets, too.
             if consumer.position([place])[0].offset >= end:
                 return
             if messages:
-                give_up_at = time.monotonic() + _STALLED_S
-            elif time.monotonic() > give_up_at:
+                give_up_s = time.monotonic() + _STALLED_S
+            elif time.monotonic() > give_up_s:
                 silence = f"partition {partition} of {topic}: no records for {_STALLED_S:.0f} s"
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, silence))
     finally:

@@ -1,7 +1,7 @@
-"""The topic of published rule sets and what shards say of them, on confluent-kafka; no Beam.
+"""The topic of published rule sets, and the shards' acknowledgements of them; on confluent-kafka, without Beam.
 
-A set's number is used once, whoever publishes when: publishers share a transactional id, so that of two at work the
-one that began first is refused by the broker, and what was published is read only after the others are shut out.
+A set's number is used only once: all publishers of a topic share a transactional id. If two publish at the same time,
+the broker refuses the one that began first, and a publisher reads the topic only after the broker has shut out others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, reading, saying
+from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, open_reader, topic_errors
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import (
     Acknowledgement,
@@ -27,16 +27,16 @@ from transforms.domain.rules.sets import (
 
 KEPT_SETS: Final = 20
 
-_OVERTAKEN: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_OTHER_PUBLISHER: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
 class RulesTopicError(TopicError):
-    """The topic of rule sets, or the audit topic, is not what it has to be."""
+    """The topic of rule sets, or the audit topic, is not as it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedSets:
-    """What the topic holds: sets by ascending number, what is none, and the highest number ever seen."""
+    """The content of the topic: sets by ascending number, an error for each other record, the highest number used."""
 
     sets: tuple[RuleSet, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -47,10 +47,6 @@ class PublishedSets:
         """The set with the highest number."""
         return self.sets[-1] if self.sets else None
 
-    def numbered(self, number: int) -> RuleSet | None:
-        """The set with this number."""
-        return next((one for one in self.sets if one.number == number), None)
-
 
 class RulesTopic:
     """A topic of rule sets. ``config`` are librdkafka's properties, ``bootstrap.servers`` among them."""
@@ -60,25 +56,25 @@ class RulesTopic:
         self._config = {"log_level": "0", **config}
 
     def read(self) -> PublishedSets:
-        """All sets that are there; none if the topic is missing.
+        """Read all sets; a missing topic has none.
 
         Raises:
             TopicError: Kafka does not answer, or the topic has more than one partition.
         """
-        with _saying(f"rules topic {self.topic!r}"), reading(self._config, self.topic) as reader:
+        with _rules_topic_errors(f"rules topic {self.topic!r}"), open_reader(self._config, self.topic) as reader:
             if not reader.partitions:
                 return PublishedSets()
             self._check_partitions(len(reader.partitions))
-            return _published(reader.to_end())
+            return _published_sets(reader.to_end())
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[Publisher]:
-        """Shut out other publishers; a topic that is missing is created.
+        """Shut out other publishers while the context is open; a missing topic is created.
 
         Raises:
             TopicError: as ``read``; or the topic's records are not kept by key.
         """
-        with _saying(f"rules topic {self.topic!r}"):
+        with _rules_topic_errors(f"rules topic {self.topic!r}"):
             self.prepare()
             producer = Producer(
                 {
@@ -91,14 +87,14 @@ class RulesTopic:
         yield Publisher(self, producer, self.read())
 
     def prepare(self) -> None:
-        """Create the topic if it is missing.
+        """Create the topic if it is missing, otherwise check its configuration.
 
         Raises:
-            TopicError: Kafka does not let us, or the topic would not keep the sets or their order.
+            TopicError: Kafka refuses, or the topic would not keep the sets or their order.
         """
-        with _saying(f"rules topic {self.topic!r}"):
+        with _rules_topic_errors(f"rules topic {self.topic!r}"):
             admin = AdminClient(self._config)
-            with reading(self._config, self.topic) as reader:
+            with open_reader(self._config, self.topic) as reader:
                 partitions = len(reader.partitions)
             if partitions:
                 self._check_partitions(partitions)
@@ -107,10 +103,10 @@ class RulesTopic:
                 self._create(admin)
 
     def _create(self, admin: AdminClient) -> None:
-        # The number of copies is the broker's default.
-        wanted = NewTopic(self.topic, 1, -1, config={"cleanup.policy": "compact"})
+        # -1 is the broker's default number of replicas.
+        topic = NewTopic(self.topic, 1, -1, config={"cleanup.policy": "compact"})
         try:
-            admin.create_topics([wanted], operation_timeout=ANSWER_S)[self.topic].result(READ_S)
+            admin.create_topics([topic], operation_timeout=ANSWER_S)[self.topic].result(READ_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -127,7 +123,7 @@ class RulesTopic:
             policy = admin.describe_configs([resource])[resource].result(ANSWER_S)["cleanup.policy"].value
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                return  # who may write a topic may not always look at its configuration
+                return  # not every client that may write the topic may also read its configuration
             raise
         if policy != "compact":
             raise RulesTopicError(
@@ -137,7 +133,7 @@ class RulesTopic:
 
 
 class Publisher:
-    """The one publisher; ``published`` is what is on the topic."""
+    """The only publisher that the broker accepts at present; ``published`` is the topic's content."""
 
     def __init__(self, topic: RulesTopic, producer: Producer, published: PublishedSets) -> None:
         self._topic = topic
@@ -145,42 +141,49 @@ class Publisher:
         self.published = published
 
     def publish(self, rules: Sequence[Rule], by: str, note: str, now_ms: int) -> RuleSet:
-        """Publish rules under the next number; the set, when readers see it. Old sets are removed.
+        """Publish rules under the next number, remove old sets, and wait until readers see the new set.
+
+        Args:
+            rules: the rules of the set.
+            by: who publishes, as ``rules status`` shows it.
+            note: why, as ``rules status`` shows it.
+            now_ms: the time of publishing, ms since the epoch.
 
         Raises:
-            RuleError: the set is too large.
+            RuleError: the set is too large for a record.
             TopicError: another publisher began meanwhile, or Kafka refused.
         """
         rule_set = RuleSet(self.published.highest + 1, tuple(rules), now_ms, by, note)
         value = encode_rule_set(rule_set)
-        topic, failed = self._topic.topic, []
-        old = [one.key for one in self.published.sets[: 1 - KEPT_SETS]]
+        topic, errors = self._topic.topic, []
+        old_keys = [old.key for old in self.published.sets[: 1 - KEPT_SETS]]
 
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:
-                failed.append(error)
+                errors.append(error)
 
-        with _saying(f"rules topic {topic!r}, publishing set {rule_set.number}"):
+        with _rules_topic_errors(f"rules topic {topic!r}, publishing set {rule_set.number}"):
             self._producer.begin_transaction()
             try:
-                for key, one in [(rule_set.key, value), *((key, None) for key in old)]:
-                    self._producer.produce(topic, one, key, on_delivery=delivered)
+                self._producer.produce(topic, value, rule_set.key, on_delivery=delivered)
+                for key in old_keys:
+                    self._producer.produce(topic, None, key, on_delivery=delivered)
                 self._producer.flush(READ_S)
-                if failed:
-                    raise KafkaException(failed[0])
+                if errors:
+                    raise KafkaException(errors[0])
                 self._producer.commit_transaction(READ_S)
             except KafkaException:
-                with contextlib.suppress(KafkaException):  # or readers would wait for it to time out
+                with contextlib.suppress(KafkaException):  # otherwise readers wait until it times out
                     self._producer.abort_transaction(ANSWER_S)
                 raise
         self._wait_until_visible(rule_set)
         return rule_set
 
     def _wait_until_visible(self, rule_set: RuleSet) -> None:
-        """The broker says that a transaction is committed shortly before readers see it."""
-        give_up = time.monotonic() + READ_S
+        """The broker reports a transaction as committed shortly before readers see it."""
+        give_up_s = time.monotonic() + READ_S
         while self._topic.read().highest < rule_set.number:
-            if time.monotonic() > give_up:
+            if time.monotonic() > give_up_s:
                 raise RulesTopicError(
                     f"rules topic {self._topic.topic!r}: set {rule_set.number} is published but was not to be read "
                     f"after {READ_S:.0f} s"
@@ -189,22 +192,24 @@ class Publisher:
 
 
 class Acknowledgements:
-    """What shards say of rule sets on the audit topic, from ``since_ms`` on; a context manager.
+    """The shards' acknowledgements of rule sets on the audit topic since a time; a context manager.
+
+    ``received`` has those that were read so far.
 
     Raises:
         TopicError: Kafka does not answer, or the topic is missing.
     """
 
     def __init__(self, topic: str, config: Mapping[str, str], since_ms: int) -> None:
-        self._topic = topic
+        self._description = f"audit topic {topic!r}"
         self._stack = contextlib.ExitStack()
-        self.found: list[Acknowledgement] = []
-        with _saying(f"audit topic {topic!r}"):
-            self._reader = self._stack.enter_context(reading(config, topic, since_ms))
+        self.received: list[Acknowledgement] = []
+        with _rules_topic_errors(self._description):
+            self._reader = self._stack.enter_context(open_reader(config, topic, since_ms))
             if not self._reader.partitions:
                 self._stack.close()
-                raise RulesTopicError(f"audit topic {topic!r} does not exist")
-            self._take(self._reader.to_end())
+                raise RulesTopicError(f"{self._description} does not exist")
+            self._add(self._reader.to_end())
 
     def __enter__(self) -> Acknowledgements:
         return self
@@ -212,17 +217,18 @@ class Acknowledgements:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def read_on(self, timeout_s: float) -> None:
-        """Take in what comes within a time."""
-        with _saying(f"audit topic {self._topic!r}"):
-            self._take(self._reader.poll(timeout_s))
+    def poll(self, timeout_s: float) -> None:
+        """Receive the acknowledgements that arrive within a time."""
+        with _rules_topic_errors(self._description):
+            self._add(self._reader.poll(timeout_s))
 
-    def _take(self, messages: Sequence[Message]) -> None:
-        read = (Acknowledgement.of_json(message.value()) for message in messages if message.value() is not None)
-        self.found += [one for one in read if one is not None]
+    def _add(self, messages: Sequence[Message]) -> None:
+        values = (message.value() for message in messages)
+        acknowledgements = (Acknowledgement.of_json(value) for value in values if value is not None)
+        self.received += [acknowledgement for acknowledgement in acknowledgements if acknowledgement is not None]
 
 
-def _published(messages: Sequence[Message]) -> PublishedSets:
+def _published_sets(messages: Sequence[Message]) -> PublishedSets:
     latest: dict[bytes | None, bytes] = {}
     highest = 0
     for message in messages:
@@ -235,24 +241,24 @@ def _published(messages: Sequence[Message]) -> PublishedSets:
     unreadable = []
     for key, value in latest.items():
         try:
-            found = decode_rule_set(value)
+            rule_set = decode_rule_set(value)
         except RuleError as error:
             unreadable.append(f"record {(key or b'').decode(errors='replace')!r}: {error}")
         else:
-            sets.setdefault(found.number, found)
+            sets.setdefault(rule_set.number, rule_set)
     return PublishedSets(tuple(sets[number] for number in sorted(sets)), tuple(unreadable), max(highest, *sets, 0))
 
 
 @contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Kafka's errors as ours, with what was being done."""
-    with saying(what):
+def _rules_topic_errors(description: str) -> Iterator[None]:
+    """As ``topic_errors``, with the fencing of a publisher by a later one explained."""
+    with topic_errors(description):
         try:
             yield
         except KafkaException as error:
-            if error.args[0].code() in _OVERTAKEN:
+            if error.args[0].code() in _OTHER_PUBLISHER:
                 raise RulesTopicError(
-                    f"{what}: another publisher began meanwhile, so that this one published nothing; see "
+                    f"{description}: another publisher began meanwhile, so that this one published nothing; see "
                     "`rules status`, then publish again if need be"
                 ) from None
             raise

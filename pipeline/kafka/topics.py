@@ -19,26 +19,31 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from pipeline.errors import PipelineError
+
 ANSWER_S: Final = 10.0
 READ_S: Final = 30.0
 
 
-class TopicError(RuntimeError):
-    """Kafka or a topic cannot be used as asked; the message names the topic and what is allowed."""
+class TopicError(PipelineError, RuntimeError):
+    """Kafka or a topic cannot be used; the message names the topic and what is allowed."""
 
 
 @contextlib.contextmanager
-def saying(what: str) -> Iterator[None]:
-    """Kafka's errors as ours, with what was being done."""
+def topic_errors(description: str) -> Iterator[None]:
+    """Turn Kafka's exceptions into ``TopicError``s whose message begins with ``description``."""
     try:
         yield
     except KafkaException as error:
         cause: Any = error.args[0]
-        raise TopicError(f"{what}: {cause.str()}") from None
+        raise TopicError(f"{description}: {cause.str()}") from None
 
 
 class TopicReader:
-    """All partitions of a topic as read_committed readers see them; ``partitions`` is empty if there is no topic."""
+    """Reads all partitions of a topic, committed records only.
+
+    ``partitions`` is empty if the topic does not exist. ``share_read`` is how far ``records`` is, 0 to 1.
+    """
 
     def __init__(self, consumer: Consumer, topic: str, since_ms: int | None, last: int | None = None) -> None:
         self._consumer = consumer
@@ -49,55 +54,58 @@ class TopicReader:
         self.partitions = list(metadata.partitions)
         starts = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self.partitions]
         if since_ms is not None and starts:
-            for one in starts:
-                one.offset = since_ms
+            for start in starts:
+                start.offset = since_ms
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
-            for one in starts:
-                one.offset = one.offset if one.offset >= 0 else OFFSET_END
+            for start in starts:
+                start.offset = start.offset if start.offset >= 0 else OFFSET_END
         if last is not None:
-            for one in starts:
-                # Not OFFSET_END: that is looked up when reading begins, and what is written before then is missed.
-                low, high = self._bounds(one.partition)
-                one.offset = max(low, high - last)
-        self._starts = {one.partition: sys.maxsize if one.offset == OFFSET_END else one.offset for one in starts}
+            for start in starts:
+                # OFFSET_END would be resolved at the first poll and miss records that are written before it.
+                low, high = self._bounds(start.partition)
+                start.offset = max(low, high - last)
+        self._starts = {
+            start.partition: sys.maxsize if start.offset == OFFSET_END else start.offset for start in starts
+        }
         if starts:
             consumer.assign(starts)
         self._unread = set(self.partitions)
-        self.share_read = 0.0  # how far ``records`` is, 0 to 1
+        self.share_read = 0.0
 
     def to_end(self) -> list[Message]:
-        """Everything up to the end there is now.
+        """All records up to the topic's present end.
 
         Raises:
-            TopicError: nothing comes for longer than it may.
+            TopicError: no record has come for ``READ_S`` seconds.
         """
         return [message for messages in self._polls() for message in messages]
 
     def records(self) -> Iterator[Message]:
-        """The same one by one, however many; what is written meanwhile is left out. Nothing else may be read after.
+        """The same records one by one, without those written after the call. The reader cannot be used afterwards.
 
         Raises:
-            TopicError: nothing comes for longer than it may.
+            TopicError: no record has come for ``READ_S`` seconds.
         """
-        bounds = {partition: self._bounds(partition) for partition in self._unread}
-        ends = {partition: end for partition, (_, end) in bounds.items()}
-        at = {partition: min(max(start, self._starts[partition]), end) for partition, (start, end) in bounds.items()}
-        to_read = max(1, sum(ends.values()) - sum(at.values()))
+        positions, ends = {}, {}
+        for partition in self._unread:
+            start, ends[partition] = self._bounds(partition)
+            positions[partition] = min(max(start, self._starts[partition]), ends[partition])
+        to_read = max(1, sum(ends.values()) - sum(positions.values()))
         for messages in self._polls():
             for message in messages:
                 partition, offset = message.partition(), message.offset()
                 if offset >= ends[partition] - 1:
                     self._unread.discard(partition)
                 if offset < ends[partition]:
-                    at[partition] = offset + 1
-                    self.share_read = 1 - (sum(ends.values()) - sum(at.values())) / to_read
+                    positions[partition] = offset + 1
+                    self.share_read = 1 - (sum(ends.values()) - sum(positions.values())) / to_read
                     yield message
 
     def record(self, partition: int, offset: int) -> Message | None:
-        """The one record at an offset, if there is one. Nothing else may be read after.
+        """The record at an offset, or None if there is none. The reader cannot be used afterwards.
 
         Raises:
-            TopicError: it takes longer than it may.
+            TopicError: no record has come for ``READ_S`` seconds.
         """
         if partition not in self.partitions:
             return None
@@ -113,50 +121,74 @@ class TopicReader:
         return None
 
     def _polls(self) -> Iterator[list[Message]]:
-        """What comes until all partitions are read; whoever takes it may take its time."""
-        give_up = time.monotonic() + READ_S
+        """Batches of records until all partitions are read. The time that the caller takes does not count."""
+        give_up_s = time.monotonic() + READ_S
         while self._unread:
-            found = self.poll(1.0)
-            if found:
-                yield found
-                give_up = time.monotonic() + READ_S
-            elif time.monotonic() > give_up:
+            messages = self.poll(1.0)
+            if messages:
+                yield messages
+                give_up_s = time.monotonic() + READ_S
+            elif time.monotonic() > give_up_s:
                 raise TopicError(f"topic {self._topic!r}: nothing was read for {READ_S:.0f} s")
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        where = TopicPartition(self._topic, partition)
-        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(where, timeout=ANSWER_S)
+        """The first offset and the end of a partition."""
+        place = TopicPartition(self._topic, partition)
+        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(place, timeout=ANSWER_S)
         return bounds
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """What comes within a time, or sooner."""
-        found = []
+        """The records that arrive within a time; returns as soon as there are some.
+
+        Raises:
+            KafkaException: a partition reports an error that does not pass.
+        """
+        messages = []
         for message in self._consumer.consume(1000, min(timeout_s, 0.1)):
             error = message.error()
             if error is None:
-                found.append(message)
+                messages.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._unread.discard(message.partition())
             elif not error.retriable() and error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                 raise KafkaException(error)
-        return found
+        return messages
 
 
 @contextlib.contextmanager
-def reading(
+def existing_topic(
+    config: Mapping[str, str], topic: str, description: str, since_ms: int | None = None, last: int | None = None
+) -> Iterator[TopicReader]:
+    """As ``open_reader``, of a topic that has to exist. Error messages begin with ``description``.
+
+    Raises:
+        TopicError: the topic does not exist, or Kafka does not answer.
+    """
+    with topic_errors(description), open_reader(config, topic, since_ms, last) as reader:
+        if not reader.partitions:
+            raise TopicError(f"{description} does not exist")
+        yield reader
+
+
+@contextlib.contextmanager
+def open_reader(
     config: Mapping[str, str], topic: str, since_ms: int | None = None, last: int | None = None
 ) -> Iterator[TopicReader]:
-    """A reader of a topic from its beginning, or from ``since_ms`` on, or of the ``last`` offsets of each partition."""
-    own = {
+    """A reader of a topic from its beginning, or from ``since_ms`` on, or of the ``last`` offsets of each partition.
+
+    Raises:
+        KafkaException: Kafka does not answer.
+    """
+    fixed = {
         "log_level": "0",
-        "group.id": "event-trigger-commands",  # required, never joined
+        "group.id": "event-trigger-commands",  # librdkafka requires one; no group is joined
         "enable.auto.commit": "false",
-        "auto.offset.reset": "error",  # an offset that is not there is told, not replaced by another
+        "auto.offset.reset": "error",  # a missing offset is an error, not replaced by another
         "isolation.level": "read_committed",
         "enable.partition.eof": "true",
         "fetch.wait.max.ms": "10",  # the end is known when there is nothing more to fetch
     }
-    consumer = Consumer({**config, **own})
+    consumer = Consumer({**config, **fixed})
     try:
         yield TopicReader(consumer, topic, since_ms, last)
     finally:
@@ -164,21 +196,22 @@ def reading(
 
 
 class TopicWriter:
-    """Writes records and says of each whether the broker has it. Records of a key go where Java's clients put them."""
+    """Writes records, and reports for each whether the broker has it. A key goes to the partition of Java's clients."""
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        own = {
+        defaults = {
             "log_level": "0",
             "enable.idempotence": "true",
             "partitioner": "murmur2_random",
             # The broker refuses whole batches: one record that is too large would take others along.
             "batch.num.messages": "1",
         }
-        self._producer = Producer({**own, **config})
+        self._producer = Producer({**defaults, **config})
 
     def topics(self) -> dict[str, int]:
-        """How many partitions each topic has."""
-        return {name: len(one.partitions) for name, one in self._producer.list_topics(timeout=ANSWER_S).topics.items()}
+        """The number of partitions of each topic."""
+        topics = self._producer.list_topics(timeout=ANSWER_S).topics
+        return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def write(
         self,
@@ -186,27 +219,27 @@ class TopicWriter:
         key: bytes | None,
         value: bytes,
         partition: int | None = None,
-        told: Callable[[str | None], None] = lambda _: None,
+        on_result: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        """Send a record off; ``told`` gets None once the broker has it, or why it has not."""
+        """Send a record; ``on_result`` gets None once the broker has it, otherwise the error."""
 
         def delivered(error: KafkaError | None, _: Message) -> None:
-            told(None if error is None else error.str())
+            on_result(None if error is None else error.str())
 
-        where = {} if partition is None else {"partition": partition}
+        placement = {} if partition is None else {"partition": partition}
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=delivered, **where)
+                self._producer.produce(topic, value, key, on_delivery=delivered, **placement)
             except BufferError:
-                self._producer.poll(0.1)  # the queue is full: let some go
+                self._producer.poll(0.1)  # the queue is full: wait until it has room
                 continue
-            except KafkaException as error:  # larger than may be, no such partition
-                told(error.args[0].str())
+            except KafkaException as error:  # the record is too large, or there is no such partition
+                on_result(error.args[0].str())
             self._producer.poll(0)
             return
 
     def flush(self) -> int:
-        """Wait for all of them; how many are left when the broker does not answer any more."""
+        """Wait for the broker's answers; returns how many records are left if it stops answering."""
         left = len(self._producer)
         while left and (now_left := self._producer.flush(READ_S)) < left:
             left = now_left

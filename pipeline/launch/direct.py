@@ -19,7 +19,7 @@ from transforms.domain.webhooks.destinations import Destination
 
 
 def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
-    """Run once over what is there now, print the summary; exit code 1 if an event is unaccounted for."""
+    """Run over the input that exists now and print the summary; returns 1 if an event is unaccounted for, else 0."""
     if not settings.embedded:
         sys.stderr.write("DirectRunner: reads from the starting offsets to the ends found now, then stops\n")
     with contextlib.ExitStack() as stack:
@@ -28,7 +28,7 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
             bundled_events = ReadBundledEvents(settings.events_topic, settings.user_shards, settings.user_key)
             if settings.user_api_url is None:
                 settings = replace(settings, user_api_url=stack.enter_context(UserApi()).url)
-        # What DirectRunner uses for a graph like this; named, because it would first look for Prism to download.
+        # DirectRunner would choose this runner, too, but would try to download Prism first.
         pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
         graph.build(pipeline, settings, rule_set, destinations, bundled_events)
         result = pipeline.run()

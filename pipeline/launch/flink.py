@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.console import complain, say, warn
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, PipelineError
 from pipeline.launch import graph
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from pipeline.launch.preflight import check_cluster, check_kafka
@@ -33,12 +33,12 @@ _SUBMIT_S: Final = 120.0
 _FOLLOW_EVERY_S: Final = 1.0
 _RESTORING_EVERY_S: Final = 0.2
 
-# Where a plan is only written to a file, nobody is asked for Flink; the translator wants an address all the same.
+# Writing a plan to a file needs no Flink, but the translator needs an address.
 _NO_MASTER: Final = "127.0.0.1:1"
 
 
 def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
-    """Submit the pipeline and follow it until it ends; the exit code."""
+    """Submit the pipeline and follow the job until it ends; returns the exit code."""
     try:
         with contextlib.ExitStack() as stack:
             master = settings.flink_master
@@ -50,7 +50,7 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
                 cluster = stack.enter_context(local_cluster(settings))
                 master = cluster.flink_master
             rest = FlinkRest(f"http://{master}")
-            # Before the job server does: it would try for a minute, and fail later on another Flink's classes.
+            # The job server would retry for a minute, and fail later at a Flink of another version.
             check_cluster(settings, rest)
             if settings.starting_offsets == "latest" and settings.savepoint_path is None:
                 warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
@@ -68,21 +68,24 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
         return 1
 
 
-class SubmissionError(RuntimeError):
-    """Flink or the job server refused the job; the message is theirs."""
+class SubmissionError(PipelineError, RuntimeError):
+    """Flink or the job server refused the job, or the job failed at its start; the message says why."""
 
 
 def local_cluster(settings: Settings) -> LocalFlink:
-    """A cluster on this machine with as many slots as the job needs."""
+    """A Flink cluster on this machine with as many slots as the job needs."""
     say("starting a local Flink cluster (the first time it downloads about 230 MB)")
     return LocalFlink(task_managers=1, slots=settings.parallelism)
 
 
 def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destinations: tuple[Destination, ...] = ()) -> str:
-    """Hand the pipeline to Flink; the Flink job id, or an empty string if only the plan was wanted.
+    """Submit the pipeline to Flink at ``flink_master`` (HOST:PORT).
+
+    Returns:
+        The Flink job id; with ``settings.plan_file`` an empty string, since nothing is submitted.
 
     Raises:
-        SubmissionError: the job server or Flink refused it.
+        SubmissionError: the job server or Flink refused the job.
         LocalStackError: Java, the connectors or the job server are missing or do not start.
     """
     with JobServer(flink_master, config=job_settings(settings)) as server, _temporary_files():
@@ -98,25 +101,25 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
 
 @contextlib.contextmanager
 def _temporary_files() -> Iterator[None]:
-    """Beam stages through temporary folders that it does not remove: they are made in one of ours, and go with it."""
-    before, folder = tempfile.tempdir, temporary_folder("event-trigger-submission-")
+    """Give Beam a folder for its temporary files and remove it afterwards, because Beam leaves them behind."""
+    previous, folder = tempfile.tempdir, temporary_folder("event-trigger-submission-")
     tempfile.tempdir = str(folder)
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = previous
         remove_folder(folder)
 
 
 def job_settings(settings: Settings) -> dict[str, str]:
-    """Flink's settings of the job for which Beam has no flag, on top of those that are shipped."""
+    """The job's Flink settings for which Beam has no flag, in addition to the shipped configuration."""
     if settings.delivery_guarantee != EXACTLY_ONCE:
         return {}
     return checkpoint_settings(settings.checkpointing_interval_ms, settings.transaction_timeout_ms)
 
 
 def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
-    """The flags for Beam and its Flink runner. Names as they are there, ``mills`` included."""
+    """The flags of Beam and its Flink runner, in Beam's spelling (``mills``)."""
     options = [
         "--runner=PortableRunner",
         f"--job_endpoint={job_endpoint}",
@@ -130,16 +133,16 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
         f"--parallelism={settings.parallelism}",
         f"--max_parallelism={settings.max_parallelism}",
         f"--checkpointing_interval={settings.checkpointing_interval_ms}",
-        # The spec's 30 s for its 60 s, and as much of a breather for any other interval.
+        # The spec asks for a pause of 30 s at an interval of 60 s; other intervals get the same share.
         f"--min_pause_between_checkpoints={settings.checkpointing_interval_ms // 2}",
         f"--max_bundle_time_mills={settings.bundle_time_ms}",
         f"--max_bundle_size={settings.bundle_size}",
-        # Without it a barrier waits for no bundle and the outputs of open ones go into the checkpoint.
+        # Otherwise a barrier does not wait for open bundles, and their outputs go into the checkpoint.
         "--finish_bundle_before_checkpointing",
         "--faster_copy",
-        # Elements reach Python when 16 KB are there, not at the end of the bundle. The time limit beside it loses data.
+        # Sends elements to Python in pieces of 16 KB, not at the bundle's end. The similar time limit loses data.
         "--experiments=data_buffer_size_limit=16384",
-        # Otherwise every submission runs pip freeze, a second or two, to stage a list that no worker reads.
+        # Otherwise each submission runs pip freeze, which takes seconds, for a list that no worker reads.
         "--experiments=disable_logging_submission_environment",
     ]
     if settings.savepoint_path is not None:
@@ -152,22 +155,22 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
 
 
 def worker_command(settings: Settings) -> str:
-    """The program that starts a Python worker.
+    """The program that starts a Python worker: the option's, or this environment's.
 
     Raises:
-        OptionError: none was given and this environment has none.
+        OptionError: there is neither.
     """
     if settings.worker_command is not None:
         return settings.worker_command
     beside = Path(sys.executable).parent / "event-trigger-worker"
-    found = str(beside) if beside.exists() else shutil.which("event-trigger-worker")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("event-trigger-worker")
+    if program is None:
         raise OptionError("--worker_command is missing and event-trigger-worker is not installed: run make setup")
-    return found
+    return program
 
 
 def follow(rest: FlinkRest, job_id: str) -> int:
-    """Wait for the job's end: 0 if it was finished or cancelled, 1 if it failed. Ctrl-C leaves it running."""
+    """Wait for the job's end; returns the exit code: 0 finished or cancelled, 1 failed. Ctrl-C leaves it running."""
     try:
         while True:
             state = rest.job(job_id)["state"]
@@ -185,12 +188,12 @@ def follow(rest: FlinkRest, job_id: str) -> int:
 
 
 def wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
-    """Until every task has its state: what does not fit is found by then, and no other job has to be told of it.
+    """Wait until every task runs with its state, so that a savepoint that does not fit is an error of the launch.
 
-    What does not fit fails again at the next try; what fails once may be a slot or a machine that went away.
+    A savepoint that does not fit fails at each attempt. A single failure may be a lost slot or machine.
 
     Raises:
-        SubmissionError: the tasks have failed twice, or for good.
+        SubmissionError: the tasks have failed twice, or the job has ended.
     """
     say(f"job {job_id} is restoring from {path}", job_id=job_id)
     while True:
@@ -198,15 +201,15 @@ def wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
         failures = rest.exceptions(job_id)
         if job["state"] in TERMINAL_STATES or len(failures["exceptionHistory"]["entries"]) > 1:
             cause = _first_cause(str(failures.get("root-exception") or ""))
-            goes_on = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
-            raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{goes_on}")
+            retries = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
+            raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{retries}")
         if job["state"] == "RUNNING" and {vertex["status"] for vertex in job["vertices"]} == {"RUNNING"}:
             return
         time.sleep(_RESTORING_EVERY_S)
 
 
 def _refusal(settings: Settings, message: str) -> str:
-    """Why Flink refused the job, in words of ours where it says it in its own."""
+    """Why Flink refused the job, in terms of this program's options where possible."""
     cause, path = _first_cause(message), settings.savepoint_path
     if "Cannot find checkpoint or savepoint" in cause or "Cannot find meta data file" in cause:
         return f"--savepoint_path is {path!r}, where the cluster finds no savepoint or checkpoint"
@@ -220,6 +223,6 @@ def _refusal(settings: Settings, message: str) -> str:
 
 
 def _first_cause(message: str) -> str:
-    """The innermost message of a Java failure, without the stack."""
+    """The innermost message of a Java stack trace."""
     causes = [line.partition("Caused by: ")[2] for line in message.splitlines() if line.startswith("Caused by: ")]
     return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"

@@ -1,4 +1,4 @@
-"""The step order, on one screen."""
+"""The pipeline's graph: the order of its steps, on one screen."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _read_control(settings: Settings) -> ReadSettings:
         rules_topic=settings.rules_topic,
         consumer_config=settings.consumer_config(),
         group_id=settings.group_id,
-        # What is on these topics holds until something newer does, so a new job reads all of it.
+        # Records of these topics stay valid until newer ones replace them, so a new job reads all of them.
         starting_offsets="earliest",
         user_shards=settings.user_shards,
         max_parallelism=settings.max_parallelism,

@@ -1,7 +1,7 @@
-"""What a launch on Flink asks its surroundings before it submits: a configuration that loses data is refused.
+"""What a launch on Flink checks before it submits: a configuration that loses data is refused.
 
-What options alone can show is refused by ``pipeline.launch.options``; docs/operations.md has all of it in a table.
-``doctor`` asks for more, which only keeps a job from running.
+What options alone show is refused by ``pipeline.launch.options``; docs/operations.md has all refusals in a table.
+``doctor`` also checks what only keeps a job from running.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from typing import Final
 
 from pipeline.console import warn
 from pipeline.errors import OptionError
-from pipeline.job.saved_state import ended_jobs, newest_state
-from pipeline.launch.checks import FAIL, Cluster, Finding, check_beam, check_checkpoint_dir, check_jars
+from pipeline.job.jobs import ended_jobs
+from pipeline.job.saved_state import newest_state
+from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_settings
+from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
 from pipeline.launch.options import EXACTLY_ONCE, Settings
-from pipeline.launch.probes import KafkaProblemError, broker_settings, topic_settings
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
@@ -22,22 +23,25 @@ _LONGEST_TRANSACTION: Final = "transaction.max.timeout.ms"
 
 
 def check_cluster(settings: Settings, rest: FlinkRest) -> None:
-    """Whether the cluster can keep what the job promises.
+    """Check that the cluster can keep what the job promises.
 
     Raises:
-        LocalStackError: nobody answers, or the cluster cannot.
-        OptionError: it can, but not with these options.
+        LocalStackError: Flink does not answer, or this cluster cannot.
+        OptionError: the cluster can, but not with these options.
     """
-    cluster = Cluster.asked(rest)
-    found, needed = cluster.version, FLINK_VERSION.rpartition(".")[0]
-    if found.rpartition(".")[0] != needed:
-        raise LocalStackError(f"Flink at {rest.url} is {found}, allowed: {needed}, which the Beam runner is made for")
+    cluster = Cluster.read(rest)
+    needed = FLINK_VERSION.rpartition(".")[0]
+    if cluster.version.rpartition(".")[0] != needed:
+        raise LocalStackError(
+            f"Flink at {rest.url} is {cluster.version}, allowed: {needed}, which the Beam runner is made for"
+        )
     for finding in (
         check_beam(),
         check_jars(cluster),
         check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared),
     ):
-        _refuse(finding, rest.url)
+        if finding.outcome == FAIL:
+            raise LocalStackError(f"{finding.check} at {rest.url}: {finding.message}: {finding.advice}")
     jobs = ended_jobs(rest, settings.job_name)
     if settings.savepoint_path is not None or settings.start_without_state:
         return
@@ -51,22 +55,17 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
             )
 
 
-def _refuse(finding: Finding, url: str) -> None:
-    if finding.outcome == FAIL:
-        raise LocalStackError(f"{finding.check} at {url}: {finding.said}: {finding.advice}")
-
-
 def check_kafka(settings: Settings) -> None:
-    """Whether Kafka keeps what the job promises, as far as it can be asked from here.
+    """Check that Kafka keeps what the job promises, as far as this machine may read its settings.
 
     Raises:
-        OptionError: it does not.
+        OptionError: a topic is compacted, or the brokers' longest transaction is too short.
     """
     config = settings.consumer_config()
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
-        longest = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
-    except KafkaProblemError as error:
+        limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
+    except KafkaAdminError as error:
         warn(f"topics and transactions were not checked, Kafka cannot be asked from here: {error}")
         return
     for name in ("events_topic", "dead_letters_topic"):
@@ -76,9 +75,9 @@ def check_kafka(settings: Settings) -> None:
                 f"--{name} is {getattr(settings, name)!r}, whose cleanup.policy is {policy}, allowed: delete; of "
                 "records with the same key only the newest would stay, read or not"
             )
-    least = min((int(one) for one in longest), default=settings.transaction_timeout_ms)
-    if settings.transaction_timeout_ms > least:
+    lowest_limit_ms = min(map(int, limits), default=settings.transaction_timeout_ms)
+    if settings.transaction_timeout_ms > lowest_limit_ms:
         raise OptionError(
-            f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: up to {least}, the brokers' "
-            f"{_LONGEST_TRANSACTION}; they would refuse every transaction"
+            f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: up to {lowest_limit_ms}, the "
+            f"brokers' {_LONGEST_TRANSACTION}; they would refuse every transaction"
         )

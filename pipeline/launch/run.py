@@ -1,4 +1,4 @@
-"""Flags → settings → graph → run."""
+"""The launch: flags → settings → rules and destinations → runner."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from pipeline.console import complain, say, speak_json, warn
+from pipeline.console import complain, log_json, say, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import (
-    FILES,
     FLINK_RUNNER,
     JSON,
+    OUTPUT_FILES,
     Settings,
     kafka_properties,
     parse,
@@ -29,17 +29,17 @@ from transforms.domain.webhooks.destinations import Destination, DestinationErro
 
 
 def launch(arguments: Sequence[str]) -> int:
-    """Launch the job that the options describe; the exit code: 0 done, 1 failed, 2 an unusable option or rule."""
-    quieten()
+    """Launch the job that the options describe; returns the exit code: 0 done, 1 failed, 2 unusable option or rule."""
+    quiet_logging()
     try:
         settings = parse(arguments)
         if settings.log_format == JSON:
-            speak_json(settings.job_name)
+            log_json(settings.job_name)
         destinations = _destinations(settings)
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
-            check_destinations(rule, [one.name for one in destinations])
-        _begin_files(settings)
+            check_destinations(rule, [destination.name for destination in destinations])
+        _truncate_output_files(settings)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
         complain(str(error))
         return 2
@@ -53,13 +53,13 @@ def launch(arguments: Sequence[str]) -> int:
     return run_direct(settings, rule_set, destinations)
 
 
-def _begin_files(settings: Settings) -> None:
+def _truncate_output_files(settings: Settings) -> None:
     """Empty the files that a run on DirectRunner writes.
 
     Raises:
-        OptionError: one cannot be written.
+        OptionError: a file cannot be written.
     """
-    for name in FILES:
+    for name in OUTPUT_FILES:
         path: Path | None = getattr(settings, name)
         if path is not None:
             try:
@@ -69,17 +69,17 @@ def _begin_files(settings: Settings) -> None:
 
 
 def import_beam() -> None:
-    """Beam takes seconds to import: only once the options are known to be good, and without what is not used."""
+    """Import Beam without unused parts. It takes seconds, so a launch checks its options first."""
     with without_cloud_clients():
         import apache_beam  # noqa: F401
 
 
-def quieten() -> None:
-    """Logs to standard error, less what other packages say at import that nobody here can act on."""
+def quiet_logging() -> None:
+    """Log to standard error, without messages of other packages at import that users cannot act on."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     noise = ("crcmod package not found", "Could not find a compatible bson package")
     logging.getLogger().handlers[0].addFilter(lambda record: not record.getMessage().startswith(noise))
-    # It calls the Flink runner's flags unparseable before it has asked the job server for them.
+    # Beam warns about the Flink runner's flags before it has fetched their definitions from the job server.
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
 
 
@@ -90,28 +90,28 @@ def _destinations(settings: Settings) -> tuple[Destination, ...]:
 
 
 def _rule_set(settings: Settings) -> RuleSet:
-    """What the job starts with: the newest published set, or rule files as set 0."""
+    """The rules that the job starts with: the newest published set, or the rule files as set 0."""
     if settings.rules_topic is None:
         return RuleSet(0, _rules(settings))
     servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
     properties = kafka_properties("kafka_property", settings.kafka_property)
     topic = RulesTopic(settings.rules_topic, servers | properties)
-    published = _newest(topic.topic, topic.read())
+    published = _newest_usable_set(topic.topic, topic.read())
     if published is None and settings.rules is None:
         raise OptionError(
             f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
             "`python -m pipeline rules publish`, or give the rules to begin with"
         )
     if settings.plan_file is None:
-        topic.prepare()  # a job does not start on a topic that is missing
+        topic.prepare()  # a job does not start without its topic
     return RuleSet(0, _rules(settings)) if published is None else published
 
 
-def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
-    """The newest set that can be used, as a worker that reads the topic would find."""
-    for problem in found.unreadable:
+def _newest_usable_set(topic: str, published: PublishedSets) -> RuleSet | None:
+    """The newest set that compiles: the one that a worker takes from the topic."""
+    for problem in published.unreadable:
         warn(f"rules topic {topic!r}: {problem}")
-    for rule_set in reversed(found.sets):
+    for rule_set in reversed(published.sets):
         try:
             FilterSet(rule_set.rules)
         except RuleError as error:
@@ -123,7 +123,7 @@ def _newest(topic: str, found: PublishedSets) -> RuleSet | None:
 
 
 def _rules(settings: Settings) -> tuple[Rule, ...]:
-    """The rules of files, checked here so that a bad one ends the launch and not a worker."""
+    """The rules of the files, checked here so that a bad rule ends the launch, not a worker."""
     if settings.rules is not None:
         rules = load_rules(settings.rules)
     else:

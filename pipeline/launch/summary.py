@@ -1,4 +1,4 @@
-"""What a bounded run did, from Beam's counters."""
+"""The summary of a bounded run, from Beam's counters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROWS: Final = (
     ("actions", "actions"),
     ("dead letters", "dead_letters"),
 )
-# Not every run has rules that make any.
-_ROWS_OF_SOME: Final = (("actions held", "actions_held"), ("webhooks delivered", "deliveries_delivered"))
+# Shown only if they are not 0.
+_OPTIONAL_ROWS: Final = (("actions held", "actions_held"), ("webhooks delivered", "deliveries_delivered"))
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Summary:
     @classmethod
     def of(cls, result: Any) -> Summary:
         """The counters of a finished pipeline."""
-        found = result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
+        counters = result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
         counts: dict[str, int] = {}
-        for counter in found:
+        for counter in counters:
             counts[counter.key.metric.name] = counts.get(counter.key.metric.name, 0) + counter.committed
         return cls(counts)
 
     def table(self) -> str:
-        """A line a counter."""
-        shown = [*_ROWS, *(row for row in _ROWS_OF_SOME if self.counts.get(row[1], 0))]
+        """The summary as text, a line for each counter."""
+        shown = [*_ROWS, *(row for row in _OPTIONAL_ROWS if self.counts.get(row[1], 0))]
         values = [f"{self.counts.get(name, 0):,}" for _, name in shown]
         label_width, value_width = max(len(label) for label, _ in shown), max(8, *map(len, values))
         rows = [
@@ -53,6 +53,6 @@ class Summary:
         return "\n".join(["", "Summary", rule, *rows, rule, ""])
 
     def unaccounted(self) -> int:
-        """Events that were read and are neither handled, duplicates, dead letters nor erased: 0, or there is a bug."""
+        """The number of events that were neither handled nor duplicates, dead letters or erased; not 0 is a bug."""
         accounted = ("events_handled", "duplicates", "events_rejected", "events_forgotten")
         return self.counts.get("events", 0) - sum(self.counts.get(name, 0) for name in accounted)

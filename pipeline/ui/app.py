@@ -1,4 +1,4 @@
-"""The pages: what is asked for in, HTML out. Everything that is shown is escaped by the templates."""
+"""The pages of the web page as a Flask app. The templates escape everything that they show."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from werkzeug.wrappers import Response
 from pipeline.console import one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
 from pipeline.job.decision_view import delivery_summary
-from pipeline.job.redriving import FoundLetter, Redriven, SkippedError, route
+from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, route
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
-from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, Asked, JobError, RunningJob
+from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, DecisionFilter, JobError, RunningJob
 from pipeline.ui.watch import Watch
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.model import Rule
 
-_MOST_ROWS: Final = 200
+_MAX_ROWS: Final = 200
 _HISTORY_ROWS: Final = 30
 _REFRESH_S: Final = 10
-_NOTICE: Final = 600  # characters: notices travel in a cookie
-# Which decisions stand out, and how.
+_MAX_NOTICE: Final = 600  # characters: notices travel in a cookie
+# Decisions that the pages show in green and in red.
 _GOOD: Final = ("fired", "released", "delivered", "timed_out", "followed")
 _BAD: Final = ("error", "undelivered", "refused", "dropped", "set_aside")
 
 
 def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
-    """The app; ``guard`` stands in front of it."""
+    """The Flask app, protected by ``guard``."""
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters |= {"line": one_line, "lines": _lines, "moment": moment, "tone": _tone}
@@ -60,10 +60,10 @@ class _Pages:
         self._job = job
         self._watch = watch
         self._guard = guard
-        self._sent_ms: dict[str, int] = {}  # letters that were sent again from here, by place
+        self._sent_ms: dict[str, int] = {}  # when this page sent a letter again, by its place
 
     def context(self) -> dict[str, Any]:
-        """What every template has."""
+        """The variables of every template."""
         return {
             "job_name": self._job.name,
             "status": self._watch.status,
@@ -84,62 +84,62 @@ class _Pages:
         except JobError as error:
             problem = str(error)
         rows = _rule_rows(() if rule_set is None else rule_set.rules, status)
-        highest = max((one["allowed_per_minute"] for one in rows), default=0) or 1
+        highest = max((row["allowed_per_minute"] for row in rows), default=0) or 1
         return flask.render_template(
             "rules.html",
             rows=rows,
             highest=highest,
             rule_set=rule_set,
-            troubles=[one for one in (trouble, problem) if one],
+            troubles=[text for text in (trouble, problem) if text],
             refresh_s=_REFRESH_S,
         )
 
     def rule(self, name: str) -> str:
         rule_set = self._job.rule_set()
-        found = next((one for one in rule_set.rules if one.name == name), None) if rule_set is not None else None
-        row = next((one for one in _rule_rows((), self._watch.status) if one["name"] == name), None)
-        decisions = self._job.decisions(Asked(rule=name), 20)
-        if found is None and row is None and not decisions:
+        rule = next((rule for rule in rule_set.rules if rule.name == name), None) if rule_set is not None else None
+        row = next((row for row in _rule_rows((), self._watch.status) if row["name"] == name), None)
+        decisions = self._job.decisions(DecisionFilter(rule=name), 20)
+        if rule is None and row is None and not decisions:
             raise NotFound("No such rule is in the live set, nor was one seen.")
         return flask.render_template(
-            "rule.html", name=name, row=row, document=None if found is None else _document(found), decisions=decisions
+            "rule.html", name=name, row=row, document=None if rule is None else _document(rule), decisions=decisions
         )
 
     # Decisions
 
     def decisions(self) -> str:
-        asked = Asked(*(request.args.get(name, "").strip() or None for name in ("user", "rule", "action")))
-        found = self._job.decisions(asked, _MOST_ROWS)
+        selected = DecisionFilter(*(request.args.get(name, "").strip() or None for name in ("user", "rule", "action")))
+        decisions = self._job.decisions(selected, _MAX_ROWS)
         return flask.render_template(
-            "decisions.html", decisions=found, asked=asked, most=_MOST_ROWS, back=DECISIONS_BACK
+            "decisions.html", decisions=decisions, selected=selected, most=_MAX_ROWS, back=DECISIONS_BACK
         )
 
     # Dead letters
 
     def letters(self) -> str:
-        found = self._job.letters(_MOST_ROWS)
+        letters = self._job.letters(_MAX_ROWS)
         return flask.render_template(
             "letters.html",
-            letters=[(one, self._why_not(one), self._sent_ms.get(one.place)) for one in found],
-            most=_MOST_ROWS,
+            letters=[(stored, self._why_not(stored), self._sent_ms.get(stored.place)) for stored in letters],
+            most=_MAX_ROWS,
             back=LETTERS_BACK,
         )
 
     def letter(self, partition: int, offset: int) -> str:
-        found = self._job.letter(partition, offset)
-        if found is None:
+        stored = self._job.letter(partition, offset)
+        if stored is None:
             raise NotFound("There is no such dead letter.")
         return flask.render_template(
             "letter.html",
-            letter=found,
-            fields=list(letter_fields("", letter_document(found))),
-            why_not=self._why_not(found),
-            sent_ms=self._sent_ms.get(found.place),
+            letter=stored,
+            fields=list(letter_fields("", letter_document(stored))),
+            why_not=self._why_not(stored),
+            sent_ms=self._sent_ms.get(stored.place),
         )
 
-    def _why_not(self, found: FoundLetter) -> str | None:
-        """Why a letter cannot be sent again, as far as that is to be seen from it."""
-        letter = found.letter
+    def _why_not(self, stored: StoredLetter) -> str | None:
+        """Why a letter cannot be sent again, as far as the letter itself shows it."""
+        letter = stored.letter
         try:
             route(letter, self._job.settings.control_topic, {letter.topic: letter.partition + 1})
         except SkippedError as error:
@@ -149,19 +149,19 @@ class _Pages:
     def redrive(self) -> Response:
         self._guard.check_signed_in()
         places = filter(None, map(_place, request.form.getlist("place")))
-        chosen = sorted(set(places))[:_MOST_ROWS]  # a user's letters are in one partition, so that their order is kept
-        total = Redriven()
+        chosen = sorted(set(places))[:_MAX_ROWS]  # keeps the order of a user's letters, which are in one partition
+        total = RedriveResult()
         for partition, offset in chosen:
-            place, found = f"{partition}/{offset}", self._job.letter(partition, offset)
-            done = Redriven() if found is None else self._job.redrive([found])
-            if found is None:
-                done.failed[f"{place}: there is no such letter any more"] += 1
-            if done.sent:
+            place, stored = f"{partition}/{offset}", self._job.letter(partition, offset)
+            if stored is None:
+                total.failed[f"{place}: there is no such letter any more"] += 1
+                continue
+            result = self._job.redrive([stored])
+            if result.sent:
                 self._sent_ms[place] = round(time.time() * 1000)
-            for counts, more in ((total.sent, done.sent), (total.skipped, done.skipped), (total.failed, done.failed)):
-                counts.update(more)
-            total.may_be_duplicates += done.may_be_duplicates
-        flask.flash(_told(total)[:_NOTICE] if chosen else "No letter was chosen.", "bad" if total.failed else "good")
+            total.add(result)
+        notice = _redrive_notice(total)[:_MAX_NOTICE] if chosen else "No letter was chosen."
+        flask.flash(notice, "bad" if total.failed else "good")
         return flask.redirect(flask.url_for("letters"), 303)
 
     # One user
@@ -183,7 +183,7 @@ class _Pages:
             trouble=trouble,
             headline=[] if state is None else headline(state, now_ms),
             sections=[] if state is None else sections(state, now_ms, _HISTORY_ROWS),
-            decisions=self._job.decisions(Asked(user=user_id), 30),
+            decisions=self._job.decisions(DecisionFilter(user=user_id), 30),
         )
 
     # Signing in
@@ -205,10 +205,10 @@ class _Pages:
         self._guard.sign_out()
         return flask.redirect(flask.url_for("rules"), 303)
 
-    # What went wrong
+    # Errors
 
     def error(self, error: HTTPException) -> Response | tuple[str, int]:
-        if isinstance(error, SecurityError):  # no page of ours has this address
+        if isinstance(error, SecurityError):  # the request is for a host name that is not this page's
             return flask.Response(f"{error.description}\n", 400, mimetype="text/plain")
         if error.code is None or error.code < 400:
             return error.get_response()
@@ -219,15 +219,15 @@ class _Pages:
 
 
 def _rule_rows(rules: tuple[Rule, ...], status: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """A row a rule, of the set and of the metrics."""
-    counted = {} if status is None else {one["name"]: one for one in status["rules"]["each"]}
-    nothing = {"allowed_per_minute": 0, "fired_per_minute": 0, "allowed": 0, "fired": 0, "error": 0, "quarantined": 0}
-    rows = [{"name": one.name, "version": one.version, **(counted.pop(one.name, None) or nothing)} for one in rules]
-    return [*rows, *({"version": None, **one} for one in counted.values())]
+    """A row for each rule of the set, then for each other rule that has metrics."""
+    counts = {} if status is None else {row["name"]: row for row in status["rules"]["each"]}
+    zeros = {"allowed_per_minute": 0, "fired_per_minute": 0, "allowed": 0, "fired": 0, "error": 0, "quarantined": 0}
+    rows = [{"name": rule.name, "version": rule.version, **(counts.pop(rule.name, None) or zeros)} for rule in rules]
+    return [*rows, *({"version": None, **row} for row in counts.values())]
 
 
 def _document(rule: Rule) -> list[tuple[str, str]]:
-    """The rule's fields; texts as they are, anything else as YAML."""
+    """Name and text of each of the rule's fields; what is not a string as YAML."""
     document = rule.model_dump(mode="json", exclude_defaults=True)
     return [
         (name, value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip())
@@ -237,24 +237,24 @@ def _document(rule: Rule) -> list[tuple[str, str]]:
 
 
 def _place(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
-    return None if found is None else (int(found[1]), int(found[2]))
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
-def _told(redriven: Redriven) -> str:
-    parts = [f"Sent again: {redriven.sent['actions']:,} actions, {redriven.sent['events']:,} events."]
-    if redriven.may_be_duplicates:
+def _redrive_notice(result: RedriveResult) -> str:
+    parts = [f"Sent again: {result.sent['actions']:,} actions, {result.sent['events']:,} events."]
+    if result.may_be_duplicates:
         parts.append(
-            f"{redriven.may_be_duplicates:,} of these events had been handled but for a rule: as long as one is in its "
+            f"{result.may_be_duplicates:,} of these events had been handled but for a rule: as long as one is in its "
             "user's history it is a duplicate and does nothing."
         )
-    for what, counter in (("Skipped", redriven.skipped), ("Failed", redriven.failed)):
-        parts += [f"{what}: {count:,}: {why}." for why, count in counter.most_common(3)]
+    for heading, counter in (("Skipped", result.skipped), ("Failed", result.failed)):
+        parts += [f"{heading}: {count:,}: {cause}." for cause, count in counter.most_common(3)]
     return " ".join(parts)
 
 
 def _lines(text: object) -> str:
-    """A text of others with its lines, each as ``one_line``."""
+    """A foreign text with its line breaks, each line as of ``one_line``."""
     return "\n".join(map(one_line, str(text).split("\n")))
 
 

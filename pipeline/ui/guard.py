@@ -1,10 +1,10 @@
-"""Who may read and who may change something: a page on this machine is within reach of every web site one visits.
+"""Who may read and change something. Every web site that a user visits can send requests to a page on this machine.
 
-- The ``Host`` header must be one of the page's own, or a name that somebody else controls could be pointed at it.
-- What another site's page embeds or submits is refused (``Sec-Fetch-Site``, ``Origin``), and every form carries a
-  secret of its session.
-- Changes need a sign-in with the token. The session's cookie is out of reach of scripts and of other sites' requests;
-  there are no scripts, and none would be run (``Content-Security-Policy``).
+- The ``Host`` header must be one of the page's names. Otherwise an attacker could point a domain at the page.
+- Requests that another site's page embeds or submits are refused (``Sec-Fetch-Site``, ``Origin``), and every form
+  carries a secret of its session.
+- Changes need a sign-in with the token. Neither scripts nor other sites' requests have the session's cookie. The pages
+  have no scripts, and browsers would run none (``Content-Security-Policy``).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from werkzeug.wrappers import Response as AnyResponse
 from transforms.adapters.secrets import Secret
 from transforms.domain.base.secret_references import SecretError
 
-LEAST_TOKEN: Final = 16
+MIN_TOKEN_LENGTH: Final = 16
 _SESSION_S: Final = 12 * 3600
-_MOST_SESSIONS: Final = 100
-_MOST_FORM_BYTES: Final = 64 * 1024
+_MAX_SESSIONS: Final = 100
+_MAX_FORM_BYTES: Final = 64 * 1024
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -42,15 +42,19 @@ _HEADERS: Final = {
 
 
 def check_token(text: str) -> None:
-    """Raises SecretError for a text that is no token: short ones could be guessed."""
-    if len(text) < LEAST_TOKEN or not text.isprintable() or " " in text:
-        raise SecretError(f"no token, allowed: {LEAST_TOKEN} printable ASCII characters or more, no spaces")
+    """Raise SecretError for a text that is no token: a short one could be guessed."""
+    if len(text) < MIN_TOKEN_LENGTH or not text.isprintable() or " " in text:
+        raise SecretError(f"no token, allowed: {MIN_TOKEN_LENGTH} printable ASCII characters or more, no spaces")
 
 
 class Guard:
-    """Protects a Flask app that has pages ``sign_in`` and ``static``; ``hosts`` are its names, without port.
+    """Protects a Flask app that has the endpoints ``sign_in`` and ``static``.
 
-    Without ``token`` nobody can sign in. ``reads_need_it``: without a sign-in nothing can be read either.
+    Args:
+        token: the token to sign in with; without it nobody can sign in.
+        hosts: the page's host names, without port.
+        reads_need_it: whether reading needs a sign-in, too.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -61,10 +65,10 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._token = token
-        self._hosts = {one.lower() for one in hosts}
+        self._hosts = {host.lower() for host in hosts}
         self._reads_need_it = reads_need_it
         self._clock = clock
-        self._until_s: dict[str, float] = {}  # sessions that are signed in
+        self._ends_s: dict[str, float] = {}  # when each signed-in session ends, by its id
 
     @property
     def has_token(self) -> bool:
@@ -72,10 +76,10 @@ class Guard:
         return self._token is not None
 
     def protect(self, app: Flask) -> None:
-        """Put it in front of every page."""
+        """Check every request to the app, and set the headers of every response."""
         app.secret_key = secrets.token_bytes(32)
         app.config.update(
-            MAX_CONTENT_LENGTH=_MOST_FORM_BYTES,
+            MAX_CONTENT_LENGTH=_MAX_FORM_BYTES,
             SESSION_COOKIE_NAME="event_trigger_ui",
             SESSION_COOKIE_HTTPONLY=True,
             SESSION_COOKIE_SAMESITE="Strict",
@@ -84,7 +88,7 @@ class Guard:
         app.after_request(_with_headers)
 
     def _check(self) -> AnyResponse | None:
-        # Flask's own check (TRUSTED_HOSTS) knows no IPv6 addresses.
+        # Flask's own check (TRUSTED_HOSTS) cannot compare IPv6 addresses.
         if re.sub(":[0-9]*$", "", request.host.lower()) not in self._hosts:
             raise SecurityError("The Host header is none of this page's; see --allowed_host.")
         _check_site()
@@ -95,7 +99,7 @@ class Guard:
         return None
 
     def sign_in(self, given: str) -> bool:
-        """Whether this is the token; if so, the session is signed in.
+        """Sign the session in if ``given`` is the token; returns whether it is.
 
         Raises:
             SecretError: the token cannot be read.
@@ -107,22 +111,22 @@ class Guard:
         session.clear()
         session["id"] = secrets.token_urlsafe(32)
         now_s = self._clock()
-        alive = [(until_s, one) for one, until_s in self._until_s.items() if until_s > now_s]
-        self._until_s = {one: until_s for until_s, one in sorted(alive)[1 - _MOST_SESSIONS :]}
-        self._until_s[session["id"]] = now_s + _SESSION_S
+        alive = sorted((end_s, session_id) for session_id, end_s in self._ends_s.items() if end_s > now_s)
+        self._ends_s = {session_id: end_s for end_s, session_id in alive[1 - _MAX_SESSIONS :]}
+        self._ends_s[session["id"]] = now_s + _SESSION_S
         return True
 
     def sign_out(self) -> None:
         """End the session, for every copy of its cookie."""
-        self._until_s.pop(session.get("id", ""), None)
+        self._ends_s.pop(session.get("id", ""), None)
         session.clear()
 
     def is_signed_in(self) -> bool:
-        """Whether the session of the request is."""
-        return self._until_s.get(session.get("id", ""), 0.0) > self._clock()
+        """Whether the request's session is signed in."""
+        return self._ends_s.get(session.get("id", ""), 0.0) > self._clock()
 
     def check_signed_in(self) -> None:
-        """Raises Forbidden unless the session is signed in."""
+        """Raise Forbidden unless the request's session is signed in."""
         if not self.is_signed_in():
             raise Forbidden(
                 "Sign in first." if self.has_token else "This page is read-only: it was started without --token."
@@ -130,7 +134,7 @@ class Guard:
 
 
 def form_secret() -> str:
-    """What every form has to carry: only pages of this session know it."""
+    """The secret that every form has to carry. Only pages of the session contain it."""
     if "form" not in session:
         session["form"] = secrets.token_urlsafe(32)
     return str(session["form"])
@@ -147,8 +151,8 @@ def _check_form(host: str) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != host:
         raise Forbidden("Another site's page sent this form.")
-    given, wanted = request.form.get("form", ""), session.get("form")
-    if not wanted or not hmac.compare_digest(given.encode(), wanted.encode()):
+    given, expected = request.form.get("form", ""), session.get("form")
+    if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
         raise Forbidden("This form is of another session: go back, reload the page and try again.")
 
 

@@ -1,4 +1,4 @@
-"""What the pages show of a job and do to it: Flink's REST API and the job's topics."""
+"""The job behind the pages: what they read from its topics, and the redrive that they start."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any, Final
 
 from confluent_kafka import Message
 
-from pipeline.job.redriving import FoundLetter, Pace, Redriven, Redriver, found_letters
-from pipeline.job.status import Look, find_job, look
+from pipeline.errors import PipelineError
+from pipeline.job.jobs import newest_job
+from pipeline.job.redriving import Pace, Redriver, RedriveResult, StoredLetter, stored_letters
+from pipeline.job.status import JobSnapshot, take_snapshot
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.rules_topic import RulesTopic
-from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, reading, saying
+from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic, open_reader, topic_errors
 from pipeline.launch.options import Settings, kafka_properties
 from runners.flink.rest import FlinkRest
 from transforms.domain.rules.files import load_rules
@@ -23,18 +25,18 @@ from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision, decode_decision
 
-# How far back pages look, in offsets of each partition: of letters less, as each may be a megabyte.
+# How many offsets of each partition pages read; fewer dead letters, as each may be a megabyte.
 DECISIONS_BACK: Final = 5000
 LETTERS_BACK: Final = 200
 INSPECT_S: Final = 10.0
 
 
-class JobError(RuntimeError):
-    """Something cannot be shown or done; the message is for people."""
+class JobError(PipelineError, RuntimeError):
+    """A page cannot show or do something; the page shows the message."""
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _job_errors() -> Iterator[None]:
     try:
         yield
     except (TopicError, NoAnswerError, RuleError) as error:
@@ -42,21 +44,24 @@ def _telling() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which decisions are meant: without a value, all."""
+class DecisionFilter:
+    """Selects decisions; a criterion of None selects all."""
 
     user: str | None = None
     rule: str | None = None
     action: str | None = None
 
-    def takes(self, one: Decision) -> bool:
-        """Whether it is meant."""
-        wanted = ((self.user, one.user_id), (self.rule, one.rule), (self.action, one.action_id))
-        return all(given is None or given == value for given, value in wanted)
+    def matches(self, decision: Decision) -> bool:
+        """Whether all criteria select the decision."""
+        criteria = ((self.user, decision.user_id), (self.rule, decision.rule), (self.action, decision.action_id))
+        return all(criterion in (None, value) for criterion, value in criteria)
 
 
 class RunningJob:
-    """A job by the options of its launch. Everything that talks to Kafka raises JobError where that does not work."""
+    """A job, found by the options of its launch.
+
+    Methods that use Kafka raise JobError if Kafka does not answer or refuses.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,21 +72,17 @@ class RunningJob:
 
     @property
     def name(self) -> str:
-        """The Flink job's."""
+        """The Flink job's name."""
         return self.settings.job_name
 
-    def looking(self) -> Callable[[], Look]:
-        """For ``Watch``: a look at the newest job of the name."""
+    def snapshot_source(self) -> Callable[[], JobSnapshot]:
+        """A function for ``Watch`` that takes a snapshot of the newest job with the name."""
         rest = FlinkRest(f"http://{self.settings.flink_master}")
-
-        def take() -> Look:
-            return look(rest, find_job(rest, self.name), time.monotonic())
-
-        return take
+        return lambda: take_snapshot(rest, newest_job(rest, self.name), time.monotonic())
 
     def rule_set(self) -> RuleSet | None:
-        """The newest published set, or the rules of the files; None if no option says where rules are."""
-        with _telling():
+        """The newest published set, otherwise the rules of the files; None if no option names either."""
+        with _job_errors():
             if self.settings.rules_topic is not None:
                 live = RulesTopic(self.settings.rules_topic, self._config).read().live
                 if live is not None:
@@ -90,60 +91,56 @@ class RunningJob:
                 return None
             return RuleSet(0, load_rules(self.settings.rules))
 
-    def decisions(self, asked: Asked, most: int) -> list[Decision] | None:
-        """The latest decisions that are meant, newest first; None if the job keeps no decision log."""
+    def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
+        """The newest selected decisions, at most ``most``, the newest first; None if the job has no decision log."""
         topic = self.settings.decisions_topic
         if topic is None:
             return None
-        with _telling(), self._last("decisions", topic, DECISIONS_BACK) as reader:
-            found = (one for one in map(_decision, reader.records()) if one is not None and asked.takes(one))
-            # Of the same time the later one first: lines of a user are in order.
-            placed = ((one.time, number, one) for number, one in enumerate(found))
-            return [one for _, _, one in heapq.nlargest(most, placed, key=lambda place: place[:2])]
+        description = f"decisions topic {topic!r}"
+        with _job_errors(), existing_topic(self._config, topic, description, last=DECISIONS_BACK) as reader:
+            read = filter(None, map(_decision, reader.records()))
+            # Among decisions of the same time the one read last comes first: a user's are in order.
+            numbered = enumerate(decision for decision in read if selected.matches(decision))
+            newest = heapq.nlargest(most, numbered, key=lambda entry: (entry[1].time, entry[0]))
+            return [decision for _, decision in newest]
 
-    def letters(self, most: int) -> list[FoundLetter]:
-        """The latest dead letters, newest first."""
-        with _telling(), self._last("dead letters", self.settings.dead_letters_topic, LETTERS_BACK) as reader:
-            found = found_letters(reader.records(), [])
-            return heapq.nlargest(most, found, key=lambda one: (one.at_ms, one.partition, one.offset))
-
-    def letter(self, partition: int, offset: int) -> FoundLetter | None:
-        """One dead letter, None if there is none."""
+    def letters(self, most: int) -> list[StoredLetter]:
+        """The newest dead letters, at most ``most``, the newest first."""
         topic = self.settings.dead_letters_topic
-        with _telling(), saying(f"dead letters topic {topic!r}"), reading(self._config, topic) as reader:
-            message = reader.record(partition, offset)
-            return next(found_letters([] if message is None else [message], []), None)
+        description = f"dead letters topic {topic!r}"
+        with _job_errors(), existing_topic(self._config, topic, description, last=LETTERS_BACK) as reader:
+            letters = stored_letters(reader.records(), [])
+            return heapq.nlargest(most, letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset))
 
-    def redrive(self, letters: Sequence[FoundLetter]) -> Redriven:
+    def letter(self, partition: int, offset: int) -> StoredLetter | None:
+        """The dead letter at a place, or None if there is none."""
+        topic = self.settings.dead_letters_topic
+        with _job_errors(), topic_errors(f"dead letters topic {topic!r}"), open_reader(self._config, topic) as reader:
+            message = reader.record(partition, offset)
+            return next(stored_letters([] if message is None else [message], []), None)
+
+    def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
         """Send letters again, as ``dead-letters redrive`` does."""
-        with _telling(), saying("redrive"):
+        with _job_errors(), topic_errors("redrive"):
             writer = TopicWriter(self._config)
             topics, control_topic = writer.topics(), self.settings.control_topic
             if control_topic is not None and control_topic not in topics:
                 raise TopicError(f"control topic {control_topic!r} does not exist")
             redriver = Redriver(writer, topics, control_topic, Pace(None), dry_run=False)
-            for found in letters:
-                redriver.send(found.letter)
+            for stored in letters:
+                redriver.send(stored.letter)
             redriver.flush()
-            return redriver.redriven
+            return redriver.result
 
     def inspect(self, user_id: str) -> dict[str, Any]:
-        """A user's state, as the running job answers."""
+        """A user's state from the running job."""
         if self.settings.control_topic is None:
             raise JobError(
                 "a user's state is asked for on the control topic: start the page with the job's --control_topic"
             )
-        with _telling():
+        with _job_errors():
             topics = self.settings.control_topic, self.settings.inspections_topic
             return inspect_user(self._config, *topics, user_id, INSPECT_S)
-
-    @contextmanager
-    def _last(self, what: str, topic: str, offsets: int) -> Iterator[TopicReader]:
-        named = f"{what} topic {topic!r}"
-        with saying(named), reading(self._config, topic, last=offsets) as reader:
-            if not reader.partitions:
-                raise TopicError(f"{named} does not exist")
-            yield reader
 
 
 def _decision(message: Message) -> Decision | None:

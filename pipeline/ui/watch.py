@@ -1,4 +1,4 @@
-"""Looks at a job again and again, so that pages have rates of the last minute at hand."""
+"""Takes snapshots of a job all the time, so that pages can show the rates of the last minute."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeline.job.status import Look, NoJobError, status_of
+from pipeline.job.jobs import NoJobError
+from pipeline.job.status import JobSnapshot, status_of
 from runners.flink.errors import LocalStackError
 
 WINDOW_S: Final = 60.0
 
 
 class Watch:
-    """Takes looks until it is closed; ``look`` gives one and the job's id. A context manager.
+    """Takes a snapshot every ``every_s`` seconds while the context is open.
 
-    ``status`` is None until there have been two looks with metrics, ``trouble`` says why there is no newer one.
+    ``status`` is None until there are two snapshots with metrics; ``trouble`` says why there is no newer one.
     """
 
-    def __init__(self, look: Callable[[], Look], every_s: float, window_s: float = WINDOW_S) -> None:
-        self._look = look
+    def __init__(self, take_snapshot: Callable[[], JobSnapshot], every_s: float, window_s: float = WINDOW_S) -> None:
+        self._take_snapshot = take_snapshot
         self._every_s = every_s
         self._window_s = window_s
-        self._looks: deque[Look] = deque()
+        self._snapshots: deque[JobSnapshot] = deque()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.status: Mapping[str, Any] | None = None
@@ -45,20 +46,20 @@ class Watch:
             self._ended.wait(max(0.0, started_s + self._every_s - time.monotonic()))
 
     def take(self) -> None:
-        """Take one look."""
+        """Take a snapshot."""
         try:
-            now = self._look()
+            now = self._take_snapshot()
         except (LocalStackError, NoJobError) as error:
             self.trouble = str(error)
             return
-        looks = self._looks
-        if looks and looks[-1].job["jid"] != now.job["jid"]:
-            looks.clear()
-        if not now.ours and not looks and now.job["state"] == "RUNNING":
-            # Flink fetches metrics when it is asked for them: compared with none at all, all would be new.
+        snapshots = self._snapshots
+        if snapshots and snapshots[-1].job["jid"] != now.job["jid"]:
+            snapshots.clear()
+        if not now.metrics and not snapshots and now.job["state"] == "RUNNING":
+            # Flink fetches metrics only when they are requested. Compared with none, all counts would be new.
             self.trouble = "Flink has not told the job's metrics yet"
             return
-        looks.append(now)
-        while len(looks) > 2 and looks[1].at_s <= now.at_s - self._window_s:
-            looks.popleft()
-        self.status, self.trouble = status_of(looks[0], now), None
+        snapshots.append(now)
+        while len(snapshots) > 2 and snapshots[1].at_s <= now.at_s - self._window_s:
+            snapshots.popleft()
+        self.status, self.trouble = status_of(snapshots[0], now), None

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import OptionError
-from pipeline.launch.options import parse, parse_looking
+from pipeline.launch.options import parse, parse_rules_optional
 from tests.docs.pages import ROOT
 from tests.docs.parsers import COMMANDS, CommandError, parsed
 
@@ -160,10 +160,10 @@ def check_pipeline(arguments: Sequence[str]) -> None:
 def _check_command(name: str, arguments: Sequence[str]) -> None:
     rest = parsed(name, arguments).rest
     try:
-        parse_looking(rest, f"python -m pipeline {name}")
+        parse_rules_optional(rest, f"python -m pipeline {name}")
     except OptionError:
         # Some commands know the runner themselves, and the brokers.
-        parse_looking([*_CLUSTER_FLAGS, *rest], f"python -m pipeline {name}")
+        parse_rules_optional([*_CLUSTER_FLAGS, *rest], f"python -m pipeline {name}")
 
 
 # Others

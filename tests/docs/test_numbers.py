@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from pipeline.cli.doctor.checks import _SKEW_S
 from pipeline.kafka import rules_topic
-from pipeline.launch.checks import _SKEW_S
 from pipeline.launch.options import Settings
 from tests.docs.pages import PAGES, ROOT
 from transforms.adapters.http.breaker import Breaker

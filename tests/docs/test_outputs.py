@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.doctor import _line
+from pipeline.cli.doctor.checks import check_topics
+from pipeline.cli.doctor.command import _text_line
 from pipeline.cli.main import main
+from pipeline.cli.status.text import status_text
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import UserApi
-from pipeline.job.status import Look, status_of, status_text
-from pipeline.launch.checks import FAIL, OK, Finding, check_topics
+from pipeline.job.status import JobSnapshot, status_of
+from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from tests.docs.conftest import shell_blocks
 from tests.docs.outputs import OUTPUTS, PICTURE, QUICK_START, RUN, block_of, must_show
@@ -23,7 +25,7 @@ from tests.docs.session import checkout, outputs_of
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
 from transforms.domain.shard.decisions import Decision
 
-CHECKS = (ROOT / "pipeline" / "launch" / "checks.py").read_text("utf-8")
+CHECKS = (ROOT / "pipeline" / "launch" / "findings.py").read_text("utf-8")
 SHOWN = [block for page in PAGES for block in page.blocks if not block.language]
 # The demo's is held by tests/docs/long.
 PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith("ACTION")]
@@ -131,7 +133,7 @@ def test_doctor() -> None:
         *partitions,
         Finding("Connectors", FAIL, said, advice),
     ]
-    printed = "".join(f"{_line(one)}\n" for one in findings)
+    printed = "".join(f"{_text_line(one)}\n" for one in findings)
     must_show(block_of("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"), printed)
 
 
@@ -145,7 +147,7 @@ def test_status() -> None:
         "counts": {"completed": 62, "failed": 0},
         "latest": {"completed": {"end_to_end_duration": 321, "state_size": 5_000_000, "latest_ack_timestamp": 96_000}},
     }
-    before = Look(
+    before = JobSnapshot(
         10, job, 0, checkpoints, 0, 17, {"action.webhook.crm.delivered": [6125], "rule.welcome.fired": [1_152_380]}
     )
     ours = {
@@ -160,7 +162,7 @@ def test_status() -> None:
         "action.webhook.crm.delivered": [6330],
         "action.webhook.crm.retried": [2],
     }
-    printed = status_text(status_of(before, Look(12, job, 0, checkpoints, 4936, 17, ours)))
+    printed = status_text(status_of(before, JobSnapshot(12, job, 0, checkpoints, 4936, 17, ours)))
     must_show(block_of("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"), printed)
 
 

@@ -1,7 +1,7 @@
-"""From measured figures to machines: how many slots, TaskManagers and partitions a load needs. Pure arithmetic.
+"""The sizing model: how many slots, TaskManagers and partitions a load needs. Pure arithmetic on measured figures.
 
-The figures are in ``capacity.json`` beside this module, each with the date, commit and command it comes from, so that a
-new measurement changes the answer. docs/capacity.md has the formulae, and what of them has been seen.
+The figures are in ``capacity.json`` beside this module, each with the date, commit and command of its measurement.
+docs/capacity.md has the formulae, and which of them have been measured.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.errors import PipelineError
+
 FIGURES_FILE: Final = Path(__file__).with_name("capacity.json")
 
-# Of a core, or a network: the rest is for bursts, uneven shards, and to catch up after a restart.
+# Share of a core or a network that a plan uses; the rest is for bursts, uneven shards and catching up after a restart.
 TARGET_SHARE: Final = 0.6
-# Users are not spread quite evenly, and a worker's memory is no place to be exact.
+# Users are not spread evenly over workers, and a worker must not run out of memory.
 MEMORY_MARGIN: Final = 1.1
-# Flink's process and the workers leave so much to the operating system (infra/terraform/tiers.tf).
+# A machine's memory is this many times that of Flink and the workers (infra/terraform/tiers.tf).
 MACHINE_MARGIN: Final = 1.1
-# Of a Python worker's memory what is not for users (infra/terraform/outputs.tf).
+# A Python worker's memory without users (infra/terraform/outputs.tf).
 WORKER_RESERVE_MIB: Final = 512
-# An upload should not last longer than this part of the time between checkpoints.
+# Longest upload, as a share of the time between checkpoints.
 UPLOAD_SHARE: Final = 0.5
 CHECKPOINT_INTERVAL_S: Final = 60
 SLOTS: Final = 4
-# What a partition is commonly given, whatever the broker could do.
+# A common limit for one partition; brokers can do more.
 PARTITION_BYTES_PER_S: Final = 10_000_000
 REPLICAS: Final = 3
 # A shard is read in one piece after a restore (docs/user-state.md).
@@ -37,16 +39,16 @@ SHARDS_OF_A_SLOT: Final = 8
 MOST_SHARDS: Final = 32768
 
 _MIB: Final = 1024 * 1024
-_ROUNDING: Final = 1e-9  # what is exactly enough is enough
+_ROUNDING: Final = 1e-9  # so that rounding errors do not add a machine
 
 
-class FiguresError(ValueError):
-    """A file of figures that cannot be used; says why."""
+class FiguresError(PipelineError, ValueError):
+    """A file of figures that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured: CPU-µs an event, bytes a user, an event and an action."""
+    """Measured figures: CPU-µs for each event, bytes for each user, event and action."""
 
     worker_us_per_event: float
     task_manager_us_per_event: float
@@ -63,7 +65,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be carried. ``users`` are those in the state; ``actions_per_event`` are written to Kafka."""
+    """The load to plan for. ``users`` are those in the state; ``actions_per_event`` go to Kafka."""
 
     events_per_second: float
     users: float
@@ -74,7 +76,7 @@ class Load:
 class Tier:
     """A tier of the Terraform configuration and its TaskManagers' instance type, as AWS describes it.
 
-    ``network_gbps`` is what the type has all the time, not what it bursts to.
+    ``network_gbps`` is the sustained bandwidth of the type, without bursts.
     """
 
     name: str
@@ -91,7 +93,7 @@ class Tier:
 
     @property
     def worker_memory_mib(self) -> int:
-        """Most memory of a Python worker that fits the machine."""
+        """The largest Python worker that fits the machine."""
         return math.floor((self.memory_mib / MACHINE_MARGIN - self.task_manager_memory_mib) / SLOTS + _ROUNDING)
 
 
@@ -103,16 +105,19 @@ TIERS: Final = (
 
 
 def read_figures(path: Path = FIGURES_FILE) -> tuple[Figures, Mapping[str, Mapping[str, Any]]]:
-    """The figures of a file, and what it says of each: value, unit, what, date, commit, command.
+    """Read a file of figures.
+
+    Returns:
+        The figures, and for each the file's entry: value, unit, what, date, commit, command.
 
     Raises:
-        FiguresError: it cannot be read, or a figure is missing, unknown or not above 0.
+        FiguresError: the file cannot be read, or a figure is missing, unknown or not above 0.
     """
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise FiguresError(f"figures {str(path)!r}: {error}") from None
-    names = [one.name for one in fields(Figures)]
+    names = [figure.name for figure in fields(Figures)]
     if not isinstance(document, dict) or set(document) != set(names):
         raise FiguresError(f"figures {str(path)!r}: allowed are exactly {', '.join(names)}")
     values = {}
@@ -128,8 +133,8 @@ def read_figures(path: Path = FIGURES_FILE) -> tuple[Figures, Mapping[str, Mappi
 class Plan:
     """What a load needs on a tier's machines.
 
-    ``parallelism``, where it is given, is how many slots there are. ``by_user`` is for ``user_shards=0``: a user's
-    state is read from RocksDB for each event, so that it takes CPU instead of the workers' memory.
+    ``parallelism`` is the number of slots; without it the plan has as many as the load needs. ``by_user`` plans for
+    ``user_shards=0``, where each event reads its user's state from RocksDB: more CPU, but no workers' memory.
     """
 
     load: Load
@@ -140,27 +145,27 @@ class Plan:
 
     @cached_property
     def needed(self) -> dict[str, int]:
-        """TaskManagers by what needs them; the largest decides."""
+        """The number of TaskManagers that each resource needs; the largest decides."""
         return {
-            "workers' CPU": _up(self.worker_cores / TARGET_SHARE / SLOTS),
-            "machines' CPU": _up(self.cores / TARGET_SHARE / self.tier.vcpus),
-            "users' memory": _up(self._users_mib / (SLOTS * (self.tier.worker_memory_mib - WORKER_RESERVE_MIB))),
-            "network": _up(max(self.network_in_gbps, self.network_out_gbps) / TARGET_SHARE / self.tier.network_gbps),
+            "workers' CPU": _ceil(self.worker_cores / TARGET_SHARE / SLOTS),
+            "machines' CPU": _ceil(self.cores / TARGET_SHARE / self.tier.vcpus),
+            "users' memory": _ceil(self._users_mib / (SLOTS * (self.tier.worker_memory_mib - WORKER_RESERVE_MIB))),
+            "network": _ceil(max(self.network_in_gbps, self.network_out_gbps) / TARGET_SHARE / self.tier.network_gbps),
         }
 
     @property
     def limit(self) -> str:
-        """What decides how many TaskManagers are needed."""
+        """The resource that needs the most TaskManagers."""
         return max(self.needed, key=lambda name: self.needed[name])
 
     @property
     def least_task_managers(self) -> int:
-        """How many it takes."""
+        """The number of TaskManagers that the load needs."""
         return max(*self.needed.values(), 1)
 
     @property
     def task_managers(self) -> int:
-        """How many there are: those that it takes, or those of the given parallelism."""
+        """The number of TaskManagers in the plan: as the load needs, or as the given parallelism has."""
         return self.least_task_managers if self.parallelism is None else math.ceil(self.parallelism / SLOTS)
 
     @property
@@ -170,12 +175,12 @@ class Plan:
 
     @property
     def is_enough(self) -> bool:
-        """Whether what there is carries the load within the target shares."""
+        """Whether the planned machines carry the load within the target shares."""
         return self.task_managers >= self.least_task_managers and self.worker_share <= TARGET_SHARE + _ROUNDING
 
     @property
     def fits_tier(self) -> bool:
-        """Whether the tier may have so many TaskManagers."""
+        """Whether the tier allows that many TaskManagers."""
         return self.task_managers <= self.tier.max_count
 
     # CPU
@@ -196,12 +201,12 @@ class Plan:
 
     @property
     def worker_share(self) -> float:
-        """How busy each worker is: a Python process, so at most one core."""
+        """The share of a core that each worker uses. It is a Python process, so one core is the limit."""
         return self.worker_cores / self.slots
 
     @property
     def machine_share(self) -> float:
-        """How busy each machine is."""
+        """The share of its cores that each machine uses."""
         return self.cores / (self.task_managers * self.tier.vcpus)
 
     # Memory
@@ -212,10 +217,10 @@ class Plan:
 
     @property
     def worker_memory_mib(self) -> int:
-        """``python_worker_memory_mib`` to set: a worker's users and what it takes without, in steps of 128."""
-        return _up((self._users_mib / self.slots + WORKER_RESERVE_MIB) / 128) * 128
+        """The value for ``python_worker_memory_mib``: a worker's users and its reserve, in steps of 128 MiB."""
+        return _ceil((self._users_mib / self.slots + WORKER_RESERVE_MIB) / 128) * 128
 
-    # Network, Gbit/s of all machines together; what workers and Flink say to each other stays on the machine
+    # Network, Gbit/s of all machines together, without the traffic between workers and Flink on a machine
 
     @property
     def network_in_gbps(self) -> float:
@@ -229,29 +234,29 @@ class Plan:
 
     @property
     def upload_gbps(self) -> float:
-        """Upload of a checkpoint that has all state in it anew."""
+        """Upload of a checkpoint that writes the whole state."""
         return self.checkpoint_bytes * 8 / 1e9 / (CHECKPOINT_INTERVAL_S * UPLOAD_SHARE)
 
     @property
     def events_gbps(self) -> float:
-        """Events, once."""
+        """The events, counted once."""
         return self.load.events_per_second * self.figures.event_bytes * 8 / 1e9
 
     @property
     def actions_gbps(self) -> float:
-        """Actions."""
+        """The actions to Kafka."""
         return self.load.events_per_second * self.load.actions_per_event * self.figures.action_bytes * 8 / 1e9
 
     # Checkpoints
 
     @property
     def checkpoint_bytes(self) -> float:
-        """The whole state: the most that a checkpoint uploads."""
+        """The size of the whole state, which is the largest upload."""
         return self.load.users * self.figures.journal_bytes_per_user
 
     @property
     def checkpoint_least_bytes(self) -> float:
-        """What an interval adds to the journals: the least that a checkpoint uploads."""
+        """What the journals grow by in an interval, which is the smallest upload."""
         grown = self.load.events_per_second * CHECKPOINT_INTERVAL_S * self.figures.journal_bytes_per_event
         return min(grown, self.checkpoint_bytes)
 
@@ -261,7 +266,7 @@ class Plan:
     def kafka_partitions(self) -> int:
         """Partitions of the events topic: one for each slot, more if that is too much for one."""
         per_second = self.load.events_per_second * self.figures.event_bytes
-        return max(self.slots, _up(per_second / PARTITION_BYTES_PER_S))
+        return max(self.slots, _ceil(per_second / PARTITION_BYTES_PER_S))
 
     @property
     def broker_cores(self) -> float:
@@ -270,20 +275,20 @@ class Plan:
 
     @property
     def broker_in_gbps(self) -> float:
-        """What all brokers are sent: events and actions, and their replicas."""
+        """What all brokers receive: events and actions, and their replicas."""
         return (self.events_gbps + self.actions_gbps) * REPLICAS
 
     # State
 
     @property
     def user_shards(self) -> int:
-        """``user_shards`` and ``max_parallelism`` to begin with, which stay for the life of the state."""
-        wanted = max(SHARDS_OF_A_SLOT * self.slots, _up(self.load.users / USERS_OF_A_SHARD))
-        return min(max(wanted, self.tier.user_shards), MOST_SHARDS)
+        """The value for ``user_shards`` and ``max_parallelism``, which are fixed for the life of the state."""
+        shards = max(SHARDS_OF_A_SLOT * self.slots, _ceil(self.load.users / USERS_OF_A_SHARD))
+        return min(max(shards, self.tier.user_shards), MOST_SHARDS)
 
     @property
     def is_extrapolated(self) -> bool:
-        """Whether the rate is beyond what was ever seen."""
+        """Whether the rate is higher than any that was measured."""
         return self.load.events_per_second > self.figures.highest_rate_seen
 
 
@@ -294,5 +299,5 @@ def choose(load: Load, figures: Figures, tiers: Sequence[Tier] = TIERS, parallel
     return chosen if parallelism is None else replace(chosen, parallelism=parallelism)
 
 
-def _up(number: float) -> int:
+def _ceil(number: float) -> int:
     return math.ceil(number - _ROUNDING)

@@ -1,15 +1,14 @@
-"""``python -m pipeline rules backtest``: what rules would have done with recorded events. No Beam, no Flink."""
+"""``python -m pipeline rules backtest``: replays recorded events through rules, without Beam or Flink."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import gzip
 import importlib.util
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -17,13 +16,13 @@ from typing import Any, BinaryIO, Final
 import orjson
 from confluent_kafka import KafkaException
 
+from pipeline.cli.rules.backtest_inputs import BacktestError, open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
 from pipeline.errors import OptionError
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
 from pipeline.timestamps import read_time, shown_time
-from transforms.adapters.http.calls import CallError
-from transforms.adapters.user_api.client import PROFILE, HttpUserApi, fetched_user
+from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.adapters.user_api.token import TokenError
 from transforms.domain.events.record import Record
@@ -36,8 +35,8 @@ from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 PROGRAM: Final = "python -m pipeline rules backtest"
 _INTERRUPTED: Final = 130
-_PROGRESS_S: Final = 2.0
-_PICTURES: Final = (".png", ".svg", ".pdf")
+_PROGRESS_INTERVAL_S: Final = 2.0
+_PLOT_SUFFIXES: Final = (".png", ".svg", ".pdf")
 
 _DESCRIPTION: Final = """\
 Replays recorded events through the code of the job, each at its own time, and says what each rule did with them.
@@ -47,12 +46,8 @@ The options of the job hold here too, so give those that it runs with: --history
 --user_key, --user_api_url …"""
 
 
-class BacktestError(ValueError):
-    """An argument or a file that cannot be used."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that are no options of the pipeline."""
+    """Add the arguments that are not options of the pipeline."""
     parser.add_argument("path", type=Path, help="rule file or directory")
     parser.add_argument(
         "--events",
@@ -75,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay and report; 0 done, 1 a rule cannot be used, 2 an argument or file cannot, 130 interrupted."""
+    """Replay and report; returns 0, 1 for an unusable rule, 2 for an argument or file, 130 if interrupted."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description=_DESCRIPTION,
@@ -100,6 +95,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _Run:
+    """A backtest of one rule set, or of two over the same records."""
+
     def __init__(self, arguments: argparse.Namespace, settings: Settings) -> None:
         self._arguments = arguments
         self._settings = settings
@@ -114,8 +111,8 @@ class _Run:
             path = getattr(arguments, name)
             if path is not None and not path.parent.is_dir():
                 raise BacktestError(f"--{name} is {str(path)!r}: there is no such directory")
-        if arguments.plot is not None and arguments.plot.suffix not in _PICTURES:
-            raise BacktestError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PICTURES)}")
+        if arguments.plot is not None and arguments.plot.suffix not in _PLOT_SUFFIXES:
+            raise BacktestError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
         if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise BacktestError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
 
@@ -123,16 +120,16 @@ class _Run:
         arguments, settings = self._arguments, self._settings
         paths = [arguments.path, *([arguments.compare] if arguments.compare is not None else [])]
         rule_sets = [load_rules(path) for path in paths]
-        self._answers: dict[str, FetchedUser] = {}
-        self._ask = self._user_api()
+        self._fetched: dict[str, FetchedUser] = {}
+        self._user_api = self._open_user_api()
         with contextlib.ExitStack() as stack:
             write = None
             if arguments.actions is not None:
                 write = _ActionsFile(stack.enter_context(arguments.actions.open("wb"))).write
             backtests: list[Backtest] = []
             for rules in rule_sets:
-                sent = write if not backtests else None
-                backtests.append(Backtest(rules, settings.shard(()), self._fetch, sent, settings.rules_isolation))
+                on_sent = write if not backtests else None
+                backtests.append(Backtest(rules, settings.shard(()), self._fetch, on_sent, settings.rules_isolation))
                 stack.callback(backtests[-1].close)
             seconds = self._replay(backtests)
         self._report(backtests, seconds)
@@ -141,15 +138,15 @@ class _Run:
     # The user API
 
     def _fetch(self, user_id: str) -> FetchedUser:
-        """What both of two rule sets are told of a user at the same record is the same."""
-        if user_id not in self._answers:
-            self._answers[user_id] = self._ask(user_id)
-        return self._answers[user_id]
+        """Both rule sets get the same answer about a user at the same record."""
+        if user_id not in self._fetched:
+            self._fetched[user_id] = self._user_api(user_id)
+        return self._fetched[user_id]
 
-    def _user_api(self) -> Fetch:
+    def _open_user_api(self) -> Fetch:
         arguments, settings = self._arguments, self._settings
         if arguments.profiles is not None:
-            return _profiles(arguments.profiles, settings.history_fields)
+            return read_profiles(arguments.profiles, settings.history_fields)
         if settings.user_api_url is None:
             return lambda user_id: NOTHING_KNOWN
         client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, settings.history_fields)
@@ -158,29 +155,29 @@ class _Run:
     # The records
 
     def _replay(self, backtests: Sequence[Backtest]) -> float:
-        """Feed every record to every backtest; the seconds that took."""
+        """Feed every record to every backtest; returns the seconds that it took."""
         progress = _Progress()
-        before = signal.signal(signal.SIGINT, self._stop)
+        previous_handler = signal.signal(signal.SIGINT, self._stop)
         try:
             for record in self._records():
                 if self._stopped:
                     break
-                self._answers.clear()
+                self._fetched.clear()
                 for backtest in backtests:
                     backtest.feed(record)
                 progress.count(record)
             if not self._stopped:
-                self._answers.clear()
+                self._fetched.clear()
                 for backtest in backtests:
                     backtest.finish()
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, previous_handler)
             progress.end()
         return progress.seconds
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopped = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one does not wait for a report
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once, without a report
 
     def _records(self) -> Iterator[Record]:
         settings = self._settings
@@ -190,8 +187,8 @@ class _Run:
             )
             return
         name = self._arguments.events
-        with _opened(name) as lines:
-            for record in records_of(_lines(lines, name), name, time.time_ns() // 1_000_000):
+        with open_lines(name) as lines:
+            for record in records_of(lines, name, time.time_ns() // 1_000_000):
                 is_late_enough = self._from_ms is None or record.timestamp_ms >= self._from_ms
                 if is_late_enough and (self._until_ms is None or record.timestamp_ms < self._until_ms):
                     yield record
@@ -217,55 +214,8 @@ class _Run:
             plot_firings(reports, names, arguments.plot)
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    with gzip.open(name) if name.endswith(".gz") else open(name, "rb") as lines:
-        yield lines  # type: ignore[misc] # a GzipFile reads like one
-
-
-def _lines(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
-    try:
-        yield from lines
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise RecordingError(f"{name}: no gzip file, or the end is missing: {error}") from None
-
-
-def _profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
-    """What a file says of users; who is not in it is unknown. Lines are kept as they are, and read when asked for."""
-    known: dict[str, bytes] = {}
-    with _opened(str(path)) as lines:
-        for number, line in enumerate(_lines(lines, str(path)), 1):
-            if not line.strip():
-                continue
-            try:
-                user_id = _user(line, history_fields)[0]
-            except (CallError, ValueError) as error:
-                raise BacktestError(f"{path}:{number}: {error}") from None
-            if user_id in known:
-                raise BacktestError(f"{path}:{number}: user {user_id!r} is there twice")
-            known[user_id] = line
-
-    def fetch(user_id: str) -> FetchedUser:
-        line = known.get(user_id)
-        return NOTHING_KNOWN if line is None else _user(line, history_fields)[1]
-
-    return fetch
-
-
-def _user(line: bytes, history_fields: tuple[str, ...]) -> tuple[str, FetchedUser]:
-    document = orjson.loads(line)
-    if not isinstance(document, dict) or not isinstance(document.get("user_id"), str):
-        raise ValueError("allowed is an object with user_id, profile, and perhaps visit and history")
-    if document.get(PROFILE) is None:
-        return document["user_id"], NOTHING_KNOWN
-    return document["user_id"], fetched_user(document, history_fields)
-
-
 class _ActionsFile:
-    """What would have been sent, a JSON object a line."""
+    """The actions that the job would have sent, as JSON Lines."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -284,11 +234,11 @@ class _ActionsFile:
 
 
 class _Progress:
-    """Says on standard error how far it is, if it takes long."""
+    """Reports progress on standard error, every two seconds."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._next_s = _PROGRESS_S
+        self._next_s = _PROGRESS_INTERVAL_S
         self._events = 0
         self._shown = False
 
@@ -299,7 +249,7 @@ class _Progress:
     def count(self, record: Record) -> None:
         self._events += 1
         if self._events % 256 == 0 and self.seconds >= self._next_s:
-            self._next_s = self.seconds + _PROGRESS_S
+            self._next_s = self.seconds + _PROGRESS_INTERVAL_S
             self._shown = True
             speed = self._events / self.seconds
             end = "\r" if sys.stderr.isatty() else "\n"

@@ -1,4 +1,4 @@
-"""Firings over time as a picture: a row for each rule, all over the same time."""
+"""A plot of firings over time, with a row for each rule and a common time axis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from transforms.domain.simulation.backtest import Report, RuleReport
 from transforms.domain.simulation.timelines import next_width_ms, wider
 
-_MOST_BARS: Final = 200
-_MOST_RULES: Final = 30
+_MAX_BARS: Final = 200
+_MAX_RULES: Final = 30
 _COLOURS: Final = ("#2b6cb0", "#dd6b20")
 _GREY: Final = "#718096"
 
@@ -24,34 +24,34 @@ _Row = tuple[str, list[RuleReport | None]]
 
 
 def plot_firings(reports: Sequence[Report], names: Sequence[str], path: Path) -> None:
-    """Write a picture of one report, or of two to compare, in the format of the path's ending.
+    """Plot one report, or two to compare, into a file in the format of its suffix.
 
-    ``names`` are those of the rule sets. Of more than 30 rules those that fire most are shown.
+    ``names`` are those of the rule sets. If there are more than 30 rules, those that fire most are shown.
 
     Raises:
         OSError: the file cannot be written.
     """
     first_ms, last_ms = reports[0].first_ms or 0, reports[0].last_ms or 0
-    every = _rows(reports)
-    most = sorted(every, key=lambda row: -max(map(_fired, row[1])))[:_MOST_RULES]
-    rows = [row for row in every if row in most]
-    width_ms = max(one.firings_every_ms for report in reports for one in report.rules)
-    while (last_ms - first_ms) / width_ms > _MOST_BARS:
+    all_rows = _rows(reports)
+    most_fired = sorted(all_rows, key=lambda row: -max(map(_fired, row[1])))[:_MAX_RULES]
+    rows = [row for row in all_rows if row in most_fired]
+    width_ms = max(rule.firings_every_ms for report in reports for rule in report.rules)
+    while (last_ms - first_ms) / width_ms > _MAX_BARS:
         width_ms = next_width_ms(width_ms)
 
     figure = Figure(figsize=(11, 1.3 + 0.75 * max(len(rows), 2)), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, of_rule) in zip(axes, rows, strict=True):
-        for number, (one, set_name) in enumerate(zip(of_rule, names, strict=True)):
-            _draw(axis, one, width_ms, _COLOURS[number], set_name, number == 0)
-        _label(axis, name, of_rule)
+    for axis, (name, rule_reports) in zip(axes, rows, strict=True):
+        for number, (rule, set_name) in enumerate(zip(rule_reports, names, strict=True)):
+            _draw(axis, rule, width_ms, _COLOURS[number], set_name, number == 0)
+        _label(axis, name, rule_reports)
     axes[-1].set_xlim(_time(first_ms - width_ms), _time(last_ms + width_ms))
     locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
     axes[-1].xaxis.set_major_locator(locator)
     axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
     axes[-1].set_xlabel("UTC", fontsize=9)
     figure.align_ylabels(axes)
-    left_out = len(every) - len(rows)
+    left_out = len(all_rows) - len(rows)
     note = f" (of the {len(rows)} rules that fire most, {left_out} are left out)" if left_out else ""
     figure.suptitle(f"Firings per {_span(width_ms)}{note}", fontsize=11)
     if len(reports) > 1:
@@ -60,19 +60,19 @@ def plot_firings(reports: Sequence[Report], names: Sequence[str], path: Path) ->
 
 
 def _rows(reports: Sequence[Report]) -> list[_Row]:
-    """Every rule, and what became of it in each report."""
-    by_name = [{one.rule: one for one in report.rules} for report in reports]
-    names = dict.fromkeys(name for of_report in by_name for name in of_report)
-    return [(name, [of_report.get(name) for of_report in by_name]) for name in names]
+    """Each rule with its part of each report."""
+    by_name = [{rule.rule: rule for rule in report.rules} for report in reports]
+    names = dict.fromkeys(name for rules in by_name for name in rules)
+    return [(name, [rules.get(name) for rules in by_name]) for name in names]
 
 
-def _fired(one: RuleReport | None) -> int:
-    return 0 if one is None else one.counts.get("fired", 0)
+def _fired(rule: RuleReport | None) -> int:
+    return 0 if rule is None else rule.counts.get("fired", 0)
 
 
-def _draw(axis: Axes, one: RuleReport | None, width_ms: int, colour: str, set_name: str, is_filled: bool) -> None:
-    """A step a bucket: an area, or a line over it."""
-    counts = dict(wider(one.firings, width_ms)) if one is not None else {}
+def _draw(axis: Axes, rule: RuleReport | None, width_ms: int, colour: str, set_name: str, is_filled: bool) -> None:
+    """Draw a step for each bucket, as an area or as a line."""
+    counts = dict(wider(rule.firings, width_ms)) if rule is not None else {}
     starts = sorted({start_ms for at_ms in counts for start_ms in (at_ms, at_ms + width_ms)}) or [0]
     edges: Any = [_time(start_ms) for start_ms in starts]
     heights = [counts.get(start_ms, 0) for start_ms in starts]
@@ -82,12 +82,12 @@ def _draw(axis: Axes, one: RuleReport | None, width_ms: int, colour: str, set_na
         axis.step(edges, heights, where="post", color=colour, lw=1.6, label=set_name)
 
 
-def _label(axis: Axes, name: str, of_rule: list[RuleReport | None]) -> None:
-    fired = " → ".join("-" if one is None else f"{_fired(one):,}" for one in of_rule)
+def _label(axis: Axes, name: str, rule_reports: list[RuleReport | None]) -> None:
+    fired = " → ".join("-" if rule is None else f"{_fired(rule):,}" for rule in rule_reports)
     axis.set_ylabel(f"{_short(name)}\n{fired}", rotation=0, ha="right", va="center", fontsize=9)
     axis.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axis.set_ylim(bottom=0)
-    if not any(map(_fired, of_rule)):
+    if not any(map(_fired, rule_reports)):
         axis.set_ylim(0, 1)
         axis.set_yticks([])
         axis.text(0.5, 0.5, "never", transform=axis.transAxes, ha="center", va="center", color=_GREY, fontsize=9)

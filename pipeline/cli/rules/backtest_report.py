@@ -12,8 +12,9 @@ import orjson
 from pipeline.timestamps import shown_time
 from transforms.domain.simulation.backtest import Report, RuleDifference, RuleReport
 
-# Heading and name in ``RuleReport.counts``; those in the second list are shown if any rule has some.
+# Shown even if all rules have 0.
 _ALWAYS: Final = ("allowed", "fired")
+# Heading and name in ``RuleReport.counts``.
 _COLUMNS: Final = (
     ("allowed", "allowed"),
     ("begun", "begun"),
@@ -28,18 +29,18 @@ _COLUMNS: Final = (
 
 
 def report_text(report: Report, seconds: float) -> str:
-    """Top line, a line a rule, and what else is worth knowing."""
+    """The report as text: a top line, a line for each rule, and remarks."""
     lines = [_top_line(report, seconds)]
     if report.dead_letters:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in report.dead_letters.items())
         lines.append(f"dead letters: {sum(report.dead_letters.values()):,} ({reasons})")
-    known = [
-        f"{what} {report.counts[f'users_{what}']:,}"
-        for what in ("fetched", "unknown", "unavailable")
-        if report.counts.get(f"users_{what}")
+    fetches = [
+        f"{outcome} {report.counts[f'users_{outcome}']:,}"
+        for outcome in ("fetched", "unknown", "unavailable")
+        if report.counts.get(f"users_{outcome}")
     ]
-    if known:
-        lines.append(f"profiles loaded: {', '.join(known)}")
+    if fetches:
+        lines.append(f"profiles loaded: {', '.join(fetches)}")
     if report.counts.get("duplicates"):
         lines.append(f"duplicates: {report.counts['duplicates']:,}, not evaluated")
     shown = [
@@ -85,15 +86,19 @@ def _remarks(rule: RuleReport) -> list[str]:
 
 
 def comparison_text(differences: Sequence[RuleDifference], before: str, after: str) -> str:
-    """What the second rule set changes, a line a rule; ``-`` where a set does not have it."""
+    """What the second rule set changes, a line for each rule; ``-`` if a set does not have the rule."""
     rows = [["rule", "fired before", "after", "change", "users before", "after", "gained", "lost"]]
-    for one in differences:
-        sides = (one.before, one.after)
+    for difference in differences:
+        sides = (difference.before, difference.after)
         fired = [0 if side is None else side.counts.get("fired", 0) for side in sides]
         users = [0 if side is None else side.users for side in sides]
-        shown = [["-" if side is None else f"{of[n]:,}" for n, side in enumerate(sides)] for of in (fired, users)]
+        cells = [
+            ["-" if side is None else f"{count:,}" for side, count in zip(sides, counts, strict=True)]
+            for counts in (fired, users)
+        ]
         change = f"{fired[1] - fired[0]:+,}" if fired[0] != fired[1] else "0"
-        rows.append([one.rule, *shown[0], change, *shown[1], f"{one.users_gained:,}", f"{one.users_lost:,}"])
+        gained, lost = f"{difference.users_gained:,}", f"{difference.users_lost:,}"
+        rows.append([difference.rule, *cells[0], change, *cells[1], gained, lost])
     return "\n".join([f"before: {before}, after: {after}", *_table(rows)]) + "\n"
 
 
@@ -109,8 +114,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def report_json(report: Report, seconds: float, differences: Sequence[RuleDifference] | None) -> bytes:
-    """All of it; times in ms. ``firings`` are pairs of a bucket's start and its count."""
+    """The report and the differences as JSON; times in ms, ``firings`` as pairs of a bucket's start and its count."""
     document: dict[str, Any] = {"seconds": round(seconds, 3), **asdict(report)}
     if differences is not None:
-        document["compared"] = [asdict(one) for one in differences]
+        document["compared"] = [asdict(difference) for difference in differences]
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)

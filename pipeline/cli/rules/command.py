@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pipeline.cli.rules import published as published_rules
+from pipeline.cli.rules.explain import explain_rules
+from pipeline.cli.rules.file_problems import count_of, show_problems
+from pipeline.cli.rules.junit import write_junit_xml
 from pipeline.cli.subcommands import subcommands
-from transforms.domain.base.yaml_documents import YamlError, read_documents
-from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, dry_call, run_cases, untested
-from transforms.domain.simulation.explain import explain
-
-_LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999
 
 _NEW_RULE: Final = """\
 name: us_page_view
@@ -46,7 +40,7 @@ tests:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; 0 all is well, 1 a rule or case is not, 2 an argument that cannot be used."""
+    """Run one of the commands; returns 0, 1 if a rule or case fails, 2 if an argument cannot be used."""
     if argv and argv[0] == "backtest":
         from pipeline.cli.rules import backtest
 
@@ -76,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what is known before it: profile, visit, history, now, events, as in tests",
     )
     explain_.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
-    explain_.set_defaults(run=_explain)
+    explain_.set_defaults(run=explain_rules)
     commands.add_parser("backtest", help="replay recorded events and say what each rule would have done")
     schema = commands.add_parser("schema", help="print the JSON Schema of rule files")
     schema.set_defaults(run=_schema)
@@ -112,171 +106,73 @@ def _add_history_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    found = read_rule_files(arguments.path)
-    _call_dry(found)
-    return _report(found)
-
-
-def _call_dry(found: RuleFiles) -> None:
-    for loaded in found.rules:
-        message = dry_call(loaded)
-        if message is not None:
-            # Not every rule has to bear an event that lacks all it is about, so that this is no problem by itself.
-            sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
-
-
-def _report(found: RuleFiles) -> int:
-    """Show the problems, or what was found if there is none."""
-    if _show_problems(found):
+    files = read_rule_files(arguments.path)
+    _warn_of_failed_dry_calls(files)
+    if show_problems(files):
         return 1
-    for loaded in found.rules:
-        cases = _count(len(loaded.cases), "case")
+    for loaded in files.rules:
+        cases = count_of(len(loaded.cases), "case")
         sys.stdout.write(f"ok  {loaded.rule.name}  version {loaded.rule.version}  {cases}\n")
     return 0
 
 
-def _show_problems(found: RuleFiles) -> bool:
-    for problem in found.problems:
-        sys.stderr.write(f"error: {problem}\n")
-    if found.problems:
-        sys.stderr.write(f"{_count(len(found.problems), 'problem')}\n")
-    return bool(found.problems)
+def _warn_of_failed_dry_calls(files: RuleFiles) -> None:
+    for loaded in files.rules:
+        message = dry_call(loaded)
+        if message is not None:
+            # A warning only: a rule may rely on fields that all events of its kind have.
+            sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
 
 
 def _test(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    found = read_rule_files(arguments.path)
-    if _show_problems(found):
+    files = read_rule_files(arguments.path)
+    if show_problems(files):
         return 1
-    results = _run_cases(arguments, found)
+    results = _run_cases(arguments, files)
     seconds = time.perf_counter() - started
     if arguments.junit_xml is not None:
         try:
-            arguments.junit_xml.write_bytes(junit_xml(results, seconds))
+            write_junit_xml(results, seconds, arguments.junit_xml)
         except OSError as error:
             sys.stderr.write(f"error: {arguments.junit_xml}: {error.strerror}\n")
             return 2
-    return _show_count(found, results, seconds)
+    return _showcount_of(files, results, seconds)
 
 
-def _run_cases(arguments: argparse.Namespace, found: RuleFiles) -> list[CaseResult]:
-    """Every rule's cases, run and shown."""
+def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResult]:
+    """Run every rule's cases and print the results."""
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
-    results = [result for loaded in found.rules for result in run_cases(loaded, settings)]
+    results = [result for loaded in files.rules for result in run_cases(loaded, settings)]
     for result in results:
         sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
         if not result.passed:
             sys.stdout.write(f"        {result.located.file}:{result.located.line}\n")
             sys.stdout.writelines(f"        {line}\n" for line in result.differences)
-    for rule in untested(found.rules):
+    for rule in untested(files.rules):
         sys.stderr.write(f"warning: {rule.name} has no case\n")
     return results
 
 
-def _show_count(found: RuleFiles, results: list[CaseResult], seconds: float) -> int:
-    """How many cases there were and failed; the exit code."""
+def _showcount_of(files: RuleFiles, results: list[CaseResult], seconds: float) -> int:
+    """Print the numbers of rules, cases and failures; returns the exit code."""
     failed = sum(not result.passed for result in results)
-    counted = f"{_count(len(found.rules), 'rule')}, {_count(len(results), 'case')}, {failed} failed"
-    sys.stdout.write(f"{counted} in {seconds:.2f} s\n")
+    counts = f"{count_of(len(files.rules), 'rule')}, {count_of(len(results), 'case')}, {failed} failed"
+    sys.stdout.write(f"{counts} in {seconds:.2f} s\n")
     return 1 if failed else 0
 
 
 def _publish(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    found = read_rule_files(arguments.path)
-    if _show_problems(found):
+    files = read_rule_files(arguments.path)
+    if show_problems(files):
         return 1
-    _call_dry(found)
-    results = _run_cases(arguments, found)
-    if _show_count(found, results, time.perf_counter() - started):
+    _warn_of_failed_dry_calls(files)
+    results = _run_cases(arguments, files)
+    if _showcount_of(files, results, time.perf_counter() - started):
         sys.stderr.write("error: a case failed, nothing was published\n")
         return 1
-    return published_rules.publish(arguments, tuple(loaded.rule for loaded in found.rules))
-
-
-def junit_xml(results: list[CaseResult], seconds: float) -> bytes:
-    """The results as JUnit XML, which CI systems show: a suite a rule."""
-    root = ElementTree.Element("testsuites", name="rules", time=f"{seconds:.3f}")
-    suites: dict[str, ElementTree.Element] = {}
-    for result in results:
-        suite = suites.get(result.rule)
-        if suite is None:
-            suite = suites[result.rule] = ElementTree.SubElement(root, "testsuite", name=result.rule)
-        attributes = {
-            "classname": result.rule,
-            "name": _xml(result.located.case.name),
-            "file": str(result.located.file),
-            "line": str(result.located.line),
-        }
-        case = ElementTree.SubElement(suite, "testcase", attributes)
-        if not result.passed:
-            text = _xml("\n".join(result.differences))
-            ElementTree.SubElement(case, "failure", message=text.partition("\n")[0]).text = text
-    for one in [*suites.values(), root]:
-        one.set("tests", str(len(list(one.iter("testcase")))))
-        one.set("failures", str(len(list(one.iter("failure")))))
-    ElementTree.indent(root)
-    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return written + b"\n"
-
-
-def _xml(text: str) -> str:
-    """Text without the characters that XML cannot hold."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
-
-
-def _explain(arguments: argparse.Namespace) -> int:
-    found = read_rule_files(arguments.path)
-    if _show_problems(found):
-        return 1
-    try:
-        given = _mapping(arguments.given) if arguments.given is not None else {}
-        case = _explained_case(_mapping(arguments.event), given)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    settings = ShardSettings(history_fields=tuple(arguments.history_fields))
-    for loaded in found.rules:
-        said = explain(loaded, case, settings)
-        sys.stdout.write(
-            f"{said.rule.name} version {said.rule.version}: {'fires' if said.fires else 'does not fire'}\n"
-        )
-        sys.stdout.writelines(f"  {line}\n" for line in [*said.problems, *said.lines])
-    return 0
-
-
-def _explained_case(event: dict[str, Any], given: dict[str, Any]) -> Case:
-    """An event with a timestamp of its own is met at that time, unless ``now`` says otherwise."""
-    timestamp_ms = event.get("timestamp")
-    if type(timestamp_ms) is int and "now" not in given and 0 < timestamp_ms < _LATEST_MS:
-        given = given | {"now": datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat()}
-    before = given.get("events", [])
-    if not isinstance(before, list):
-        raise ValueError(f"events are {before!r}, allowed is a list of those before it")
-    return Case.model_validate({"name": "explain", "expect": "nothing"} | given | {"events": [*before, event]})
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file of one mapping.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    text = path.read_text("utf-8")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        try:
-            value = next((document.value for document in read_documents(text)), None)
-        except YamlError as error:
-            raise ValueError(f"{path}:{error.line}: neither JSON nor YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: allowed is one mapping, this is a {type(value).__name__}")
-    return value
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return published_rules.publish(arguments, tuple(loaded.rule for loaded in files.rules))
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``rules publish``, ``rollback`` and ``status``: rules that change while the job runs, without Flink or Beam."""
+"""``rules publish``, ``rollback`` and ``status``: change the rules of a running job, without Flink or Beam."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
-from pipeline.cli.kafka_options import add_kafka_options, kafka_config, told
+from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic
 from pipeline.launch.options import Settings
 from pipeline.timestamps import shown_time
@@ -20,18 +20,18 @@ from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_chan
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
 
-# The clocks of who publishes and of the brokers may differ by so much.
+# How much the clocks of a publisher and of the brokers may differ.
 _CLOCK_SKEW_MS: Final = 600_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The flags that all three have."""
+    """Add the flags that all three commands have."""
     parser.add_argument("--rules_topic", required=True, metavar="TOPIC", help="topic of rule sets")
     add_kafka_options(parser)
 
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``status``."""
+    """Add the flags of ``status``."""
     default = Settings.audit_topic
     parser.add_argument(
         "--audit_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
@@ -43,23 +43,23 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
-    """Publish rules whose tests have passed; the exit code."""
-    return _told(lambda: _publish(arguments, rules))
+    """Publish rules whose tests have passed; returns the exit code."""
+    return _exit_code_of(lambda: _publish(arguments, rules))
 
 
 def rollback(arguments: argparse.Namespace) -> int:
-    """Publish an earlier set's rules again, under a new number; the exit code."""
-    return _told(lambda: _rollback(arguments))
+    """Publish an earlier set's rules again, under a new number; returns the exit code."""
+    return _exit_code_of(lambda: _rollback(arguments))
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Show what is on the topic and which set is live where; the exit code."""
-    return _told(lambda: _status(arguments))
+    """Show the sets on the topic, and in which shards the newest is live; returns the exit code."""
+    return _exit_code_of(lambda: _status(arguments))
 
 
-def _told(run: Callable[[], int]) -> int:
+def _exit_code_of(run: Callable[[], int]) -> int:
     try:
-        return told(run)
+        return exit_code_of(run)
     except RuleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -69,33 +69,33 @@ def _publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     if arguments.dry_run:
         published = topic.read()
-        changes = _refused_or_shown(topic.topic, published, rules)
+        changes = _checked_changes(topic.topic, published, rules)
         encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), arguments.note))
         if changes:
             sys.stdout.write(f"would publish set {published.highest + 1}; nothing was published\n")
         return 0
     with topic.publishing() as publisher:
-        if _refused_or_shown(topic.topic, publisher.published, rules):
-            done = publisher.publish(rules, _author(), arguments.note, _now_ms())
-            sys.stdout.write(f"published set {done.number}\n")
+        if _checked_changes(topic.topic, publisher.published, rules):
+            rule_set = publisher.publish(rules, _author(), arguments.note, _now_ms())
+            sys.stdout.write(f"published set {rule_set.number}\n")
     return 0
 
 
-def _refused_or_shown(topic: str, published: PublishedSets, rules: tuple[Rule, ...]) -> RuleChanges:
-    """What the rules change, shown.
+def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ...]) -> RuleChanges:
+    """Print and return what the rules change.
 
     Raises:
-        RuleError: a version of a rule has another meaning than before.
+        RuleError: a rule has changed without a new version.
     """
     live = published.live
     changes = rule_changes(live.rules if live else (), rules)
-    earlier = [(one.number, one.rules) for one in published.sets if one is not live]
+    earlier = [(rule_set.number, rule_set.rules) for rule_set in published.sets if rule_set is not live]
     problems = (*changes.problems, *reused_versions(earlier, rules))
     if problems:
         raise RuleError("; ".join(problems))
     before, after = live.versions if live else {}, {rule.name: rule.version for rule in rules}
-    where = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
-    sys.stdout.write(f"against {where}:{'' if changes else ' nothing changes, nothing is published'}\n")
+    base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
+    sys.stdout.write(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}\n")
     sys.stdout.writelines(f"  + {name}  version {after[name]}\n" for name in changes.added)
     sys.stdout.writelines(f"  ~ {name}  version {before[name]} -> {after[name]}\n" for name in changes.changed)
     sys.stdout.writelines(f"  - {name}  version {before[name]}\n" for name in changes.removed)
@@ -114,30 +114,30 @@ def _rollback(arguments: argparse.Namespace) -> int:
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     with topic.publishing() as publisher:
         published = publisher.published
-        wanted = _earlier(topic.topic, published, arguments.to)
-        note = arguments.note or f"set {wanted.number} again"
-        done = publisher.publish(wanted.rules, _author(), note, _now_ms())
-    sys.stdout.write(f"published set {done.number}: the rules of set {wanted.number}\n")
+        earlier = _earlier_set(topic.topic, published, arguments.to)
+        note = arguments.note or f"set {earlier.number} again"
+        rule_set = publisher.publish(earlier.rules, _author(), note, _now_ms())
+    sys.stdout.write(f"published set {rule_set.number}: the rules of set {earlier.number}\n")
     return 0
 
 
-def _earlier(topic: str, published: PublishedSets, number: int | None) -> RuleSet:
-    """The set to go back to.
+def _earlier_set(topic: str, published: PublishedSets, number: int | None) -> RuleSet:
+    """The set to go back to; by default the one before the live set.
 
     Raises:
-        RuleError: there is none, or it would change nothing.
+        RuleError: there is no such set, or its rules are live already.
     """
     live = published.live
-    earlier = {one.number: one for one in published.sets if one is not live}
+    earlier = {rule_set.number: rule_set for rule_set in published.sets if rule_set is not live}
     if live is None or not earlier:
         raise RuleError(f"rules topic {topic!r} has no earlier set to go back to")
     number = max(earlier) if number is None else number
-    wanted = earlier.get(number)
-    if wanted is None:
+    rule_set = earlier.get(number)
+    if rule_set is None:
         raise RuleError(f"--to is {number}, allowed: {', '.join(map(str, earlier))}; live is {live.number}")
-    if wanted.digest == live.digest:
+    if rule_set.digest == live.digest:
         raise RuleError(f"set {number} has the rules of the live set {live.number}: give another with --to")
-    return wanted
+    return rule_set
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -145,40 +145,43 @@ def _status(arguments: argparse.Namespace) -> int:
     published = RulesTopic(arguments.rules_topic, config).read()
     live = published.live
     if live is None:
-        acknowledgements: Any = nullcontext()
+        context: Any = nullcontext()
     else:
-        # From the set before on: its shards are those that the live set is waited for in.
+        # The acknowledgements of the set before tell which shards there are.
         since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
-        acknowledgements = Acknowledgements(arguments.audit_topic, config, max(0, since_ms))
-    with acknowledgements as acknowledged:
-        behind, shards = _waited(live, acknowledged, arguments.wait or 0.0)
-        found = acknowledged.found if acknowledged is not None else []
+        context = Acknowledgements(arguments.audit_topic, config, max(0, since_ms))
+    with context as acknowledgements:
+        behind, shards = _wait_until_live(live, acknowledgements, arguments.wait or 0.0)
+        received = acknowledgements.received if acknowledgements is not None else []
     if arguments.json:
-        sys.stdout.write(json.dumps(_status_json(arguments.rules_topic, published, behind, shards, found)) + "\n")
+        sys.stdout.write(json.dumps(_status_json(arguments.rules_topic, published, behind, shards, received)) + "\n")
     else:
         _show_status(arguments.rules_topic, published, behind, shards)
-    everywhere = bool(shards) and not behind
-    return 1 if arguments.wait is not None and not everywhere else 0
+    is_live_everywhere = bool(shards) and not behind
+    return 1 if arguments.wait is not None and not is_live_everywhere else 0
 
 
-def _waited(live: RuleSet | None, acknowledged: Acknowledgements | None, wait_s: float) -> tuple[list[int], int]:
-    """Shards in which the live set is not live after a time, and how many there are."""
-    if live is None or acknowledged is None:
+def _wait_until_live(
+    live: RuleSet | None, acknowledgements: Acknowledgements | None, wait_s: float
+) -> tuple[list[int], int]:
+    """Wait until all shards have the newest set; returns the shards that have not, and the number of all shards."""
+    if live is None or acknowledgements is None:
         return [], 0
-    give_up = time.monotonic() + wait_s
+    give_up_s = time.monotonic() + wait_s
     while True:
-        behind, shards = shards_behind(live.number, acknowledged.found)
-        if (shards and not behind) or time.monotonic() >= give_up:
+        behind, shards = shards_behind(live.number, acknowledgements.received)
+        if (shards and not behind) or time.monotonic() >= give_up_s:
             return behind, shards
-        acknowledged.read_on(0.1)
+        acknowledgements.poll(0.1)
 
 
 def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], shards: int) -> None:
     live = published.live
-    for one in reversed(published.sets):
-        rules = ", ".join(f"{name} {version}" for name, version in one.versions.items())
-        note = f"  ({one.note})" if one.note else ""
-        sys.stdout.write(f"set {one.number}  {shown_time(one.published_ms)}  {one.by}{note}\n    {rules}\n")
+    for rule_set in reversed(published.sets):
+        rules = ", ".join(f"{name} {version}" for name, version in rule_set.versions.items())
+        note = f"  ({rule_set.note})" if rule_set.note else ""
+        published_at = shown_time(rule_set.published_ms)
+        sys.stdout.write(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}\n    {rules}\n")
     for problem in published.unreadable:
         sys.stderr.write(f"warning: {problem}\n")
     if live is None:
@@ -191,24 +194,24 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
 
 
 def _status_json(
-    topic: str, published: PublishedSets, behind: Sequence[int], shards: int, found: Sequence[Acknowledgement]
+    topic: str, published: PublishedSets, behind: Sequence[int], shards: int, received: Sequence[Acknowledgement]
 ) -> dict[str, Any]:
     live = published.live
     return {
         "topic": topic,
         "sets": [
             {
-                "number": one.number,
-                "published": one.published_ms,
-                "by": one.by,
-                "note": one.note,
-                "rules": one.versions,
+                "number": rule_set.number,
+                "published": rule_set.published_ms,
+                "by": rule_set.by,
+                "note": rule_set.note,
+                "rules": rule_set.versions,
             }
-            for one in published.sets
+            for rule_set in published.sets
         ],
         "unreadable": list(published.unreadable),
         "newest": None
         if live is None
         else {"number": live.number, "shards": shards, "live_in": shards - len(behind), "behind": list(behind)},
-        "live": {one.shard: one.number for one in found},
+        "live": {acknowledgement.shard: acknowledgement.number for acknowledgement in received},
     }

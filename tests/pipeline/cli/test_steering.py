@@ -10,7 +10,8 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline.cli.main import main
-from pipeline.job.saved_state import SavedState, ended_jobs, newest_of, newest_state
+from pipeline.job.jobs import ended_jobs
+from pipeline.job.saved_state import SavedState, newest_state, newest_state_of_any
 from runners.flink.local.processes import free_ports
 from runners.flink.rest import FlinkRest
 
@@ -270,7 +271,7 @@ def test_an_upgrade_that_failed_before_it_began_does_not_hide_the_job_before_it(
     flink._httpserver.expect_request(f"/jobs/{B}/checkpoints").respond_with_json({"errors": ["none"]}, status=404)
     jobs = ended_jobs(flink.rest, "a")
     assert [one["jid"] for one in jobs] == [B, A]
-    assert newest_of(flink.rest, jobs) == SavedState("savepoint", "s3://s/1", 2000, A)
+    assert newest_state_of_any(flink.rest, jobs) == SavedState("savepoint", "s3://s/1", 2000, A)
 
 
 LAUNCH = ["--bootstrap_servers=b:1", "--rules=r", "--job_name=a"]

@@ -8,7 +8,17 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.job.redriving import ACTIONS, EVENTS, FoundLetter, Pace, Redriver, Route, SkippedError, Wanted, route
+from pipeline.job.redriving import (
+    ACTIONS,
+    EVENTS,
+    LetterFilter,
+    Pace,
+    Redriver,
+    Route,
+    SkippedError,
+    StoredLetter,
+    route,
+)
 from transforms.domain.events.dead_letter import STAGES, DeadLetter, LostAction
 
 ACTION = LostAction("0" * 32, 2, "webhook", "crm", "ü", "e", b"body", 5, 3, 400)
@@ -17,8 +27,8 @@ EVENT = DeadLetter("not_json", "why", "events", 1, 7, 9, b"\xff", b"\x00event")
 TOPICS = {"events": 2, "control": 1}
 
 
-def found(letter: DeadLetter = LOST, at_ms: int = 100) -> FoundLetter:
-    return FoundLetter(0, 5, at_ms, letter)
+def found(letter: DeadLetter = LOST, at_ms: int = 100) -> StoredLetter:
+    return StoredLetter(0, 5, at_ms, letter)
 
 
 def test_an_action_goes_to_the_control_topic_by_its_user() -> None:
@@ -75,25 +85,25 @@ def test_what_is_not_sent_again_says_why(letter: DeadLetter, why: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "takes"),
     [
-        (Wanted(), True),
-        (Wanted(reasons=["not_json", "undelivered"]), True),
-        (Wanted(reasons=["not_json"]), False),
-        (Wanted(rules=["r"], destinations=["crm"]), True),
-        (Wanted(rules=["q"], destinations=["crm"]), False),
-        (Wanted(rules=["r"], destinations=["ads"]), False),
-        (Wanted(since_ms=100, until_ms=101), True),
-        (Wanted(since_ms=101), False),
-        (Wanted(until_ms=100), False),
+        (LetterFilter(), True),
+        (LetterFilter(reasons=["not_json", "undelivered"]), True),
+        (LetterFilter(reasons=["not_json"]), False),
+        (LetterFilter(rules=["r"], destinations=["crm"]), True),
+        (LetterFilter(rules=["q"], destinations=["crm"]), False),
+        (LetterFilter(rules=["r"], destinations=["ads"]), False),
+        (LetterFilter(since_ms=100, until_ms=101), True),
+        (LetterFilter(since_ms=101), False),
+        (LetterFilter(until_ms=100), False),
     ],
 )
-def test_filters_all_have_to_take_a_letter(wanted: Wanted, takes: bool) -> None:
-    assert wanted.takes(found()) is takes
+def test_filters_all_have_to_take_a_letter(wanted: LetterFilter, takes: bool) -> None:
+    assert wanted.matches(found()) is takes
 
 
 def test_a_letter_without_action_has_no_destination_and_its_key_is_the_user() -> None:
     assert (found(EVENT).destination, found(EVENT).user) == (None, "\ufffd")
     assert found(replace(EVENT, key=None)).user is None
-    assert not Wanted(destinations=["crm"]).takes(found(EVENT))
+    assert not LetterFilter(destinations=["crm"]).matches(found(EVENT))
 
 
 class Clock:
@@ -150,12 +160,12 @@ def test_what_was_sent_skipped_and_refused_is_counted_by_why() -> None:
     for letter in (LOST, LOST, failed_in_a_rule, EVENT, replace(EVENT, topic="gone")):
         sender.send(letter)
     sender.flush()
-    done = sender.redriven
-    assert done.sent == {ACTIONS: 2, EVENTS: 1}
-    assert done.may_be_duplicates == 1
-    assert done.skipped == {"topic 'gone' or its partition is not there any more": 1}
-    assert done.failed == {"refused": 1}
-    assert str(done) == "3 sent, 1 skipped, 1 failed"
+    result = sender.result
+    assert result.sent == {ACTIONS: 2, EVENTS: 1}
+    assert result.may_be_duplicates == 1
+    assert result.skipped == {"topic 'gone' or its partition is not there any more": 1}
+    assert result.failed == {"refused": 1}
+    assert str(result) == "3 sent, 1 skipped, 1 failed"
     assert [record[0] for record in written.records] == ["control", "control", "events", "events"]
 
 
@@ -163,12 +173,12 @@ def test_what_the_broker_did_not_answer_has_failed() -> None:
     sender, written = redriver()
     written.left = 3
     sender.flush()
-    assert sender.redriven.failed == {"the broker did not answer": 3}
+    assert sender.result.failed == {"the broker did not answer": 3}
 
 
 def test_a_dry_run_counts_and_writes_nothing() -> None:
     sender, written = redriver(dry_run=True)
     for letter in (LOST, EVENT, replace(EVENT, topic="gone")):
         sender.send(letter)
-    assert (sender.redriven.sent, sender.redriven.skipped.total()) == ({ACTIONS: 1, EVENTS: 1}, 1)
+    assert (sender.result.sent, sender.result.skipped.total()) == ({ACTIONS: 1, EVENTS: 1}, 1)
     assert written.records == []

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.kafka.topics import TopicWriter, reading
+from pipeline.kafka.topics import TopicWriter, open_reader
 from runners.flink.local.broker import LocalKafka
 from tests.waiting import eventually
 
@@ -46,7 +46,7 @@ def test_what_is_written_while_records_are_taken_is_left_out(
     write(0, *values)
     write(1, b"other")
     taken, shares = [], []
-    with reading(config, topic) as reader:
+    with open_reader(config, topic) as reader:
         for message in reader.records():
             if not taken:
                 write(0, b"later")  # as a redriven letter that fails again
@@ -58,9 +58,9 @@ def test_what_is_written_while_records_are_taken_is_left_out(
 
 
 def test_records_of_no_partition_that_has_any_are_none(topic: str, config: dict[str, str]) -> None:
-    with reading(config, topic) as reader:
+    with open_reader(config, topic) as reader:
         assert list(reader.records()) == []
-    with reading(config, "nowhere") as reader:
+    with open_reader(config, "nowhere") as reader:
         assert reader.partitions == []
         assert list(reader.records()) == []
 
@@ -74,20 +74,20 @@ def test_an_offset_without_a_record_has_none(topic: str, config: dict[str, str])
         producer.commit_transaction(30)  # which takes an offset of its own
     found = []
     for partition, offset in ((0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0)):
-        with reading(config, topic) as reader:
+        with open_reader(config, topic) as reader:
             message = reader.record(partition, offset)
             found.append(None if message is None else message.value())
     assert found == [b"a", None, b"b", None, None, None, None]
 
 
-def test_each_record_is_told_on_its_own(topic: str, config: dict[str, str]) -> None:
+def test_each_record_has_its_own_result(topic: str, config: dict[str, str]) -> None:
     writer = TopicWriter(config)
-    told: list[str | None] = []
+    errors: list[str | None] = []
     for value, partition in ((b"a", 0), (b"x" * 2_000_000, 0), (b"b", 7), (b"c", None)):
-        writer.write(topic, b"k", value, partition, told.append)
+        writer.write(topic, b"k", value, partition, errors.append)
     assert writer.flush() == 0
-    assert len(told) == 4
-    assert sum(error is None for error in told) == 2
+    assert len(errors) == 4
+    assert sum(error is None for error in errors) == 2
     assert writer.topics()[topic] == 2
 
 
@@ -96,7 +96,7 @@ def test_the_last_records_of_each_partition_are_read(
 ) -> None:
     write(0, *(b"0-%d" % number for number in range(5)))
     write(1, b"1-0")
-    with reading(config, topic, last=2) as reader:
+    with open_reader(config, topic, last=2) as reader:
         assert sorted(message.value() for message in reader.records()) == [b"0-3", b"0-4", b"1-0"]
 
 
@@ -104,7 +104,7 @@ def test_from_the_end_on_nothing_is_missed_that_comes_before_the_first_poll(
     topic: str, config: dict[str, str], write: Callable[..., None]
 ) -> None:
     write(0, b"before")
-    with reading(config, topic, last=0) as reader:
+    with open_reader(config, topic, last=0) as reader:
         write(0, b"after")
         found: list[bytes | None] = []
         eventually(lambda: found.extend(message.value() for message in reader.poll(0.1)) or found, "a record", 10)

@@ -10,10 +10,10 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline.errors import OptionError
+from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_settings
 from pipeline.launch import preflight as start_checks
 from pipeline.launch.flink import beam_options
 from pipeline.launch.options import Settings, parse
-from pipeline.launch.probes import KafkaProblemError, broker_settings, topic_settings
 from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.processes import free_ports
@@ -213,7 +213,7 @@ def test_a_real_broker_tells_its_settings(kafka: LocalKafka) -> None:
     found = topic_settings(config, ["compacted-one", "plain-one", "no-such-topic"], "cleanup.policy")
     assert found == {"compacted-one": "compact", "plain-one": "delete"}
     assert broker_settings(config, "transaction.max.timeout.ms") == ["900000"]
-    with pytest.raises(KafkaProblemError):
+    with pytest.raises(KafkaAdminError):
         topic_settings({"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"}, ["plain-one"], "cleanup.policy")
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from waitress.server import create_server
 
-from pipeline.job.redriving import FoundLetter, Redriven
-from pipeline.job.status import Look, status_of
+from pipeline.job.redriving import RedriveResult, StoredLetter
+from pipeline.job.status import JobSnapshot, status_of
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
-from pipeline.ui.job import Asked, JobError
+from pipeline.ui.job import DecisionFilter, JobError
 from pipeline.ui.watch import Watch
 from transforms.adapters.secrets import Secret
 from transforms.domain.rules.sets import RuleSet
@@ -24,12 +24,12 @@ from transforms.domain.shard.decisions import Decision
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def look(at_s: float, **ours: int) -> Look:
+def look(at_s: float, **ours: int) -> JobSnapshot:
     """A look at a running job; two underscores in a name are a dot."""
     job = {"jid": "0" * 32, "name": "shop", "state": "RUNNING", "duration": 3_725_000, "now": 100_000}
     completed = {"end_to_end_duration": 321, "state_size": 5_000_000, "latest_ack_timestamp": 96_000}
     checkpoints = {"counts": {"completed": 7, "failed": 0}, "latest": {"completed": completed}}
-    return Look(at_s, job, 0, checkpoints, 0, 17, {name.replace("__", "."): [one] for name, one in ours.items()})
+    return JobSnapshot(at_s, job, 0, checkpoints, 0, 17, {name.replace("__", "."): [one] for name, one in ours.items()})
 
 
 @dataclass
@@ -39,9 +39,9 @@ class GivenJob:
     settings: Settings = field(default_factory=lambda: Settings(job_name="shop", control_topic="control"))
     rules: RuleSet | None = None
     log: list[Decision] | None = None
-    dead: dict[str, FoundLetter] = field(default_factory=dict)
+    dead: dict[str, StoredLetter] = field(default_factory=dict)
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
-    looks: Sequence[Look] = ()
+    looks: Sequence[JobSnapshot] = ()
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
 
@@ -53,21 +53,21 @@ class GivenJob:
         self._fail()
         return self.rules
 
-    def decisions(self, asked: Asked, most: int) -> list[Decision] | None:
+    def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
         self._fail()
-        return None if self.log is None else [one for one in self.log if asked.takes(one)][:most]
+        return None if self.log is None else [one for one in self.log if selected.matches(one)][:most]
 
-    def letters(self, most: int) -> list[FoundLetter]:
+    def letters(self, most: int) -> list[StoredLetter]:
         self._fail()
         return list(self.dead.values())[:most]
 
-    def letter(self, partition: int, offset: int) -> FoundLetter | None:
+    def letter(self, partition: int, offset: int) -> StoredLetter | None:
         self._fail()
         return self.dead.get(f"{partition}/{offset}")
 
-    def redrive(self, letters: Sequence[FoundLetter]) -> Redriven:
+    def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
         self._fail()
-        done = Redriven()
+        done = RedriveResult()
         for one in letters:
             self.redriven.append(one.place)
             done.sent["actions" if one.letter.action else "events"] += 1
@@ -87,7 +87,7 @@ class GivenJob:
 class GivenWatch(Watch):
     """Has looked already."""
 
-    def __init__(self, looks: Sequence[Look]) -> None:
+    def __init__(self, looks: Sequence[JobSnapshot]) -> None:
         super().__init__(lambda: looks[-1], 1.0)
         if looks:
             self.status, self.trouble = status_of(looks[0], looks[-1]), None

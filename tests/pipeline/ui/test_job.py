@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from pipeline.launch.options import parse_looking
-from pipeline.ui.job import Asked, JobError, RunningJob
+from pipeline.launch.options import parse_rules_optional
+from pipeline.ui.job import DecisionFilter, JobError, RunningJob
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
 from tests.integration.jobs import Topics, reading
@@ -31,7 +31,7 @@ def topics(kafka: LocalKafka) -> Topics:
 
 
 def a_job(topics: Topics, *options: str) -> RunningJob:
-    return RunningJob(parse_looking([*topics.options(), "--flink_master=x:1", *options], "test"))
+    return RunningJob(parse_rules_optional([*topics.options(), "--flink_master=x:1", *options], "test"))
 
 
 def decision(seconds: int, user_id: str, rule: str = "offer", **fields: str) -> tuple[bytes, bytes]:
@@ -48,14 +48,14 @@ def test_decisions_are_the_latest_that_are_asked_for(topics: Topics) -> None:
     job = a_job(topics, f"--decisions_topic={log}")
 
     def found(most: int = 5, **asked: str) -> list[str] | None:
-        decisions = job.decisions(Asked(**asked), most)
+        decisions = job.decisions(DecisionFilter(**asked), most)
         return None if decisions is None else [one.event_id for one in decisions]
 
     assert found() == ["e39", "e38", "e37", "e36", "e35"]
     assert found(user="u1") == ["e37", "e33", "e29", "e25", "e21"]
     assert found(user="u1", rule="other") == []
     assert found(action="a7") == ["e7"]
-    assert a_job(topics).decisions(Asked(), 5) is None
+    assert a_job(topics).decisions(DecisionFilter(), 5) is None
 
 
 def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
@@ -90,7 +90,7 @@ def test_rules_are_those_of_the_files(topics: Topics, tmp_path: Path) -> None:
 def test_what_is_missing_is_named(topics: Topics) -> None:
     job = a_job(topics, "--decisions_topic=d", "--dead_letters_topic=l", "--control_topic=c", "--inspections_topic=i")
     with pytest.raises(JobError, match="decisions topic 'd' does not exist"):
-        job.decisions(Asked(), 5)
+        job.decisions(DecisionFilter(), 5)
     with pytest.raises(JobError, match="dead letters topic 'l' does not exist"):
         job.letters(5)
     with pytest.raises(JobError, match="control topic 'c' does not exist"):

@@ -15,8 +15,9 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from pipeline.cli.main import main
-from pipeline.job.redriving import FoundLetter
-from pipeline.job.status import Look, NoJobError
+from pipeline.job.jobs import NoJobError
+from pipeline.job.redriving import StoredLetter
+from pipeline.job.status import JobSnapshot
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
 from pipeline.ui.watch import Watch
@@ -76,7 +77,7 @@ def job() -> GivenJob:
         ),
         Decision(decision=EVIL, time=10**17, user_id="u2", event_id="e2", rule="offer"),
     ]  # fmt: skip
-    letters = [FoundLetter(0, number, NOW_MS, one) for number, one in enumerate((LOST, EVENT, CONTROL), 1)]
+    letters = [StoredLetter(0, number, NOW_MS, one) for number, one in enumerate((LOST, EVENT, CONTROL), 1)]
     return GivenJob(
         rules=RuleSet(4, (offer,), NOW_MS, EVIL, EVIL),
         log=decisions,
@@ -517,10 +518,10 @@ def test_colours_follow_the_system(job: GivenJob, browser: Chrome) -> None:
 # Looking
 
 
-def watching(*looks: Look | Exception, window_s: float = 60) -> Callable[[], Watch]:
+def watching(*looks: JobSnapshot | Exception, window_s: float = 60) -> Callable[[], Watch]:
     coming = iter(looks)
 
-    def take() -> Look:
+    def take() -> JobSnapshot:
         found = next(coming)
         if isinstance(found, Exception):
             raise found

@@ -225,7 +225,7 @@ def test_the_second_interrupt_does_not_wait_for_the_report(tmp_path: Path, monke
 def test_progress_is_shown_if_it_takes_long(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backtest, "_PROGRESS_S", 0.0)
+    monkeypatch.setattr(backtest, "_PROGRESS_INTERVAL_S", 0.0)
     events = recording(tmp_path / "e", *(event(n) for n in range(600)))
     assert run(rules(tmp_path / "rules", always="true"), "--events", events) == 0
     lines = capsys.readouterr().err.splitlines()

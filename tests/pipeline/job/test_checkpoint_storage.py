@@ -7,7 +7,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.launch.probes import S3Error, retained_checkpoints
+from pipeline.job.checkpoint_storage import S3Error, retained_checkpoints
 from runners.flink.local.processes import free_ports
 from tests.faults.s3 import CREDENTIALS, LocalS3
 

@@ -1,4 +1,4 @@
-"""``python -m pipeline status``: what a running job does, refreshed in the terminal until Ctrl-C."""
+"""``python -m pipeline status``: prints a running job's status again and again until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.status.text import status_text
 from pipeline.errors import OptionError
-from pipeline.job.status import Look, NoJobError, find_job, look, status_of, status_text
-from pipeline.launch.options import Settings, parse_looking
+from pipeline.job.jobs import NoJobError, newest_job
+from pipeline.job.status import JobSnapshot, status_of, take_snapshot
+from pipeline.launch.options import Settings, parse_rules_optional
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
@@ -23,8 +25,8 @@ Shows what a job does: throughput, lag, latency, checkpoints, rules, destination
 rates of the last seconds. Of the options of the launch --flink_master is needed, --job_name if it was given there.
 0: shown; 1: no such job, or Flink does not answer; 2: an option cannot be used."""
 
-_LEAST_S: Final = 2.0
-_FLINK_DEFAULT_MS: Final = 10_000
+_SHORTEST_INTERVAL_S: Final = 2.0
+_FLINK_REFRESH_MS: Final = 10_000
 _FIRST_METRICS_S: Final = 20.0
 _CLEAR: Final = "\x1b[H\x1b[J"
 
@@ -42,11 +44,11 @@ def main(argv: Sequence[str]) -> int:
         "--every_seconds",
         type=float,
         metavar="NUMBER",
-        help=f"time between two looks (default: {_LEAST_S:g}, or how often the cluster renews its metrics)",
+        help=f"time between two looks (default: {_SHORTEST_INTERVAL_S:g}, or how often the cluster renews its metrics)",
     )
     arguments, rest = parser.parse_known_args(argv)
     try:
-        settings = parse_looking(rest, PROGRAM)
+        settings = parse_rules_optional(rest, PROGRAM)
         if settings.flink_master is None:
             raise OptionError("--flink_master is missing: give HOST:PORT of Flink's REST endpoint")
         if arguments.every_seconds is not None and not 0.1 <= arguments.every_seconds <= 3600:
@@ -65,15 +67,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:
     rest = FlinkRest(f"http://{settings.flink_master}")
-    job_id = find_job(rest, settings.job_name)
+    job_id = newest_job(rest, settings.job_name)
     every_s = arguments.every_seconds
     if every_s is None:
-        # Between renewals Flink tells the same values again, and rates would be 0 or twice what they are.
-        every_s = max(_LEAST_S, rest.setting_ms("metrics.fetcher.update-interval", _FLINK_DEFAULT_MS) / 1000)
-    before = _first_look(rest, job_id)
+        # Between refreshes Flink reports the same values, so that shorter intervals would show wrong rates.
+        every_s = max(
+            _SHORTEST_INTERVAL_S, rest.setting_ms("metrics.fetcher.update-interval", _FLINK_REFRESH_MS) / 1000
+        )
+    before = _first_snapshot(rest, job_id)
     while True:
         time.sleep(every_s)
-        now = look(rest, job_id, time.monotonic())
+        now = take_snapshot(rest, job_id, time.monotonic())
         status = status_of(before, now)
         before = now
         if arguments.json:
@@ -87,11 +91,11 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
             sys.stdout.write("\n")
 
 
-def _first_look(rest: FlinkRest, job_id: str) -> Look:
-    """Flink fetches metrics when it is asked for them, so that the first answers lack them."""
-    give_up = time.monotonic() + _FIRST_METRICS_S
+def _first_snapshot(rest: FlinkRest, job_id: str) -> JobSnapshot:
+    """The first snapshot with metrics: Flink fetches them only when they are requested, so early answers lack them."""
+    give_up_s = time.monotonic() + _FIRST_METRICS_S
     while True:
-        found = look(rest, job_id, time.monotonic())
-        if found.ours or found.job["state"] != "RUNNING" or time.monotonic() > give_up:
-            return found
+        snapshot = take_snapshot(rest, job_id, time.monotonic())
+        if snapshot.metrics or snapshot.job["state"] != "RUNNING" or time.monotonic() > give_up_s:
+            return snapshot
         time.sleep(0.5)

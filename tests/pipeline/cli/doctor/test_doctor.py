@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline.cli import doctor
+from pipeline.cli.doctor import command
+from pipeline.cli.doctor.checks import Doctor
 from pipeline.cli.main import main
-from pipeline.launch.checks import Doctor, Finding
+from pipeline.launch.findings import Finding
 from pipeline.launch.options import Settings
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
@@ -81,7 +82,7 @@ def test_an_option_that_cannot_be_used_ends_with_2(capsys: pytest.CaptureFixture
 
 
 def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main(["--json"]) == 0
+    assert command.main(["--json"]) == 0
 
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {tuple(one) for one in found} == {("check", "outcome", "said", "advice")}
@@ -139,7 +140,7 @@ def test_a_cluster_that_is_not(
 ) -> None:
     found = of_flink(httpserver, check, **changed)
     assert (found.outcome, bool(found.advice)) == (outcome, True)
-    assert said in found.said
+    assert said in found.message
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_the_user_api_is_asked_for_a_user_nobody_knows(
 
     assert found.outcome == outcome
     assert found.advice.startswith(advice)
-    assert "secret-path" not in found.said
+    assert "secret-path" not in found.message
 
 
 def test_the_token_is_sent_and_one_that_cannot_be_read_here_is_told(
@@ -170,7 +171,7 @@ def test_the_token_is_sent_and_one_that_cannot_be_read_here_is_told(
 
     (found,) = findings("User API", Settings(user_api_url=url, user_api_token="env:NO_SUCH_TOKEN"))
     assert found.outcome == "warn"
-    assert "NO_SUCH_TOKEN" in found.said
+    assert "NO_SUCH_TOKEN" in found.message
 
 
 def test_clocks_are_compared_with_what_the_user_api_says(httpserver: HTTPServer) -> None:
@@ -181,7 +182,7 @@ def test_clocks_are_compared_with_what_the_user_api_says(httpserver: HTTPServer)
 
     (found,) = findings("Clocks", settings, clock=lambda: time.time() + 60)
     assert found.outcome == "warn"
-    assert re.match(r"the user API -(59|60)\.\d s; here it is 20", found.said)
+    assert re.match(r"the user API -(59|60)\.\d s; here it is 20", found.message)
 
 
 class S3:
@@ -238,7 +239,7 @@ def test_s3_that_refuses_is_a_failure(s3: S3) -> None:
     (found,) = findings("S3", Settings(), checkpoint_dir="s3a://bucket", s3_endpoint=s3.endpoint)
 
     assert found.outcome == "FAIL"
-    assert "403" in found.said
+    assert "403" in found.message
 
 
 def test_properties_of_java_clients_are_no_failure(httpserver: HTTPServer) -> None:
@@ -248,7 +249,7 @@ def test_properties_of_java_clients_are_no_failure(httpserver: HTTPServer) -> No
     )
     (found,) = findings("Kafka", settings)
     assert found.outcome == "warn"
-    assert "sasl.client.callback.handler.class" in found.said
+    assert "sasl.client.callback.handler.class" in found.message
 
 
 @pytest.mark.stack

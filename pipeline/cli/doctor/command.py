@@ -1,18 +1,18 @@
-"""``python -m pipeline doctor``: whether what a launch needs is there, one line a check, and what to do if not."""
+"""``python -m pipeline doctor``: prints a line for each check of what a launch needs, with advice if it fails."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.doctor.checks import Doctor
 from pipeline.errors import OptionError
-from pipeline.launch.checks import FAIL, OK, WARN, Doctor, Finding
-from pipeline.launch.options import parse_looking
+from pipeline.launch.findings import FAIL, OK, WARN, Finding
+from pipeline.launch.options import parse_rules_optional
 
 PROGRAM: Final = "python -m pipeline doctor"
 
@@ -36,21 +36,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
     arguments, rest = parser.parse_known_args(argv)
     try:
-        settings = parse_looking(rest, PROGRAM)
+        settings = parse_rules_optional(rest, PROGRAM)
         for name in ("checkpoint_dir", "s3_endpoint"):
             if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
                 raise OptionError(f"--{name} is {value!r}, allowed: a URL")
     except OptionError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return _shown(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
+    return _print_findings(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
 
 
-def _shown(doctor: Doctor, as_json: bool) -> int:
+def _print_findings(doctor: Doctor, as_json: bool) -> int:
     outcomes = []
     for finding in doctor.run():
         outcomes.append(finding.outcome)
-        sys.stdout.write(f"{json.dumps(asdict(finding)) if as_json else _line(finding)}\n")
+        sys.stdout.write(f"{_json_line(finding) if as_json else _text_line(finding)}\n")
         sys.stdout.flush()
     failed, warned = outcomes.count(FAIL), outcomes.count(WARN)
     if not as_json:
@@ -58,6 +58,11 @@ def _shown(doctor: Doctor, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _line(finding: Finding) -> str:
+def _json_line(finding: Finding) -> str:
+    fields = {"check": finding.check, "outcome": finding.outcome, "said": finding.message, "advice": finding.advice}
+    return json.dumps(fields)
+
+
+def _text_line(finding: Finding) -> str:
     advice = f" -> {finding.advice}" if finding.advice else ""
-    return f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.said.split())}{advice}"
+    return f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.message.split())}{advice}"

@@ -1,0 +1,1 @@
+"""The ``doctor`` command: checks of what a launch depends on."""

@@ -1,0 +1,107 @@
+"""Where a cluster's checkpoints lie, S3 or a folder: finding complete ones, and whether S3 can be written."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import PipelineError
+
+_ANSWER_S: Final = 5.0
+S3_SCHEMES: Final = ("s3", "s3a", "s3p")
+
+
+class S3Error(PipelineError, RuntimeError):
+    """S3 refused a request or did not answer; the message is S3's."""
+
+
+def write_to_s3(folder: str, endpoint: str | None) -> str | None:
+    """Write an object below ``folder`` (``s3://bucket/prefix``) and remove it.
+
+    Credentials and region are found as every AWS program finds them.
+
+    Returns:
+        The ``Date`` header of S3's answer.
+
+    Raises:
+        S3Error: S3 refused the object or did not answer.
+    """
+    import botocore.exceptions
+
+    place = urlsplit(folder)
+    key = f"{place.path.strip('/')}/doctor-{uuid.uuid4().hex}".lstrip("/")
+    try:
+        client = _s3_client(endpoint)
+        answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by python -m pipeline doctor")
+        client.delete_object(Bucket=place.netloc, Key=key)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise S3Error(" ".join(str(error).split())) from None
+    date: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return date
+
+
+def _s3_client(endpoint: str | None) -> Any:
+    import boto3
+    import botocore.config
+
+    timeouts: dict[str, Any] = {"connect_timeout": _ANSWER_S, "read_timeout": _ANSWER_S}
+    style = {} if endpoint is None else {"s3": {"addressing_style": "path"}}
+    config = botocore.config.Config(retries={"total_max_attempts": 1}, **timeouts, **style)
+    return boto3.client("s3", endpoint_url=endpoint, config=config)
+
+
+# The metadata file of a complete checkpoint, in its job's folder below state.checkpoints.dir.
+_METADATA: Final = re.compile(r"(?:^|/)([0-9a-f]{32})/chk-\d+/_metadata$")
+
+
+def retained_checkpoints(folder: str, endpoint: str | None) -> list[tuple[str, int, str]]:
+    """The complete checkpoints below a cluster's checkpoint folder, as far as this machine can see them.
+
+    A ``file://`` folder that only the cluster's machines have looks empty from here.
+
+    Returns:
+        Of each checkpoint its path, when it was completed [ms since the epoch] and the id of its job.
+
+    Raises:
+        S3Error: the folder is in S3, which refuses or does not answer.
+    """
+    place = urlsplit(folder)
+    if place.scheme in S3_SCHEMES:
+        return list(_checkpoints_in_s3(folder.rstrip("/"), place.netloc, place.path.strip("/"), endpoint))
+    if place.scheme not in ("", "file") or not place.path:
+        return []
+    files = Path(unquote(place.path)).glob("*/chk-*/_metadata")
+    return [
+        (file.parent.as_uri(), round(file.stat().st_mtime * 1000), match[1])
+        for file in files
+        if (match := _METADATA.search(str(file)))
+    ]
+
+
+def _checkpoints_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | None) -> Iterator[tuple[str, int, str]]:
+    import botocore.exceptions
+
+    root = f"{prefix}/" if prefix else ""
+    try:
+        client = _s3_client(endpoint)
+        for job in _s3_folders(client, bucket, root):
+            for checkpoint in _s3_folders(client, bucket, f"{job}chk-"):
+                key = f"{checkpoint}_metadata"
+                objects = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+                match = _METADATA.search(key)
+                if objects and match:
+                    path = f"{folder}/{checkpoint.removeprefix(root).rstrip('/')}"
+                    yield path, round(objects[0]["LastModified"].timestamp() * 1000), match[1]
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise S3Error(f"{folder}: {' '.join(str(error).split())}") from None
+
+
+def _s3_folders(client: Any, bucket: str, prefix: str) -> Iterator[str]:
+    """One level of S3's folders; without a delimiter S3 would list the thousands of objects of each checkpoint."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    for page in pages:
+        yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))

@@ -1,0 +1,81 @@
+"""What a Kafka cluster says of its topics, their partitions and its settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pipeline.errors import PipelineError
+
+_ANSWER_S: Final = 5.0
+
+
+class KafkaAdminError(PipelineError, RuntimeError):
+    """Kafka does not answer or refuses; with ``unusable`` librdkafka does not take the client's properties."""
+
+    def __init__(self, message: str, unusable: bool = False) -> None:
+        super().__init__(" ".join(message.split()))
+        self.unusable = unusable
+
+
+def topic_partitions(config: Mapping[str, str]) -> dict[str, int]:
+    """The number of partitions of each topic.
+
+    Raises:
+        KafkaAdminError: Kafka does not answer, or a property is one that only Java's clients have.
+    """
+    with _admin_client(config) as admin:
+        topics = admin.list_topics(timeout=2 * _ANSWER_S).topics
+    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
+def topic_settings(config: Mapping[str, str], topics: Sequence[str], setting: str) -> dict[str, str]:
+    """The value of a setting, for those of ``topics`` that exist.
+
+    Raises:
+        KafkaAdminError: as ``topic_partitions``, or this client may not read the setting.
+    """
+    from confluent_kafka.admin import ConfigResource
+
+    with _admin_client(config) as admin:
+        existing = admin.list_topics(timeout=_ANSWER_S).topics
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics if topic in existing]
+        return {resource.name: value for resource, value in _values(admin, resources, setting)}
+
+
+def broker_settings(config: Mapping[str, str], setting: str) -> list[str]:
+    """The value of a setting on each broker.
+
+    Raises:
+        KafkaAdminError: as ``topic_settings``.
+    """
+    from confluent_kafka.admin import ConfigResource
+
+    with _admin_client(config) as admin:
+        brokers = admin.list_topics(timeout=_ANSWER_S).brokers
+        resources = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in brokers]
+        return [value for _, value in _values(admin, resources, setting)]
+
+
+def _values(admin: Any, resources: Sequence[Any], setting: str) -> Iterator[tuple[Any, str]]:
+    if resources:
+        for resource, future in admin.describe_configs(list(resources), request_timeout=_ANSWER_S).items():
+            yield resource, str(future.result()[setting].value)
+
+
+@contextlib.contextmanager
+def _admin_client(config: Mapping[str, str]) -> Iterator[Any]:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    errors: list[str] = []
+    try:
+        admin = AdminClient({"log_level": "0", **config, "error_cb": lambda error: errors.append(str(error.str()))})
+    except KafkaException as error:
+        raise KafkaAdminError(error.args[0].str(), unusable=True) from None
+    try:
+        yield admin
+    except KafkaException as error:
+        # The first of librdkafka's own errors says why there is no connection; the exception is only a timeout.
+        raise KafkaAdminError(errors[0] if errors else error.args[0].str()) from None

@@ -1,0 +1,31 @@
+"""Kafka client properties and addresses given as flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipeline.errors import OptionError
+
+
+def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Properties of the ``NAME=VALUE`` pairs that were given as ``--name``.
+
+    Raises:
+        OptionError: a pair has no ``=``, or a character that no property name has.
+    """
+    properties = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", key):
+            raise OptionError(f"--{name} is {pair!r}, allowed: NAME=VALUE")
+        properties[key] = value
+    return properties
+
+
+def check_addresses(name: str, addresses: Sequence[str]) -> None:
+    """Raise an ``OptionError`` if an address given as ``--name`` is not HOST:PORT."""
+    for address in addresses:
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise OptionError(f"--{name} is {address!r}, allowed: HOST:PORT")

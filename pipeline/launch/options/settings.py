@@ -1,0 +1,92 @@
+"""``Settings``: all options as one frozen object, and what the parts of the pipeline need of them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.launch.options.fields import DIRECT_RUNNER
+from pipeline.launch.options.flink_options import FlinkOptions
+from pipeline.launch.options.input_options import InputOptions
+from pipeline.launch.options.kafka_properties import kafka_properties
+from pipeline.launch.options.output_options import OutputOptions
+from pipeline.launch.options.rule_options import RuleOptions
+from pipeline.launch.options.state_options import StateOptions
+from transforms.adapters.user_api.client import UserApiSettings
+from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.webhooks.destinations import Destination
+from transforms.domain.webhooks.url_policy import EgressPolicy
+
+
+# A dataclass orders its fields by its bases, the last one first; --help and the docs show groups in GROUPS order.
+@dataclass(frozen=True, kw_only=True)
+class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOptions):
+    """All options, checked. A field has its flag's name; its unit is in the name or in the field's metadata."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the run is the embedded default: the bundled stream on DirectRunner, without a broker."""
+        return self.runner == DIRECT_RUNNER and self.bootstrap_servers is None
+
+    @property
+    def keeps_decisions(self) -> bool:
+        """Whether the job writes a decision log."""
+        return self.decisions_topic is not None or self.decisions_file is not None
+
+    def egress_policy(self) -> EgressPolicy:
+        """The hosts that webhooks may go to."""
+        return EgressPolicy(self.destination_host or None, self.allow_private_destinations)
+
+    def shard(self, destinations: Sequence[Destination]) -> ShardSettings:
+        """The settings of a shard's step."""
+        return ShardSettings(
+            ttl_ms=round(self.state_ttl_seconds * 1000),
+            enrichment_deadline_ms=round(self.enrichment_deadline_seconds * 1000),
+            enrichment_retry_ms=round(self.enrichment_retry_seconds * 1000),
+            profile_max_age_ms=None
+            if self.profile_max_age_seconds is None
+            else round(self.profile_max_age_seconds * 1000),
+            allowed_lateness_ms=round(self.allowed_lateness_seconds * 1000),
+            max_waiting_bytes=self.max_waiting_bytes,
+            max_user_bytes=self.max_user_bytes,
+            history_size=self.history_size,
+            history_fields=self.history_fields,
+            max_event_bytes=self.max_event_bytes,
+            user_key=self.user_key,
+            destinations={destination.name: destination.retry for destination in destinations},
+            decision_sample=self.decision_sample if self.keeps_decisions else None,
+        )
+
+    def user_api(self) -> UserApiSettings:
+        """The settings of the user API's client."""
+        return UserApiSettings(
+            base_url=self.user_api_url,
+            call_timeout_s=self.user_api_timeout_seconds,
+            concurrency=self.user_api_concurrency,
+            token=self.user_api_token,
+            max_answer_bytes=self.user_api_max_answer_bytes,
+            ca_file=None if self.user_api_ca_file is None else str(self.user_api_ca_file),
+        )
+
+    def consumer_config(self) -> dict[str, str]:
+        """Properties of Kafka consumers; those given as flags come last."""
+        return {
+            "bootstrap.servers": self.bootstrap_servers or "",
+            "isolation.level": self.isolation_level,
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("consumer_property", self.consumer_property),
+        }
+
+    def producer_config(self) -> dict[str, str]:
+        """Properties of Kafka producers; those given as flags come last."""
+        return {
+            "bootstrap.servers": self.bootstrap_servers or "",
+            "linger.ms": "1",
+            **kafka_properties("kafka_property", self.kafka_property),
+            **kafka_properties("producer_property", self.producer_property),
+        }
+
+
+HINTS: Final = typing.get_type_hints(Settings)

@@ -1,0 +1,91 @@
+"""``python -m pipeline status``: its text, its options, and a real job."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.cli.status.text import status_text
+from pipeline.job.status import status_of
+from runners.flink.local.broker import LocalKafka
+from runners.flink.local.cluster import LocalFlink
+from runners.flink.local.processes import free_ports
+from tests.builders import event
+from tests.integration.jobs import Topics, reading, running
+from tests.pipeline.job.test_status import snapshot
+
+
+def test_the_text_has_a_row_for_each_quantity_and_tables() -> None:
+    now = snapshot(
+        2, read=2468, rule__welcome__fired=[1200], action__webhook__crm__delivered=[3], rules_live=[1], rule_set=[4]
+    )
+    assert status_text(status_of(snapshot(1), now)).splitlines() == [
+        "job           event-trigger  RUNNING for 1 h 2 min  2 restarts",
+        "events        2,468/s read  0/s handled",
+        "lag           17 records",
+        "actions       0/s  no action",
+        "users         0 in the state  0 wait for the user API",
+        "user API      0/s  0/s fail",
+        "checkpoints   7 completed  1 failed  last: 321 ms  5.0 MB  4 s ago",
+        "dead letters  0",
+        "rules         1 live, set 4",
+        "",
+        "rule     fired/min  fired  errors  quarantined",
+        "welcome   72,000.0  1,200       0            0",
+        "",
+        "destination  state  delivered/s  delivered  retried  delayed  refused  given up  dropped",
+        "crm             ok          3.0          3        0        0        0         0        0",
+    ]
+
+
+def test_options_that_cannot_be_used_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 2
+    assert main(["status", "--flink_master=x:1", "--every_seconds=0"]) == 2
+    assert main(["status", "--flink_master=nowhere"]) == 2
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == [
+        "--flink_master", "--every_seconds", "--flink_master"
+    ]  # fmt: skip
+
+
+def test_a_cluster_that_does_not_answer_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert main(["status", f"--flink_master=127.0.0.1:{port}"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: GET http://127.0.0.1:{port}/jobs/overview")
+
+
+@pytest.mark.stack
+def test_a_real_job_is_shown(
+    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = Topics(kafka)
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: every\nversion: 1\nfilter: 'true'\nactions: [{type: kafka}]\non_missing_profile: run\n")
+    events = [event(f"u{number % 40}", event_id=f"e{number}") for number in range(400)]
+    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in events])
+    options = [f"--flink_master={flink.flink_master}", f"--job_name=test-{topics.tag}"]
+    with (
+        running(flink, topics, rules, "--checkpointing_interval_ms=1000") as job_id,
+        reading(kafka, topics.actions) as actions,
+    ):
+        actions.until(400, 60)
+        flink.rest.wait_for_checkpoint(job_id, 1, 30)
+        assert main(["status", *options, "--json"]) == 0
+        status = json.loads(capsys.readouterr().out)
+        assert main(["status", *options, "--once"]) == 0
+        text = capsys.readouterr().out
+
+    assert status["job"] | {"uptime_seconds": 0} == {
+        "id": job_id, "name": f"test-{topics.tag}", "state": "RUNNING", "uptime_seconds": 0, "restarts": 0
+    }  # fmt: skip
+    assert status["events"]["lag"] == 0
+    assert status["users"]["in_state"] == 40
+    assert status["rules"]["live"] == 1
+    assert [(one["name"], one["fired"]) for one in status["rules"]["each"]] == [("every", 400)]
+    assert status["checkpoints"]["completed"] >= 1
+    assert status["worker_bytes"] > 50e6
+    assert re.search(r"^rule +fired/min +fired +errors +quarantined\nevery +[\d.]+ +400 ", text, re.MULTILINE)
