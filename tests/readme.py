@@ -6,7 +6,10 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.launch.options import FLINK, GROUPS, HINTS, INPUT, OUTPUT, RULES, STATE, Settings, shown_default
+from pipeline.launch.options import Settings
+from pipeline.launch.options.fields import FLINK, GROUPS, INPUT, OUTPUT, RULES, STATE
+from pipeline.launch.options.parsing import shown_default
+from pipeline.launch.options.settings import HINTS
 from tests import capacity_docs
 from transforms.adapters.telemetry.metric_names import metrics_table
 

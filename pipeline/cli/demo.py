@@ -12,7 +12,8 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from pipeline.console import say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.receiver import Receiver
 from pipeline.embedded.user_api import UserApi
-from pipeline.job.status import is_lag, is_records_read
+from pipeline.job.status import JobSnapshot, take_snapshot
 from pipeline.launch.flink import SubmissionError, submit
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from runners.flink.errors import LocalStackError
@@ -38,7 +39,6 @@ from runners.flink.local.monitoring import (
     grafana_home,
     prometheus_program,
 )
-from runners.flink.rest import FlinkRest
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
@@ -137,7 +137,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
     )
     actions = stack.enter_context(contextlib.closing(_reader(kafka.bootstrap_servers, settings.actions_topic)))
-    _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
+    _watch(actions, load, partial(take_snapshot, flink.rest, job_id), arguments.seconds)
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
@@ -166,26 +166,9 @@ def _reader(bootstrap_servers: str, topic: str) -> Consumer:
     return consumer
 
 
-class SourceMetrics:
-    """Reads the numbers of records that the job has read and has still to read from Flink's metrics."""
-
-    def __init__(self, rest: FlinkRest, job_id: str) -> None:
-        self._rest, self._job_id = rest, job_id
-        vertices = rest.job(job_id)["vertices"]
-        self._vertex = next(vertex["id"] for vertex in vertices if "ReadEvents" in vertex["name"])
-        self._names: list[str] = []
-
-    def read(self) -> tuple[int, int]:
-        """Records read since the job started, records waiting."""
-        if not self._names:
-            names = self._rest.vertex_metrics(self._job_id, self._vertex)
-            self._names = [name for name in names if is_records_read(name) or is_lag(name)]
-        metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
-        read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
-        return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
-
-
-def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, seconds: float | None) -> None:
+def _watch(
+    actions: Consumer, load: LoadGenerator, snapshot_at: Callable[[float], JobSnapshot], seconds: float | None
+) -> None:
     delays: deque[tuple[float, float]] = deque()
     started = tick = time.monotonic()
     read_before, fired, shown = 0, 0, 0
@@ -199,10 +182,10 @@ def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, second
         if now - tick >= 1:
             while delays and delays[0][0] < now - _WINDOW_S:
                 delays.popleft()
-            read, lag = source.read()
-            rates = f"{(read - read_before) / (now - tick):6,.0f} events/s  {fired / (now - tick):5,.0f} actions/s"
-            say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
-            read_before, tick, fired, shown = read, now, 0, 0
+            job = snapshot_at(now)
+            rates = f"{(job.read - read_before) / (now - tick):6,.0f} events/s  {fired / (now - tick):5,.0f} actions/s"
+            say(f"── {rates}  {_percentiles(delays)}  lag {job.lag}  produced {load.produced:,}")
+            read_before, tick, fired, shown = job.read, now, 0, 0
 
 
 def _show(message: Message, show: bool) -> float:

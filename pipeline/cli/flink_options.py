@@ -13,7 +13,7 @@ from pipeline.console import complain
 from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import S3Error
 from pipeline.job.jobs import NoJobError
-from pipeline.launch.options import check_addresses
+from pipeline.launch.options.kafka_properties import check_addresses
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import TopicError
-from pipeline.launch.options import kafka_properties
+from pipeline.launch.options.kafka_properties import kafka_properties
 
 
 def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) -> None:

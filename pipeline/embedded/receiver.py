@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler
-
-from pipeline.embedded.server import LocalServer
+from pipeline.embedded.server import LocalServer, QuietHandler
 
 
 class Receiver(LocalServer):
@@ -14,14 +12,8 @@ class Receiver(LocalServer):
         super().__init__("embedded-receiver", _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
+class _Handler(QuietHandler):
+    def do_POST(self) -> None:  # noqa: N802 - a name of http.server
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(204)
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass

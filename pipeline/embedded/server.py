@@ -9,6 +9,16 @@ from types import TracebackType
 from typing import Any, Self
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that keeps connections alive and logs nothing."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+
 class LocalServer:
     """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is its address."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.embedded.server import LocalServer
+from pipeline.embedded.server import LocalServer, QuietHandler
 from pipeline.embedded.stream import FIRST_EVENT_MS
 
 _COUNTRIES: Final = (("US", "New York", "en"), ("DE", "Berlin", "de"), ("TR", "Istanbul", "tr"), ("FR", "Lyon", "fr"))
@@ -63,11 +63,8 @@ def _answer(user_id: str, resource: str) -> Any:
 
 
 def _handler(delay_s: float) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - a name of http.server
             time.sleep(delay_s)
             parts = self.path.strip("/").split("/")
             answer = _answer(parts[1], parts[2]) if len(parts) == 3 and parts[0] == "users" else None
@@ -77,8 +74,5 @@ def _handler(delay_s: float) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
 
     return Handler

@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
+
 from pipeline.errors import PipelineError
 
 _ANSWER_S: Final = 5.0
@@ -36,8 +39,6 @@ def topic_settings(config: Mapping[str, str], topics: Sequence[str], setting: st
     Raises:
         KafkaAdminError: as ``topic_partitions``, or this client may not read the setting.
     """
-    from confluent_kafka.admin import ConfigResource
-
     with _admin_client(config) as admin:
         existing = admin.list_topics(timeout=_ANSWER_S).topics
         resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics if topic in existing]
@@ -50,8 +51,6 @@ def broker_settings(config: Mapping[str, str], setting: str) -> list[str]:
     Raises:
         KafkaAdminError: as ``topic_settings``.
     """
-    from confluent_kafka.admin import ConfigResource
-
     with _admin_client(config) as admin:
         brokers = admin.list_topics(timeout=_ANSWER_S).brokers
         resources = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in brokers]
@@ -66,9 +65,6 @@ def _values(admin: Any, resources: Sequence[Any], setting: str) -> Iterator[tupl
 
 @contextlib.contextmanager
 def _admin_client(config: Mapping[str, str]) -> Iterator[Any]:
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
-
     errors: list[str] = []
     try:
         admin = AdminClient({"log_level": "0", **config, "error_cb": lambda error: errors.append(str(error.str()))})

@@ -12,14 +12,9 @@ from pipeline.console import complain, log_json, say, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
-from pipeline.launch.options import (
-    FLINK_RUNNER,
-    JSON,
-    OUTPUT_FILES,
-    Settings,
-    kafka_properties,
-    parse,
-)
+from pipeline.launch.options import FLINK_RUNNER, Settings, parse
+from pipeline.launch.options.fields import JSON
+from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.overrides import without_cloud_clients
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
@@ -93,9 +88,7 @@ def _rule_set(settings: Settings) -> RuleSet:
     """The rules that the job starts with: the newest published set, or the rule files as set 0."""
     if settings.rules_topic is None:
         return RuleSet(0, _rules(settings))
-    servers = {"bootstrap.servers": settings.bootstrap_servers or ""}
-    properties = kafka_properties("kafka_property", settings.kafka_property)
-    topic = RulesTopic(settings.rules_topic, servers | properties)
+    topic = RulesTopic(settings.rules_topic, settings.client_config())
     published = _newest_usable_set(topic.topic, topic.read())
     if published is None and settings.rules is None:
         raise OptionError(

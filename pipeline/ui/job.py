@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +18,7 @@ from pipeline.job.status import JobSnapshot, take_snapshot
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic, open_reader, topic_errors
-from pipeline.launch.options import Settings, kafka_properties
+from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import RuleError
@@ -65,10 +65,7 @@ class RunningJob:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._config: Mapping[str, str] = {
-            "bootstrap.servers": settings.bootstrap_servers or "",
-            **kafka_properties("kafka_property", settings.kafka_property),
-        }
+        self._config = settings.client_config()
 
     @property
     def name(self) -> str:

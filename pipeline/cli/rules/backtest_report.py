@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from pipeline.cli.tables import table_lines
 from pipeline.timestamps import shown_time
 from transforms.domain.simulation.backtest import Report, RuleDifference, RuleReport
 
@@ -58,7 +59,7 @@ def report_text(report: Report, seconds: float) -> str:
         ]
         for rule in report.rules
     ]
-    lines += ["", *_table(rows)]
+    lines += ["", *table_lines(rows)]
     lines += [line for rule in report.rules for line in _remarks(rule)]
     return "\n".join(lines) + "\n"
 
@@ -99,18 +100,7 @@ def comparison_text(differences: Sequence[RuleDifference], before: str, after: s
         change = f"{fired[1] - fired[0]:+,}" if fired[0] != fired[1] else "0"
         gained, lost = f"{difference.users_gained:,}", f"{difference.users_lost:,}"
         rows.append([difference.rule, *cells[0], change, *cells[1], gained, lost])
-    return "\n".join([f"before: {before}, after: {after}", *_table(rows)]) + "\n"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return "\n".join([f"before: {before}, after: {after}", *table_lines(rows)]) + "\n"
 
 
 def report_json(report: Report, seconds: float, differences: Sequence[RuleDifference] | None) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.cli.tables import table_lines
 from pipeline.job.status import FAILURE_COUNTERS
 
 
@@ -62,12 +63,7 @@ def _time(seconds: int) -> str:
 
 def _table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows under headings; ``columns`` maps headings to keys. The first column is text, the others are numbers."""
-    cells = [list(columns), *([_cell(row[key]) for key in columns.values()] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
-    lines = []
-    for first, *others in cells:
-        lines.append("  ".join([first.ljust(widths[0]), *(cell.rjust(widths[n]) for n, cell in enumerate(others, 1))]))
-    return "\n".join(lines)
+    return "\n".join(table_lines([list(columns), *([_cell(row[key]) for key in columns.values()] for row in rows)]))
 
 
 def _cell(value: Any) -> str:

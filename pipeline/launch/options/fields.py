@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from functools import partial
 from typing import Any, Final
 
 DIRECT_RUNNER: Final = "DirectRunner"
@@ -16,8 +17,8 @@ INPUT, STATE, RULES, OUTPUT, FLINK = "Input", "State and enrichment", "Rules", "
 GROUPS: Final = (INPUT, STATE, RULES, OUTPUT, FLINK)
 
 
-def option(group: str, default: Any, text: str, **limits: Any) -> Any:
-    """A field of one of the option groups.
+def _option(group: str, default: Any, text: str, **limits: Any) -> Any:
+    """A field of an option group.
 
     Args:
         group: one of ``GROUPS``; the heading in ``--help`` and in docs/configuration.md.
@@ -26,3 +27,6 @@ def option(group: str, default: Any, text: str, **limits: Any) -> Any:
         limits: ``unit`` (text), ``choices`` (allowed texts), ``least`` and ``most`` (numbers, both allowed).
     """
     return field(default=default, metadata={"group": group, "text": text, **limits})
+
+
+input_option, state_option, rule_option, output_option, flink_option = (partial(_option, group) for group in GROUPS)

@@ -41,13 +41,12 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
 
     def shard(self, destinations: Sequence[Destination]) -> ShardSettings:
         """The settings of a shard's step."""
+        max_age_s = self.profile_max_age_seconds
         return ShardSettings(
             ttl_ms=round(self.state_ttl_seconds * 1000),
             enrichment_deadline_ms=round(self.enrichment_deadline_seconds * 1000),
             enrichment_retry_ms=round(self.enrichment_retry_seconds * 1000),
-            profile_max_age_ms=None
-            if self.profile_max_age_seconds is None
-            else round(self.profile_max_age_seconds * 1000),
+            profile_max_age_ms=None if max_age_s is None else round(max_age_s * 1000),
             allowed_lateness_ms=round(self.allowed_lateness_seconds * 1000),
             max_waiting_bytes=self.max_waiting_bytes,
             max_user_bytes=self.max_user_bytes,
@@ -70,23 +69,20 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
             ca_file=None if self.user_api_ca_file is None else str(self.user_api_ca_file),
         )
 
+    def client_config(self) -> dict[str, str]:
+        """Properties of every Kafka client; those given as flags come last."""
+        properties = kafka_properties("kafka_property", self.kafka_property)
+        return {"bootstrap.servers": self.bootstrap_servers or "", **properties}
+
     def consumer_config(self) -> dict[str, str]:
         """Properties of Kafka consumers; those given as flags come last."""
-        return {
-            "bootstrap.servers": self.bootstrap_servers or "",
-            "isolation.level": self.isolation_level,
-            **kafka_properties("kafka_property", self.kafka_property),
-            **kafka_properties("consumer_property", self.consumer_property),
-        }
+        properties = kafka_properties("consumer_property", self.consumer_property)
+        return {"isolation.level": self.isolation_level, **self.client_config(), **properties}
 
     def producer_config(self) -> dict[str, str]:
         """Properties of Kafka producers; those given as flags come last."""
-        return {
-            "bootstrap.servers": self.bootstrap_servers or "",
-            "linger.ms": "1",
-            **kafka_properties("kafka_property", self.kafka_property),
-            **kafka_properties("producer_property", self.producer_property),
-        }
+        properties = kafka_properties("producer_property", self.producer_property)
+        return {"linger.ms": "1", **self.client_config(), **properties}
 
 
 HINTS: Final = typing.get_type_hints(Settings)

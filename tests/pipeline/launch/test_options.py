@@ -7,15 +7,9 @@ import certifi
 import pytest
 
 from pipeline.errors import OptionError
-from pipeline.launch.options import (
-    AT_LEAST_ONCE,
-    DIRECT_RUNNER,
-    EXACTLY_ONCE,
-    FLINK_RUNNER,
-    Settings,
-    parse,
-    shown_default,
-)
+from pipeline.launch.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings, parse
+from pipeline.launch.options.fields import AT_LEAST_ONCE
+from pipeline.launch.options.parsing import shown_default
 
 FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", "--rules=rules"]
 
