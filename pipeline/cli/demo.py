@@ -12,8 +12,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import FrameType
@@ -26,7 +25,7 @@ from pipeline.console import say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.receiver import Receiver
 from pipeline.embedded.user_api import UserApi
-from pipeline.job.status import JobSnapshot, take_snapshot
+from pipeline.job.status import is_lag, is_records_read
 from pipeline.launch.flink import SubmissionError, submit
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from runners.flink.errors import LocalStackError
@@ -39,6 +38,7 @@ from runners.flink.local.monitoring import (
     grafana_home,
     prometheus_program,
 )
+from runners.flink.rest import FlinkRest
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
@@ -128,7 +128,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
     job_id = submit(settings, _rules(), flink.flink_master, (destination,))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
-    # Until the workers are there no checkpoint succeeds, and events would wait.
+    # Before the workers run, no checkpoint succeeds and events wait.
     flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
     if arguments.monitoring:
         _start_monitoring(flink, grafana, stack)
@@ -136,8 +136,10 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     load = stack.enter_context(
         LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
     )
-    actions = stack.enter_context(contextlib.closing(_reader(kafka.bootstrap_servers, settings.actions_topic)))
-    _watch(actions, load, partial(take_snapshot, flink.rest, job_id), arguments.seconds)
+    actions = stack.enter_context(
+        contextlib.closing(_actions_consumer(kafka.bootstrap_servers, settings.actions_topic))
+    )
+    _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
@@ -158,7 +160,7 @@ def _rules() -> RuleSet:
     return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
 
 
-def _reader(bootstrap_servers: str, topic: str) -> Consumer:
+def _actions_consumer(bootstrap_servers: str, topic: str) -> Consumer:
     consumer = Consumer(
         {"bootstrap.servers": bootstrap_servers, "group.id": f"demo-{uuid.uuid4()}", "fetch.wait.max.ms": 5}
     )
@@ -166,33 +168,54 @@ def _reader(bootstrap_servers: str, topic: str) -> Consumer:
     return consumer
 
 
-def _watch(
-    actions: Consumer, load: LoadGenerator, snapshot_at: Callable[[float], JobSnapshot], seconds: float | None
-) -> None:
+class SourceMetrics:
+    """Reads from Flink's metrics how many records the job has read and has still to read.
+
+    A ``JobSnapshot`` has both, too, but takes many requests; meanwhile the demo would measure longer delays.
+    """
+
+    def __init__(self, rest: FlinkRest, job_id: str) -> None:
+        self._rest, self._job_id = rest, job_id
+        vertices = rest.job(job_id)["vertices"]
+        self._vertex = next(vertex["id"] for vertex in vertices if "ReadEvents" in vertex["name"])
+        self._names: list[str] = []
+
+    def read(self) -> tuple[int, int]:
+        """Records read since the job started, records waiting."""
+        if not self._names:
+            names = self._rest.vertex_metrics(self._job_id, self._vertex)
+            self._names = [name for name in names if is_records_read(name) or is_lag(name)]
+        metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
+        read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
+        return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
+
+
+def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, seconds: float | None) -> None:
     delays: deque[tuple[float, float]] = deque()
-    started = tick = time.monotonic()
-    read_before, fired, shown = 0, 0, 0
-    while seconds is None or time.monotonic() - started < seconds:
+    started_s = last_report_s = time.monotonic()
+    last_read, fired, shown = 0, 0, 0
+    while seconds is None or time.monotonic() - started_s < seconds:
         for message in actions.consume(500, 0.02):
             if message.error() is None:
                 fired += 1
                 shown += 1
-                delays.append((time.monotonic(), _show(message, shown <= _SHOWN_A_SECOND)))
-        now = time.monotonic()
-        if now - tick >= 1:
-            while delays and delays[0][0] < now - _WINDOW_S:
+                delays.append((time.monotonic(), _print_action(message, shown <= _SHOWN_A_SECOND)))
+        now_s = time.monotonic()
+        elapsed_s = now_s - last_report_s
+        if elapsed_s >= 1:
+            while delays and delays[0][0] < now_s - _WINDOW_S:
                 delays.popleft()
-            job = snapshot_at(now)
-            rates = f"{(job.read - read_before) / (now - tick):6,.0f} events/s  {fired / (now - tick):5,.0f} actions/s"
-            say(f"── {rates}  {_percentiles(delays)}  lag {job.lag}  produced {load.produced:,}")
-            read_before, tick, fired, shown = job.read, now, 0, 0
+            read, lag = source.read()
+            rates = f"{(read - last_read) / elapsed_s:6,.0f} events/s  {fired / elapsed_s:5,.0f} actions/s"
+            say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
+            last_read, last_report_s, fired, shown = read, now_s, 0, 0
 
 
-def _show(message: Message, show: bool) -> float:
-    """Print an action if ``show``; returns its delay since the event was produced [ms]."""
+def _print_action(message: Message, is_shown: bool) -> float:
+    """Print an action if ``is_shown``; returns its delay since the event was produced [ms]."""
     event: dict[str, Any] = orjson.loads(message.value())["event"]
     delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
-    if show:
+    if is_shown:
         rule = dict(message.headers())["rule"].decode()
         sys.stdout.write(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms\n")
         sys.stdout.flush()

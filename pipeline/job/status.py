@@ -55,13 +55,13 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
         names = [
             name
             for name in rest.vertex_metrics(job_id, vertex["id"])
-            if _PREFIX in name or (is_source and (_is_records_read(name) or _is_lag(name)))
+            if _PREFIX in name or (is_source and (is_records_read(name) or is_lag(name)))
         ]
         for name, value in rest.vertex_metrics(job_id, vertex["id"], names).items() if names else ():
             number = int(float(value)) if value else 0
             if _PREFIX in name:
                 metrics.setdefault(with_dots(name.partition(_PREFIX)[2]), []).append(number)
-            elif _is_records_read(name):
+            elif is_records_read(name):
                 read += number
             else:
                 lag += number
@@ -69,12 +69,13 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
     return JobSnapshot(at_s, job, int(restarts) if restarts else None, rest.checkpoints(job_id), read, lag, metrics)
 
 
-def _is_records_read(name: str) -> bool:
+def is_records_read(name: str) -> bool:
     """Whether a metric (``<subtask>.Source__….numRecordsIn``) counts Kafka records, not micro-batches of them."""
     return ".Source__" in name and name.endswith(".numRecordsIn")
 
 
-def _is_lag(name: str) -> bool:
+def is_lag(name: str) -> bool:
+    """Whether a metric is the number of Kafka records that a subtask has still to read."""
     return name.endswith(".pendingRecords")
 
 
