@@ -35,12 +35,15 @@ class Letters:
     def __init__(self, kafka: LocalKafka) -> None:
         self.kafka = kafka
         self.topics = Topics(kafka)
-        self.written = [replace(one, topic=self.topics.events) for one in (NOT_JSON, RULE_ERROR)] + [LOST, CONTROL]
+        self.written = [replace(letter, topic=self.topics.events) for letter in (NOT_JSON, RULE_ERROR)] + [
+            LOST,
+            CONTROL,
+        ]
 
     def write(self, *values: bytes, key: bytes | None = b"u1") -> None:
         """By default the letters; the first one at 10:00:00 UTC, 2024."""
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
-        for number, value in enumerate(values or [one.to_json() for one in self.written]):
+        for number, value in enumerate(values or [letter.to_json() for letter in self.written]):
             producer.produce(self.topics.dead_letters, value, key, timestamp=1_704_103_200_000 + 1000 * number)
         assert producer.flush(30) == 0
 
@@ -55,7 +58,7 @@ class Letters:
         """Partition, key and value of all records, which have to be so many."""
         with reading(self.kafka, topic) as reader:
             reader.until(count, 10)
-            return [(one.partition(), one.key(), one.value()) for one in reader.settle(0.5)]
+            return [(message.partition(), message.key(), message.value()) for message in reader.settle(0.5)]
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_filters(letters: Letters, capsys: pytest.CaptureFixture[str], options: 
     letters.write()
     assert letters.run("list", "--json", *options) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert [one["offset"] for one in shown["letters"]] == offsets
+    assert [letter["offset"] for letter in shown["letters"]] == offsets
     assert sum(shown["reasons"].values()) == len(offsets)
 
 
@@ -194,7 +197,7 @@ def test_the_longest_record_that_kafka_takes_becomes_a_letter_that_is_cut(letter
     (tmp_path / "r.yaml").write_text("name: r\nversion: 1\nfilter: 'true'\nactions: [{type: debug}]\n")
     assert main([*topics.options(), f"--rules={tmp_path}"]) == 0
     found = [orjson.loads(value) for _, _, value in letters.records(topics.dead_letters, 2)]
-    assert [(one["reason"], one["cut"]) for one in found] == [("too_large", True)] * 2
+    assert [(letter["reason"], letter["cut"]) for letter in found] == [("too_large", True)] * 2
 
 
 def test_a_refused_webhook_is_redriven_through_the_job(

@@ -100,7 +100,7 @@ def test_a_session_that_ends_says_why(terraform: Callable[..., list[str]], capfd
 
 
 @pytest.mark.parametrize(
-    ("script", "flags", "said"),
+    ("script", "flags", "message"),
     [
         ("echo No outputs found >&2; exit 1", [], "--terraform 'there': terraform output: No outputs found"),
         ("echo '{}'", [], "the output 'cluster' has no tunnel_command and submit_flags"),
@@ -113,11 +113,11 @@ def test_what_cannot_be_used_is_refused_before_a_session_is_opened(
     capfd: pytest.CaptureFixture[str],
     script: str | None,
     flags: list[str],
-    said: str,
+    message: str,
 ) -> None:
     submitted = terraform("echo must not be called", script)
     assert deploy.main(["--terraform=there", *flags]) == 2
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
     assert submitted == []
 
 

@@ -57,7 +57,7 @@ def test_a_switch_is_the_control_record_of_its_name(
     assert destinations.run("enable", "crm", destinations.names("ads", "crm")) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("crm is disabled from now on: ")
     with reading(destinations.kafka, destinations.topic) as reader:
-        records = [(one.key(), orjson.loads(one.value())) for one in reader.until(2, 10)]
+        records = [(message.key(), orjson.loads(message.value())) for message in reader.until(2, 10)]
     assert records == [
         (b"crm", {"destination": "crm", "enabled": False}),
         (b"crm", {"destination": "crm", "enabled": True}),

@@ -1,4 +1,4 @@
-"""``savepoint``, ``resume`` and ``cancel``: what they say and do, with a Flink that is made up."""
+"""``savepoint``, ``resume`` and ``cancel``: what they print and do, against a fake Flink."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Cluster:
     def jobs(self, *jobs: dict[str, Any]) -> None:
         self.has("/jobs/overview", {"jobs": list(jobs)})
 
-    def asked(self) -> list[str]:
+    def changes(self) -> list[str]:
         return [f"{request.method} {request.path}" for request, _ in self._httpserver.log if request.method != "GET"]
 
 
@@ -57,11 +57,11 @@ def flink(httpserver: HTTPServer) -> Cluster:
     return Cluster(httpserver)
 
 
-Said = Callable[[], tuple[str, str]]
+Printed = Callable[[], tuple[str, str]]
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
     def both() -> tuple[str, str]:
         captured = capsys.readouterr()
         return captured.out, captured.err
@@ -73,7 +73,7 @@ def savepoint_taken(flink: Cluster, job_id: str, path: str) -> None:
     flink.has(f"/jobs/{job_id}/savepoints/r", {"status": {"id": "COMPLETED"}, "operation": {"location": path}})
 
 
-def test_a_savepoint_prints_its_path_alone_on_standard_output(flink: Cluster, said: Said) -> None:
+def test_a_savepoint_prints_its_path_alone_on_standard_output(flink: Cluster, printed: Printed) -> None:
     flink.jobs(job(A, "a", "FAILED"), job(B, "b", "RUNNING"))
     wanted = {"target-directory": None, "cancel-job": False}
     flink.has(f"/jobs/{B}/savepoints", {"request-id": "r"}, method="POST", json=wanted)
@@ -81,12 +81,12 @@ def test_a_savepoint_prints_its_path_alone_on_standard_output(flink: Cluster, sa
 
     assert main(["savepoint", f"--flink_master={flink.master}"]) == 0
 
-    out, err = said()
+    out, err = printed()
     assert out == "s3://b/savepoints/1\n"
     assert err.splitlines()[0] == f"taking a savepoint of 'b' ({B})"
 
 
-def test_stopping_waits_for_the_end_of_the_job(flink: Cluster, said: Said) -> None:
+def test_stopping_waits_for_the_end_of_the_job(flink: Cluster, printed: Printed) -> None:
     flink.jobs(job(A, "a", "RUNNING"), job(B, "b", "RUNNING"))
     wanted = {"targetDirectory": "s3://other", "drain": False}
     flink.has(f"/jobs/{A}/stop", {"request-id": "r"}, method="POST", json=wanted)
@@ -96,12 +96,12 @@ def test_stopping_waits_for_the_end_of_the_job(flink: Cluster, said: Said) -> No
     options = ["--stop", "--job=a", "--directory=s3://other"]
     assert main(["savepoint", f"--flink_master={flink.master}", *options]) == 0
 
-    out, err = said()
+    out, err = printed()
     assert out == "s3://other/1\n"
     assert "the job has ended" in err
 
 
-def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, said: Said) -> None:
+def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, printed: Printed) -> None:
     flink.jobs(job(A, "a", "RUNNING"))
     flink.has(f"/jobs/{A}/stop", {"request-id": "r"}, method="POST")
     failure = {"failure-cause": {"stack-trace": "no space left\n\tat java.A.b()"}}
@@ -110,7 +110,7 @@ def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, said:
 
     assert main(["savepoint", "--stop", f"--flink_master={flink.master}"]) == 1
 
-    out, err = said()
+    out, err = printed()
     assert out == ""
     assert "error: no savepoint of 'a', which is RUNNING: " in err
     assert "no space left" in err
@@ -129,24 +129,24 @@ def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, said:
     ],
 )
 @pytest.mark.parametrize("command", [["savepoint"], ["cancel", "--yes"]], ids=["savepoint", "cancel"])
-def test_a_job_that_is_not_one_is_told_with_those_that_are(
-    flink: Cluster, said: Said, jobs: list[Any], options: list[str], message: str, command: list[str]
+def test_an_unknown_job_is_an_error_that_names_the_others(
+    flink: Cluster, printed: Printed, jobs: list[Any], options: list[str], message: str, command: list[str]
 ) -> None:
     flink.jobs(*jobs)
     assert main([*command, f"--flink_master={flink.master}", *options]) == 1
-    out, err = said()
+    out, err = printed()
     assert out == ""
     assert err.count("\n") == 1
     assert message.replace("URL", f"http://{flink.master}") in err
-    assert flink.asked() == []
+    assert flink.changes() == []
 
 
 @pytest.mark.parametrize("command", ["savepoint", "cancel", "resume"])
-def test_a_cluster_that_is_not_there_is_told_in_a_line(command: str, said: Said) -> None:
+def test_a_cluster_that_does_not_answer_is_an_error_in_one_line(command: str, printed: Printed) -> None:
     (port,) = free_ports(1)
     launch = ["--bootstrap_servers=b:1", "--rules=r"] if command == "resume" else []
     assert main([command, f"--flink_master=127.0.0.1:{port}", *launch]) == 1
-    out, err = said()
+    out, err = printed()
     assert (out, err.count("\n")) == ("", 1)
     assert f"127.0.0.1:{port}" in err
 
@@ -182,18 +182,20 @@ def test_a_cluster_that_is_not_there_is_told_in_a_line(command: str, said: Said)
         ),
     ],
 )
-def test_an_option_that_cannot_be_used_ends_with_2_and_a_line(arguments: list[str], message: str, said: Said) -> None:
+def test_an_option_that_cannot_be_used_ends_with_2_and_a_line(
+    arguments: list[str], message: str, printed: Printed
+) -> None:
     assert main(arguments) == 2
-    out, err = said()
+    out, err = printed()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
 
 
-def test_without_a_folder_for_savepoints_one_has_to_be_given(httpserver: HTTPServer, said: Said) -> None:
+def test_without_a_folder_for_savepoints_one_has_to_be_given(httpserver: HTTPServer, printed: Printed) -> None:
     httpserver.expect_request("/jobmanager/config").respond_with_json([])
     httpserver.expect_request("/jobs/overview").respond_with_json({"jobs": [job(A, "a", "RUNNING")]})
     assert main(["savepoint", f"--flink_master={httpserver.host}:{httpserver.port}"]) == 2
-    assert "--directory is missing, and the cluster has no state.savepoints.dir" in said()[1]
+    assert "--directory is missing, and the cluster has no state.savepoints.dir" in printed()[1]
 
 
 def cancellable(flink: Cluster, retained: bool = True) -> None:
@@ -204,29 +206,29 @@ def cancellable(flink: Cluster, retained: bool = True) -> None:
     flink.has(f"/jobs/{A}", {}, method="PATCH", query_string="mode=cancel")
 
 
-def test_nothing_is_cancelled_without_yes(flink: Cluster, said: Said) -> None:
+def test_nothing_is_cancelled_without_yes(flink: Cluster, printed: Printed) -> None:
     cancellable(flink)
     assert main(["cancel", f"--flink_master={flink.master}"]) == 2
-    out, err = said()
+    out, err = printed()
     assert out == ""
     assert f"--yes is missing: it would cancel 'a' ({A}); its newest state is the checkpoint of 1970-" in err
     assert "s3://c/chk-7" in err
-    assert flink.asked() == []
+    assert flink.changes() == []
 
 
-def test_cancel_prints_where_to_go_on_from(flink: Cluster, said: Said) -> None:
+def test_cancel_prints_where_to_go_on_from(flink: Cluster, printed: Printed) -> None:
     cancellable(flink)
     assert main(["cancel", "--yes", f"--flink_master={flink.master}"]) == 0
-    assert said()[0] == "s3://c/chk-7\n"
-    assert flink.asked() == [f"PATCH /jobs/{A}"]
+    assert printed()[0] == "s3://c/chk-7\n"
+    assert flink.changes() == [f"PATCH /jobs/{A}"]
 
 
-def test_cancel_promises_nothing_where_checkpoints_are_deleted(flink: Cluster, said: Said) -> None:
+def test_cancel_promises_nothing_where_checkpoints_are_deleted(flink: Cluster, printed: Printed) -> None:
     cancellable(flink, retained=False)
     assert main(["cancel", f"--flink_master={flink.master}"]) == 2
-    assert "its checkpoints would be deleted with it" in said()[1]
+    assert "its checkpoints would be deleted with it" in printed()[1]
     assert main(["cancel", "--yes", f"--flink_master={flink.master}"]) == 0
-    out, err = said()
+    out, err = printed()
     assert out == ""
     assert "there is no state to go on from" in err
 
@@ -270,7 +272,7 @@ def test_an_upgrade_that_failed_before_it_began_does_not_hide_the_job_before_it(
     flink.has(f"/jobs/{A}/checkpoints", latest(savepoint=SAVED))
     flink._httpserver.expect_request(f"/jobs/{B}/checkpoints").respond_with_json({"errors": ["none"]}, status=404)
     jobs = ended_jobs(flink.rest, "a")
-    assert [one["jid"] for one in jobs] == [B, A]
+    assert [job["jid"] for job in jobs] == [B, A]
     assert newest_state_of_any(flink.rest, jobs) == SavedState("savepoint", "s3://s/1", 2000, A)
 
 
@@ -278,7 +280,7 @@ LAUNCH = ["--bootstrap_servers=b:1", "--rules=r", "--job_name=a"]
 
 
 def test_resume_launches_with_what_it_has_found_and_all_other_options(
-    flink: Cluster, said: Said, monkeypatch: pytest.MonkeyPatch
+    flink: Cluster, printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.launch import run
 
@@ -295,16 +297,16 @@ def test_resume_launches_with_what_it_has_found_and_all_other_options(
 
     assert main(["resume", master, *LAUNCH, "--parallelism=4"]) == 7
     assert launched == [["--runner=FlinkRunner", master, *LAUNCH, "--parallelism=4", "--savepoint_path=s3://c/chk-7"]]
-    assert said()[1] == f"going on from the checkpoint of 1970-01-01T00:00:05Z of job {A}: s3://c/chk-7\n"
+    assert printed()[1] == f"going on from the checkpoint of 1970-01-01T00:00:05Z of job {A}: s3://c/chk-7\n"
 
     assert main(["resume", master, *LAUNCH, "--savepoint_path=s3://x"]) == 7
     assert launched[1] == ["--runner=FlinkRunner", master, *LAUNCH, "--savepoint_path=s3://x"]
 
 
-def test_resume_does_not_start_beside_a_job_that_runs(flink: Cluster, said: Said) -> None:
+def test_resume_does_not_start_beside_a_job_that_runs(flink: Cluster, printed: Printed) -> None:
     flink.jobs(job(A, "a", "CANCELED", 1), job(B, "a", "RESTARTING", 2))
     assert main(["resume", f"--flink_master={flink.master}", *LAUNCH]) == 2
-    assert f"--job_name is 'a', and job {B} of that name is RESTARTING" in said()[1]
+    assert f"--job_name is 'a', and job {B} of that name is RESTARTING" in printed()[1]
 
 
 def retained(folder: Path, job_id: str, number: int, complete: bool = True) -> str:
@@ -316,7 +318,7 @@ def retained(folder: Path, job_id: str, number: int, complete: bool = True) -> s
 
 
 def test_a_job_that_the_cluster_has_forgotten_is_found_in_its_checkpoint_folder(
-    httpserver: HTTPServer, said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    httpserver: HTTPServer, printed: Printed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from pipeline.launch import run
 
@@ -328,23 +330,23 @@ def test_a_job_that_the_cluster_has_forgotten_is_found_in_its_checkpoint_folder(
     command = ["resume", f"--flink_master={httpserver.host}:{httpserver.port}", *LAUNCH]
 
     assert main(command) == 1
-    assert "no job 'a' is remembered at " in said()[1]
+    assert "no job 'a' is remembered at " in printed()[1]
 
     newest = retained(tmp_path, A, 12)
     retained(tmp_path, A, 13, complete=False)
     retained(tmp_path, B, 99)
     assert main(command) == 1
-    err = said()[1]
+    err = printed()[1]
     assert f"of job {A}: {newest}" in err
     assert f"of job {B}: " in err
     assert main([*command, f"--from_job={A}"]) == 0
     assert launched == [f"--savepoint_path={newest}"]
-    assert f"has forgotten job {A}" in said()[1]
+    assert f"has forgotten job {A}" in printed()[1]
 
 
-def test_every_command_explains_itself(said: Said) -> None:
+def test_every_command_has_a_help_text(printed: Printed) -> None:
     for command in ("savepoint", "resume", "cancel"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
-        assert f"python -m pipeline {command}" in said()[0]
+        assert f"python -m pipeline {command}" in printed()[0]

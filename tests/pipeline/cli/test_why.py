@@ -26,7 +26,9 @@ def decision(what: str, seconds: int = 0, user_id: str = "u1", event_id: str = "
 
 def why(tmp_path: Path, *options: str, log: list[Decision | bytes]) -> int:
     path = tmp_path / "decisions.jsonl"
-    path.write_bytes(b"".join((one if isinstance(one, bytes) else one.to_json()) + b"\n" for one in log))
+    path.write_bytes(
+        b"".join((decision if isinstance(decision, bytes) else decision.to_json()) + b"\n" for decision in log)
+    )
     return main(["why", f"--decisions_file={path}", *options])
 
 
@@ -60,7 +62,7 @@ def test_a_user_s_decisions_are_shown_in_the_order_of_time(tmp_path: Path, capsy
         (["--user=u2"], [3]),
     ],
 )
-def test_it_tells_of_what_was_asked_for_as_it_is_in_the_log(
+def test_selected_decisions_are_printed_as_they_are_in_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], wanted: list[int]
 ) -> None:
     log: list[Decision | bytes] = [
@@ -119,7 +121,7 @@ def test_the_log_on_a_topic_answers_why_and_kafka_actions_are_cloudevents(
     sent = [
         event(user, event_id=f"{user} {n}", timestamp=NOW_MS + n, triggerable=n > 0) for n in range(3) for user in users
     ]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in sent])
+    topics.produce([(event["user_id"].encode(), orjson.dumps(event)) for event in sent])
     options = [f"--rules={rules}", f"--decisions_topic={log}", "--decision_sample=1", "--job_name=my job"]
     done = launch(*topics.options(), *options)
     assert done.returncode == 0, done.stderr
@@ -131,7 +133,7 @@ def test_the_log_on_a_topic_answers_why_and_kafka_actions_are_cloudevents(
     for user in users[:3]:
         assert main(["why", f"--user={user}", *where]) == 0
         shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert [(one["event_id"], one["decision"]) for one in shown] == [
+        assert [(decision["event_id"], decision["decision"]) for decision in shown] == [
             (f"{user} 0", "not_allowed"), (f"{user} 1", "fired"), (f"{user} 2", "capped"),
         ]  # fmt: skip
     assert main(["why", "--user=nobody", *where]) == 1

@@ -60,8 +60,8 @@ def test_visits_begin_and_end() -> None:
     by_user: dict[str, list[dict[str, Any]]] = defaultdict(list)
     visitors = Visitors(1, 20)
     for number in range(1500):
-        made = visitors.next_event(FIRST_EVENT_MS + number)
-        by_user[made["user_id"]].append(made)
+        event = visitors.next_event(FIRST_EVENT_MS + number)
+        by_user[event["user_id"]].append(event)
     for events in by_user.values():
         assert [event["is_first_event"] for event in events] == [True] + [False] * (len(events) - 1)
         # A visit's first event comes at the very start and right after a last one, and nowhere else.

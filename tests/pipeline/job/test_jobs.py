@@ -13,7 +13,10 @@ from runners.flink.rest import FlinkRest
 
 def jobs(*states: tuple[str, str, int]) -> dict[str, Any]:
     return {
-        "jobs": [{"jid": f"{n}", "name": one[0], "state": one[1], "start-time": one[2]} for n, one in enumerate(states)]
+        "jobs": [
+            {"jid": f"{n}", "name": state[0], "state": state[1], "start-time": state[2]}
+            for n, state in enumerate(states)
+        ]
     }
 
 

@@ -27,14 +27,14 @@ EVENT = DeadLetter("not_json", "why", "events", 1, 7, 9, b"\xff", b"\x00event")
 TOPICS = {"events": 2, "control": 1}
 
 
-def found(letter: DeadLetter = LOST, at_ms: int = 100) -> StoredLetter:
+def stored(letter: DeadLetter = LOST, at_ms: int = 100) -> StoredLetter:
     return StoredLetter(0, 5, at_ms, letter)
 
 
 def test_an_action_goes_to_the_control_topic_by_its_user() -> None:
-    one = route(LOST, "control", TOPICS)
-    assert (one.kind, one.topic, one.partition, one.key) == (ACTIONS, "control", None, "ü".encode())
-    assert orjson.loads(one.value) == {
+    target = route(LOST, "control", TOPICS)
+    assert (target.kind, target.topic, target.partition, target.key) == (ACTIONS, "control", None, "ü".encode())
+    assert orjson.loads(target.value) == {
         "redrive": "ü",
         "action": {
             "action_id": "0" * 32,
@@ -52,7 +52,7 @@ def test_an_action_goes_to_the_control_topic_by_its_user() -> None:
     }
 
 
-def test_so_does_one_whose_event_is_known() -> None:
+def test_an_action_of_a_known_event_goes_there_too() -> None:
     queue_full = replace(LOST, reason="delivery_queue_full", topic="events", partition=0, offset=1, value=b"{}")
     assert route(queue_full, "control", TOPICS).kind == ACTIONS
 
@@ -64,7 +64,7 @@ def test_an_event_goes_where_it_was_as_it_was(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("letter", "why"),
+    ("letter", "cause"),
     [
         (replace(EVENT, reason="bad_control_record", topic="control"), "control records, which are not redriven"),
         (replace(EVENT, reason="rule_state_full", topic="", partition=-1), "decided by a timer"),
@@ -77,13 +77,13 @@ def test_an_event_goes_where_it_was_as_it_was(reason: str) -> None:
         (replace(EVENT, cut=True), "too long"),
     ],
 )
-def test_what_is_not_sent_again_says_why(letter: DeadLetter, why: str) -> None:
-    with pytest.raises(SkippedError, match=why):
+def test_a_letter_that_is_not_sent_again_has_a_cause(letter: DeadLetter, cause: str) -> None:
+    with pytest.raises(SkippedError, match=cause):
         route(letter, "control", TOPICS)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "takes"),
+    ("selected", "matches"),
     [
         (LetterFilter(), True),
         (LetterFilter(reasons=["not_json", "undelivered"]), True),
@@ -96,14 +96,14 @@ def test_what_is_not_sent_again_says_why(letter: DeadLetter, why: str) -> None:
         (LetterFilter(until_ms=100), False),
     ],
 )
-def test_filters_all_have_to_take_a_letter(wanted: LetterFilter, takes: bool) -> None:
-    assert wanted.matches(found()) is takes
+def test_all_criteria_of_a_filter_have_to_match(selected: LetterFilter, matches: bool) -> None:
+    assert selected.matches(stored()) is matches
 
 
 def test_a_letter_without_action_has_no_destination_and_its_key_is_the_user() -> None:
-    assert (found(EVENT).destination, found(EVENT).user) == (None, "\ufffd")
-    assert found(replace(EVENT, key=None)).user is None
-    assert not LetterFilter(destinations=["crm"]).matches(found(EVENT))
+    assert (stored(EVENT).destination, stored(EVENT).user) == (None, "\ufffd")
+    assert stored(replace(EVENT, key=None)).user is None
+    assert not LetterFilter(destinations=["crm"]).matches(stored(EVENT))
 
 
 class Clock:
@@ -133,16 +133,16 @@ def test_a_rate_is_kept_evenly_and_time_that_passed_is_not_caught_up_with() -> N
 
 
 class Written:
-    """In place of a writer: takes what it is given, refuses what is for a partition that is named."""
+    """A writer that keeps records and refuses those for a given partition."""
 
     def __init__(self) -> None:
         self.records: list[tuple[Any, ...]] = []
         self.left = 0
 
     def write(self, *record: Any) -> None:
-        *what, told = record
-        self.records.append(tuple(what))
-        told("refused" if what[3] == 1 else None)
+        *fields, on_result = record
+        self.records.append(tuple(fields))
+        on_result("refused" if fields[3] == 1 else None)
 
     def flush(self) -> int:
         return self.left
@@ -154,7 +154,7 @@ def redriver(**options: Any) -> tuple[Redriver, Written]:
     return Redriver(written, TOPICS, pace=Pace(None), **arguments), written  # type: ignore[arg-type]
 
 
-def test_what_was_sent_skipped_and_refused_is_counted_by_why() -> None:
+def test_sent_skipped_and_refused_letters_are_counted_by_cause() -> None:
     sender, written = redriver()
     failed_in_a_rule = replace(EVENT, reason="rule_error", partition=0)
     for letter in (LOST, LOST, failed_in_a_rule, EVENT, replace(EVENT, topic="gone")):
@@ -169,7 +169,7 @@ def test_what_was_sent_skipped_and_refused_is_counted_by_why() -> None:
     assert [record[0] for record in written.records] == ["control", "control", "events", "events"]
 
 
-def test_what_the_broker_did_not_answer_has_failed() -> None:
+def test_a_letter_without_the_broker_s_answer_has_failed() -> None:
     sender, written = redriver()
     written.left = 3
     sender.flush()

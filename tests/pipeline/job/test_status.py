@@ -101,7 +101,9 @@ def test_a_snapshot_has_the_metrics_of_all_vertices_and_subtasks(httpserver: HTT
     def metrics(values: dict[str, str]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             wanted = request.args["get"].split(",") if "get" in request.args else None
-            shown = [{"id": one} if wanted is None else {"id": one, "value": values[one]} for one in wanted or values]
+            shown = [
+                {"id": name} if wanted is None else {"id": name, "value": values[name]} for name in wanted or values
+            ]
             return Response(json.dumps(shown), content_type="application/json")
 
         return answer

@@ -45,7 +45,7 @@ def state() -> dict[str, Any]:
 
 
 def test_people_see_everything_that_is_there(state: dict[str, Any]) -> None:
-    ids = [one["action_id"] for one in state["deliveries"]]
+    ids = [delivery["action_id"] for delivery in state["deliveries"]]
     assert list(text_lines(state, NOW_MS + 1000, 100)) == [
         "user u1",
         "last seen 2024-01-01T00:00:00.000Z (1 s ago)",
@@ -105,7 +105,7 @@ def test_the_docs_show_what_is_printed() -> None:
 
 
 def test_of_a_long_history_the_newest_events_are_shown(state: dict[str, Any]) -> None:
-    (history,) = [one for one in sections(state, NOW_MS, 2) if one.title.startswith("history")]
+    (history,) = [section for section in sections(state, NOW_MS, 2) if section.title.startswith("history")]
     assert history.title == "history (newest 2 of 3 events)"
     assert [row[2] for row in history.rows] == ["c1", "e1"]
 
@@ -163,7 +163,7 @@ def test_how_far_a_moment_is(at_ms: int, shown: str) -> None:
         (["--control_topic=c", "--kafka_property=x"], "--kafka_property is 'x', allowed: NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_used_is_one_error(options: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_option_is_one_error(options: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "user", "u1", "--bootstrap_servers=localhost:1", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {error}")
@@ -187,24 +187,24 @@ def inspect(topics: Topics, user: str, *options: str) -> int:
 def answering(topics: Topics, shard: Shard) -> Iterator[None]:
     """What a job does with control records, done by a shard."""
     producer = Producer({"bootstrap.servers": topics.kafka.bootstrap_servers})
-    with reading(topics.kafka, topics.control) as asked:
+    with reading(topics.kafka, topics.control) as requests:
         done = 0
 
         def answer() -> None:
             nonlocal done
-            asked.settle(0.1)
-            for message in asked.messages[done:]:
-                for one in shard.step(control(message.value())).inspections:
-                    producer.produce(topics.inspections, one.body, one.user_id.encode())
+            requests.settle(0.1)
+            for message in requests.messages[done:]:
+                for inspection in shard.step(control(message.value())).inspections:
+                    producer.produce(topics.inspections, inspection.body, inspection.user_id.encode())
             producer.flush(10)
-            done = len(asked.messages)
+            done = len(requests.messages)
 
         with again_and_again(answer, lambda: 0):
             yield
 
 
 @pytest.mark.stack
-def test_a_job_is_asked_for_the_user(topics: Topics, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_answers_with_the_user_s_state(topics: Topics, capsys: pytest.CaptureFixture[str]) -> None:
     shard = Shard(rule())
     shard.step(batch(event("ü1", event_id="e1"), event("u2", event_id="e2")))
     for user in ("ü1", "u2"):
@@ -230,7 +230,7 @@ def test_a_job_is_asked_for_the_user(topics: Topics, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.stack
-def test_a_job_that_does_not_run_is_one_error(topics: Topics, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_running_job_there_is_one_error(topics: Topics, capsys: pytest.CaptureFixture[str]) -> None:
     topics.produce([(b"u1", orjson.dumps({"user_id": "u1", "found": True}))], topics.inspections)  # of another time
     assert inspect(topics, "u1", "--timeout_seconds=1") == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -194,7 +194,7 @@ def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundi
     surroundings.launch([])
 
 
-def test_kafka_that_cannot_be_asked_from_here_is_told_and_no_reason_to_stop(
+def test_unreachable_kafka_is_a_warning_and_does_not_stop_the_launch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (port,) = free_ports(1)
@@ -220,12 +220,12 @@ def test_a_real_broker_tells_its_settings(kafka: LocalKafka) -> None:
 def test_the_flag_of_beam_that_loses_elements_is_never_given() -> None:
     """Python's data plane flushes by time without a lock (notes/reliability.md, "Runner traps")."""
     given = beam_options(parse([*FLINK, EXACTLY_ONCE, "--worker_command=w"]), "localhost:1")
-    assert [one for one in given if "data_buffer_time_limit" in one] == []
+    assert [option for option in given if "data_buffer_time_limit" in option] == []
     with pytest.raises(OptionError, match="unknown option '--experiments=data_buffer_time_limit_ms=10'"):
         parse([*FLINK, "--experiments=data_buffer_time_limit_ms=10"])
 
 
-def test_parts_of_a_savepoint_are_dropped_only_when_that_is_asked_for() -> None:
+def test_parts_of_a_savepoint_are_dropped_only_with_the_option() -> None:
     options = [*FLINK, "--worker_command=w", "--savepoint_path=s"]
     assert "--allow_non_restored_state" not in beam_options(parse(options), "localhost:1")
     assert "--allow_non_restored_state" in beam_options(parse([*options, "--allow_non_restored_state"]), "localhost:1")

@@ -22,7 +22,7 @@ from transforms.domain.rules.files import load_rules
 
 ROOT = Path(__file__).parents[3]
 
-# pipeline/embedded/rules, said in Python.
+# pipeline/embedded/rules, written in Python.
 RULES = [
     OracleRule(
         "checkout_after_browsing",
@@ -170,11 +170,11 @@ def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_
 ) -> None:
     shown, files = recorded_run
     actions = files["actions"]
-    seen = [SeenAction(one["body"], one["rule"], one["version"], one["action_id"]) for one in actions]
+    seen = [SeenAction(action["body"], action["rule"], action["version"], action["action_id"]) for action in actions]
     assert action_differences(embedded_oracle, seen) == []
     fields = {"time", "action_id", "rule", "version", "action", "type", "user_id", "body"}
-    assert all(set(one) == fields and (one["action"], one["type"]) == ("debug", "debug") for one in actions)
-    assert all(one["user_id"] == one["body"]["event"]["user_id"] for one in actions)
+    assert all(set(action) == fields and (action["action"], action["type"]) == ("debug", "debug") for action in actions)
+    assert all(action["user_id"] == action["body"]["event"]["user_id"] for action in actions)
     printed = [line for line in shown if line.startswith("DEBUG EVENT ")]
     assert action_differences(embedded_oracle, debug_events("\n".join(printed))) == []
     assert len(printed) == len(actions)
@@ -184,10 +184,12 @@ def test_every_rule_and_event_has_the_decision_that_the_oracle_comes_to(
     recorded_run: Any, embedded_oracle: Oracle
 ) -> None:
     decisions = recorded_run[1]["decisions"]
-    found = {(one["user_id"], one["event_id"], one["rule"]): one["decision"] for one in decisions}
+    found = {
+        (decision["user_id"], decision["event_id"], decision["rule"]): decision["decision"] for decision in decisions
+    }
     assert len(found) == len(decisions) == embedded_oracle.handled * len(RULES)
     fired = {key for key, decision in found.items() if decision == "fired"}
-    assert fired == {(one.user_id, one.event_id, one.rule) for one in embedded_oracle.actions}
+    assert fired == {(action.user_id, action.event_id, action.rule) for action in embedded_oracle.actions}
     assert set(found.values()) == {"fired", "not_allowed"}
 
 
@@ -204,7 +206,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
 
 
 def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
-    """Command lines that cannot be run, and what is to be said of them."""
+    """Command lines that are refused, and their messages."""
     kafka = folder / "kafka.yaml"
     kafka.write_text("{name: to_kafka, version: 1, filter: 'true', actions: [{type: kafka}]}")
     broken = folder / "broken.yaml"
@@ -235,7 +237,7 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
         "kafka action without a broker",
     ],
 )
-def test_what_cannot_be_run_is_refused_with_exit_code_2_and_one_line(
+def test_an_impossible_launch_is_refused_with_exit_code_2_and_one_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, message = bad_rules(tmp_path)[name]
@@ -276,20 +278,20 @@ def test_the_bundled_rules_are_the_ones_the_oracle_knows() -> None:
     assert [rule.name for rule in rules] == [rule.name for rule in RULES]
 
 
-def test_the_launcher_tells_json_when_asked(tmp_path: Path) -> None:
+def test_the_launcher_reports_as_json_with_log_format_json(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "--log_format=json", f"--rules={tmp_path}/none.yaml", "--job_name=j"]
     done = subprocess.run(
         [*command, "--bootstrap_servers=127.0.0.1:1"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    said = json.loads(line)
-    assert (said["level"], said["job"], said["logger"]) == ("error", "j", "event_trigger.launcher")
-    assert "none.yaml" in said["event"]
+    record = json.loads(line)
+    assert (record["level"], record["job"], record["logger"]) == ("error", "j", "event_trigger.launcher")
+    assert "none.yaml" in record["event"]
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_secret_in_an_option_is_not_told(log_format: str) -> None:
+def test_a_secret_in_an_option_is_not_printed(log_format: str) -> None:
     command = [sys.executable, "-m", "pipeline", f"--log_format={log_format}", "--bootstrap_servers=127.0.0.1:1"]
     done = subprocess.run(
         [*command, "--rules=sasl.password=s3cr3t"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -30,15 +30,15 @@ def oldest_transaction_ms(interval_ms: int, checkpoint_ms: int, failures: int) -
 
 
 @given(settings())
-def test_no_transaction_is_older_than_the_broker_s_patience_when_the_job_has_restarted(one: tuple[int, int]) -> None:
-    interval_ms, transaction_ms = one
+def test_no_transaction_outlives_its_timeout_before_the_job_has_restarted(bounds: tuple[int, int]) -> None:
+    interval_ms, transaction_ms = bounds
     checkpoint_ms, failures = checkpoint_bounds(interval_ms, transaction_ms)
     assert oldest_transaction_ms(interval_ms, checkpoint_ms, failures) + RESTART_MS <= transaction_ms
 
 
 @given(settings())
-def test_a_checkpoint_has_twenty_seconds_at_least_and_ten_minutes_at_most(one: tuple[int, int]) -> None:
-    checkpoint_ms, failures = checkpoint_bounds(*one)
+def test_a_checkpoint_has_twenty_seconds_at_least_and_ten_minutes_at_most(bounds: tuple[int, int]) -> None:
+    checkpoint_ms, failures = checkpoint_bounds(*bounds)
     assert 20_000 <= checkpoint_ms <= 600_000
     assert failures >= 0
 

@@ -1,4 +1,4 @@
-"""The page on a port of its own, over a job whose state is given: for tests of what is made of it."""
+"""The page on a free port, over a fake job with a given state."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from transforms.domain.shard.decisions import Decision
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def look(at_s: float, **ours: int) -> JobSnapshot:
-    """A look at a running job; two underscores in a name are a dot."""
+def snapshot(at_s: float, **metrics: int) -> JobSnapshot:
+    """A snapshot of a running job; two underscores in a metric's name are a dot."""
     job = {"jid": "0" * 32, "name": "shop", "state": "RUNNING", "duration": 3_725_000, "now": 100_000}
     completed = {"end_to_end_duration": 321, "state_size": 5_000_000, "latest_ack_timestamp": 96_000}
     checkpoints = {"counts": {"completed": 7, "failed": 0}, "latest": {"completed": completed}}
-    return JobSnapshot(at_s, job, 0, checkpoints, 0, 17, {name.replace("__", "."): [one] for name, one in ours.items()})
+    return JobSnapshot(
+        at_s, job, 0, checkpoints, 0, 17, {name.replace("__", "."): [value] for name, value in metrics.items()}
+    )
 
 
 @dataclass
 class GivenJob:
-    """What ``RunningJob`` would find; ``redriven`` are the places that it was to send again."""
+    """A fake ``RunningJob``; ``redriven`` has the places of letters that it sent again."""
 
     settings: Settings = field(default_factory=lambda: Settings(job_name="shop", control_topic="control"))
     rules: RuleSet | None = None
     log: list[Decision] | None = None
     dead: dict[str, StoredLetter] = field(default_factory=dict)
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
-    looks: Sequence[JobSnapshot] = ()
+    snapshots: Sequence[JobSnapshot] = ()
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
 
@@ -55,7 +57,7 @@ class GivenJob:
 
     def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
         self._fail()
-        return None if self.log is None else [one for one in self.log if selected.matches(one)][:most]
+        return None if self.log is None else [decision for decision in self.log if selected.matches(decision)][:most]
 
     def letters(self, most: int) -> list[StoredLetter]:
         self._fail()
@@ -67,11 +69,11 @@ class GivenJob:
 
     def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
         self._fail()
-        done = RedriveResult()
-        for one in letters:
-            self.redriven.append(one.place)
-            done.sent["actions" if one.letter.action else "events"] += 1
-        return done
+        result = RedriveResult()
+        for stored in letters:
+            self.redriven.append(stored.place)
+            result.sent["actions" if stored.letter.action else "events"] += 1
+        return result
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         self._fail()
@@ -85,19 +87,19 @@ class GivenJob:
 
 
 class GivenWatch(Watch):
-    """Has looked already."""
+    """A watch that has taken its snapshots already."""
 
-    def __init__(self, looks: Sequence[JobSnapshot]) -> None:
-        super().__init__(lambda: looks[-1], 1.0)
-        if looks:
-            self.status, self.trouble = status_of(looks[0], looks[-1]), None
+    def __init__(self, snapshots: Sequence[JobSnapshot]) -> None:
+        super().__init__(lambda: snapshots[-1], 1.0)
+        if snapshots:
+            self.status, self.trouble = status_of(snapshots[0], snapshots[-1]), None
 
 
 @contextmanager
 def serving(job: Any, token: str | None = None, reads_need_it: bool = False) -> Iterator[str]:
     """The page's URL while the context is open; ``token`` is a reference."""
     secret = None if token is None else Secret(token, check_token)
-    app = build(job, GivenWatch(job.looks), Guard(secret, HOSTS, reads_need_it))
+    app = build(job, GivenWatch(job.snapshots), Guard(secret, HOSTS, reads_need_it))
     server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
     ended = threading.Event()
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.browser import chromium
 from tests.builders import NOW_MS, rule
-from tests.pipeline.ui.pages import GivenJob, look, serving
+from tests.pipeline.ui.pages import GivenJob, serving, snapshot
 from transforms.domain.rules.sets import RuleSet
 
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "ui.png"
@@ -34,7 +34,8 @@ def a_job() -> GivenJob:
     counters |= {"action__webhook__ads__delivered": 96, "destination__ads__breaker_open": 1}
     rules = tuple(rule(name, version=number) for number, name in enumerate(RULES, 1))
     return GivenJob(
-        rules=RuleSet(12, rules, NOW_MS, "ann", "cart_left waits half an hour"), looks=[look(0), look(60, **counters)]
+        rules=RuleSet(12, rules, NOW_MS, "ann", "cart_left waits half an hour"),
+        snapshots=[snapshot(0), snapshot(60, **counters)],
     )
 
 

@@ -35,21 +35,21 @@ def a_job(topics: Topics, *options: str) -> RunningJob:
 
 
 def decision(seconds: int, user_id: str, rule: str = "offer", **fields: str) -> tuple[bytes, bytes]:
-    one = Decision(
+    decision = Decision(
         decision="fired", time=NOW_MS + seconds, user_id=user_id, event_id=f"e{seconds}", rule=rule, **fields
     )
-    return user_id.encode(), one.to_json()
+    return user_id.encode(), decision.to_json()
 
 
-def test_decisions_are_the_latest_that_are_asked_for(topics: Topics) -> None:
+def test_decisions_are_the_newest_selected_ones(topics: Topics) -> None:
     topics.kafka.create_topic(log := f"decisions-{topics.tag}", 3)
     records = [decision(n, f"u{n % 4}", "offer" if n % 2 else "other", action_id=f"a{n}") for n in range(40)]
     topics.produce([*records, (b"u1", b"no decision")], log)
     job = a_job(topics, f"--decisions_topic={log}")
 
-    def found(most: int = 5, **asked: str) -> list[str] | None:
-        decisions = job.decisions(DecisionFilter(**asked), most)
-        return None if decisions is None else [one.event_id for one in decisions]
+    def found(most: int = 5, **criteria: str) -> list[str] | None:
+        decisions = job.decisions(DecisionFilter(**criteria), most)
+        return None if decisions is None else [decision.event_id for decision in decisions]
 
     assert found() == ["e39", "e38", "e37", "e36", "e35"]
     assert found(user="u1") == ["e37", "e33", "e29", "e25", "e21"]
@@ -62,17 +62,17 @@ def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
     event = DeadLetter("not_json", "no", topics.events, 2, 7, 9, b"u1", b"event")
     topics.produce([(b"u1", event.to_json()), (b"u1", b"no letter"), (b"u2", LOST.to_json())], topics.dead_letters)
     job = a_job(topics, f"--control_topic={topics.control}")
-    assert [one.place for one in job.letters(5)] == ["0/2", "0/0"]
-    assert [one.place for one in job.letters(1)] == ["0/2"]
+    assert [stored.place for stored in job.letters(5)] == ["0/2", "0/0"]
+    assert [stored.place for stored in job.letters(1)] == ["0/2"]
     assert job.letter(0, 1) is None
     assert job.letter(0, 9) is None
 
     assert job.redrive(job.letters(5)).sent == {"actions": 1, "events": 1}
     with reading(topics.kafka, topics.events) as events, reading(topics.kafka, topics.control) as control:
         (again,) = events.until(1, 10)
-        (asked,) = control.until(1, 10)
+        (record,) = control.until(1, 10)
     assert (again.partition(), again.key(), again.value()) == (2, b"u1", b"event")
-    assert orjson.loads(asked.value())["redrive"] == "u2"
+    assert orjson.loads(record.value())["redrive"] == "u2"
     assert a_job(topics).redrive(job.letters(1)).skipped == {"actions, which need --control_topic": 1}
 
 
@@ -80,7 +80,7 @@ def test_rules_are_those_of_the_files(topics: Topics, tmp_path: Path) -> None:
     (tmp_path / "offer.yaml").write_text(RULE)
     rule_set = a_job(topics, f"--rules={tmp_path}").rule_set()
     assert rule_set is not None
-    assert [(one.name, one.version) for one in rule_set.rules] == [("offer", 3)]
+    assert [(rule.name, rule.version) for rule in rule_set.rules] == [("offer", 3)]
     assert a_job(topics).rule_set() is None
     (tmp_path / "offer.yaml").write_text("name: [")
     with pytest.raises(JobError, match=r"offer\.yaml"):

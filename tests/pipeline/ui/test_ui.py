@@ -1,4 +1,4 @@
-"""The page, asked over HTTP as browsers ask it, and in a real one."""
+"""The page over HTTP, as browsers request it, and in a real browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.ui.guard import Guard
 from pipeline.ui.watch import Watch
 from tests.browser import chromium, follow
 from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
-from tests.pipeline.ui.pages import GivenJob, look, serving
+from tests.pipeline.ui.pages import GivenJob, serving, snapshot
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
@@ -77,13 +77,13 @@ def job() -> GivenJob:
         ),
         Decision(decision=EVIL, time=10**17, user_id="u2", event_id="e2", rule="offer"),
     ]  # fmt: skip
-    letters = [StoredLetter(0, number, NOW_MS, one) for number, one in enumerate((LOST, EVENT, CONTROL), 1)]
+    letters = [StoredLetter(0, number, NOW_MS, letter) for number, letter in enumerate((LOST, EVENT, CONTROL), 1)]
     return GivenJob(
         rules=RuleSet(4, (offer,), NOW_MS, EVIL, EVIL),
         log=decisions,
-        dead={one.place: one for one in letters},
+        dead={stored.place: stored for stored in letters},
         users={"u1": shard.inspect("u1")},
-        looks=[look(0), look(60, rule__offer__allowed=124, rule__offer__fired=31, rule__gone__error=3)],
+        snapshots=[snapshot(0), snapshot(60, rule__offer__allowed=124, rule__offer__fired=31, rule__gone__error=3)],
     )
 
 
@@ -182,7 +182,7 @@ def test_a_job_without_a_decision_log_says_how_to_have_one(job: GivenJob) -> Non
             assert "<code>--decisions_topic</code>" in visitor.page(path).text
 
 
-def test_an_unknown_user_and_a_job_that_does_not_answer_are_told_apart(job: GivenJob) -> None:
+def test_an_unknown_user_and_a_silent_job_are_different_messages(job: GivenJob) -> None:
     job.users["nobody"] = Shard(rule()).inspect("nobody")
     with serving(job) as url, Visitor(url) as visitor:
         assert "The job knows nothing of this user" in visitor.page("/user?user_id=nobody").text
@@ -190,7 +190,7 @@ def test_an_unknown_user_and_a_job_that_does_not_answer_are_told_apart(job: Give
 
 
 def test_without_kafka_or_flink_pages_say_what_is_wrong(job: GivenJob) -> None:
-    job.trouble, job.looks = f"the broker is away {EVIL}", ()
+    job.trouble, job.snapshots = f"the broker is away {EVIL}", ()
     with serving(job) as url, Visitor(url) as visitor:
         rules = visitor.page("/")
         assert rules.status_code == 200
@@ -351,7 +351,7 @@ def test_other_sites_forms_are_refused(
 
 
 @pytest.mark.parametrize("form", ["", "-", "x"])
-def test_a_form_that_no_page_gave_signs_nobody_in(visitor: Visitor, form: str) -> None:
+def test_a_form_without_the_session_s_secret_signs_nobody_in(visitor: Visitor, form: str) -> None:
     assert visitor.submit("/sign-in", {"form": form, "token": TOKEN}).status_code == 403
     assert visitor.redrive("0/1").status_code == 403
 
@@ -380,7 +380,7 @@ def test_signing_out_ends_every_copy_of_the_session(visitor: Visitor, job: Given
     assert job.redriven == []
 
 
-def test_a_cookie_that_somebody_made_is_nobody_s(visitor: Visitor, job: GivenJob) -> None:
+def test_a_forged_cookie_signs_nobody_in(visitor: Visitor, job: GivenJob) -> None:
     visitor.sign_in()
     (cookie,) = visitor.cookies
     payload, _, rest = str(cookie.value).partition(".")
@@ -419,8 +419,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 def complaints(browser: Chrome) -> list[str]:
     """What the browser refused or could not load, but for missing pages."""
-    entries = [one for one in browser.get_log("browser") if one["level"] in ("SEVERE", "WARNING")]
-    return [one["message"] for one in entries]
+    entries = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    return [entry["message"] for entry in entries]
 
 
 @pytest.mark.browser
@@ -442,7 +442,7 @@ def test_the_policy_itself_would_stop_a_script(job: GivenJob, browser: Chrome) -
             "document.body.append(script)"
         )
         assert browser.title == "Rules · shop"
-        assert any("Content Security Policy" in one for one in complaints(browser))
+        assert any("Content Security Policy" in message for message in complaints(browser))
 
 
 @pytest.mark.browser
@@ -455,7 +455,7 @@ def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, to
         follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
         follow(browser, browser.find_element(By.LINK_TEXT, "Dead letters").click)
         boxes = browser.find_elements(By.NAME, "place")
-        assert [one.is_enabled() for one in boxes] == [True, True, False]
+        assert [box.is_enabled() for box in boxes] == [True, True, False]
         boxes[1].click()
         follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones']").click)
         assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 0 actions, 1 events."
@@ -518,8 +518,8 @@ def test_colours_follow_the_system(job: GivenJob, browser: Chrome) -> None:
 # Looking
 
 
-def watching(*looks: JobSnapshot | Exception, window_s: float = 60) -> Callable[[], Watch]:
-    coming = iter(looks)
+def watching(*snapshots: JobSnapshot | Exception, window_s: float = 60) -> Callable[[], Watch]:
+    coming = iter(snapshots)
 
     def take() -> JobSnapshot:
         found = next(coming)
@@ -543,31 +543,31 @@ def per_minute(watch: Watch) -> float:
 
 def test_rates_are_of_the_last_minute() -> None:
     counts = [0, 10, 40, 100, 100]
-    step = watching(*(look(30.0 * number, rule__r__allowed=count) for number, count in enumerate(counts)))
+    step = watching(*(snapshot(30.0 * number, rule__r__allowed=count) for number, count in enumerate(counts)))
     assert [per_minute(step()) for _ in counts] == [0, 20, 40, 90, 60]
 
 
 def test_one_match_in_a_minute_is_not_rounded_away() -> None:
-    step = watching(look(0, rule__r__allowed=0), look(60, rule__r__allowed=1))
+    step = watching(snapshot(0, rule__r__allowed=0), snapshot(60, rule__r__allowed=1))
     step()
     assert per_minute(step()) == 1
 
 
 def test_a_job_s_first_metrics_are_no_matches_of_this_minute() -> None:
-    step = watching(look(0), look(10, rule__r__allowed=5000), look(20, rule__r__allowed=5010))
+    step = watching(snapshot(0), snapshot(10, rule__r__allowed=5000), snapshot(20, rule__r__allowed=5010))
     assert step().trouble == "Flink has not told the job's metrics yet"
     assert per_minute(step()) == 0
     assert per_minute(step()) == 60
 
 
 def test_another_job_begins_anew() -> None:
-    other = replace(look(20, rule__r__allowed=7), job=look(0).job | {"jid": "other"})
-    step = watching(look(0, rule__r__allowed=5), look(10, rule__r__allowed=6), other)
+    other = replace(snapshot(20, rule__r__allowed=7), job=snapshot(0).job | {"jid": "other"})
+    step = watching(snapshot(0, rule__r__allowed=5), snapshot(10, rule__r__allowed=6), other)
     assert [per_minute(step()) for _ in range(3)] == [0, 6, 0]
 
 
-def test_what_goes_wrong_is_told_and_the_last_status_kept() -> None:
-    step = watching(look(0, rule__r__allowed=5), NoJobError("no job 'shop'"), look(10, rule__r__allowed=6))
+def test_an_error_is_shown_and_the_last_status_kept() -> None:
+    step = watching(snapshot(0, rule__r__allowed=5), NoJobError("no job 'shop'"), snapshot(10, rule__r__allowed=6))
     assert step().trouble is None
     assert (per_minute(watch := step()), watch.trouble) == (0, "no job 'shop'")
     assert step().trouble is None
@@ -591,7 +591,7 @@ def test_what_goes_wrong_is_told_and_the_last_status_kept() -> None:
         (["both", "--tokn=env:X"], "unknown option '--tokn=env:X'"),
     ],
 )
-def test_what_cannot_be_used_is_one_error(
+def test_an_unusable_option_is_one_error(
     options: list[str], error: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UI_TOKEN_SHORT", "x" * 15)

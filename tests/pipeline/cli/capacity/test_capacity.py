@@ -128,7 +128,7 @@ def test_twice_the_cost_takes_twice_the_machines() -> None:
     assert Plan(Load(480_000, 1), dearer, MACHINE).task_managers == 20
 
 
-@pytest.mark.parametrize("name", [one.name for one in fields(Figures) if "broker" not in one.name])
+@pytest.mark.parametrize("name", [figure.name for figure in fields(Figures) if "broker" not in figure.name])
 def test_every_figure_has_a_say(name: str) -> None:
     """A figure that was measured and changes nothing would be an answer that stays wrong."""
 
@@ -184,14 +184,14 @@ def test_margins_are_those_of_terraform() -> None:
 
 def test_every_figure_says_where_it_comes_from() -> None:
     _, document = read_figures()
-    for name, one in document.items():
-        assert set(one) == {"value", "unit", "what", "date", "commit", "command"}, name
-        assert re.fullmatch(r"20\d\d-\d\d-\d\d", one["date"]), name
-        assert all(one[key] for key in ("unit", "what", "commit", "command")), name
+    for name, figure in document.items():
+        assert set(figure) == {"value", "unit", "what", "date", "commit", "command"}, name
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", figure["date"]), name
+        assert all(figure[key] for key in ("unit", "what", "commit", "command")), name
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         ({"event_bytes": None}, "allowed are exactly"),
         ({"more": {"value": 1}}, "allowed are exactly"),
@@ -200,11 +200,11 @@ def test_every_figure_says_where_it_comes_from() -> None:
         ({"event_bytes": 9}, "event_bytes is None, allowed"),
     ],
 )
-def test_figures_that_cannot_be_used_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_figures_that_cannot_be_used_are_refused(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     document = json.loads(FIGURES_FILE.read_text("utf-8")) | change
     path = tmp_path / "figures.json"
-    path.write_text(json.dumps({name: one for name, one in document.items() if one is not None}))
-    with pytest.raises(FiguresError, match=said):
+    path.write_text(json.dumps({name: figure for name, figure in document.items() if figure is not None}))
+    with pytest.raises(FiguresError, match=text):
         read_figures(path)
 
 
@@ -245,22 +245,20 @@ def test_own_figures_and_sizes_are_taken(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "text"),
     [
         (["--parallelism=4"], 1, r"not enough: 4 slots on 1 TaskManagers; it takes \d+ TaskManagers with \d+ slots"),
         (["--tier=small"], 1, "not enough: tier small has up to 1 TaskManagers"),
         ([], 0, r"extrapolated: \d+ times the [\d,]+ events/s that were ever seen"),
     ],
 )
-def test_what_has_to_be_known_is_said(
-    more: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_are_printed(more: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*GIVEN, *more]) == code
-    assert re.search(said, capsys.readouterr().out)
+    assert re.search(text, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (["--users=5"], "--events_per_second is missing: give a number"),
         (["--events_per_second=5"], "--users is missing: give a number"),
@@ -276,9 +274,9 @@ def test_what_has_to_be_known_is_said(
         (["--events_per_second"], "expected one argument"),
     ],
 )
-def test_what_cannot_be_used_is_one_error(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_option_is_one_error(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capacity", *arguments]) == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert shown.err.startswith("error: ")
-    assert said in shown.err
+    assert text in shown.err

@@ -1,4 +1,4 @@
-"""``python -m pipeline doctor``: what it says of surroundings that are as they should be, and of those that are not."""
+"""``python -m pipeline doctor``: its findings in working and in broken surroundings."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ ALL_IN_ORDER = {
 
 
 def findings(check: str, settings: Settings, **arguments: Any) -> list[Finding]:
-    return [one for one in Doctor(settings, **arguments).run() if one.check == check]
+    return [finding for finding in Doctor(settings, **arguments).run() if finding.check == check]
 
 
 def of_flink(httpserver: HTTPServer, check: str, parallelism: int = 2, **changed: Any) -> Finding:
-    for path, answer in (ALL_IN_ORDER | {f"/{name.replace('_', '/')}": one for name, one in changed.items()}).items():
+    for path, answer in (
+        ALL_IN_ORDER | {f"/{name.replace('_', '/')}": answer for name, answer in changed.items()}
+    ).items():
         httpserver.expect_request(path).respond_with_json(answer)
     settings = Settings(flink_master=f"{httpserver.host}:{httpserver.port}", parallelism=parallelism)
     (found,) = findings(check, settings)
@@ -55,7 +57,7 @@ def _no_aws_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
 
-def test_without_options_it_looks_at_this_machine_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_options_only_this_machine_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
@@ -85,7 +87,7 @@ def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--json"]) == 0
 
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {tuple(one) for one in found} == {("check", "outcome", "said", "advice")}
+    assert {tuple(finding) for finding in found} == {("check", "outcome", "said", "advice")}
     assert found[4] == {"check": "Kafka", "outcome": "skip", "said": "no --bootstrap_servers", "advice": ""}
 
 
@@ -99,7 +101,10 @@ def test_java_and_maven_are_needed_for_flink(monkeypatch: pytest.MonkeyPatch, ru
     monkeypatch.setattr("shutil.which", lambda name: None)
     settings = Settings(runner=runner)
 
-    assert [one.outcome for one in findings("Java", settings) + findings("Maven", settings)] == [outcome, outcome]
+    assert [finding.outcome for finding in findings("Java", settings) + findings("Maven", settings)] == [
+        outcome,
+        outcome,
+    ]
 
 
 def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
@@ -108,7 +113,7 @@ def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("check", "changed", "outcome", "said"),
+    ("check", "changed", "outcome", "message"),
     [
         ("Flink", {"overview": {"flink-version": "1.20.0", "slots-available": 4, "taskmanagers": 2}}, "FAIL", "1.20.0"),
         ("Flink", {"overview": {"errors": ["no"]}}, "FAIL", "flink-version"),
@@ -135,19 +140,19 @@ def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
         ),
     ],
 )
-def test_a_cluster_that_is_not(
-    httpserver: HTTPServer, check: str, changed: dict[str, Any], outcome: str, said: str
+def test_a_cluster_with_a_problem(
+    httpserver: HTTPServer, check: str, changed: dict[str, Any], outcome: str, message: str
 ) -> None:
     found = of_flink(httpserver, check, **changed)
     assert (found.outcome, bool(found.advice)) == (outcome, True)
-    assert said in found.message
+    assert message in found.message
 
 
 @pytest.mark.parametrize(
     ("status", "outcome", "advice"),
     [(200, "ok", ""), (404, "ok", ""), (401, "FAIL", "see --user_api_token"), (500, "FAIL", "allowed for a user")],
 )
-def test_the_user_api_is_asked_for_a_user_nobody_knows(
+def test_the_user_api_gets_a_request_for_an_unknown_user(
     httpserver: HTTPServer, status: int, outcome: str, advice: str
 ) -> None:
     httpserver.expect_request("/secret-path/users/event-trigger-doctor/profile").respond_with_data("{}", status=status)
@@ -158,14 +163,14 @@ def test_the_user_api_is_asked_for_a_user_nobody_knows(
     assert "secret-path" not in found.message
 
 
-def test_the_token_is_sent_and_one_that_cannot_be_read_here_is_told(
+def test_the_token_is_sent_and_an_unreadable_token_is_a_warning(
     httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("API_TOKEN", "open-sesame")
-    asked = httpserver.expect_request(
+    expected = httpserver.expect_request(
         "/users/event-trigger-doctor/profile", headers={"Authorization": "Bearer open-sesame"}
     )
-    asked.respond_with_data("{}")
+    expected.respond_with_data("{}")
     url = httpserver.url_for("/")
     assert findings("User API", Settings(user_api_url=url, user_api_token="env:API_TOKEN"))[0].outcome == "ok"
 
@@ -272,7 +277,7 @@ def test_a_real_stack_is_found_in_order(
     assert "FAIL  Slots        2 free on 1 TaskManagers, --parallelism is 3" in shown
     assert "no-such-topic" not in shown  # the launch creates it
 
-    missing = [one.replace(topics.actions, "no-such-actions") for one in options]
+    missing = [option.replace(topics.actions, "no-such-actions") for option in options]
     assert main(["doctor", *missing]) == 1
     assert (
         "FAIL  Topics       'no-such-actions' does not exist -> create it or correct --actions_topic"

@@ -50,7 +50,7 @@ def event(number: int, user_id: str = "a", **fields: Any) -> dict[str, Any]:
 
 
 def recording(path: Path, *events: Any) -> Path:
-    content = b"".join(one if isinstance(one, bytes) else orjson.dumps(one) + b"\n" for one in events)
+    content = b"".join(event if isinstance(event, bytes) else orjson.dumps(event) + b"\n" for event in events)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
@@ -118,12 +118,16 @@ def test_the_bundled_stream_does_what_it_does_on_directrunner(tmp_path: Path) ->
     command = [sys.executable, "-m", "pipeline"]
     on_runner = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     sent = [orjson.loads(line) for line in (tmp_path / "actions.jsonl").read_bytes().splitlines()]
-    expected = Counter(orjson.dumps(one.body, option=orjson.OPT_SORT_KEYS) for one in debug_events(on_runner.stdout))
-    assert Counter(orjson.dumps(one["body"], option=orjson.OPT_SORT_KEYS) for one in sent) == expected
+    expected = Counter(
+        orjson.dumps(event.body, option=orjson.OPT_SORT_KEYS) for event in debug_events(on_runner.stdout)
+    )
+    assert Counter(orjson.dumps(action["body"], option=orjson.OPT_SORT_KEYS) for action in sent) == expected
     report = orjson.loads((tmp_path / "report.json").read_bytes())
     assert report["events"] == 2400
     assert sum(report["dead_letters"].values()) == on_runner.stderr.count("DEAD LETTER ") == 24
-    assert {one["rule"]: one["counts"]["fired"] for one in report["rules"]} == Counter(one["rule"] for one in sent)
+    assert {rule["rule"]: rule["counts"]["fired"] for rule in report["rules"]} == Counter(
+        action["rule"] for action in sent
+    )
 
 
 def test_what_would_have_been_sent_is_written(tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_two_rule_sets_are_compared(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["new", "-", "1", "+1", "-", "1", "1", "0"],
     ]
     compared = orjson.loads((tmp_path / "json").read_bytes())["compared"]
-    assert [(one["rule"], one["users_gained"], one["users_lost"]) for one in compared] == [
+    assert [(rule["rule"], rule["users_gained"], rule["users_lost"]) for rule in compared] == [
         ("changed", 0, 3),
         ("same", 0, 0),
         ("new", 1, 0),
@@ -326,9 +330,9 @@ def test_profiles_that_cannot_be_used_are_refused(
 ) -> None:
     folder, events = rules(tmp_path / "rules", always="true"), recording(tmp_path / "e", event(0))
     profiles = recording(tmp_path / "profiles", line)
-    said = refused(capsys, folder, "--events", events, "--profiles", profiles)
-    assert f"{profiles}:" in said
-    assert message in said
+    error = refused(capsys, folder, "--events", events, "--profiles", profiles)
+    assert f"{profiles}:" in error
+    assert message in error
 
 
 def test_a_rule_that_cannot_be_used_is_a_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ class Published:
         return main(["rules", command, *path, *where, *options])
 
     def numbers(self) -> list[int]:
-        return [one.number for one in self.topic.read().sets]
+        return [rule_set.number for rule_set in self.topic.read().sets]
 
     def produce(self, topic: str, *records: tuple[bytes, bytes | None]) -> None:
         producer = Producer(self.config)
@@ -69,8 +69,10 @@ class Published:
         assert producer.flush(30) == 0
 
     def acknowledge(self, number: int, *shards: int, of: int = 4, at_ms: int = 5) -> None:
-        said = [Acknowledgement(number, shard, of, at_ms) for shard in shards]
-        self.produce(self.audit, *((one.key, one.to_json()) for one in said))
+        acknowledgements = [Acknowledgement(number, shard, of, at_ms) for shard in shards]
+        self.produce(
+            self.audit, *((acknowledgement.key, acknowledgement.to_json()) for acknowledgement in acknowledgements)
+        )
 
 
 @pytest.fixture
@@ -221,13 +223,16 @@ def test_status_says_where_the_newest_set_is_live(published: Published, capsys: 
     late.start()
     assert published.run("status", f"--audit_topic={published.audit}", "--wait=30", "--json") == 0
     late.join()
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert told["newest"] == {"number": 2, "shards": 4, "live_in": 4, "behind": []}
-    assert told["live"] == {"0": 2, "1": 2, "2": 2, "3": 2}
-    assert [(one["number"], one["rules"]) for one in told["sets"]] == [(1, {"first": 1}), (2, {"first": 2})]
+    status: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert status["newest"] == {"number": 2, "shards": 4, "live_in": 4, "behind": []}
+    assert status["live"] == {"0": 2, "1": 2, "2": 2, "3": 2}
+    assert [(rule_set["number"], rule_set["rules"]) for rule_set in status["sets"]] == [
+        (1, {"first": 1}),
+        (2, {"first": 2}),
+    ]
 
 
-def test_what_is_no_set_is_told_and_its_number_is_not_used(
+def test_a_record_that_is_no_set_is_a_warning_and_its_number_is_not_used(
     published: Published, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published.write("first")
@@ -245,7 +250,7 @@ def test_what_is_no_set_is_told_and_its_number_is_not_used(
 def test_the_newest_sets_are_kept(published: Published) -> None:
     published.kafka.create_topic(published.name, 1, {"cleanup.policy": "compact"})
     sets = [RuleSet(number, (rule("r", version=number),)) for number in range(1, KEPT_SETS + 2)]
-    published.produce(published.name, *((one.key, encode_rule_set(one)) for one in sets))
+    published.produce(published.name, *((rule_set.key, encode_rule_set(rule_set)) for rule_set in sets))
     for _ in range(2):
         with published.topic.publishing() as publisher:
             publisher.publish([rule("r", version=99)], "me", "", 5)
@@ -255,12 +260,12 @@ def test_the_newest_sets_are_kept(published: Published) -> None:
     assert [message.key() for message in messages if message.value() is None] == [b"set-1", b"set-2", b"set-3"]
 
 
-def test_of_two_publishers_the_one_that_began_first_is_told(published: Published) -> None:
+def test_of_two_publishers_the_one_that_began_first_gets_an_error(published: Published) -> None:
     with published.topic.publishing() as early, published.topic.publishing() as late:
         with pytest.raises(RulesTopicError, match=r"another publisher began meanwhile, so that this one published no"):
             early.publish([rule("early")], "me", "", 5)
         assert late.publish([rule("late")], "me", "", 5).number == 1
-    assert [one.versions for one in published.topic.read().sets] == [{"late": 1}]
+    assert [rule_set.versions for rule_set in published.topic.read().sets] == [{"late": 1}]
 
 
 def test_what_a_publisher_left_half_done_is_not_there(published: Published) -> None:
@@ -272,7 +277,7 @@ def test_what_a_publisher_left_half_done_is_not_there(published: Published) -> N
             assert late.published.sets == ()
             assert late.publish([rule("whole")], "me", "", 5).number == 1
     with reading(published.kafka, published.name) as topic:
-        assert [decode_rule_set(one.value()).versions for one in topic.until(1, 10)] == [{"whole": 1}]
+        assert [decode_rule_set(message.value()).versions for message in topic.until(1, 10)] == [{"whole": 1}]
 
 
 def test_no_number_is_used_twice_however_many_publish(published: Published) -> None:
@@ -289,14 +294,14 @@ def test_no_number_is_used_twice_however_many_publish(published: Published) -> N
                 others.append(str(error))
 
     threads = [threading.Thread(target=publish_once) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(60)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert sorted(numbers) == [1, 2, 3, 4]
-    assert [one for one in others if "another publisher began meanwhile" not in one] == []
+    assert [error for error in others if "another publisher began meanwhile" not in error] == []
     with reading(published.kafka, published.name) as topic:
-        assert [one.key() for one in topic.until(4, 10)] == [b"set-1", b"set-2", b"set-3", b"set-4"]
+        assert [message.key() for message in topic.until(4, 10)] == [b"set-1", b"set-2", b"set-3", b"set-4"]
 
 
 def test_a_topic_that_would_not_keep_the_order_or_the_sets_is_refused(
@@ -358,13 +363,17 @@ def test_a_launch_begins_with_the_newest_set_that_can_be_used(
     published.produce(published.name, (bad_lua.key, encode_rule_set(bad_lua)), (b"set-4", b"{}"))
     found = _rule_set(launched(published))
     assert (found.number, found.versions) == (2, {"first": 2})
-    told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith(f"warning: rules topic {published.name!r}: record 'set-4': rule set: rules is missing")
-    assert told[1].startswith(f"warning: rules topic {published.name!r}: set 3: rule 'hand': filter does not compile")
-    assert told[2] == f"rules topic {published.name!r}: starting with set 2"
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings[0].startswith(
+        f"warning: rules topic {published.name!r}: record 'set-4': rule set: rules is missing"
+    )
+    assert warnings[1].startswith(
+        f"warning: rules topic {published.name!r}: set 3: rule 'hand': filter does not compile"
+    )
+    assert warnings[2] == f"rules topic {published.name!r}: starting with set 2"
 
 
-def test_a_launch_on_a_topic_that_cannot_be_ends_with_one_line(
+def test_a_launch_with_an_unusable_topic_ends_with_one_line(
     published: Published, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published.kafka.create_topic(published.name, 3)

@@ -66,7 +66,7 @@ def test_a_real_job_is_shown(
     rules = tmp_path / "rule.yaml"
     rules.write_text("name: every\nversion: 1\nfilter: 'true'\nactions: [{type: kafka}]\non_missing_profile: run\n")
     events = [event(f"u{number % 40}", event_id=f"e{number}") for number in range(400)]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in events])
+    topics.produce([(event["user_id"].encode(), orjson.dumps(event)) for event in events])
     options = [f"--flink_master={flink.flink_master}", f"--job_name=test-{topics.tag}"]
     with (
         running(flink, topics, rules, "--checkpointing_interval_ms=1000") as job_id,
@@ -85,7 +85,7 @@ def test_a_real_job_is_shown(
     assert status["events"]["lag"] == 0
     assert status["users"]["in_state"] == 40
     assert status["rules"]["live"] == 1
-    assert [(one["name"], one["fired"]) for one in status["rules"]["each"]] == [("every", 400)]
+    assert [(rule["name"], rule["fired"]) for rule in status["rules"]["each"]] == [("every", 400)]
     assert status["checkpoints"]["completed"] >= 1
     assert status["worker_bytes"] > 50e6
     assert re.search(r"^rule +fired/min +fired +errors +quarantined\nevery +[\d.]+ +400 ", text, re.MULTILINE)
