@@ -6,8 +6,8 @@ is staged or installed: the code is what is installed here. Beam's own worker po
 cache is off; here it is on.
 
 Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``; the
-runner throws what is printed away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default), ``off`` or
-``any-version``. ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
+runner throws what is printed away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default) or ``off``.
+``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
 logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
 """
 
@@ -33,6 +33,11 @@ OVERRIDES_VARIABLE = "EVENT_TRIGGER_BEAM_OVERRIDES"
 LOG_LEVEL_VARIABLE = "EVENT_TRIGGER_LOG_LEVEL"
 LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
 DEFAULT_CACHE_MB = 256
+# Digests of the source of Beam that this module was written against (overrides/override.py).
+WRITTEN_AGAINST = {
+    "sdk_worker_main.create_harness": "2ee8acdb08bc1b6b",
+    "sdk_worker_main.main": "fea9481fce5034ee",
+}
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
 # Python's own is 5 ms. With its core full a worker's other threads wait so long for each of their steps, also the one
@@ -87,16 +92,16 @@ def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[s
 
 
 def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
-    from runners.flink import overrides as beam_overrides
+    from runners.flink import overrides
 
-    overrides = os.environ.get(OVERRIDES_VARIABLE, "on")
-    if overrides not in ("on", "off", "any-version"):
-        raise LocalStackError(f"{OVERRIDES_VARIABLE}={overrides!r}; allowed: on, off, any-version")
+    setting = os.environ.get(OVERRIDES_VARIABLE, "on")
+    if setting not in ("on", "off"):
+        raise LocalStackError(f"{OVERRIDES_VARIABLE}={setting!r}; allowed: on, off")
     started = time.monotonic()
-    with beam_overrides.without_cloud_clients():
+    with overrides.without_cloud_clients():
         from apache_beam.runners.worker import sdk_worker_main
-    if overrides != "off":
-        beam_overrides.apply(any_version=overrides == "any-version")
+    if setting == "on":
+        overrides.apply()
     imported = time.monotonic()
 
     environment = harness_environment(arguments, _provision(arguments))
@@ -107,7 +112,7 @@ def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     sdk_worker_main._FN_LOG_HANDLER = log_handler  # flushed by Beam when it ends a stuck harness
     logging.getLogger(__name__).info(
         "worker %s (pid %d): Beam imported in %.1f s, connected in %.1f s, overrides %s",
-        arguments.id, os.getpid(), imported - started, time.monotonic() - imported, overrides,
+        arguments.id, os.getpid(), imported - started, time.monotonic() - imported, setting,
     )  # fmt: skip
     try:
         harness.run()

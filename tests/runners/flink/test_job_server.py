@@ -115,7 +115,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert last["cache_bytes"] == 77 << 20
     # One key: the first read finds nothing in the cache, all later ones do, in bundles of one element.
     assert last["misses"] <= 2
-    assert last["weigher"] == "runners.flink.overrides"
+    assert last["weigher"] == "runners.flink.overrides.cache_weight"
     assert last["commit"] == "commit_pipelined"
     rest.wait_for_state(job_id, {"RUNNING", "FINISHED"}, 30)
     config = rest.checkpoint_config(job_id)
