@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runners.flink import artifacts, configuration
-from runners.flink.errors import LocalStackError
+from runners.flink.errors import FlinkRunnerError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         manifest = build(arguments.output, arguments.jar)
-    except (LocalStackError, ReleaseError) as error:
+    except FlinkRunnerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     for name, entry in manifest.items():
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(FlinkRunnerError, RuntimeError):
     """A tool failed or a file is missing; the message says which."""
 
 

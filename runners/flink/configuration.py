@@ -99,6 +99,19 @@ LOCAL: Mapping[str, str] = {
 }
 
 
+def high_availability(zookeeper: str, work_dir: Path) -> dict[str, str]:
+    """Settings that let JobManagers elect a leader and recover jobs; ``zookeeper`` is a quorum as ``host:port``."""
+    return {
+        "high-availability.type": "zookeeper",
+        "high-availability.zookeeper.quorum": zookeeper,
+        "high-availability.cluster-id": f"/{work_dir.name}",
+        "high-availability.storageDir": (work_dir / "ha").as_uri(),
+        # ZooKeeper notices a killed JobManager after this (milliseconds) instead of a minute.
+        "high-availability.zookeeper.client.session-timeout": "10000",
+        "zookeeper.sasl.disable": "true",
+    }
+
+
 def s3_storage(endpoint: str, bucket: str) -> dict[str, str]:
     """Settings that put all that outlives a process into a bucket of an S3 endpoint other than AWS's.
 

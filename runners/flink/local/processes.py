@@ -7,7 +7,6 @@ action). The guard watches a pipe, so it does not matter which thread started wh
 The same nets remove what ``temporary_folder`` has made, once nobody is left who writes there.
 """
 
-import abc
 import atexit
 import contextlib
 import os
@@ -22,8 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from runners.flink.errors import LocalStackError
 
@@ -144,31 +142,6 @@ class Process:
                 time.sleep(0.02)
             self._stopped = True
         _REGISTRY.remove(self)
-
-
-class Service(abc.ABC):
-    """Something that is started and stopped, as a context manager: what starts only half is stopped as well."""
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @abc.abstractmethod
-    def start(self) -> None:
-        """Start and return when it is ready for use."""
-
-    @abc.abstractmethod
-    def stop(self) -> None:
-        """End everything that was started. May be called twice."""
 
 
 def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
