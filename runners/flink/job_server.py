@@ -82,8 +82,8 @@ class JobServer(Service):
             stdout_file=work_dir / "stdout",
             cwd=work_dir,
         )
-        self._process.wait_for(lambda: self._find("job_endpoint") is not None, what="ready", deadline_s=_READY_S)
-        self._job_endpoint = str(self._take("job_endpoint"))
+        self._process.wait_for(lambda: self._find_line("job_endpoint") is not None, what="ready", deadline_s=_READY_S)
+        self._job_endpoint = str(self._pop_value("job_endpoint"))
 
     def wait_submitted(self, deadline_s: float) -> str:
         """The id of the next job that Flink has accepted; each job is returned once, in the order of submission.
@@ -94,9 +94,12 @@ class JobServer(Service):
         if self._process is None:
             raise LocalStackError("job server: not started")
         self._process.wait_for(
-            lambda: self._find("submitted") is not None, what="submitting a job", deadline_s=deadline_s, every_s=0.05
+            lambda: self._find_line("submitted") is not None,
+            what="submitting a job",
+            deadline_s=deadline_s,
+            every_s=0.05,
         )
-        return str(self._take("submitted")["job_id"])
+        return str(self._pop_value("submitted")["job_id"])
 
     def log_tail(self, lines: int = 60) -> str:
         """The last lines of its log, which say why a submission was refused."""
@@ -107,12 +110,12 @@ class JobServer(Service):
         super().stop()
         self._job_endpoint, self._stdout_offset, self._lines = None, 0, []
 
-    def _find(self, key: str) -> dict[str, Any] | None:
+    def _find_line(self, key: str) -> dict[str, Any] | None:
         self._read_stdout()
         return next((line for line in self._lines if key in line), None)
 
-    def _take(self, key: str) -> Any:
-        line = self._find(key)
+    def _pop_value(self, key: str) -> Any:
+        line = self._find_line(key)
         if line is None:
             raise LocalStackError(f"job server: printed no {key!r}")
         self._lines.remove(line)

@@ -18,6 +18,7 @@ from google.protobuf import struct_pb2
 
 from runners.flink import worker as worker_boot
 from runners.flink.errors import LocalStackError
+from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
 CACHE = "beam:option:max_cache_memory_usage_mb:v1"
@@ -141,7 +142,8 @@ def test_a_worker_ends_when_its_task_manager_is_killed(left_over: LeftOver) -> N
     task_manager = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert task_manager.stdout is not None
     worker = int(task_manager.stdout.readline())
-    time.sleep(1.2)  # long enough to have looked at its parent twice
+    eventually(lambda: len(list(Path(f"/proc/{worker}/task").iterdir())) > 1, "the worker watches its parent")
+    time.sleep(1.2)  # long enough for two looks at its parent
     assert "runners.flink.worker" in Path(f"/proc/{worker}/cmdline").read_text()
     task_manager.kill()
     task_manager.wait()

@@ -33,7 +33,7 @@ def test_stop_ends_the_process_and_removes_the_temporary_folder(left_over: Calla
     assert not folder.exists()
     assert left_over() == []
     service.stop()  # again does no harm
-    with pytest.raises(LocalStackError, match="^Sleeping thing: not started$"):
+    with pytest.raises(LocalStackError, match=r"^Sleeping thing: not started$"):
         _ = service.work_dir
 
 
@@ -53,5 +53,5 @@ def test_a_start_that_fails_leaves_nothing(left_over: Callable[[], list[str]]) -
 
 
 def test_a_second_start_is_refused() -> None:
-    with Sleeper() as service, pytest.raises(LocalStackError, match="^Sleeping thing: is already started$"):
+    with Sleeper() as service, pytest.raises(LocalStackError, match=r"^Sleeping thing: is already started$"):
         service.start()
