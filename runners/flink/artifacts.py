@@ -56,9 +56,9 @@ def connectors() -> list[Path]:
     $EVENT_TRIGGER_CONNECTORS may name a folder that has them. Otherwise Maven builds them when their sources have
     changed since the last build.
     """
-    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
-    if given:
-        return _jars(Path(given), f"EVENT_TRIGGER_CONNECTORS={given}")
+    configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    if configured:
+        return _jars(Path(configured), f"EVENT_TRIGGER_CONNECTORS={configured}")
     if not (_CONNECTORS_SOURCE / "pom.xml").is_file():
         raise LocalStackError(
             f"connectors: no sources in {_CONNECTORS_SOURCE} (an installed package carries none); work in a checkout "
@@ -71,8 +71,8 @@ def connectors() -> list[Path]:
 
 def built_connectors() -> Path | None:
     """The folder where ``connectors`` finds jars without building; None if it has to build them with Maven."""
-    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
-    folder = Path(given) if given else cache_dir() / _connectors_folder()
+    configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    folder = Path(configured) if configured else cache_dir() / _connectors_folder()
     return folder if folder.is_dir() else None
 
 
@@ -113,10 +113,10 @@ def java() -> str:
     needed = f"needed: Java {JAVA_NEEDED[0]} to {JAVA_NEEDED[1]}, on the PATH or by JAVA_HOME"
     if program is None:
         raise LocalStackError(f"java: not found{f' in JAVA_HOME={home}' if home else ''}; {needed}")
-    shown = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', shown)
+    output = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', output)
     if version is None or not JAVA_NEEDED[0] <= int(version[1]) <= JAVA_NEEDED[1]:
-        raise LocalStackError(f"java: {program} is {shown.splitlines()[:1] or 'of an unknown version'}; {needed}")
+        raise LocalStackError(f"java: {program} is {output.splitlines()[:1] or 'of an unknown version'}; {needed}")
     return program
 
 
@@ -186,12 +186,14 @@ def _maven(goals: Sequence[str], folder: Path) -> None:
 
 def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
     with tempfile.NamedTemporaryFile(prefix=f"event-trigger-{name}-", suffix=".log") as log:
-        done = subprocess.run(
+        status = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False
         ).returncode
-        if done != 0:
+        if status != 0:
             output = tail(Path(log.name))
-            raise LocalStackError(f"{name}: {' '.join(command)} ended with {done}; {hint}. Its output ended:\n{output}")
+            raise LocalStackError(
+                f"{name}: {' '.join(command)} ended with {status}; {hint}. Its output ended:\n{output}"
+            )
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:
@@ -242,9 +244,9 @@ def _check_sha256(path: Path, expected: str) -> None:
     if not path.is_file():
         raise LocalStackError(f"{path.name}: was not downloaded; found {[p.name for p in path.parent.iterdir()]}")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise LocalStackError(f"{path.name}: SHA-256 is {found}, expected {expected}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise LocalStackError(f"{path.name}: SHA-256 is {digest}, expected {expected}")
 
 
 def _remove_old_connectors(current: Path) -> None:

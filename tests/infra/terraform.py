@@ -57,10 +57,10 @@ def run(
 
 def init(folder: Path, *arguments: str) -> None:
     """``terraform init`` from a mirror, or from the registry where there is none."""
-    mirror = next((one for one in MIRRORS if one and any(Path(one).glob("*/hashicorp/aws"))), None)
+    mirror = next((path for path in MIRRORS if path and any(Path(path).glob("*/hashicorp/aws"))), None)
     source = [f"-plugin-dir={mirror}"] if mirror else []
-    done = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
 @dataclass
@@ -73,7 +73,11 @@ class Report:
 
     def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
         """Values of all managed resources of a type in a run's state, in whatever module."""
-        return [one["values"] for one in self.every(run_name) if (one["mode"], one["type"]) == ("managed", kind)]
+        return [
+            resource["values"]
+            for resource in self.every(run_name)
+            if (resource["mode"], resource["type"]) == ("managed", kind)
+        ]
 
     def every(self, run_name: str) -> list[dict[str, Any]]:
         """All resources and data sources of a run's state, each with address, mode, type, values and depends_on."""
@@ -81,10 +85,12 @@ class Report:
 
     def policy(self, run_name: str, address: str) -> list[dict[str, Any]]:
         """The statements of the one policy document whose address ends so, written as Terraform has them."""
-        (found,) = (
-            one for one in self.every(run_name) if one["address"].endswith(f"aws_iam_policy_document.{address}")
+        (document,) = (
+            resource
+            for resource in self.every(run_name)
+            if resource["address"].endswith(f"aws_iam_policy_document.{address}")
         )
-        return list(found["values"]["statement"])
+        return list(document["values"]["statement"])
 
     def output(self, run_name: str, name: str) -> Any:
         """An output of a run's state."""
@@ -93,20 +99,20 @@ class Report:
 
 def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
     """``terraform test``, its messages read; states are there with ``-verbose``, which costs seconds for each run."""
-    done = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
-    found = Report()
-    for line in done.stdout.splitlines():
+    result = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
+    report = Report()
+    for line in result.stdout.splitlines():
         message = json.loads(line)
         name = message.get("@testrun", "")
         if message["type"] == "test_run" and message["test_run"].get("progress") == "complete":
-            found.status[name] = message["test_run"]["status"]
+            report.status[name] = message["test_run"]["status"]
         elif message["type"] == "test_state":
-            found.states[name] = message["test_state"]
+            report.states[name] = message["test_state"]
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
-            found.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
-    assert found.status, done.stdout[-3000:] + done.stderr[-3000:]
-    return found
+            report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
+    assert report.status, result.stdout[-3000:] + result.stderr[-3000:]
+    return report
 
 
 def walk(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,4 +124,4 @@ def walk(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def files(user_data: str) -> dict[str, str]:
     """The files that a rendered cloud-config writes, by path."""
-    return {one["path"]: one["content"] for one in yaml.safe_load(user_data)["write_files"]}
+    return {file["path"]: file["content"] for file in yaml.safe_load(user_data)["write_files"]}

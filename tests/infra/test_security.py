@@ -65,29 +65,36 @@ def test_egress_is_by_reference_but_for_what_was_asked_for(audited: Report, run:
 
 @RUNS
 def test_no_node_has_a_public_address(audited: Report, run: str) -> None:
-    assert {one["type"] for one in audited.every(run)} & FORBIDDEN == set()
+    assert {resource["type"] for resource in audited.every(run)} & FORBIDDEN == set()
     templates, instances = audited.resources(run, "aws_launch_template"), audited.resources(run, "aws_instance")
     assert (len(templates), len(instances)) == (2, 3)
     interfaces = [*(template["network_interfaces"][0] for template in templates), *instances]
-    assert [one["associate_public_ip_address"] in (False, "false") for one in interfaces] == [True] * 5
-    assert not any(one["map_public_ip_on_launch"] for one in audited.resources(run, "aws_subnet"))
+    assert [interface["associate_public_ip_address"] in (False, "false") for interface in interfaces] == [True] * 5
+    assert not any(subnet["map_public_ip_on_launch"] for subnet in audited.resources(run, "aws_subnet"))
     # Elastic addresses belong to NAT gateways.
-    addresses = {one["id"] for one in audited.resources(run, "aws_eip")}
-    assert addresses == {one["allocation_id"] for one in audited.resources(run, "aws_nat_gateway")}
+    addresses = {eip["id"] for eip in audited.resources(run, "aws_eip")}
+    assert addresses == {gateway["allocation_id"] for gateway in audited.resources(run, "aws_nat_gateway")}
     assert len(addresses) == (3 if run == EVERYTHING_ON else 0)
 
 
 @RUNS
 def test_no_node_lies_in_a_subnet_that_the_internet_reaches(audited: Report, run: str) -> None:
-    gateways = {one["id"] for one in audited.resources(run, "aws_internet_gateway")}
+    gateways = {gateway["id"] for gateway in audited.resources(run, "aws_internet_gateway")}
     assert len(gateways) == (1 if run == EVERYTHING_ON else 0)
     public_tables = {
-        one["route_table_id"] for one in audited.resources(run, "aws_route") if one["gateway_id"] in gateways
+        route["route_table_id"] for route in audited.resources(run, "aws_route") if route["gateway_id"] in gateways
     }
-    tables = {one["subnet_id"]: one["route_table_id"] for one in audited.resources(run, "aws_route_table_association")}
-    used = {subnet for one in audited.resources(run, "aws_autoscaling_group") for subnet in one["vpc_zone_identifier"]}
-    used |= {one["subnet_id"] for one in audited.resources(run, "aws_instance")}
-    used |= {subnet for one in audited.resources(run, "aws_vpc_endpoint") for subnet in one["subnet_ids"] or ()}
+    tables = {
+        association["subnet_id"]: association["route_table_id"]
+        for association in audited.resources(run, "aws_route_table_association")
+    }
+    used = {
+        subnet for group in audited.resources(run, "aws_autoscaling_group") for subnet in group["vpc_zone_identifier"]
+    }
+    used |= {instance["subnet_id"] for instance in audited.resources(run, "aws_instance")}
+    used |= {
+        subnet for endpoint in audited.resources(run, "aws_vpc_endpoint") for subnet in endpoint["subnet_ids"] or ()
+    }
     for cluster in audited.resources(run, "aws_msk_cluster"):
         used |= set(cluster["broker_node_group_info"][0]["client_subnets"])
     assert len(used) == 3

@@ -43,12 +43,13 @@ def test_nothing_happens_where_all_is_there(path: Path) -> None:
 
 def test_one_error_names_all_that_is_missing(path: Path) -> None:
     (path / "terraform").unlink()
-    said = error()
-    assert "terraform is not on the PATH: install 1.11 or newer" in said
+    message = error()
+    assert "terraform is not on the PATH: install 1.11 or newer" in message
     assert (
-        "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)" in said
+        "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)"
+        in message
     )
-    assert "pytest --ignore=tests/infra -m 'not browser'" in said
+    assert "pytest --ignore=tests/infra -m 'not browser'" in message
 
 
 @pytest.mark.parametrize(("version", "refused"), [("1.10.9", True), ("1.11.0-rc1", False), ("2.0.0", False)])
@@ -65,8 +66,8 @@ def test_an_older_terraform_is_refused(path: Path, version: str, refused: bool) 
 def test_root_installs_what_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     log = path / "log"
-    made = "\n".join(f"printf '#!/bin/sh' >{path}/{name}; /bin/chmod 755 {path}/{name}" for name in WANTED)
-    program(path, "apt-get", f'echo "$@" >>{log}\ncase "$*" in *install*) {made};; esac')
+    programs = "\n".join(f"printf '#!/bin/sh' >{path}/{name}; /bin/chmod 755 {path}/{name}" for name in WANTED)
+    program(path, "apt-get", f'echo "$@" >>{log}\ncase "$*" in *install*) {programs};; esac')
     tools.provide(WANTED)
     update, install = log.read_text().splitlines()
     assert update.endswith(" update")

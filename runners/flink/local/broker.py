@@ -123,15 +123,15 @@ class LocalKafka(Service):
 
     def _format_data(self, java: str, classpath: str, properties: Path) -> None:
         format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config"]
-        done = subprocess.run(
+        result = subprocess.run(
             [java, "-Xmx128m", *self._jvm_options("format.log"), "-cp", classpath, *format_command, str(properties)],
             capture_output=True,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
         )
-        if done.returncode != 0:
-            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {done.stdout}{done.stderr}")
+        if result.returncode != 0:
+            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {result.stdout}{result.stderr}")
 
     def _properties(self) -> dict[str, Any]:
         client, controller = (f"{LOCALHOST}:{port}" for port in self._ports)

@@ -110,7 +110,7 @@ class Launcher:
         flink_dist = self._class_path.rpartition(":")[2]
         tool_path = f"{artifacts.flink_home() / 'bin' / 'bash-java-utils.jar'}:{flink_dist}"
         command = [self._java, "-XX:TieredStopAtLevel=1", "-cp", tool_path, _MEMORY_TOOL]
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self._work_dir / "conf")],
             capture_output=True,
             text=True,
@@ -118,9 +118,9 @@ class Launcher:
             stdin=subprocess.DEVNULL,
         )
         results = [
-            line.removeprefix(_MEMORY_RESULT) for line in done.stdout.splitlines() if line.startswith(_MEMORY_RESULT)
+            line.removeprefix(_MEMORY_RESULT) for line in result.stdout.splitlines() if line.startswith(_MEMORY_RESULT)
         ]
-        if done.returncode != 0 or len(results) != 2:
+        if result.returncode != 0 or len(results) != 2:
             sizes = {key: value for key, value in self._settings.items() if "memory" in key}
-            raise LocalStackError(f"Flink's memory settings {sizes} are refused: {done.stdout}{done.stderr}")
+            raise LocalStackError(f"Flink's memory settings {sizes} are refused: {result.stdout}{result.stderr}")
         return results[0].split(), results[1].split()

@@ -83,9 +83,9 @@ def prepare() -> dict[str, str]:
 
 def run(*command: str) -> None:
     """Run a command; ends everything with its output if it fails."""
-    done = subprocess.run(["nice", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+    result = subprocess.run(["nice", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {result.returncode}: {(result.stdout + result.stderr)[-3000:]}")
 
 
 def test(environment: dict[str, str]) -> int:

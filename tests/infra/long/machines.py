@@ -29,18 +29,18 @@ _CLONE_NEWNET = 0x40000000
 
 def shell(*command: str | Path) -> str:
     """Output of a command; fails the test with what it printed otherwise."""
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 0, f"{' '.join(map(str, command))}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    return result.stdout
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
     """The first true value of ``condition``; fails after the deadline with ``what``, which may be a function."""
     give_up = time.monotonic() + deadline_s
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < give_up, f"not within {deadline_s:g} s: {what}"
         time.sleep(0.5)
-    return found
+    return value
 
 
 def contained(*command: str) -> list[str]:
@@ -152,7 +152,7 @@ class Machine:
                 if len(ids) > 1 and ids[-1] == "1":
                     return pid
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    waiting += [int(one) for one in (task / "children").read_text().split()]
+                    waiting += [int(child) for child in (task / "children").read_text().split()]
         return None
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -235,8 +235,8 @@ def metadata_service(machines: dict[str, Machine]) -> Iterator[None]:
                 "iam/security-credentials": machine.name,
                 f"iam/security-credentials/{machine.name}": json.dumps(credentials),
             }
-            what = self.path.removeprefix("/latest/meta-data/")
-            return self._answer(200, known[what]) if what in known else self._answer(404, "")
+            entry = self.path.removeprefix("/latest/meta-data/")
+            return self._answer(200, known[entry]) if entry in known else self._answer(404, "")
 
         def _answer(self, status: int, text: str) -> None:
             self.send_response(status)

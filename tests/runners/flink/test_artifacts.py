@@ -194,8 +194,8 @@ def test_only_the_distribution_is_unpacked(pip: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_sdist_than_the_pinned_one_is_refused(pip: Path, cache: Path) -> None:
-    found = sdist(pip, "deps/lib/flink-dist.jar")
-    with pytest.raises(LocalStackError, match=f"SHA-256 is {found}, expected {artifacts._FLINK_SDIST_SHA256}"):
+    archive = sdist(pip, "deps/lib/flink-dist.jar")
+    with pytest.raises(LocalStackError, match=f"SHA-256 is {archive}, expected {artifacts._FLINK_SDIST_SHA256}"):
         artifacts.flink_home()
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
@@ -217,16 +217,16 @@ def test_two_at_once_make_an_artifact_once() -> None:
         (folder / "file").touch()
         made.append(folder)
 
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(artifacts._cached("thing-1", make))) for _ in range(4)]
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(artifacts._cached("thing-1", make))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert len(found) == 4
-    assert len(set(found)) == 1
-    assert (found[0] / "file").exists()
+    assert len(folders) == 4
+    assert len(set(folders)) == 1
+    assert (folders[0] / "file").exists()
 
 
 def test_what_an_interrupted_run_left_is_cleaned_up(cache: Path) -> None:
@@ -268,7 +268,7 @@ def test_the_s3_plugin_is_fetched_once_and_checked(
         artifacts.s3_plugin()
     monkeypatch.setattr(artifacts, "_S3_PLUGIN_SHA256", hashlib.sha256(b"a\n").hexdigest())
     plugin = artifacts.s3_plugin()
-    assert [one.name for one in plugin.iterdir()] == [jar]
+    assert [file.name for file in plugin.iterdir()] == [jar]
     capsys.readouterr()
     assert artifacts.s3_plugin() == plugin
     assert capsys.readouterr().err == ""

@@ -41,7 +41,7 @@ def stateful_dofn() -> beam.DoFn:
             from apache_beam.runners.worker import bundle_processor, statecache
 
             bag.add(b"x")
-            (cache,) = (found for found in gc.get_objects() if type(found) is statecache.StateCache)
+            (cache,) = (candidate for candidate in gc.get_objects() if type(candidate) is statecache.StateCache)
             line = {
                 "count": len(list(bag.read())),
                 "cache_bytes": cache._max_weight,

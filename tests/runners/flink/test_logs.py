@@ -26,9 +26,9 @@ def written(*arguments: Any, show_users: bool = False, level: int = logging.INFO
 
 
 def test_a_record_is_a_json_object_with_its_job_and_what_is_extra() -> None:
-    found = written("dead letter %s", 7, level=logging.WARNING, rule="welcome", action_id="ab12", times=3)
-    assert found.pop("time").endswith("Z")
-    assert found == {
+    record = written("dead letter %s", 7, level=logging.WARNING, rule="welcome", action_id="ab12", times=3)
+    assert record.pop("time").endswith("Z")
+    assert record == {
         "event": "dead letter 7",
         "level": "warning",
         "logger": "event_trigger",
@@ -50,9 +50,9 @@ def test_what_is_learnt_later_is_part_of_later_records() -> None:
 
 
 def test_users_are_hashes_unless_asked_for() -> None:
-    found = written("user forgotten", user_id="alice")
-    assert found["user_sha256"] == SHA_OF_ALICE
-    assert "alice" not in json.dumps(found)
+    record = written("user forgotten", user_id="alice")
+    assert record["user_sha256"] == SHA_OF_ALICE
+    assert "alice" not in json.dumps(record)
     assert written("user forgotten", show_users=True, user_id="alice")["user_id"] == "alice"
 
 
@@ -70,10 +70,10 @@ SECRET = "s3cr3t-Value_1"
     ],
 )
 def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None:
-    shown = json.dumps(written("x", **extra))
-    assert logs.HIDDEN in shown
-    assert SECRET not in shown
-    assert "12345678" not in shown
+    line = json.dumps(written("x", **extra))
+    assert logs.HIDDEN in line
+    assert SECRET not in line
+    assert "12345678" not in line
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None
     ],
 )
 def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
-    shown = logs.without_secrets(text)
-    assert logs.HIDDEN in shown
+    line = logs.without_secrets(text)
+    assert logs.HIDDEN in line
     parts = ("MfKQ9r8", "K5oZfzN95", "aaaaaaa", "whateverItIs", "passw0rd", "AKIAIOS", "a b c d", "abcdef")
-    assert not any(part in shown for part in parts)
+    assert not any(part in line for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_exceptions_are_told_without_their_secrets() -> None:
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "call failed", (), None)
         record.exc_info = sys.exc_info()
-    found = json.loads(logs.formatter({}).format(record))
-    assert found["exception"].endswith("ValueError: refused: Bearer [hidden]")
+    line = json.loads(logs.formatter({}).format(record))
+    assert line["exception"].endswith("ValueError: refused: Bearer [hidden]")
 
 
 def test_a_handler_that_looks_at_records_sees_formatted_ones() -> None:
@@ -137,6 +137,6 @@ def test_a_handler_that_looks_at_records_sees_formatted_ones() -> None:
 
     (record,) = seen
     assert record.exc_info is None
-    found = json.loads(record.getMessage())
-    assert (found["event"], found["job"]) == ("100% bad", "nightly")
-    assert "password=[hidden]" in found["exception"]
+    line = json.loads(record.getMessage())
+    assert (line["event"], line["job"]) == ("100% bad", "nightly")
+    assert "password=[hidden]" in line["exception"]

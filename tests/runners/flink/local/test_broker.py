@@ -38,12 +38,12 @@ def consume(kafka: LocalKafka, topic: str, count: int) -> list[bytes]:
     )
     try:
         consumer.subscribe([topic])
-        found: list[bytes] = []
+        values: list[bytes] = []
         for _ in range(300):
-            found += [message.value() for message in consumer.consume(10, 0.1) if message.error() is None]
-            if len(found) >= count:
+            values += [message.value() for message in consumer.consume(10, 0.1) if message.error() is None]
+            if len(values) >= count:
                 break
-        return found
+        return values
     finally:
         consumer.close()
 
@@ -85,8 +85,8 @@ def test_only_a_killed_broker_has_a_session_that_ends_soon() -> None:
 
     def session_ms(broker: LocalKafka) -> int:
         properties = (broker.work_dir / "server.properties").read_text()
-        (found,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
-        return int(found)
+        (setting,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
+        return int(setting)
 
     with LocalKafka() as broker:
         assert session_ms(broker) == 60_000

@@ -59,11 +59,11 @@ def test_a_demo_with_monitoring_says_at_once_that_prometheus_is_missing(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert demo.main(["--monitoring"]) == 1
-    told = capsys.readouterr()
-    assert told.err == (
+    output = capsys.readouterr()
+    assert output.err == (
         "error: prometheus is not on the PATH; as root on Debian and Ubuntu make infra-tools installs it, or apt-get\n"
     )
-    assert "starting" not in told.out + told.err
+    assert "starting" not in output.out + output.err
 
 
 def test_grafana_is_found_by_its_folder_or_on_the_path(
@@ -88,10 +88,10 @@ def test_grafana_is_given_the_dashboards_and_prometheus_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with LocalGrafana(home, "http://127.0.0.1:9") as grafana:
         assert grafana.url.startswith("http://127.0.0.1:")
-        shown = requests.get(grafana.url, timeout=5).json()
+        served = requests.get(grafana.url, timeout=5).json()
         assert list(tmp_path.glob("event-trigger-*"))
-    assert (shown["command"], shown["home"], shown["anonymous"]) == ("server", str(home), "Viewer")
-    assert "url: http://127.0.0.1:9\n" in shown["provisioning"]["datasources"]
-    assert f"path: {DASHBOARDS}\n" in shown["provisioning"]["dashboards"]
+    assert (served["command"], served["home"], served["anonymous"]) == ("server", str(home), "Viewer")
+    assert "url: http://127.0.0.1:9\n" in served["provisioning"]["datasources"]
+    assert f"path: {DASHBOARDS}\n" in served["provisioning"]["dashboards"]
     assert left_over() == []
     assert list(tmp_path.glob("event-trigger-*")) == []

@@ -14,5 +14,5 @@ def test_the_cloud_clients_are_not_imported_and_stay_importable() -> None:
         "assert not [name for name in sys.modules if name.startswith(clients)]\n"
         "import boto3, google.cloud.storage\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
