@@ -44,7 +44,7 @@ test-java: ## the connectors' own tests
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
-test-newest-beam: setup ## tests without Flink on the newest Beam that installs; ten minutes; writes docs/newest-beam.md
+test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
 	@$(BIN)/python -m tests.newest_beam
 
 test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, what its nodes are given, Prometheus on alerts
