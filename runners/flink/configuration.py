@@ -99,33 +99,6 @@ LOCAL: Mapping[str, str] = {
 }
 
 
-def high_availability(zookeeper: str, work_dir: Path) -> dict[str, str]:
-    """Settings that let JobManagers elect a leader and recover jobs; ``zookeeper`` is a quorum as ``host:port``."""
-    return {
-        "high-availability.type": "zookeeper",
-        "high-availability.zookeeper.quorum": zookeeper,
-        "high-availability.cluster-id": f"/{work_dir.name}",
-        "high-availability.storageDir": (work_dir / "ha").as_uri(),
-        # ZooKeeper notices a killed JobManager after this (milliseconds) instead of a minute.
-        "high-availability.zookeeper.client.session-timeout": "10000",
-        "zookeeper.sasl.disable": "true",
-    }
-
-
-def s3_storage(endpoint: str, bucket: str) -> dict[str, str]:
-    """Settings that put checkpoints, savepoints and recovery data into a bucket of an S3 endpoint other than AWS's.
-
-    The cluster needs the plugin (``artifacts.s3_plugin``) and the credentials in its environment.
-    """
-    return {
-        "s3.endpoint": endpoint,
-        "s3.path.style.access": "true",
-        "state.checkpoints.dir": f"s3://{bucket}/checkpoints",
-        "state.savepoints.dir": f"s3://{bucket}/savepoints",
-        "high-availability.storageDir": f"s3://{bucket}/ha",
-    }
-
-
 # Flink's own list for Java 17 (env.java.opts.all in the config.yaml that it ships).
 JAVA_17_OPTIONS = (
     "--add-exports=java.base/sun.net.util=ALL-UNNAMED",

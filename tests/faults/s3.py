@@ -42,6 +42,20 @@ class LocalS3(Service):
         self._wait(up=True)
         requests.put(f"{self.endpoint}/{self.bucket}", timeout=10).raise_for_status()
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Flink settings that put checkpoints, savepoints and recovery data into the bucket.
+
+        The cluster needs the plugin (``artifacts.s3_plugin``) and the credentials in its environment.
+        """
+        return {
+            "s3.endpoint": self.endpoint,
+            "s3.path.style.access": "true",
+            "state.checkpoints.dir": f"s3://{self.bucket}/checkpoints",
+            "state.savepoints.dir": f"s3://{self.bucket}/savepoints",
+            "high-availability.storageDir": f"s3://{self.bucket}/ha",
+        }
+
     def keys(self, prefix: str) -> list[str]:
         """The first thousand keys that begin so."""
         answer = requests.get(f"{self.endpoint}/{self.bucket}", params={"list-type": "2", "prefix": prefix}, timeout=10)

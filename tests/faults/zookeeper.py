@@ -35,6 +35,17 @@ class LocalZooKeeper(Service):
             raise LocalStackError("ZooKeeper: not started")
         return f"{LOCALHOST}:{self._port}"
 
+    def settings(self, cluster_id: str) -> dict[str, str]:
+        """Flink settings that let the JobManagers of a cluster elect a leader and recover its jobs."""
+        return {
+            "high-availability.type": "zookeeper",
+            "high-availability.zookeeper.quorum": self.quorum,
+            "high-availability.cluster-id": f"/{cluster_id}",
+            # ZooKeeper notices a killed JobManager after this (milliseconds) instead of a minute.
+            "high-availability.zookeeper.client.session-timeout": "10000",
+            "zookeeper.sasl.disable": "true",
+        }
+
     def start(self) -> None:
         """Start the server and return when it takes connections.
 

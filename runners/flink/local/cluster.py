@@ -23,8 +23,8 @@ class LocalFlink(Service):
     is added to the TaskManagers' environment and so to that of their Python workers. ``work_dir`` gets everything,
     state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
 
-    With ``zookeeper`` (a quorum as ``host:port``) the cluster is highly available: ``job_managers`` may be several, of
-    which one leads, and jobs outlive them.
+    If ``config`` makes the cluster highly available, there may be several ``job_managers``, of which one leads, and jobs
+    outlive them.
     """
 
     name = "Flink"
@@ -35,7 +35,6 @@ class LocalFlink(Service):
         task_managers: int = 1,
         slots: int = 2,
         job_managers: int = 1,
-        zookeeper: str | None = None,
         config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
         plugins: Sequence[Path] = (),
@@ -46,12 +45,11 @@ class LocalFlink(Service):
             raise LocalStackError(
                 f"Flink: {task_managers} TaskManagers with {slots} slots; at least 0 and 1 are needed"
             )
-        if job_managers < 1 or (job_managers > 1 and zookeeper is None):
+        if job_managers < 1 or (job_managers > 1 and "high-availability.type" not in (config or {})):
             raise LocalStackError(f"Flink: {job_managers} JobManagers; allowed: 1, more with a ZooKeeper")
         super().__init__(work_dir)
         self._wanted_task_managers = task_managers
         self._slots = slots
-        self._zookeeper = zookeeper
         self._config = dict(config or {})
         self._jars = jars
         self._plugins = plugins
@@ -187,7 +185,6 @@ class LocalFlink(Service):
         return {
             **configuration.BASE,
             **configuration.LOCAL,
-            **({} if self._zookeeper is None else configuration.high_availability(self._zookeeper, self.work_dir)),
             "jobmanager.rpc.port": str(rpc_port),
             "rest.port": str(rest_port),
             "taskmanager.numberOfTaskSlots": str(self._slots),
