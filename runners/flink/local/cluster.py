@@ -23,8 +23,8 @@ class LocalFlink(Service):
     is added to the TaskManagers' environment and so to that of their Python workers. ``work_dir`` gets everything,
     state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
 
-    If ``config`` makes the cluster highly available, there may be several ``job_managers``, of which one leads, and jobs
-    outlive them.
+    If ``config`` makes the cluster highly available, there may be several ``job_managers``, of which one leads, and
+    jobs outlive them.
     """
 
     name = "Flink"
