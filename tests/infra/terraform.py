@@ -1,4 +1,4 @@
-"""Terraform as tests use it: on a copy of infra/terraform, with the provider of a mirror where there is one."""
+"""Runs Terraform on a copy of infra/terraform, with the provider from a mirror if there is one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def copy(folder: Path) -> Path:
-    """The Terraform code in ``folder``, without what terraform left beside it."""
+    """Copy the Terraform code to ``folder``, without terraform's own files."""
     return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
 
 
@@ -56,7 +56,7 @@ def run(
 
 
 def init(folder: Path, *arguments: str) -> None:
-    """``terraform init`` from a mirror, or from the registry where there is none."""
+    """``terraform init`` from a mirror, or from the registry if there is none."""
     mirror = next((path for path in MIRRORS if path and any(Path(path).glob("*/hashicorp/aws"))), None)
     source = [f"-plugin-dir={mirror}"] if mirror else []
     result = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
@@ -65,14 +65,14 @@ def init(folder: Path, *arguments: str) -> None:
 
 @dataclass
 class Report:
-    """What ``terraform test`` did: the status of every run, its diagnostics, and the state of those that applied."""
+    """The result of ``terraform test``: the status of every run, diagnostics, and the state of each applied run."""
 
     status: dict[str, str] = field(default_factory=dict)
     diagnostics: list[str] = field(default_factory=list)
     states: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
-        """Values of all managed resources of a type in a run's state, in whatever module."""
+        """Values of all managed resources of a type in a run's state, of all modules."""
         return [
             resource["values"]
             for resource in self.every(run_name)
@@ -84,7 +84,7 @@ class Report:
         return list(walk(self.states[run_name]["root_module"]))
 
     def policy(self, run_name: str, address: str) -> list[dict[str, Any]]:
-        """The statements of the one policy document whose address ends so, written as Terraform has them."""
+        """The statements of the only policy document whose address ends with ``address``, as Terraform has them."""
         (document,) = (
             resource
             for resource in self.every(run_name)
@@ -98,7 +98,7 @@ class Report:
 
 
 def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
-    """``terraform test``, its messages read; states are there with ``-verbose``, which costs seconds for each run."""
+    """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""
     result = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
     report = Report()
     for line in result.stdout.splitlines():

@@ -89,7 +89,7 @@ def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_promtool_takes_configuration_and_alerts() -> None:
+def test_promtool_accepts_configuration_and_alerts() -> None:
     for arguments in (("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml")):
         result = promtool(*arguments, cwd=CONFIGURATION)
         assert result.returncode == 0, result.stdout + result.stderr
@@ -186,7 +186,7 @@ def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]
     assert set(sample["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "reason", "le"}
 
 
-def test_quantiles_can_be_asked_for(prometheus: str) -> None:
+def test_quantiles_can_be_queried(prometheus: str) -> None:
     (sample,) = _answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
     # Bucket n holds n values of twelve, so that the median is the sixth bound.
     assert float(sample["value"][1]) == BOUNDS_MS[5]
@@ -196,7 +196,7 @@ def test_no_metric_keeps_its_long_name(prometheus: str) -> None:
     assert _answers(prometheus, f'count({{__name__=~"{PREFIX}.*"}})') == []
 
 
-def test_every_query_of_alerts_and_dashboards_is_understood(prometheus: str) -> None:
+def test_prometheus_accepts_every_query_of_alerts_and_dashboards(prometheus: str) -> None:
     expressions = [rule["expr"] for rule in ALERTS.values()] + [filled(query, "1m") for _, query in queries()]
     assert len(expressions) > 40
     for query in expressions:

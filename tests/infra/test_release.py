@@ -1,4 +1,4 @@
-"""What `make release` packs: the same for the same content, and all that workers need, as locked."""
+"""The archives of `make release`: reproducible, with every locked dependency of a worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_release_archive_depends_on_content_only(tmp_path: Path) -> None:
 
 
 def locked(name: str) -> set[tuple[str, str]]:
-    """Package and version of every entry of a lock file; a package may have several, for different Pythons."""
+    """Package and version of every entry of a lock file; a package may have several entries, for different Pythons."""
     return set(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
 
 

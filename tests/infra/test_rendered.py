@@ -1,4 +1,4 @@
-"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
+"""The files of nodes, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_cloud_init_accepts_the_user_data(user_data: dict[str, str], tmp_path: P
     assert checked("cloud-init", "schema", "--config-file", tmp_path / "bad").returncode != 0
 
 
-def test_shellcheck_has_nothing_to_say(scripts: Sequence[Path]) -> None:
+def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
     assert {script.name for script in scripts} == {
         "event-trigger-worker.sh",
         "flink-node.sh",

@@ -1,4 +1,4 @@
-"""What was planned, audited resource by resource: the largest tier as it is by default, and with all options on."""
+"""The planned resources, checked one by one: the largest tier with its defaults, and with all options on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_ingress_names_an_address(audited: Report, run: str) -> None:
 
 
 @RUNS
-def test_egress_is_by_reference_but_for_what_was_asked_for(audited: Report, run: str) -> None:
+def test_egress_is_by_reference_except_for_configured_ranges(audited: Report, run: str) -> None:
     rules = audited.resources(run, "aws_vpc_security_group_egress_rule")
     assert len(rules) >= 17
     by_address = [(rule["cidr_ipv4"], rule["to_port"]) for rule in rules if rule["cidr_ipv4"]]
@@ -166,7 +166,7 @@ def test_nothing_is_destroyed_by_mistake(audited: Report, run: str) -> None:
 
 
 def by_bucket(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The resource of a kind that each bucket has."""
+    """The resource of this kind of each bucket, by bucket."""
     found = {one["bucket"]: one for one in audited.resources(run, f"aws_s3_bucket{kind}")}
     assert set(found) == {one["bucket"] for one in audited.resources(run, "aws_s3_bucket")}
     assert len(found) == 3
@@ -207,7 +207,7 @@ def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
 
 
 @RUNS
-def test_nothing_live_expires(audited: Report, run: str) -> None:
+def test_lifecycle_rules_expire_no_live_object(audited: Report, run: str) -> None:
     for one in by_bucket(audited, run, "_lifecycle_configuration").values():
         for rule in one["rule"]:
             assert not rule["transition"]
@@ -251,7 +251,7 @@ def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
 
 
 def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
-    """What a node kind's role may do, by statement id."""
+    """The policy statements of a node kind's role, by statement id."""
     return {one["sid"]: one for one in audited.policy(run, f'node["{kind}"]')}
 
 

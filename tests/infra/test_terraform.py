@@ -1,4 +1,4 @@
-"""The Terraform code: its own tests pass, and what it gives nodes is whole."""
+"""The Terraform code: its own tests pass, and nodes get complete settings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_groups_replace_their_nodes_in_order(audited: Report) -> None:
     assert hook["autoscaling_group_name"] == "test-taskmanager"
 
 
-def test_every_alarm_tells_somebody(audited: Report) -> None:
+def test_every_alarm_notifies_the_topic(audited: Report) -> None:
     (topic,) = audited.resources("large", "aws_sns_topic")
     alarms = {
         alarm["alarm_name"].removeprefix("test-"): alarm
@@ -100,7 +100,7 @@ def test_every_alarm_tells_somebody(audited: Report) -> None:
     assert {"checkpoint-age", "job-not-running", "taskmanagers-missing"} <= silent
 
 
-def test_the_readmes_tables_are_the_codes() -> None:
+def test_the_tables_of_the_readme_match_the_code() -> None:
     text = readme.README.read_text()
     assert readme.rendered(text) == text, "run make readme"
     assert "| `tier` | string | required |" in text

@@ -1,4 +1,4 @@
-"""`make infra-tools`: programs that tests run and no Python package brings.
+"""`make infra-tools`: programs that tests run and that no Python package contains.
 
 What Debian has is installed where this is root on a machine with apt-get; otherwise one error says all that is missing.
 Runs before there is an environment, so with the standard library alone.
@@ -80,7 +80,7 @@ def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, 
 
 
 def _terraform_problem() -> str:
-    """What is wrong with the terraform that is found, if something is."""
+    """The problem with the terraform on the PATH; empty if there is none."""
     if shutil.which("terraform") is None:
         return "terraform is not on the PATH"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""`make test-infra`: prepares what the long tests need, runs them in a network namespace, writes down the result.
+"""`make test-infra`: downloads for the long tests, runs them in a network namespace, writes the result.
 
 Prepared, each kept for the next run: the release (build/release), a Python environment with moto, and in
 ~/.cache/event-trigger a Debian root file system that stands for the machine image.
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def prepare() -> dict[str, str]:
-    """Everything that needs the network; what the tests find by their environment."""
+    """Download everything that needs the network; the environment variables that lead the tests to it."""
     digest = hashlib.sha256(moto.REQUIREMENTS.read_bytes() + PACKAGES.encode()).hexdigest()[:16]
     cache = artifacts.cache_dir()
     tools, rootfs = moto.packages(), cache / f"infra-rootfs-{digest}"

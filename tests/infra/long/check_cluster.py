@@ -1,4 +1,4 @@
-"""The small tier, applied to moto, read back, and booted: user data as moto holds it, machines as EC2 would start them.
+"""The small tier, applied to moto, read back, and booted with the user data from moto, as EC2 starts machines.
 
 The tests build on each other in the order of the file. What stands in for what: moto for AWS (S3, SSM and EC2's
 descriptions), Debian for Amazon Linux, a NoCloud seed for EC2's user data, sparse loop devices for EBS, smaller JVMs.
@@ -292,7 +292,7 @@ def power_on(
 
 
 def user_data_of(template: str) -> bytes:
-    """As EC2 would hand it to an instance: compressed, as moto keeps it."""
+    """User data as EC2 gives it to an instance: compressed, as moto stores it."""
     versions = aws("ec2").describe_launch_template_versions(LaunchTemplateName=template, Versions=["$Latest"])
     return base64.b64decode(versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["UserData"])
 
@@ -343,7 +343,7 @@ def test_the_taskmanager_registers_under_its_instance_id(booted: dict[str, Machi
     except AssertionError:
         logs = "\n\n".join(f"== {machine.name}\n{machine.journal()}" for machine in booted.values())
         raise AssertionError(f"the TaskManager has not registered\n{logs}") from None
-    # Its slots are told a moment later.
+    # It reports its slots a moment later.
     wait_for(
         lambda: [task_manager["slotsNumber"] for task_manager in rest.task_managers()] == [2], "it has two slots", 60
     )
@@ -385,7 +385,7 @@ def certificate_of(parameter: str, folder: Path) -> Path:
 
 
 def subject_of_peer(address: str, port: int, pair: Path | None) -> str:
-    """Common name that a node shows; raises SSLError where it does not accept us. TLS 1.2, where it says so at once."""
+    """The common name of a node's certificate; raises SSLError if the node refuses ours. TLS 1.2 refuses at once."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -564,7 +564,7 @@ def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest:
     assert registered(rest) == {machine.instance_id}
     machine.target_lifecycle_state = "Terminated"
     wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 60)
-    # It said goodbye; nobody waited for its heartbeat.
+    # It deregistered; Flink did not have to wait for a missing heartbeat.
     log = booted["jobmanager"].run("cat", "/var/log/flink/jobmanager.log").stdout
     assert f"Closing TaskExecutor connection {machine.instance_id} because: The TaskExecutor is shutting down" in log
     # A JVM that is stopped while tasks are being deployed may end with Flink's own status: failed, but ended.

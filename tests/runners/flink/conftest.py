@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def left_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Tells which processes that this test started, grandchildren included, are still there after up to 5 s.
+    """Returns the processes that this test started, grandchildren included, which still run after up to 5 s.
 
     They are found by an environment variable that they all inherit.
     """

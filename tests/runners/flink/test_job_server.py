@@ -1,4 +1,4 @@
-"""The whole way of a job: our job server, Flink, and Python workers started by worker_boot."""
+"""A job end to end: our job server, Flink, and Python workers that worker.py starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ELEMENTS = 60
 
 
 def stateful_dofn() -> beam.DoFn:
-    """A DoFn that adds each element to a bag, reads all of it and prints what the harness's state cache says."""
+    """A DoFn that adds each element to a bag, reads all of it and prints figures of the harness's state cache."""
 
     # Defined in a function, so that it is pickled by value: workers do not have the tests.
     class AddAndRead(beam.DoFn):
@@ -90,7 +90,7 @@ def printed(flink: LocalFlink) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def own_flink() -> Iterator[LocalFlink]:
-    """A cluster whose TaskManager a test may kill and whose worker logs are ours alone."""
+    """A cluster of this module alone: a test may kill its TaskManager, and no other worker writes to its logs."""
     with LocalFlink(task_managers=1, slots=1) as cluster:
         yield cluster
 
@@ -134,7 +134,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert len(group_members(task_manager)) == 2
     restarted_at = rest.restarted_at(job_id)
     own_flink.kill_task_manager(0)
-    # Its worker notices by itself; nobody else is told.
+    # Its worker notices this by itself.
     eventually(lambda: group_members(task_manager) == [], "its workers are gone", 5)
     own_flink.start_task_manager()
     rest.wait_for_recovery(job_id, restarted_at, 60)

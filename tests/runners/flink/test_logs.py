@@ -25,7 +25,7 @@ def written(*arguments: Any, show_users: bool = False, level: int = logging.INFO
     return dict(json.loads(line))
 
 
-def test_a_record_is_a_json_object_with_its_job_and_what_is_extra() -> None:
+def test_a_record_is_a_json_object_with_its_job_and_its_extras() -> None:
     record = written("dead letter %s", 7, level=logging.WARNING, rule="welcome", action_id="ab12", times=3)
     assert record.pop("time").endswith("Z")
     assert record == {
@@ -40,7 +40,7 @@ def test_a_record_is_a_json_object_with_its_job_and_what_is_extra() -> None:
     }
 
 
-def test_what_is_learnt_later_is_part_of_later_records() -> None:
+def test_fields_that_are_set_later_are_part_of_later_records() -> None:
     fields: dict[str, Any] = {"worker": "1-1"}
     written_by = logs.formatter(fields)
     record = logging.LogRecord("x", logging.INFO, "", 0, "hello", (), None)
@@ -49,7 +49,7 @@ def test_what_is_learnt_later_is_part_of_later_records() -> None:
     assert json.loads(written_by.format(record))["job"] == "nightly"
 
 
-def test_users_are_hashes_unless_asked_for() -> None:
+def test_users_are_hashes_unless_ids_are_switched_on() -> None:
     record = written("user forgotten", user_id="alice")
     assert record["user_sha256"] == SHA_OF_ALICE
     assert "alice" not in json.dumps(record)
@@ -90,7 +90,7 @@ def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None
         "sasl.password=abcdef,sasl.mechanism=PLAIN",
     ],
 )
-def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
+def test_secrets_inside_texts_are_hidden(text: str) -> None:
     line = logs.without_secrets(text)
     assert logs.HIDDEN in line
     parts = ("MfKQ9r8", "K5oZfzN95", "aaaaaaa", "whateverItIs", "passw0rd", "AKIAIOS", "a b c d", "abcdef")
@@ -106,11 +106,11 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> Non
         "see https://hooks.example.com/@us/x",
     ],
 )
-def test_what_is_none_stays(text: str) -> None:
+def test_texts_without_secrets_stay(text: str) -> None:
     assert logs.without_secrets(text) == text
 
 
-def test_exceptions_are_told_without_their_secrets() -> None:
+def test_exceptions_are_logged_without_their_secrets() -> None:
     try:
         raise ValueError("refused: Bearer abc.def")
     except ValueError:
@@ -120,7 +120,7 @@ def test_exceptions_are_told_without_their_secrets() -> None:
     assert line["exception"].endswith("ValueError: refused: Bearer [hidden]")
 
 
-def test_a_handler_that_looks_at_records_sees_formatted_ones() -> None:
+def test_a_handler_that_reads_records_gets_formatted_records() -> None:
     class Looks(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(record)

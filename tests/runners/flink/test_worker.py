@@ -38,7 +38,7 @@ def environment(info: Any, *flags: str) -> dict[str, str]:
     return worker_boot.harness_environment(worker_boot._parse(["--id=1-1", "--provision_endpoint=h:9", *flags]), info)
 
 
-def test_the_harness_learns_its_endpoints_from_the_runner() -> None:
+def test_the_harness_gets_its_endpoints_from_the_runner() -> None:
     variables = environment(provision(status="h:3"), "--control_endpoint=other:5")
     assert variables["WORKER_ID"] == "1-1"
     assert variables["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "h:1"\n'
@@ -47,7 +47,7 @@ def test_the_harness_learns_its_endpoints_from_the_runner() -> None:
     assert variables["RUNNER_CAPABILITIES"] == "a b"
 
 
-def test_endpoints_on_the_command_line_do_where_the_runner_names_none() -> None:
+def test_endpoints_on_the_command_line_replace_missing_ones() -> None:
     variables = environment(provision(control=""), "--control_endpoint=h:5", "--semi_persist_dir=/tmp")
     assert variables["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:5"\n'
 
@@ -77,7 +77,7 @@ def test_beam_reads_the_cache_size_from_these_options() -> None:
 
 
 class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
-    """A runner that provisions workers and has nothing else to offer."""
+    """A runner that provisions workers and does nothing else."""
 
     def __init__(self) -> None:
         self.worker_ids: list[str] = []

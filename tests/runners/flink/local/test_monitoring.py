@@ -1,4 +1,4 @@
-"""Prometheus itself is started by the demo's test and tests/infra; here what is missing, and what Grafana is given."""
+"""Missing programs, and the configuration of Grafana; the demo's test and tests/infra start Prometheus."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HTTPServer((settings["server"]["http_addr"], int(settings["server"]["http_port"]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """The folder of a Grafana that is none."""
+    """The folder of a program that stands in for Grafana."""
     (tmp_path / "grafana" / "bin").mkdir(parents=True)
     (tmp_path / "grafana" / "conf").mkdir()
     (tmp_path / "grafana" / "conf" / "defaults.ini").touch()
@@ -54,7 +54,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "grafana"
 
 
-def test_a_demo_with_monitoring_says_at_once_that_prometheus_is_missing(
+def test_a_demo_with_monitoring_fails_at_once_without_prometheus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -77,12 +77,12 @@ def test_grafana_is_found_by_its_folder_or_on_the_path(
     assert grafana_home(None) == home
 
 
-def test_a_folder_that_is_no_grafana_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_grafana_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalStackError, match=r"^GRAFANA_HOME is '.*'; allowed: a folder with bin/grafana and conf/"):
         grafana_home(str(tmp_path))
 
 
-def test_grafana_is_given_the_dashboards_and_prometheus_and_leaves_nothing(
+def test_grafana_gets_the_dashboards_and_prometheus_and_leaves_nothing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_over: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
