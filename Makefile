@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-docs test-java test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
+
+test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
+	@$(BIN)/python -m tests.newest_beam
 
 test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)

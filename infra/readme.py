@@ -18,8 +18,8 @@ def tables() -> str:
         kind = _value(body, "type").partition("(")[0]
         inner = re.match(r"(?:map|list|set)\(\w+\)|\w+", _value(body, "type"))
         default = _value(body, "default")
-        shown = "required" if default == "" else f"`{default}`"
-        lines.append(f"| `{name}` | {inner[0] if inner else kind} | {shown} | {_text(body)} |")
+        default_text = "required" if default == "" else f"`{default}`"
+        lines.append(f"| `{name}` | {inner[0] if inner else kind} | {default_text} | {_text(body)} |")
     lines += ["", "## Outputs", "", "| name | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {_text(body)} |" for name, body in _blocks("outputs.tf", "output")]
     return "\n".join(lines)
@@ -33,12 +33,12 @@ def rendered(readme: str) -> str:
 
 
 def _blocks(file: str, kind: str) -> list[tuple[str, str]]:
-    return [(name, body) for found, name, body in _BLOCK.findall((TERRAFORM / file).read_text()) if found == kind]
+    return [(name, body) for block, name, body in _BLOCK.findall((TERRAFORM / file).read_text()) if block == kind]
 
 
 def _value(body: str, key: str) -> str:
-    found = re.search(rf"^  {key} += (.*)$", body, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^  {key} += (.*)$", body, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _text(body: str) -> str:

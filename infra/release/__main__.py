@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runners.flink import artifacts, configuration
-from runners.flink.errors import LocalStackError
+from runners.flink.errors import FlinkRunnerError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         manifest = build(arguments.output, arguments.jar)
-    except (LocalStackError, ReleaseError) as error:
+    except FlinkRunnerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     for name, entry in manifest.items():
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(FlinkRunnerError, RuntimeError):
     """A tool failed or a file is missing; the message says which."""
 
 
@@ -60,18 +60,18 @@ def build(output: Path, jars: Sequence[Path] = ()) -> dict[str, dict[str, str | 
     """
     output.mkdir(parents=True, exist_ok=True)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    made: dict[str, tuple[str, Callable[[Path], None]]] = {
+    archives: dict[str, tuple[str, Callable[[Path], None]]] = {
         "flink": (artifacts.FLINK_VERSION, lambda folder: _flink(folder, jars)),
         "python": (version, _python),
         "zookeeper": (artifacts.ZOOKEEPER_VERSION, _zookeeper),
     }
     manifest: dict[str, dict[str, str | int]] = {}
-    for name, (of, fill) in made.items():
+    for name, (archive_version, fill) in archives.items():
         with tempfile.TemporaryDirectory(prefix=f"release-{name}-", dir=output) as folder:
             content = Path(folder, name)
             content.mkdir()
             fill(content)
-            manifest[name] = _pack(content, output, f"{name}-{of}")
+            manifest[name] = _pack(content, output, f"{name}-{archive_version}")
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
@@ -160,9 +160,11 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ReleaseError(f"{' '.join(command)} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise ReleaseError(
+            f"{' '.join(command)} ended with {result.returncode}: {(result.stdout + result.stderr)[-2000:]}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a cluster is made of, fetched or built once and kept in a cache: Flink, plugins, connectors, Kafka, ZooKeeper.
+"""The parts of a cluster, downloaded or built once and kept in a cache: Flink, plugins, connectors, Kafka, ZooKeeper.
 
-Each artifact is a folder of the cache, named by its version (or the hash of its sources) and made whole: it is built
-next to its final place under a file lock and renamed when it is complete. Progress goes to stderr. Everything raises
+Each artifact is a folder of the cache, named by its version (or the hash of its sources). It is built beside its final
+place under a file lock and renamed when it is complete. Progress goes to stderr. Functions that download or build raise
 LocalStackError.
 """
 
@@ -51,28 +51,28 @@ def flink_home() -> Path:
 
 
 def connectors() -> list[Path]:
-    """The jars that belong into a cluster's lib/: our connectors and what they need, Beam's Flink runner included.
+    """The jars for a cluster's lib/: our connectors and their dependencies, Beam's Flink runner included.
 
-    $EVENT_TRIGGER_CONNECTORS may name a folder that holds them; otherwise they are built with Maven when their sources
-    have changed since the last build.
+    $EVENT_TRIGGER_CONNECTORS may name a folder that has them. Otherwise Maven builds them when their sources have
+    changed since the last build.
     """
-    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
-    if given:
-        return _jars(Path(given), f"EVENT_TRIGGER_CONNECTORS={given}")
+    configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    if configured:
+        return _jars(Path(configured), f"EVENT_TRIGGER_CONNECTORS={configured}")
     if not (_CONNECTORS_SOURCE / "pom.xml").is_file():
         raise LocalStackError(
             f"connectors: no sources in {_CONNECTORS_SOURCE} (an installed package carries none); work in a checkout "
             "of the repository or set EVENT_TRIGGER_CONNECTORS to a folder with their jars"
         )
     folder = _cached(_connectors_folder(), _build_connectors)
-    _forget_old_connectors(folder)
+    _remove_old_connectors(folder)
     return _jars(folder, "connectors")
 
 
 def built_connectors() -> Path | None:
-    """Where ``connectors`` finds their jars without building; None if it has to build them with Maven."""
-    given = os.environ.get("EVENT_TRIGGER_CONNECTORS")
-    folder = Path(given) if given else cache_dir() / _connectors_folder()
+    """The folder where ``connectors`` finds jars without building; None if it has to build them with Maven."""
+    configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    folder = Path(configured) if configured else cache_dir() / _connectors_folder()
     return folder if folder.is_dir() else None
 
 
@@ -107,22 +107,22 @@ def s3_plugin() -> Path:
 
 
 def java() -> str:
-    """The path of a Java that everything here runs on, from $JAVA_HOME or the PATH."""
+    """The path of a Java of the versions in ``JAVA_NEEDED``, from $JAVA_HOME or the PATH."""
     home = os.environ.get("JAVA_HOME")
     program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     needed = f"needed: Java {JAVA_NEEDED[0]} to {JAVA_NEEDED[1]}, on the PATH or by JAVA_HOME"
     if program is None:
         raise LocalStackError(f"java: not found{f' in JAVA_HOME={home}' if home else ''}; {needed}")
-    shown = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', shown)
+    output = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', output)
     if version is None or not JAVA_NEEDED[0] <= int(version[1]) <= JAVA_NEEDED[1]:
-        raise LocalStackError(f"java: {program} is {shown.splitlines()[:1] or 'of an unknown version'}; {needed}")
+        raise LocalStackError(f"java: {program} is {output.splitlines()[:1] or 'of an unknown version'}; {needed}")
     return program
 
 
 def _fetch_flink(folder: Path) -> None:
     with _temporary_directory(folder) as download:
-        _say(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
+        _report(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
         download_command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         _run(
             "pip",
@@ -131,7 +131,7 @@ def _fetch_flink(folder: Path) -> None:
         )
         sdist = download / _FLINK_SDIST
         _check_sha256(sdist, _FLINK_SDIST_SHA256)
-        _say(f"Flink {FLINK_VERSION}: unpacking ...")
+        _report(f"Flink {FLINK_VERSION}: unpacking ...")
         prefix = f"{_FLINK_SDIST.removesuffix('.tar.gz')}/deps/"
         with tarfile.open(sdist) as archive:
             for member in archive:
@@ -142,10 +142,10 @@ def _fetch_flink(folder: Path) -> None:
 
 def _build_connectors(folder: Path) -> None:
     with _temporary_directory(folder) as work:
-        # Built in a copy: the sources may be read-only, and somebody may be building in them right now.
+        # Built in a copy: the sources may be read-only, and another process may be building in them.
         source = work / "connectors"
         shutil.copytree(_CONNECTORS_SOURCE, source, ignore=shutil.ignore_patterns("target"))
-        _say("connectors: building with Maven (minutes on a machine that has never done it) ...")
+        _report("connectors: building with Maven (minutes on a machine that has never done it) ...")
         _maven(["-DskipTests", "package"], source)
         built = [*source.glob("target/*.jar"), *source.glob("target/lib/*.jar")]
         if not any(jar.parent.name == "target" for jar in built):
@@ -162,7 +162,7 @@ def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Pat
     def fetch(folder: Path) -> None:
         with _temporary_directory(folder) as work:
             shutil.copy(pom, work / "pom.xml")
-            _say(f"{name} {version}: fetching its jars with Maven ({megabytes} MB) ...")
+            _report(f"{name} {version}: fetching its jars with Maven ({megabytes} MB) ...")
             _maven(["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], work)
 
     return _jars(_cached(f"{name}-{version}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}", fetch), name)
@@ -172,7 +172,7 @@ def _fetch_s3_plugin(folder: Path) -> None:
     plugin = folder / "s3-fs-hadoop"
     artifact = f"org.apache.flink:flink-s3-fs-hadoop:{FLINK_VERSION}"
     with _temporary_directory(folder) as work:
-        _say(f"{_S3_PLUGIN}: fetching it with Maven (31 MB) ...")
+        _report(f"{_S3_PLUGIN}: fetching it with Maven (31 MB) ...")
         _maven(["dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={plugin}"], work)
     _check_sha256(plugin / _S3_PLUGIN, _S3_PLUGIN_SHA256)
 
@@ -186,12 +186,14 @@ def _maven(goals: Sequence[str], folder: Path) -> None:
 
 def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
     with tempfile.NamedTemporaryFile(prefix=f"event-trigger-{name}-", suffix=".log") as log:
-        done = subprocess.run(
+        status = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False
         ).returncode
-        if done != 0:
+        if status != 0:
             output = tail(Path(log.name))
-            raise LocalStackError(f"{name}: {' '.join(command)} ended with {done}; {hint}. Its output ended:\n{output}")
+            raise LocalStackError(
+                f"{name}: {' '.join(command)} ended with {status}; {hint}. Its output ended:\n{output}"
+            )
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:
@@ -202,7 +204,7 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.parent / f".{name}.lock", name):
-            if folder.is_dir():  # somebody else made it while we waited
+            if folder.is_dir():  # another process made it while this one waited
                 return folder
             for left_over in folder.parent.glob(f".{name}.part-*"):
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -214,7 +216,7 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
                 part.rename(folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-            _say(f"{name}: ready after {time.monotonic() - started:.0f} s in {folder}")
+            _report(f"{name}: ready after {time.monotonic() - started:.0f} s in {folder}")
     except OSError as error:
         raise LocalStackError(f"{name}: cannot be put into the cache {folder.parent}: {error}") from error
     return folder
@@ -226,14 +228,14 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say(f"{name}: another process is making it, waiting ...")
+            _report(f"{name}: another process is making it, waiting ...")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
 def _temporary_directory(folder: Path) -> Iterator[Path]:
-    """A place for intermediate files inside ``folder``, so that it is on the same disk and goes with it."""
+    """A folder for intermediate files inside ``folder``: on the same disk, and removed with it."""
     with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
         yield Path(work)
 
@@ -242,15 +244,15 @@ def _check_sha256(path: Path, expected: str) -> None:
     if not path.is_file():
         raise LocalStackError(f"{path.name}: was not downloaded; found {[p.name for p in path.parent.iterdir()]}")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise LocalStackError(f"{path.name}: SHA-256 is {found}, expected {expected}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise LocalStackError(f"{path.name}: SHA-256 is {digest}, expected {expected}")
 
 
-def _forget_old_connectors(current: Path) -> None:
-    """Every change of the sources makes a build of tens of MB: drop all but the last few.
+def _remove_old_connectors(current: Path) -> None:
+    """Remove all but the last builds: every change of the sources makes another one of tens of MB.
 
-    A build that was taken within the last day may have a cluster running on it and stays.
+    A build that was used within the last day stays: a cluster may run on it.
     """
     os.utime(current)
     last_used = {path: path.stat().st_mtime for path in current.parent.glob("connectors-*") if path.is_dir()}
@@ -266,7 +268,7 @@ def _jars(folder: Path, name: str) -> list[Path]:
     return jars
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 

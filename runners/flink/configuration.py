@@ -1,9 +1,8 @@
 """Flink's configuration, as one dict with the reason beside each setting.
 
-Half of these settings are read by the cluster and half by whoever submits a job (all of ``execution.*``,
-``pipeline.*``), so JobManager, TaskManagers and the job server get the same file. It is written as ``config.yaml``,
-Flink 1.19's standard YAML: the older flink-conf.yaml silently wins if both are there, knows no quoting, and is gone in
-Flink 2.
+The cluster reads half of these settings; the program that submits a job reads the other half (all of ``execution.*``,
+``pipeline.*``). So JobManager, TaskManagers and the job server get the same file. It is ``config.yaml``, Flink 1.19's
+standard YAML: the older flink-conf.yaml silently wins if both exist, has no quoting, and is gone in Flink 2.
 """
 
 import json
@@ -31,13 +30,13 @@ BASE: Mapping[str, str] = {
     # Under backpressure barriers overtake queued events after 10 s, so that checkpoints still complete.
     "execution.checkpointing.unaligned.enabled": "true",
     "execution.checkpointing.aligned-checkpoint-timeout": "10 s",
-    # The default of 0 fails the job on its first failed checkpoint; an unreachable S3 shall not stop events.
+    # The default of 0 fails the job on its first failed checkpoint; an unreachable S3 must not stop events.
     "execution.checkpointing.tolerable-failed-checkpoints": "30",
-    # S3's client tries for some seconds, then the checkpoint fails and the next one tries again. By default it sleeps
-    # up to 20 s between its twenty attempts (and those are tried seven times): S3 is back, and it sleeps.
+    # S3's client retries for some seconds, then the checkpoint fails and the next one tries again. By default it sleeps
+    # up to 20 s between its twenty attempts (and repeats those seven times), also when S3 is back.
     "s3.attempts.maximum": "4",
     "s3.retry.limit": "3",
-    # Restart for ever, quickly first, then ever more slowly; ten quiet minutes forget earlier failures.
+    # Restart without limit, quickly first, then more and more slowly; ten minutes without failure reset the delay.
     "restart-strategy.type": "exponential-delay",
     "restart-strategy.exponential-delay.initial-backoff": "1 s",
     "restart-strategy.exponential-delay.max-backoff": "1 min",
@@ -55,17 +54,17 @@ BASE: Mapping[str, str] = {
     "jobmanager.memory.jvm-metaspace.size": "256m",
     # Subtasks of the one heavy stage on all TaskManagers instead of filling up the first.
     "cluster.evenly-spread-out-slots": "true",
-    # One answer that is lost (a TaskManager is killed while it is asked) keeps REST from asking for metrics again for
-    # so long (milliseconds; ten minutes by default). Submitting and cancelling wait as long for the JobManager, which
-    # answers at once; savepoints may take any time.
+    # One lost response (a TaskManager is killed during the request) keeps REST from fetching metrics for this long
+    # (milliseconds; ten minutes by default). Submitting and cancelling wait as long for the JobManager, which responds
+    # at once; savepoints may take any time.
     "web.timeout": "60000",
     # One counter per process to scrape; the plugin comes with Flink.
     "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
-    # State on disk and what compaction has yet to do; these three are read without locking RocksDB.
+    # State on disk and pending compaction; these three are read without locking RocksDB.
     "state.backend.rocksdb.metrics.total-sst-files-size": "true",
     "state.backend.rocksdb.metrics.estimate-pending-compaction-bytes": "true",
     "state.backend.rocksdb.metrics.num-running-compactions": "true",
-    # What goes to the state and through compaction: Flink measures no disk, and this is what a TaskManager's is for.
+    # Bytes of state and compaction: Flink measures no disk, and a TaskManager uses its disk for these.
     "state.backend.rocksdb.metrics.bytes-read": "true",
     "state.backend.rocksdb.metrics.bytes-written": "true",
     "state.backend.rocksdb.metrics.compaction-read-bytes": "true",
@@ -74,7 +73,8 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
-# What is submitted with a job. How to restart is the cluster's matter: it knows how soon its machines come back.
+# Settings that are submitted with a job. The restart strategy is not: only the cluster's operator knows how soon its
+# machines come back.
 OF_JOBS: Mapping[str, str] = {key: value for key, value in BASE.items() if not key.startswith("restart-strategy.")}
 
 LOCAL: Mapping[str, str] = {
@@ -88,29 +88,15 @@ LOCAL: Mapping[str, str] = {
     # Small enough for a laptop: 1 GB for the JobManager, 1.7 GB for each TaskManager (Python workers come on top).
     "jobmanager.memory.process.size": "1024m",
     "taskmanager.memory.process.size": "1728m",
-    # A killed TaskManager is noticed within seconds instead of a minute (these two are plain milliseconds).
+    # Flink notices a killed TaskManager within seconds instead of a minute (both in milliseconds).
     "heartbeat.interval": "2000",
     "heartbeat.timeout": "20000",
     # REST shows metrics and jobs as they were at most a second ago, instead of ten and three.
     "metrics.fetcher.update-interval": "1000",
     "web.refresh-interval": "500",
-    # Restarted TaskManagers are there within seconds, so waiting a minute is never right.
+    # Restarted TaskManagers register within seconds, so a delay of a minute is never needed.
     "restart-strategy.exponential-delay.max-backoff": "5 s",
 }
-
-
-def s3_storage(endpoint: str, bucket: str) -> dict[str, str]:
-    """Settings that put all that outlives a process into a bucket of an S3 endpoint other than AWS's.
-
-    The cluster needs the plugin (``artifacts.s3_plugin``) and finds the credentials in its environment.
-    """
-    return {
-        "s3.endpoint": endpoint,
-        "s3.path.style.access": "true",
-        "state.checkpoints.dir": f"s3://{bucket}/checkpoints",
-        "state.savepoints.dir": f"s3://{bucket}/savepoints",
-        "high-availability.storageDir": f"s3://{bucket}/ha",
-    }
 
 
 # Flink's own list for Java 17 (env.java.opts.all in the config.yaml that it ships).
@@ -159,7 +145,7 @@ logger.netty.level=OFF
 
 def write(folder: Path, settings: Mapping[str, str]) -> None:
     """Write config.yaml and log4j.properties into ``folder``. Values are strings as in Flink's documentation."""
-    # A JSON string is a YAML string, whatever it holds.
+    # Every JSON string is a YAML string.
     lines = [f"{key}: {json.dumps(value)}\n" for key, value in sorted(settings.items())]
     (folder / "config.yaml").write_text("".join(lines))
     (folder / "log4j.properties").write_text(LOG4J)

@@ -1,17 +1,21 @@
-"""The exceptions of this package.
+"""The exceptions of runners.
 
-RuntimeError
-└── LocalStackError
+FlinkRunnerError
+└── LocalStackError (also a RuntimeError)
     └── NotFoundError
 """
 
 
-class LocalStackError(RuntimeError):
-    """Something the stack needs is missing, wrong or did not come up.
+class FlinkRunnerError(Exception):
+    """The root of all exceptions of runners."""
+
+
+class LocalStackError(FlinkRunnerError, RuntimeError):
+    """Something the stack needs is missing, wrong or did not start.
 
     The message names the thing, the value that was found and what is allowed or needed.
     """
 
 
 class NotFoundError(LocalStackError):
-    """Flink knows nothing of what it was asked for."""
+    """Flink does not know the resource that a request named."""

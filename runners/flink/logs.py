@@ -1,7 +1,7 @@
 """Structured logs of launcher and workers: one JSON object a line, users as hashes, secrets hidden.
 
-Whoever logs uses ``logging`` with ``extra``; what is extra becomes a key of its own. ``user_id`` is personal data: it
-is shown as ``user_sha256``, as in audit records, unless that is asked for.
+Code logs through ``logging`` with ``extra``; each extra becomes a key of its own. ``user_id`` is personal data: the log
+has ``user_sha256`` instead, as in audit records, unless user ids are switched on.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 HIDDEN: Final = "[hidden]"
 
-_CALLED_SECRET: Final = r"password|passwd|secret|token|api[_-]?key|authorization|credential|signature|jaas"  # noqa: S105 - names
-_SECRET_KEY: Final = re.compile(_CALLED_SECRET, re.IGNORECASE)
-# What looks like a secret wherever it stands: signing keys and signatures of webhooks, AWS keys, credentials of HTTP
-# and of URLs, values that are called a secret.
+_SECRET_NAMES: Final = r"password|passwd|secret|token|api[_-]?key|authorization|credential|signature|jaas"  # noqa: S105 - names
+_SECRET_KEY: Final = re.compile(_SECRET_NAMES, re.IGNORECASE)
+# Patterns of secrets in any text: signing keys and signatures of webhooks, AWS keys, credentials of HTTP and of URLs,
+# values whose name says that they are secret.
 _SECRET_TEXTS: Final = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), HIDDEN),
     (re.compile(r"\bv1,[A-Za-z0-9+/=]{20,}"), HIDDEN),
@@ -30,7 +30,7 @@ _SECRET_TEXTS: Final = (
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
     (
         re.compile(
-            rf"""(?<![A-Za-z])([\w.-]*(?:{_CALLED_SECRET})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
+            rf"""(?<![A-Za-z])([\w.-]*(?:{_SECRET_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
             re.I,
         ),
         rf"\1{HIDDEN}",
@@ -39,7 +39,7 @@ _SECRET_TEXTS: Final = (
 
 
 def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging.Formatter:
-    """Records as JSON; ``fields`` (the job, the worker) are part of each, as they are when it is written."""
+    """Formats records as JSON, each with the ``fields`` (the job, the worker) as they are when it is written."""
 
     def add_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {**event, **fields}
@@ -62,7 +62,7 @@ def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging
 
 
 def hide_users(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The SHA-256 of the user in place of the user."""
+    """Replace the user id by its SHA-256."""
     if "user_id" in event:
         event = {**event, "user_sha256": hashlib.sha256(str(event["user_id"]).encode()).hexdigest()}
         del event["user_id"]
@@ -70,7 +70,7 @@ def hide_users(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Hide values whose key says that they are secret, and in texts what looks like one."""
+    """Hide values whose key says that they are secret, and secrets inside texts."""
     return {key: _without_secrets(key, value) for key, value in event.items()}
 
 
@@ -78,23 +78,23 @@ def _without_secrets(key: str, value: Any) -> Any:
     if _SECRET_KEY.search(key):
         return HIDDEN
     if isinstance(value, Mapping):
-        return {str(inner): _without_secrets(str(inner), held) for inner, held in value.items()}
+        return {str(name): _without_secrets(str(name), item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_without_secrets("", held) for held in value]
+        return [_without_secrets("", item) for item in value]
     if isinstance(value, str):
         return without_secrets(value)
     return value if value is None or isinstance(value, bool | int | float) else without_secrets(str(value))
 
 
 def without_secrets(text: str) -> str:
-    """A text with ``[hidden]`` where something looks like a secret."""
+    """The text with ``[hidden]`` in place of each secret."""
     for pattern, replacement in _SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def format_before(handler: logging.Handler, written_by: logging.Formatter) -> None:
-    """Let a handler see formatted records alone: Beam's looks at them itself and would send the bare traceback, too."""
+    """Have a handler emit formatted records only: Beam's would append the exception's unfiltered traceback."""
     handler.emit = functools.partial(_emit_formatted, handler.emit, written_by)  # type: ignore[method-assign]
 
 

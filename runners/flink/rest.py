@@ -16,10 +16,10 @@ _QUERY_CHARACTERS = 3_000  # Netty refuses a request line of more than 4,096
 
 
 class FlinkRest:
-    """Asks and steers a Flink cluster; ``url`` is ``http://host:port``, ``timeout_s`` holds for each request.
+    """Reads the state of a Flink cluster and controls its jobs.
 
-    Every failure is a LocalStackError with the path and Flink's own message, a NotFoundError where Flink answers 404.
-    Answers are Flink's JSON, unchanged.
+    ``url`` is ``http://host:port``, ``timeout_s`` applies to each request. Methods return Flink's JSON, unchanged.
+    Every failure is a LocalStackError with the path and Flink's message, a NotFoundError if Flink responds with 404.
     """
 
     def __init__(self, url: str, timeout_s: float = 10.0) -> None:
@@ -33,7 +33,7 @@ class FlinkRest:
 
     def configuration(self) -> dict[str, str]:
         """The JobManager's settings by key; Flink masks what may be secret."""
-        return {one["key"]: one["value"] for one in self._request("GET", "/jobmanager/config")}
+        return {entry["key"]: entry["value"] for entry in self._request("GET", "/jobmanager/config")}
 
     def setting_ms(self, key: str, default_ms: int) -> int:
         """A setting of the JobManager in ms; ``default_ms`` if it is not set, or with a unit."""
@@ -45,7 +45,7 @@ class FlinkRest:
         return list(self._get("/jobmanager/environment")["classpath"])
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs the cluster remembers: ``jid``, ``name``, ``state`` and times."""
+        """All jobs the cluster remembers: ``jid``, ``name``, ``state`` and timestamps."""
         return list(self._get("/jobs/overview")["jobs"])
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class FlinkRest:
         return self._metrics(f"/jobs/{quote(job_id)}/metrics", names)
 
     def cancel(self, job_id: str) -> None:
-        """Ask for the job's cancellation; ``wait_for_state`` tells when it is done."""
+        """Request the job's cancellation; ``wait_for_state`` waits for it."""
         self._request("PATCH", f"/jobs/{quote(job_id)}?mode=cancel")
 
     def stop(self, job_id: str, directory: str | None = None, *, deadline_s: float = 120.0) -> str:
@@ -98,15 +98,18 @@ class FlinkRest:
         return self._savepoint(job_id, self._post(f"/jobs/{quote(job_id)}/stop", body)["request-id"], deadline_s)
 
     def savepoint(self, job_id: str, directory: str | None = None, *, deadline_s: float = 120.0) -> str:
-        """Take a savepoint of a job that goes on running and return its path."""
+        """Take a savepoint of a job that keeps running and return the savepoint's path."""
         body = {"target-directory": directory, "cancel-job": False}
         return self._savepoint(job_id, self._post(f"/jobs/{quote(job_id)}/savepoints", body)["request-id"], deadline_s)
 
     def wait_for_state(self, job_id: str, states: Collection[str], deadline_s: float) -> str:
         """Wait until the job is in one of ``states`` (RUNNING, CANCELED, ...) and return it.
 
-        Raises LocalStackError after ``deadline_s`` seconds, or at once with the root exception when the job reached
-        another terminal state. RUNNING includes that every task runs: Flink calls a job RUNNING long before.
+        RUNNING includes that every task runs: Flink calls a job RUNNING long before.
+
+        Raises:
+            LocalStackError: after ``deadline_s`` seconds, or at once with the root exception if the job reached another
+                terminal state.
         """
         give_up = time.monotonic() + deadline_s
         while True:
@@ -125,27 +128,29 @@ class FlinkRest:
             time.sleep(_POLL_S)
 
     def restarted_at(self, job_id: str) -> int:
-        """When the job last began to restart after a failure: epoch milliseconds, 0 if it never did."""
+        """When the job last began to restart after a failure, in epoch milliseconds; 0 if it never did."""
         return int(self.job(job_id)["timestamps"]["RESTARTING"])
 
     def wait_for_recovery(self, job_id: str, since: int, deadline_s: float) -> None:
         """Wait until the job has restarted later than ``since`` and every task runs again.
 
-        After a ``kill -9`` Flink calls a job RUNNING for seconds, until it misses the TaskManager: remember
-        ``restarted_at`` before the kill and wait with this after it. Raises LocalStackError after ``deadline_s``
-        seconds, or at once when the job ended.
+        After a ``kill -9`` Flink calls a job RUNNING for seconds, until it notices that the TaskManager is missing.
+        Read ``restarted_at`` before the kill and pass it as ``since`` after it.
+
+        Raises:
+            LocalStackError: after ``deadline_s`` seconds, or at once if the job ended.
         """
         give_up = time.monotonic() + deadline_s
         while True:
-            job = self.job(job_id)  # one snapshot: REST answers from a copy that it renews every few seconds
+            job = self.job(job_id)  # one request: REST responds from a copy that it renews every few seconds
             state, tasks = str(job["state"]), [vertex["status"] for vertex in job["vertices"]]
             restarted = int(job["timestamps"]["RESTARTING"]) > since
             if restarted and state == "RUNNING" and all(task == "RUNNING" for task in tasks):
                 return
             if state in TERMINAL_STATES or time.monotonic() > give_up:
-                seen = f"{state}, {'restarted' if restarted else 'not restarted'}, tasks {tasks}"
+                status = f"{state}, {'restarted' if restarted else 'not restarted'}, tasks {tasks}"
                 raise LocalStackError(
-                    f"job {job_id} did not recover within {deadline_s:g} s: {seen}: {self.why(job_id)}"
+                    f"job {job_id} did not recover within {deadline_s:g} s: {status}: {self.why(job_id)}"
                 )
             time.sleep(_POLL_S)
 
@@ -167,9 +172,9 @@ class FlinkRest:
         path = f"/jobs/{quote(job_id)}/savepoints/{quote(request_id)}"
         give_up = time.monotonic() + deadline_s
         while True:
-            answer = self._get(path)
-            if answer["status"]["id"] == "COMPLETED":
-                operation = answer["operation"]
+            result = self._get(path)
+            if result["status"]["id"] == "COMPLETED":
+                operation = result["operation"]
                 if "location" in operation:
                     return str(operation["location"])
                 failure = str(operation["failure-cause"].get("stack-trace"))
@@ -179,10 +184,10 @@ class FlinkRest:
             time.sleep(_POLL_S)
 
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         for query in _queries(names) or [""]:
-            found |= {metric["id"]: metric.get("value", "") for metric in self._request("GET", path + query)}
-        return found
+            values |= {metric["id"]: metric.get("value", "") for metric in self._request("GET", path + query)}
+        return values
 
     def _get(self, path: str) -> dict[str, Any]:
         return dict(self._request("GET", path))
@@ -192,23 +197,23 @@ class FlinkRest:
 
     def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         try:
-            answer = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
+            response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
         except requests.RequestException as error:
             raise LocalStackError(f"{method} {self.url}{path}: {error}") from error
         try:
-            content = answer.json()
+            content = response.json()
         except ValueError:
-            content = {"errors": [answer.text[:2000]]}
-        if not answer.ok:
+            content = {"errors": [response.text[:2000]]}
+        if not response.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
             message = _messages("\n".join(str(error) for error in errors or ["no message"]))
-            kind = NotFoundError if answer.status_code == 404 else LocalStackError
-            raise kind(f"{method} {path}: HTTP {answer.status_code}: {message}")
+            kind = NotFoundError if response.status_code == 404 else LocalStackError
+            raise kind(f"{method} {path}: HTTP {response.status_code}: {message}")
         return content
 
 
 def _queries(names: Collection[str]) -> list[str]:
-    """Queries for metrics, each as long as Flink takes in one request."""
+    """Query strings for all metrics, none longer than Flink accepts in a request."""
     queries: list[str] = []
     for name in names:
         quoted = quote(name)
@@ -220,6 +225,6 @@ def _queries(names: Collection[str]) -> list[str]:
 
 
 def _messages(trace: str) -> str:
-    """A Java stack trace without its frames: what went wrong and its causes, Python tracebacks included."""
+    """A Java stack trace without its frames: the error and its causes, Python tracebacks included."""
     lines = [line for line in trace.splitlines() if not line.startswith(("\tat ", "\t... "))]
     return "\n".join(lines)[:_MESSAGE_CHARACTERS]

@@ -1,13 +1,13 @@
 """Starts a Python SDK harness for Beam's PROCESS environment (console script ``event-trigger-worker``).
 
-The TaskManager starts this program for each harness it wants. It asks the runner for the pipeline options, sets up what
-Beam's ``sdk_worker_main`` expects from its container's boot program, and runs the harness in this very process. Nothing
-is staged or installed: the code is what is installed here. Beam's own worker pool would start harnesses whose state
-cache is off; here it is on.
+The TaskManager starts this program for each harness. The program requests the pipeline options from the runner, sets
+the environment that Beam's ``sdk_worker_main`` expects from its container's boot program, and runs the harness in this
+process. Nothing is staged or installed: the harness runs the code that is installed here. Beam's own worker pool would
+start harnesses whose state cache is off; here it is on.
 
-Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``; the
-runner throws what is printed away otherwise), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default), ``off`` or
-``any-version``. ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
+Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``;
+without it the runner drops all output), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default) or ``off``.
+``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
 logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
 """
 
@@ -26,17 +26,23 @@ from typing import Any, NoReturn
 from runners.flink import logs
 from runners.flink.errors import LocalStackError
 
-# Only this much at the top: Beam takes seconds to import, and what can fail before that should fail at once.
+# Beam is not imported here: that takes seconds, and wrong settings should fail at once.
 
 LOG_DIR_VARIABLE = "EVENT_TRIGGER_WORKER_LOG_DIR"
 OVERRIDES_VARIABLE = "EVENT_TRIGGER_BEAM_OVERRIDES"
 LOG_LEVEL_VARIABLE = "EVENT_TRIGGER_LOG_LEVEL"
 LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
 DEFAULT_CACHE_MB = 256
+# Digests of the source of Beam that this module was written against (overrides/override.py).
+WRITTEN_AGAINST = {
+    "sdk_worker_main.create_harness": "2ee8acdb08bc1b6b",
+    "sdk_worker_main.main": "fea9481fce5034ee",
+}
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
-# Python's own is 5 ms. With its core full a worker's other threads wait so long for each of their steps, also the one
-# that reads the user API's answers: with a tenth of it a worker takes half as many new users again (performance.md).
+# Python's default is 5 ms. On a busy core every other thread of a worker waits this long for each of its steps, also
+# the thread that reads the user API's responses. A tenth of it lets a worker handle 1.5 times as many new users
+# (docs/performance.md).
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -49,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     status = 1
     try:
-        _write_json(fields)
+        _log_as_json(fields)
         _run(arguments, fields)
         status = 0
-    except BaseException:  # noqa: BLE001  # whatever it is, it is reported, and the process ends with 1
+    except BaseException:  # noqa: BLE001  # every error is reported, and the process ends with 1
         sys.stderr.write(logs.without_secrets(traceback.format_exc()))
     finally:
         logging.shutdown()
@@ -63,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[str, str]:
-    """What ``sdk_worker_main.create_harness`` reads, from the command line and the runner's ProvisionInfo."""
+    """The environment for ``sdk_worker_main.create_harness``, from the command line and the runner's ProvisionInfo.
+
+    Raises:
+        LocalStackError: an endpoint is missing.
+    """
     from google.protobuf import json_format, text_format
 
     def endpoint(name: str) -> str:
@@ -87,16 +97,16 @@ def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[s
 
 
 def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
-    from runners.flink import overrides as beam_overrides
+    from runners.flink import overrides
 
-    overrides = os.environ.get(OVERRIDES_VARIABLE, "on")
-    if overrides not in ("on", "off", "any-version"):
-        raise LocalStackError(f"{OVERRIDES_VARIABLE}={overrides!r}; allowed: on, off, any-version")
+    setting = os.environ.get(OVERRIDES_VARIABLE, "on")
+    if setting not in ("on", "off"):
+        raise LocalStackError(f"{OVERRIDES_VARIABLE}={setting!r}; allowed: on, off")
     started = time.monotonic()
-    with beam_overrides.without_cloud_clients():
+    with overrides.without_cloud_clients():
         from apache_beam.runners.worker import sdk_worker_main
-    if overrides != "off":
-        beam_overrides.apply(any_version=overrides == "any-version")
+    if setting == "on":
+        overrides.apply()
     imported = time.monotonic()
 
     environment = harness_environment(arguments, _provision(arguments))
@@ -107,7 +117,7 @@ def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     sdk_worker_main._FN_LOG_HANDLER = log_handler  # flushed by Beam when it ends a stuck harness
     logging.getLogger(__name__).info(
         "worker %s (pid %d): Beam imported in %.1f s, connected in %.1f s, overrides %s",
-        arguments.id, os.getpid(), imported - started, time.monotonic() - imported, overrides,
+        arguments.id, os.getpid(), imported - started, time.monotonic() - imported, setting,
     )  # fmt: skip
     try:
         harness.run()
@@ -132,27 +142,27 @@ def _provision(arguments: argparse.Namespace) -> Any:
 
     with grpc.insecure_channel(arguments.provision_endpoint) as channel:
         service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
-        answer = service.GetProvisionInfo(
+        response = service.GetProvisionInfo(
             beam_provision_api_pb2.GetProvisionInfoRequest(),
             metadata=[("worker_id", arguments.id)],
             timeout=_PROVISION_S,
             wait_for_ready=True,
         )
-    return answer.info
+    return response.info
 
 
 def _with_cache(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the cross-bundle state cache on: Beam's default of 0 MB would read all state in each bundle."""
+    """The options with the cross-bundle state cache on. With Beam's default of 0 MB each bundle reads all state."""
     key = "beam:option:max_cache_memory_usage_mb:v1"
     return {**options, key: options.get(key) or DEFAULT_CACHE_MB}
 
 
 def _integers(value: Any) -> Any:
-    """Whole numbers as int: protobuf's Struct knows only doubles, and Beam's option parser refuses ``512.0``."""
+    """Whole numbers as int: protobuf's Struct has only doubles, and Beam's option parser refuses ``512.0``."""
     if isinstance(value, dict):
-        return {key: _integers(held) for key, held in value.items()}
+        return {key: _integers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_integers(held) for held in value]
+        return [_integers(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -161,7 +171,7 @@ def _integers(value: Any) -> Any:
 def _end_with_parent(parent: int) -> None:
     """End this process soon after its parent: a killed TaskManager cannot stop its workers.
 
-    (PR_SET_PDEATHSIG would not do: it follows the parent's *thread*, and the JVM's threads come and go.)
+    (PR_SET_PDEATHSIG does not work here: it follows the parent's *thread*, and the JVM's threads come and go.)
     """
 
     def watch() -> None:
@@ -181,12 +191,12 @@ def _open_log(worker_id: str) -> None:
         os.dup2(log, 2)
         os.close(log)
     for stream in (sys.stdout, sys.stderr):
-        # SIGTERM ends the process at once; what was printed has to be in the file by then.
+        # SIGTERM ends the process at once; printed lines have to be in the file by then.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _write_json(fields: dict[str, Any]) -> None:
-    """Beam sends log records to the TaskManager's log; here they stand beside what was printed."""
+def _log_as_json(fields: dict[str, Any]) -> None:
+    """Write log records to the worker's own log too, beside its prints; Beam sends them to the TaskManager's log."""
     level = os.environ.get(LOG_LEVEL_VARIABLE, "INFO")
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise LocalStackError(f"{LOG_LEVEL_VARIABLE}={level!r}; allowed: DEBUG, INFO, WARNING, ERROR")

@@ -4,6 +4,8 @@ A real worker process, started as Flink starts it, and a small runner in this pr
 bundles of micro-batches, state in memory, timers taken and never fired. So the costs of a worker can be seen by bundle,
 micro-batch and event without Kafka and Flink, and in CPU time, which other programs on the machine do not change much.
 
+``--without=commit_pipelined,read_bag`` leaves these overrides of Beam out, which shows what they gain.
+
 For each shape of a bundle: CPU ms of the worker, those of its busiest thread, which handles the bundles (the others are
 gRPC's), and the *tail*, wall ms from the last byte of input to the answer, which is latency of each event in it.
 """
@@ -47,6 +49,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.launch.flink import worker_command
 from pipeline.launch.options import parse
+from runners.flink.overrides import OVERRIDES
 from tests.benchmarks.shards import event, quantile
 from transforms.domain.events.micro_batch import (
     EVENTS,
@@ -268,13 +271,25 @@ class Runner(
 _ELEMENT: Final = WindowedValueCoder(TupleCoder([BytesCoder(), BytesCoder()]), GlobalWindowCoder()).get_impl()
 
 
+# A worker without the overrides that its first argument names.
+_WITHOUT: Final = """\
+import sys
+from runners.flink import overrides, worker
+names = sys.argv.pop(1).split(",")
+overrides.OVERRIDES = tuple(override for override in overrides.OVERRIDES if override.name not in names)
+worker.main()
+"""
+
+
 @contextlib.contextmanager
-def worker(runner: Runner) -> Iterator[int]:
+def worker(runner: Runner, without: str = "") -> Iterator[int]:
     """A worker of that runner while the context is open; its process id."""
-    command = worker_command(parse(["--runner=FlinkRunner", "--bootstrap_servers=none:1", "--rules=none"]))
+    command = [worker_command(parse(["--runner=FlinkRunner", "--bootstrap_servers=none:1", "--rules=none"]))]
+    if without:
+        command = [sys.executable, "-c", _WITHOUT, without]
     with tempfile.TemporaryDirectory() as logs:
         process = subprocess.Popen(
-            [command, "--id=1-1", f"--provision_endpoint={runner.address}"],
+            [*command, "--id=1-1", f"--provision_endpoint={runner.address}"],
             env={**os.environ, "EVENT_TRIGGER_WORKER_LOG_DIR": logs},
         )
         try:
@@ -344,10 +359,10 @@ class Cost:
     state_requests: float
 
 
-def measured(shape: Shape, bundles: int, over_ms: float) -> Cost:
+def measured(shape: Shape, bundles: int, over_ms: float, without: str = "") -> Cost:
     """Run so many bundles of a shape."""
     load = Load(shape.shards)
-    with Runner(shape.shards) as runner, worker(runner) as pid:
+    with Runner(shape.shards) as runner, worker(runner, without) as pid:
         runner.bundle(load.everybody())
         for _ in range(max(50, bundles // 5)):
             runner.bundle(load.bundle(shape))
@@ -373,10 +388,14 @@ def main() -> int:
     )
     parser.add_argument("--bundles", type=int, default=200)
     parser.add_argument("--over_ms", type=float, default=20, help="time within which a bundle's micro-batches come")
+    parser.add_argument("--without", default="", help="overrides of Beam to leave out, separated by commas")
     arguments = parser.parse_args()
+    unknown = {*filter(None, arguments.without.split(","))} - {override.name for override in OVERRIDES}
+    if unknown:
+        parser.error(f"--without={arguments.without}; allowed: {', '.join(override.name for override in OVERRIDES)}")
     for text in arguments.shapes.split(","):
         shape = Shape(*map(int, text.split("x")))
-        cost = measured(shape, arguments.bundles, arguments.over_ms)
+        cost = measured(shape, arguments.bundles, arguments.over_ms, arguments.without)
         events = shape.shards * shape.batches * shape.events
         sys.stdout.write(
             f"{text:>8}: {cost.cpu_ms:6.2f} ms CPU a bundle ({cost.cpu_ms / events * 1e3:6.1f} µs an event), busiest "

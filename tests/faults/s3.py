@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 import requests
 
-from runners.flink.local.processes import LOCALHOST, Process, Service, accepts_connections, free_ports
+from runners.flink.local.processes import LOCALHOST, Process, accepts_connections, free_ports
+from runners.flink.local.service import Service
 from tests import moto
 from tests.integration.jobs import ROOT
 
@@ -23,35 +21,40 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 class LocalS3(Service):
     """moto's S3 server with one bucket, ``flink``."""
 
+    name = "S3"
+    grace_s = 0
     bucket = "flink"
 
     def __init__(self) -> None:
+        super().__init__()
         (self._port,) = free_ports(1)
         self.endpoint = f"http://{LOCALHOST}:{self._port}"
-        self._folder: Path | None = None
-        self._process: Process | None = None
 
     def start(self) -> None:
         """Start the server and make the bucket."""
-        self._folder = Path(tempfile.mkdtemp(prefix="event-trigger-s3-"))
         self._process = Process.start(
-            "S3",
+            self.name,
             [sys.executable, "-m", "tests.faults.s3_server", str(self._port)],
-            log_file=self._folder / "log",
+            log_file=self._open_work_dir() / "log",
             env={**CREDENTIALS, "PYTHONPATH": f"{ROOT}:{moto.packages()}"},
             cwd=ROOT,
         )
         self._wait(up=True)
         requests.put(f"{self.endpoint}/{self.bucket}", timeout=10).raise_for_status()
 
-    def stop(self) -> None:
-        """End it, with all it holds."""
-        if self._process is not None:
-            self._process.stop(grace_s=0)
-            self._process = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+    @property
+    def settings(self) -> dict[str, str]:
+        """Flink settings that put checkpoints, savepoints and recovery data into the bucket.
+
+        The cluster needs the plugin (``artifacts.s3_plugin``) and the credentials in its environment.
+        """
+        return {
+            "s3.endpoint": self.endpoint,
+            "s3.path.style.access": "true",
+            "state.checkpoints.dir": f"s3://{self.bucket}/checkpoints",
+            "state.savepoints.dir": f"s3://{self.bucket}/savepoints",
+            "high-availability.storageDir": f"s3://{self.bucket}/ha",
+        }
 
     def keys(self, prefix: str) -> list[str]:
         """The first thousand keys that begin so."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.flink import artifacts, configuration
+from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
@@ -82,8 +82,7 @@ def running_stack(kafka: LocalKafka) -> Iterator[Stack]:
                 task_managers=2,
                 slots=2,
                 job_managers=2,
-                zookeeper=zookeeper.quorum,
-                config=configuration.s3_storage(s3.endpoint, s3.bucket),
+                config={**zookeeper.settings(mark), **s3.settings},
                 plugins=[artifacts.s3_plugin()],
                 environment={**CREDENTIALS, _MARK: mark, "TMPDIR": str(worker_tmp)},
             ) as flink:

@@ -1,4 +1,4 @@
-"""One copy of the Terraform code, initialized once, and one run of its tests for all that is checked about them."""
+"""One copy of the Terraform code, initialized once, and one run of its tests that all checks share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terraform as tests use it: on a copy of infra/terraform, with the provider of a mirror where there is one."""
+"""Runs Terraform on a copy of infra/terraform, with the provider from a mirror if there is one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def copy(folder: Path) -> Path:
-    """The Terraform code in ``folder``, without what terraform left beside it."""
+    """Copy the Terraform code to ``folder``, without terraform's own files."""
     return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
 
 
@@ -56,35 +56,41 @@ def run(
 
 
 def init(folder: Path, *arguments: str) -> None:
-    """``terraform init`` from a mirror, or from the registry where there is none."""
-    mirror = next((one for one in MIRRORS if one and any(Path(one).glob("*/hashicorp/aws"))), None)
+    """``terraform init`` from a mirror, or from the registry if there is none."""
+    mirror = next((path for path in MIRRORS if path and any(Path(path).glob("*/hashicorp/aws"))), None)
     source = [f"-plugin-dir={mirror}"] if mirror else []
-    done = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = run(folder, "init", "-input=false", "-no-color", *source, *arguments)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
 @dataclass
 class Report:
-    """What ``terraform test`` did: the status of every run, its diagnostics, and the state of those that applied."""
+    """The result of ``terraform test``: the status of every run, diagnostics, and the state of each applied run."""
 
     status: dict[str, str] = field(default_factory=dict)
     diagnostics: list[str] = field(default_factory=list)
     states: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
-        """Values of all managed resources of a type in a run's state, in whatever module."""
-        return [one["values"] for one in self.every(run_name) if (one["mode"], one["type"]) == ("managed", kind)]
+        """Values of all managed resources of a type in a run's state, of all modules."""
+        return [
+            resource["values"]
+            for resource in self.every(run_name)
+            if (resource["mode"], resource["type"]) == ("managed", kind)
+        ]
 
     def every(self, run_name: str) -> list[dict[str, Any]]:
         """All resources and data sources of a run's state, each with address, mode, type, values and depends_on."""
         return list(walk(self.states[run_name]["root_module"]))
 
     def policy(self, run_name: str, address: str) -> list[dict[str, Any]]:
-        """The statements of the one policy document whose address ends so, written as Terraform has them."""
-        (found,) = (
-            one for one in self.every(run_name) if one["address"].endswith(f"aws_iam_policy_document.{address}")
+        """The statements of the only policy document whose address ends with ``address``, as Terraform has them."""
+        (document,) = (
+            resource
+            for resource in self.every(run_name)
+            if resource["address"].endswith(f"aws_iam_policy_document.{address}")
         )
-        return list(found["values"]["statement"])
+        return list(document["values"]["statement"])
 
     def output(self, run_name: str, name: str) -> Any:
         """An output of a run's state."""
@@ -92,21 +98,21 @@ class Report:
 
 
 def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
-    """``terraform test``, its messages read; states are there with ``-verbose``, which costs seconds for each run."""
-    done = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
-    found = Report()
-    for line in done.stdout.splitlines():
+    """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""
+    result = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
+    report = Report()
+    for line in result.stdout.splitlines():
         message = json.loads(line)
         name = message.get("@testrun", "")
         if message["type"] == "test_run" and message["test_run"].get("progress") == "complete":
-            found.status[name] = message["test_run"]["status"]
+            report.status[name] = message["test_run"]["status"]
         elif message["type"] == "test_state":
-            found.states[name] = message["test_state"]
+            report.states[name] = message["test_state"]
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
-            found.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
-    assert found.status, done.stdout[-3000:] + done.stderr[-3000:]
-    return found
+            report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
+    assert report.status, result.stdout[-3000:] + result.stderr[-3000:]
+    return report
 
 
 def walk(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,4 +124,4 @@ def walk(module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def files(user_data: str) -> dict[str, str]:
     """The files that a rendered cloud-config writes, by path."""
-    return {one["path"]: one["content"] for one in yaml.safe_load(user_data)["write_files"]}
+    return {file["path"]: file["content"] for file in yaml.safe_load(user_data)["write_files"]}

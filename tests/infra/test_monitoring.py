@@ -89,10 +89,10 @@ def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_promtool_takes_configuration_and_alerts() -> None:
+def test_promtool_accepts_configuration_and_alerts() -> None:
     for arguments in (("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml")):
-        done = promtool(*arguments, cwd=CONFIGURATION)
-        assert done.returncode == 0, done.stdout + done.stderr
+        result = promtool(*arguments, cwd=CONFIGURATION)
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_alert_has_series() -> None:
@@ -108,10 +108,10 @@ def test_an_alert_fires_when_it_should_and_only_then(alert: str, fires: bool, tm
     test = {"interval": "1m", "input_series": inputs, "alert_rule_test": [{"eval_time": "45m", "alertname": alert}]}
     content = {"rule_files": [str(CONFIGURATION / "alerts.yml")], "evaluation_interval": "1m", "tests": [test]}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
-    done = promtool("test", "rules", "test.yml", cwd=tmp_path)
-    assert (done.returncode != 0) is fires, done.stdout + done.stderr
+    result = promtool("test", "rules", "test.yml", cwd=tmp_path)
+    assert (result.returncode != 0) is fires, result.stdout + result.stderr
     if fires:
-        assert f'alertname="{alert}"' in done.stdout + done.stderr
+        assert f'alertname="{alert}"' in result.stdout + result.stderr
 
 
 def exposition() -> str:
@@ -178,27 +178,27 @@ def _answers(url: str, query: str) -> list[dict[str, Any]]:
     ],
 )
 def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]) -> None:
-    (found,) = _answers(prometheus, query)
+    (sample,) = _answers(prometheus, query)
     own = {"__name__", "job_name", "operator_name", "subtask_index", "instance", "job", "cluster"}
-    assert {name: value for name, value in found["metric"].items() if name not in own} | labels == {
-        name: value for name, value in found["metric"].items() if name not in own
+    assert {name: value for name, value in sample["metric"].items() if name not in own} | labels == {
+        name: value for name, value in sample["metric"].items() if name not in own
     }
-    assert set(found["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "reason", "le"}
+    assert set(sample["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "reason", "le"}
 
 
-def test_quantiles_can_be_asked_for(prometheus: str) -> None:
-    (found,) = _answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
+def test_quantiles_can_be_queried(prometheus: str) -> None:
+    (sample,) = _answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
     # Bucket n holds n values of twelve, so that the median is the sixth bound.
-    assert float(found["value"][1]) == BOUNDS_MS[5]
+    assert float(sample["value"][1]) == BOUNDS_MS[5]
 
 
 def test_no_metric_keeps_its_long_name(prometheus: str) -> None:
     assert _answers(prometheus, f'count({{__name__=~"{PREFIX}.*"}})') == []
 
 
-def test_every_query_of_alerts_and_dashboards_is_understood(prometheus: str) -> None:
-    asked = [rule["expr"] for rule in ALERTS.values()] + [filled(query, "1m") for _, query in queries()]
-    assert len(asked) > 40
-    for query in asked:
+def test_prometheus_accepts_every_query_of_alerts_and_dashboards(prometheus: str) -> None:
+    expressions = [rule["expr"] for rule in ALERTS.values()] + [filled(query, "1m") for _, query in queries()]
+    assert len(expressions) > 40
+    for query in expressions:
         answer = requests.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=5).json()
         assert answer["status"] == "success", (query, answer)

@@ -1,4 +1,4 @@
-"""What the nodes get, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
+"""The files of nodes, rendered by Terraform: a valid cloud-config, scripts and units that their checkers accept."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def user_data(audited: Report) -> dict[str, str]:
 @pytest.fixture
 def scripts(user_data: dict[str, str], tmp_path: Path) -> list[Path]:
     """Every script that a node runs: those in its user data and those of the release."""
-    found = [*sorted((ROOT / "infra" / "release").glob("*.sh"))]
+    scripts = [*sorted((ROOT / "infra" / "release").glob("*.sh"))]
     for role in ROLES:
         for path, content in terraform.files(user_data[role]).items():
             if content.startswith("#!"):
                 script = tmp_path / f"{role}-{Path(path).name}"
                 script.write_text(content)
-                found.append(script)
-    return found
+                scripts.append(script)
+    return scripts
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -51,7 +51,7 @@ def test_cloud_init_accepts_the_user_data(user_data: dict[str, str], tmp_path: P
     assert checked("cloud-init", "schema", "--config-file", tmp_path / "bad").returncode != 0
 
 
-def test_shellcheck_has_nothing_to_say(scripts: Sequence[Path]) -> None:
+def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
     assert {script.name for script in scripts} == {
         "event-trigger-worker.sh",
         "flink-node.sh",
@@ -60,8 +60,8 @@ def test_shellcheck_has_nothing_to_say(scripts: Sequence[Path]) -> None:
         "taskmanager-event-trigger-boot",
         "taskmanager-event-trigger-drain",
     }
-    done = checked("shellcheck", *scripts)
-    assert done.returncode == 0, done.stdout
+    result = checked("shellcheck", *scripts)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -100,16 +100,16 @@ def test_a_services_settings_are_the_local_clusters_unless_the_cluster_says_othe
     configuration.write(tmp_path, configuration.BASE)
     (awk,) = [line for line in files["/usr/local/sbin/event-trigger-boot"].splitlines() if "awk -F" in line]
     merge = awk.strip().removeprefix("} | ").partition(" | ")[0]
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"cat cluster.yaml config.yaml | {merge}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    merged = yaml.safe_load(done.stdout)
+    merged = yaml.safe_load(result.stdout)
     cluster = yaml.safe_load(files["/etc/flink/cluster.yaml"])
     assert merged == {**configuration.BASE, **cluster}
-    assert len(done.stdout.splitlines()) == len(merged)
+    assert len(result.stdout.splitlines()) == len(merged)
     # Same in substance: nothing that the local cluster relies on is changed here.
     assert {key for key in cluster if key in configuration.BASE and cluster[key] != configuration.BASE[key]} == set()

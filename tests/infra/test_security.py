@@ -1,4 +1,4 @@
-"""What was planned, audited resource by resource: the largest tier as it is by default, and with all options on."""
+"""The planned resources, checked one by one: the largest tier with its defaults, and with all options on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_ingress_names_an_address(audited: Report, run: str) -> None:
 
 
 @RUNS
-def test_egress_is_by_reference_but_for_what_was_asked_for(audited: Report, run: str) -> None:
+def test_egress_is_by_reference_except_for_configured_ranges(audited: Report, run: str) -> None:
     rules = audited.resources(run, "aws_vpc_security_group_egress_rule")
     assert len(rules) >= 17
     by_address = [(rule["cidr_ipv4"], rule["to_port"]) for rule in rules if rule["cidr_ipv4"]]
@@ -65,29 +65,36 @@ def test_egress_is_by_reference_but_for_what_was_asked_for(audited: Report, run:
 
 @RUNS
 def test_no_node_has_a_public_address(audited: Report, run: str) -> None:
-    assert {one["type"] for one in audited.every(run)} & FORBIDDEN == set()
+    assert {resource["type"] for resource in audited.every(run)} & FORBIDDEN == set()
     templates, instances = audited.resources(run, "aws_launch_template"), audited.resources(run, "aws_instance")
     assert (len(templates), len(instances)) == (2, 3)
     interfaces = [*(template["network_interfaces"][0] for template in templates), *instances]
-    assert [one["associate_public_ip_address"] in (False, "false") for one in interfaces] == [True] * 5
-    assert not any(one["map_public_ip_on_launch"] for one in audited.resources(run, "aws_subnet"))
+    assert [interface["associate_public_ip_address"] in (False, "false") for interface in interfaces] == [True] * 5
+    assert not any(subnet["map_public_ip_on_launch"] for subnet in audited.resources(run, "aws_subnet"))
     # Elastic addresses belong to NAT gateways.
-    addresses = {one["id"] for one in audited.resources(run, "aws_eip")}
-    assert addresses == {one["allocation_id"] for one in audited.resources(run, "aws_nat_gateway")}
+    addresses = {eip["id"] for eip in audited.resources(run, "aws_eip")}
+    assert addresses == {gateway["allocation_id"] for gateway in audited.resources(run, "aws_nat_gateway")}
     assert len(addresses) == (3 if run == EVERYTHING_ON else 0)
 
 
 @RUNS
 def test_no_node_lies_in_a_subnet_that_the_internet_reaches(audited: Report, run: str) -> None:
-    gateways = {one["id"] for one in audited.resources(run, "aws_internet_gateway")}
+    gateways = {gateway["id"] for gateway in audited.resources(run, "aws_internet_gateway")}
     assert len(gateways) == (1 if run == EVERYTHING_ON else 0)
     public_tables = {
-        one["route_table_id"] for one in audited.resources(run, "aws_route") if one["gateway_id"] in gateways
+        route["route_table_id"] for route in audited.resources(run, "aws_route") if route["gateway_id"] in gateways
     }
-    tables = {one["subnet_id"]: one["route_table_id"] for one in audited.resources(run, "aws_route_table_association")}
-    used = {subnet for one in audited.resources(run, "aws_autoscaling_group") for subnet in one["vpc_zone_identifier"]}
-    used |= {one["subnet_id"] for one in audited.resources(run, "aws_instance")}
-    used |= {subnet for one in audited.resources(run, "aws_vpc_endpoint") for subnet in one["subnet_ids"] or ()}
+    tables = {
+        association["subnet_id"]: association["route_table_id"]
+        for association in audited.resources(run, "aws_route_table_association")
+    }
+    used = {
+        subnet for group in audited.resources(run, "aws_autoscaling_group") for subnet in group["vpc_zone_identifier"]
+    }
+    used |= {instance["subnet_id"] for instance in audited.resources(run, "aws_instance")}
+    used |= {
+        subnet for endpoint in audited.resources(run, "aws_vpc_endpoint") for subnet in endpoint["subnet_ids"] or ()
+    }
     for cluster in audited.resources(run, "aws_msk_cluster"):
         used |= set(cluster["broker_node_group_info"][0]["client_subnets"])
     assert len(used) == 3
@@ -159,7 +166,7 @@ def test_nothing_is_destroyed_by_mistake(audited: Report, run: str) -> None:
 
 
 def by_bucket(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The resource of a kind that each bucket has."""
+    """The resource of this kind of each bucket, by bucket."""
     found = {one["bucket"]: one for one in audited.resources(run, f"aws_s3_bucket{kind}")}
     assert set(found) == {one["bucket"] for one in audited.resources(run, "aws_s3_bucket")}
     assert len(found) == 3
@@ -200,7 +207,7 @@ def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
 
 
 @RUNS
-def test_nothing_live_expires(audited: Report, run: str) -> None:
+def test_lifecycle_rules_expire_no_live_object(audited: Report, run: str) -> None:
     for one in by_bucket(audited, run, "_lifecycle_configuration").values():
         for rule in one["rule"]:
             assert not rule["transition"]
@@ -244,7 +251,7 @@ def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
 
 
 def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
-    """What a node kind's role may do, by statement id."""
+    """The policy statements of a node kind's role, by statement id."""
     return {one["sid"]: one for one in audited.policy(run, f'node["{kind}"]')}
 
 

@@ -1,4 +1,4 @@
-"""The Terraform code: its own tests pass, and what it gives nodes is whole."""
+"""The Terraform code: its own tests pass, and nodes get complete settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.infra.terraform import Report
 
 
 def test_the_code_is_formatted(code: Path) -> None:
-    done = terraform.run(code, "fmt", "-check", "-recursive", "-diff")
-    assert done.returncode == 0, done.stdout
+    result = terraform.run(code, "fmt", "-check", "-recursive", "-diff")
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_code_is_valid(code: Path) -> None:
-    done = terraform.run(code, "validate", "-no-color")
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = terraform.run(code, "validate", "-no-color")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_tiers_are_the_architectures_and_bad_input_is_refused(code: Path) -> None:
@@ -33,16 +33,18 @@ def test_the_largest_tier_and_all_options_apply(audited: Report) -> None:
 
 
 def test_no_test_file_is_forgotten() -> None:
-    found = {path.name.partition(".")[0] for path in (terraform.SOURCE / "tests").glob("*.tftest.hcl")}
-    assert found == {"small", "medium", "large", "options", "validation"}
+    names = {path.name.partition(".")[0] for path in (terraform.SOURCE / "tests").glob("*.tftest.hcl")}
+    assert names == {"small", "medium", "large", "options", "validation"}
 
 
 def test_every_variable_and_output_is_described_and_typed() -> None:
     missing = []
     for path in terraform.SOURCE.rglob("*.tf"):
         for kind, name, body in re.findall(r'^(variable|output) "(\w+)" {\n(.*?)^}', path.read_text(), re.S | re.M):
-            wanted = ("description", "type") if kind == "variable" else ("description",)
-            missing += [f"{path}: {name} has no {key}" for key in wanted if not re.search(rf"^  {key} +=", body, re.M)]
+            required = ("description", "type") if kind == "variable" else ("description",)
+            missing += [
+                f"{path}: {name} has no {key}" for key in required if not re.search(rf"^  {key} +=", body, re.M)
+            ]
     assert missing == []
 
 
@@ -70,7 +72,7 @@ def test_user_data_names_what_a_node_needs(audited: Report) -> None:
 
 
 def test_groups_replace_their_nodes_in_order(audited: Report) -> None:
-    groups = {one["name"]: one for one in audited.resources("large", "aws_autoscaling_group")}
+    groups = {group["name"]: group for group in audited.resources("large", "aws_autoscaling_group")}
     assert set(groups) == {"test-jobmanager", "test-taskmanager"}
     for group in groups.values():
         (refresh,) = group["instance_refresh"]
@@ -85,20 +87,20 @@ def test_groups_replace_their_nodes_in_order(audited: Report) -> None:
     assert hook["autoscaling_group_name"] == "test-taskmanager"
 
 
-def test_every_alarm_tells_somebody(audited: Report) -> None:
+def test_every_alarm_notifies_the_topic(audited: Report) -> None:
     (topic,) = audited.resources("large", "aws_sns_topic")
     alarms = {
-        one["alarm_name"].removeprefix("test-"): one
-        for one in audited.resources("large", "aws_cloudwatch_metric_alarm")
+        alarm["alarm_name"].removeprefix("test-"): alarm
+        for alarm in audited.resources("large", "aws_cloudwatch_metric_alarm")
     }
     assert {"checkpoint-age", "checkpoints-failing", "job-restarts", "job-not-running", "consumer-lag"} <= set(alarms)
-    assert all(one["alarm_actions"] == [topic["arn"]] for one in alarms.values())
+    assert all(alarm["alarm_actions"] == [topic["arn"]] for alarm in alarms.values())
     # A cluster that has stopped reporting is not well.
-    silent = {name for name, one in alarms.items() if one["treat_missing_data"] == "breaching"}
+    silent = {name for name, alarm in alarms.items() if alarm["treat_missing_data"] == "breaching"}
     assert {"checkpoint-age", "job-not-running", "taskmanagers-missing"} <= silent
 
 
-def test_the_readmes_tables_are_the_codes() -> None:
+def test_the_tables_of_the_readme_match_the_code() -> None:
     text = readme.README.read_text()
     assert readme.rendered(text) == text, "run make readme"
     assert "| `tier` | string | required |" in text

@@ -1,4 +1,4 @@
-"""A machine without the programs is told in one error what is missing; with root and apt it gets them."""
+"""One error names all missing programs; as root with apt they are installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WANTED = {"a-linter": "linter", "a-checker": "checker"}
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder on the PATH; nobody is root."""
+    """The only folder on the PATH; the user is not root."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -34,21 +34,22 @@ def error() -> str:
     return str(raised.value)
 
 
-def test_nothing_happens_where_all_is_there(path: Path) -> None:
+def test_nothing_is_installed_if_nothing_is_missing(path: Path) -> None:
     for name in WANTED:
         program(path, name)
     program(path, "apt-get", "exit 1")
     tools.provide(WANTED)
 
 
-def test_one_error_names_all_that_is_missing(path: Path) -> None:
+def test_one_error_names_all_missing_programs(path: Path) -> None:
     (path / "terraform").unlink()
-    said = error()
-    assert "terraform is not on the PATH: install 1.11 or newer" in said
+    message = error()
+    assert "terraform is not on the PATH: install 1.11 or newer" in message
     assert (
-        "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)" in said
+        "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)"
+        in message
     )
-    assert "pytest --ignore=tests/infra -m 'not browser'" in said
+    assert "pytest --ignore=tests/infra -m 'not browser'" in message
 
 
 @pytest.mark.parametrize(("version", "refused"), [("1.10.9", True), ("1.11.0-rc1", False), ("2.0.0", False)])
@@ -62,23 +63,23 @@ def test_an_older_terraform_is_refused(path: Path, version: str, refused: bool) 
         tools.provide(WANTED)
 
 
-def test_root_installs_what_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_installs_missing_programs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     log = path / "log"
-    made = "\n".join(f"printf '#!/bin/sh' >{path}/{name}; /bin/chmod 755 {path}/{name}" for name in WANTED)
-    program(path, "apt-get", f'echo "$@" >>{log}\ncase "$*" in *install*) {made};; esac')
+    programs = "\n".join(f"printf '#!/bin/sh' >{path}/{name}; /bin/chmod 755 {path}/{name}" for name in WANTED)
+    program(path, "apt-get", f'echo "$@" >>{log}\ncase "$*" in *install*) {programs};; esac')
     tools.provide(WANTED)
     update, install = log.read_text().splitlines()
     assert update.endswith(" update")
     assert install.endswith(" install -y --no-install-recommends checker linter")
 
 
-def test_a_failing_installation_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_installation_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     program(path, "apt-get", "echo 'E: no such archive' >&2; exit 100")
     assert "Not on the PATH: a-linter, a-checker; apt-get failed: E: no such archive." in error()
 
 
-def test_root_without_apt_is_told_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_apt_gets_the_error_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu" in error()

@@ -1,4 +1,4 @@
-"""`make infra-tools`: programs that tests run and no Python package brings.
+"""`make infra-tools`: programs that tests run and that no Python package contains.
 
 What Debian has is installed where this is root on a machine with apt-get; otherwise one error says all that is missing.
 Runs before there is an environment, so with the standard library alone.
@@ -53,7 +53,7 @@ def provide(programs: Mapping[str, str]) -> None:
     problem = _terraform_problem()
     missing = _missing(programs)
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        failure = _install(sorted({programs[one] for one in missing}))
+        failure = _install(sorted({programs[program] for program in missing}))
         missing = _missing(programs)
         if missing:
             raise ToolsError(_message(programs, missing, problem, failure))
@@ -62,7 +62,7 @@ def provide(programs: Mapping[str, str]) -> None:
 
 
 def _missing(programs: Mapping[str, str]) -> list[str]:
-    return [one for one in programs if shutil.which(one) is None]
+    return [program for program in programs if shutil.which(program) is None]
 
 
 def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, failure: str = "") -> str:
@@ -72,7 +72,7 @@ def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, 
             f"{problem}: install {'.'.join(map(str, TERRAFORM))} or newer (hashicorp.com, Terraform, Install)."
         )
     if missing:
-        packages = " ".join(sorted({programs[one] for one in missing}))
+        packages = " ".join(sorted({programs[program] for program in missing}))
         how = f"apt-get failed: {failure}" if failure else f"as root on Debian or Ubuntu: make infra-tools ({packages})"
         parts.append(f"Not on the PATH: {', '.join(missing)}; {how}.")
     parts.append("All other tests: make setup, then .venv/bin/python -m pytest --ignore=tests/infra -m 'not browser'")
@@ -80,19 +80,19 @@ def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, 
 
 
 def _terraform_problem() -> str:
-    """What is wrong with the terraform that is found, if something is."""
+    """The problem with the terraform on the PATH; empty if there is none."""
     if shutil.which("terraform") is None:
         return "terraform is not on the PATH"
-    shown = subprocess.run(
+    result = subprocess.run(
         ["terraform", "version", "-json"],
         env={**os.environ, "CHECKPOINT_DISABLE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if shown.returncode != 0:
-        return f"terraform does not run: {shown.stderr.strip()}"
-    version = str(json.loads(shown.stdout)["terraform_version"])
+    if result.returncode != 0:
+        return f"terraform does not run: {result.stderr.strip()}"
+    version = str(json.loads(result.stdout)["terraform_version"])
     if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < TERRAFORM:
         return f"terraform is {version}"
     return ""
@@ -109,7 +109,7 @@ def _install(packages: Sequence[str]) -> str:
         _PROMETHEUS_UNIT.symlink_to("/dev/null")
     options = ["-qq", "-o", "DPkg::Lock::Timeout=300"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(
+        result = subprocess.run(
             ["apt-get", *options, *command],
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
             capture_output=True,
@@ -117,8 +117,8 @@ def _install(packages: Sequence[str]) -> str:
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        if done.returncode != 0:
-            return (done.stderr or done.stdout).strip()[-1000:]
+        if result.returncode != 0:
+            return (result.stderr or result.stdout).strip()[-1000:]
     return ""
 
 

@@ -11,15 +11,8 @@ from typing import Any
 
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
-from runners.flink.local.processes import (
-    LOCALHOST,
-    Process,
-    Service,
-    accepts_connections,
-    free_ports,
-    remove_folder,
-    temporary_folder,
-)
+from runners.flink.local.processes import LOCALHOST, Process, accepts_connections, free_ports
+from runners.flink.local.service import Service
 
 _READY_S = 60.0
 _LOG4J = """\
@@ -34,12 +27,14 @@ appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
 
 
 class LocalKafka(Service):
-    """One Kafka broker; a context manager that starts it and leaves nothing.
+    """One Kafka broker.
 
     ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. A ``long_lived`` broker
-    spends its first minutes compiling itself, after which a record costs half as much: for benchmarks. Without
-    ``work_dir`` the data lie in a temporary folder that ``stop`` removes; a ``work_dir`` is kept and found again.
+    spends its first minutes compiling itself, after which a record costs half as much: for benchmarks. ``work_dir``
+    holds ``server.properties``, ``data/`` and ``broker.log``; a broker that starts in a given one finds its old data.
     """
+
+    name = "Kafka broker"
 
     def __init__(
         self,
@@ -49,13 +44,11 @@ class LocalKafka(Service):
         long_lived: bool = False,
         work_dir: Path | None = None,
     ) -> None:
+        super().__init__(work_dir)
         self._config = dict(config or {})
         self._heap_mb = heap_mb
         self._long_lived = long_lived
-        self._given_work_dir = work_dir
-        self._work_dir: Path | None = None
         self._ports: list[int] = []
-        self._process: Process | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -65,24 +58,22 @@ class LocalKafka(Service):
         return f"{LOCALHOST}:{self._ports[0]}"
 
     @property
-    def work_dir(self) -> Path:
-        """The folder with ``server.properties``, ``data/`` and ``broker.log``."""
-        if self._work_dir is None:
-            raise LocalStackError("Kafka broker: not started")
-        return self._work_dir
-
-    @property
     def pid(self) -> int:
         """The broker's process id."""
         return self._running().pid
 
     def start(self) -> None:
-        """Start the broker and return when it answers clients. Raises LocalStackError with the log's end otherwise."""
+        """Start the broker and return when it answers clients.
+
+        Raises:
+            LocalStackError: the broker runs already, or did not start; with the end of its log.
+        """
         if self._process is not None and self._process.running:
             raise LocalStackError(f"Kafka broker: is already running (pid {self._process.pid})")
         java, classpath = artifacts.java(), ":".join(str(jar) for jar in artifacts.kafka_jars())
         if self._work_dir is None:
-            self._choose_folder_and_ports()
+            self._ports = free_ports(2)
+            (self._open_work_dir() / "log4j2.properties").write_text(_LOG4J)
         if self._process is not None:
             self._process.stop()
         properties = self.work_dir / "server.properties"
@@ -91,7 +82,7 @@ class LocalKafka(Service):
             self._format_data(java, classpath, properties)
         command = [java, f"-Xmx{self._heap_mb}m", f"-Xms{min(self._heap_mb, 128)}m", *self._jvm_options("broker.log")]
         self._process = Process.start(
-            "Kafka broker",
+            self.name,
             [*command, "-cp", classpath, "kafka.Kafka", str(properties)],
             log_file=self.work_dir / "broker.out",
         )
@@ -107,15 +98,6 @@ class LocalKafka(Service):
         if self._process is not None:
             self._process.stop()
         self.start()
-
-    def stop(self) -> None:
-        """Stop the broker and remove its temporary folder. May be called twice."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-        if self._work_dir is not None and self._given_work_dir is None:
-            remove_folder(self._work_dir)
-        self._work_dir = None
 
     def create_topic(
         self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, deadline_s: float = 30.0
@@ -133,30 +115,23 @@ class LocalKafka(Service):
         give_up = time.monotonic() + deadline_s
         while time.monotonic() < give_up:
             with contextlib.suppress(KafkaException):
-                found = admin.list_topics(name, timeout=5).topics[name].partitions
-                if len(found) == partitions and all(partition.leader >= 0 for partition in found.values()):
+                created = admin.list_topics(name, timeout=5).topics[name].partitions
+                if len(created) == partitions and all(partition.leader >= 0 for partition in created.values()):
                     return
             time.sleep(0.05)
         raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {deadline_s:g} s")
 
-    def _choose_folder_and_ports(self) -> None:
-        work_dir = self._given_work_dir or temporary_folder("event-trigger-kafka-")
-        work_dir.mkdir(parents=True, exist_ok=True)
-        self._work_dir = work_dir
-        self._ports = free_ports(2)
-        (work_dir / "log4j2.properties").write_text(_LOG4J)
-
     def _format_data(self, java: str, classpath: str, properties: Path) -> None:
         format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config"]
-        done = subprocess.run(
+        result = subprocess.run(
             [java, "-Xmx128m", *self._jvm_options("format.log"), "-cp", classpath, *format_command, str(properties)],
             capture_output=True,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
         )
-        if done.returncode != 0:
-            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {done.stdout}{done.stderr}")
+        if result.returncode != 0:
+            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {result.stdout}{result.stderr}")
 
     def _properties(self) -> dict[str, Any]:
         client, controller = (f"{LOCALHOST}:{port}" for port in self._ports)
@@ -181,10 +156,10 @@ class LocalKafka(Service):
             # 50 each by default, which a broker for a few groups only spends start-up time on.
             "offsets.topic.num.partitions": "5",
             "transaction.state.log.num.partitions": "5",
-            # Consumers of a test wait for nobody.
+            # The first consumer of a group does not wait for others.
             "group.initial.rebalance.delay.ms": "0",
-            # A broker that was killed waits at its start for its own session to end. Any other has no use for one that
-            # ends: a machine that stops for some seconds would take every partition's only leader away.
+            # A broker that was killed waits at its next start until its old session has ended. For any other broker a
+            # short session only does harm: a pause of the machine would take every partition's only leader away.
             "broker.session.timeout.ms": "3000" if self._was_killed() else "60000",
             "broker.heartbeat.interval.ms": "500",
             **self._config,
@@ -224,12 +199,12 @@ class LocalKafka(Service):
     def _admin(self) -> Any:
         from confluent_kafka.admin import AdminClient
 
-        # log_level 0: a broker that is still starting is not worth librdkafka's complaints on stderr.
+        # log_level 0: librdkafka would complain on stderr about a broker that is still starting.
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
 
 def _cluster_id() -> str:
-    """A Kafka UUID: URL-safe base64 that does not start with a dash, which its own parser takes for a flag."""
+    """A Kafka UUID: URL-safe base64 that does not start with a dash. Kafka's tool would parse that as a flag."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):

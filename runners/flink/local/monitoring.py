@@ -1,4 +1,4 @@
-"""A real Prometheus and a Grafana on 127.0.0.1, set up with what ``monitoring/`` has for any other."""
+"""Prometheus and Grafana on 127.0.0.1, with the configuration, alerts and dashboards of ``monitoring/``."""
 
 import abc
 import contextlib
@@ -6,22 +6,23 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 import requests
 import yaml
 
 from runners.flink.errors import LocalStackError
-from runners.flink.local.processes import LOCALHOST, Process, Service, free_ports, remove_folder, temporary_folder
+from runners.flink.local.processes import LOCALHOST, Process, free_ports
+from runners.flink.local.service import Service
 
 CONFIGURATION: Final = Path(__file__).parents[1] / "monitoring"
 DASHBOARDS: Final = CONFIGURATION / "dashboards"
-# Metrics are told once a second, and who watches a demo does not want to wait for the 15 s of production.
+# Workers publish metrics once a second. A demo would show nothing for the 15 s of production.
 SCRAPE_EVERY_S: Final = 2
 
 _READY_S: Final = 60.0
-# Where Linux packages put what belongs to the program.
+# Where Linux packages put the files of the program.
 _PACKAGED_GRAFANA: Final = Path("/usr/share/grafana")
 _GRAFANA: Final = """\
 [server]
@@ -54,20 +55,22 @@ level = warn
 def prometheus_program() -> str:
     """The path of ``prometheus``.
 
-    Raises LocalStackError, with how to install it, if it is not on the PATH.
+    Raises:
+        LocalStackError: it is not on the PATH; the message says how to install it.
     """
-    found = shutil.which("prometheus")
-    if found is None:
+    program = shutil.which("prometheus")
+    if program is None:
         raise LocalStackError(
             "prometheus is not on the PATH; as root on Debian and Ubuntu make infra-tools installs it, or apt-get"
         )
-    return found
+    return program
 
 
 def grafana_home(named: str | None) -> Path | None:
     """The folder of a Grafana: ``named``, if given, else that of the PATH's ``grafana``; None if there is none.
 
-    Raises LocalStackError if ``named`` is no such folder.
+    Raises:
+        LocalStackError: ``named`` is not the folder of a Grafana.
     """
     if named is not None:
         if not _is_grafana(Path(named)):
@@ -86,14 +89,12 @@ def _is_grafana(home: Path) -> bool:
 
 
 class _WebProgram(Service):
-    """A program with a web page on 127.0.0.1, its files in a temporary folder that ``stop`` removes."""
+    """A program that serves a web page on 127.0.0.1. Its files are in a temporary folder."""
 
-    name: str
-    ready_path: str
+    ready_path: ClassVar[str]
 
     def __init__(self) -> None:
-        self._work_dir: Path | None = None
-        self._process: Process | None = None
+        super().__init__()
         self._port = 0
 
     @property
@@ -102,24 +103,20 @@ class _WebProgram(Service):
         return f"http://{LOCALHOST}:{self._port}"
 
     def start(self) -> None:
-        """Start it and return when it answers. Raises LocalStackError with the end of its log otherwise."""
-        (self._port,) = free_ports(1)
-        self._work_dir = temporary_folder(f"event-trigger-{self.name.lower()}-")
-        command = self._prepare(self._work_dir, self._port)
-        self._process = Process.start(self.name, command, log_file=self._work_dir / "log", cwd=self._work_dir)
-        self._process.wait_for(self._is_ready, what="answering", deadline_s=_READY_S)
+        """Start the program and return when it answers.
 
-    def stop(self) -> None:
-        """End it and remove its files. May be called twice."""
-        if self._process is not None:
-            self._process.stop()
-        if self._work_dir is not None:
-            remove_folder(self._work_dir)
-        self._process = self._work_dir = None
+        Raises:
+            LocalStackError: the program did not start; with the end of its log.
+        """
+        (self._port,) = free_ports(1)
+        work_dir = self._open_work_dir()
+        command = self._prepare(work_dir, self._port)
+        self._process = Process.start(self.name, command, log_file=work_dir / "log", cwd=work_dir)
+        self._process.wait_for(self._is_ready, what="answering", deadline_s=_READY_S)
 
     @abc.abstractmethod
     def _prepare(self, folder: Path, port: int) -> Sequence[str]:
-        """Write the configuration into ``folder``; the command."""
+        """Write the configuration into ``folder``; returns the command."""
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(requests.RequestException):
@@ -130,8 +127,8 @@ class _WebProgram(Service):
 class LocalPrometheus(_WebProgram):
     """Prometheus with the shipped scrape configuration and alerts.
 
-    ``metrics_urls`` are Flink's processes (``LocalFlink.metrics_urls``). Only the intervals are others than shipped:
-    ``SCRAPE_EVERY_S`` for scrapes and for the alerts' conditions.
+    ``metrics_urls`` are those of Flink's processes (``LocalFlink.metrics_urls``). Only the intervals differ from the
+    shipped configuration: ``SCRAPE_EVERY_S`` for scrapes and for the conditions of alerts.
     """
 
     name = "Prometheus"
@@ -142,7 +139,7 @@ class LocalPrometheus(_WebProgram):
         self._targets = [urlsplit(url).netloc for url in metrics_urls]
 
     def page(self, name: str) -> str:
-        """The URL of its page ``alerts`` or ``targets``. Debian's package has the classic ones only."""
+        """The URL of the page ``alerts`` or ``targets``. Debian's package has the classic pages only."""
         url = f"{self.url}/{name}"
         return url if requests.get(url, timeout=5).ok else f"{self.url}/classic/{name}"
 
@@ -163,9 +160,9 @@ class LocalPrometheus(_WebProgram):
 
 
 class LocalGrafana(_WebProgram):
-    """Grafana with the shipped dashboards and a Prometheus as its data source; nobody has to log in to look.
+    """Grafana with the shipped dashboards and a Prometheus as its data source. Viewers need no login.
 
-    ``home`` is the folder of a Grafana 10 or newer. It fetches and reports nothing.
+    ``home`` is the folder of a Grafana 10 or newer. Grafana connects to nothing outside this machine.
     """
 
     name = "Grafana"

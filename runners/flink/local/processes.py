@@ -1,13 +1,12 @@
-"""Child processes and temporary folders that never outlive us.
+"""Child processes and temporary folders that never outlive this process.
 
-Every process runs in a session and process group of its own with its output in a log file. Three nets make sure that
-nothing is left: ``Process.stop`` ends the whole group, an ``atexit`` handler stops what was forgotten, and a small
-guard process ends all groups when this process is gone without having said goodbye (SIGKILL, or SIGTERM's default
-action). The guard watches a pipe, so it does not matter which thread started what, and it reaches grandchildren too.
-The same nets remove what ``temporary_folder`` has made, once nobody is left who writes there.
+Every child runs in a session and process group of its own, with its output in a log file. Three mechanisms make sure
+that nothing is left: ``Process.stop`` ends the whole group; an ``atexit`` handler stops all children that still run; a
+small guard process ends all groups when this process dies without running the handler (SIGKILL, or SIGTERM's default
+action). The guard watches a pipe, so it does not matter which thread started a child, and it ends grandchildren too.
+The same mechanisms remove the folders that ``temporary_folder`` has made, after the processes that write there.
 """
 
-import abc
 import atexit
 import contextlib
 import os
@@ -22,8 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from runners.flink.errors import LocalStackError
 
@@ -56,7 +54,10 @@ class Process:
     ) -> "Process":
         """Start ``command``; its stderr goes to ``log_file``, its stdout to ``stdout_file`` or the log as well.
 
-        ``env`` is added to this process's environment. Raises LocalStackError if the program cannot be executed.
+        ``env`` is added to this process's environment.
+
+        Raises:
+            LocalStackError: the program cannot be executed.
         """
         with contextlib.ExitStack() as files:
             log: IO[bytes] = files.enter_context(log_file.open("ab"))
@@ -88,7 +89,7 @@ class Process:
         if self._popen.returncode is not None:
             return False
         try:
-            # WNOWAIT leaves the zombie: as long as it is there, nobody else gets its id, and the group can be killed.
+            # WNOWAIT leaves the zombie. While it exists, no other process gets its id, and the group can be killed.
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
@@ -98,9 +99,10 @@ class Process:
         return tail(self.log_file, lines)
 
     def wait_for(self, condition: Callable[[], bool], *, what: str, deadline_s: float, every_s: float = 0.1) -> None:
-        """Return as soon as ``condition()`` is true; it is asked every ``every_s`` seconds.
+        """Return as soon as ``condition()`` is true; it is called every ``every_s`` seconds.
 
-        Raises LocalStackError with the end of the log when the process ended or ``deadline_s`` seconds have passed.
+        Raises:
+            LocalStackError: the process ended, or ``deadline_s`` seconds have passed; with the end of the log.
         """
         give_up = time.monotonic() + deadline_s
         while not condition():
@@ -120,7 +122,7 @@ class Process:
                 self._popen.terminate()
 
     def kill(self) -> None:
-        """``kill -9`` the process alone, not what it started: that is the fault to be tested. Returns when it ended."""
+        """``kill -9`` the process alone, not its children, as a test of faults needs it. Returns when it has ended."""
         with self._lock:
             if self.running:
                 self._popen.kill()
@@ -146,33 +148,8 @@ class Process:
         _REGISTRY.remove(self)
 
 
-class Service(abc.ABC):
-    """Something that is started and stopped, as a context manager: what starts only half is stopped as well."""
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @abc.abstractmethod
-    def start(self) -> None:
-        """Start and return when it is ready for use."""
-
-    @abc.abstractmethod
-    def stop(self) -> None:
-        """End everything that was started. May be called twice."""
-
-
 def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
-    """Stop several processes at the same time: all are asked first, then each is waited for."""
+    """Stop several processes at the same time: send SIGTERM to all, then wait for each."""
     processes = list(processes)
     for process in processes:
         process.terminate()
@@ -181,7 +158,7 @@ def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
 
 
 def temporary_folder(prefix: str) -> Path:
-    """A new folder that ``remove_folder`` removes, or this process's end, however it comes."""
+    """A new folder. ``remove_folder`` removes it, or the end of this process, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
     _REGISTRY.add_folder(folder)
     return folder
@@ -194,13 +171,13 @@ def remove_folder(folder: Path) -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Ids of the processes in a process group that are alive (zombies are not)."""
+    """Ids of the living processes in a process group, without zombies."""
     members = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         with contextlib.suppress(OSError):
-            # pid (name) state ppid pgrp ...; the name may hold anything, so count from its closing bracket.
+            # pid (name) state ppid pgrp ...; the name may contain anything, so parse from its closing bracket on.
             state, _parent, pgrp = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:3]
             if int(pgrp) == group and state not in "ZX":
                 members.append(int(entry))
@@ -208,7 +185,7 @@ def group_members(group: int) -> list[int]:
 
 
 def tail(path: Path, lines: int = 40) -> str:
-    """The last lines of a text file; says so if there are none."""
+    """The last lines of a text file; ``(empty)`` if there are none or no file."""
     with contextlib.suppress(OSError):
         text = path.read_bytes()[-64_000:].decode(errors="replace")
         if text.strip():
@@ -217,47 +194,48 @@ def tail(path: Path, lines: int = 40) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports of 127.0.0.1 that nobody listens on.
+    """Different TCP ports of 127.0.0.1 that no process listens on.
 
-    Raises LocalStackError if there are not enough.
+    Raises:
+        LocalStackError: there are not enough.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((LOCALHOST, port))
-                found.append(port)
-        if len(found) == count:
-            return found
+                ports.append(port)
+        if len(ports) == count:
+            return ports
     allowed = f"{_PORTS.start} to {_PORTS.stop - 1}"
-    raise LocalStackError(f"free ports of {LOCALHOST}: {len(found)} found from {allowed}, {count} needed")
+    raise LocalStackError(f"free ports of {LOCALHOST}: {len(ports)} found from {allowed}, {count} needed")
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether somebody listens on a port of 127.0.0.1."""
+    """Whether a process listens on a port of 127.0.0.1."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOCALHOST, port)) == 0
 
 
 class _Registry:
-    """All processes and folders that are not done with yet, mirrored to the guard process."""
+    """All processes and folders that are still in use, mirrored to the guard process."""
 
-    # Reads a line for each that comes (+) and goes (-), a process group or the path of a folder. The end of the input
-    # means that the parent is gone, however it ended. Folders go last: a process may write until it is ended.
+    # The guard reads one line for each process group or folder (its path) that is added (+) or removed (-). The end of
+    # the input means that the parent has ended. Folders are removed last: a process may write until it is killed.
     _GUARD = (
         "import os, shutil, signal, sys, time\n"
         "known = set()\n"
         "for line in sys.stdin:\n"
         "    (known.add if line[0] == '+' else known.discard)(line[1:-1])\n"
-        "for group in [one for one in known if one.isdigit()]:\n"
+        "for group in [name for name in known if name.isdigit()]:\n"
         "    try:\n"
         "        os.killpg(int(group), signal.SIGKILL)\n"
         "    except OSError:\n"
         "        pass\n"
         "give_up = time.monotonic() + 10\n"
-        "for folder in [one for one in known if not one.isdigit()]:\n"
+        "for folder in [name for name in known if not name.isdigit()]:\n"
         "    while os.path.isdir(folder) and time.monotonic() < give_up:\n"
         "        shutil.rmtree(folder, ignore_errors=True)\n"
     )
@@ -271,36 +249,36 @@ class _Registry:
 
     def add(self, process: Process) -> None:
         with self._lock:
-            self._tell(f"+{process.pid}\n")
+            self._send(f"+{process.pid}\n")
             self._processes.append(process)
 
     def add_folder(self, folder: Path) -> None:
         with self._lock:
-            self._tell(f"+{folder}\n")
+            self._send(f"+{folder}\n")
             self._folders.append(folder)
 
     def remove(self, process: Process) -> None:
         with self._lock:
             if process in self._processes:
                 self._processes.remove(process)
-                self._tell(f"-{process.pid}\n")
+                self._send(f"-{process.pid}\n")
                 self._end_idle_guard()
 
     def remove_folder(self, folder: Path) -> None:
         with self._lock:
             if folder in self._folders:
                 self._folders.remove(folder)
-                self._tell(f"-{folder}\n")
+                self._send(f"-{folder}\n")
                 self._end_idle_guard()
 
     def stop_everything(self) -> None:
-        """Stop what is still running; nothing in a forked child, whose processes these are not."""
+        """Stop all processes that still run. A forked child stops nothing: the processes belong to its parent."""
         if os.getpid() == self._owner:
             stop_all(list(self._processes), grace_s=3.0)
             for folder in list(self._folders):
                 remove_folder(folder)
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._guard is None:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", self._GUARD],
@@ -310,7 +288,7 @@ class _Registry:
                 start_new_session=True,
             )
         if self._guard.stdin:
-            with contextlib.suppress(BrokenPipeError):  # somebody ended the guard; the other two nets remain
+            with contextlib.suppress(BrokenPipeError):  # the guard was killed; the other two mechanisms remain
                 self._guard.stdin.write(line.encode())
                 self._guard.stdin.flush()
 

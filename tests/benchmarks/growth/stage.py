@@ -26,6 +26,7 @@ from apache_beam.runners.worker import bundle_processor, sdk_worker, statecache,
 from apache_beam.utils.counters import CounterFactory
 
 from runners.flink import overrides
+from runners.flink.overrides.state import commit_pipelined
 from tests.benchmarks import shards, user_api
 from tests.transforms.harness import Timer, done, userstate_of
 from transforms.adapters.telemetry.metrics import resident_bytes
@@ -213,7 +214,7 @@ class Slot:
                 timers.append((key, _timers()))
                 outputs += fire(*self._cells(states, key), *timers[-1][1].values())
             self._fn.finish_bundle()
-            overrides.commit_pipelined(SimpleNamespace(_all_states=states))
+            commit_pipelined(SimpleNamespace(_all_states=states))
         for key, of_key in timers:
             for name, timer in of_key.items():
                 if timer.changed and name != "stream":

@@ -1,4 +1,4 @@
-"""`make test-infra`: prepares what the long tests need, runs them in a network namespace, writes down the result.
+"""`make test-infra`: downloads for the long tests, runs them in a network namespace, writes the result.
 
 Prepared, each kept for the next run: the release (build/release), a Python environment with moto, and in
 ~/.cache/event-trigger a Debian root file system that stands for the machine image.
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def prepare() -> dict[str, str]:
-    """Everything that needs the network; what the tests find by their environment."""
+    """Download everything that needs the network; the environment variables that lead the tests to it."""
     digest = hashlib.sha256(moto.REQUIREMENTS.read_bytes() + PACKAGES.encode()).hexdigest()[:16]
     cache = artifacts.cache_dir()
     tools, rootfs = moto.packages(), cache / f"infra-rootfs-{digest}"
@@ -83,9 +83,9 @@ def prepare() -> dict[str, str]:
 
 def run(*command: str) -> None:
     """Run a command; ends everything with its output if it fails."""
-    done = subprocess.run(["nice", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+    result = subprocess.run(["nice", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {result.returncode}: {(result.stdout + result.stderr)[-3000:]}")
 
 
 def test(environment: dict[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""The small tier, applied to moto, read back, and booted: user data as moto holds it, machines as EC2 would start them.
+"""The small tier, applied to moto, read back, and booted with the user data from moto, as EC2 starts machines.
 
 The tests build on each other in the order of the file. What stands in for what: moto for AWS (S3, SSM and EC2's
 descriptions), Debian for Amazon Linux, a NoCloud seed for EC2's user data, sparse loop devices for EBS, smaller JVMs.
@@ -157,8 +157,8 @@ def folder(moto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> dict[str, Any]:
     """The module's outputs."""
-    shown = terraform.run(folder, "output", "-json", "-no-color", env=AWS)
-    return dict(json.loads(shown.stdout)["cluster"]["value"])
+    result = terraform.run(folder, "output", "-json", "-no-color", env=AWS)
+    return dict(json.loads(result.stdout)["cluster"]["value"])
 
 
 def aws(service: str) -> Any:
@@ -174,7 +174,7 @@ def aws(service: str) -> Any:
 def test_what_was_applied_is_there(cluster: dict[str, Any]) -> None:
     ec2, s3 = aws("ec2"), aws("s3")
     groups = aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
-    assert {(one["AutoScalingGroupName"], one["DesiredCapacity"]) for one in groups} == {
+    assert {(group["AutoScalingGroupName"], group["DesiredCapacity"]) for group in groups} == {
         (f"{NAME}-jobmanager", 1),
         (f"{NAME}-taskmanager", 1),
     }
@@ -194,7 +194,11 @@ def test_what_was_applied_is_there(cluster: dict[str, Any]) -> None:
         assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
         assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
     artifacts = s3.list_objects_v2(Bucket=cluster["bucket_names"]["artifacts"])["Contents"]
-    assert {one["Key"].partition("/")[2].partition("-")[0] for one in artifacts} == {"flink", "python", "zookeeper"}
+    assert {artifact["Key"].partition("/")[2].partition("-")[0] for artifact in artifacts} == {
+        "flink",
+        "python",
+        "zookeeper",
+    }
 
 
 def test_roles_may_do_no_more_than_they_need(cluster: dict[str, Any]) -> None:
@@ -202,16 +206,19 @@ def test_roles_may_do_no_more_than_they_need(cluster: dict[str, Any]) -> None:
     buckets = cluster["bucket_names"]
     for kind in ("zookeeper", "jobmanager", "taskmanager"):
         policy = iam.get_role_policy(RoleName=f"{NAME}-{kind}", PolicyName="node")["PolicyDocument"]
-        statements = {one["Sid"]: one for one in policy["Statement"]}
+        statements = {statement["Sid"]: statement for statement in policy["Statement"]}
         assert iam.list_attached_role_policies(RoleName=f"{NAME}-{kind}")["AttachedPolicies"] == []
-        for name, one in statements.items():
-            actions, resources = as_list(one["Action"]), as_list(one["Resource"])
-            assert one["Effect"] == "Allow"
+        for name, statement in statements.items():
+            actions, resources = as_list(statement["Action"]), as_list(statement["Resource"])
+            assert statement["Effect"] == "Allow"
             assert [action for action in actions if "*" in action] == []
             # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
             assert ("*" in resources) == (name in {"SessionManager", "Metrics"})
         objects = {
-            arn for one in statements.values() for arn in as_list(one["Resource"]) if arn.startswith("arn:aws:s3")
+            arn
+            for statement in statements.values()
+            for arn in as_list(statement["Resource"])
+            if arn.startswith("arn:aws:s3")
         }
         allowed = {f"arn:aws:s3:::{buckets['artifacts']}/releases/*"}
         if kind != "zookeeper":
@@ -222,12 +229,12 @@ def test_roles_may_do_no_more_than_they_need(cluster: dict[str, Any]) -> None:
         parameter = f"arn:aws:ssm:us-east-1:{account}:parameter{cluster['tls_parameter_name']}"
         on_parameter = {
             action
-            for one in statements.values()
-            if as_list(one["Resource"]) == [parameter]
-            for action in as_list(one["Action"])
+            for statement in statements.values()
+            if as_list(statement["Resource"]) == [parameter]
+            for action in as_list(statement["Action"])
         }
-        wanted = {"jobmanager": {"ssm:GetParameter", "ssm:PutParameter"}, "taskmanager": {"ssm:GetParameter"}}
-        assert on_parameter == wanted.get(kind, set())
+        expected = {"jobmanager": {"ssm:GetParameter", "ssm:PutParameter"}, "taskmanager": {"ssm:GetParameter"}}
+        assert on_parameter == expected.get(kind, set())
 
 
 def as_list(value: str | list[str]) -> list[str]:
@@ -244,11 +251,11 @@ def test_a_second_plan_finds_nothing_but_what_moto_forgets(folder: Path, cluster
         unknown = change["change"].get("after_unknown") or {}
         actions = change["change"]["actions"]
         if actions not in (["no-op"], ["read"]):
-            found = drift.setdefault(change["type"], set())
-            found |= {key for key in {*before, *after} if before.get(key) != after.get(key) and not unknown.get(key)}
-            found |= set(actions) - {"update"}
-    unexpected = {kind: found - FORGOTTEN_BY_MOTO.get(kind, set()) for kind, found in drift.items()}
-    assert {kind: found for kind, found in unexpected.items() if found} == {}, drift
+            changed = drift.setdefault(change["type"], set())
+            changed |= {key for key in {*before, *after} if before.get(key) != after.get(key) and not unknown.get(key)}
+            changed |= set(actions) - {"update"}
+    unexpected = {kind: changed - FORGOTTEN_BY_MOTO.get(kind, set()) for kind, changed in drift.items()}
+    assert {kind: changed for kind, changed in unexpected.items() if changed} == {}, drift
 
 
 # --- boot ---
@@ -285,9 +292,9 @@ def power_on(
 
 
 def user_data_of(template: str) -> bytes:
-    """As EC2 would hand it to an instance: compressed, as moto keeps it."""
-    found = aws("ec2").describe_launch_template_versions(LaunchTemplateName=template, Versions=["$Latest"])
-    return base64.b64decode(found["LaunchTemplateVersions"][0]["LaunchTemplateData"]["UserData"])
+    """User data as EC2 gives it to an instance: compressed, as moto stores it."""
+    versions = aws("ec2").describe_launch_template_versions(LaunchTemplateName=template, Versions=["$Latest"])
+    return base64.b64decode(versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["UserData"])
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +332,7 @@ def rest(booted: dict[str, Machine]) -> Iterator[FlinkRest]:
 
 def registered(rest: FlinkRest) -> set[str]:
     with contextlib.suppress(Exception):
-        return {str(one["id"]) for one in rest.task_managers()}
+        return {str(task_manager["id"]) for task_manager in rest.task_managers()}
     return set()
 
 
@@ -334,17 +341,19 @@ def test_the_taskmanager_registers_under_its_instance_id(booted: dict[str, Machi
     try:
         wait_for(lambda: machine.instance_id in registered(rest), "the TaskManager has registered", 480)
     except AssertionError:
-        logs = "\n\n".join(f"== {one.name}\n{one.journal()}" for one in booted.values())
+        logs = "\n\n".join(f"== {machine.name}\n{machine.journal()}" for machine in booted.values())
         raise AssertionError(f"the TaskManager has not registered\n{logs}") from None
-    # Its slots are told a moment later.
-    wait_for(lambda: [one["slotsNumber"] for one in rest.task_managers()] == [2], "it has two slots", 60)
+    # It reports its slots a moment later.
+    wait_for(
+        lambda: [task_manager["slotsNumber"] for task_manager in rest.task_managers()] == [2], "it has two slots", 60
+    )
 
 
 def test_every_volume_is_mounted_where_it_belongs(booted: dict[str, Machine]) -> None:
     machine = booted["taskmanager"]
     for mount, device in MOUNTS.items():
-        shown = machine.run("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", "--mountpoint", mount).stdout
-        assert shown.splitlines()[-1].split() == [device, "xfs"], mount
+        output = machine.run("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", "--mountpoint", mount).stdout
+        assert output.splitlines()[-1].split() == [device, "xfs"], mount
     assert machine.run("findmnt", "--noheadings", "--output", "SOURCE", "/var/log/journal").stdout.startswith(
         "/dev/sdh"
     )
@@ -376,7 +385,7 @@ def certificate_of(parameter: str, folder: Path) -> Path:
 
 
 def subject_of_peer(address: str, port: int, pair: Path | None) -> str:
-    """Common name that a node shows; raises SSLError where it does not accept us. TLS 1.2, where it says so at once."""
+    """The common name of a node's certificate; raises SSLError if the node refuses ours. TLS 1.2 refuses at once."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -444,11 +453,11 @@ def deploy(folder: Path, topics: Topics, tmp_path: Path, *more: str) -> str:
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump_all(rule_documents("kafka")))
     options = [f"--rules={rules}", "--delivery_guarantee=EXACTLY_ONCE", *topics.options(), *more]
-    done = launch("deploy", f"--terraform={folder}", *options, deadline_s=300)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"job ([0-9a-f]{32}) is running", done.stderr)
-    assert found, done.stderr
-    return found[1]
+    result = launch("deploy", f"--terraform={folder}", *options, deadline_s=300)
+    assert result.returncode == 0, result.stderr
+    match = re.search(r"job ([0-9a-f]{32}) is running", result.stderr)
+    assert match, result.stderr
+    return match[1]
 
 
 def test_the_documented_command_submits_the_job(
@@ -472,7 +481,7 @@ def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
     topics: Topics,
     cluster: dict[str, Any],
 ) -> None:
-    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
+    (job_id,) = (job["jid"] for job in rest.jobs() if job["state"] == "RUNNING")
     oracle = oracle_of(RECORDS, {})
     half = len(RECORDS) // 2
     with reading(kafka, topics.actions) as actions:
@@ -498,14 +507,14 @@ def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
 
 
 def objects(bucket: str, prefix: str) -> list[str]:
-    found = aws("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)
-    return [one["Key"] for one in found.get("Contents", [])]
+    listing = aws("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)
+    return [entry["Key"] for entry in listing.get("Contents", [])]
 
 
 def test_every_metric_that_alarms_look_at_is_reported(booted: dict[str, Machine]) -> None:
     code = (terraform.SOURCE / "modules/observability/main.tf").read_text()
-    wanted = set(re.findall(r'"(flink_\w+)"', code))
-    assert len(wanted) >= 10
+    alarmed = set(re.findall(r'"(flink_\w+)"', code))
+    assert len(alarmed) >= 10
 
     def missing() -> set[str]:
         reported = set()
@@ -513,7 +522,7 @@ def test_every_metric_that_alarms_look_at_is_reported(booted: dict[str, Machine]
             with contextlib.suppress(requests.RequestException):
                 page = requests.get(f"http://{machine.address}:9249/", timeout=10).text
                 reported |= set(re.findall(r"^(flink_\w+)\{", page, re.M))
-        return wanted - reported
+        return alarmed - reported
 
     deadline = time.monotonic() + 180
     while (left := missing()) and time.monotonic() < deadline:
@@ -523,7 +532,7 @@ def test_every_metric_that_alarms_look_at_is_reported(booted: dict[str, Machine]
 
 def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, Machine], rest: FlinkRest) -> None:
     machine = booted["jobmanager"]
-    (job,) = [one for one in rest.jobs() if one["state"] == "RUNNING"]
+    (job,) = [running for running in rest.jobs() if running["state"] == "RUNNING"]
     pid = machine.run("systemctl", "show", "-P", "MainPID", "flink-jobmanager").stdout.strip()
     assert machine.run("kill", "-9", pid).returncode == 0
 
@@ -540,7 +549,7 @@ def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, M
 def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
     rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, cluster: dict[str, Any], tmp_path: Path
 ) -> None:
-    (job_id,) = (one["jid"] for one in rest.jobs() if one["state"] == "RUNNING")
+    (job_id,) = (job["jid"] for job in rest.jobs() if job["state"] == "RUNNING")
     savepoint = rest.stop(job_id, deadline_s=300)
     assert savepoint.startswith(f"s3://{cluster['bucket_names']['savepoints']}/{NAME}/savepoints/")
     again = deploy(folder, topics, tmp_path, f"--savepoint_path={savepoint}")
@@ -555,22 +564,22 @@ def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest:
     assert registered(rest) == {machine.instance_id}
     machine.target_lifecycle_state = "Terminated"
     wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 60)
-    # It said goodbye; nobody waited for its heartbeat.
+    # It deregistered; Flink did not have to wait for a missing heartbeat.
     log = booted["jobmanager"].run("cat", "/var/log/flink/jobmanager.log").stdout
     assert f"Closing TaskExecutor connection {machine.instance_id} because: The TaskExecutor is shutting down" in log
     # A JVM that is stopped while tasks are being deployed may end with Flink's own status: failed, but ended.
     state = ("systemctl", "is-active", "flink-taskmanager")
     wait_for(lambda: machine.run(*state).stdout.strip() in ("inactive", "failed"), "its service has ended", 90)
-    said = machine.run("journalctl", "--no-pager", "-u", "flink-drain").stdout
-    assert "Auto Scaling takes this instance away: stopping the TaskManager" in said
+    journal = machine.run("journalctl", "--no-pager", "-u", "flink-drain").stdout
+    assert "Auto Scaling takes this instance away: stopping the TaskManager" in journal
 
 
 def test_destroy_leaves_nothing(folder: Path, cluster: dict[str, Any], machines: dict[str, Machine]) -> None:
     # The groups' instances end before the buckets they write to are emptied.
     for machine in machines.values():
         machine.remove()
-    done = terraform.run(folder, "destroy", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = terraform.run(folder, "destroy", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert aws("s3").list_buckets()["Buckets"] == []
     assert aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
     reservations = aws("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])

@@ -25,15 +25,15 @@ with lan():
 
 def mentioning(text: str) -> list[str]:
     """Command lines of living processes that name ``text``."""
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
         if text in command and int(path.parent.name) != os.getpid():
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
 def test_a_killed_run_leaves_nothing_that_the_next_does_not_clear(tmp_path: Path) -> None:

@@ -28,29 +28,29 @@ _CLONE_NEWNET = 0x40000000
 
 
 def shell(*command: str | Path) -> str:
-    """Output of a command; fails the test with what it printed otherwise."""
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
+    """The output of a command; fails the test with the output if the command fails."""
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 0, f"{' '.join(map(str, command))}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    return result.stdout
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
     """The first true value of ``condition``; fails after the deadline with ``what``, which may be a function."""
     give_up = time.monotonic() + deadline_s
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < give_up, f"not within {deadline_s:g} s: {what}"
         time.sleep(0.5)
-    return found
+    return value
 
 
 def contained(*command: str) -> list[str]:
-    """The command with network, mounts and process ids of its own; it and all it started die with who starts it."""
+    """The command in namespaces of network, mounts and processes; it and its children die with their starter."""
     spaces = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
     return ["setpriv", "--pdeathsig", "KILL", "unshare", *spaces, *command]
 
 
 def clear(folder: Path) -> None:
-    """Remove the folder of machines that are gone, with the loop devices that a killed run left on its files."""
+    """Remove the folder of an earlier run's machines, with the loop devices that a killed run left on its files."""
     listed = json.loads(shell("losetup", "--list", "--json", "--output", "NAME,BACK-FILE") or '{"loopdevices": []}')
     for device in listed["loopdevices"]:
         if str(device["back-file"]).startswith(f"{folder}/"):
@@ -141,7 +141,7 @@ class Machine:
         wait_for(lambda: self._leader(), f"{self.name}: {self.console()}", 30)
 
     def _leader(self) -> int | None:
-        """Process id, seen from here, of the machine's process 1."""
+        """Process id, in this namespace, of the machine's process 1."""
         assert self._process is not None
         waiting = [self._process.pid]
         while waiting:
@@ -152,7 +152,7 @@ class Machine:
                 if len(ids) > 1 and ids[-1] == "1":
                     return pid
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    waiting += [int(one) for one in (task / "children").read_text().split()]
+                    waiting += [int(child) for child in (task / "children").read_text().split()]
         return None
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -174,16 +174,16 @@ class Machine:
         )
 
     def console(self, lines: int = 30) -> str:
-        """The end of what the machine printed on its console."""
+        """The last lines of the machine's console."""
         path = self.folder / "console.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     def journal(self, lines: int = 40) -> str:
-        """The end of its journal, for a failing test's message."""
+        """The last lines of its journal, for a failing test's message."""
         return self.run("journalctl", "--no-pager", "-n", str(lines)).stdout
 
     def kill(self) -> None:
-        """Pull the plug: everything in the machine ends at once, nothing is said to anybody."""
+        """Power off: everything in the machine ends at once, without any shutdown."""
         leader = self._leader()
         assert leader is not None
         shell("ip", "-n", self.namespace, "link", "set", "host0", "down")
@@ -206,7 +206,7 @@ class Machine:
 
 @contextlib.contextmanager
 def metadata_service(machines: dict[str, Machine]) -> Iterator[None]:
-    """IMDSv2 for all machines, which it knows by their addresses. Without a session token it answers 401."""
+    """IMDSv2 for all machines, which it identifies by their addresses. Without a session token it responds with 401."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -235,8 +235,8 @@ def metadata_service(machines: dict[str, Machine]) -> Iterator[None]:
                 "iam/security-credentials": machine.name,
                 f"iam/security-credentials/{machine.name}": json.dumps(credentials),
             }
-            what = self.path.removeprefix("/latest/meta-data/")
-            return self._answer(200, known[what]) if what in known else self._answer(404, "")
+            entry = self.path.removeprefix("/latest/meta-data/")
+            return self._answer(200, known[entry]) if entry in known else self._answer(404, "")
 
         def _answer(self, status: int, text: str) -> None:
             self.send_response(status)
@@ -260,7 +260,7 @@ def metadata_service(machines: dict[str, Machine]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tunnel(namespace: str, port: int, local_port: int) -> Iterator[None]:
-    """What an SSM session does: 127.0.0.1:local_port here is 127.0.0.1:port inside the machine of a namespace."""
+    """Like an SSM session: forwards 127.0.0.1:local_port here to 127.0.0.1:port inside the machine of a namespace."""
     listener = socket.create_server(("127.0.0.1", local_port))
 
     def connect() -> socket.socket:

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def left_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Tells which processes that this test started, grandchildren included, are still there after up to 5 s.
+    """Returns the processes that this test started, grandchildren included, which still run after up to 5 s.
 
     They are found by an environment variable that they all inherit.
     """
@@ -20,18 +20,18 @@ def left_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     monkeypatch.setenv(*tag.split("="))
 
     def alive() -> list[str]:
-        found = []
+        processes = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit() and int(folder.name) != os.getpid():
                 with contextlib.suppress(OSError):
                     if tag.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                        found.append(f"{folder.name} {(folder / 'cmdline').read_text()[:200]}")
-        return found
+                        processes.append(f"{folder.name} {(folder / 'cmdline').read_text()[:200]}")
+        return processes
 
     def after_a_while() -> list[str]:
         give_up = time.monotonic() + 5
-        while (found := alive()) and time.monotonic() < give_up:
+        while (processes := alive()) and time.monotonic() < give_up:
             time.sleep(0.05)
-        return found
+        return processes
 
     return after_a_while

@@ -50,7 +50,7 @@ def java(folder: Path, version: str) -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Connector sources that are ours to change."""
+    """A copy of the connectors' sources that tests may change."""
     folder = tmp_path / "connectors"
     (folder / "src" / "main" / "java").mkdir(parents=True)
     (folder / "pom.xml").write_text("<project/>")
@@ -62,7 +62,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 MVN_PACKAGE = "echo built >> {log}; mkdir -p target/lib; touch target/ours.jar target/lib/beam.jar"
 
 
-def test_connectors_are_built_once_and_again_when_their_sources_change(
+def test_connectors_are_rebuilt_only_when_their_sources_change(
     sources: Path, programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     java(programs, "17.0.15")
@@ -103,7 +103,7 @@ def test_a_file_that_only_moved_counts_as_changed(sources: Path) -> None:
     assert artifacts.connectors_digest() != before
 
 
-def test_connectors_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_of_connectors_replaces_the_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image" / "a.jar").touch()
     monkeypatch.setenv("EVENT_TRIGGER_CONNECTORS", str(tmp_path / "image"))
@@ -132,27 +132,27 @@ def test_a_failed_build_shows_maven_and_leaves_nothing(programs: Path, cache: Pa
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_machine_without_maven_is_told_so(programs: Path) -> None:
+def test_missing_maven_is_named(programs: Path) -> None:
     java(programs, "17.0.15")
     with pytest.raises(LocalStackError, match="mvn: not found on the PATH; needed: Apache Maven"):
         artifacts.connectors()
 
 
 @pytest.mark.usefixtures("programs")
-def test_a_machine_without_java_is_told_so() -> None:
+def test_missing_java_is_named() -> None:
     with pytest.raises(LocalStackError, match="java: not found; needed: Java 17 to 21"):
         artifacts.java()
 
 
 @pytest.mark.parametrize("version", ["1.8.0_392", "11.0.22", "24"])
-def test_an_unfit_java_is_named(programs: Path, version: str) -> None:
+def test_an_unsupported_java_is_refused(programs: Path, version: str) -> None:
     java(programs, version)
     with pytest.raises(LocalStackError, match=f"java: .*{re.escape(version)}.*needed: Java 17 to 21"):
         artifacts.java()
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21"])
-def test_a_fit_java_is_taken(programs: Path, version: str) -> None:
+def test_a_supported_java_is_used(programs: Path, version: str) -> None:
     java(programs, version)
     assert artifacts.java() == str(programs / "java")
 
@@ -194,13 +194,13 @@ def test_only_the_distribution_is_unpacked(pip: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_sdist_than_the_pinned_one_is_refused(pip: Path, cache: Path) -> None:
-    found = sdist(pip, "deps/lib/flink-dist.jar")
-    with pytest.raises(LocalStackError, match=f"SHA-256 is {found}, expected {artifacts._FLINK_SDIST_SHA256}"):
+    archive = sdist(pip, "deps/lib/flink-dist.jar")
+    with pytest.raises(LocalStackError, match=f"SHA-256 is {archive}, expected {artifacts._FLINK_SDIST_SHA256}"):
         artifacts.flink_home()
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
-def test_a_python_without_pip_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "fake-python"
     script.write_text("#!/bin/sh\necho 'No module named pip' >&2; exit 1\n")
     script.chmod(0o755)
@@ -209,7 +209,7 @@ def test_a_python_without_pip_is_told_so(tmp_path: Path, monkeypatch: pytest.Mon
         artifacts.flink_home()
 
 
-def test_two_at_once_make_an_artifact_once() -> None:
+def test_concurrent_requests_make_an_artifact_once() -> None:
     made: list[Path] = []
 
     def make(folder: Path) -> None:
@@ -217,16 +217,16 @@ def test_two_at_once_make_an_artifact_once() -> None:
         (folder / "file").touch()
         made.append(folder)
 
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(artifacts._cached("thing-1", make))) for _ in range(4)]
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(artifacts._cached("thing-1", make))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert len(found) == 4
-    assert len(set(found)) == 1
-    assert (found[0] / "file").exists()
+    assert len(folders) == 4
+    assert len(set(folders)) == 1
+    assert (folders[0] / "file").exists()
 
 
 def test_what_an_interrupted_run_left_is_cleaned_up(cache: Path) -> None:
@@ -268,12 +268,12 @@ def test_the_s3_plugin_is_fetched_once_and_checked(
         artifacts.s3_plugin()
     monkeypatch.setattr(artifacts, "_S3_PLUGIN_SHA256", hashlib.sha256(b"a\n").hexdigest())
     plugin = artifacts.s3_plugin()
-    assert [one.name for one in plugin.iterdir()] == [jar]
+    assert [file.name for file in plugin.iterdir()] == [jar]
     capsys.readouterr()
     assert artifacts.s3_plugin() == plugin
     assert capsys.readouterr().err == ""
 
 
-def test_the_zookeeper_of_the_pom_is_the_one_that_is_named() -> None:
+def test_the_pom_has_the_declared_zookeeper_version() -> None:
     pom = (ROOT / "runners" / "flink" / "zookeeper" / "pom.xml").read_text()
     assert f"<artifactId>zookeeper</artifactId>\n      <version>{artifacts.ZOOKEEPER_VERSION}</version>" in pom

@@ -8,7 +8,7 @@ import yaml
 from runners.flink import configuration
 
 
-def test_the_file_says_what_the_dict_says(tmp_path: Path) -> None:
+def test_the_file_has_the_settings_of_the_dict(tmp_path: Path) -> None:
     settings = {"a.b": 'it\'s: "quoted" # no comment', "c": "true", **configuration.BASE}
     configuration.write(tmp_path, settings)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == settings
@@ -34,6 +34,6 @@ def test_the_specification_is_kept(key: str, value: str) -> None:
 
 
 def test_local_replaces_no_promise() -> None:
-    """A local cluster may be smaller and quicker to notice, but keeps its state as the real one does."""
+    """A local cluster may be smaller and detect failures sooner, but keeps its state as a production cluster does."""
     replaced = set(configuration.LOCAL) & set(configuration.BASE)
     assert replaced == {"restart-strategy.exponential-delay.max-backoff"}

@@ -1,4 +1,4 @@
-"""The whole way of a job: our job server, Flink, and Python workers started by worker_boot."""
+"""A job end to end: our job server, Flink, and Python workers that worker.py starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ELEMENTS = 60
 
 
 def stateful_dofn() -> beam.DoFn:
-    """A DoFn that adds each element to a bag, reads all of it and prints what the harness's state cache says."""
+    """A DoFn that adds each element to a bag, reads all of it and prints figures of the harness's state cache."""
 
     # Defined in a function, so that it is pickled by value: workers do not have the tests.
     class AddAndRead(beam.DoFn):
@@ -41,7 +41,7 @@ def stateful_dofn() -> beam.DoFn:
             from apache_beam.runners.worker import bundle_processor, statecache
 
             bag.add(b"x")
-            (cache,) = (found for found in gc.get_objects() if type(found) is statecache.StateCache)
+            (cache,) = (candidate for candidate in gc.get_objects() if type(candidate) is statecache.StateCache)
             line = {
                 "count": len(list(bag.read())),
                 "cache_bytes": cache._max_weight,
@@ -90,7 +90,7 @@ def printed(flink: LocalFlink) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def own_flink() -> Iterator[LocalFlink]:
-    """A cluster whose TaskManager a test may kill and whose worker logs are ours alone."""
+    """A cluster of this module alone: a test may kill its TaskManager, and no other worker writes to its logs."""
     with LocalFlink(task_managers=1, slots=1) as cluster:
         yield cluster
 
@@ -115,7 +115,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert last["cache_bytes"] == 77 << 20
     # One key: the first read finds nothing in the cache, all later ones do, in bundles of one element.
     assert last["misses"] <= 2
-    assert last["weigher"] == "runners.flink.overrides"
+    assert last["weigher"] == "runners.flink.overrides.cache_weight"
     assert last["commit"] == "commit_pipelined"
     rest.wait_for_state(job_id, {"RUNNING", "FINISHED"}, 30)
     config = rest.checkpoint_config(job_id)
@@ -134,7 +134,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     assert len(group_members(task_manager)) == 2
     restarted_at = rest.restarted_at(job_id)
     own_flink.kill_task_manager(0)
-    # Its worker notices by itself; nobody else is told.
+    # Its worker notices this by itself.
     eventually(lambda: group_members(task_manager) == [], "its workers are gone", 5)
     own_flink.start_task_manager()
     rest.wait_for_recovery(job_id, restarted_at, 60)

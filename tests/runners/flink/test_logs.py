@@ -25,10 +25,10 @@ def written(*arguments: Any, show_users: bool = False, level: int = logging.INFO
     return dict(json.loads(line))
 
 
-def test_a_record_is_a_json_object_with_its_job_and_what_is_extra() -> None:
-    found = written("dead letter %s", 7, level=logging.WARNING, rule="welcome", action_id="ab12", times=3)
-    assert found.pop("time").endswith("Z")
-    assert found == {
+def test_a_record_is_a_json_object_with_its_job_and_its_extras() -> None:
+    record = written("dead letter %s", 7, level=logging.WARNING, rule="welcome", action_id="ab12", times=3)
+    assert record.pop("time").endswith("Z")
+    assert record == {
         "event": "dead letter 7",
         "level": "warning",
         "logger": "event_trigger",
@@ -40,7 +40,7 @@ def test_a_record_is_a_json_object_with_its_job_and_what_is_extra() -> None:
     }
 
 
-def test_what_is_learnt_later_is_part_of_later_records() -> None:
+def test_fields_that_are_set_later_are_part_of_later_records() -> None:
     fields: dict[str, Any] = {"worker": "1-1"}
     written_by = logs.formatter(fields)
     record = logging.LogRecord("x", logging.INFO, "", 0, "hello", (), None)
@@ -49,10 +49,10 @@ def test_what_is_learnt_later_is_part_of_later_records() -> None:
     assert json.loads(written_by.format(record))["job"] == "nightly"
 
 
-def test_users_are_hashes_unless_asked_for() -> None:
-    found = written("user forgotten", user_id="alice")
-    assert found["user_sha256"] == SHA_OF_ALICE
-    assert "alice" not in json.dumps(found)
+def test_users_are_hashes_unless_ids_are_switched_on() -> None:
+    record = written("user forgotten", user_id="alice")
+    assert record["user_sha256"] == SHA_OF_ALICE
+    assert "alice" not in json.dumps(record)
     assert written("user forgotten", show_users=True, user_id="alice")["user_id"] == "alice"
 
 
@@ -70,10 +70,10 @@ SECRET = "s3cr3t-Value_1"
     ],
 )
 def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None:
-    shown = json.dumps(written("x", **extra))
-    assert logs.HIDDEN in shown
-    assert SECRET not in shown
-    assert "12345678" not in shown
+    line = json.dumps(written("x", **extra))
+    assert logs.HIDDEN in line
+    assert SECRET not in line
+    assert "12345678" not in line
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None
         "sasl.password=abcdef,sasl.mechanism=PLAIN",
     ],
 )
-def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
-    shown = logs.without_secrets(text)
-    assert logs.HIDDEN in shown
+def test_secrets_inside_texts_are_hidden(text: str) -> None:
+    line = logs.without_secrets(text)
+    assert logs.HIDDEN in line
     parts = ("MfKQ9r8", "K5oZfzN95", "aaaaaaa", "whateverItIs", "passw0rd", "AKIAIOS", "a b c d", "abcdef")
-    assert not any(part in shown for part in parts)
+    assert not any(part in line for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -106,21 +106,21 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> Non
         "see https://hooks.example.com/@us/x",
     ],
 )
-def test_what_is_none_stays(text: str) -> None:
+def test_texts_without_secrets_stay(text: str) -> None:
     assert logs.without_secrets(text) == text
 
 
-def test_exceptions_are_told_without_their_secrets() -> None:
+def test_exceptions_are_logged_without_their_secrets() -> None:
     try:
         raise ValueError("refused: Bearer abc.def")
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "call failed", (), None)
         record.exc_info = sys.exc_info()
-    found = json.loads(logs.formatter({}).format(record))
-    assert found["exception"].endswith("ValueError: refused: Bearer [hidden]")
+    line = json.loads(logs.formatter({}).format(record))
+    assert line["exception"].endswith("ValueError: refused: Bearer [hidden]")
 
 
-def test_a_handler_that_looks_at_records_sees_formatted_ones() -> None:
+def test_a_handler_that_reads_records_gets_formatted_records() -> None:
     class Looks(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(record)
@@ -137,6 +137,6 @@ def test_a_handler_that_looks_at_records_sees_formatted_ones() -> None:
 
     (record,) = seen
     assert record.exc_info is None
-    found = json.loads(record.getMessage())
-    assert (found["event"], found["job"]) == ("100% bad", "nightly")
-    assert "password=[hidden]" in found["exception"]
+    line = json.loads(record.getMessage())
+    assert (line["event"], line["job"]) == ("100% bad", "nightly")
+    assert "password=[hidden]" in line["exception"]

@@ -1,4 +1,4 @@
-"""Alerts and dashboards ask for what there is. Prometheus itself judges them in tests/infra/test_monitoring.py."""
+"""Alerts and dashboards query existing metrics. tests/infra/test_monitoring.py runs them in Prometheus."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ SPECIFIED = [
 
 
 def after_relabelling() -> set[str]:
-    """Names as prometheus.yml makes them of the table's."""
-    found = set()
+    """The names that prometheus.yml makes of the names in the table."""
+    names = set()
     for metric in METRICS:
         if metric.kind == HISTOGRAM:
-            found |= {f"event_trigger_{metric.name}_bucket", f"event_trigger_{metric.name}_sum"}
+            names |= {f"event_trigger_{metric.name}_bucket", f"event_trigger_{metric.name}_sum"}
         elif metric.name.startswith("action."):
-            found.add("event_trigger_actions_by_outcome")
+            names.add("event_trigger_actions_by_outcome")
         elif metric.name.startswith("dead_letter."):
-            found.add("event_trigger_dead_letters_by_reason")
+            names.add("event_trigger_dead_letters_by_reason")
         else:
-            found.add("event_trigger_" + re.sub(r"\.[A-Z]+", "", metric.name).replace(".", "_"))
-    return found
+            names.add("event_trigger_" + re.sub(r"\.[A-Z]+", "", metric.name).replace(".", "_"))
+    return names
 
 
 KNOWN = after_relabelling() | set(re.findall(r"^\| `(flink_\w+)`", PAGE.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=[one["alert"] for one in ALERTS])
-def test_an_alert_asks_for_documented_metrics_and_has_its_section_in_the_runbook(alert: dict[str, Any]) -> None:
+@pytest.mark.parametrize("alert", ALERTS, ids=[alert["alert"] for alert in ALERTS])
+def test_an_alert_queries_documented_metrics_and_has_its_section_in_the_runbook(alert: dict[str, Any]) -> None:
     assert names_of(alert["expr"]) - KNOWN == set()
     page, _, anchor = alert["annotations"]["runbook"].partition("#")
     headings = re.findall(r"^## (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
@@ -70,58 +70,58 @@ def test_there_is_a_dashboard_for_each_view() -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_a_dashboard_asks_for_documented_metrics_of_the_chosen_job(name: str) -> None:
+def test_a_dashboard_queries_documented_metrics_of_the_chosen_job(name: str) -> None:
     panels = BOARDS[name]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
     for panel in panels:
         for target in panel["targets"]:
-            found = names_of(target["expr"])
-            assert found, panel["title"]
-            assert found - KNOWN == set()
-            of_job = [one for one in found if not one.startswith(OF_PROCESSES)]
+            names = names_of(target["expr"])
+            assert names, panel["title"]
+            assert names - KNOWN == set()
+            of_job = [name for name in names if not name.startswith(OF_PROCESSES)]
             assert target["expr"].count('job_name=~"$job"') >= len(of_job)
     told = [found[1] for panel in panels if (found := re.search(r"Runbook: ([\w, ]+)$", panel["description"]))]
     assert told
-    assert {one for text in told for one in text.split(", ")} <= {alert["alert"] for alert in ALERTS}
+    assert {alert_name for text in told for alert_name in text.split(", ")} <= {alert["alert"] for alert in ALERTS}
 
 
-def test_every_alert_is_of_a_metric_some_dashboard_shows() -> None:
+def test_a_dashboard_shows_the_metric_of_every_alert() -> None:
     shown = {
-        one
+        metric
         for board in BOARDS.values()
         for panel in board["panels"]
         for t in panel["targets"]
-        for one in names_of(t["expr"])
+        for metric in names_of(t["expr"])
     }
     without = {"ScrapeFails", "JobNotRunning"}  # of processes, not of a job
     for alert in ALERTS:
         assert alert["alert"] in without or names_of(alert["expr"]) & shown
 
 
-def test_every_entry_of_the_specification_has_its_metrics_in_the_panel_that_is_named() -> None:
+def test_the_named_panel_shows_the_metrics_of_every_entry_of_the_specification() -> None:
     rows = specified_rows()
     assert [entry for entry, _, _ in rows if entry] == SPECIFIED
     for entry, metrics, where in rows:
         name, _, title = where.partition(": ")
-        (panel,) = [one for one in BOARDS[name]["panels"] if one["title"] == title]
-        asked = {one for target in panel["targets"] for one in names_of(target["expr"])}
+        (panel,) = [panel for panel in BOARDS[name]["panels"] if panel["title"] == title]
+        shown = {metric for target in panel["targets"] for metric in names_of(target["expr"])}
         assert metrics, entry
-        assert set(metrics) <= asked, (entry, where)
+        assert set(metrics) <= shown, (entry, where)
 
 
 def lost(before: Any, after: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, what the second has more aside."""
+    """Paths at which two JSON values differ, additions of the second excepted."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return [one for key in before for one in lost(before[key], after.get(key), f"{path}.{key}")]
+        return [key_path for key in before for key_path in lost(before[key], after.get(key), f"{path}.{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = zip(before, after, strict=True)
-        return [one for number, pair in enumerate(pairs) for one in lost(*pair, f"{path}[{number}]")]
+        return [key_path for number, pair in enumerate(pairs) for key_path in lost(*pair, f"{path}[{number}]")]
     return [] if before == after else [path]
 
 
 def as_grafana_has_it(board: dict[str, Any]) -> Any:
-    """A dashboard after it went through the types that Grafana publishes; fields that it does not have are gone."""
+    """A dashboard decoded and encoded by the types that Grafana publishes, which drop unknown fields."""
     register_default_plugins()
     return orjson.loads(JSONEncoder().encode(Dashboard.from_json(board)))
 
@@ -131,7 +131,7 @@ def test_grafana_s_own_types_have_every_field_of_a_dashboard(name: str) -> None:
     assert lost(BOARDS[name], as_grafana_has_it(BOARDS[name])) == []
 
 
-def test_a_field_that_grafana_does_not_have_would_be_seen() -> None:
+def test_a_field_that_grafana_does_not_have_is_detected() -> None:
     board = orjson.loads(orjson.dumps(BOARDS["overview"]))
     board["panels"][0]["fieldConfig"]["defaults"]["units"] = "ms"
     board["panels"][1]["targets"][0]["legend"] = "x"

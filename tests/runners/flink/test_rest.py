@@ -90,7 +90,7 @@ def test_a_recovery_that_does_not_come_is_an_error(rest: FlinkRest, httpserver: 
         rest.wait_for_recovery(JOB, rest.restarted_at(JOB), 0.3)
 
 
-def test_waits_for_the_wanted_number_of_checkpoints(rest: FlinkRest, httpserver: HTTPServer) -> None:
+def test_waiting_for_checkpoints_ends_at_the_number(rest: FlinkRest, httpserver: HTTPServer) -> None:
     for completed in (0, 1, 2):
         httpserver.expect_ordered_request(f"/jobs/{JOB}/checkpoints").respond_with_json(
             {"counts": {"completed": completed}, "latest": {"completed": {"id": completed}}}
@@ -98,7 +98,7 @@ def test_waits_for_the_wanted_number_of_checkpoints(rest: FlinkRest, httpserver:
     assert rest.wait_for_checkpoint(JOB, 2, 10) == {"id": 2}
 
 
-def test_metrics_are_asked_by_name(rest: FlinkRest, httpserver: HTTPServer) -> None:
+def test_metrics_are_requested_by_name(rest: FlinkRest, httpserver: HTTPServer) -> None:
     httpserver.expect_request(f"/jobs/{JOB}/metrics", query_string="get=a,b.c").respond_with_json(
         [{"id": "a", "value": "1"}, {"id": "b.c", "value": "2.5"}]
     )
@@ -117,19 +117,19 @@ def test_an_error_carries_path_and_message(rest: FlinkRest, httpserver: HTTPServ
         rest.job("nope")
 
 
-def test_an_answer_that_is_not_json_is_an_error(rest: FlinkRest, httpserver: HTTPServer) -> None:
+def test_a_response_that_is_not_json_is_an_error(rest: FlinkRest, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/overview").respond_with_data("<html>", status=502)
     with pytest.raises(LocalStackError, match="GET /overview: HTTP 502: <html>"):
         rest.overview()
 
 
-def test_nobody_listening_is_an_error() -> None:
+def test_a_refused_connection_is_an_error() -> None:
     (port,) = free_ports(1)
     with pytest.raises(LocalStackError, match=rf"GET http://127\.0\.0\.1:{port}/overview: .*refused"):
         FlinkRest(f"http://127.0.0.1:{port}").overview()
 
 
-def test_many_metrics_are_asked_for_in_requests_that_flink_takes(rest: FlinkRest, httpserver: HTTPServer) -> None:
+def test_many_metrics_are_split_into_requests_that_flink_accepts(rest: FlinkRest, httpserver: HTTPServer) -> None:
     def answer(request: Request) -> Response:
         assert len(request.full_path) < 4000
         values = [{"id": name, "value": name[-3:]} for name in request.args["get"].split(",")]

@@ -18,6 +18,7 @@ from google.protobuf import struct_pb2
 
 from runners.flink import worker as worker_boot
 from runners.flink.errors import LocalStackError
+from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
 CACHE = "beam:option:max_cache_memory_usage_mb:v1"
@@ -37,18 +38,18 @@ def environment(info: Any, *flags: str) -> dict[str, str]:
     return worker_boot.harness_environment(worker_boot._parse(["--id=1-1", "--provision_endpoint=h:9", *flags]), info)
 
 
-def test_the_harness_learns_its_endpoints_from_the_runner() -> None:
-    found = environment(provision(status="h:3"), "--control_endpoint=other:5")
-    assert found["WORKER_ID"] == "1-1"
-    assert found["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "h:1"\n'
-    assert found["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:2"\n'
-    assert found["STATUS_API_SERVICE_DESCRIPTOR"] == 'url: "h:3"\n'
-    assert found["RUNNER_CAPABILITIES"] == "a b"
+def test_the_harness_gets_its_endpoints_from_the_runner() -> None:
+    variables = environment(provision(status="h:3"), "--control_endpoint=other:5")
+    assert variables["WORKER_ID"] == "1-1"
+    assert variables["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "h:1"\n'
+    assert variables["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:2"\n'
+    assert variables["STATUS_API_SERVICE_DESCRIPTOR"] == 'url: "h:3"\n'
+    assert variables["RUNNER_CAPABILITIES"] == "a b"
 
 
-def test_endpoints_on_the_command_line_do_where_the_runner_names_none() -> None:
-    found = environment(provision(control=""), "--control_endpoint=h:5", "--semi_persist_dir=/tmp")
-    assert found["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:5"\n'
+def test_endpoints_on_the_command_line_replace_missing_ones() -> None:
+    variables = environment(provision(control=""), "--control_endpoint=h:5", "--semi_persist_dir=/tmp")
+    assert variables["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "h:5"\n'
 
 
 def test_a_missing_endpoint_is_an_error() -> None:
@@ -64,8 +65,8 @@ def test_options_keep_their_types_and_whole_numbers_stay_whole() -> None:
 
 @pytest.mark.parametrize("options", [{}, {CACHE: 0}], ids=["absent", "zero"])
 def test_the_state_cache_is_on_by_default(options: dict[str, Any]) -> None:
-    found = json.loads(environment(provision(options))["PIPELINE_OPTIONS"])
-    assert found[CACHE] == worker_boot.DEFAULT_CACHE_MB > 0
+    options_read = json.loads(environment(provision(options))["PIPELINE_OPTIONS"])
+    assert options_read[CACHE] == worker_boot.DEFAULT_CACHE_MB > 0
 
 
 def test_beam_reads_the_cache_size_from_these_options() -> None:
@@ -76,7 +77,7 @@ def test_beam_reads_the_cache_size_from_these_options() -> None:
 
 
 class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
-    """A runner that provisions workers and has nothing else to offer."""
+    """A runner that provisions workers and does nothing else."""
 
     def __init__(self) -> None:
         self.worker_ids: list[str] = []
@@ -106,13 +107,13 @@ def test_a_worker_that_cannot_start_ends_and_says_why(
 ) -> None:
     service, endpoint = runner
     service.info.control_endpoint.url = ""
-    done = subprocess.run(
+    result = subprocess.run(
         [*WORKER, f"--provision_endpoint={endpoint}"],
         env={**os.environ, "EVENT_TRIGGER_WORKER_LOG_DIR": str(tmp_path)},
         check=False,
         timeout=60,
     )
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert service.worker_ids == ["1-1"]
     (log,) = tmp_path.glob("worker-1-1-*.log")
     assert "neither the runner nor --control_endpoint names an endpoint" in log.read_text()
@@ -120,7 +121,7 @@ def test_a_worker_that_cannot_start_ends_and_says_why(
 
 
 def test_an_unknown_switch_for_the_overrides_is_refused() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [*WORKER, "--provision_endpoint=127.0.0.1:1"],
         env={**os.environ, "EVENT_TRIGGER_BEAM_OVERRIDES": "maybe"},
         capture_output=True,
@@ -128,8 +129,8 @@ def test_an_unknown_switch_for_the_overrides_is_refused() -> None:
         check=False,
         timeout=60,
     )
-    assert done.returncode == 1
-    assert "EVENT_TRIGGER_BEAM_OVERRIDES='maybe'; allowed: on, off, any-version" in done.stderr
+    assert result.returncode == 1
+    assert "EVENT_TRIGGER_BEAM_OVERRIDES='maybe'; allowed: on, off" in result.stderr
 
 
 # Waits for a runner that never answers: long enough to be ended from outside.
@@ -141,7 +142,8 @@ def test_a_worker_ends_when_its_task_manager_is_killed(left_over: LeftOver) -> N
     task_manager = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert task_manager.stdout is not None
     worker = int(task_manager.stdout.readline())
-    time.sleep(1.2)  # long enough to have looked at its parent twice
+    eventually(lambda: len(list(Path(f"/proc/{worker}/task").iterdir())) > 1, "the worker watches its parent")
+    time.sleep(1.2)  # long enough for two looks at its parent
     assert "runners.flink.worker" in Path(f"/proc/{worker}/cmdline").read_text()
     task_manager.kill()
     task_manager.wait()

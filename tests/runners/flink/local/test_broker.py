@@ -38,12 +38,12 @@ def consume(kafka: LocalKafka, topic: str, count: int) -> list[bytes]:
     )
     try:
         consumer.subscribe([topic])
-        found: list[bytes] = []
+        values: list[bytes] = []
         for _ in range(300):
-            found += [message.value() for message in consumer.consume(10, 0.1) if message.error() is None]
-            if len(found) >= count:
+            values += [message.value() for message in consumer.consume(10, 0.1) if message.error() is None]
+            if len(values) >= count:
                 break
-        return found
+        return values
     finally:
         consumer.close()
 
@@ -66,7 +66,7 @@ def test_a_topic_that_exists_is_an_error(own_kafka: LocalKafka) -> None:
         own_kafka.create_topic("twice")
 
 
-def test_a_killed_broker_comes_back_with_its_data_on_the_same_port(own_kafka: LocalKafka) -> None:
+def test_a_killed_broker_restarts_with_its_data_on_the_same_port(own_kafka: LocalKafka) -> None:
     own_kafka.create_topic("kept", 2)
     produce(own_kafka, "kept", b"before")
     servers, pid = own_kafka.bootstrap_servers, own_kafka.pid
@@ -80,13 +80,13 @@ def test_a_killed_broker_comes_back_with_its_data_on_the_same_port(own_kafka: Lo
     assert sorted(consume(own_kafka, "kept", 2)) == [b"after", b"before"]
 
 
-def test_only_a_killed_broker_has_a_session_that_ends_soon() -> None:
-    """Its restart waits for that; for any other a machine that stops for seconds would end it and take all leaders."""
+def test_only_a_killed_broker_has_a_short_session() -> None:
+    """Its restart waits for the end of its session. A pause of the machine would end the short session of another."""
 
     def session_ms(broker: LocalKafka) -> int:
         properties = (broker.work_dir / "server.properties").read_text()
-        (found,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
-        return int(found)
+        (setting,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
+        return int(setting)
 
     with LocalKafka() as broker:
         assert session_ms(broker) == 60_000

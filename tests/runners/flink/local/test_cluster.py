@@ -38,7 +38,7 @@ def own_flink() -> Iterator[LocalFlink]:
 
 
 @pytest.mark.stack
-def test_the_cluster_has_what_was_asked_for(own_flink: LocalFlink) -> None:
+def test_the_cluster_has_the_requested_task_managers_and_slots(own_flink: LocalFlink) -> None:
     overview = own_flink.rest.overview()
     assert (overview["taskmanagers"], overview["slots-total"], overview["flink-version"]) == (1, 3, "1.19.3")
     assert own_flink.rest_url == f"http://{own_flink.flink_master}"
@@ -81,7 +81,7 @@ def test_a_killed_task_manager_is_replaced(own_flink: LocalFlink) -> None:
 
 
 @pytest.mark.stack
-def test_what_a_killed_job_manager_left_is_gone_when_it_is_back(own_flink: LocalFlink) -> None:
+def test_a_restart_removes_the_files_of_a_killed_job_manager(own_flink: LocalFlink) -> None:
     temporary = own_flink.work_dir / "tmp"
     (before,) = temporary.glob("jobmanager/jm_*")
     own_flink.kill_job_manager()
@@ -120,7 +120,7 @@ def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(left_over: Left
 
 
 @pytest.mark.stack
-def test_memory_that_does_not_add_up_is_refused() -> None:
+def test_inconsistent_memory_settings_are_refused() -> None:
     settings = {"taskmanager.memory.process.size": "300m"}
     with pytest.raises(LocalStackError, match=r"(?s)Flink's memory settings .*300m.*refused"):
         LocalFlink(jars=[], config=settings).__enter__()

@@ -1,4 +1,4 @@
-"""Prometheus itself is started by the demo's test and tests/infra; here what is missing, and what Grafana is given."""
+"""Missing programs, and the configuration of Grafana; the demo's test and tests/infra start Prometheus."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HTTPServer((settings["server"]["http_addr"], int(settings["server"]["http_port"]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """The folder of a Grafana that is none."""
+    """The folder of a program that stands in for Grafana."""
     (tmp_path / "grafana" / "bin").mkdir(parents=True)
     (tmp_path / "grafana" / "conf").mkdir()
     (tmp_path / "grafana" / "conf" / "defaults.ini").touch()
@@ -54,16 +54,16 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "grafana"
 
 
-def test_a_demo_with_monitoring_says_at_once_that_prometheus_is_missing(
+def test_a_demo_with_monitoring_fails_at_once_without_prometheus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert demo.main(["--monitoring"]) == 1
-    told = capsys.readouterr()
-    assert told.err == (
+    output = capsys.readouterr()
+    assert output.err == (
         "error: prometheus is not on the PATH; as root on Debian and Ubuntu make infra-tools installs it, or apt-get\n"
     )
-    assert "starting" not in told.out + told.err
+    assert "starting" not in output.out + output.err
 
 
 def test_grafana_is_found_by_its_folder_or_on_the_path(
@@ -77,21 +77,21 @@ def test_grafana_is_found_by_its_folder_or_on_the_path(
     assert grafana_home(None) == home
 
 
-def test_a_folder_that_is_no_grafana_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_grafana_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalStackError, match=r"^GRAFANA_HOME is '.*'; allowed: a folder with bin/grafana and conf/"):
         grafana_home(str(tmp_path))
 
 
-def test_grafana_is_given_the_dashboards_and_prometheus_and_leaves_nothing(
+def test_grafana_gets_the_dashboards_and_prometheus_and_leaves_nothing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_over: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with LocalGrafana(home, "http://127.0.0.1:9") as grafana:
         assert grafana.url.startswith("http://127.0.0.1:")
-        shown = requests.get(grafana.url, timeout=5).json()
+        served = requests.get(grafana.url, timeout=5).json()
         assert list(tmp_path.glob("event-trigger-*"))
-    assert (shown["command"], shown["home"], shown["anonymous"]) == ("server", str(home), "Viewer")
-    assert "url: http://127.0.0.1:9\n" in shown["provisioning"]["datasources"]
-    assert f"path: {DASHBOARDS}\n" in shown["provisioning"]["dashboards"]
+    assert (served["command"], served["home"], served["anonymous"]) == ("server", str(home), "Viewer")
+    assert "url: http://127.0.0.1:9\n" in served["provisioning"]["datasources"]
+    assert f"path: {DASHBOARDS}\n" in served["provisioning"]["dashboards"]
     assert left_over() == []
     assert list(tmp_path.glob("event-trigger-*")) == []

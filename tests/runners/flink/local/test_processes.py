@@ -131,7 +131,7 @@ sys.stdin.readline()
 
 
 def run_parent(tmp_path: Path, then: str) -> subprocess.Popen[str]:
-    """A program of its own that starts a process with a child; it does ``then`` once both were seen running."""
+    """A program of its own that starts a process with a child; it does ``then`` once both run."""
     code = PARENT.format(command=WITH_CHILD, log=str(tmp_path / "log"), then=then)
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdin is not None
@@ -208,8 +208,8 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("fatal", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None], ids=str)
-def test_no_temporary_folder_outlives_who_made_it(left_over: LeftOver, fatal: signal.Signals | None) -> None:
-    """Not even one that a process is writing to: who writes there is ended first."""
+def test_no_temporary_folder_outlives_its_process(left_over: LeftOver, fatal: signal.Signals | None) -> None:
+    """Not even a folder that a process writes to: that process is killed first."""
     code = WITH_FOLDER.replace("{then}", "while True:\n    time.sleep(0.05)" if fatal else "")
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdin is not None
@@ -225,7 +225,7 @@ def test_no_temporary_folder_outlives_who_made_it(left_over: LeftOver, fatal: si
     assert left_over() == []
 
 
-def test_a_folder_that_was_removed_is_nobody_s_any_more() -> None:
+def test_a_removed_folder_is_forgotten() -> None:
     folder = temporary_folder("event-trigger-test-")
     assert folder.is_dir()
     (folder / "file").write_text("x")

@@ -3,8 +3,8 @@ package eventtrigger.flink;
 import java.util.Arrays;
 
 /**
- * The records that wait for one key, encoded as MessagePack as they come in: {@code [partition, offset, timestamp_ms,
- * key, value]} each. Written by hand because it is on the path of every event.
+ * The pending records of one key, each encoded as MessagePack when it is added: {@code [partition, offset,
+ * timestamp_ms, key, value]}. The encoder is written by hand because every event passes it.
  */
 final class BatchBuffer {
   // Array header, three integers and two byte string headers at their longest.
@@ -43,8 +43,8 @@ final class BatchBuffer {
     minTimestampMs = Math.min(minTimestampMs, record.timestampMs());
   }
 
-  /** The finished micro-batch: {@code prefix}, which holds all but the records, and the records. Empties the buffer. */
-  byte[] take(byte[] prefix) {
+  /** The finished micro-batch: {@code prefix}, which ends before the records, and the records. Empties the buffer. */
+  byte[] finish(byte[] prefix) {
     byte[] batch = new byte[prefix.length + MessagePack.arrayHeaderLength(records) + length];
     System.arraycopy(prefix, 0, batch, 0, prefix.length);
     int start = MessagePack.putArrayHeader(batch, prefix.length, records);
@@ -64,7 +64,7 @@ final class BatchBuffer {
 
   private void reserve(int more) {
     if (bytes.length - length < more) {
-      // In long: doubling a buffer beyond 1 GB would overflow.
+      // As long: doubling a buffer of more than 1 GB would overflow an int.
       long doubled = Math.min(2L * bytes.length, Integer.MAX_VALUE - 8);
       bytes = Arrays.copyOf(bytes, (int) Math.max(doubled, Math.addExact(length, more)));
     }

@@ -18,8 +18,8 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.graph.StreamGraph;
 
 /**
- * Translates a pipeline, hands it to Flink and is done. Unlike Beam's own runner it knows our transforms, ships no
- * files and does not wait for the job.
+ * Translates a pipeline and submits it to Flink. Unlike Beam's own runner it translates our transforms, stages no files
+ * and does not wait for the end of the job.
  */
 final class DetachedRunner implements PortablePipelineRunner {
   private static final String PLAN_FILE = "event_trigger_plan_file";

@@ -3,10 +3,10 @@ package eventtrigger.flink;
 import org.apache.flink.streaming.api.functions.source.SourceFunction;
 
 /**
- * A source that never says anything, never ends, and never holds the watermark back.
+ * A source that emits nothing, never ends, and never holds the watermark back.
  *
- * <p>It is one of Flink's older kind because those can be stateless: the coordinator of a newer one always writes
- * state, and then a job could not exchange it for a real topic without allowing non-restored state.
+ * <p>It implements Flink's older interface because such a source can be stateless. The coordinator of a newer source
+ * always writes state, and then a job could not replace the source by a real topic without allowing non-restored state.
  */
 @SuppressWarnings("deprecation")
 final class IdleSource implements SourceFunction<KafkaRecord> {

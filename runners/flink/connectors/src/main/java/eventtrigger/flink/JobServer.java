@@ -18,12 +18,12 @@ import org.apache.beam.sdk.options.PipelineOptionsFactory;
 import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.util.concurrent.ListeningExecutorService;
 
 /**
- * Beam's job server for Flink with our transforms. Stdout carries the {@link Protocol}, stderr everything else.
+ * Beam's job server for Flink with our transforms. Stdout is for the {@link Protocol}, stderr for everything else.
  *
- * <p>This class has no logger: it sets up where logs go before any other class can ask for one.
+ * <p>This class has no logger: it configures logging before any other class creates a logger.
  */
 public final class JobServer {
-  /** Apart from free ports: a job outlives its invocation, so what Python staged for it has to stay. */
+  /** Free ports; and a job outlives its submission, so the files that Python staged for it have to stay. */
   private static final List<String> DEFAULTS =
       List.of("--job-port=0", "--artifact-port=0", "--expansion-port=-1", "--clean-artifacts-per-job=false");
 

@@ -1,4 +1,4 @@
 package eventtrigger.flink;
 
-/** A record as the Kafka source hands it to the micro-batch operator. Immutable: the arrays are never written to. */
+/** A record between the Kafka source and the micro-batch operator. Immutable: nothing writes to the arrays. */
 record KafkaRecord(String topic, int partition, long offset, long timestampMs, byte[] key, byte[] value) {}

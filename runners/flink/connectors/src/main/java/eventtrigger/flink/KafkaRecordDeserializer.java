@@ -5,7 +5,7 @@ import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDe
 import org.apache.flink.util.Collector;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 
-/** Passes a consumer's record on as it is, tombstones included: the micro-batch operator counts those. */
+/** Passes a consumer's record on unchanged, tombstones included: the micro-batch operator counts those. */
 final class KafkaRecordDeserializer implements KafkaRecordDeserializationSchema<KafkaRecord> {
 
   @Override

@@ -8,8 +8,8 @@ import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
 /**
- * Flink's serializer for {@link KafkaRecord}. Source and micro-batch operator are chained, so in practice only the copy
- * is used, and it copies nothing.
+ * Flink's serializer for {@link KafkaRecord}. Source and micro-batch operator are chained, so in practice Flink only
+ * calls {@code copy}, which returns the record itself.
  */
 public final class KafkaRecordSerializer extends TypeSerializerSingleton<KafkaRecord> {
   static final KafkaRecordSerializer INSTANCE = new KafkaRecordSerializer();

@@ -6,7 +6,7 @@ import org.apache.beam.runners.flink.FlinkStreamingPortablePipelineTranslator.PT
 import org.apache.beam.runners.flink.FlinkStreamingPortablePipelineTranslator.StreamingTranslationContext;
 import org.apache.beam.sdk.util.construction.NativeTransforms;
 
-/** The transforms of ours that Flink runs natively, by URN. */
+/** Our transforms that Flink runs natively, by URN. */
 public final class KafkaTransforms {
   static final String READ_EVENTS = "event_trigger:read_events:v1";
   static final String READ_CONTROL = "event_trigger:read_control:v1";

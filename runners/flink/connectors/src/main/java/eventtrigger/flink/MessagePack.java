@@ -4,8 +4,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 
 /**
- * Writes the few MessagePack types that a micro-batch needs into an array with room for them, each in its shortest
- * form. Every method returns the position behind what it wrote.
+ * Writes the MessagePack types that a micro-batch needs, each in its shortest form, into an array that has enough room.
+ * Every method returns the position behind the written bytes.
  */
 final class MessagePack {
   private MessagePack() {}
@@ -69,7 +69,7 @@ final class MessagePack {
     return elements <= 0xFFFF ? putTyped(to, at, 0xDC, elements, 2) : putTyped(to, at, 0xDD, elements, 4);
   }
 
-  /** A string, encoded on its own: its header's length depends on it. */
+  /** An encoded string, in an array of its own because the length of its header depends on its length. */
   static byte[] string(String text) {
     byte[] utf8 = text.getBytes(StandardCharsets.UTF_8);
     byte[] encoded = new byte[utf8.length + 5];

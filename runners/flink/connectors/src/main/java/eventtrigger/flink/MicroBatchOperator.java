@@ -25,8 +25,9 @@ import org.joda.time.Instant;
 /**
  * Collects records of a topic for a few milliseconds and emits them as one micro-batch per Beam key.
  *
- * <p>It keeps no records over a checkpoint: barriers, watermarks and the end of input each push out what waits, so that
- * offsets in a checkpoint and records behind the barrier agree. Its only state are the two numbers that keys depend on.
+ * <p>The operator keeps no records over a checkpoint. It emits all pending batches before each barrier, watermark and
+ * the end of input, so that the offsets in a checkpoint match the records before its barrier. Its only state is the two
+ * numbers that keys depend on.
  */
 final class MicroBatchOperator extends AbstractStreamOperator<WindowedValue<KV<byte[], byte[]>>>
     implements OneInputStreamOperator<KafkaRecord, WindowedValue<KV<byte[], byte[]>>> {
@@ -73,9 +74,9 @@ final class MicroBatchOperator extends AbstractStreamOperator<WindowedValue<KV<b
   }
 
   /**
-   * Waits end at whole multiples of the linger time, for all subtasks alike: their micro-batches reach the next step
-   * together and share its bundles, of which each costs as much as dozens of records. On average a record waits half the
-   * time.
+   * The wait ends at the next multiple of the linger time on the clock, the same for all subtasks. So their
+   * micro-batches reach the next step together and share its bundles. A bundle costs as much as dozens of records. On
+   * average a record waits half the linger time.
    */
   private void startLinger() {
     long now = getProcessingTimeService().getCurrentProcessingTime();
@@ -95,7 +96,7 @@ final class MicroBatchOperator extends AbstractStreamOperator<WindowedValue<KV<b
     if (pending.isEmpty()) {
       return;
     }
-    // The batch that set the timer may have left early because it was full; the one waiting now has its own time.
+    // The batch that set the timer may have been emitted early because it was full; a later batch has a later time.
     if (time < lingerUntil) {
       setTimer();
     } else {
@@ -151,7 +152,7 @@ final class MicroBatchOperator extends AbstractStreamOperator<WindowedValue<KV<b
 
   private static void checkUnchanged(String setting, int old, int now) {
     if (old != now) {
-      // No restart could help: the state of users lies under keys that this job would never look at.
+      // A restart would not help: the state of users is stored under keys that this job never uses.
       throw new SuppressRestartsException(
           new IllegalStateException(
               String.format(

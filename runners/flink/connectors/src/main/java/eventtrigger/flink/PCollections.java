@@ -10,7 +10,7 @@ import org.apache.beam.sdk.values.WindowedValue;
 import org.apache.beam.sdk.values.WindowedValues.WindowedValueCoder;
 import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.collect.Iterables;
 
-/** Finds a transform's PCollections and checks what they hold. */
+/** Finds a transform's PCollections and checks their coders. */
 final class PCollections {
   private PCollections() {}
 
@@ -22,7 +22,7 @@ final class PCollections {
     return Iterables.getOnlyElement(transform.getOutputsMap().values());
   }
 
-  /** Fails unless the PCollection's elements are coded with {@code expected}: the bytes would be misread. */
+  /** The PCollection's coder; fails if it is not {@code expected}, as the bytes would be misread. */
   static <T> WindowedValueCoder<T> coderOf(
       String pCollection, Coder<T> expected, String transform, RunnerApi.Pipeline pipeline) {
     WindowedValueCoder<T> coder =

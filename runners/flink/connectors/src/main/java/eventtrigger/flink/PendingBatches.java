@@ -7,13 +7,13 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The micro-batches that are filling up, one per Beam key, all of one topic. A key's records keep the order in which they
- * were added. Not thread safe.
+ * The unfinished micro-batches, one per Beam key, all of one topic. A key's records keep the order in which they were
+ * added. Not thread safe.
  */
 final class PendingBatches {
   private static final int VERSION = 1;
 
-  /** Takes a finished batch. */
+  /** Receives finished batches. */
   interface Receiver {
     void accept(byte[] key, byte[] batch, long minTimestampMs);
   }
@@ -52,12 +52,12 @@ final class PendingBatches {
     return records >= settings.maxBatchRecords() || bytes >= settings.maxBatchBytes();
   }
 
-  /** Whether the record may join those that wait: a batch has one topic. */
+  /** Whether the record has the topic of the pending records: a batch has one topic. */
   boolean accepts(KafkaRecord record) {
     return records == 0 || record.topic().equals(topic);
   }
 
-  /** Adds a record with a value to the batch of its user, or, if it concerns all of them, to every shard's. */
+  /** Adds a record with a value to the batch of its user, or to the batch of every shard if it concerns all users. */
   void add(KafkaRecord record) {
     if (!accepts(record)) {
       throw new IllegalArgumentException("a record of " + record.topic() + " among those of " + topic);
@@ -80,7 +80,7 @@ final class PendingBatches {
     if (user != null) {
       addForUser(user, record);
     } else if (byShard.length == 0) {
-      // Without shards there is no list of keys to send it to; Python refuses it there.
+      // Without shards the set of keys is unknown; Python makes this record of the empty user a dead letter.
       addForUser(RecordUsers.NO_USER, record);
     } else {
       for (int shard = 0; shard < byShard.length; shard++) {
@@ -116,7 +116,7 @@ final class PendingBatches {
     records++;
   }
 
-  /** Hands over every batch and starts anew. */
+  /** Passes every batch to the receiver; no records are pending afterwards. */
   void drainTo(Receiver receiver) {
     for (int shard : filledShards) {
       drain(shardKeys.keyOf(shard), byShard[shard], receiver);
@@ -130,6 +130,6 @@ final class PendingBatches {
 
   private void drain(byte[] key, BatchBuffer buffer, Receiver receiver) {
     long minTimestampMs = buffer.minTimestampMs();
-    receiver.accept(key, buffer.take(prefix), minTimestampMs);
+    receiver.accept(key, buffer.finish(prefix), minTimestampMs);
   }
 }

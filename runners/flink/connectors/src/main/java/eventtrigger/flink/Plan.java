@@ -24,7 +24,7 @@ final class Plan {
   private final ArrayNode verticesOut = JSON.createArrayNode();
 
   private Plan(StreamGraph graph) {
-    // Hashes must be taken first: making the job graph forgets what the stream graph knew.
+    // Compute the hashes first: making the job graph clears the stream graph.
     new StreamGraphHasherV2()
         .traverseStreamGraphAndGenerateHashes(graph)
         .forEach((id, hash) -> nodes.put(new OperatorID(hash), graph.getStreamNode(id)));

@@ -11,7 +11,7 @@ import org.apache.kafka.common.header.internals.RecordHeader;
 import org.msgpack.core.MessagePack;
 import org.msgpack.core.MessageUnpacker;
 
-/** Turns produced records, {@code [1, topic, key, value, [[header name, header value]…]]}, into Kafka's. */
+/** Decodes produced records, {@code [1, topic, key, value, [[header name, header value]…]]}, to Kafka records. */
 final class ProducedRecordSerializer implements KafkaRecordSerializationSchema<WindowedValue<byte[]>> {
   private static final int VERSION = 1;
   private static final int FIELDS = 5;

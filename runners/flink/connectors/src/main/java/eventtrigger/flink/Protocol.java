@@ -6,7 +6,7 @@ import java.io.PrintStream;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** What the job server tells the process that started it: one JSON object a line. */
+/** Messages of the job server to the process that started it: one JSON object a line. */
 final class Protocol {
   private static final ObjectMapper JSON = new ObjectMapper();
 

@@ -32,7 +32,7 @@ record ReadSettings(
   // A batch is one byte array: leave room for a last record above the limit.
   static final int MAX_BATCH_BYTES = 1 << 30;
 
-  /** What a topic carries; the code is the batch's kind on the wire. */
+  /** The content of a topic; the code is the kind of a micro-batch on the wire. */
   enum Kind {
     EVENTS(0),
     CONTROL(1);
@@ -85,7 +85,7 @@ record ReadSettings(
     return parsed;
   }
 
-  /** The topics to read, none for a source that is idle for ever. */
+  /** The topics to read; none for the idle source. */
   List<String> topics() {
     return Stream.of(topic, rulesTopic).filter(Objects::nonNull).toList();
   }
@@ -103,11 +103,11 @@ record ReadSettings(
   }
 
   private void checkStartingTimestamp(SettingsReader settings) {
-    boolean wanted = startingOffsets == StartingOffsets.TIMESTAMP;
-    if (wanted && startingTimestampMs == null) {
+    boolean isNeeded = startingOffsets == StartingOffsets.TIMESTAMP;
+    if (isNeeded && startingTimestampMs == null) {
       throw settings.refuse("starting_timestamp_ms", null, "an integer, as starting_offsets is timestamp");
     }
-    if (!wanted && startingTimestampMs != null) {
+    if (!isNeeded && startingTimestampMs != null) {
       throw settings.refuse(
           "starting_timestamp_ms", startingTimestampMs, "null, as starting_offsets is not timestamp");
     }

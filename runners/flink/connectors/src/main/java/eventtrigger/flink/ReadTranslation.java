@@ -49,7 +49,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
             .transform(name + "/batch", type, new MicroBatchOperator(settings))
             .uid(name + "/batch")
             .setParallelism(records.getParallelism())
-            // A micro-batch has waited already: it leaves at once, not with the next flush of the network buffers.
+            // The records of a micro-batch have waited already: send it at once, not with the next buffer flush.
             .setBufferTimeout(0);
     context.addDataStream(output, batches);
   }
@@ -82,7 +82,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
         .setParallelism(flink.getParallelism());
   }
 
-  /** Its UID is not the Kafka source's, so that neither is ever restored with the other's state. */
+  /** The idle source has a UID of its own, so that Flink never restores it with the Kafka source's state. */
   @SuppressWarnings("deprecation")
   private static DataStream<KafkaRecord> idleSource(String name, StreamExecutionEnvironment flink) {
     return flink.addSource(new IdleSource(), name, KafkaRecordType.INSTANCE).uid(name + "/idle").setParallelism(1);
@@ -98,7 +98,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
   }
 
   private static WatermarkStrategy<KafkaRecord> watermarks(ReadSettings settings) {
-    // A record from the future must not drag the watermark there: it counts as one of now.
+    // A timestamp in the future must not move the watermark there: it counts as the current time.
     WatermarkStrategy<KafkaRecord> strategy =
         switch (settings.kind()) {
           case EVENTS -> WatermarkStrategy.forGenerator(
@@ -108,7 +108,7 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
                       settings.idlenessMs(),
                       context.getInputActivityClock(),
                       System::currentTimeMillis));
-          // A quiet control topic says nothing of how far events have been read.
+          // A silent control topic must not advance the watermark of the events.
           case CONTROL -> WatermarkStrategy.<KafkaRecord>forBoundedOutOfOrderness(
                   Duration.ofMillis(settings.outOfOrdernessMs()))
               .withIdleness(Duration.ofMillis(settings.idlenessMs()));

@@ -9,11 +9,11 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 
-/** Reads from a record which user it is about. */
+/** Finds the user of a record. */
 final class RecordUsers {
   static final byte[] NO_USER = new byte[0];
 
-  // Canonical field names are a shared symbol table, which bodies with hostile field names can overflow.
+  // Canonical field names would go into a shared symbol table, which hostile field names can overflow.
   private static final JsonFactory JSON =
       JsonFactory.builder().disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES).build();
   private static final ObjectMapper MAPPER =
@@ -46,7 +46,7 @@ final class RecordUsers {
     }
   }
 
-  /** The user that a control record names, or null if it is meant for every shard. */
+  /** The user that a control record names, or null if the record is for every shard. */
   static byte[] userOfControl(KafkaRecord record) {
     JsonNode body = parseControl(record);
     for (String name : new String[] {"forget", "inspect", "redrive"}) {

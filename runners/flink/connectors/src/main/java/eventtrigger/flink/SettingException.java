@@ -7,8 +7,8 @@ public final class SettingException extends IllegalArgumentException {
     super(message);
   }
 
-  static SettingException of(String transform, String setting, Object is, String allowed) {
+  static SettingException of(String transform, String setting, Object value, String allowed) {
     return new SettingException(
-        String.format("%s: setting '%s' is %s, allowed: %s", transform, setting, is, allowed));
+        String.format("%s: setting '%s' is %s, allowed: %s", transform, setting, value, allowed));
   }
 }

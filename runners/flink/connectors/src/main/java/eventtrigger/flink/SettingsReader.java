@@ -13,8 +13,8 @@ import org.apache.kafka.common.config.ConfigDef;
 import org.apache.kafka.common.config.ConfigValue;
 
 /**
- * Takes settings one by one out of a transform's JSON payload. Every setting must be present and of the right type, and
- * {@link #refuseOthers} refuses what nobody asked for.
+ * Reads settings one by one from a transform's JSON payload. Every setting must be present and of the right type, and
+ * {@link #refuseOthers} refuses settings that were not read.
  */
 final class SettingsReader {
   private static final ObjectMapper JSON = new ObjectMapper();
@@ -111,7 +111,7 @@ final class SettingsReader {
     return properties;
   }
 
-  /** Kafka would refuse these values as well, but only on the cluster; names it does not know it only warns of. */
+  /** Checks values before the job reaches the cluster, where Kafka would refuse them. Kafka ignores unknown names. */
   private void checkValues(String name, Map<String, String> properties, ConfigDef known) {
     for (ConfigValue checked : known.validate(properties)) {
       if (properties.containsKey(checked.name()) && !checked.errorMessages().isEmpty()) {
@@ -122,7 +122,7 @@ final class SettingsReader {
     }
   }
 
-  /** Fails on the first setting that none of the other methods was asked for. */
+  /** Fails on the first setting that none of the other methods has read. */
   void refuseOthers() {
     payload
         .fieldNames()
@@ -134,8 +134,8 @@ final class SettingsReader {
             });
   }
 
-  SettingException refuse(String name, Object is, String allowed) {
-    return SettingException.of(transform, name, is, allowed);
+  SettingException refuse(String name, Object value, String allowed) {
+    return SettingException.of(transform, name, value, allowed);
   }
 
   private JsonNode node(String name, String allowed) {

@@ -7,8 +7,8 @@ import org.apache.beam.sdk.coders.ByteArrayCoder;
 import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 
 /**
- * The Beam keys of the user shards. A key is the shard and a salt chosen so that shards spread evenly over Flink's key
- * groups; hashing alone would leave some subtasks with several times the load of others. Not thread safe.
+ * The Beam keys of the user shards. A key is the shard and a salt. The salt is chosen so that the shards spread evenly
+ * over Flink's key groups; hashing alone would give some subtasks several times the load of others. Not thread safe.
  */
 final class ShardKeys {
   private final int maxParallelism;
@@ -41,10 +41,10 @@ final class ShardKeys {
   }
 
   private byte[] search(int shard) {
-    int wanted = (int) ((long) shard * maxParallelism / keys.length);
+    int keyGroup = (int) ((long) shard * maxParallelism / keys.length);
     for (int salt = 0; ; salt++) {
       byte[] key = ByteBuffer.allocate(8).putInt(shard).putInt(salt).array();
-      if (keyGroupOf(key, maxParallelism) == wanted) {
+      if (keyGroupOf(key, maxParallelism) == keyGroup) {
         return key;
       }
     }

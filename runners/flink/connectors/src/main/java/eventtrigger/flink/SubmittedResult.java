@@ -5,7 +5,7 @@ import org.apache.beam.runners.jobsubmission.PortablePipelineResult;
 import org.apache.beam.sdk.metrics.MetricResults;
 import org.joda.time.Duration;
 
-/** What the job server knows about a job once Flink has it: its own part is done. */
+/** The job server's view of a job that Flink has accepted: the submission is done. */
 final class SubmittedResult implements PortablePipelineResult {
 
   @Override

@@ -13,7 +13,7 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 /** Translates {@code WriteToTopic} to a Kafka sink whose UID is made of the transform's unique name. */
 final class WriteTranslation implements PTransformTranslator<StreamingTranslationContext> {
   private static final String TRANSACTION_TIMEOUT = "transaction.timeout.ms";
-  // The longest that a broker with default settings allows. The sink's own default of an hour fails on such a broker.
+  // The maximum of a broker with default settings. The sink's own default of an hour fails on such a broker.
   private static final String DEFAULT_TRANSACTION_TIMEOUT_MS = "900000";
 
   @Override
@@ -29,7 +29,7 @@ final class WriteTranslation implements PTransformTranslator<StreamingTranslatio
     records.sinkTo(sink(settings)).name(name).uid(name + "/sink");
   }
 
-  /** Transactions commit with checkpoints: without them nothing written would ever become visible. */
+  /** Transactions commit with checkpoints: without checkpoints no record would ever become visible. */
   private static void checkCheckpointing(String name, WriteSettings settings, StreamingTranslationContext context) {
     boolean checkpointing = context.getExecutionEnvironment().getCheckpointConfig().isCheckpointingEnabled();
     if (settings.exactlyOnce() && !checkpointing) {

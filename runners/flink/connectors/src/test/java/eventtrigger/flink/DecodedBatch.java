@@ -6,7 +6,7 @@ import java.util.ArrayList;
 import java.util.List;
 import org.msgpack.core.MessageUnpacker;
 
-/** A micro-batch read back with the MessagePack library, which knows nothing of our writer. */
+/** A micro-batch that the MessagePack library decodes, independently of our encoder. */
 record DecodedBatch(int version, int kind, String topic, List<KafkaRecord> records) {
 
   static DecodedBatch of(byte[] encoded) {

@@ -82,7 +82,7 @@ class IdleSourceTest {
     return new MiniClusterConfiguration.Builder().setConfiguration(anyPort).build();
   }
 
-  /** Accepts nothing but the notice that the source is idle. */
+  /** Accepts only the call that marks the source idle. */
   private static final class IdleOnly implements SourceFunction.SourceContext<KafkaRecord> {
     private volatile boolean idle;
 

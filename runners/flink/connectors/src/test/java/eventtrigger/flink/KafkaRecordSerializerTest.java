@@ -10,7 +10,7 @@ import org.apache.flink.core.memory.DataInputDeserializer;
 import org.apache.flink.core.memory.DataOutputSerializer;
 import org.junit.jupiter.api.Test;
 
-/** What an unchained source would need; chained, records are only passed on. */
+/** The methods that an unchained source would need; chained operators only pass records on. */
 class KafkaRecordSerializerTest {
 
   @Test

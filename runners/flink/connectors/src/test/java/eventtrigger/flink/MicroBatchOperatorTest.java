@@ -104,7 +104,7 @@ class MicroBatchOperatorTest {
   }
 
   @Test
-  void recordOfAnotherTopicPushesOutWhatWaits() throws Exception {
+  void recordOfAnotherTopicFlushesPendingRecords() throws Exception {
     open(Records.settings(ReadSettings.Kind.CONTROL, "control", 1, LINGER_MS, 3, 1 << 20));
     operator.setProcessingTime(100);
     operator.processElement(Records.control("rules", 7, "{}"), 0);
@@ -116,7 +116,7 @@ class MicroBatchOperatorTest {
   }
 
   @Test
-  void nothingIsKeptOverABarrier() throws Exception {
+  void noRecordIsPendingOverABarrier() throws Exception {
     open(SETTINGS);
     add(0);
     operator.prepareSnapshotPreBarrier(1);
@@ -144,7 +144,7 @@ class MicroBatchOperatorTest {
   }
 
   @Test
-  void endOfInputPushesOutTheRest() throws Exception {
+  void endOfInputFlushesPendingRecords() throws Exception {
     open(SETTINGS);
     add(0);
     operator.getOperator().finish();
@@ -239,7 +239,7 @@ class MicroBatchOperatorTest {
     }
   }
 
-  /** The offsets of each batch that came out since the last call. */
+  /** The offsets of each batch that was emitted since the last call. */
   private List<List<Long>> batches() {
     List<List<Long>> batches = new ArrayList<>();
     operator

@@ -54,7 +54,7 @@ class ProgressWatermarksTest {
   }
 
   @Test
-  void whoHasSaidNothingYetIsIdle() {
+  void aPartitionWithoutRecordsIsIdle() {
     assertEquals(List.of(), said());
     passTime(100);
     assertEquals(List.of("idle"), said());

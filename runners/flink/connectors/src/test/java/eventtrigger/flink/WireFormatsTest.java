@@ -21,7 +21,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** The fixed vectors of wire_vectors.json, which the Python tests read as well, and what they leave out. */
+/** The fixed vectors of wire_vectors.json, which the Python tests read as well, and cases without a vector. */
 class WireFormatsTest {
   private static final HexFormat HEX = HexFormat.of();
 

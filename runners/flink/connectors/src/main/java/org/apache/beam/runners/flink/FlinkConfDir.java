@@ -1,6 +1,6 @@
 package org.apache.beam.runners.flink;
 
-/** Reads {@code --flink-conf-dir}, whose getter Beam keeps to this package. */
+/** Reads {@code --flink-conf-dir}, whose getter in Beam is package-private. */
 public final class FlinkConfDir {
   private FlinkConfDir() {}
 

@@ -1,0 +1,52 @@
+"""A bundle reports the metrics that our steps changed in it, and no others."""
+
+from typing import Any
+
+from runners.flink.overrides.override import Override
+
+
+def reset_processor(processor: Any) -> None:
+    """Make a bundle processor ready for its next bundle, without the metrics of the last one.
+
+    Beam keeps them with the value 0. Here a metric is made anew when a step next changes it. Runners add up what
+    bundles report, so a metric that a bundle does not report has not changed.
+
+    Why: Beam reports every metric that a bundle processor ever changed with each bundle, nearly all with an increase of
+    0.
+
+    Gain: TODO 8 µs of CPU a metric and bundle
+    """
+    processor.counter_factory.reset()
+    processor.state_sampler.reset()
+    for operation in processor.ops.values():
+        operation.reset()
+        operation.metrics_container.metrics.clear()
+
+
+def own_metrics(processor: Any) -> list[Any]:
+    """The metrics that a bundle reports: those that steps count themselves.
+
+    Why: Beam adds the times, counts and sizes of each transform and PCollection, 30 metrics beside ours, which the
+    worker encodes and the TaskManager looks up by name twice.
+
+    Gain: TODO
+    """
+    return [
+        metric
+        for transform_id, operation in processor.ops.items()
+        for metric in operation.user_monitoring_infos(transform_id).values()
+    ]
+
+
+_PROCESS_BUNDLE = {"bundle_processor.BundleProcessor.process_bundle": "6a41161ebe7eade4"}
+
+RESET_PROCESSOR = Override(
+    reset_processor,
+    "bundle_processor.BundleProcessor.reset",
+    {"bundle_processor.BundleProcessor.reset": "369c1884af108ef0", **_PROCESS_BUNDLE},
+)
+OWN_METRICS = Override(
+    own_metrics,
+    "bundle_processor.BundleProcessor.monitoring_infos",
+    {"bundle_processor.BundleProcessor.monitoring_infos": "c36b13616451ab42", **_PROCESS_BUNDLE},
+)

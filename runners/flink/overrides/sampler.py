@@ -1,0 +1,44 @@
+"""Bundles do not wait for Beam's sampler of times."""
+
+import threading
+from typing import Any
+
+from runners.flink.overrides.override import Override
+
+
+def start_untimed(sampler: Any) -> None:
+    """Make a bundle's sampler the current thread's, which metrics go through. All its times stay 0.
+
+    Why: to measure the time spent in each transform, Beam starts a thread for each bundle. The thread wakes up every
+    few milliseconds, less and less often. The end of the bundle waits for it: a tenth of the time of the bundle and
+    a millisecond on average, twice that at most. We do not use the times.
+
+    Gain: TODO
+    """
+    from apache_beam.runners.worker import statesampler
+
+    sampler.tracked_thread = threading.current_thread()
+    statesampler.set_current_tracker(sampler)
+    sampler.started = True
+
+
+def stop_untimed(sampler: Any) -> None:
+    """Take the sampler from the thread, without Beam's wait for the thread that samples.
+
+    Why: see ``start_untimed``.
+
+    Gain: see ``start_untimed``.
+    """
+    from apache_beam.runners.worker import statesampler
+
+    statesampler.set_current_tracker(None)
+    sampler.finished = True
+
+
+_SAMPLER = {
+    "statesampler.StateSampler": "6f6bff93c4d9c0c0",
+    "bundle_processor.BundleProcessor.process_bundle": "6a41161ebe7eade4",
+}
+
+START_UNTIMED = Override(start_untimed, "statesampler.StateSampler.start", _SAMPLER)
+STOP_UNTIMED = Override(stop_untimed, "statesampler.StateSampler.stop", _SAMPLER)
