@@ -1,4 +1,4 @@
-"""Runs rules' cases through the state machine of production (``shard.step``), at a clock of the case's own."""
+"""Runs the cases of rules through the production state machine, each at a clock of its own."""
 
 from __future__ import annotations
 
@@ -11,26 +11,20 @@ from typing import Any, Final
 import orjson
 
 from transforms.domain.events import dead_letter as reasons
-from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.files import LoadedRule, LocatedCase
-from transforms.domain.rules.filters import FILTER, FilterSet
+from transforms.domain.rules.filters import FILTER
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.shard_state import LOADED, ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
-from transforms.domain.simulation.simulator import delivered, destinations_of, sent_by
-from transforms.domain.users.fetched_user import TIMEOUT, FetchedUser, unavailable
+from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.simulation.simulator import OnEvaluation, SentAction, Simulator
+from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import FETCHED, PENDING
 from transforms.domain.users.visit import Visit
-from transforms.domain.webhooks.delivery_queue import DeliveryResult
 
-_TOPIC: Final = "events"
 _MINUTE_MS: Final = 60_000
-_NO_ANSWER: Final = unavailable(TIMEOUT, "no answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +66,39 @@ def dry_call(loaded: LoadedRule) -> str | None:
 
 
 class CaseRun:
-    """One case, run: what fired, the messages of rule errors, and events that were refused.
+    """One case, run.
 
-    ``came_to`` is what became of the last event and of the time after it, by the names of ``StepResult.rule_counts``.
+    Attributes:
+        fired: the actions that fired, in their order.
+        errors: messages of rule errors, each with file and line.
+        refused: why the case itself or one of its events cannot be used.
+        last_event_counts: ``StepResult.rule_counts`` by name, of the last event and the time after it.
     """
 
     def __init__(
-        self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
+        self, loaded: LoadedRule, case: Case, settings: ShardSettings, on_evaluation: OnEvaluation | None = None
     ) -> None:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
         self.refused: list[str] = []
-        self.came_to: Counter[str] = Counter()
-        self._number_of_events = len(case.events)
+        self.last_event_counts: Counter[str] = Counter()
         self._loaded = loaded
-        # Nothing is late here: what has not been given when a time ends does not come.
-        self._settings = replace(settings, allowed_lateness_ms=0, destinations=destinations_of([loaded.rule]))
-        self._filters = FilterSet((loaded.rule,)) if filters is None else filters
-        self._view = ShardState(settings.history_size)
-        self._numbers: dict[str, int] = {}  # of the event that an action is for, by the action's id
-        self._problem = _unkept_fields(case, settings)
-        if self._problem is not None:
-            self.refused.append(self._problem)
+        self._number_of_events = len(case.events)
+        self._number = 0  # of the event that was handled last
+        self._numbers: dict[str, int] = {}  # the event's number by the id of each action that it may fire
+        problem = _unkept_fields(case, settings)
+        if problem is not None:
+            self.refused.append(problem)
             return
-        # Of a user who is pending: since when the user API is asked. It fails at its deadline.
-        self._asked_ms: dict[str, int] = {}
-        self._known = None if case.profile == PENDING else _fetched(case)
-        if (known := self._known) is not None:
-            # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
-            self._view.apply(
-                case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
-            )
+        # Nothing is late in a case: an event that has not arrived when a sequence ends does not arrive at all.
+        settings = replace(settings, allowed_lateness_ms=0)
+        fetched = None if case.profile == PENDING else _fetched(case)
+        self._simulator = Simulator(
+            (loaded.rule,), settings, lambda _: fetched, self._collect, case.now, on_evaluation=on_evaluation
+        )
+        if fetched is not None:
+            # The first event is a state hit; a user who expires midway is fetched again.
+            self._simulator.load_user(case.user_id, fetched)
         self._play(case)
 
     def _play(self, case: Case) -> None:
@@ -117,56 +113,27 @@ class CaseRun:
             } | given.fields
             rule = self._loaded.rule
             for action in rule.actions:
-                made_of = (case.user_id, str(fields["event_id"]), rule.name, rule.version, action.name)
-                self._numbers[action_id(*made_of)] = number
-            # What ends at this very time has not ended before the event.
-            self._pass_time(now_ms - 1, number - 1)
-            record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
-            self._step(now_ms, MicroBatch(VERSION, EVENTS, _TOPIC, [record]), number)
+                identity = action_id(case.user_id, str(fields["event_id"]), rule.name, rule.version, action.name)
+                self._numbers[identity] = number
+            self._simulator.advance(now_ms - 1)
+            self._number = number
+            self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields)))
         if case.wait is not None:
-            self._pass_time(now_ms + case.wait.ms, len(case.events))
+            self._simulator.advance(now_ms + case.wait.ms)
 
-    def _pass_time(self, until_ms: int, number: int) -> None:
-        """Let everything happen that is due until then, each at its time."""
-        while True:
-            due = [self._view.stream_due.next_ms(), self._view.clock_due.next_ms()]
-            due += [asked_ms + self._settings.enrichment_deadline_ms for asked_ms in self._asked_ms.values()]
-            due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
-            if due_ms is None:
-                return
-            self._step(due_ms, None, number, due_ms)
-
-    def _step(self, now_ms: int, batch: MicroBatch | None, number: int, stream_ms: int | None = None) -> None:
-        late_ms = now_ms - self._settings.enrichment_deadline_ms
-        late = [user_id for user_id, asked_ms in self._asked_ms.items() if asked_ms <= late_ms and batch is None]
-        answers = [Answer(user_id, _NO_ANSWER) for user_id in late]
-        for user_id in late:
-            del self._asked_ms[user_id]
-        tries: list[DeliveryResult] = []
-        while batch is not None or stream_ms is not None or answers or tries:
-            given = StepInput(now_ms, batch, answers, tries, self._asked_ms, stream_ms)
-            done = step(self._view, StepContext(self._settings, self._filters), given)
-            self._take(done, number)
-            batch = stream_ms = None
-            answers, tries = [], delivered(done, self._view)
-            if self._known is None:
-                self._asked_ms |= dict.fromkeys(done.users_to_fetch, now_ms)
-            else:
-                answers = [Answer(user_id, self._known) for user_id in done.users_to_fetch]
-
-    def _take(self, done: StepResult, number: int) -> None:
-        if number == self._number_of_events:
-            for (_, what), count in done.rule_counts.items():
-                self.came_to[what] += count
-        for sent in sent_by(done, self._view):
-            event = self._numbers.get(sent.action_id, number)
-            self.fired.append(Fired(sent.action, event, orjson.loads(sent.body)))
-        for letter in done.dead_letters:
+    def _collect(self, step_result: StepResult, sent: list[SentAction]) -> None:
+        if self._number == self._number_of_events:
+            for (_, name), count in step_result.rule_counts.items():
+                self.last_event_counts[name] += count
+        for action in sent:
+            event = self._numbers.get(action.action_id, self._number)
+            self.fired.append(Fired(action.action, event, orjson.loads(action.body)))
+        for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
                 file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
                 self.errors.append(f"{file}:{line}: {text}")
             else:
-                self.refused.append(f"event {number} is refused: {letter.reason}: {letter.detail}")
+                self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
 
     def _field_of(self, message: str) -> str:
         """Which of the rule's Lua fields a message is about: it begins with the program's name."""

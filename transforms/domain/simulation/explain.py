@@ -11,18 +11,19 @@ from transforms.adapters.lua.sandbox import CompileError, Sandbox
 from transforms.domain.events.event import Event
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import LoadedRule
-from transforms.domain.rules.filters import FilterSet, Verdict, columns_of
+from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.case_runner import CaseRun
 from transforms.domain.simulation.lua_conditions import Condition, take_apart
+from transforms.domain.users.history import Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
 _SHOWN: Final = 60
 _NOT_REACHED: Final = "-"
-# What else than its filter decides whether a rule fires, by the names of ``StepResult.rule_counts``.
-_CAME_TO: Final = {
+# What apart from its filter decides whether a rule fires, by the names of ``StepResult.rule_counts``.
+_OUTCOMES: Final = {
     "begun": "begins a sequence",
     "followed": "follows the event that began a sequence",
     "cooled_down": "stopped by its cooldown",
@@ -31,9 +32,13 @@ _CAME_TO: Final = {
 }
 
 
+# What a filter evaluates: the event, the profile, the visit and the history's rows.
+_Seen = tuple[Event, dict[str, Any], Visit, list[Row]]
+
+
 @dataclass(slots=True)
 class Explanation:
-    """Of one rule and one event: whether it fires, why nothing could be said of it, and lines with each condition."""
+    """Whether a rule fires for an event, why it could not be explained (``problems``), and a line a condition."""
 
     rule: Rule
     fires: bool
@@ -43,24 +48,18 @@ class Explanation:
 
 def explain(loaded: LoadedRule, case: Case, settings: ShardSettings) -> Explanation:
     """Run the case's events and explain the last one."""
-    filters = _Watched((loaded.rule,))
-    run = CaseRun(loaded, case, settings, filters)
+    last_seen: list[_Seen] = []
+
+    def on_evaluation(event: Event, visit: Visit, user: UserState) -> None:
+        last_seen[:] = [(event, user.profile(), visit, user.history.rows())]
+
+    run = CaseRun(loaded, case, settings, on_evaluation)
     fires = any(fired.event == len(case.events) for fired in run.fired)
     explanation = Explanation(loaded.rule, fires, [*run.refused, *run.errors])
-    if filters.seen is not None and not run.refused:
-        explanation.lines = _lines(loaded.rule, *filters.seen)
-        explanation.lines += [f"  {text}" for what, text in _CAME_TO.items() if run.came_to[what]]
+    if last_seen and not run.refused:
+        explanation.lines = _lines(loaded.rule, *last_seen[0])
+        explanation.lines += [f"  {text}" for name, text in _OUTCOMES.items() if run.last_event_counts[name]]
     return explanation
-
-
-class _Watched(FilterSet):
-    """Remembers what it was last asked about."""
-
-    seen: tuple[Event, dict[str, Any], Visit, list[Any]] | None = None
-
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
-        self.seen = event, user.profile(), visit, user.history.rows()
-        return super().evaluate(event, visit, user)
 
 
 def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Any]) -> list[str]:

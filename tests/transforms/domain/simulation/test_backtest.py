@@ -141,7 +141,7 @@ def test_state_is_held_of_users_that_are_not_idle_only() -> None:
     played = Played(rule("r"))
     for number in range(3000):
         played.event(f"user-{number}", "go", number / 60)
-    assert len(played.backtest._view.users) == 600
+    assert len(played.backtest._simulator.state.users) == 600
     assert played.finish().users == 3000
 
 
