@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from transforms.domain.base.errors import EventTriggerError
+
 LOCAL: Final = "env:NAME or file:/ABSOLUTE/PATH"
 ALLOWED: Final = "env:NAME, file:/ABSOLUTE/PATH or aws-secret:NAME#JSON-KEY (the key if the secret is a JSON object)"
 _LOCAL_FORM: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]*")
@@ -12,7 +14,7 @@ _LOCAL_FORM: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]*")
 _AWS_FORM: Final = re.compile(r"aws-secret:[A-Za-z0-9/_+=.@:-]{1,2048}(#[^\s#]{1,256})?")
 
 
-class SecretError(ValueError):
+class SecretError(EventTriggerError, ValueError):
     """A secret cannot be read; names the reference, never the secret."""
 
 

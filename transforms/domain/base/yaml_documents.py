@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import yaml
 
+from transforms.domain.base.errors import EventTriggerError
+
 Path = tuple[str | int, ...]
 
 _MAX_DEPTH: Final = 50
 
 
-class YamlError(ValueError):
+class YamlError(EventTriggerError, ValueError):
     """Text that is no YAML, or YAML outside the subset; ``line`` counts from 1."""
 
     def __init__(self, line: int, detail: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from transforms.domain.base.errors import EventTriggerError
+
 # Reasons are part of the dead letter contract: operators filter and alert on them.
 TOO_LARGE = "too_large"
 NOT_JSON = "not_json"
@@ -60,7 +62,7 @@ MAX_VALUE_BYTES: Final = 256 * 1024
 MAX_DETAIL: Final = 4000
 
 
-class RejectedError(ValueError):
+class RejectedError(EventTriggerError, ValueError):
     """A record that is not what it should be: ``reason`` is one of this module's, ``detail`` names field and value."""
 
     def __init__(self, reason: str, detail: str) -> None:

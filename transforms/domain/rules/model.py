@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from transforms.domain.base.calendar import zone_of
 from transforms.domain.base.durations import Duration
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel
 from transforms.domain.rules import templates
 
@@ -21,7 +22,7 @@ RUN: Final = "run"
 SKIP: Final = "skip"
 
 
-class RuleError(ValueError):
+class RuleError(EventTriggerError, ValueError):
     """A rule that cannot be used: the message names the file, line, field, the value and what is allowed."""
 
 

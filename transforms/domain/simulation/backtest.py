@@ -139,12 +139,11 @@ class Backtest:
         for fact in step_result.facts:
             if fact[0] == OBSERVED:
                 self._reached.setdefault(fact[1], 0)
-        for name, number in step_result.counts.items():
-            self._counts[name] += number
-        for rule_count, number in step_result.rule_counts.items():
-            self._rule_counts[rule_count] += number
-            if rule_count[1] == "fired":
-                self._timelines[rule_count[0]].add(now_ms, number)
+        self._counts.update(step_result.counts)
+        self._rule_counts.update(step_result.rule_counts)
+        for (rule, name), number in step_result.rule_counts.items():
+            if name == "fired":
+                self._timelines[rule].add(now_ms, number)
         for letter in step_result.dead_letters:
             self._dead_letters[letter.reason] += 1
             if letter.reason == reasons.RULE_ERROR and letter.rule is not None:

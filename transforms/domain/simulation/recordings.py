@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.events.event import MAX_FUTURE_MS
 from transforms.domain.events.record import Record
 
 _ENVELOPE: Final = {"timestamp_ms", "key", "value"}
 
 
-class RecordingError(ValueError):
+class RecordingError(EventTriggerError, ValueError):
     """A line of a recording that cannot be read: names file and line, the value and what is allowed."""
 
 

@@ -71,9 +71,8 @@ class Simulator:
     ) -> None:
         self.now_ms = start_ms
         self.state = ShardState(settings.history_size)
-        self._settings = replace(settings, destinations=_destinations_of(rules))
         self._filters = FilterSet(rules, clock_ms=lambda: self.now_ms, isolation=isolation)
-        self._context = StepContext(self._settings, self._filters)
+        self._context = StepContext(replace(settings, destinations=_destinations_of(rules)), self._filters)
         self._fetch = fetch
         self._on_step = on_step
         self._fetch_started_ms: dict[str, int] = {}  # of the users whose answer does not come
@@ -96,8 +95,7 @@ class Simulator:
         """Run everything that is due up to ``until_ms``, each at its own time; the clock stops at the last of them."""
         while (due_ms := self._next_due_ms()) is not None and due_ms <= until_ms:
             self.now_ms = max(self.now_ms, due_ms)
-            started_until_ms = self.now_ms - self._settings.enrichment_deadline_ms
-            late = [user_id for user_id, started in self._fetch_started_ms.items() if started <= started_until_ms]
+            late = [user_id for user_id, deadline_ms in self._deadlines_ms().items() if deadline_ms <= self.now_ms]
             for user_id in late:
                 del self._fetch_started_ms[user_id]
             self._run(None, due_ms, [Answer(user_id, _NO_ANSWER) for user_id in late])
@@ -106,10 +104,12 @@ class Simulator:
         """End the process of the filters, if they have one."""
         self._filters.close()
 
+    def _deadlines_ms(self) -> dict[str, int]:
+        wait_ms = self._context.settings.enrichment_deadline_ms
+        return {user_id: started_ms + wait_ms for user_id, started_ms in self._fetch_started_ms.items()}
+
     def _next_due_ms(self) -> int | None:
-        deadline_ms = self._settings.enrichment_deadline_ms
-        due = [self.state.stream_due.next_ms(), self.state.clock_due.next_ms()]
-        due += [started_ms + deadline_ms for started_ms in self._fetch_started_ms.values()]
+        due = [self.state.stream_due.next_ms(), self.state.clock_due.next_ms(), *self._deadlines_ms().values()]
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     def _run(self, batch: MicroBatch | None, stream_ms: int | None = None, answers: Iterable[Answer] = ()) -> None:

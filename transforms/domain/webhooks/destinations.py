@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from transforms.domain.base.checked_documents import Problem, documents, validated
 from transforms.domain.base.durations import Duration
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel
 from transforms.domain.base.secret_references import ALLOWED, is_reference
 from transforms.domain.rules.model import Name
@@ -32,7 +33,7 @@ _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _MAX_VALUE: Final = 4096
 
 
-class DestinationError(ValueError):
+class DestinationError(EventTriggerError, ValueError):
     """A destinations file that cannot be used: the message names the file, line, field and what is allowed."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.webhooks.addresses import Address, is_private, is_public
 
 _URL: Final = re.compile(
@@ -33,7 +34,7 @@ _FIRST_USER_PORT: Final = 1024
 _DEFAULT_PORTS: Final = {"https": _HTTPS_PORT, "http": 80}
 
 
-class BlockedError(ValueError):
+class BlockedError(EventTriggerError, ValueError):
     """Nothing may be sent there; says why, without the URL's path or credentials."""
 
 
