@@ -38,7 +38,7 @@ class Fired:
 
 @dataclass(slots=True)
 class CaseResult:
-    """What a case came to. ``differences`` are lines for people, none if it is as expected."""
+    """The result of a case. ``differences`` are lines for people, none if everything is as expected."""
 
     rule: str
     located: LocatedCase
@@ -51,7 +51,7 @@ class CaseResult:
 
 
 def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
-    """Every case of a rule, each with a user, a history and a clock of its own."""
+    """Run every case of a rule, each with its own user, history and clock."""
     return [
         CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
         for located in loaded.cases
@@ -59,7 +59,7 @@ def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
 
 
 def dry_call(loaded: LoadedRule) -> str | None:
-    """Run a rule once on an event that has nothing but what every event has; the error, if there is one."""
+    """Run a rule on an event with only the required fields; return the message of its error, None without one."""
     case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
     errors = CaseRun(loaded, case, ShardSettings()).errors
     return errors[0] if errors else None
@@ -136,13 +136,13 @@ class CaseRun:
                 self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
 
     def _field_of(self, message: str) -> str:
-        """Which of the rule's Lua fields a message is about: it begins with the program's name."""
+        """Return the Lua field that a message is about; messages begin with the program's name."""
         name = message.partition(":")[0].removeprefix(f"{self._loaded.rule.name}.")
         return name if name in self._loaded.lua else FILTER
 
 
 def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
-    """A history that production would not have proves nothing."""
+    """Return the problem of a case whose history has fields that production would not keep."""
     kept = {"event_id", "event_name", "timestamp", *settings.history_fields}
     for past in case.history:
         for name in past.fields:
@@ -152,7 +152,7 @@ def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
 
 
 def _fetched(case: Case) -> FetchedUser:
-    """What the user API says of the case's user."""
+    """Return the user API's answer for the case's user."""
     visit = None
     if case.visit is not None:
         start_ms = case.visit.start_time if case.visit.start_time is not None else case.now - _MINUTE_MS
@@ -163,7 +163,7 @@ def _fetched(case: Case) -> FetchedUser:
 
 
 def _rows(case: Case) -> list[Row]:
-    """The only place that makes rows."""
+    """Return the history's rows, oldest first."""
     rows: list[Row] = []
     for number, past in enumerate(case.history):
         back_ms = past.ago.ms if past.ago is not None else 1000 * (len(case.history) - number)
@@ -180,20 +180,20 @@ def _rows(case: Case) -> list[Row]:
 def _differences(run: CaseRun, case: Case) -> list[str]:
     if run.refused:
         return run.refused
-    wanted = case.expect.error
-    if wanted is not None:
-        if any(wanted in message for message in run.errors):
+    expected_error = case.expect.error
+    if expected_error is not None:
+        if any(expected_error in message for message in run.errors):
             return []
-        return [f"expected the error {wanted!r}", *(run.errors or ["there was none"])]
+        return [f"expected the error {expected_error!r}", *(run.errors or ["there was none"])]
     if run.errors:
         return [f"error at {message}" for message in run.errors]
     expected = list(case.expect.actions)
     lines = []
     if len(expected) != len(run.fired) or not all(map(_fits, expected, run.fired)):
-        lines += [f"expected  {_listed([_expected_text(one) for one in expected])}"]
-        lines += [f"but fired {_listed([f'{one.action} for event {one.event}' for one in run.fired])}"]
-    for one, fired in zip(expected, run.fired, strict=False):
-        lines += _body_differences(one, fired)
+        lines += [f"expected  {_listed([_expected_text(action) for action in expected])}"]
+        lines += [f"but fired {_listed([f'{fired.action} for event {fired.event}' for fired in run.fired])}"]
+    for action, fired in zip(expected, run.fired, strict=False):
+        lines += _body_differences(action, fired)
     return lines
 
 
@@ -201,8 +201,8 @@ def _fits(expected: ExpectedAction, fired: Fired) -> bool:
     return expected.action == fired.action and expected.event in (None, fired.event)
 
 
-def _expected_text(one: ExpectedAction) -> str:
-    return one.action if one.event is None else f"{one.action} for event {one.event}"
+def _expected_text(expected: ExpectedAction) -> str:
+    return expected.action if expected.event is None else f"{expected.action} for event {expected.event}"
 
 
 def _listed(texts: list[str]) -> str:
@@ -210,24 +210,24 @@ def _listed(texts: list[str]) -> str:
 
 
 def _body_differences(expected: ExpectedAction, fired: Fired) -> list[str]:
-    """A diff of the expected part of the body and what is there in its place."""
-    seen = _same_part(expected.body, fired.body)
-    if seen == expected.body:
+    """Return a diff of the expected body and the same part of the fired body, nothing if they are equal."""
+    actual = _same_part(expected.body, fired.body)
+    if actual == expected.body:
         return []
-    wanted, got = (
-        json.dumps(one, indent=2, sort_keys=True, ensure_ascii=False).splitlines() for one in (expected.body, seen)
+    expected_lines, actual_lines = (
+        json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False).splitlines() for body in (expected.body, actual)
     )
-    diff = difflib.unified_diff(wanted, got, "expected", "fired", lineterm="", n=2)
+    diff = difflib.unified_diff(expected_lines, actual_lines, "expected", "fired", lineterm="", n=2)
     return [f"body of {fired.action} for event {fired.event}:", *diff]
 
 
 def _same_part(expected: Any, value: Any) -> Any:
-    """Of ``value`` only what ``expected`` speaks of."""
+    """Return the part of ``value`` whose names are in ``expected``."""
     if isinstance(expected, dict) and isinstance(value, dict):
         return {name: _same_part(inner, value[name]) for name, inner in expected.items() if name in value}
     return value
 
 
 def untested(rules: list[LoadedRule]) -> list[Rule]:
-    """The rules without a case."""
+    """Return the rules that have no case."""
     return [loaded.rule for loaded in rules if not loaded.cases]

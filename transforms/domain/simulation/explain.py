@@ -1,4 +1,4 @@
-"""Says why a rule does or does not fire: the value of each condition of its filter, at the state that it saw."""
+"""Explains why a rule fires or not: the value of each condition of its filter, for the state that the filter saw."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows
     except CompileError:
         return ["  its filter is a body with return: only expressions can be taken apart"]
     condition = take_apart(rule.filter)
-    every = _leaves_last(condition)
-    # Brackets around the whole, since `type(f(x), y)` would be two arguments.
+    conditions = _parents_first(condition)
+    # The brackets keep `f(x), y` from being two arguments of `type`.
     programs = [
-        ("filter", f"type(({one.text}\n)) .. ':' .. (tostring(({one.text}\n))):sub(1, 100)", True) for one in every
+        ("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", True)
+        for part in conditions
     ]
     try:
         sandbox = Sandbox(programs)
@@ -81,19 +82,16 @@ def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows
     marks, texts = sandbox.run(None, columns_of(rows))
     following = iter(texts.split("\0"))
     values = {}
-    for one, mark in zip(every, marks, strict=True):
+    for part, mark in zip(conditions, marks, strict=True):
         text = next(following) if mark in "ELV" else ""
-        values[one.text] = _value(unquote(text.partition(":")[2])) if mark == "V" else f"error: {_without_place(text)}"
+        values[part.text] = _value(unquote(text.partition(":")[2])) if mark == "V" else f"error: {_without_place(text)}"
     lines: list[str] = []
     _show(condition, values, 1, lines)
     return lines
 
 
-def _leaves_last(condition: Condition) -> list[Condition]:
-    found = [condition]
-    for part in condition.parts:
-        found += _leaves_last(part)
-    return found
+def _parents_first(condition: Condition) -> list[Condition]:
+    return [condition, *(inner for part in condition.parts for inner in _parents_first(part))]
 
 
 def _without_place(message: str) -> str:
@@ -101,7 +99,7 @@ def _without_place(message: str) -> str:
 
 
 def _value(text: str) -> str:
-    """``kind:text`` as Lua would write it."""
+    """Format ``type:text`` as Lua source."""
     kind, _, value = text.partition(":")
     if kind == "string":
         return f'"{value}"'
@@ -109,17 +107,16 @@ def _value(text: str) -> str:
 
 
 def _show(condition: Condition, values: dict[str, str], depth: int, lines: list[str], reached: bool = True) -> None:
-    """Append the line of a condition and those of its parts, as far as Lua evaluates them."""
+    """Append the line of a condition and those of its parts; parts that Lua does not evaluate have no value."""
     value = values[condition.text] if reached else _NOT_REACHED
-    told = ""
+    operands = ""
     if reached and condition.joined_by == "compared":
         sides = [(part.text, values[part.text]) for part in condition.parts]
-        told = ", ".join(f"{text} is {seen}" for text, seen in sides if text != seen)
+        operands = ", ".join(f"{text} is {value}" for text, value in sides if text != value)
     shown = condition.text if len(condition.text) <= _SHOWN else f"{condition.text[: _SHOWN - 1]}…"
-    lines.append(f"{'  ' * depth}{value:<6} {shown}{f'   ({told})' if told else ''}")
+    lines.append(f"{'  ' * depth}{value:<6} {shown}{f'   ({operands})' if operands else ''}")
     if condition.joined_by in ("and", "or", "not"):
-        go_on = reached
         for part in condition.parts:
-            _show(part, values, depth + 1, lines, go_on)
+            _show(part, values, depth + 1, lines, reached)
             holds = values[part.text] not in ("false", "nil")
-            go_on = go_on and holds is (condition.joined_by == "and")
+            reached = reached and holds is (condition.joined_by == "and")
