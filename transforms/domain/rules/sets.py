@@ -60,13 +60,7 @@ class Acknowledgement:
     def to_json(self) -> bytes:
         """Encode as JSON."""
         return orjson.dumps(
-            {
-                "audit": "rules",
-                "number": self.number,
-                "shard": self.shard,
-                "shards": self.shards,
-                "time": self.at_ms,
-            }
+            {"audit": "rules", "number": self.number, "shard": self.shard, "shards": self.shards, "time": self.at_ms}
         )
 
     @classmethod

@@ -195,10 +195,9 @@ class Backtest:
         for user_id, mask in self._reached.items():
             other_mask = other._reached.get(user_id, 0)
             for name in before | after:
-                was_reached = bool(mask & self._bits.get(name, 0))
-                is_reached = bool(other_mask & other._bits.get(name, 0))
-                gained[name] += is_reached and not was_reached
-                lost[name] += was_reached and not is_reached
+                reached = bool(mask & self._bits.get(name, 0)), bool(other_mask & other._bits.get(name, 0))
+                gained[name] += reached == (False, True)
+                lost[name] += reached == (True, False)
         return [
             RuleDifference(name, before.get(name), after.get(name), gained[name], lost[name]) for name in before | after
         ]

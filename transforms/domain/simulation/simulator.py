@@ -120,10 +120,8 @@ class Simulator:
             step_result = step(self.state, self._context, step_input)
             batch = stream_ms = None
             sent = [
-                SentAction(
-                    fired.action_id, fired.user_id, fired.rule, fired.rule_version, fired.action.name, fired.body
-                )
-                for fired in step_result.actions
+                SentAction(item.action_id, item.user_id, item.rule, item.rule_version, item.action.name, item.body)
+                for item in step_result.actions
             ]
             webhooks = [
                 SentAction(item.action_id, user_id, item.rule, item.version, item.action, item.body)
