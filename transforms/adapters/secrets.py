@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.secret_references import SecretError
 
 _ARN_REGION: Final = re.compile(r"arn:[a-z-]+:secretsmanager:([a-z0-9-]+):")
@@ -98,7 +99,7 @@ class Secret:
         return text
 
 
-class _AwsError(Exception):
+class _AwsError(EventTriggerError):
     """What AWS says, in words without the secret."""
 
 

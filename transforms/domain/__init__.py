@@ -1,1 +1,1 @@
-"""Decides and never does: no Beam, sockets, threads, processes or clock. Only rule files are read here."""
+"""Pure logic: no Beam, sockets, threads, processes or clock. The only I/O is reading rule and destinations files."""

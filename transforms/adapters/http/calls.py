@@ -27,14 +27,15 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, TIMEOUT
 
 
-class CaFileError(ValueError):
+class CaFileError(EventTriggerError, ValueError):
     """A file of CA certificates cannot be used; names the file and why."""
 
 
-class CallError(Exception):
+class CallError(EventTriggerError):
     """A call without an answer. ``passing``: another try may help; ``down``: perhaps the server serves nobody."""
 
     def __init__(

@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol
 
 import lupa.luajit21
 
+from transforms.domain.base.errors import EventTriggerError
+
 _NO_LIMIT: Final = 2**40
 _MEMORY_PER_CALL: Final = 16 * 1024 * 1024
 _MEMORY_KEPT: Final = 64 * 1024 * 1024
@@ -24,11 +26,11 @@ Columns = tuple[list[int], list[str], list[str], list[dict[str, Any]] | None]
 Reads = dict[str, list[str] | None]
 
 
-class SandboxError(Exception):
+class SandboxError(EventTriggerError):
     """The sandbox itself failed, which no program should be able to bring about."""
 
 
-class CompileError(ValueError):
+class CompileError(EventTriggerError, ValueError):
     """Program ``number`` does not compile; the message is Lua's."""
 
     def __init__(self, number: int, message: str) -> None:

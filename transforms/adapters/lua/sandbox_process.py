@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from transforms.adapters.lua.sandbox import Columns, CompileError, Program, Reads, Sandbox, SandboxError
+from transforms.domain.base.errors import EventTriggerError
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
@@ -41,7 +42,7 @@ _BOOT: Final = (
 _Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
-class _EndedError(Exception):
+class _EndedError(EventTriggerError):
     """The process died, did not answer in time, or answered nonsense."""
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Final
 
 from transforms.adapters.secrets import read_secret
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.secret_references import ALLOWED, SecretError, is_reference
 
 _TOKEN: Final = re.compile(r"[!-~]+")  # anything else could end the header
 _PAUSE_S: Final = 5.0
 
 
-class TokenError(ValueError):
+class TokenError(EventTriggerError, ValueError):
     """A token cannot be read; names the reference, never the token."""
 
 

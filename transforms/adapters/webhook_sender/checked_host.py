@@ -9,12 +9,13 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from transforms.adapters.threads import DaemonThreads
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.webhooks.url_policy import EgressPolicy, Target, check_address, literal_address
 
 Resolve = Callable[[str], list[str]]
 
 
-class LookupFailedError(Exception):
+class LookupFailedError(EventTriggerError):
     """The host has no address now; ``timed_out`` if nobody said so in time."""
 
     def __init__(self, reason: str, *, timed_out: bool = False) -> None:

@@ -14,6 +14,7 @@ from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.threads import DaemonThreads
 from transforms.adapters.webhook_sender.rates import TokenBucket
 from transforms.domain.base.backoff import Backoff
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
@@ -38,7 +39,7 @@ class Attempts(Protocol):
         """Of the secrets those that cannot be read, and why."""
 
 
-class FullError(Exception):
+class FullError(EventTriggerError):
     """A destination's queue has no room."""
 
 

@@ -1,1 +1,1 @@
-"""What every subject of the domain builds on: strict models, durations, the calendar, YAML with positions."""
+"""Building blocks of all subjects: errors, strict models, durations, the calendar, due index, YAML with lines."""

@@ -1,4 +1,7 @@
-"""Clocks on walls: when quiet hours end, and where a user's days, weeks and months begin."""
+"""Local time: when quiet hours end, and when the days, weeks and months of a time zone begin.
+
+Instants are in ms since the epoch.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ Period = Literal["day", "week", "month"]
 
 
 def rfc_3339(time_ms: int) -> str:
-    """A time (ms since the epoch) in UTC."""
+    """Format an instant as RFC 3339 in UTC, with milliseconds."""
     return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def zone_of(name: object) -> ZoneInfo | None:
-    """The zone of an IANA name, None for anything else. Names are tzdata's, so they do not differ between machines."""
+    """Return the zone of an IANA name, None for anything else.
+
+    Names and rules come from the tzdata package, so that all machines know the same zones.
+    """
     return _zone(name) if isinstance(name, str) and name in _names() else None
 
 
@@ -31,61 +37,62 @@ def _names() -> frozenset[str]:
     return frozenset((files("tzdata") / "zones").read_text("ascii").split())
 
 
-@cache  # of names only: some 600
+@cache  # bounded: some 600 names
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
 def quiet_until_ms(now_ms: int, start: str, end: str, zone: ZoneInfo) -> int | None:
-    """When the quiet hours end that ``now_ms`` lies in, later than it; None if it is not quiet then.
+    """Return the end of the quiet hours that contain ``now_ms``; None outside quiet hours.
 
-    It is quiet while the clock on the wall shows ``start`` or later and not yet ``end`` (``HH:MM``, over midnight if
-    ``end`` is earlier). Where clocks are set forward past ``end``, it comes when the clock that was not set forward
-    shows it; where they are set back, twice.
+    Quiet hours last while the local time is ``start`` or later and before ``end`` (``HH:MM``, over midnight if ``end``
+    is earlier). Where clocks are set forward past ``end``, quiet hours end when a clock that was not set forward shows
+    ``end``. Where clocks are set back over ``end``, ``end`` comes twice.
     """
     first, last = _minute_of(start), _minute_of(end)
     length_ms = (last - first) % _DAY_MINUTES * _MINUTE_MS
     until_ms: int | None = None
     at_ms = now_ms
-    # Again where clocks set forward run past end into the next quiet hours.
-    while (at := _quiet_at(at_ms, first, last, length_ms, zone)) is not None:
-        until_ms = at_ms = at
+    # Repeat: where clocks are set forward, the end may lie within the next quiet hours.
+    while (end_ms := _quiet_end_ms(at_ms, first, last, length_ms, zone)) is not None:
+        until_ms = at_ms = end_ms
     return until_ms
 
 
-def _quiet_at(now_ms: int, first: int, last: int, length_ms: int, zone: ZoneInfo) -> int | None:
-    """The next ``end`` after ``now_ms`` if it is quiet then, else None."""
+def _quiet_end_ms(now_ms: int, first: int, last: int, length_ms: int, zone: ZoneInfo) -> int | None:
+    """Return the next ``end`` after ``now_ms`` if ``now_ms`` lies in quiet hours, else None."""
     now = _local(now_ms, zone)
     ends = _ends(now.toordinal(), last, zone)
-    coming_ms, skipped = next(end for end in ends if end[0] > now_ms)
+    next_end_ms, skipped = next(end for end in ends if end[0] > now_ms)
     minute = now.hour * 60 + now.minute
     quiet = first <= minute < last if first < last else minute >= first or minute < last
-    return coming_ms if quiet or (skipped and coming_ms - now_ms <= length_ms) else None
+    return next_end_ms if quiet or (skipped and next_end_ms - now_ms <= length_ms) else None
 
 
 @lru_cache(maxsize=8192)
 def _ends(ordinal: int, minute: int, zone: ZoneInfo) -> tuple[tuple[int, bool], ...]:
-    """Instants (ms) at which it is ``minute`` of a day around; whether clocks were set forward past it."""
-    found = set()
+    """Return when (ms) the neighbouring days reach ``minute``, and whether clocks were set forward past it."""
+    ends = set()
     for day in (ordinal - 1, ordinal, ordinal + 1, ordinal + 2):
         wall = datetime.combine(date.fromordinal(day), time(minute // 60, minute % 60), zone)
         skipped = _is_skipped(wall)
-        found.add((_ms(wall), skipped))
+        ends.add((_ms(wall), skipped))
         if not skipped:
-            found.add((_ms(wall.replace(fold=1)), False))
-    return tuple(sorted(found))
+            ends.add((_ms(wall.replace(fold=1)), False))
+    return tuple(sorted(ends))
 
 
 def period_start_ms(at_ms: int, per: Period, zone: ZoneInfo) -> int:
-    """When the calendar day, week (from Monday) or month that ``at_ms`` lies in began: at its first day's first moment.
+    """Return the start of the calendar day, week (from Monday) or month that contains ``at_ms``.
 
-    Periods follow each other without a gap: where clocks are set back over midnight, the day that has begun goes on.
+    A period starts at the first moment of its first day. Periods follow each other without a gap: where clocks are set
+    back over midnight, the new day continues.
     """
     return _period_ms(at_ms, per, zone)[0]
 
 
 def period_end_ms(at_ms: int, per: Period, zone: ZoneInfo) -> int:
-    """When the next day, week or month begins, see ``period_start_ms``."""
+    """Return the start of the next day, week or month, see ``period_start_ms``."""
     return _period_ms(at_ms, per, zone)[1]
 
 
@@ -112,7 +119,7 @@ def _period_of_day_ms(ordinal: int, per: Period, zone: ZoneInfo) -> tuple[int, i
 
 
 def _begin_ms(day: date, zone: ZoneInfo) -> int:
-    """The first moment whose local date is ``day`` or later."""
+    """Return the first moment whose local date is ``day`` or later."""
     midnight = datetime.combine(day, time(), zone)
     if not _is_skipped(midnight):
         return _ms(midnight)
@@ -128,7 +135,7 @@ def _begin_ms(day: date, zone: ZoneInfo) -> int:
 
 
 def _is_skipped(wall: datetime) -> bool:
-    """Whether no clock ever shows it, because clocks are set forward past it."""
+    """Whether this local time never occurs, because clocks are set forward past it."""
     return wall.astimezone(UTC).astimezone(wall.tzinfo).replace(tzinfo=None) != wall.replace(tzinfo=None)
 
 
@@ -140,6 +147,6 @@ def _ms(wall: datetime) -> int:
     return int(wall.timestamp()) * 1000
 
 
-@cache  # of rules only
+@cache  # bounded: times in rules only
 def _minute_of(text: str) -> int:
     return int(text[:2]) * 60 + int(text[3:])

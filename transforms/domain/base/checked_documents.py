@@ -1,4 +1,4 @@
-"""Files of YAML documents that pydantic models check: for all that is wrong the file, the line and the field."""
+"""YAML files whose documents pydantic models check. Every problem names the file, the line and the field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and where; ``line`` counts from 1."""
+    """One error in a file; ``line`` counts from 1, None means the whole file."""
 
     file: Path
     line: int | None
@@ -32,7 +32,7 @@ class Problem:
 
 
 def documents(file: Path, problems: list[Problem]) -> Iterator[Document]:
-    """The documents of a file; what is no YAML goes to ``problems``."""
+    """Yield the documents of a file; append to ``problems`` when the file cannot be read or is not YAML."""
     try:
         raw = file.read_bytes()
         if len(raw) > MAX_FILE_BYTES:
@@ -56,28 +56,38 @@ def validated(
     more_fields: Collection[str] = (),
     shown: Collection[str] | None = None,
 ) -> _Model | None:
-    """The model of ``value``, which is at ``at`` in the document; None if it is none, and why goes to ``problems``.
+    """Validate ``value`` with a model.
 
-    ``more_fields`` are what the file may have there beside the model's. An error shows the values of ``shown`` fields
-    only (None: of all): where secrets belong or may have got by mistake there are none.
+    Args:
+        model: the model.
+        file: the file, for problems.
+        document: the document that holds the value.
+        value: the plain value.
+        problems: receives a problem for every validation error.
+        at: path of the value in the document.
+        more_fields: fields that the file may have there in addition to the model's.
+        shown: fields whose values an error may show (None: all). Values that may be secrets are not shown.
+
+    Returns:
+        The validated model, None if there are problems.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        # A list whose items are no good is also said to lack them: that follows, and would only distract.
-        for one in [one for one in errors if one["type"] != "too_short" or not one["input"]]:
-            path, field_name = _field(value, one["loc"])
+        # pydantic also reports a list with only invalid items as too short, which would distract.
+        for details in [details for details in errors if details["type"] != "too_short" or not details["input"]]:
+            path, field_name = _field(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
             known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
             name = ".".join(map(str, (*at, *field_name))) or model.__name__.lower()
-            detail = _detail(name, one, known, visible)
+            detail = _detail(name, details, known, visible)
             problems.append(Problem(file, document.line_of((*at, *path)), detail))
         return None
 
 
 def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
-    """Where an error is in the document, and what to call it: without the parts that only pydantic has (union tags)."""
+    """Return an error's path in the document and its field name, without what only pydantic has (union tags)."""
     path: list[str | int] = []
     name: list[str | int] = []
     for number, part in enumerate(location):
@@ -92,7 +102,7 @@ def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, Fiel
 
 
 def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str:
-    """``field is value: what is allowed``, in our words where pydantic's help little."""
+    """Format ``field is value: what is allowed``; some of pydantic's messages are replaced by clearer ones."""
     message = str(error["msg"]).removeprefix("Value error, ")
     value = f" is {error['input']!r}" if visible else ""
     if error["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Who is due when."""
+"""An index of due times: which name is due at which time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import heapq
 
 
 class DueIndex:
-    """A time, or none, for each of many; the earliest is found quickly.
+    """Maps names to due times (ms) and finds the earliest in logarithmic time.
 
-    A heap in which entries stay behind when their owner's time changes: they are skipped when they come up.
+    When a name's time changes, its old heap entry stays; ``next_ms`` skips it.
     """
 
     __slots__ = ("_due_ms", "_heap")
@@ -18,7 +18,7 @@ class DueIndex:
         self._heap: list[tuple[int, str]] = []
 
     def set(self, name: str, due_ms: int | None) -> None:
-        """Give somebody another time, or none."""
+        """Set the due time of a name; None removes the name."""
         if self._due_ms.get(name) == due_ms:
             return
         if due_ms is None:
@@ -27,22 +27,22 @@ class DueIndex:
         self._due_ms[name] = due_ms
         heapq.heappush(self._heap, (due_ms, name))
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._due_ms):
-            self._heap = [(at_ms, one) for one, at_ms in self._due_ms.items()]
+            self._heap = [(at_ms, name) for name, at_ms in self._due_ms.items()]
             heapq.heapify(self._heap)
 
     def next_ms(self) -> int | None:
-        """The earliest time; None if nobody has one."""
+        """Return the earliest due time (ms), None if the index is empty."""
         while self._heap and self._due_ms.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def until(self, until_ms: int) -> list[str]:
-        """Everybody whose time is not after ``until_ms``, earliest first, then by name; they keep it."""
-        taken: list[tuple[int, str]] = []
+        """Return the names due at ``until_ms`` or earlier, by time and name; they stay in the index."""
+        due: list[tuple[int, str]] = []
         while (due_ms := self.next_ms()) is not None and due_ms <= until_ms:
-            one = heapq.heappop(self._heap)
-            if not taken or taken[-1] != one:
-                taken.append(one)
-        for one in taken:
-            heapq.heappush(self._heap, one)
-        return [name for _, name in taken]
+            entry = heapq.heappop(self._heap)
+            if not due or due[-1] != entry:
+                due.append(entry)
+        for entry in due:
+            heapq.heappush(self._heap, entry)
+        return [name for _, name in due]

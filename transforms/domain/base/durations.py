@@ -1,4 +1,4 @@
-"""Spans of time as people write them in rules: ``30s``, ``10m``, ``2h``, ``1d``, ``1w``."""
+"""Durations as text in rules and options: ``30s``, ``10m``, ``2h``, ``1d``, ``1w``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LONGEST_MS: Final = 366 * _UNITS_MS["d"]
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A positive span of time, at most 366 days; a day is 24 hours."""
+    """A positive duration in ms, at most 366 days; a day is 24 hours."""
 
     ms: int
 
     @classmethod
     def parse(cls, text: object) -> Duration:
-        """A duration of its text.
+        """Parse a whole number and a unit (s, m, h, d, w).
 
         Raises:
-            ValueError: no such text; says what is allowed.
+            ValueError: the text is not a duration, or the duration is too long; the message says what is allowed.
         """
         if isinstance(text, Duration):
             return text

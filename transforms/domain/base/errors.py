@@ -1,7 +1,10 @@
-"""The root of this project's exceptions. Each subclass says in its module when it is raised."""
+"""The root of all exceptions that this project defines below ``transforms``."""
 
 from __future__ import annotations
 
 
 class EventTriggerError(Exception):
-    """Anything that this project raises on purpose; the message names the thing, the value and what is allowed."""
+    """An error that this project raises on purpose; the message names the thing, its value and what is allowed.
+
+    Subclasses keep a built-in base class, such as ``ValueError``, where callers rely on it.
+    """

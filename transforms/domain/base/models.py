@@ -1,4 +1,4 @@
-"""Strict pydantic models."""
+"""The base class of all pydantic models that check files and records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """Strict, frozen, and without unknown fields."""
+    """A model that converts no types, forbids unknown fields and is frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

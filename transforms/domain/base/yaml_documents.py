@@ -1,7 +1,7 @@
-"""YAML with positions: plain values, and for each of them the line it is on, so that an error can say where.
+"""Reads YAML into plain values and the line of each value, so that error messages can name the line.
 
-The YAML is a subset that holds no surprises: ``yes``, ``on``, ``22:30``, ``010`` and dates are text, a key that is
-given twice is an error, and there are no anchors or tags.
+Only a subset of YAML is read: ``yes``, ``on``, ``22:30``, ``010`` and dates are text, a duplicate key is an error, and
+anchors and tags are not available.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import yaml
 
+from transforms.domain.base.errors import EventTriggerError
+
 Path = tuple[str | int, ...]
 
 _MAX_DEPTH: Final = 50
 
 
-class YamlError(ValueError):
-    """Text that is no YAML, or YAML outside the subset; ``line`` counts from 1."""
+class YamlError(EventTriggerError, ValueError):
+    """Text that is not YAML, or YAML outside the subset; ``line`` counts from 1."""
 
     def __init__(self, line: int, detail: str) -> None:
         super().__init__(detail)
@@ -28,10 +30,13 @@ class YamlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: its plain value and where its parts are.
+    """One YAML document. Lines count from 1.
 
-    ``lines`` has the line of every mapping's value (its key's) and every list's item; ``text_lines`` the line on which
-    the text of a block scalar begins. Lines count from 1.
+    Attributes:
+        value: the plain value.
+        line: the document's first line.
+        lines: line of each mapping value (the line of its key) and each list item, by path.
+        text_lines: line on which the text of each scalar begins, by path.
     """
 
     value: Any
@@ -40,14 +45,14 @@ class Document:
     text_lines: Mapping[Path, int] = field(default_factory=dict)
 
     def line_of(self, path: Path) -> int:
-        """The line of a part, or of the closest part around it that is there."""
+        """Return the line of a path, or of its closest parent that exists."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, self.line)
 
 
 class _Loader(yaml.SafeLoader):
-    """Resolves plain scalars by the list below alone."""
+    """Resolves plain scalars only by the list below."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -62,10 +67,10 @@ for _tag, _pattern, _first in (
 
 
 def read_documents(text: str) -> Iterator[Document]:
-    """The documents of a file; empty ones are left out.
+    """Yield the documents of a text, without empty ones.
 
     Raises:
-        YamlError: at the first place that is no YAML of this subset.
+        YamlError: the text is not YAML of this subset; ``line`` is the first such line.
     """
     try:
         loader = _Loader(text)
@@ -76,8 +81,8 @@ def read_documents(text: str) -> Iterator[Document]:
                 yield Document(value, document.line, document.lines, document.text_lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise YamlError(mark.line + 1 if mark else 1, " ".join(what.split())) from None
+        detail = " ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(mark.line + 1 if mark else 1, " ".join(detail.split())) from None
     except yaml.YAMLError as error:
         raise YamlError(1, " ".join(str(error).split())) from None
     except RecursionError:
@@ -113,17 +118,17 @@ class _Builder:
             raise YamlError(line, f"{node.value!r} is no {node.tag.rpartition(':')[2]}") from None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self.build(key_node, (*path, "")) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 raise YamlError(line, f"key {key_node.value!r} is no text: quote it")
-            if key in found:
+            if key in mapping:
                 raise YamlError(line, f"key {key!r} is given twice")
             self._lines[(*path, key)] = line
-            found[key] = self.build(value_node, (*path, key))
-        return found
+            mapping[key] = self.build(value_node, (*path, key))
+        return mapping
 
 
 _SCALARS: Final = ("str", "int", "float", "bool", "null")

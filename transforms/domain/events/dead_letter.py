@@ -1,4 +1,4 @@
-"""What could not be handled, with everything needed to see why and to send it again."""
+"""Dead letters: records and actions that could not be handled, with the reason and all data to send them again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 import orjson
+
+from transforms.domain.base.errors import EventTriggerError
 
 # Reasons are part of the dead letter contract: operators filter and alert on them.
 TOO_LARGE = "too_large"
@@ -27,7 +29,7 @@ DESTINATION_UNKNOWN = "destination_unknown"
 DESTINATION_DISABLED = "destination_disabled"
 UNDELIVERED = "undelivered"
 
-# Where it happened, which is what has to be done about it (docs/dead-letters.md).
+# Stages: where the failure happened. The stage decides what an operator has to do (docs/dead-letters.md).
 INPUT = "input"
 RULE = "rule"
 DELIVERY = "delivery"
@@ -35,33 +37,22 @@ CONTROL = "control"
 UNKNOWN = "unknown"
 
 STAGES: Final = {
-    TOO_LARGE: INPUT,
-    NOT_JSON: INPUT,
-    NOT_AN_OBJECT: INPUT,
-    MISSING_FIELD: INPUT,
-    WRONG_TYPE: INPUT,
-    OUT_OF_RANGE: INPUT,
-    KEY_MISMATCH: INPUT,
+    **dict.fromkeys((TOO_LARGE, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE, KEY_MISMATCH), INPUT),
     BAD_CONTROL_RECORD: CONTROL,
-    RULE_ERROR: RULE,
-    RULE_STATE_FULL: RULE,
-    KAFKA_ACTION_TOO_LARGE: RULE,
-    ACTION_TOO_LARGE: DELIVERY,
-    DELIVERY_QUEUE_FULL: DELIVERY,
-    DESTINATION_UNKNOWN: DELIVERY,
-    DESTINATION_DISABLED: DELIVERY,
-    UNDELIVERED: DELIVERY,
+    **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE), RULE),
+    **dict.fromkeys((ACTION_TOO_LARGE, DELIVERY_QUEUE_FULL), DELIVERY),
+    **dict.fromkeys((DESTINATION_UNKNOWN, DESTINATION_DISABLED, UNDELIVERED), DELIVERY),
 }
 
-# A letter has to fit into a record of 1 MB, which is what brokers and producers take by default: a longer one would
-# stop the job, again and again. Bytes are in base64, and the key is the record's key too: this comes to 0.8 MB.
+# A dead letter has to fit into a record of 1 MB, the default limit of brokers and producers: a longer one would stop
+# the job after every restart. Bytes are in base64 and the key is also the record's key; these limits give 0.8 MB.
 MAX_KEY_BYTES: Final = 32 * 1024
 MAX_VALUE_BYTES: Final = 256 * 1024
 MAX_DETAIL: Final = 4000
 
 
-class RejectedError(ValueError):
-    """A record that is not what it should be: ``reason`` is one of this module's, ``detail`` names field and value."""
+class RejectedError(EventTriggerError, ValueError):
+    """A record that is not valid: ``reason`` is a constant of this module, ``detail`` names the field and the value."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -71,7 +62,7 @@ class RejectedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LostAction:
-    """An action that was decided and did not go out, with all that it takes to send it again."""
+    """An action that was decided but not delivered, with all data to send it again."""
 
     action_id: str
     rule_version: int
@@ -85,16 +76,22 @@ class LostAction:
     status: int | None = None
 
     def public(self) -> dict[str, Any]:
-        """As JSON; ``body`` in base64."""
+        """Return the JSON object that a dead letter shows; ``body`` is base64."""
         return {**asdict(self), "body": base64.b64encode(self.body).decode()}
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that was not handled, its coordinates in Kafka and its original bytes; or what a rule lost of it.
+    """A record that was not handled, with its coordinates in Kafka and its original bytes, or a lost action.
 
-    ``action`` is set if an action was decided; then there may be no record any more, ``topic`` is empty and there are
-    no coordinates. ``cut``: of key, value or body only the beginning is here.
+    Attributes:
+        reason: a constant of this module.
+        detail: why, for people.
+        topic: the record's topic; empty, with partition and offset -1, if a lost action has no record any more.
+        timestamp_ms: the record's Kafka timestamp.
+        rule: the rule, if one failed.
+        action: the lost action, if one was decided.
+        cut: whether key, value or body were truncated.
     """
 
     reason: str
@@ -110,7 +107,7 @@ class DeadLetter:
     cut: bool = False
 
     def fitting(self) -> DeadLetter:
-        """Itself, or cut to what a letter may be long; whoever reads it must not take it for the original then."""
+        """Return the dead letter with key, value, body and detail truncated to their limits; ``cut`` tells readers."""
         key = None if self.key is None else self.key[:MAX_KEY_BYTES]
         value = self.value[:MAX_VALUE_BYTES]
         action = self.action
@@ -122,11 +119,11 @@ class DeadLetter:
 
     @property
     def stage(self) -> str:
-        """Where it happened: one of this module's; ``unknown`` of a reason that a later release has."""
+        """The stage of the reason, ``unknown`` for a reason of a later release."""
         return STAGES.get(self.reason, UNKNOWN)
 
     def to_json(self) -> bytes:
-        """JSON object; ``key`` and ``value`` are the original bytes in base64."""
+        """Encode as a JSON object; ``key`` and ``value`` are base64."""
         letter: dict[str, Any] = {
             "reason": self.reason,
             "stage": self.stage,
@@ -146,21 +143,23 @@ class DeadLetter:
 
     @classmethod
     def of_json(cls, value: bytes) -> DeadLetter:
-        """Read what ``to_json`` wrote, also of other releases.
+        """Decode what ``to_json`` of this or another release wrote.
 
         Raises:
-            ValueError: it is no dead letter; names the field.
+            ValueError: the bytes are not a dead letter; the message names the field.
         """
         try:
-            read = _decoder.decode(value)
+            letter = _decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"no dead letter: {error}") from None
-        where = (read.topic, read.partition, read.offset, read.timestamp)
-        return cls(read.reason, read.detail, *where, read.key, read.value, read.rule, read.action, read.cut)
+        return cls(
+            *(letter.reason, letter.detail, letter.topic, letter.partition, letter.offset, letter.timestamp),
+            *(letter.key, letter.value, letter.rule, letter.action, letter.cut),
+        )
 
 
 class _Letter(msgspec.Struct):
-    """``DeadLetter`` as JSON: bytes are in base64."""
+    """The JSON form of ``DeadLetter``: bytes are base64."""
 
     reason: str
     detail: str

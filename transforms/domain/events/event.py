@@ -1,4 +1,4 @@
-"""User-tracking events: what one must be (spec/event-dispatch.md, "Raw Event JSON Schema") and how it is read."""
+"""User-tracking events: their schema (docs/spec/event-dispatch.md, "Raw Event JSON Schema") and their parser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.domain.events.record import Record
 
 REQUIRED: Final = ("event_id", "user_id", "event_name", "timestamp")
 
-# The spec's other fields. An event that lacks one gets the default, so a rule never meets a nil it did not expect.
+# The schema's optional fields. An event that lacks one gets the default, so that rules do not read nil.
 DEFAULTS: Final[dict[str, Any]] = {
     "domain": "",
     "is_first_in_visit": False,
@@ -40,21 +40,21 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "timestamp": (int,),
     **{name: (int, float) if name == "duration" else (type(default),) for name, default in DEFAULTS.items()},
 }
-# Most events have every field, in the right type: that is seen in one look, and nothing need be added to them.
+# Most events have every field with the right type: one lookup of the tuple of types proves it.
 _all_fields = itemgetter(*_TYPES)
 _COMPLETE: Final = frozenset(itertools.product(*_TYPES.values()))
 
 # 2**53: the largest integer that both JSON readers and LuaJIT hold exactly.
 MAX_SAFE_INTEGER: Final = 2**53
 DEFAULT_MAX_EVENT_BYTES: Final = 10 * 1024
-# Beyond some 250 levels orjson reads what it cannot write again.
+# orjson reads more than 250 levels but cannot write them.
 MAX_DEPTH: Final = 100
-# A clock further ahead than this is wrong, and would keep its event newest in the history for ever.
+# A timestamp further ahead is wrong, and its event would stay the newest of the history for ever.
 MAX_FUTURE_MS: Final = 24 * 3600 * 1000
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event that passed every check; ``fields`` holds all of it, defaults filled in, unknown fields kept."""
+    """A valid event; ``fields`` holds the whole event with defaults filled in and unknown fields kept."""
 
     event_id: str
     user_id: str
@@ -64,10 +64,16 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str) -> Event:
-    """Read one event.
+    """Parse and validate an event.
+
+    Args:
+        record: the Kafka record; its value is JSON.
+        now_ms: processing time, to refuse timestamps of the future.
+        max_event_bytes: limit of the record's value.
+        user_key: ``record`` if the record's key has to be the ``user_id``, otherwise ``field``.
 
     Raises:
-        RejectedError: with a reason of ``dead_letters`` and a detail naming the field, the value and what is allowed.
+        RejectedError: the record is not a valid event; the detail names the field, the value and what is allowed.
     """
     if len(record.value) > max_event_bytes:
         raise RejectedError(reasons.TOO_LARGE, f"{len(record.value)} bytes, allowed are {max_event_bytes}")
@@ -80,7 +86,7 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
     if not _is_complete(fields):
         _check_types(fields)
         fields = DEFAULTS | fields
-    # Counting brackets is cheap, and what has fewer of them than levels allowed need not be walked.
+    # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
     if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
     event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], fields)
@@ -93,11 +99,11 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
 
 
 def nested_deeper(value: Any, levels: int) -> bool:
-    """Whether objects and arrays in a JSON value go deeper than ``levels``."""
+    """Whether a JSON value has more than ``levels`` levels of objects and arrays."""
     inner = value.values() if type(value) is dict else value if type(value) is list else None
     if inner is None:
         return False
-    return levels == 0 or any(nested_deeper(one, levels - 1) for one in inner)
+    return levels == 0 or any(nested_deeper(item, levels - 1) for item in inner)
 
 
 def _is_complete(fields: dict[str, Any]) -> bool:
@@ -113,7 +119,7 @@ def _check_types(fields: dict[str, Any]) -> None:
             raise RejectedError(reasons.MISSING_FIELD, f"{name} is missing")
     for name, value in fields.items():
         allowed = _TYPES.get(name)
-        # type() rather than isinstance(): a JSON true is no number.
+        # type() instead of isinstance(): True is an int in Python but not a number in JSON.
         if allowed is not None and type(value) not in allowed:
             names = " or ".join(kind.__name__ for kind in allowed)
             raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {type(value).__name__}, allowed is {names}")

@@ -1,7 +1,7 @@
-"""Micro-batches: records of one Kafka topic that travel together to one user shard.
+"""Micro-batches: records of one Kafka topic that are sent together to one user shard.
 
-The bytes are the contract in runners/flink/connectors/README.md; on Flink the Java operator writes them, elsewhere
-``split_by_shard`` does.
+The wire format is specified in runners/flink/connectors/README.md. On Flink the Java operator writes micro-batches, on
+other runners ``split_by_shard`` does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ VERSION = 1
 EVENTS = 0
 CONTROL = 1
 
-
 _SHARD_KEY = struct.Struct(">II")
-# Fields of control records that name the user they are for, the first one first.
-_OF_A_USER = ("forget", "inspect", "redrive")
+# Fields of control records that name a user, by precedence.
+_USER_FIELDS = ("forget", "inspect", "redrive")
 
 
 class MicroBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -39,10 +38,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def decode_batch(payload: bytes) -> MicroBatch:
-    """Read a micro-batch.
+    """Decode a micro-batch.
 
     Raises:
-        ValueError: the bytes are of another version or no micro-batch; Java and Python sides do not match.
+        ValueError: the bytes have another version or are not a micro-batch: the Java and Python sides do not match.
     """
     batch = _decoder.decode(payload)
     if batch.version != VERSION:
@@ -51,25 +50,25 @@ def decode_batch(payload: bytes) -> MicroBatch:
 
 
 def encode_batch(kind: int, topic: str, records: list[Record]) -> bytes:
-    """The bytes of a micro-batch."""
+    """Encode a micro-batch; ``kind`` is ``EVENTS`` or ``CONTROL``."""
     return _encoder.encode(MicroBatch(VERSION, kind, topic, records))
 
 
 def shard_of(user: bytes, user_shards: int) -> int:
-    """The user shard, ``CRC32(user) mod user_shards``."""
+    """Return the user shard, ``CRC32(user) mod user_shards``."""
     return zlib.crc32(user) % user_shards
 
 
 def key_of(user: bytes, user_shards: int) -> bytes:
-    """The Beam key: the user itself with ``user_shards`` 0, otherwise shard and salt.
+    """Return the Beam key: the user itself if ``user_shards`` is 0, otherwise shard and salt.
 
-    The salt spreads shards over Flink's key groups, so it is 0 where there is no Flink.
+    The salt spreads shards over Flink's key groups; on other runners it is 0.
     """
     return _SHARD_KEY.pack(shard_of(user, user_shards), 0) if user_shards else user
 
 
 def user_bytes(record: Record, user_key: str) -> bytes:
-    """The user of a record: its key (``record``) or its body's ``user_id`` (``field``); empty if it has none."""
+    """Return a record's user: its key (``record``) or ``user_id`` in its body (``field``); empty without a user."""
     if user_key == "record":
         return record.key or b""
     try:
@@ -86,7 +85,7 @@ class _UserId(msgspec.Struct):
 def split_by_shard(
     kind: int, topic: str, records: Iterable[Record], user_shards: int, user_key: str
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Group records by user shard: yields (Beam key, micro-batch), order within a user kept."""
+    """Group records by user shard and yield (Beam key, micro-batch). Each user's records keep their order."""
     by_key: dict[bytes, list[Record]] = {}
     for record in records:
         keys = (
@@ -101,26 +100,29 @@ def split_by_shard(
 
 
 def shard_of_key(key: bytes) -> int:
-    """The user shard of a Beam key, where there are shards."""
+    """Return the user shard of a Beam key that ``key_of`` made with ``user_shards`` above 0."""
     shard: int = _SHARD_KEY.unpack(key)[0]
     return shard
 
 
 def is_for_all(document: Any) -> bool:
-    """Whether a control record's JSON is meant for every shard, not for a user's."""
-    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in _OF_A_USER):
+    """Whether a control record (decoded JSON) goes to every shard instead of one user's."""
+    if not isinstance(document, dict) or any(isinstance(document.get(name), str) for name in _USER_FIELDS):
         return False
     return "rules" in document or "destination" in document
 
 
 def control_keys(record: Record, user_shards: int) -> list[bytes]:
-    """Where a control record goes: one user's key, every shard, or the empty user's key (README of the connectors)."""
+    """Return the Beam keys that receive a control record.
+
+    Those are one user's key, every shard, or the key of the empty user (runners/flink/connectors/README.md).
+    """
     try:
         document = msgspec.json.decode(record.value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = None
     if isinstance(document, dict):
-        for name in _OF_A_USER:
+        for name in _USER_FIELDS:
             if isinstance(document.get(name), str):
                 return [key_of(document[name].encode("utf-8", "replace"), user_shards)]
     if user_shards and is_for_all(document):

@@ -1,6 +1,6 @@
-"""Kafka records: as they are read, and as they are handed to ``WriteToTopic``.
+"""Kafka records as they are read, and as they are passed to ``WriteToTopic``.
 
-The bytes of a produced record are the contract in runners/flink/connectors/README.md.
+The wire format of a produced record is specified in runners/flink/connectors/README.md.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ VERSION = 1
 
 _encoder = msgspec.msgpack.Encoder()
 
-# Brokers and producers take 1 MB by default, with key, headers and frame: a longer record would stop the job for good.
+# Brokers and producers accept 1 MB by default, with key, headers and frame: a longer record would stop the job.
 MAX_PRODUCED_BYTES = 900_000
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One Kafka record: coordinates, broker timestamp in ms, key and value bytes."""
+    """A consumed Kafka record: coordinates, Kafka's timestamp in ms, key and value."""
 
     partition: int
     offset: int
@@ -26,7 +26,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ProducedRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A record for ``WriteToTopic``; ``topic`` None means the sink's own."""
+    """A record for ``WriteToTopic``; ``topic`` None means the sink's default topic."""
 
     version: int
     topic: str | None
@@ -39,10 +39,10 @@ _produced_decoder = msgspec.msgpack.Decoder(ProducedRecord)
 
 
 def encode_produced(topic: str | None, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]) -> bytes:
-    """The bytes of a record for ``WriteToTopic``."""
+    """Encode a record for ``WriteToTopic``."""
     return _encoder.encode(ProducedRecord(VERSION, topic, key, value, headers))
 
 
 def decode_produced(payload: bytes) -> ProducedRecord:
-    """Read what ``encode_produced`` wrote."""
+    """Decode what ``encode_produced`` wrote."""
     return _produced_decoder.decode(payload)

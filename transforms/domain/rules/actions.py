@@ -1,4 +1,4 @@
-"""What a rule does when it fires: the action's identity and its body."""
+"""Actions of rules that fire: their ids and their bodies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from transforms.domain.users.visit import Visit
 
 @dataclass(frozen=True, slots=True)
 class FiredAction:
-    """One action of one rule for one event: ``body`` is the enriched event as JSON, ``rule_set`` the set's number.
+    """One action of one rule for one event.
 
-    ``at_ms`` is the time of the firing, by the event (docs/rules.md); 0 if an earlier release held it.
+    Attributes:
+        body: the enriched event or the rule's own body, JSON.
+        rule_set: number of the rule set.
+        at_ms: event time of the firing (docs/rules.md); 0 if quiet hours held the action under an earlier release.
     """
 
     action_id: str
@@ -35,13 +38,20 @@ class FiredAction:
 
 
 def action_id(user_id: str, event_id: str, rule: str, version: int, action: str) -> str:
-    """The action's identity: the same on every retry and replay, another for another version of the rule."""
+    """Compute an action's id: the same on every retry and replay, different for each version of the rule."""
     identity = msgspec.msgpack.encode([user_id, event_id, rule, version, action])
     return hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
 def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState, history: bool = True) -> bytes:
-    """The body that rules' actions send (spec/event-dispatch.md, "Enriched Event Structure"), of an event's fields."""
+    """Encode the default body of actions (docs/spec/event-dispatch.md, "Enriched Event Structure") as JSON.
+
+    Args:
+        fields: all fields of the event.
+        visit: the visit with the event counted.
+        user: the user's state before the event.
+        history: whether the body has ``eventHistory``.
+    """
     body: dict[str, Any] = {
         "event": fields,
         "userProfile": user.written_profile(),
@@ -60,7 +70,7 @@ def body_by_template(
     visit: Visit | None,
     user: UserState,
 ) -> bytes:
-    """The body that a rule writes itself; ``fired`` is what it may say of the action."""
+    """Encode a body that the rule defines; ``fired`` holds what its ``${action.…}`` placeholders can name."""
     values = {
         "event": fields,
         "user": profile,
@@ -79,9 +89,15 @@ def fire(
     rule_set: int = 0,
     at_ms: int = 0,
 ) -> list[FiredAction]:
-    """Every action of a rule, of a rule set, that fires at a time for an event of a user.
+    """Return every action of a rule that fires for an event.
 
-    ``body_of`` an action and its id is what it sends.
+    Args:
+        rule: the rule.
+        user_id: the event's user.
+        event_id: the event.
+        body_of: encodes the body of an action and its id.
+        rule_set: number of the rule set.
+        at_ms: event time of the firing.
     """
     fired = []
     for action in rule.actions:
@@ -91,12 +107,12 @@ def fire(
     return fired
 
 
-# Where actions go that are for a file: a colon is in no topic's name.
+# The destination of actions that are written to a file: no topic name has a colon.
 FILE: Final = "file:actions"
 
 
 def action_line(fired: FiredAction, time_ms: int) -> bytes:
-    """An action as a line of the actions file, JSON; ``time`` is processing time, ``body`` what is sent."""
+    """Encode an action as a JSON line of the actions file; ``time_ms`` is processing time."""
     return orjson.dumps(
         {
             "time": time_ms,
@@ -115,10 +131,10 @@ _action_decoder: TypeAdapter[Action] = TypeAdapter(Action)
 
 
 def encode_action(action: Action) -> bytes:
-    """An action as it is stored while it waits."""
+    """Encode an action's definition for the journal."""
     return action.model_dump_json().encode()
 
 
 def decode_action(stored: bytes) -> Action:
-    """Read what ``encode_action`` wrote."""
+    """Decode what ``encode_action`` wrote."""
     return _action_decoder.validate_json(stored)

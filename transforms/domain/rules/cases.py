@@ -1,4 +1,4 @@
-"""Cases that say what a rule does: models of ``tests:`` in rule documents. They are run by ``rule_tests``."""
+"""Cases of rules: models of ``tests:`` in rule documents. ``simulation/case_runner.py`` runs them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class GivenVisit(StrictModel):
     is_first_visit: bool = False
 
 
-def _times_apart(given: Any, name: str) -> Any:
-    """An event's mapping as ``{name, fields}``: its one key that is no field of the event stands apart."""
+def _split_event(given: Any, name: str) -> Any:
+    """Split an event's mapping into ``{name, fields}``: the key ``name`` is not a field of the event."""
     if not isinstance(given, dict):
         raise ValueError("an event is a mapping of its fields")
     return {name: given[name], "fields": _without(given, name)} if name in given else {"fields": given}
@@ -48,8 +48,8 @@ def _without(given: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key != name}
 
 
-def _event_schema(name: str, text: str) -> dict[str, Any]:
-    duration = {"type": "string", "pattern": "^[1-9][0-9]{0,7}[smhdw]$", "description": text}
+def _event_schema(name: str, description: str) -> dict[str, Any]:
+    duration = {"type": "string", "pattern": "^[1-9][0-9]{0,7}[smhdw]$", "description": description}
     return {"type": "object", "properties": {name: duration}, "additionalProperties": True}
 
 
@@ -76,12 +76,12 @@ class GivenEvent(StrictModel):
 
 Past = Annotated[
     PastEvent,
-    BeforeValidator(lambda given: _times_apart(given, "ago")),
+    BeforeValidator(lambda given: _split_event(given, "ago")),
     WithJsonSchema(_event_schema("ago", "how long before the clock")),
 ]
 Given = Annotated[
     GivenEvent,
-    BeforeValidator(lambda given: _times_apart(given, "after")),
+    BeforeValidator(lambda given: _split_event(given, "after")),
     WithJsonSchema(_event_schema("after", "time since the event before")),
 ]
 
@@ -106,7 +106,7 @@ class Expected(StrictModel):
         if given == NOTHING:
             return {}
         if isinstance(given, list):
-            return {"actions": [{"action": one} if isinstance(one, str) else one for one in given]}
+            return {"actions": [{"action": item} if isinstance(item, str) else item for item in given]}
         if isinstance(given, dict) and set(given) == {"error"} and isinstance(given["error"], str):
             return given
         raise ValueError('allowed are "nothing", a list of actions, and {error: part of its message}')
@@ -166,5 +166,5 @@ class Case(StrictModel):
 
     @property
     def user_id(self) -> str:
-        """Whom the case is about; events say so, or nobody does."""
+        """The user of the case: ``user_id`` of its first event, by default ``user``."""
         return str(self.events[0].fields.get("user_id", "user"))

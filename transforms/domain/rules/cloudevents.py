@@ -1,4 +1,4 @@
-"""Kafka actions as CloudEvents 1.0: the Kafka protocol binding's binary content mode, attributes as headers.
+"""Headers of Kafka actions as CloudEvents 1.0, in the binary content mode of the Kafka protocol binding.
 
 Binding: cloudevents/bindings/kafka-protocol-binding.md of the CloudEvents specification, section 3.2.
 """
@@ -14,10 +14,10 @@ from transforms.domain.rules.actions import FiredAction
 
 TYPE: Final = "event-trigger.action"
 
-# RFC 3986, section 2: what a URI reference may consist of.
+# RFC 3986, section 2: the characters of a URI reference.
 _URI_REFERENCE: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
-# The specification's type String: no control characters, no noncharacters.
-_NO_STRING: Final = re.compile(
+# What CloudEvents' type String must not contain: control characters and noncharacters.
+_INVALID_CHARACTER: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
     + "".join(f"{chr(n << 16 | 0xFFFE)}{chr(n << 16 | 0xFFFF)}" for n in range(17))
     + "]"
@@ -25,20 +25,20 @@ _NO_STRING: Final = re.compile(
 
 
 def default_source(job_name: str) -> str:
-    """The source of a job that names none."""
+    """Return the source of a job that has no option for it."""
     return f"event-trigger/{quote(job_name, safe='')}"
 
 
 def is_source(text: str) -> bool:
-    """Whether a text can be a source: a URI reference."""
+    """Whether a text is a valid source, that is a URI reference."""
     return _URI_REFERENCE.fullmatch(text) is not None
 
 
 def headers_of(fired: FiredAction, source: str) -> list[tuple[str, bytes]]:
-    """The headers of an action's record, all the same whenever it is written again.
+    """Return the headers of an action's record. They are the same when the action is written again.
 
-    Optional attributes are left out where they cannot be: ``ce_subject`` of a user id that is no String of the
-    specification, ``ce_time`` of an action that an earlier release held without its time.
+    Optional attributes are left out where there is no valid value: ``ce_subject`` if the user id is not a CloudEvents
+    String, ``ce_time`` if quiet hours held the action under an earlier release, which did not store the time.
     """
     headers = [
         ("action-id", fired.action_id),
@@ -51,7 +51,7 @@ def headers_of(fired: FiredAction, source: str) -> list[tuple[str, bytes]]:
         ("ce_type", TYPE),
         ("content-type", "application/json"),
     ]
-    if _NO_STRING.search(fired.user_id) is None:
+    if _INVALID_CHARACTER.search(fired.user_id) is None:
         headers.append(("ce_subject", fired.user_id))
     if fired.at_ms:
         headers.append(("ce_time", rfc_3339(fired.at_ms)))

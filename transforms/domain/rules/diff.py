@@ -1,4 +1,4 @@
-"""What a new rule set changes in a live one, and whether its versions say so."""
+"""Compares a new rule set with the live one and checks that changed rules have higher versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transforms.domain.rules.model import Rule
 
 @dataclass(frozen=True, slots=True)
 class RuleChanges:
-    """Rules by name, each in the order of the set that has it; ``problems`` are versions that cannot be."""
+    """Names of rules, in the order of their set; ``problems`` are messages about versions that are too low."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -18,16 +18,16 @@ class RuleChanges:
     problems: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether anything changes."""
+        """Whether the sets differ."""
         return bool(self.added or self.removed or self.changed or self.problems)
 
 
 def rule_changes(live: Iterable[Rule], wanted: Iterable[Rule]) -> RuleChanges:
-    """Compare two rule sets, whose names are unique.
+    """Compare two rule sets; the names within a set are unique.
 
-    The version is part of every action's id, so that what means something else needs a higher one: otherwise an action
-    of the new meaning could pass for a repeat of the old. Descriptions are for people and may change freely. Taking a
-    rule back to what it was is a change like any other, and needs a version of its own.
+    The version is part of every action's id, so a rule whose meaning changes needs a higher version: otherwise
+    receivers would take an action of the new rule for a repeat of the old one. Descriptions may change freely.
+    Restoring an earlier form of a rule is also a change, and needs a new version.
     """
     before = {rule.name: rule for rule in live}
     after = {rule.name: rule for rule in wanted}
@@ -51,19 +51,26 @@ def rule_changes(live: Iterable[Rule], wanted: Iterable[Rule]) -> RuleChanges:
 
 
 def reused_versions(earlier: Iterable[tuple[int, Iterable[Rule]]], wanted: Iterable[Rule]) -> tuple[str, ...]:
-    """Rules whose version had another meaning in an earlier set, given as number and rules; the last such set is named.
+    """Find rules whose version had another meaning in an earlier set.
 
-    A set that was rolled back is no longer live, but actions with its versions went out.
+    A set that was rolled back is no longer live, but actions with its versions were sent.
+
+    Args:
+        earlier: number and rules of each earlier set.
+        wanted: the new rules.
+
+    Returns:
+        A message for each such rule; it names the newest of the earlier sets.
     """
-    past = sorted(((number, tuple(rules)) for number, rules in earlier), key=lambda one: -one[0])
+    newest_first = sorted(((number, tuple(rules)) for number, rules in earlier), key=lambda item: -item[0])
     problems = []
     for rule in wanted:
-        for number, rules in past:
-            old = next((one for one in rules if (one.name, one.version) == (rule.name, rule.version)), None)
+        for number, rules in newest_first:
+            old = next((past for past in rules if (past.name, past.version) == (rule.name, rule.version)), None)
             if old is not None and _meaning(old) != _meaning(rule):
                 fields = ", ".join(_differing(old, rule))
-                was = f"version {rule.version} in set {number}"
-                problems.append(f"rule {rule.name!r}: {fields} differ from {was}: raise the version")
+                earlier_version = f"version {rule.version} in set {number}"
+                problems.append(f"rule {rule.name!r}: {fields} differ from {earlier_version}: raise the version")
                 break
     return tuple(problems)
 

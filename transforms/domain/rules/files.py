@@ -1,7 +1,7 @@
-"""Rule files: YAML in, checked rules out, and for what is wrong the file, the line and the field.
+"""Reads rule files (YAML) and returns checked rules. Every problem is reported with file, line and field.
 
-A file ``*.yaml`` holds rules, one a document; ``*_test.yaml`` holds further cases of a rule. A filter may lie in a Lua
-file beside. Every problem is found, not the first alone.
+A file ``*.yaml`` holds one rule a document, ``*_test.yaml`` holds further cases of a rule. A filter may be in a Lua
+file in the same directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transforms.domain.rules.filters import lua_problems
 from transforms.domain.rules.model import Rule, RuleError
 
 TEST_SUFFIX: Final = "_test"
-# Of a rule file, beside the rule's own.
+# Fields of a rule file in addition to those of the rule.
 _FILE_FIELDS: Final = ("filter_file", "tests")
 
 
@@ -33,7 +33,7 @@ class _CasesOf(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class LocatedCase:
-    """A case and where it is written."""
+    """A case with its file and line."""
 
     case: Case
     file: Path
@@ -42,7 +42,7 @@ class LocatedCase:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRule:
-    """A rule, where it is written, and its cases. ``lua`` has file and first line of each of its Lua fields."""
+    """A rule with its file, line and cases. ``lua`` has file and first line of each of its Lua fields."""
 
     rule: Rule
     file: Path
@@ -51,64 +51,64 @@ class LoadedRule:
     cases: tuple[LocatedCase, ...] = ()
 
     def locate(self, lua_field: str, message: str) -> tuple[Path, int, str]:
-        """File, line and text of a Lua message, which begins with ``chunk:line:``."""
+        """Convert a Lua message, which begins with ``chunk:line:``, to file, line and text."""
         file, first_line = self.lua[lua_field]
-        found = re.match(r"[^:\n]*:(\d+): ", message)
-        if found is None:
+        prefix = re.match(r"[^:\n]*:(\d+): ", message)
+        if prefix is None:
             return file, first_line, message
-        return file, first_line + int(found[1]) - 1, message[found.end() :]
+        return file, first_line + int(prefix[1]) - 1, message[prefix.end() :]
 
 
 @dataclass(slots=True)
 class RuleFiles:
-    """What rule files hold: the rules that are good, and every problem."""
+    """The valid rules of rule files, and all problems."""
 
     rules: list[LoadedRule] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
 def load_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules of a YAML file, or of every ``*.yaml`` and ``*.yml`` file of a directory, sorted by file name.
+    """Read the rules of a YAML file, or of every ``*.yaml`` and ``*.yml`` file of a directory, by file name.
 
     Raises:
-        RuleError: the path is missing or empty, or something in it is no good rule; the first problem found.
+        RuleError: the path is missing or has no rules, or a rule is not valid; the message has the first problem.
     """
-    found = read_rule_files(path)
-    if found.problems:
-        more = len(found.problems) - 1
+    result = read_rule_files(path)
+    if result.problems:
+        more = len(result.problems) - 1
         rest = f" (and {more} more: see `python -m pipeline rules check {path}`)" if more else ""
-        raise RuleError(f"{found.problems[0]}{rest}")
-    return tuple(loaded.rule for loaded in found.rules)
+        raise RuleError(f"{result.problems[0]}{rest}")
+    return tuple(loaded.rule for loaded in result.rules)
 
 
 def read_rule_files(path: Path) -> RuleFiles:
-    """All rules and all problems of a file or directory; see ``load_rules``."""
-    found = RuleFiles()
+    """Read all rules and all problems of a file or directory; see ``load_rules``."""
+    result = RuleFiles()
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
     elif path.is_file():
         files = [path, *(file for file in (_test_file(path),) if file.is_file())]
     else:
-        found.problems.append(Problem(path, None, "no such file or directory"))
-        return found
-    rule_files = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
-    for file in rule_files:
-        for document in documents(file, found.problems):
-            _read_rule(file, document, found)
+        result.problems.append(Problem(path, None, "no such file or directory"))
+        return result
+    paths_of_rules = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
+    for file in paths_of_rules:
+        for document in documents(file, result.problems):
+            _read_rule(file, document, result)
     for file in files:
-        if file not in rule_files:
-            _read_cases(file, found)
-    if not found.rules and not found.problems:
-        found.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
-    return found
+        if file not in paths_of_rules:
+            _read_cases(file, result)
+    if not result.rules and not result.problems:
+        result.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
+    return result
 
 
 def _test_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}{TEST_SUFFIX}{path.suffix}")
 
 
-def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
-    value, problems = document.value, found.problems
+def _read_rule(file: Path, document: Document, result: RuleFiles) -> None:
+    value, problems = document.value, result.problems
     if not isinstance(value, dict):
         problems.append(Problem(file, document.line, f"a rule is a mapping, this is a {type(value).__name__}"))
         return
@@ -128,13 +128,13 @@ def _read_rule(file: Path, document: Document, found: RuleFiles) -> None:
     for lua_field, message in lua_problems(rule):
         at, line, text = loaded.locate(lua_field, message)
         problems.append(Problem(at, line, f"{lua_field} {text}"))
-    taken = next((other for other in found.rules if other.rule.name == rule.name), None)
+    taken = next((other for other in result.rules if other.rule.name == rule.name), None)
     if taken is not None:
         where = f"{taken.file}:{taken.line}"
         detail = f"name {rule.name!r} is taken by {where}; names are unique"
         problems.append(Problem(file, document.line_of(("name",)), detail))
     if len(problems) == before:
-        found.rules.append(loaded)
+        result.rules.append(loaded)
 
 
 def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
@@ -152,7 +152,7 @@ def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
 def _with_filter_file(
     file: Path, document: Document, lua: dict[str, tuple[Path, int]], problems: list[Problem]
 ) -> dict[str, Any] | None:
-    """The document with the text of the Lua file as its filter."""
+    """Return the document's value with the text of the Lua file as its filter, None if there is a problem."""
     name, line = document.value["filter_file"], document.line_of(("filter_file",))
     if "filter" in document.value:
         problems.append(Problem(file, line, "filter and filter_file are both given, allowed is one"))
@@ -175,22 +175,22 @@ def _with_filter_file(
     return rest | {"filter": text}
 
 
-def _read_cases(file: Path, found: RuleFiles) -> None:
-    for document in documents(file, found.problems):
+def _read_cases(file: Path, result: RuleFiles) -> None:
+    for document in documents(file, result.problems):
         value = document.value
         given = value.get("tests", []) if isinstance(value, dict) else []
-        before = len(found.problems)
-        cases = _cases(file, document, given, found.problems)
-        if len(found.problems) > before or validated(_CasesOf, file, document, value, found.problems) is None:
+        before = len(result.problems)
+        cases = _cases(file, document, given, result.problems)
+        if len(result.problems) > before or validated(_CasesOf, file, document, value, result.problems) is None:
             continue
-        number = next((n for n, one in enumerate(found.rules) if one.rule.name == value["rule"]), None)
+        number = next((n for n, loaded in enumerate(result.rules) if loaded.rule.name == value["rule"]), None)
         if number is None:
-            # Where the rule itself is no good, that is the problem to show.
-            if not found.problems:
+            # If the rule itself is not valid, its own problem is the one to show.
+            if not result.problems:
                 detail = f"rule is {value['rule']!r}: no rule of this name in the files beside"
-                found.problems.append(Problem(file, document.line_of(("rule",)), detail))
+                result.problems.append(Problem(file, document.line_of(("rule",)), detail))
             continue
-        found.rules[number] = replace(found.rules[number], cases=(*found.rules[number].cases, *cases))
+        result.rules[number] = replace(result.rules[number], cases=(*result.rules[number].cases, *cases))
 
 
 def _cases(file: Path, document: Document, given: Any, problems: list[Problem]) -> list[LocatedCase]:
@@ -198,9 +198,9 @@ def _cases(file: Path, document: Document, given: Any, problems: list[Problem]) 
         problems.append(Problem(file, document.line_of(("tests",)), "tests is a list of cases"))
         return []
     cases = []
-    for number, one in enumerate(given):
+    for number, item in enumerate(given):
         path: FieldPath = ("tests", number)
-        case = validated(Case, file, document, one, problems, path)
+        case = validated(Case, file, document, item, problems, path)
         if isinstance(case, Case):
             cases.append(LocatedCase(case, file, document.line_of(path)))
     return cases

@@ -1,4 +1,7 @@
-"""What a rule is: pydantic models of rule documents. How files become rules: ``rule_files``."""
+"""Rules: pydantic models of rule documents. ``files.py`` reads them.
+
+The docstrings and descriptions of the models are part of docs/rule.schema.json.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from transforms.domain.base.calendar import zone_of
 from transforms.domain.base.durations import Duration
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel
 from transforms.domain.rules import templates
 
 MAX_LUA_BYTES: Final = 64 * 1024
 
-# What a rule does about an event whose user's profile has not come, or failed to come.
+# ``on_missing_profile``: what a rule does with an event whose user's profile is not loaded, or failed to load.
 WAIT: Final = "wait"
 RUN: Final = "run"
 SKIP: Final = "skip"
 
 
-class RuleError(ValueError):
-    """A rule that cannot be used: the message names the file, line, field, the value and what is allowed."""
+class RuleError(EventTriggerError, ValueError):
+    """A rule that cannot be used; the message names the file, line, field, the value and what is allowed."""
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
@@ -35,14 +39,14 @@ class DebugAction(StrictModel):
     name: Name = Field(default="debug", description="unique within the rule")
 
 
-def _good_template(template: Any) -> Any:
+def _checked_template(template: Any) -> Any:
     templates.check(template)
     return template
 
 
 Body = Annotated[
     dict[str, Any] | None,
-    AfterValidator(_good_template),
+    AfterValidator(_checked_template),
     Field(description="JSON to send instead of the enriched event; ${event.parameters.sku} stands for a value"),
 ]
 
@@ -71,13 +75,13 @@ class WebhookAction(StrictModel):
 Action = Annotated[DebugAction | KafkaAction | WebhookAction, Field(discriminator="type")]
 
 
-def _fits(text: str) -> str:
+def _within_limit(text: str) -> str:
     if len(text.encode()) > MAX_LUA_BYTES:
         raise ValueError(f"{len(text.encode())} bytes of Lua, allowed are {MAX_LUA_BYTES}")
     return text
 
 
-Lua = Annotated[str, Field(min_length=1), AfterValidator(_fits)]
+Lua = Annotated[str, Field(min_length=1), AfterValidator(_within_limit)]
 
 
 class Cooldown(StrictModel):
@@ -187,10 +191,10 @@ class Rule(StrictModel):
 
 
 def check_destinations(rule: Rule, destinations: Collection[str]) -> None:
-    """See whether a rule's webhooks have somewhere to go.
+    """Check that the destinations of a rule's webhooks exist.
 
     Raises:
-        RuleError: one has not.
+        RuleError: one does not exist; the message names those that do.
     """
     for action in rule.actions:
         if isinstance(action, WebhookAction) and action.destination not in destinations:

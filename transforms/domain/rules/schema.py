@@ -16,13 +16,13 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def rule_schema() -> dict[str, Any]:
-    """Of one document of a rule file: a rule, its filter inline or in a file, and its cases."""
+    """Return the JSON Schema of one document of a rule file: a rule with its filter or filter file, and its cases."""
     references, definitions = models_json_schema(
         [(Rule, "validation"), (Case, "validation")], ref_template="#/$defs/{model}"
     )
     schemas = definitions["$defs"]
     rule = schemas.pop(references[(Rule, "validation")]["$ref"].rpartition("/")[2])
-    # Short forms, which pydantic takes before it validates and therefore leaves out.
+    # Short forms, which validators convert before pydantic checks types, so that its schema lacks them.
     rule["properties"]["cooldown"]["anyOf"].insert(0, TypeAdapter(Duration).json_schema())
     rule["properties"]["filter_file"] = {
         "type": "string",
@@ -40,5 +40,5 @@ def rule_schema() -> dict[str, Any]:
 
 
 def rule_schema_json() -> str:
-    """``rule_schema`` as the text that is published."""
+    """Return ``rule_schema`` as the text of docs/rule.schema.json."""
     return orjson.dumps(rule_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"

@@ -1,7 +1,7 @@
-"""Numbered rule sets: the record that the rules topic holds of each, and the order they apply in.
+"""Numbered rule sets and their records in the rules topic.
 
-A set with a higher number replaces one with a lower. Set 0 is what a job was launched with from files; sets from 1 are
-published. The record is a control record, ``{"rules": {…}}``, with everything inlined that a worker needs.
+A set with a higher number replaces one with a lower number. Set 0 is the set that a job was launched with; sets from 1
+are published. A set's record is a control record, ``{"rules": {…}}``, and contains everything that a worker needs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transforms.domain.base.models import StrictModel
 from transforms.domain.rules.model import Rule, RuleError
 
 RECORD_VERSION: Final = 1
-# Kafka takes messages of up to a megabyte unless told otherwise, what it puts around them included.
+# Kafka's default limit of a message is 1 MB, with its framing.
 MAX_RECORD_BYTES: Final = 900_000
 MAX_NUMBER: Final = 2**53 - 1
 
-# Of any value, however long or deep.
-_shown = reprlib.Repr()
-_shown.maxstring = 100
+# Shortens values of any length and depth in messages.
+_shortener = reprlib.Repr()
+_shortener.maxstring = 100
 
 
 class _Content(StrictModel):
@@ -45,7 +45,7 @@ class _Record(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """That a user shard, one of ``shards``, has made a set live; an audit record."""
+    """An audit record: a user shard, one of ``shards``, has made a rule set live."""
 
     number: int
     shard: int
@@ -54,37 +54,40 @@ class Acknowledgement:
 
     @property
     def key(self) -> bytes:
-        """The key of the audit record: those of a shard keep their order."""
+        """The key of the audit record, so that the records of a shard keep their order."""
         return b"rules-%d" % self.shard
 
     def to_json(self) -> bytes:
-        """The audit record."""
+        """Encode as JSON."""
         return orjson.dumps(
-            {
-                "audit": "rules",
-                "number": self.number,
-                "shard": self.shard,
-                "shards": self.shards,
-                "time": self.at_ms,
-            }
+            {"audit": "rules", "number": self.number, "shard": self.shard, "shards": self.shards, "time": self.at_ms}
         )
 
     @classmethod
     def of_json(cls, value: bytes) -> Acknowledgement | None:
-        """Read an audit record; None if it is of something else."""
+        """Decode an audit record, None if it is of another kind."""
         try:
             document = orjson.loads(value)
         except orjson.JSONDecodeError:
             return None
         if not isinstance(document, dict) or document.get("audit") != "rules":
             return None
-        numbers = [one for one in map(document.get, ("number", "shard", "shards", "time")) if isinstance(one, int)]
-        return cls(*numbers) if len(numbers) == 4 else None
+        numbers: list[Any] = list(map(document.get, ("number", "shard", "shards", "time")))
+        return cls(*numbers) if all(isinstance(number, int) for number in numbers) else None
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Rules that are live together: ``published_ms`` since the epoch, ``by`` whom; ``digest`` tells rules apart."""
+    """Rules that are live together.
+
+    Attributes:
+        number: the set's number.
+        rules: its rules; their names are unique.
+        published_ms: when it was published, ms since the epoch.
+        by: who published it.
+        note: why, for people.
+        digest: SHA-256 of the rules (hex); equal rules have equal digests.
+    """
 
     number: int
     rules: tuple[Rule, ...]
@@ -99,20 +102,20 @@ class RuleSet:
 
     @property
     def key(self) -> bytes:
-        """The key of the set's record, ``set-<number>``."""
+        """The key of the record, ``set-<number>``."""
         return b"set-%d" % self.number
 
     @property
     def versions(self) -> dict[str, int]:
-        """Version of each rule, by name."""
+        """The version of each rule by name."""
         return {rule.name: rule.version for rule in self.rules}
 
 
 def encode_rule_set(rule_set: RuleSet) -> bytes:
-    """The value of a set's record, JSON.
+    """Encode the value of a set's record as JSON.
 
     Raises:
-        RuleError: it is larger than a record may be, or no set that ``decode_rule_set`` would take.
+        RuleError: the record is too large, or ``decode_rule_set`` would refuse it.
     """
     value = orjson.dumps(
         {
@@ -131,10 +134,10 @@ def encode_rule_set(rule_set: RuleSet) -> bytes:
 
 
 def decode_rule_set(value: bytes) -> RuleSet:
-    """Read a set's record. Its Lua is compiled by whoever uses it (``filters.FilterSet``).
+    """Decode the value of a set's record. It does not compile the Lua, ``FilterSet`` does.
 
     Raises:
-        RuleError: it is no such record; the message names the field, the value and what is allowed.
+        RuleError: the value is not a valid record; the message names the field, the value and what is allowed.
     """
     if len(value) > MAX_RECORD_BYTES:
         raise RuleError(f"rule set is {len(value)} bytes, allowed are {MAX_RECORD_BYTES}: use fewer or shorter rules")
@@ -146,7 +149,7 @@ def decode_rule_set(value: bytes) -> RuleSet:
     try:
         content = _Record.model_validate(document).rules
     except ValidationError as error:
-        raise RuleError(_first(error)) from None
+        raise RuleError(_first_error(error)) from None
     repeated = _repeated([rule.name for rule in content.rules])
     if repeated is not None:
         raise RuleError(f"rule set: rule name {repeated!r} is used twice; names are unique")
@@ -154,28 +157,34 @@ def decode_rule_set(value: bytes) -> RuleSet:
 
 
 def shards_behind(number: int, acknowledged: Iterable[Acknowledgement]) -> tuple[list[int], int]:
-    """The shards whose last acknowledgement is of a lower set or missing, and how many shards there are, 0 if unknown.
+    """Find the shards in which a rule set is not live yet.
 
-    ``acknowledged`` in the order of each shard; how many there are is what the latest of all says.
+    Args:
+        number: the set's number.
+        acknowledged: acknowledgements, those of each shard in their order.
+
+    Returns:
+        The shards whose last acknowledgement is missing or of a lower set, and the number of shards according to the
+        latest acknowledgement (0 without any).
     """
     last: dict[int, Acknowledgement] = {}
     newest: Acknowledgement | None = None
-    for one in acknowledged:
-        last[one.shard] = one
-        newest = one if newest is None or one.at_ms >= newest.at_ms else newest
+    for acknowledgement in acknowledged:
+        last[acknowledgement.shard] = acknowledgement
+        newest = acknowledgement if newest is None or acknowledgement.at_ms >= newest.at_ms else newest
     shards = 0 if newest is None else newest.shards
-    live = {shard for shard, one in last.items() if one.number >= number and one.shards == shards}
+    live = {ack.shard for ack in last.values() if ack.number >= number and ack.shards == shards}
     return [shard for shard in range(shards) if shard not in live], shards
 
 
 def number_of_key(key: bytes | None) -> int | None:
-    """The number in a record's key, None if it is no key of a set."""
-    found = re.fullmatch(rb"set-([0-9]{1,16})", key or b"")
-    return int(found[1]) if found else None
+    """Return the set's number in a record's key, None if the key is of another kind."""
+    match = re.fullmatch(rb"set-([0-9]{1,16})", key or b"")
+    return int(match[1]) if match else None
 
 
 def _document(rule: Rule) -> dict[str, Any]:
-    # Without defaults: a release that does not know a field can read every set that does not use it.
+    # Without defaults, so that a release without some field can read every set that does not use that field.
     document: dict[str, Any] = rule.model_dump(mode="json", exclude_defaults=True)
     return document
 
@@ -187,14 +196,15 @@ def _check_version(document: Any) -> None:
         raise RuleError(f"rule set: version is {version}, this release reads {RECORD_VERSION}; use the newer release")
 
 
-def _first(error: ValidationError) -> str:
-    one = error.errors(include_url=False)[0]
-    inside = one["loc"][1:] if one["loc"][:1] == ("rules",) else one["loc"]
+def _first_error(error: ValidationError) -> str:
+    details = error.errors(include_url=False)[0]
+    location = details["loc"]
+    inside = location[1:] if location[:1] == ("rules",) else location
     name = ".".join(str(part) for part in inside) or "rules"
-    message = str(one["msg"]).removeprefix("Value error, ")
-    if one["type"] == "missing":
+    message = str(details["msg"]).removeprefix("Value error, ")
+    if details["type"] == "missing":
         return f"rule set: {name} is missing"
-    return f"rule set: {name} is {_shown.repr(one['input'])}: {message}"
+    return f"rule set: {name} is {_shortener.repr(details['input'])}: {message}"
 
 
 def _repeated(names: list[str]) -> str | None:
@@ -202,7 +212,7 @@ def _repeated(names: list[str]) -> str | None:
 
 
 class StoredRules:
-    """The rule set that a shard keeps: its number, the bytes of its record and what tells those from others."""
+    """The rule set of a shard: its number, the value of its record, and a digest of that value (16 bytes)."""
 
     __slots__ = ("digest", "number", "record")
 

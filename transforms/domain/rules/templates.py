@@ -1,4 +1,4 @@
-"""Bodies of actions as rules write them: any JSON in whose texts ``${event.parameters.sku}`` stands for a value."""
+"""Templates of action bodies: JSON whose texts may have placeholders such as ``${event.parameters.sku}``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-# What a template can speak of: the enriched event by the names that filters know it by, and the action itself.
+# The first names of placeholders: the enriched event by the names that filters use, and the action.
 ROOTS: Final = ("event", "user", "visit", "history", "action")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
@@ -17,10 +17,10 @@ _MAX_DEPTH: Final = 20
 
 
 def check(template: Any) -> None:
-    """See whether a template can be used.
+    """Check a template.
 
     Raises:
-        ValueError: a placeholder that speaks of nothing, or too many levels.
+        ValueError: a placeholder that cannot have a value, or too many levels.
     """
     _check(template, _MAX_DEPTH)
 
@@ -43,10 +43,10 @@ def _check(template: Any, levels: int) -> None:
 
 
 def render(template: Any, values: dict[str, Any]) -> bytes:
-    """The JSON of a template. ``values`` are by ``ROOTS``.
+    """Fill in a template and encode it as JSON; ``values`` has a value for each of ``ROOTS``.
 
-    A text that is one placeholder becomes its value, whatever type that has, null if there is none; a placeholder
-    within a text becomes text, nothing if there is none.
+    A text that is only a placeholder becomes the value with its type, or null if there is none. A placeholder within a
+    text becomes text, or nothing.
     """
     return orjson.dumps(_rendered(template, values))
 
@@ -65,8 +65,8 @@ def _text(template: str, values: dict[str, Any]) -> Any:
     parts = _parts(template)
     if len(parts) == 3 and not parts[0] and not parts[2]:
         return _value(parts[1], values)
-    # Texts and paths take turns.
-    return "".join(part if number % 2 == 0 else _shown(_value(part, values)) for number, part in enumerate(parts))
+    # Texts and placeholder paths alternate.
+    return "".join(part if number % 2 == 0 else _as_text(_value(part, values)) for number, part in enumerate(parts))
 
 
 @lru_cache(maxsize=4096)
@@ -81,7 +81,7 @@ def _value(path: str, values: dict[str, Any]) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,1 +1,1 @@
-"""Rules tried out without a cluster: cases, explanations and backtests run through the production step."""
+"""Runs rules without a cluster, through the production step: cases, explanations and backtests."""

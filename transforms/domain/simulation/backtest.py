@@ -1,45 +1,42 @@
-"""Replays recorded events through the state machine of production, and counts what each rule does with them.
+"""Replays recorded events through the production state machine and counts what each rule does with them.
 
-Time is the recording's: before each record everything happens that is due by then (quiet hours end, sequences run out,
-users are forgotten), each at its time. The user API's answer is there at once, and webhooks arrive at once.
+Time is the recording's time: everything that is due before a record (quiet hours end, sequences time out, users are
+forgotten) happens first, each at its own time. The user API answers at once, and webhooks are delivered at once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
 
 from transforms.domain.events import dead_letter as reasons
-from transforms.domain.events.event import Event
-from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterSet, Isolation, Verdict
+from transforms.domain.rules.filters import Isolation
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
-from transforms.domain.simulation.simulator import SentAction, delivered, destinations_of, sent_by
+from transforms.domain.shard.shard_state import OBSERVED
+from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.simulation.simulator import SentAction, Simulator
 from transforms.domain.simulation.timelines import Timeline
 from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.users.user import UserState
-from transforms.domain.users.visit import Visit
-from transforms.domain.webhooks.delivery_queue import DeliveryResult
-
-_TOPIC: Final = "recording"
 
 Fetch = Callable[[str], FetchedUser]
-Sent = Callable[[int, SentAction], None]
+OnSent = Callable[[int, SentAction], None]
 
 
 @dataclass(slots=True)
 class RuleReport:
-    """What a rule did. ``counts`` are its ``StepResult.rule_counts``; ``users`` got an action.
+    """What one rule did.
 
-    ``evaluated`` counts the events that its Lua was asked about. ``open_at_end`` are sequences whose time was not over
-    when the recording ended, ``held_at_end`` actions that quiet hours still held. ``firings`` are start (ms) and count
-    of buckets of ``firings_every_ms``.
+    Attributes:
+        evaluated: events that the rule's Lua evaluated.
+        counts: the rule's ``StepResult.rule_counts``.
+        users: users who got an action.
+        first_error: the message of the first rule error.
+        open_at_end: sequences whose time was not over when the recording ended.
+        held_at_end: actions that quiet hours still held when the recording ended.
+        firings_every_ms: width of the buckets in ``firings``.
+        firings: start (ms) and count of each bucket.
     """
 
     rule: str
@@ -56,7 +53,7 @@ class RuleReport:
 
 @dataclass(slots=True)
 class Report:
-    """What a replay came to; times in ms since the epoch, None without records. ``counts`` are the job's metrics."""
+    """The result of a replay; times in ms since the epoch, None without records. ``counts`` are the job's metrics."""
 
     events: int
     users: int
@@ -69,9 +66,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class RuleDifference:
-    """What another rule set makes of one rule; None where a set does not have it.
+    """One rule in two rule sets; None where a set does not have the rule.
 
-    ``users_gained`` are those for whom actions go out only in the second set, ``users_lost`` only in the first.
+    ``users_gained`` counts the users who get an action only from the second set, ``users_lost`` only from the first.
     """
 
     rule: str
@@ -84,8 +81,14 @@ class RuleDifference:
 class Backtest:
     """One rule set over one recording: ``feed`` it the records in the order they came, then ``finish``.
 
-    ``sent`` is told each action that goes out, and when (ms). What is kept is what the job keeps of users that are not
-    idle, and a number for each user ever seen.
+    Memory holds what the job keeps of users that are not idle, and a number for each user ever seen.
+
+    Args:
+        rules: the rule set.
+        settings: settings of the job.
+        fetch: the user API's answer for a user.
+        on_sent: called with the time (ms) and each action that goes out.
+        isolation: where the Lua runs, as in ``FilterSet``.
 
     Raises:
         RuleError: Lua that does not compile.
@@ -96,101 +99,81 @@ class Backtest:
         rules: tuple[Rule, ...],
         settings: ShardSettings,
         fetch: Fetch,
-        sent: Sent | None = None,
+        on_sent: OnSent | None = None,
         isolation: Isolation = "none",
     ) -> None:
-        self._settings = replace(settings, destinations=destinations_of(rules))
-        self._fetch = fetch
-        self._sent = sent
-        self._view = ShardState(settings.history_size)
-        self._filters = _Watched(rules, lambda: self._now_ms, isolation)
-        self._now_ms = 0
+        self._rules = rules
+        self._allowed_lateness_ms = settings.allowed_lateness_ms
+        self._on_sent = on_sent
+        self._simulator = Simulator(rules, settings, fetch, self._count, isolation=isolation)
         self._first_ms: int | None = None
         self._last_ms: int | None = None
+        self._evaluated = 0
         self._counts: Counter[str] = Counter()
         self._rule_counts: Counter[tuple[str, str]] = Counter()
         self._dead_letters: Counter[str] = Counter()
         self._first_errors: dict[str, str] = {}
         self._timelines = {rule.name: Timeline() for rule in rules}
-        # Of each user a bit for every rule that reached them: a set for each rule would be many times as large.
+        # For each user one bit a rule that reached them: a set for each rule would be many times as large.
         self._bits = {rule.name: 1 << number for number, rule in enumerate(rules)}
-        self._reached: dict[str, int] = self._filters.users
+        self._reached: dict[str, int] = {}
 
     def feed(self, record: Record) -> None:
-        """One record of the events topic; one that came before the last, by its time, comes now."""
-        at_ms = record.timestamp_ms
+        """Replay one record of the events topic; a record that is older than the last one is handled now."""
         if self._first_ms is None:
-            self._first_ms = at_ms
-        self._pass_time(at_ms - 1)
-        self._now_ms = max(self._now_ms, at_ms)
-        self._last_ms = self._now_ms
-        self._step(batch=MicroBatch(VERSION, EVENTS, _TOPIC, [record]))
+            self._first_ms = record.timestamp_ms
+        self._simulator.handle(record)
+        self._last_ms = self._simulator.now_ms
 
     def finish(self) -> None:
-        """Settle the sequences whose time was over when the recording ended. What followed it nobody knows."""
-        self._pass_time(self._now_ms + self._settings.allowed_lateness_ms)
+        """Settle the sequences whose time was over when the recording ended; the others stay open."""
+        self._simulator.advance(self._simulator.now_ms + self._allowed_lateness_ms)
 
     def close(self) -> None:
-        """End the process that the rules run in, if they do."""
-        self._filters.close()
+        """End the process that the rules run in, if they have one."""
+        self._simulator.close()
 
-    def _pass_time(self, until_ms: int) -> None:
-        view = self._view
-        while True:
-            due = [view.stream_due.next_ms(), view.clock_due.next_ms()]
-            due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
-            if due_ms is None:
-                return
-            self._now_ms = max(self._now_ms, due_ms)
-            self._step(stream_ms=due_ms)
-
-    def _step(self, batch: MicroBatch | None = None, stream_ms: int | None = None) -> None:
-        answers: list[Answer] = []
-        tries: list[DeliveryResult] = []
-        while batch is not None or stream_ms is not None or answers or tries:
-            given = StepInput(self._now_ms, batch, answers, tries, {}, stream_ms)
-            done = step(self._view, StepContext(self._settings, self._filters), given)
-            self._take(done)
-            batch = stream_ms = None
-            answers = [Answer(user_id, self._fetch(user_id)) for user_id in done.users_to_fetch]
-            tries = delivered(done, self._view)
-
-    def _take(self, done: StepResult) -> None:
-        for name, number in done.counts.items():
-            self._counts[name] += number
-        for of_rule, number in done.rule_counts.items():
-            self._rule_counts[of_rule] += number
-            if of_rule[1] == "fired":
-                self._timelines[of_rule[0]].add(self._now_ms, number)
-        for letter in done.dead_letters:
+    def _count(self, step_result: StepResult, sent: list[SentAction]) -> None:
+        now_ms = self._simulator.now_ms
+        self._evaluated += step_result.evaluated_events
+        for fact in step_result.facts:
+            if fact[0] == OBSERVED:
+                self._reached.setdefault(fact[1], 0)
+        self._counts.update(step_result.counts)
+        self._rule_counts.update(step_result.rule_counts)
+        for (rule, name), number in step_result.rule_counts.items():
+            if name == "fired":
+                self._timelines[rule].add(now_ms, number)
+        for letter in step_result.dead_letters:
             self._dead_letters[letter.reason] += 1
             if letter.reason == reasons.RULE_ERROR and letter.rule is not None:
                 self._first_errors.setdefault(letter.rule, letter.detail)
-        for action in sent_by(done, self._view):
+        for action in sent:
             self._reached[action.user_id] |= self._bits[action.rule]
-            if self._sent is not None:
-                self._sent(self._now_ms, action)
+            if self._on_sent is not None:
+                self._on_sent(now_ms, action)
 
     def report(self) -> Report:
-        """What has come of the records so far."""
-        open_, held = Counter[str](), Counter[str]()
-        for state in self._view.rule_states.values():
-            open_.update(one.rule for one in state.open)
-            held.update(one.rule for one in state.held)
-        users = Counter[int](self._reached.values())
+        """Sum up the records so far."""
+        open_sequences, held_actions = Counter[str](), Counter[str]()
+        for rule_state in self._simulator.state.rule_states.values():
+            open_sequences.update(opening.rule for opening in rule_state.open)
+            held_actions.update(held.rule for held in rule_state.held)
+        users_by_mask = Counter[int](self._reached.values())
         rules = []
-        for rule in self._filters.rules:
+        for rule in self._rules:
             timeline, bit = self._timelines[rule.name], self._bits[rule.name]
+            counts = {count: number for (name, count), number in self._rule_counts.items() if name == rule.name}
             rules.append(
                 RuleReport(
                     rule.name,
                     rule.version,
-                    self._filters.asked - self._filters.set_aside[rule.name],
-                    {what: number for (name, what), number in self._rule_counts.items() if name == rule.name},
-                    sum(number for mask, number in users.items() if mask & bit),
+                    self._evaluated - counts.get("quarantined", 0),
+                    counts,
+                    sum(number for mask, number in users_by_mask.items() if mask & bit),
                     self._first_errors.get(rule.name),
-                    open_[rule.name],
-                    held[rule.name],
+                    open_sequences[rule.name],
+                    held_actions[rule.name],
                     timeline.width_ms,
                     timeline.buckets(),
                 )
@@ -206,33 +189,15 @@ class Backtest:
         )
 
     def differences(self, other: Backtest) -> list[RuleDifference]:
-        """What another rule set made of the same records, rule by rule: this one's in its order, then the new ones."""
-        before, after = ({one.rule: one for one in backtest.report().rules} for backtest in (self, other))
+        """Compare with another rule set over the same records: this set's rules in their order, then the new ones."""
+        before, after = ({rule.rule: rule for rule in backtest.report().rules} for backtest in (self, other))
         gained, lost = Counter[str](), Counter[str]()
         for user_id, mask in self._reached.items():
             other_mask = other._reached.get(user_id, 0)
             for name in before | after:
-                was, is_ = bool(mask & self._bits.get(name, 0)), bool(other_mask & other._bits.get(name, 0))
-                gained[name] += is_ and not was
-                lost[name] += was and not is_
+                reached = bool(mask & self._bits.get(name, 0)), bool(other_mask & other._bits.get(name, 0))
+                gained[name] += reached == (False, True)
+                lost[name] += reached == (True, False)
         return [
             RuleDifference(name, before.get(name), after.get(name), gained[name], lost[name]) for name in before | after
         ]
-
-
-class _Watched(FilterSet):
-    """Notes who had an event, and how often which rule was asked."""
-
-    def __init__(self, rules: tuple[Rule, ...], clock_ms: Callable[[], int], isolation: Isolation) -> None:
-        super().__init__(rules, clock_ms=clock_ms, isolation=isolation)
-        self.users: dict[str, int] = {}
-        self.asked = 0
-        self.set_aside: Counter[str] = Counter()
-
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
-        self.users.setdefault(event.user_id, 0)
-        self.asked += 1
-        verdict = super().evaluate(event, visit, user)
-        for rule in verdict.quarantined:
-            self.set_aside[rule.name] += 1
-        return verdict

@@ -1,4 +1,4 @@
-"""Runs rules' cases through the state machine of production (``shard.step``), at a clock of the case's own."""
+"""Runs the cases of rules through the production state machine, each at a clock of its own."""
 
 from __future__ import annotations
 
@@ -11,26 +11,20 @@ from typing import Any, Final
 import orjson
 
 from transforms.domain.events import dead_letter as reasons
-from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.files import LoadedRule, LocatedCase
-from transforms.domain.rules.filters import FILTER, FilterSet
+from transforms.domain.rules.filters import FILTER
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.shard_state import LOADED, ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
-from transforms.domain.simulation.simulator import delivered, destinations_of, sent_by
-from transforms.domain.users.fetched_user import TIMEOUT, FetchedUser, unavailable
+from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.simulation.simulator import OnEvaluation, SentAction, Simulator
+from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import FETCHED, PENDING
 from transforms.domain.users.visit import Visit
-from transforms.domain.webhooks.delivery_queue import DeliveryResult
 
-_TOPIC: Final = "events"
 _MINUTE_MS: Final = 60_000
-_NO_ANSWER: Final = unavailable(TIMEOUT, "no answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class Fired:
 
 @dataclass(slots=True)
 class CaseResult:
-    """What a case came to. ``differences`` are lines for people, none if it is as expected."""
+    """The result of a case. ``differences`` are lines for people, none if everything is as expected."""
 
     rule: str
     located: LocatedCase
@@ -57,7 +51,7 @@ class CaseResult:
 
 
 def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
-    """Every case of a rule, each with a user, a history and a clock of its own."""
+    """Run every case of a rule, each with its own user, history and clock."""
     return [
         CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
         for located in loaded.cases
@@ -65,44 +59,46 @@ def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
 
 
 def dry_call(loaded: LoadedRule) -> str | None:
-    """Run a rule once on an event that has nothing but what every event has; the error, if there is one."""
+    """Run a rule on an event with only the required fields; return the message of its error, None without one."""
     case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
     errors = CaseRun(loaded, case, ShardSettings()).errors
     return errors[0] if errors else None
 
 
 class CaseRun:
-    """One case, run: what fired, the messages of rule errors, and events that were refused.
+    """One case, run.
 
-    ``came_to`` is what became of the last event and of the time after it, by the names of ``StepResult.rule_counts``.
+    Attributes:
+        fired: the actions that fired, in their order.
+        errors: messages of rule errors, each with file and line.
+        refused: why the case itself or one of its events cannot be used.
+        last_event_counts: ``StepResult.rule_counts`` by name, of the last event and the time after it.
     """
 
     def __init__(
-        self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
+        self, loaded: LoadedRule, case: Case, settings: ShardSettings, on_evaluation: OnEvaluation | None = None
     ) -> None:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
         self.refused: list[str] = []
-        self.came_to: Counter[str] = Counter()
-        self._number_of_events = len(case.events)
+        self.last_event_counts: Counter[str] = Counter()
         self._loaded = loaded
-        # Nothing is late here: what has not been given when a time ends does not come.
-        self._settings = replace(settings, allowed_lateness_ms=0, destinations=destinations_of([loaded.rule]))
-        self._filters = FilterSet((loaded.rule,)) if filters is None else filters
-        self._view = ShardState(settings.history_size)
-        self._numbers: dict[str, int] = {}  # of the event that an action is for, by the action's id
-        self._problem = _unkept_fields(case, settings)
-        if self._problem is not None:
-            self.refused.append(self._problem)
+        self._number_of_events = len(case.events)
+        self._number = 0  # of the event that was handled last
+        self._numbers: dict[str, int] = {}  # the event's number by the id of each action that it may fire
+        problem = _unkept_fields(case, settings)
+        if problem is not None:
+            self.refused.append(problem)
             return
-        # Of a user who is pending: since when the user API is asked. It fails at its deadline.
-        self._asked_ms: dict[str, int] = {}
-        self._known = None if case.profile == PENDING else _fetched(case)
-        if (known := self._known) is not None:
-            # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
-            self._view.apply(
-                case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
-            )
+        # Nothing is late in a case: an event that has not arrived when a sequence ends does not arrive at all.
+        settings = replace(settings, allowed_lateness_ms=0)
+        fetched = None if case.profile == PENDING else _fetched(case)
+        self._simulator = Simulator(
+            (loaded.rule,), settings, lambda _: fetched, self._collect, case.now, on_evaluation=on_evaluation
+        )
+        if fetched is not None:
+            # The first event is a state hit; a user who expires midway is fetched again.
+            self._simulator.load_user(case.user_id, fetched)
         self._play(case)
 
     def _play(self, case: Case) -> None:
@@ -117,65 +113,36 @@ class CaseRun:
             } | given.fields
             rule = self._loaded.rule
             for action in rule.actions:
-                made_of = (case.user_id, str(fields["event_id"]), rule.name, rule.version, action.name)
-                self._numbers[action_id(*made_of)] = number
-            # What ends at this very time has not ended before the event.
-            self._pass_time(now_ms - 1, number - 1)
-            record = Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields))
-            self._step(now_ms, MicroBatch(VERSION, EVENTS, _TOPIC, [record]), number)
+                identity = action_id(case.user_id, str(fields["event_id"]), rule.name, rule.version, action.name)
+                self._numbers[identity] = number
+            self._simulator.advance(now_ms - 1)
+            self._number = number
+            self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields)))
         if case.wait is not None:
-            self._pass_time(now_ms + case.wait.ms, len(case.events))
+            self._simulator.advance(now_ms + case.wait.ms)
 
-    def _pass_time(self, until_ms: int, number: int) -> None:
-        """Let everything happen that is due until then, each at its time."""
-        while True:
-            due = [self._view.stream_due.next_ms(), self._view.clock_due.next_ms()]
-            due += [asked_ms + self._settings.enrichment_deadline_ms for asked_ms in self._asked_ms.values()]
-            due_ms = min((one for one in due if one is not None and one <= until_ms), default=None)
-            if due_ms is None:
-                return
-            self._step(due_ms, None, number, due_ms)
-
-    def _step(self, now_ms: int, batch: MicroBatch | None, number: int, stream_ms: int | None = None) -> None:
-        late_ms = now_ms - self._settings.enrichment_deadline_ms
-        late = [user_id for user_id, asked_ms in self._asked_ms.items() if asked_ms <= late_ms and batch is None]
-        answers = [Answer(user_id, _NO_ANSWER) for user_id in late]
-        for user_id in late:
-            del self._asked_ms[user_id]
-        tries: list[DeliveryResult] = []
-        while batch is not None or stream_ms is not None or answers or tries:
-            given = StepInput(now_ms, batch, answers, tries, self._asked_ms, stream_ms)
-            done = step(self._view, StepContext(self._settings, self._filters), given)
-            self._take(done, number)
-            batch = stream_ms = None
-            answers, tries = [], delivered(done, self._view)
-            if self._known is None:
-                self._asked_ms |= dict.fromkeys(done.users_to_fetch, now_ms)
-            else:
-                answers = [Answer(user_id, self._known) for user_id in done.users_to_fetch]
-
-    def _take(self, done: StepResult, number: int) -> None:
-        if number == self._number_of_events:
-            for (_, what), count in done.rule_counts.items():
-                self.came_to[what] += count
-        for sent in sent_by(done, self._view):
-            event = self._numbers.get(sent.action_id, number)
-            self.fired.append(Fired(sent.action, event, orjson.loads(sent.body)))
-        for letter in done.dead_letters:
+    def _collect(self, step_result: StepResult, sent: list[SentAction]) -> None:
+        if self._number == self._number_of_events:
+            for (_, name), count in step_result.rule_counts.items():
+                self.last_event_counts[name] += count
+        for action in sent:
+            event = self._numbers.get(action.action_id, self._number)
+            self.fired.append(Fired(action.action, event, orjson.loads(action.body)))
+        for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
                 file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
                 self.errors.append(f"{file}:{line}: {text}")
             else:
-                self.refused.append(f"event {number} is refused: {letter.reason}: {letter.detail}")
+                self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
 
     def _field_of(self, message: str) -> str:
-        """Which of the rule's Lua fields a message is about: it begins with the program's name."""
+        """Return the Lua field that a message is about; messages begin with the program's name."""
         name = message.partition(":")[0].removeprefix(f"{self._loaded.rule.name}.")
         return name if name in self._loaded.lua else FILTER
 
 
 def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
-    """A history that production would not have proves nothing."""
+    """Return the problem of a case whose history has fields that production would not keep."""
     kept = {"event_id", "event_name", "timestamp", *settings.history_fields}
     for past in case.history:
         for name in past.fields:
@@ -185,7 +152,7 @@ def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
 
 
 def _fetched(case: Case) -> FetchedUser:
-    """What the user API says of the case's user."""
+    """Return the user API's answer for the case's user."""
     visit = None
     if case.visit is not None:
         start_ms = case.visit.start_time if case.visit.start_time is not None else case.now - _MINUTE_MS
@@ -196,7 +163,7 @@ def _fetched(case: Case) -> FetchedUser:
 
 
 def _rows(case: Case) -> list[Row]:
-    """The only place that makes rows."""
+    """Return the history's rows, oldest first."""
     rows: list[Row] = []
     for number, past in enumerate(case.history):
         back_ms = past.ago.ms if past.ago is not None else 1000 * (len(case.history) - number)
@@ -213,20 +180,20 @@ def _rows(case: Case) -> list[Row]:
 def _differences(run: CaseRun, case: Case) -> list[str]:
     if run.refused:
         return run.refused
-    wanted = case.expect.error
-    if wanted is not None:
-        if any(wanted in message for message in run.errors):
+    expected_error = case.expect.error
+    if expected_error is not None:
+        if any(expected_error in message for message in run.errors):
             return []
-        return [f"expected the error {wanted!r}", *(run.errors or ["there was none"])]
+        return [f"expected the error {expected_error!r}", *(run.errors or ["there was none"])]
     if run.errors:
         return [f"error at {message}" for message in run.errors]
     expected = list(case.expect.actions)
     lines = []
     if len(expected) != len(run.fired) or not all(map(_fits, expected, run.fired)):
-        lines += [f"expected  {_listed([_expected_text(one) for one in expected])}"]
-        lines += [f"but fired {_listed([f'{one.action} for event {one.event}' for one in run.fired])}"]
-    for one, fired in zip(expected, run.fired, strict=False):
-        lines += _body_differences(one, fired)
+        lines += [f"expected  {_listed([_expected_text(action) for action in expected])}"]
+        lines += [f"but fired {_listed([f'{fired.action} for event {fired.event}' for fired in run.fired])}"]
+    for action, fired in zip(expected, run.fired, strict=False):
+        lines += _body_differences(action, fired)
     return lines
 
 
@@ -234,8 +201,8 @@ def _fits(expected: ExpectedAction, fired: Fired) -> bool:
     return expected.action == fired.action and expected.event in (None, fired.event)
 
 
-def _expected_text(one: ExpectedAction) -> str:
-    return one.action if one.event is None else f"{one.action} for event {one.event}"
+def _expected_text(expected: ExpectedAction) -> str:
+    return expected.action if expected.event is None else f"{expected.action} for event {expected.event}"
 
 
 def _listed(texts: list[str]) -> str:
@@ -243,24 +210,24 @@ def _listed(texts: list[str]) -> str:
 
 
 def _body_differences(expected: ExpectedAction, fired: Fired) -> list[str]:
-    """A diff of the expected part of the body and what is there in its place."""
-    seen = _same_part(expected.body, fired.body)
-    if seen == expected.body:
+    """Return a diff of the expected body and the same part of the fired body, nothing if they are equal."""
+    actual = _same_part(expected.body, fired.body)
+    if actual == expected.body:
         return []
-    wanted, got = (
-        json.dumps(one, indent=2, sort_keys=True, ensure_ascii=False).splitlines() for one in (expected.body, seen)
+    expected_lines, actual_lines = (
+        json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False).splitlines() for body in (expected.body, actual)
     )
-    diff = difflib.unified_diff(wanted, got, "expected", "fired", lineterm="", n=2)
+    diff = difflib.unified_diff(expected_lines, actual_lines, "expected", "fired", lineterm="", n=2)
     return [f"body of {fired.action} for event {fired.event}:", *diff]
 
 
 def _same_part(expected: Any, value: Any) -> Any:
-    """Of ``value`` only what ``expected`` speaks of."""
+    """Return the part of ``value`` whose names are in ``expected``."""
     if isinstance(expected, dict) and isinstance(value, dict):
         return {name: _same_part(inner, value[name]) for name, inner in expected.items() if name in value}
     return value
 
 
 def untested(rules: list[LoadedRule]) -> list[Rule]:
-    """The rules without a case."""
+    """Return the rules that have no case."""
     return [loaded.rule for loaded in rules if not loaded.cases]

@@ -1,4 +1,4 @@
-"""Says why a rule does or does not fire: the value of each condition of its filter, at the state that it saw."""
+"""Explains why a rule fires or not: the value of each condition of its filter, for the state that the filter saw."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from transforms.adapters.lua.sandbox import CompileError, Sandbox
 from transforms.domain.events.event import Event
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import LoadedRule
-from transforms.domain.rules.filters import FilterSet, Verdict, columns_of
+from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.case_runner import CaseRun
 from transforms.domain.simulation.lua_conditions import Condition, take_apart
+from transforms.domain.users.history import Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
 _SHOWN: Final = 60
 _NOT_REACHED: Final = "-"
-# What else than its filter decides whether a rule fires, by the names of ``StepResult.rule_counts``.
-_CAME_TO: Final = {
+# What apart from its filter decides whether a rule fires, by the names of ``StepResult.rule_counts``.
+_OUTCOMES: Final = {
     "begun": "begins a sequence",
     "followed": "follows the event that began a sequence",
     "cooled_down": "stopped by its cooldown",
@@ -31,9 +32,13 @@ _CAME_TO: Final = {
 }
 
 
+# What a filter evaluates: the event, the profile, the visit and the history's rows.
+_Seen = tuple[Event, dict[str, Any], Visit, list[Row]]
+
+
 @dataclass(slots=True)
 class Explanation:
-    """Of one rule and one event: whether it fires, why nothing could be said of it, and lines with each condition."""
+    """Whether a rule fires for an event, why it could not be explained (``problems``), and a line a condition."""
 
     rule: Rule
     fires: bool
@@ -43,24 +48,18 @@ class Explanation:
 
 def explain(loaded: LoadedRule, case: Case, settings: ShardSettings) -> Explanation:
     """Run the case's events and explain the last one."""
-    filters = _Watched((loaded.rule,))
-    run = CaseRun(loaded, case, settings, filters)
+    last_seen: list[_Seen] = []
+
+    def on_evaluation(event: Event, visit: Visit, user: UserState) -> None:
+        last_seen[:] = [(event, user.profile(), visit, user.history.rows())]
+
+    run = CaseRun(loaded, case, settings, on_evaluation)
     fires = any(fired.event == len(case.events) for fired in run.fired)
     explanation = Explanation(loaded.rule, fires, [*run.refused, *run.errors])
-    if filters.seen is not None and not run.refused:
-        explanation.lines = _lines(loaded.rule, *filters.seen)
-        explanation.lines += [f"  {text}" for what, text in _CAME_TO.items() if run.came_to[what]]
+    if last_seen and not run.refused:
+        explanation.lines = _lines(loaded.rule, *last_seen[0])
+        explanation.lines += [f"  {text}" for name, text in _OUTCOMES.items() if run.last_event_counts[name]]
     return explanation
-
-
-class _Watched(FilterSet):
-    """Remembers what it was last asked about."""
-
-    seen: tuple[Event, dict[str, Any], Visit, list[Any]] | None = None
-
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
-        self.seen = event, user.profile(), visit, user.history.rows()
-        return super().evaluate(event, visit, user)
 
 
 def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Any]) -> list[str]:
@@ -69,10 +68,11 @@ def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows
     except CompileError:
         return ["  its filter is a body with return: only expressions can be taken apart"]
     condition = take_apart(rule.filter)
-    every = _leaves_last(condition)
-    # Brackets around the whole, since `type(f(x), y)` would be two arguments.
+    conditions = _parents_first(condition)
+    # The brackets keep `f(x), y` from being two arguments of `type`.
     programs = [
-        ("filter", f"type(({one.text}\n)) .. ':' .. (tostring(({one.text}\n))):sub(1, 100)", True) for one in every
+        ("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", True)
+        for part in conditions
     ]
     try:
         sandbox = Sandbox(programs)
@@ -82,19 +82,16 @@ def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows
     marks, texts = sandbox.run(None, columns_of(rows))
     following = iter(texts.split("\0"))
     values = {}
-    for one, mark in zip(every, marks, strict=True):
+    for part, mark in zip(conditions, marks, strict=True):
         text = next(following) if mark in "ELV" else ""
-        values[one.text] = _value(unquote(text.partition(":")[2])) if mark == "V" else f"error: {_without_place(text)}"
+        values[part.text] = _value(unquote(text.partition(":")[2])) if mark == "V" else f"error: {_without_place(text)}"
     lines: list[str] = []
     _show(condition, values, 1, lines)
     return lines
 
 
-def _leaves_last(condition: Condition) -> list[Condition]:
-    found = [condition]
-    for part in condition.parts:
-        found += _leaves_last(part)
-    return found
+def _parents_first(condition: Condition) -> list[Condition]:
+    return [condition, *(inner for part in condition.parts for inner in _parents_first(part))]
 
 
 def _without_place(message: str) -> str:
@@ -102,7 +99,7 @@ def _without_place(message: str) -> str:
 
 
 def _value(text: str) -> str:
-    """``kind:text`` as Lua would write it."""
+    """Format ``type:text`` as Lua source."""
     kind, _, value = text.partition(":")
     if kind == "string":
         return f'"{value}"'
@@ -110,17 +107,16 @@ def _value(text: str) -> str:
 
 
 def _show(condition: Condition, values: dict[str, str], depth: int, lines: list[str], reached: bool = True) -> None:
-    """Append the line of a condition and those of its parts, as far as Lua evaluates them."""
+    """Append the line of a condition and those of its parts; parts that Lua does not evaluate have no value."""
     value = values[condition.text] if reached else _NOT_REACHED
-    told = ""
+    operands = ""
     if reached and condition.joined_by == "compared":
         sides = [(part.text, values[part.text]) for part in condition.parts]
-        told = ", ".join(f"{text} is {seen}" for text, seen in sides if text != seen)
+        operands = ", ".join(f"{text} is {value}" for text, value in sides if text != value)
     shown = condition.text if len(condition.text) <= _SHOWN else f"{condition.text[: _SHOWN - 1]}…"
-    lines.append(f"{'  ' * depth}{value:<6} {shown}{f'   ({told})' if told else ''}")
+    lines.append(f"{'  ' * depth}{value:<6} {shown}{f'   ({operands})' if operands else ''}")
     if condition.joined_by in ("and", "or", "not"):
-        go_on = reached
         for part in condition.parts:
-            _show(part, values, depth + 1, lines, go_on)
+            _show(part, values, depth + 1, lines, reached)
             holds = values[part.text] not in ("false", "nil")
-            go_on = go_on and holds is (condition.joined_by == "and")
+            reached = reached and holds is (condition.joined_by == "and")

@@ -1,7 +1,7 @@
-"""Takes a Lua expression apart into the conditions that ``and``, ``or``, ``not`` and comparisons join, to explain it.
+"""Splits a Lua expression into the conditions that ``and``, ``or``, ``not`` and comparisons join.
 
-Only as much Lua as that needs: texts, comments, brackets and ``function … end`` are skipped over as wholes. An
-expression that looks like anything else stays in one piece, which is never wrong, only less telling.
+This is not a complete parser: it skips texts, comments, brackets and ``function … end`` as a whole. An expression that
+it does not understand stays one condition, which is correct but explains less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMPARISONS: Final = ("<", ">", "<=", ">=", "~=", "==")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A part of an expression: its text, what joins its parts (None: a leaf), and the parts."""
+    """A part of an expression: its text, its parts, and the operator that joins them (None for a leaf)."""
 
     text: str
     joined_by: str | None = None
@@ -35,7 +35,7 @@ class Condition:
 
 
 def take_apart(expression: str) -> Condition:
-    """The conditions of an expression."""
+    """Split an expression into a tree of conditions."""
     text = _without_comments(expression)
     for word in _LOGIC:
         pieces = _split(text, (word,))
@@ -51,7 +51,7 @@ def take_apart(expression: str) -> Condition:
 
 
 def _tokens(text: str) -> list[tuple[int, str]]:
-    return [(found.start(), found[0]) for found in _TOKEN.finditer(text)]
+    return [(match.start(), match[0]) for match in _TOKEN.finditer(text)]
 
 
 def _without_comments(text: str) -> str:
@@ -67,7 +67,7 @@ def _without_comments(text: str) -> str:
 
 
 def _split(text: str, words: tuple[str, ...]) -> list[str]:
-    """The pieces between words that are in no bracket."""
+    """Split at words that are not within brackets."""
     pieces, depth, begin = [], 0, 0
     for at, token in _tokens(text):
         depth += (token in _OPENING) - (token in _CLOSING)
@@ -78,7 +78,7 @@ def _split(text: str, words: tuple[str, ...]) -> list[str]:
 
 
 def _inside_brackets(text: str) -> str | None:
-    """What is within the brackets that are around all of it."""
+    """Return the text within the brackets that enclose the whole text, None if there are none."""
     if not text.startswith("("):
         return None
     depth = 0

@@ -1,4 +1,4 @@
-"""Recorded events as records: what a line of a recording holds, and when it came."""
+"""Reads recordings of events: JSON Lines that become Kafka records with a time."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.events.event import MAX_FUTURE_MS
 from transforms.domain.events.record import Record
 
 _ENVELOPE: Final = {"timestamp_ms", "key", "value"}
 
 
-class RecordingError(ValueError):
-    """A line of a recording that cannot be read: names file and line, the value and what is allowed."""
+class RecordingError(EventTriggerError, ValueError):
+    """A line of a recording that cannot be read; the message names file, line, the value and what is allowed."""
 
 
 def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Record]:
-    """Records of JSON Lines: each an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``; empty lines are none.
+    """Yield a record for each line that is not empty; the line number is the offset.
 
-    An event comes at its own ``timestamp``, with its user as the key. What has no usable one (none, more than a day
-    ahead of ``now_ms``, or no JSON at all) comes at the time of the line before, and becomes the dead letter that it
-    would have become. The line number is the offset.
+    A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
+    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, more than a day after ``now_ms``,
+    or not JSON) gets the time of the line before and becomes the same dead letter as in production.
+
+    Args:
+        lines: the recording.
+        name: the recording's name for messages.
+        now_ms: the current time.
 
     Raises:
-        RecordingError: ``timestamp_ms`` or ``key`` of the second form is not what it should be.
+        RecordingError: ``timestamp_ms`` or ``key`` of the second form has a wrong value.
     """
     last_ms = 0
     for number, line in enumerate(lines, 1):
@@ -45,14 +51,14 @@ def _record_of(line: bytes, number: int, last_ms: int, latest_ms: int, place: st
     if not isinstance(document, dict):
         return Record(0, number, last_ms, None, line)
     if "timestamp_ms" in document and "value" in document and not document.keys() - _ENVELOPE:
-        return _unpacked(document, number, place)
+        return _envelope_record(document, number, place)
     at_ms, user_id = document.get("timestamp"), document.get("user_id")
     if type(at_ms) is not int or not 0 < at_ms <= latest_ms:
         at_ms = last_ms
     return Record(0, number, at_ms, user_id.encode() if isinstance(user_id, str) else None, line)
 
 
-def _unpacked(document: dict[str, Any], number: int, place: str) -> Record:
+def _envelope_record(document: dict[str, Any], number: int, place: str) -> Record:
     at_ms, value = document["timestamp_ms"], document["value"]
     if type(at_ms) is not int or at_ms < 0:
         raise RecordingError(f"{place}: timestamp_ms is {at_ms!r}, allowed: ms since the epoch")

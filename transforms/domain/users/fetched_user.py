@@ -1,4 +1,4 @@
-"""Fetching what the user API knows of a user, away from the event path. How it is asked: ``domain.user_api``."""
+"""The user API's answer for one user. ``adapters/user_api`` fetches it, away from the event path."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from transforms.domain.users.history import Row
 from transforms.domain.users.user import UNAVAILABLE, UNKNOWN
 from transforms.domain.users.visit import Visit
 
-# Kinds of errors, why a user is unavailable; each has a counter of its own.
+# Error kinds: why a user is unavailable. Each has its own counter.
 TIMEOUT: Final = "timeout"
 CONNECTION: Final = "connection"
 STATUS: Final = "status"
 BREAKER_OPEN: Final = "breaker_open"
 TOO_LARGE: Final = "too_large"
 BAD_ANSWER: Final = "bad_answer"
-OVERFLOW: Final = "overflow"  # too many events waited for the answer
-OTHER: Final = "other"  # a fault of the client
+OVERFLOW: Final = "overflow"  # too many events wait for the answer
+OTHER: Final = "other"  # an unexpected error of the client
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedUser:
-    """The user API's answer; ``enrichment`` is one of ``users``' constants.
+    """The user API's answer.
 
-    Of an unavailable user ``error_kind`` is one of the kinds above and ``error`` a short reason.
+    Attributes:
+        enrichment: ``FETCHED``, ``UNKNOWN`` or ``UNAVAILABLE`` of ``users/user.py``.
+        profile_json: the profile, a JSON object; ``{}`` without a profile.
+        visit: the current visit.
+        history: past events, in any order.
+        error_kind: for an unavailable user, one of the error kinds above.
+        error: for an unavailable user, a short reason.
     """
 
     enrichment: str
@@ -39,5 +45,5 @@ NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None, [])
 
 
 def unavailable(error_kind: str, error: str) -> FetchedUser:
-    """The answer in place of one that did not come."""
+    """Return the answer for a user who could not be fetched."""
     return FetchedUser(UNAVAILABLE, b"{}", None, [], error_kind, error)

@@ -1,6 +1,7 @@
-"""A user's last events, kept encoded: 100 rows cost a few kilobytes, are decoded only when a rule or action asks.
+"""A user's last events (docs/spec/architecture.md, "Per-User State Structure").
 
-Rows are ordered by timestamp, ties by arrival, newest last.
+Rows are kept encoded: 100 rows take a few kilobytes, and they are decoded only when a rule or an action reads them.
+Rows are sorted by timestamp, then by arrival, newest last.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import msgspec
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One event in compact form; ``extra`` holds the fields that ``history_fields`` names.
+    """One past event in compact form.
 
-    ``from_api`` says that only the user API has told of it, not the stream.
+    Attributes:
+        extra: the fields that ``--history_fields`` names.
+        from_api: whether the row comes from the user API and the event was not read from Kafka yet.
     """
 
     timestamp_ms: int
@@ -24,67 +27,67 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     from_api: bool = False
 
     def public(self) -> dict[str, Any]:
-        """The row as actions show it (spec: "Enriched Event Structure")."""
+        """Return the row as rules and actions see it (docs/spec/event-dispatch.md, "Enriched Event Structure")."""
         shown = {"event_id": self.event_id, "event_name": self.event_name, "timestamp": self.timestamp_ms}
         return shown if self.extra is None else shown | self.extra
 
 
-Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in a snapshot
+Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in the journal
 
 _rows_decoder = msgspec.msgpack.Decoder(list[Row])
 _encoded_rows_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _encoder = msgspec.msgpack.Encoder()
-# Rows are dropped in lots, so that a full history is not re-encoded for every event; readers see the last `limit` only.
+# Old rows are dropped 28 at a time, because dropping re-encodes; readers only see the last `limit` rows.
 _SLACK: Final = 28
-_MARK_BYTES: Final = 4
+_HASH_BYTES: Final = 4
 
 
 class History:
-    """At most ``limit`` rows as one run of MessagePack bytes."""
+    """At most ``limit`` rows, stored as concatenated MessagePack."""
 
-    __slots__ = ("_count", "_marks", "_newest_ms", "_packed", "limit")
+    __slots__ = ("_count", "_hashes", "_newest_ms", "_packed", "limit")
 
     def __init__(self, limit: int, packed: bytes = b"", count: int = 0, newest_ms: int = 0) -> None:
         self.limit = limit
         self._packed = bytearray(packed)
         self._count = count
         self._newest_ms = newest_ms
-        # Four bytes a row, by which nearly every event is known to be none of them. Made when asked for: no part of the
-        # state, and the users of a restored shard may never come again.
-        self._marks: bytearray | None = None
+        # A hash of each event id, to find out cheaply that an event is new. Built on first use, because it is not part
+        # of the stored state and users of a restored shard may never send an event again.
+        self._hashes: bytearray | None = None
 
     def __len__(self) -> int:
         return min(self._count, self.limit)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Size of the encoded rows in bytes."""
         return len(self._packed)
 
     def rows(self) -> list[Row]:
-        """The rows, oldest first."""
+        """Decode and return the rows, oldest first."""
         return self._decode()[-self.limit :]
 
     def find(self, event_id: str) -> Row | None:
-        """The row of an event."""
-        if self._marks is None:
-            self._marks = bytearray(b"".join([_mark(row.event_id) for row in self._decode()]))
-        if _mark(event_id) not in self._marks:
+        """Return the row of an event, None if there is none."""
+        if self._hashes is None:
+            self._hashes = bytearray(b"".join([_event_hash(row.event_id) for row in self._decode()]))
+        if _event_hash(event_id) not in self._hashes:
             return None
         return next((row for row in self.rows() if row.event_id == event_id), None)
 
     def oldest_ms(self) -> int | None:
-        """The timestamp of the oldest row; None without rows."""
+        """Return the timestamp of the oldest row, None without rows."""
         return self.rows()[0].timestamp_ms if self._count else None
 
     def add(self, row: Row) -> None:
-        """Insert a row by its timestamp, after those of the same timestamp; the oldest goes when there are too many."""
+        """Insert a row by its timestamp, after rows of the same timestamp; drop the oldest row over the limit."""
         if row.timestamp_ms >= self._newest_ms:
             self._packed += _encoder.encode(row)
             self._newest_ms = row.timestamp_ms
             self._count += 1
-            if self._marks is not None:
-                self._marks += _mark(row.event_id)
+            if self._hashes is not None:
+                self._hashes += _event_hash(row.event_id)
             if self._count > self.limit + _SLACK:
                 self._trim()
             return
@@ -94,7 +97,7 @@ class History:
         self._replace(rows[-self.limit :])
 
     def merge(self, rows: Iterable[Row]) -> None:
-        """Add rows that are not here yet, by event id."""
+        """Insert those rows whose event id is not in the history; ties come before the existing rows."""
         known = self.rows()
         ids = {row.event_id for row in known}
         fresh = {row.event_id: row for row in rows if row.event_id not in ids}
@@ -103,32 +106,32 @@ class History:
             self._replace(merged[-self.limit :])
 
     def drop(self, event_id: str) -> None:
-        """Take out the row of an event."""
+        """Remove the row of an event."""
         self._replace([row for row in self.rows() if row.event_id != event_id])
 
     def cut(self, max_bytes: int) -> int:
-        """Drop the oldest rows until no more than ``max_bytes`` are held; how many went."""
+        """Drop the oldest rows until at most ``max_bytes`` are held; return the number of dropped rows."""
         if len(self._packed) <= max_bytes:
             return 0
         rows = self.rows()
         sizes = [len(_encoder.encode(row)) for row in rows]
-        # More than need be, so that the next event does not cut again.
-        held, first = sum(sizes), 0
-        while first < len(rows) and held > max_bytes * 0.9:
-            held -= sizes[first]
+        # Drop 10 % more than necessary, so that the next event does not cut again.
+        nbytes, first = sum(sizes), 0
+        while first < len(rows) and nbytes > max_bytes * 0.9:
+            nbytes -= sizes[first]
             first += 1
         self._replace(rows[first:])
         return first
 
     def pack(self) -> Packed:
-        """For a snapshot, the form that ``unpack`` reads."""
+        """Return the form that the journal stores and ``unpack`` reads."""
         if self._count > self.limit:
             self._trim()
         return self._count, self._newest_ms, bytes(self._packed)
 
     @classmethod
     def unpack(cls, limit: int, packed: Packed) -> History:
-        """A history as it was packed, under a limit that may have changed since."""
+        """Restore a packed history; ``limit`` may differ from the limit it was packed with."""
         count, newest_ms, rows = packed
         return cls(limit, rows, count, newest_ms)
 
@@ -139,19 +142,19 @@ class History:
         return b"\xdd" + self._count.to_bytes(4, "big") + self._packed
 
     def _trim(self) -> None:
-        """Drop the rows that readers do not see any more; the others need no decoding for it."""
+        """Drop the rows over the limit without decoding the others."""
         dropped = self._count - self.limit
         self._packed = bytearray(b"".join(_encoded_rows_decoder.decode(self._as_array())[dropped:]))
         self._count = self.limit
-        if self._marks is not None:
-            del self._marks[: dropped * _MARK_BYTES]
+        if self._hashes is not None:
+            del self._hashes[: dropped * _HASH_BYTES]
 
     def _replace(self, rows: Collection[Row]) -> None:
         self._packed = bytearray(b"".join(map(_encoder.encode, rows)))
         self._count = len(rows)
         self._newest_ms = max((row.timestamp_ms for row in rows), default=0)
-        self._marks = None
+        self._hashes = None
 
 
-def _mark(event_id: str) -> bytes:
-    return (hash(event_id) & 0xFFFFFFFF).to_bytes(_MARK_BYTES, "little")
+def _event_hash(event_id: str) -> bytes:
+    return (hash(event_id) & 0xFFFFFFFF).to_bytes(_HASH_BYTES, "little")

@@ -1,4 +1,4 @@
-"""What is known of a user: profile, current visit, history (spec/architecture.md, "Per-User State Structure")."""
+"""The state of a user: profile, current visit, history (docs/spec/architecture.md, "Per-User State Structure")."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import orjson
 from transforms.domain.users.history import History, Packed
 from transforms.domain.users.visit import Visit
 
-# Where a profile came from; actions and rules see it in this field.
+# The profile field in which rules and actions see why there is no fetched profile, and its values.
 ENRICHMENT: Final = "enrichment"
 FETCHED: Final = "fetched"
 UNKNOWN: Final = "unknown"  # the user API answered 404
 UNAVAILABLE: Final = "unavailable"  # the user API did not answer in time
-PENDING: Final = "pending"  # the user API has not answered yet, and no rule wants to wait for it
+PENDING: Final = "pending"  # the user API has not answered yet, and no rule waits for the answer
 
-# What a user costs beside profile and history, roughly: objects, keys, the visit, marks of a history of 100 events,
-# fields of the profile that rules read.
+# Estimated memory of a user besides profile and history: objects, keys, the visit, hashes of 100 history rows, and the
+# cached fields of the profile.
 OVERHEAD_BYTES: Final = 1500
-_FIELDS_KEPT: Final = 10
-_CHARACTERS_KEPT: Final = 100
-_NOTHING: Final[dict[str, Any]] = {}
+_MAX_CACHED_FIELDS: Final = 10
+_MAX_CACHED_CHARACTERS: Final = 100
+_NO_FIELDS: Final[dict[str, Any]] = {}
 
 
 class ProfileFields:
-    """Reads some fields of profiles without making anything of the others: a quarter of the time, and no garbage."""
+    """Decodes only some fields of profiles: it takes a quarter of the time and creates no objects for the others."""
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
-        # Any text is a name in JSON; in Python they need others.
+        # A JSON name may be any text, which is not a valid Python identifier.
         fields = {f"field_{number}": name for number, name in enumerate(self.names)}
         struct = msgspec.defstruct("_Fields", [(field, Any, msgspec.UNSET) for field in fields], rename=fields)
         self._decoder = msgspec.json.Decoder(struct)
 
     def of(self, profile_json: bytes) -> dict[str, Any]:
-        """Those fields that a profile has, by name."""
+        """Return the fields that the profile has, by name."""
         if not self.names:
             return {}
         values = msgspec.structs.astuple(self._decoder.decode(profile_json))
         return {name: value for name, value in zip(self.names, values, strict=True) if value is not msgspec.UNSET}
 
 
-def _is_little(value: Any) -> bool:
-    return len(value) <= _CHARACTERS_KEPT if type(value) is str else type(value) not in (dict, list)
+def _is_small(value: Any) -> bool:
+    return len(value) <= _MAX_CACHED_CHARACTERS if type(value) is str else type(value) not in (dict, list)
 
 
 class PackedUser(msgspec.Struct, array_like=True):
-    """A user in the journal. Fields are only ever added at the end, with a default."""
+    """A user in the journal. New fields are added only at the end and with a default."""
 
     user_id: str
     last_seen_ms: int
@@ -62,14 +62,21 @@ class PackedUser(msgspec.Struct, array_like=True):
 
 
 class UserState:
-    """Mutable state of one user; only ``ShardState.apply`` changes it.
+    """Mutable state of one user; only facts change it (``ShardState.apply``).
 
-    ``fetched_ms`` is when the profile came, ``failed_ms`` when it was last asked for in vain, 0 if not since.
+    Attributes:
+        last_seen_ms: processing time of the last event.
+        enrichment: ``FETCHED``, ``UNKNOWN``, ``UNAVAILABLE`` or ``PENDING``.
+        profile_json: the profile, a JSON object.
+        visit: the current visit.
+        history: the last events.
+        fetched_ms: when the user API answered.
+        failed_ms: when the last fetch failed; 0 if none failed since the last answer.
     """
 
     __slots__ = (
-        "_picked",
-        "_picked_by",
+        "_cached_fields",
+        "_cached_values",
         "enrichment",
         "failed_ms",
         "fetched_ms",
@@ -88,46 +95,52 @@ class UserState:
         self.failed_ms = 0
 
     def replace_profile(self, enrichment: str, profile_json: bytes) -> None:
-        """Take what the user API says now."""
+        """Replace the profile and its origin."""
         self.enrichment = enrichment
         self.profile_json = profile_json
-        self._picked = _NOTHING
-        self._picked_by: ProfileFields | None = None
+        self._cached_values = _NO_FIELDS
+        self._cached_fields: ProfileFields | None = None
 
     @property
     def nbytes(self) -> int:
-        """A cheap estimate of the memory held, for the state cache."""
+        """Estimated memory in bytes, for the state cache."""
         return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes
 
     @property
     def has_profile(self) -> bool:
-        """Whether the user API has said what it knows, be it nothing."""
+        """Whether the user API has answered, also that it does not know the user."""
         return self.enrichment not in (PENDING, UNAVAILABLE)
 
     def profile(self) -> dict[str, Any]:
-        """The profile as rules and actions see it; empty but for ``enrichment`` when there is none."""
+        """Return the profile as rules and actions see it; without a profile it has only ``enrichment``."""
         profile: dict[str, Any] = orjson.loads(self.profile_json)
         if self.enrichment != FETCHED:
             profile[ENRICHMENT] = self.enrichment
         return profile
 
     def written_profile(self) -> orjson.Fragment | dict[str, Any]:
-        """``profile()``, for orjson to write: most need not be read for it."""
+        """Return ``profile()`` for orjson to encode; a fetched profile is not decoded for it."""
         return orjson.Fragment(self.profile_json) if self.enrichment == FETCHED else self.profile()
 
     def profile_fields(self, fields: ProfileFields) -> dict[str, Any]:
-        """Some fields of ``profile()``, those that it has. Kept if they are little: event after event asks for them."""
-        if self._picked_by is fields:
-            return self._picked
-        found = fields.of(self.profile_json)
+        """Return some fields of ``profile()``; small ones are cached, because every event reads them."""
+        if self._cached_fields is fields:
+            return self._cached_values
+        values = fields.of(self.profile_json)
         if self.enrichment != FETCHED and ENRICHMENT in fields.names:
-            found[ENRICHMENT] = self.enrichment
-        if len(found) <= _FIELDS_KEPT and all(map(_is_little, found.values())):
-            self._picked, self._picked_by = found, fields
-        return found
+            values[ENRICHMENT] = self.enrichment
+        if len(values) <= _MAX_CACHED_FIELDS and all(map(_is_small, values.values())):
+            self._cached_values, self._cached_fields = values, fields
+        return values
 
     def is_due(self, now_ms: int, max_age_ms: int | None, retry_ms: int) -> bool:
-        """Whether the user API should be asked again; ``max_age_ms`` None is never, unless it has not answered."""
+        """Whether the user has to be fetched again.
+
+        Args:
+            now_ms: processing time.
+            max_age_ms: age after which a profile is fetched again; None: never.
+            retry_ms: pause after a failed fetch.
+        """
         if self.enrichment == PENDING:
             return True
         if self.has_profile and (max_age_ms is None or now_ms < self.fetched_ms + max_age_ms):
@@ -135,7 +148,7 @@ class UserState:
         return now_ms >= self.failed_ms + retry_ms
 
     def pack(self, user_id: str) -> PackedUser:
-        """For the journal."""
+        """Return the form that the journal stores."""
         return PackedUser(
             user_id,
             self.last_seen_ms,
@@ -149,7 +162,7 @@ class UserState:
 
     @classmethod
     def unpack(cls, packed: PackedUser, history_size: int) -> UserState:
-        """A user as it was packed, under a history size that may have changed since."""
+        """Restore a packed user; ``history_size`` may differ from the size it was packed with."""
         user = cls(
             packed.last_seen_ms, packed.enrichment, packed.profile_json, History.unpack(history_size, packed.history)
         )

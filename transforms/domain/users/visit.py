@@ -1,4 +1,4 @@
-"""The current visit of a user, and how events move it."""
+"""The current visit of a user and how events change it (docs/spec/architecture.md, "Per-User State Structure")."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from transforms.domain.events.event import Event
 
 
 class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The current visit. ``ended`` says that its last event was seen, so that the next event starts a new one.
+    """A visit.
 
-    ``assumed`` says that nothing showed its start: it may be the one that the user API knows.
+    Attributes:
+        visit_id: id of the event that started the visit.
+        start_ms: when it started.
+        page_count: page views so far.
+        is_first_visit: whether this is the user's first visit.
+        ended: whether its last event was handled; the next event starts a new visit.
+        assumed: whether its first event was not seen; it may be the visit that the user API knows.
     """
 
     visit_id: str
@@ -23,7 +29,7 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
     assumed: bool = False
 
     def public(self) -> dict[str, Any]:
-        """The visit as rules and actions see it."""
+        """Return the visit as rules and actions see it."""
         return {
             "visit_id": self.visit_id,
             "start_time": self.start_ms,
@@ -33,10 +39,10 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 def advance_visit(visit: Visit | None, event: Event) -> Visit:
-    """The visit that an event belongs to, itself counted.
+    """Return the visit that an event belongs to, with the event counted.
 
-    ``is_first_in_visit`` starts one, so does the first event after ``is_last_in_visit`` and the first event of a user
-    without a visit. A page view counts as a page. An event older than the visit's start leaves it as it is.
+    An event starts a new visit if it has ``is_first_in_visit``, if the visit before has ended, or if there is none. An
+    event of type ``pageview`` raises ``page_count``. An event older than the visit's start changes nothing.
     """
     fields = event.fields
     pages = 1 if fields["event_type"] == "pageview" else 0
@@ -52,7 +58,7 @@ def advance_visit(visit: Visit | None, event: Event) -> Visit:
 
 
 def join_visits(known: Visit | None, live: Visit | None) -> Visit | None:
-    """The visit of a user whose events were handled before the user API told of ``known``."""
+    """Merge the user API's visit (``known``) into that of events that were handled before its answer (``live``)."""
     if live is None:
         return known
     if known is None or not live.assumed or known.start_ms > live.start_ms:

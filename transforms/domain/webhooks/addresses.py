@@ -1,7 +1,7 @@
-"""Which addresses are public: of everything else a webhook could reach what only we can.
+"""Decides which IP addresses are public: a webhook to any other address could reach internal services (SSRF).
 
-From the IANA registries of special-purpose addresses (iana-ipv4-special-registry, iana-ipv6-special-registry), written
-out rather than asked of ``ipaddress``, whose ``is_global`` changes between releases of Python.
+The networks are those of the IANA registries of special-purpose addresses (iana-ipv4-special-registry,
+iana-ipv6-special-registry). They are written out here because ``ipaddress.is_global`` differs between Python releases.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _NOT_PUBLIC_4: Final = tuple(
     map(
         IPv4Network,
         (
-            "0.0.0.0/8",  # this network; Linux takes 0.0.0.0 for itself
+            "0.0.0.0/8",  # this network; Linux connects to itself at 0.0.0.0
             "10.0.0.0/8",
             "100.64.0.0/10",  # carrier-grade NAT
             "127.0.0.0/8",
-            "169.254.0.0/16",  # link-local, and the clouds' metadata
+            "169.254.0.0/16",  # link-local, and the metadata services of clouds
             "172.16.0.0/12",
             "192.0.0.0/24",
             "192.0.2.0/24",  # documentation, like two below
@@ -41,29 +41,29 @@ _NOT_PUBLIC_6: Final = tuple(
     map(
         IPv6Network,
         (
-            "2001::/23",  # protocols, Teredo among them, which has an IPv4 address inside
+            "2001::/23",  # protocols, among them Teredo, which embeds an IPv4 address
             "2001:db8::/32",  # documentation
-            "2002::/16",  # 6to4, the same
+            "2002::/16",  # 6to4, which embeds an IPv4 address
             "2620:4f:8000::/48",
             "3fff::/20",  # documentation
         ),
     )
 )
-# What a resolver with DNS64 makes of an IPv4 address: as good as that address.
+# A resolver with DNS64 maps IPv4 addresses into this network: they reach the same host as the IPv4 address.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 _PRIVATE: Final[tuple[IPv4Network | IPv6Network, ...]] = (
     *map(IPv4Network, ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
     *map(IPv6Network, ("::1/128", "fc00::/7")),
 )
-# Clouds' metadata and agents outside 169.254.0.0/16, two of them in ranges that are otherwise fine.
+# Metadata services and agents of clouds outside 169.254.0.0/16; two are in networks that are otherwise allowed.
 _METADATA: Final = frozenset(
     (IPv4Address("100.100.100.200"), IPv4Address("168.63.129.16"), IPv6Address("fd00:ec2::254"))
 )
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one that anybody on the internet can reach."""
+    """Whether the address can be reached from anywhere on the internet."""
     if address in _METADATA:
         return False
     if isinstance(address, IPv4Address):
@@ -74,5 +74,5 @@ def is_public(address: Address) -> bool:
 
 
 def is_private(address: Address) -> bool:
-    """Whether the address is this machine's or a private network's; metadata and link-local are not."""
+    """Whether the address is loopback or in a private network; metadata and link-local addresses are not."""
     return address not in _METADATA and any(address in network for network in _PRIVATE)

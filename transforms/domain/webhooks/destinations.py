@@ -1,8 +1,6 @@
-"""Destinations: what a destinations file says of each, and reading it with every problem's file, line and field.
+"""Destinations of webhooks: the models of the destinations file, and its reader.
 
-::
-
-    DestinationError
+Every problem of a file is reported with file, line and field.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from transforms.domain.base.checked_documents import Problem, documents, validated
 from transforms.domain.base.durations import Duration
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel
 from transforms.domain.base.secret_references import ALLOWED, is_reference
 from transforms.domain.rules.model import Name
@@ -24,7 +23,7 @@ from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, pa
 
 MAX_TIMEOUT: Final = Duration.parse("1m")
 
-# Ours, or such as change what the request is.
+# Headers that the sender sets, or that would change the meaning of the request.
 _RESERVED: Final = re.compile(
     r"webhook-.*|host|content-.*|transfer-encoding|connection|keep-alive|proxy-.*|te|trailer|upgrade|expect|accept-encoding|user-agent"
 )
@@ -32,8 +31,8 @@ _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _MAX_VALUE: Final = 4096
 
 
-class DestinationError(ValueError):
-    """A destinations file that cannot be used: the message names the file, line, field and what is allowed."""
+class DestinationError(EventTriggerError, ValueError):
+    """A destinations file that cannot be used; the message names the file, line, field and what is allowed."""
 
 
 def _reference(text: str) -> str:
@@ -46,13 +45,13 @@ Reference = Annotated[str, AfterValidator(_reference)]
 
 
 class SecretValue(StrictModel):
-    """A value that lies elsewhere."""
+    """A header value that is stored as a secret."""
 
     secret: Reference
 
 
 def is_header_value(text: str) -> bool:
-    """Whether a header can have it: visible ASCII, spaces inside, at most 4,096 characters."""
+    """Whether a header can have this value: visible ASCII, spaces only inside, at most 4,096 characters."""
     return len(text) <= _MAX_VALUE and _VALUE.fullmatch(text) is not None
 
 
@@ -78,7 +77,7 @@ HeaderValue = Annotated[
 
 
 class Destination(StrictModel):
-    """Where webhooks go, how, and how often. Whether the URL may be called at all: ``targets``."""
+    """One destination: where its webhooks go, how and how often. ``url_policy`` decides whether the URL is allowed."""
 
     name: Name = Field(description="unique among the destinations; what rules say")
     url: str = Field(description="https://host[:port][/path][?query]", repr=False)
@@ -103,54 +102,56 @@ class Destination(StrictModel):
         return self
 
 
-# An error does not show the others' values: they are secret, or somebody has put a secret there by mistake.
+# Errors do not show values of the other fields: they are secret, or may hold a secret by mistake.
 _SHOWN: Final = frozenset(Destination.model_fields) - {"url", "secrets", "headers"}
 
 
 def load_destinations(path: Path, policy: EgressPolicy) -> tuple[Destination, ...]:
-    """The destinations of a YAML file, in its order.
+    """Read the destinations of a YAML file, in its order.
 
     Raises:
-        DestinationError: it is no good; all problems, one a line.
+        DestinationError: the file has problems; the message has one a line.
     """
-    found, problems = read_destinations(path, policy)
+    destinations, problems = read_destinations(path, policy)
     if problems:
         raise DestinationError("\n".join(map(str, problems)))
-    return found
+    return destinations
 
 
 def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destination, ...], list[Problem]]:
-    """The destinations that are good, and every problem of the file."""
+    """Read a destinations file and return its valid destinations and all problems."""
     problems: list[Problem] = []
-    read = list(documents(path, problems))
+    all_documents = list(documents(path, problems))
     if problems:
         return (), problems
-    if len(read) != 1:
-        return (), [Problem(path, None, f"{len(read)} documents, allowed is one with a list of destinations")]
-    document, value = read[0], read[0].value
+    if len(all_documents) != 1:
+        detail = f"{len(all_documents)} documents, allowed is one with a list of destinations"
+        return (), [Problem(path, None, detail)]
+    document, value = all_documents[0], all_documents[0].value
     if not isinstance(value, dict) or list(value) != ["destinations"] or not isinstance(value["destinations"], list):
         return (), [Problem(path, document.line, "a destinations file is one field, destinations, with a list")]
-    found: dict[str, Destination] = {}
-    for number, one in enumerate(value["destinations"]):
+    destinations: dict[str, Destination] = {}
+    for number, item in enumerate(value["destinations"]):
         at = ("destinations", number)
-        destination = validated(Destination, path, document, one, problems, at, shown=_SHOWN)
+        destination = validated(Destination, path, document, item, problems, at, shown=_SHOWN)
         if destination is None:
             continue
-        troubles = _troubles(destination, found, policy)
-        for field_name, trouble in troubles:
+        errors = _errors(destination, destinations, policy)
+        for field_name, error in errors:
             line = document.line_of((*at, field_name))
-            problems.append(Problem(path, line, f"destinations.{number}.{field_name}: {trouble}"))
-        if not troubles:
-            found[destination.name] = destination
-    return tuple(found.values()), problems
+            problems.append(Problem(path, line, f"destinations.{number}.{field_name}: {error}"))
+        if not errors:
+            destinations[destination.name] = destination
+    return tuple(destinations.values()), problems
 
 
-def _troubles(destination: Destination, others: dict[str, Destination], policy: EgressPolicy) -> list[tuple[str, Any]]:
-    troubles: list[tuple[str, Any]] = []
+def _errors(destination: Destination, others: dict[str, Destination], policy: EgressPolicy) -> list[tuple[str, Any]]:
+    """Return field and message of each error that the model itself cannot find."""
+    errors: list[tuple[str, Any]] = []
     if destination.name in others:
-        troubles.append(("name", f"{destination.name!r} is taken; names are unique"))
+        errors.append(("name", f"{destination.name!r} is taken; names are unique"))
     try:
         parse_target(destination.url, policy)
     except BlockedError as error:
-        troubles.append(("url", error))
-    return troubles
+        errors.append(("url", error))
+    return errors

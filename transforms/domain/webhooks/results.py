@@ -1,4 +1,4 @@
-"""What an attempt to deliver a webhook came to."""
+"""Results of attempts to send a webhook."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from dataclasses import dataclass
 
 
 class Outcome(enum.Enum):
-    """What becomes of a webhook after an attempt."""
+    """What happens to a webhook after an attempt."""
 
     DELIVERED = "delivered"  # 2xx
-    RETRY = "retry"  # 408, 425, 429, 5xx, no answer: later it may be
-    REFUSED = "refused"  # any other status, or a URL that is not allowed: it will not help to repeat it
-    GONE = "gone"  # 410: the receiver wants no more of them
+    RETRY = "retry"  # 408, 425, 429, 5xx, no answer: a later attempt may succeed
+    REFUSED = "refused"  # any other status, or a URL that is not allowed: another attempt would fail too
+    GONE = "gone"  # 410: the receiver wants no more webhooks
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What came of an attempt; ``error_kind`` and ``error`` say why it was not delivered.
+    """The result of sending a webhook.
 
-    ``retry_after_s`` is what the receiver asked for, ``excerpt`` the first 500 characters of its answer, without the
-    secrets that were sent to it. ``attempts`` were made: 0 of a webhook that was blocked, unsigned or held back.
+    Attributes:
+        outcome: what happens to the webhook.
+        attempts: HTTP requests that were made; 0 if the webhook was blocked, unsigned or held back.
+        status: HTTP status of the last request.
+        error_kind: why the webhook was not delivered, for counters.
+        error: why the webhook was not delivered, for people.
+        retry_after_s: the pause that the receiver asked for.
+        latency_ms: duration of the last request.
+        excerpt: the first 500 characters of the answer, without the secrets that were sent.
+        healthy: whether the destination answered in time; its circuit breaker counts this.
     """
 
     outcome: Outcome
@@ -31,4 +39,4 @@ class SendResult:
     retry_after_s: float | None = None
     latency_ms: int = 0
     excerpt: str = ""
-    healthy: bool = True  # the destination answers, and in time: what its breaker counts
+    healthy: bool = True

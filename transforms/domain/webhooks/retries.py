@@ -1,4 +1,4 @@
-"""When to try a webhook again, and when to give up."""
+"""Decides when a webhook is sent again and when it is given up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GIVE_UP: Final = Duration.parse("3d")
 
 
 class RetrySchedule(StrictModel):
-    """Pauses with full jitter: anything up to a bound that grows from ``first`` by ``factor`` up to ``longest``."""
+    """Exponential back-off with full jitter: the bound of a pause grows from ``first`` by ``factor`` to ``longest``."""
 
     first: Duration = Field(default=_FIRST, description="the bound of the first pause")
     factor: float = Field(default=2.0, ge=1, le=10, description="by which the bound grows")
@@ -32,12 +32,20 @@ class RetrySchedule(StrictModel):
     def next_try_s(
         self, first_attempt_s: float, now_s: float, failures: int, retry_after_s: float | None, chance: float
     ) -> float | None:
-        """When to try again after ``failures`` (1 or more) of them, on the clock of the other times; None: give up.
+        """Compute the time of the next attempt.
 
-        A pause comes on top of what the receiver asked for. ``chance`` is 0 to 1, drawn for this pause.
+        Args:
+            first_attempt_s: time of the first attempt, on the caller's clock.
+            now_s: the current time on the same clock.
+            failures: failed attempts so far, 1 or more.
+            retry_after_s: the pause that the receiver asked for; the schedule's pause comes on top.
+            chance: random number from 0 to 1, drawn for this pause.
+
+        Returns:
+            The time of the next attempt on the same clock, None to give up.
         """
         longest_s = self.longest.ms / 1000
-        asked_s = None if retry_after_s is None else min(retry_after_s, longest_s)
+        retry_after_s = None if retry_after_s is None else min(retry_after_s, longest_s)
         backoff = Backoff(self.first.ms / 1000, longest_s, self.factor)
-        next_s = now_s + backoff.pause_s(failures, asked_s, chance)
+        next_s = now_s + backoff.pause_s(failures, retry_after_s, chance)
         return next_s if next_s <= first_attempt_s + self.give_up_after.ms / 1000 else None

@@ -1,4 +1,4 @@
-"""Signatures as in Standard Webhooks 1.0 (github.com/standard-webhooks, ``spec/standard-webhooks.md``)."""
+"""Signatures of Standard Webhooks 1.0 (github.com/standard-webhooks, ``spec/standard-webhooks.md``)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ SIGNATURE_HEADER: Final = "webhook-signature"
 _PREFIX: Final = "whsec_"
 _KEY_BYTES: Final = range(24, 65)
 _MAX_KEYS: Final = 5
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates what is signed
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: dots separate the parts of the signed text
 
 
 def parse_keys(text: str) -> tuple[bytes, ...]:
-    """The keys of a secret: ``whsec_`` and base64 of 24 to 64 bytes; several, between spaces, while they are rotated.
+    """Parse the signing keys of a secret.
+
+    A key is ``whsec_`` and the base64 of 24 to 64 bytes. While keys are rotated, a secret has several, separated by
+    spaces.
 
     Raises:
-        SecretError: it is none; shows nothing of it.
+        SecretError: the secret has no valid keys; the message shows nothing of it.
     """
     parts = text.split()
     if not 1 <= len(parts) <= _MAX_KEYS:
@@ -48,10 +51,16 @@ def _key(part: str) -> bytes:
 
 
 def signature_headers(keys: Iterable[bytes], webhook_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The headers of one attempt at ``timestamp_s`` since the epoch: one signature for each key, in their order.
+    """Sign a webhook and return the three headers of one attempt.
+
+    Args:
+        keys: signing keys; each gives one signature, in this order.
+        webhook_id: the action's id.
+        timestamp_s: time of the attempt, seconds since the epoch.
+        body: the request's body.
 
     Raises:
-        ValueError: an id that a header or the signed text cannot carry.
+        ValueError: the header or the signed text cannot hold the id.
     """
     if not _ID.fullmatch(webhook_id):
         raise ValueError(f"webhook id {webhook_id!r}: allowed are 1 to 128 letters, digits, _ and -")

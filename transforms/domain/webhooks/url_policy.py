@@ -1,12 +1,8 @@
-"""Where a webhook may go: URLs and the addresses of their hosts, checked before anything connects (SSRF).
+"""Decides where webhooks may go: checks URLs and addresses before the first connection (SSRF protection).
 
-A URL is read once, by one strict grammar, so that no two parts of the program can understand it differently. Its host
-is looked up here, the answers are checked, and ``attempts`` connects to an address that passed, never to the name.
-
-::
-
-    BlockedError
-    LookupFailedError
+A URL is parsed once, by one strict grammar, so that no two parts of the program can read it differently. The sender
+(``adapters/webhook_sender/checked_host.py``) resolves the host, checks the addresses and connects to an address that
+passed the check, never to the name.
 """
 
 from __future__ import annotations
@@ -16,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.webhooks.addresses import Address, is_private, is_public
 
 _URL: Final = re.compile(
@@ -24,7 +21,7 @@ _URL: Final = re.compile(
 _UNSAFE_IN_PATH: Final = re.compile(r"[\\\"<>^`{|}#]")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# Resolvers read such names as addresses: 2130706433, 0177.0.0.1, 0x7f000001, 127.1.
+# Resolvers parse such names as addresses: 2130706433, 0177.0.0.1, 0x7f000001, 127.1.
 _ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
 _LOCAL_NAME: Final = re.compile(r"(?:.*\.)?(?:localhost|localdomain|local|internal)", re.IGNORECASE)
 _MAX_URL: Final = 2048
@@ -33,39 +30,40 @@ _FIRST_USER_PORT: Final = 1024
 _DEFAULT_PORTS: Final = {"https": _HTTPS_PORT, "http": 80}
 
 
-class BlockedError(ValueError):
-    """Nothing may be sent there; says why, without the URL's path or credentials."""
+class BlockedError(EventTriggerError, ValueError):
+    """A URL or address that webhooks may not use; the message says why, without the URL's path or credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Where webhooks may go at all.
+    """Where webhooks may go.
 
-    ``allowed_hosts`` are names, or ``*.`` and a domain for all names below it; None allows every public host. With
-    ``allow_private`` (development) loopback and private networks are allowed too, and plain http.
+    Attributes:
+        allowed_hosts: host names, or ``*.`` and a domain for all names below it; None allows every public host.
+        allow_private: allows loopback, private networks and plain http, for development.
     """
 
     allowed_hosts: tuple[str, ...] | None = None
     allow_private: bool = False
 
     def allows_host(self, host: str) -> bool:
-        """Whether the list of hosts, if there is one, has this one."""
+        """Whether ``allowed_hosts`` contains the host; True without a list."""
         if self.allowed_hosts is None:
             return True
         name = host.lower()
         return any(
-            name.endswith(one[1:].lower()) if one.startswith("*.") else name == one.lower()
-            for one in self.allowed_hosts
+            name.endswith(pattern[1:].lower()) if pattern.startswith("*.") else name == pattern.lower()
+            for pattern in self.allowed_hosts
         )
 
     def allows_address(self, address: Address) -> bool:
-        """Whether webhooks may connect to it."""
+        """Whether webhooks may connect to the address."""
         return is_public(address) or (self.allow_private and is_private(address))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL that passed: ``host`` is a name or an address (IPv6 without brackets), ``path`` has its query."""
+    """An allowed URL: ``host`` is a name or an address (IPv6 without brackets), ``path`` includes the query."""
 
     scheme: str
     host: str
@@ -74,16 +72,16 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """The value of ``Host``."""
+        """The value of the ``Host`` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse_target(url: str, policy: EgressPolicy) -> Target:
-    """The parts of a URL to which webhooks may go, as far as that shows without looking the host up.
+    """Parse a URL and check all that can be checked without resolving the host.
 
     Raises:
-        BlockedError: they may not.
+        BlockedError: the policy does not allow the URL.
     """
     parts = _URL.fullmatch(url) if len(url) <= _MAX_URL else None
     if parts is None or _UNSAFE_IN_PATH.search(parts["path"] or ""):
@@ -120,7 +118,7 @@ def _check_host(host: str, policy: EgressPolicy) -> None:
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that a host is written as; None for a name."""
+    """Return the address of a host that is written as an IP address, None for a name."""
     try:
         return IPv6Address(host) if ":" in host else IPv4Address(host)
     except AddressValueError:

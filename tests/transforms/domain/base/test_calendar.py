@@ -1,4 +1,4 @@
-"""Local time against brute force: clocks on walls are read minute by minute, and nothing is looked up."""
+"""Local time against brute force: the tests read the local clock minute by minute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ms(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp()) * 1000
 
 
-# Zones, and days on which their clocks do something worth a test.
+# Zones and days on which their clocks change.
 DAYS = [
     ("UTC", "2024-02-28"),
     ("Asia/Kathmandu", "2024-12-30"),
@@ -54,8 +54,8 @@ DAYS = [
 
 
 @lru_cache(maxsize=64)
-def walls(zone: str, day: str) -> tuple[int, list[datetime]]:
-    """First minute (ms), and what the clock shows at every minute from four days before the day to four days after."""
+def local_minutes(zone: str, day: str) -> tuple[int, list[datetime]]:
+    """The first minute (ms) and the local time of every minute, from four days before the day to four days after."""
     first = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=4)
     info = ZoneInfo(zone)
     shown = [(first + timedelta(minutes=n)).astimezone(info).replace(tzinfo=None) for n in range(8 * DAY_MINUTES)]
@@ -63,15 +63,15 @@ def walls(zone: str, day: str) -> tuple[int, list[datetime]]:
 
 
 def quiet_minutes(shown: list[datetime], start: int, end: int) -> tuple[list[bool], list[bool]]:
-    """Of every minute whether it is quiet, and whether a clock shows end and it is not quiet any more, by walking them.
+    """For every minute: whether it is quiet, and whether quiet hours end at it.
 
-    Where clocks are set forward past end, one that was not is let run up to it.
+    Where clocks are set forward past ``end``, a clock that was not set forward continues until ``end``.
     """
     quiet, over = [], []
     unchanged: datetime | None = None
     for before, now in zip([shown[0] - timedelta(minutes=1), *shown], shown, strict=False):
         skipped = (before + timedelta(minutes=n) for n in range(1, (now - before) // timedelta(minutes=1)))
-        if any(minute_of(one) == end for one in skipped):
+        if any(minute_of(clock) == end for clock in skipped):
             unchanged = before
         clocks = [now]
         if unchanged is not None:
@@ -80,7 +80,7 @@ def quiet_minutes(shown: list[datetime], start: int, end: int) -> tuple[list[boo
             if minute_of(unchanged) == end:
                 unchanged = None
         minutes = [minute_of(clock) for clock in clocks]
-        quiet.append(any(start <= one < end if start < end else not end <= one < start for one in minutes))
+        quiet.append(any(start <= minute < end if start < end else not end <= minute < start for minute in minutes))
         over.append(end in minutes and not quiet[-1])
     return quiet, over
 
@@ -109,16 +109,16 @@ times_of_day = st.one_of(
 @example(start=23 * 60 + 45, end=15)
 @example(start=0, end=60)
 @example(start=190, end=150)
-def test_quiet_hours_are_what_walking_the_minutes_finds(zone: str, day: str, start: int, end: int) -> None:
+def test_quiet_hours_agree_with_a_search_minute_by_minute(zone: str, day: str, start: int, end: int) -> None:
     if start == end:
         return
-    first_ms, shown = walls(zone, day)
+    first_ms, shown = local_minutes(zone, day)
     quiet, over = quiet_minutes(shown, start, end)
     info = ZoneInfo(zone)
     for n in range(DAY_MINUTES, 5 * DAY_MINUTES, 7):
-        found = quiet_until_ms(first_ms + n * MINUTE_MS + 59_999, hh_mm(start), hh_mm(end), info)
+        until_ms = quiet_until_ms(first_ms + n * MINUTE_MS + 59_999, hh_mm(start), hh_mm(end), info)
         expected = first_ms + over.index(True, n + 1) * MINUTE_MS if quiet[n] else None
-        assert found == expected, shown[n]
+        assert until_ms == expected, shown[n]
 
 
 @pytest.mark.parametrize(
@@ -156,21 +156,21 @@ def period_of(day: datetime, per: Period) -> str:
 
 @pytest.mark.parametrize("per", ["day", "week", "month"])
 @pytest.mark.parametrize(("zone", "day"), DAYS)
-def test_periods_begin_where_walking_the_minutes_first_meets_their_date(zone: str, day: str, per: Period) -> None:
+def test_periods_begin_where_a_search_minute_by_minute_first_finds_their_date(zone: str, day: str, per: Period) -> None:
     """A boundary is a minute whose date is of a later period than that of every minute before."""
     info = ZoneInfo(zone)
     first_ms = ms(f"{day}T00:00:00+00:00") - 40 * DAY_MINUTES * MINUTE_MS
     boundaries, latest = [], ""
     for at_ms in range(first_ms, first_ms + 80 * DAY_MINUTES * MINUTE_MS, 15 * MINUTE_MS):
-        # Quarters of an hour, and every minute of the hours around the boundary they find
-        found = period_of(datetime.fromtimestamp(at_ms / 1000, info), per)
-        if found > latest:
+        # Every quarter of an hour, then every minute before a boundary.
+        period = period_of(datetime.fromtimestamp(at_ms / 1000, info), per)
+        if period > latest:
             if latest:
                 minutes = range(at_ms - 15 * MINUTE_MS, at_ms + MINUTE_MS, MINUTE_MS)
                 boundaries.append(
                     next(m for m in minutes if period_of(datetime.fromtimestamp(m / 1000, info), per) > latest)
                 )
-            latest = found
+            latest = period
     assert len(boundaries) >= 2
     for start_ms, end_ms in pairwise(boundaries):
         for at_ms in {start_ms, start_ms + 1, (start_ms + end_ms) // 2, end_ms - 1, *range(start_ms, end_ms, HOUR_MS)}:
@@ -232,7 +232,7 @@ def test_a_zone_is_found_by_its_name() -> None:
     ],
     ids=lambda name: repr(name)[:20],
 )
-def test_what_is_no_name_has_no_zone(name: object) -> None:
+def test_a_text_that_is_not_a_zone_name_has_no_zone(name: object) -> None:
     assert zone_of(name) is None
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as JSON, and what docs/dead-letters.md says of them."""
+"""Dead letters as JSON, and their description in docs/dead-letters.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_letter_is_read_as_it_was_written(letter: DeadLetter) -> None:
     assert DeadLetter.of_json(letter.to_json()) == letter == letter.fitting()
 
 
-def test_a_letter_of_the_longest_that_kafka_lets_through_fits_into_a_record_and_says_that_it_was_cut() -> None:
+def test_a_letter_of_the_longest_record_is_truncated_to_fit_into_a_record_and_says_so() -> None:
     mb = 1 << 20
     action = replace(ACTION, body=b"b" * mb)
     cut = replace(LOST, detail="ä" * mb, key=b"k" * mb, value=b"v" * mb, action=action).fitting()
@@ -41,7 +41,7 @@ def test_a_letter_of_the_longest_that_kafka_lets_through_fits_into_a_record_and_
 
 
 @pytest.mark.parametrize("part", ["key", "value"])
-def test_what_is_just_short_enough_is_whole(part: str) -> None:
+def test_a_letter_at_its_limit_is_not_truncated(part: str) -> None:
     limit = {"key": MAX_KEY_BYTES, "value": MAX_VALUE_BYTES}[part]
     whole = replace(LETTER, **{part: b"x" * limit})  # type: ignore[arg-type]
     assert whole.fitting() == whole
@@ -49,11 +49,11 @@ def test_what_is_just_short_enough_is_whole(part: str) -> None:
     assert longer.fitting() == replace(whole, cut=True)
 
 
-def test_a_webhook_that_is_not_too_large_is_whole_in_its_letter() -> None:
+def test_a_webhook_s_largest_body_is_not_truncated_in_its_letter() -> None:
     assert MAX_BODY_BYTES <= MAX_VALUE_BYTES
 
 
-def test_a_letter_of_before_there_were_stages_and_one_of_a_later_release_are_read() -> None:
+def test_letters_of_an_earlier_and_of_a_later_release_are_read() -> None:
     document = orjson.loads(LETTER.to_json())
     del document["stage"]
     assert DeadLetter.of_json(orjson.dumps(document)).stage == "input"
@@ -62,7 +62,7 @@ def test_a_letter_of_before_there_were_stages_and_one_of_a_later_release_are_rea
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b"{}", b"\xff", b"[" * 5000, orjson.dumps({"reason": 1})])
-def test_what_is_no_letter_is_told(value: bytes) -> None:
+def test_bytes_that_are_not_a_letter_are_refused(value: bytes) -> None:
     with pytest.raises(ValueError, match="no dead letter: "):
         DeadLetter.of_json(value)
 
@@ -75,11 +75,11 @@ def section(title: str) -> str:
 
 
 def reasons() -> set[str]:
-    """Every reason of the module, found apart from ``STAGES``."""
+    """Every reason of the module, read from its source instead of ``STAGES``."""
     source = (ROOT / "transforms/domain/events/dead_letter.py").read_text("utf-8")
-    found = re.findall(r'^([A-Z_]+) = "([a-z_]+)"', source, re.MULTILINE)
+    constants = re.findall(r'^([A-Z_]+) = "([a-z_]+)"', source, re.MULTILINE)
     stages = {"INPUT", "RULE", "DELIVERY", "CONTROL", "UNKNOWN"}
-    return {value for name, value in found if name not in stages}
+    return {value for name, value in constants if name not in stages}
 
 
 def test_every_reason_has_a_stage() -> None:

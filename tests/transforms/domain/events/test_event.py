@@ -27,7 +27,7 @@ def rejection(value: dict[str, Any] | bytes, key: bytes | None = b"u1") -> Rejec
 
 
 def nested(levels: int) -> bytes:
-    """An event whose parameters make it so many levels deep."""
+    """An event that is ``levels`` levels deep."""
     inner = b"[" * (levels - 1) + b"]" * (levels - 1)
     return orjson.dumps(event())[:-1] + b',"deep":' + inner + b"}"
 
@@ -90,7 +90,7 @@ def test_a_timestamp_out_of_range_is_rejected(timestamp: int) -> None:
 
 
 @pytest.mark.parametrize("timestamp", [1, NOW_MS, NOW_MS + MAX_FUTURE_MS])
-def test_a_timestamp_in_range_is_taken(timestamp: int) -> None:
+def test_a_timestamp_in_range_is_accepted(timestamp: int) -> None:
     assert parse(event(timestamp=timestamp)).timestamp_ms == timestamp
 
 
@@ -159,12 +159,12 @@ def test_the_oracle_agrees_on_poison(value: bytes) -> None:
     ],
     ids=["as deep as allowed", "brackets in text", "large number", "leading space"],
 )
-def test_strange_but_valid_events_are_taken(value: bytes) -> None:
+def test_strange_but_valid_events_are_accepted(value: bytes) -> None:
     assert parse(value, b"u1").user_id == "u1"
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-def test_no_bytes_do_anything_but_parse_or_reject(value: bytes) -> None:
+def test_arbitrary_bytes_are_rejected(value: bytes) -> None:
     with pytest.raises(RejectedError):
         parse(value, b"u1")
 
@@ -185,7 +185,7 @@ def test_the_oracle_agrees_on_events_with_any_field_replaced(replaced: dict[str,
 
 
 def rejections(value: bytes) -> list[str]:
-    """No reason or the one that an event is rejected for."""
+    """The reason for which an event is rejected, nothing if it is valid."""
     try:
         parse(value, b"u1")
     except RejectedError as error:

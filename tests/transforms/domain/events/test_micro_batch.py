@@ -47,8 +47,12 @@ def named(vectors: list[dict[str, Any]]) -> list[Any]:
 @pytest.mark.parametrize("vector", named(VECTORS["micro_batches"]))
 def test_micro_batches_are_the_bytes_that_java_writes(vector: dict[str, Any]) -> None:
     records = [
-        Record(one["partition"], one["offset"], one["timestamp_ms"], of_hex(one["key_hex"]), of_hex(one["value_hex"]))  # type: ignore[arg-type]
-        for one in vector["records"]
+        Record(
+            *map(fields.get, ("partition", "offset", "timestamp_ms")),
+            of_hex(fields["key_hex"]),
+            of_hex(fields["value_hex"]),
+        )  # type: ignore[arg-type]
+        for fields in vector["records"]
     ]
     assert encode_batch(vector["kind"], vector["topic"], records).hex() == vector["hex"]
     assert decode_batch(bytes.fromhex(vector["hex"])) == MicroBatch(1, vector["kind"], vector["topic"], records)
@@ -82,7 +86,7 @@ def test_a_batch_of_another_version_is_refused() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode((1, 0, "t", [[1, 2]]))])
-def test_bytes_that_are_no_batch_are_refused(payload: bytes) -> None:
+def test_bytes_that_are_not_a_batch_are_refused(payload: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_batch(payload)
 
@@ -94,16 +98,19 @@ def test_without_shards_the_key_is_the_user() -> None:
 @given(st.lists(st.tuples(st.binary(max_size=2) | st.none(), st.binary(max_size=3)), max_size=40), st.integers(0, 5))
 def test_split_keeps_every_record_and_the_order_of_each_user(pairs: list[Any], user_shards: int) -> None:
     records = [Record(0, offset, 0, key, value) for offset, (key, value) in enumerate(pairs)]
-    seen: dict[bytes, list[Record]] = defaultdict(list)
+    by_user: dict[bytes, list[Record]] = defaultdict(list)
     keys = []
     for key, payload in split_by_shard(EVENTS, "t", records, user_shards, "record"):
         keys.append(key)
         for record in decode_batch(payload).records:
             assert key == key_of(record.key or b"", user_shards)
-            seen[record.key or b""].append(record)
+            by_user[record.key or b""].append(record)
     assert len(keys) == len(set(keys))
-    assert sum(map(len, seen.values())) == len(records)
-    assert all([one.offset for one in grouped] == sorted(one.offset for one in grouped) for grouped in seen.values())
+    assert sum(map(len, by_user.values())) == len(records)
+    assert all(
+        [record.offset for record in grouped] == sorted(record.offset for record in grouped)
+        for grouped in by_user.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,12 +148,12 @@ def test_a_control_record_of_a_user_goes_where_the_user_is(name: str, user_shard
 
 
 @pytest.mark.parametrize("name", ["rules", "destination"])
-def test_a_control_record_for_everybody_goes_to_every_shard(name: str) -> None:
+def test_a_control_record_for_all_users_goes_to_every_shard(name: str) -> None:
     assert control({name: {}}, 3) == [struct.pack(">II", shard, 0) for shard in range(3)]
     assert control({name: {}}, 0) == [b""]
 
 
-def test_forget_is_looked_for_before_inspect_and_both_before_redrive_and_rules() -> None:
+def test_forget_takes_precedence_over_inspect_and_both_over_redrive_and_rules() -> None:
     assert control({"rules": {}, "inspect": "b", "forget": "a"}, 0) == [b"a"]
     assert control({"rules": {}, "redrive": "c", "inspect": "b", "forget": 1}, 0) == [b"b"]
     assert control({"rules": {}, "redrive": "c", "inspect": 2}, 0) == [b"c"]
@@ -157,7 +164,7 @@ def test_forget_is_looked_for_before_inspect_and_both_before_redrive_and_rules()
     [b"", b"nonsense", b"\xff", b'{"forget":"\xff"}', b"[" * 10_000, b"[]", b"{}", {"forget": 7}, {"inspect": None}],
 )
 @pytest.mark.parametrize("user_shards", [0, 8])
-def test_a_control_record_that_is_none_goes_to_the_empty_user(value: Any, user_shards: int) -> None:
+def test_a_control_record_that_is_not_valid_goes_to_the_empty_user(value: Any, user_shards: int) -> None:
     assert control(value, user_shards) == [key_of(b"", user_shards)]
 
 

@@ -11,11 +11,11 @@ from transforms.domain.users.visit import Visit
 
 
 def test_an_action_id_is_the_same_for_ever() -> None:
-    # It is in sinks' dedupe tables: if this fails, every replay of an older action looks new to them.
+    # Receivers deduplicate by this id: if it changes, every replay of an older action is new to them.
     assert action_id("u1", "e1", "welcome", 1, "debug") == "d5877bc91a147434407669ad53e15c33"
 
 
-def test_each_part_makes_another_action_id() -> None:
+def test_each_part_changes_the_action_id() -> None:
     ids = {
         action_id(*parts)
         for parts in (
@@ -35,11 +35,13 @@ def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
     twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
     parsed = parse_event(record(event(event_id="e1")), NOW_MS, 10_000, "record")
     fired = fire(twice, parsed.user_id, parsed.event_id, lambda action, action_id: b"{}")
-    assert [(one.rule, one.rule_version, one.action.name, one.user_id, one.body) for one in fired] == [
+    assert [
+        (action.rule, action.rule_version, action.action.name, action.user_id, action.body) for action in fired
+    ] == [
         ("r", 3, "kafka", "u1", b"{}"),
         ("r", 3, "debug", "u1", b"{}"),
     ]
-    assert [one.action_id for one in fired] == [action_id("u1", "e1", "r", 3, name) for name in ("kafka", "debug")]
+    assert [item.action_id for item in fired] == [action_id("u1", "e1", "r", 3, name) for name in ("kafka", "debug")]
 
 
 def test_the_body_has_the_four_keys_of_the_spec() -> None:

@@ -22,19 +22,19 @@ REQUIRED = {"ce_specversion", "ce_id", "ce_source", "ce_type"}
 
 def headers(user_id: str = "u1", at_ms: int = NOW_MS) -> dict[str, str]:
     fired = FiredAction("0f", user_id, "r", 2, KafkaAction(type="kafka"), b"{}", 3, at_ms)
-    found = headers_of(fired, "here")
-    assert len({name for name, _ in found}) == len(found)
-    return {name: value.decode("utf-8") for name, value in found}
+    pairs = headers_of(fired, "here")
+    assert len({name for name, _ in pairs}) == len(pairs)
+    return {name: value.decode("utf-8") for name, value in pairs}
 
 
 def test_an_action_has_every_required_attribute_under_its_name_in_the_binding() -> None:
-    found = headers()
-    assert set(found) >= REQUIRED
-    assert all(found.values())
-    assert (found["ce_specversion"], found["content-type"]) == ("1.0", "application/json")
-    # The binding: a content type of this kind would mean structured mode.
-    assert not found["content-type"].startswith("application/cloudevents")
-    assert all(re.fullmatch(r"ce_[a-z0-9]{1,20}", name) for name in found if name.startswith("ce_"))
+    attributes = headers()
+    assert set(attributes) >= REQUIRED
+    assert all(attributes.values())
+    assert (attributes["ce_specversion"], attributes["content-type"]) == ("1.0", "application/json")
+    # In the binding, such a content type would mean structured mode.
+    assert not attributes["content-type"].startswith("application/cloudevents")
+    assert all(re.fullmatch(r"ce_[a-z0-9]{1,20}", name) for name in attributes if name.startswith("ce_"))
 
 
 @pytest.mark.parametrize("at_ms", [1, 999, 951_782_400_123, NOW_MS, 32_503_680_000_000, 253_402_300_799_999])
@@ -50,14 +50,14 @@ def test_the_subject_is_the_user(user_id: str) -> None:
 
 
 @pytest.mark.parametrize("user_id", ["a\nb", "\x00", "\x7f", "\x85", "\x9f", "\ufdd0", "\ufffe", "\U0010ffff"])
-def test_a_user_that_no_attribute_may_hold_is_no_subject(user_id: str) -> None:
-    found = headers(user_id)
-    assert "ce_subject" not in found
-    assert set(found) >= REQUIRED
+def test_a_user_id_with_invalid_characters_is_no_subject(user_id: str) -> None:
+    attributes = headers(user_id)
+    assert "ce_subject" not in attributes
+    assert set(attributes) >= REQUIRED
 
 
 @pytest.mark.parametrize("job_name", ["event-trigger", "my job", "a/b", "käse", "100%"])
-def test_the_default_source_is_one_and_names_the_job(job_name: str) -> None:
+def test_the_default_source_is_valid_and_names_the_job(job_name: str) -> None:
     source = default_source(job_name)
     assert is_source(source)
     assert unquote(source) == f"event-trigger/{job_name}"
@@ -71,12 +71,12 @@ def test_a_uri_reference_is_a_source(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["", "a b", "a\n", "käse", "a%2", "a|b", "<a>", 'a"b', "a\\b", "a^b", "a`b", "{a}"])
-def test_what_is_no_uri_reference_is_none(source: str) -> None:
+def test_a_text_that_is_not_a_uri_reference_is_no_source(source: str) -> None:
     assert not is_source(source)
 
 
-def times(done: StepResult) -> list[int]:
-    return [one.at_ms for one in done.actions]
+def times(step_result: StepResult) -> list[int]:
+    return [action.at_ms for action in step_result.actions]
 
 
 def loaded(*rules: object) -> Shard:
@@ -99,7 +99,7 @@ def test_the_time_of_a_sequence_that_nothing_followed_is_its_end() -> None:
     assert times(shard.step(now_ms=NOW_MS + HOUR, stream_ms=NOW_MS + HOUR)) == [NOW_MS - 5 + HOUR // 2]
 
 
-def test_what_quiet_hours_held_keeps_its_time_through_a_restore() -> None:
+def test_an_action_held_by_quiet_hours_keeps_its_time_through_a_restore() -> None:
     quiet = rule("r", 'event.event_name == "go"', quiet_hours={"start": "00:00", "end": "08:00"})
     shard = loaded(quiet)  # it is midnight
     assert times(shard.step(batch(event("u", event_name="go", timestamp=NOW_MS + 1)))) == []
@@ -107,7 +107,7 @@ def test_what_quiet_hours_held_keeps_its_time_through_a_restore() -> None:
     assert times(shard.step(now_ms=NOW_MS + 8 * HOUR)) == [NOW_MS + 1]
 
 
-def test_what_an_earlier_release_held_has_no_time() -> None:
-    stored_then = ["r", 1, b'{"type":"kafka"}', "0f", "e1", NOW_MS, "UTC", b"{}", 0]
-    assert HeldAction(*stored_then).at_ms == 0
+def test_an_action_held_under_an_earlier_release_has_no_time() -> None:
+    stored = ["r", 1, b'{"type":"kafka"}', "0f", "e1", NOW_MS, "UTC", b"{}", 0]
+    assert HeldAction(*stored).at_ms == 0
     assert "ce_time" not in headers(at_ms=0)

@@ -8,7 +8,7 @@ def test_equal_sets_change_nothing() -> None:
     assert not rule_changes([rule("a"), rule("b")], [rule("b"), rule("a")])
 
 
-def test_what_is_new_gone_and_changed_is_named_in_order() -> None:
+def test_added_removed_and_changed_rules_are_named_in_order() -> None:
     live = [rule("a"), rule("gone"), rule("b")]
     wanted = [rule("new2"), rule("b", "false", version=2), rule("a", description="better"), rule("new1")]
     assert rule_changes(live, wanted) == RuleChanges(("new2", "new1"), ("gone",), ("b", "a"))
@@ -19,12 +19,12 @@ def test_another_meaning_needs_a_higher_version() -> None:
     assert changes.problems == ("rule 'a': filter, cooldown differ from the live version 3: raise the version",)
 
 
-def test_a_version_does_not_go_back() -> None:
+def test_a_version_must_not_decrease() -> None:
     changes = rule_changes([rule("a", version=3)], [rule("a", version=2)])
     assert changes.problems == ("rule 'a': version 2 is lower than the live 3",)
 
 
-def test_a_rule_that_was_gone_may_come_with_any_version() -> None:
+def test_a_rule_that_was_removed_may_return_with_any_version() -> None:
     assert rule_changes([], [rule("a", version=1)]).problems == ()
 
 

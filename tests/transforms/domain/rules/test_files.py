@@ -50,7 +50,7 @@ def test_a_rule_waits_for_the_profile_unless_it_says_otherwise(tmp_path: Path) -
     assert load_rules(write(tmp_path, "r.yaml", GOOD + "on_missing_profile: skip\n"))[0].on_missing_profile == "skip"
 
 
-def test_a_filter_may_be_in_a_file_beside(tmp_path: Path) -> None:
+def test_a_filter_may_be_in_a_file_of_the_same_folder(tmp_path: Path) -> None:
     write(tmp_path, "welcome.lua", "return true -- ü")
     path = write(tmp_path, "r.yaml", GOOD.replace("filter: event.triggerable", "filter_file: welcome.lua"))
     assert load_rules(path)[0].filter == "return true -- ü"
@@ -147,17 +147,17 @@ def test_an_error_in_a_lua_file_is_at_that_file_s_line(tmp_path: Path) -> None:
         load_rules(path)
 
 
-def test_every_problem_is_found_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", GOOD.replace("version: 1", "version: 0") + "colour: red\n")
     write(tmp_path, "b.yaml", "- 1\n---\n" + GOOD + "---\n[")
-    found = read_rule_files(tmp_path)
-    assert [(problem.file.name, problem.line) for problem in found.problems] == [
+    result = read_rule_files(tmp_path)
+    assert [(problem.file.name, problem.line) for problem in result.problems] == [
         ("a.yaml", 3),
         ("a.yaml", 7),
         ("b.yaml", 1),
         ("b.yaml", 10),
     ]
-    assert [loaded.rule.name for loaded in found.rules] == ["welcome"]
+    assert [loaded.rule.name for loaded in result.rules] == ["welcome"]
     with pytest.raises(RuleError, match=r"and 3 more: see `python -m pipeline rules check "):
         load_rules(tmp_path)
 
@@ -183,14 +183,14 @@ tests:
 """
 
 
-def test_cases_are_in_the_rule_and_in_a_file_beside_it(tmp_path: Path) -> None:
+def test_cases_are_in_the_rule_and_in_its_test_file(tmp_path: Path) -> None:
     path = write(tmp_path, "welcome.yaml", GOOD + "tests:\n  - {name: a, events: [{}], expect: nothing}\n")
     write(tmp_path, "welcome_test.yaml", CASE)
-    for given in (path, tmp_path):
-        found = read_rule_files(given)
-        assert found.problems == []
-        (loaded,) = found.rules
-        assert [(one.case.name, one.file.name, one.line) for one in loaded.cases] == [
+    for file_or_folder in (path, tmp_path):
+        result = read_rule_files(file_or_folder)
+        assert result.problems == []
+        (loaded,) = result.rules
+        assert [(located.case.name, located.file.name, located.line) for located in loaded.cases] == [
             ("a", "welcome.yaml", 8),
             ("fires", "welcome_test.yaml", 4),
         ]

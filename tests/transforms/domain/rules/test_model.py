@@ -3,42 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.builders import rule
 from transforms.domain.base.durations import Duration
 from transforms.domain.rules.model import Cap, Cooldown, QuietHours, Rule, Sequence, TimeZone
 
-SECOND = 1000
-MINUTE = 60 * SECOND
+MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
-
-
-@pytest.mark.parametrize(
-    ("text", "ms"),
-    [("1s", SECOND), ("90s", 90 * SECOND), ("10m", 10 * MINUTE), ("2h", 120 * MINUTE), ("1d", DAY), ("52w", 364 * DAY)],
-)
-def test_a_duration_is_a_number_and_a_unit(text: str, ms: int) -> None:
-    assert Duration.parse(text) == Duration(ms)
-
-
-@pytest.mark.parametrize("text", ["", "1", "s", "0s", "-1s", "1.5h", "1 s", "1S", "1s\n", "1m30s", 5, None, True])
-def test_what_is_no_duration_is_refused(text: Any) -> None:
-    with pytest.raises(ValueError, match="a whole number and a unit"):
-        Duration.parse(text)
-
-
-@pytest.mark.parametrize("text", ["367d", "53w", "99999999w"])
-def test_a_duration_is_at_most_a_year(text: str) -> None:
-    with pytest.raises(ValueError, match="at most 366d"):
-        Duration.parse(text)
-
-
-@given(st.integers(1, 366 * 24 * 3600))
-def test_a_duration_s_text_is_the_duration(seconds: int) -> None:
-    assert Duration.parse(str(Duration(seconds * SECOND))) == Duration(seconds * SECOND)
 
 
 FULL: dict[str, Any] = {
@@ -56,7 +28,7 @@ def test_a_rule_waits_for_the_profile_unless_it_says_otherwise() -> None:
     assert rule(on_missing_profile="skip").on_missing_profile == "skip"
 
 
-def test_fields_of_later_semantics() -> None:
+def test_optional_fields_are_read() -> None:
     full = rule(**FULL)
     assert full.cooldown == Cooldown(time=Duration(DAY), key="event.parameters.sku")
     assert full.cap == Cap(count=3, per="week")
@@ -68,7 +40,7 @@ def test_fields_of_later_semantics() -> None:
     assert rule(cooldown="2h").cooldown == Cooldown(time=Duration(120 * MINUTE))
 
 
-def test_a_rule_survives_json_as_it_is() -> None:
+def test_a_rule_is_the_same_after_encoding_and_decoding() -> None:
     full = rule(**FULL)
     assert Rule.model_validate_json(full.model_dump_json()) == full
 

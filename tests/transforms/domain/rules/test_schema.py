@@ -16,7 +16,7 @@ def test_the_published_schema_is_the_one_of_the_models() -> None:
     )
 
 
-def test_it_says_what_a_document_may_have() -> None:
+def test_the_schema_has_every_field_of_a_document() -> None:
     schema = orjson.loads(rule_schema_json())
     assert set(schema["properties"]) == {*Rule.model_fields, "filter_file", "tests"}
     assert schema["additionalProperties"] is False
@@ -25,11 +25,11 @@ def test_it_says_what_a_document_may_have() -> None:
 
 
 def test_every_field_of_a_rule_is_described() -> None:
-    schema = rule_schema()
-    definitions: dict[str, Any] = schema["$defs"]
-    for name, field in schema["properties"].items():
-        references = [one for one in [field, *field.get("anyOf", [])] if "$ref" in one]
-        described = [definitions[one["$ref"].rpartition("/")[2]].get("description") for one in references]
+    rule = rule_schema()
+    definitions: dict[str, Any] = rule["$defs"]
+    for name, field in rule["properties"].items():
+        references = [schema for schema in [field, *field.get("anyOf", [])] if "$ref" in schema]
+        described = [definitions[reference["$ref"].rpartition("/")[2]].get("description") for reference in references]
         assert field.get("description") or any(described) or name == "actions", name
 
 

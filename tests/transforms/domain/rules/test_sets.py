@@ -40,40 +40,40 @@ FULL = {
 
 
 def content(**fields: Any) -> dict[str, Any]:
-    one = {"name": "r", "version": 1, "filter": "true", "actions": [{"type": "debug"}]}
-    return {"version": 1, "number": 7, "published": 5, "by": "me", "note": "", "rules": [one]} | fields
+    document = {"name": "r", "version": 1, "filter": "true", "actions": [{"type": "debug"}]}
+    return {"version": 1, "number": 7, "published": 5, "by": "me", "note": "", "rules": [document]} | fields
 
 
 def record(**fields: Any) -> bytes:
     return orjson.dumps({"rules": content(**fields)})
 
 
-def test_a_set_comes_back_as_it_was_with_every_field_that_a_rule_has() -> None:
+def test_a_set_with_every_field_of_a_rule_is_decoded_as_it_was_encoded() -> None:
     rules = (rule("full", **{name: value for name, value in FULL.items() if name not in ("name", "filter")}), rule("b"))
-    one = RuleSet(12, rules, 1_700_000_000_000, "somebody", "a note")
-    assert decode_rule_set(encode_rule_set(one)) == one
+    rule_set = RuleSet(12, rules, 1_700_000_000_000, "somebody", "a note")
+    assert decode_rule_set(encode_rule_set(rule_set)) == rule_set
 
 
 def test_the_record_is_the_documented_json() -> None:
-    one = RuleSet(7, (rule("r"),), 5, "me", "why")
-    assert orjson.loads(encode_rule_set(one)) == {"rules": content(note="why")}
-    assert one.key == b"set-7"
-    assert one.versions == {"r": 1}
+    rule_set = RuleSet(7, (rule("r"),), 5, "me", "why")
+    assert orjson.loads(encode_rule_set(rule_set)) == {"rules": content(note="why")}
+    assert rule_set.key == b"set-7"
+    assert rule_set.versions == {"r": 1}
 
 
-def test_a_rule_as_somebody_writes_it_by_hand_is_read() -> None:
-    found = decode_rule_set(record(rules=[FULL]))
-    assert orjson.loads(encode_rule_set(found))["rules"]["rules"] == [FULL]
-    assert found.rules[0].cooldown is not None
-    assert found.rules[0].cooldown.time.ms == 86_400_000
+def test_a_record_written_by_hand_is_read() -> None:
+    decoded = decode_rule_set(record(rules=[FULL]))
+    assert orjson.loads(encode_rule_set(decoded))["rules"]["rules"] == [FULL]
+    assert decoded.rules[0].cooldown is not None
+    assert decoded.rules[0].cooldown.time.ms == 86_400_000
 
 
 def test_the_digest_is_of_the_rules_alone() -> None:
-    one = RuleSet(1, (rule("a"), rule("b")), 5, "me", "note")
-    assert RuleSet(2, (rule("a"), rule("b"))).digest == one.digest
-    assert RuleSet(1, (rule("b"), rule("a")), 5, "me", "note").digest != one.digest
-    assert RuleSet(1, (rule("a"), rule("b", version=2)), 5, "me", "note").digest != one.digest
-    assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - our own
+    rule_set = RuleSet(1, (rule("a"), rule("b")), 5, "me", "note")
+    assert RuleSet(2, (rule("a"), rule("b"))).digest == rule_set.digest
+    assert RuleSet(1, (rule("b"), rule("a")), 5, "me", "note").digest != rule_set.digest
+    assert RuleSet(1, (rule("a"), rule("b", version=2)), 5, "me", "note").digest != rule_set.digest
+    assert pickle.loads(pickle.dumps(rule_set)) == rule_set  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_the_digest_is_of_the_rules_alone() -> None:
         (b'{"rules": {"version": 1}}', "rule set: number is missing"),
     ],
 )
-def test_what_is_no_set_is_refused_with_what_is_wrong(value: bytes, message: str) -> None:
+def test_an_invalid_record_is_refused_naming_the_problem(value: bytes, message: str) -> None:
     with pytest.raises(RuleError) as caught:
         decode_rule_set(value)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
-def test_a_set_larger_than_a_record_is_refused_either_way() -> None:
+def test_a_set_larger_than_a_record_is_neither_encoded_nor_decoded() -> None:
     lua = "-" * 60_000
     many = tuple(rule(f"r{number}", f"true --{lua}") for number in range(16))
     with pytest.raises(RuleError, match=f"rule set is 96.... bytes, allowed are {MAX_RECORD_BYTES}"):
@@ -127,23 +127,29 @@ def test_the_number_of_a_key(key: bytes | None, number: int | None) -> None:
     assert number_of_key(key) == number
 
 
-def test_an_acknowledgement_is_the_documented_json_and_comes_back() -> None:
-    one = Acknowledgement(7, 3, 32, 5)
-    assert one.key == b"rules-3"
-    assert orjson.loads(one.to_json()) == {"audit": "rules", "number": 7, "shard": 3, "shards": 32, "time": 5}
-    assert Acknowledgement.of_json(one.to_json()) == one
+def test_an_acknowledgement_is_the_documented_json_and_is_decoded_again() -> None:
+    ack = Acknowledgement(7, 3, 32, 5)
+    assert ack.key == b"rules-3"
+    assert orjson.loads(ack.to_json()) == {
+        "audit": "rules",
+        "number": 7,
+        "shard": 3,
+        "shards": 32,
+        "time": 5,
+    }
+    assert Acknowledgement.of_json(ack.to_json()) == ack
     for other in (b"{", b"[]", b'{"audit": "forget"}', b'{"audit": "rules", "number": 7, "shard": 3, "shards": null}'):
         assert Acknowledgement.of_json(other) is None
 
 
 def test_the_shards_that_are_behind() -> None:
-    said = [Acknowledgement(6, shard, 4, 10) for shard in range(4)]
-    assert shards_behind(6, said) == ([], 4)
-    assert shards_behind(7, said) == ([0, 1, 2, 3], 4)
-    said += [Acknowledgement(7, 2, 4, 20), Acknowledgement(8, 0, 4, 30)]
-    assert shards_behind(7, said) == ([1, 3], 4)
-    # A job that was restored from before a set says so.
-    assert shards_behind(7, [*said, Acknowledgement(6, 2, 4, 40)]) == ([1, 2, 3], 4)
+    acknowledged = [Acknowledgement(6, shard, 4, 10) for shard in range(4)]
+    assert shards_behind(6, acknowledged) == ([], 4)
+    assert shards_behind(7, acknowledged) == ([0, 1, 2, 3], 4)
+    acknowledged += [Acknowledgement(7, 2, 4, 20), Acknowledgement(8, 0, 4, 30)]
+    assert shards_behind(7, acknowledged) == ([1, 3], 4)
+    # A job that was restored from an older state acknowledges an older set.
+    assert shards_behind(7, [*acknowledged, Acknowledgement(6, 2, 4, 40)]) == ([1, 2, 3], 4)
     assert shards_behind(7, []) == ([], 0)
 
 
@@ -157,11 +163,11 @@ def test_the_shards_are_those_of_the_latest_job() -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
-        lambda one: st.lists(one) | st.dictionaries(st.text(), one),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
         max_leaves=20,
     )
 )
-def test_whatever_json_it_is_a_set_or_a_rule_error(value: Any) -> None:
+def test_arbitrary_json_is_a_rule_error(value: Any) -> None:
     for document in (value, {"rules": value}, {"rules": content(rules=value)}, {"rules": content(rules=[value])}):
         try:
             raw = orjson.dumps(document)

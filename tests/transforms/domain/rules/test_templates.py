@@ -46,7 +46,7 @@ def test_placeholders_become_values(template: Any, rendered: Any) -> None:
 @pytest.mark.parametrize(
     "template", ["${}", "${profile.name}", "${event..x}", "${event[0]}", {"a": ["${x}"]}, "${ event}"]
 )
-def test_what_speaks_of_nothing_is_refused(template: Any) -> None:
+def test_a_placeholder_without_a_possible_value_is_refused(template: Any) -> None:
     with pytest.raises(ValueError, match=r"is no path of names that begins with one of event, user, visit, history"):
         check(template)
 

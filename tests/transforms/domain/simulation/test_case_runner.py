@@ -23,14 +23,14 @@ RULE: dict[str, Any] = {
 def differences(
     folder: Path, case: dict[str, Any], filter_: str = "event.go", rule: dict[str, Any] | None = None, **settings: Any
 ) -> list[str]:
-    """Of one case of a rule; the place of the files is left out of messages."""
+    """Run one case of a rule and return its differences, without the folder in messages."""
     path = folder / "r.yaml"
     path.write_text(
         yaml.safe_dump(RULE | (rule or {}) | {"filter": filter_, "tests": [{"name": "case"} | case]}, sort_keys=False)
     )
-    found = read_rule_files(path)
-    assert [str(problem) for problem in found.problems] == []
-    (result,) = run_cases(found.rules[0], ShardSettings(**settings))
+    rule_files = read_rule_files(path)
+    assert [str(problem) for problem in rule_files.problems] == []
+    (result,) = run_cases(rule_files.rules[0], ShardSettings(**settings))
     assert result.passed is not result.differences
     return [line.replace(f"{folder}/", "") for line in result.differences]
 
@@ -162,13 +162,13 @@ def test_a_case_that_does_not_hold_says_what_differs(
     assert differences(tmp_path, case, filter_) == shown
 
 
-def test_history_fields_are_there_where_the_pipeline_keeps_them(tmp_path: Path) -> None:
+def test_history_has_the_fields_that_the_pipeline_keeps(tmp_path: Path) -> None:
     case = {"history": [{"platform": "ios"}], "events": [{"platform": "web"}, {}], "expect": ["first", "second"]}
     filter_ = "#history == 2 and history[1].platform == 'ios' and history[2].platform == 'web'"
     assert differences(tmp_path, case, filter_, history_fields=("platform",)) == []
 
 
-def test_events_of_two_users_are_no_case(tmp_path: Path) -> None:
+def test_a_case_with_events_of_two_users_is_refused(tmp_path: Path) -> None:
     case = {"name": "c", "events": [{"user_id": "a"}, {"user_id": "b"}], "expect": "nothing"}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE | {"tests": [case]}, sort_keys=False))
     (problem,) = read_rule_files(tmp_path).problems
@@ -185,8 +185,8 @@ def test_events_of_two_users_are_no_case(tmp_path: Path) -> None:
 )
 def test_a_dry_call(tmp_path: Path, filter_: str, message: str | None) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_}, sort_keys=False))
-    said = dry_call(read_rule_files(tmp_path).rules[0])
-    assert said == message or (said is not None and message is not None and said.endswith(f": {message}"))
+    error = dry_call(read_rule_files(tmp_path).rules[0])
+    assert error == message or (error is not None and message is not None and error.endswith(f": {message}"))
 
 
 def test_rules_without_a_case_are_named(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def expecting(enrichment: str, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("policy", "events", "wait", "fired"),
     [
-        # Evaluated at once, by the empty profile of a user who is pending; 10 s after it was asked the user API fails.
+        # Evaluated at once, by the empty profile of a user who is pending; the user API fails after 10 s.
         ("run", [expecting("pending")], None, [1]),
         (
             "run",
@@ -212,7 +212,7 @@ def expecting(enrichment: str, **fields: Any) -> dict[str, Any]:
             None,
             [1, 2, 3],
         ),
-        # After the pause of 30 s it is asked again, and fails again: the profile stays what it is.
+        # After the pause of 30 s the user is fetched again, which fails again: the profile stays what it is.
         ("run", [expecting("pending"), expecting("unavailable", after="1m")], None, [1, 2]),
         (
             "skip",
@@ -228,7 +228,7 @@ def expecting(enrichment: str, **fields: Any) -> dict[str, Any]:
         ("wait", [expecting("unavailable"), expecting("unavailable", after="11s")], None, [1, 2]),
     ],
 )
-def test_a_case_may_be_of_a_user_who_is_on_the_way(
+def test_a_case_may_have_a_pending_user(
     tmp_path: Path, policy: str, events: list[dict[str, Any]], wait: str | None, fired: list[int]
 ) -> None:
     expected = [{"action": name, "event": number} for number in fired for name in ("first", "second")]
@@ -245,13 +245,13 @@ def test_a_sequence_that_is_over_waits_for_the_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"visit": {}}, {"history": [{}]}])
-def test_who_is_pending_has_no_past(given: dict[str, Any]) -> None:
+def test_a_pending_user_has_neither_visit_nor_history(given: dict[str, Any]) -> None:
     case = {"name": "n", "profile": "pending", "events": [{}], "expect": "nothing"}
     with pytest.raises(ValidationError, match="a user who is pending has neither"):
         Case.model_validate(case | given)
 
 
-def test_webhooks_and_bodies_of_a_rule_s_own_are_actions_like_others(tmp_path: Path) -> None:
+def test_webhooks_and_custom_bodies_are_actions_like_others(tmp_path: Path) -> None:
     webhook = {"type": "webhook", "destination": "shop", "body": {"who": "${event.user_id}"}}
     case = {
         "events": [{}, GO, {"go": True, "after": "1m"}],

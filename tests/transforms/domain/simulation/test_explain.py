@@ -20,15 +20,15 @@ def explained(folder: Path, filter_: str, rule: Any = None, **given: Any) -> Exp
     return explain(loaded, case, ShardSettings())
 
 
-def test_each_condition_has_its_value_and_what_is_not_reached_has_none(tmp_path: Path) -> None:
-    said = explained(
+def test_each_condition_has_its_value_unless_lua_does_not_reach_it(tmp_path: Path) -> None:
+    explanation = explained(
         tmp_path,
         'event.a == 1 and (user.country == "US" or #history > 0) and not event.b.c and event.d',
         profile={"country": "DE"},
         events=[{"a": 1.0, "b": {"c": 7}}],
     )
-    assert not said.fires
-    assert [line.strip() for line in said.lines] == [
+    assert not explanation.fires
+    assert [line.strip() for line in explanation.lines] == [
         'false  event.a == 1 and (user.country == "US" or #history > 0) and…',
         "true   event.a == 1   (event.a is 1)",
         'false  user.country == "US" or #history > 0',
@@ -54,23 +54,23 @@ def test_each_condition_has_its_value_and_what_is_not_reached_has_none(tmp_path:
 def test_the_state_is_the_one_that_the_filter_sees(
     tmp_path: Path, filter_: str, given: dict[str, Any], fires: bool, first: str
 ) -> None:
-    said = explained(tmp_path, filter_, **given)
-    assert said.fires is fires
-    assert said.lines[0].strip().startswith(first)
+    explanation = explained(tmp_path, filter_, **given)
+    assert explanation.fires is fires
+    assert explanation.lines[0].strip().startswith(first)
 
 
-def test_a_body_is_not_taken_apart(tmp_path: Path) -> None:
-    said = explained(tmp_path, "return true")
-    assert (said.fires, said.lines) == (
+def test_a_body_is_not_split_into_conditions(tmp_path: Path) -> None:
+    explanation = explained(tmp_path, "return true")
+    assert (explanation.fires, explanation.lines) == (
         True,
         ["  its filter is a body with return: only expressions can be taken apart"],
     )
 
 
 def test_an_event_that_is_refused_says_why(tmp_path: Path) -> None:
-    said = explained(tmp_path, "true", events=[{"event_name": 1}])
-    assert (said.fires, said.lines) == (False, [])
-    assert said.problems == ["event 1 is refused: wrong_type: event_name is a int, allowed is str"]
+    explanation = explained(tmp_path, "true", events=[{"event_name": 1}])
+    assert (explanation.fires, explanation.lines) == (False, [])
+    assert explanation.problems == ["event 1 is refused: wrong_type: event_name is a int, allowed is str"]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_an_event_that_is_refused_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_what_stops_a_rule_that_its_filter_allows(tmp_path: Path, rule: Any, fires: bool, text: str | None) -> None:
-    said = explained(tmp_path, "event.go", rule, events=[{"go": True}, {"go": True, "after": "1m"}])
-    assert said.fires is fires
-    assert [line.strip() for line in said.lines if "event.go" not in line and "begins" not in line] == (
+    explanation = explained(tmp_path, "event.go", rule, events=[{"go": True}, {"go": True, "after": "1m"}])
+    assert explanation.fires is fires
+    assert [line.strip() for line in explanation.lines if "event.go" not in line and "begins" not in line] == (
         [text] if text and "begins" not in text else []
     )
-    assert any("begins" in line for line in said.lines) is ("sequence" in rule)
+    assert any("begins" in line for line in explanation.lines) is ("sequence" in rule)

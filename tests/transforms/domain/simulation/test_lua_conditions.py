@@ -11,7 +11,7 @@ from transforms.domain.simulation.lua_conditions import Condition, take_apart
 
 
 def shape(condition: Condition) -> Any:
-    """A condition as nested lists: what joins, then the parts; a leaf is its text."""
+    """A condition as nested lists: the operator, then the parts; a leaf is its text."""
     return [condition.joined_by, *map(shape, condition.parts)] if condition.parts else condition.text
 
 
@@ -39,7 +39,7 @@ FUNCTION = "(function(x) if x and y then return x or y end end)(a)"
         ("a < b == c", "a < b == c"),
     ],
 )
-def test_an_expression_is_taken_apart(text: str, expected: Any) -> None:
+def test_an_expression_is_split_into_conditions(text: str, expected: Any) -> None:
     assert shape(take_apart(text)) == expected
 
 
@@ -55,7 +55,7 @@ def joined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def rebuilt(condition: Condition) -> str:
-    """Lua of a condition, every bracket said."""
+    """Lua of a condition with every bracket."""
     if condition.joined_by in ("and", "or"):
         return "(" + f" {condition.joined_by} ".join(map(rebuilt, condition.parts)) + ")"
     if condition.joined_by == "not":
@@ -64,6 +64,6 @@ def rebuilt(condition: Condition) -> str:
 
 
 @given(st.recursive(st.sampled_from(ATOMS), joined, max_leaves=6))
-def test_put_together_again_it_means_the_same(text: str) -> None:
+def test_conditions_joined_again_mean_the_same(text: str) -> None:
     first, second = allowed(text, rebuilt(take_apart(text)), fields=EVENT, profile=PROFILE, rows=ROWS)
     assert first is second

@@ -16,13 +16,13 @@ def read(*lines: Any) -> list[Record]:
     return list(records_of((line + b"\n" for line in raw), "file", NOW_MS))
 
 
-def test_an_event_comes_at_its_timestamp_with_its_user_as_key_and_its_bytes_as_they_are() -> None:
+def test_an_event_s_record_has_its_timestamp_its_user_as_key_and_its_bytes_unchanged() -> None:
     line = b'{"event_id": "e",  "user_id": "\xc3\xbc", "timestamp": 1704067100000, "x": 1.0}'
     assert read(line) == [Record(0, 1, 1_704_067_100_000, "ü".encode(), line)]
 
 
-def test_the_line_number_is_the_offset_and_empty_lines_are_none() -> None:
-    assert [one.offset for one in read(b"", {"timestamp": 1}, b"  ", {"timestamp": 2})] == [2, 4]
+def test_the_line_number_is_the_offset_and_empty_lines_are_skipped() -> None:
+    assert [record.offset for record in read(b"", {"timestamp": 1}, b"  ", {"timestamp": 2})] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_the_line_number_is_the_offset_and_empty_lines_are_none() -> None:
         {"timestamp": NOW_MS + 86_400_001},
     ],
 )
-def test_what_has_no_usable_time_comes_at_that_of_the_line_before_as_it_is(odd: Any) -> None:
+def test_a_line_without_a_usable_time_gets_the_time_of_the_line_before(odd: Any) -> None:
     raw = odd if isinstance(odd, bytes) else orjson.dumps(odd)
     assert read({"timestamp": 5, "user_id": "u"}, odd)[1] == Record(0, 2, 5, None, raw)
 
 
-def test_a_clock_that_is_a_day_ahead_is_bearable() -> None:
+def test_a_timestamp_a_day_ahead_is_accepted() -> None:
     assert read({"timestamp": NOW_MS + 86_400_000})[0].timestamp_ms == NOW_MS + 86_400_000
 
 
@@ -60,11 +60,11 @@ def test_a_clock_that_is_a_day_ahead_is_bearable() -> None:
         ({"timestamp_ms": 7, "value": None}, Record(0, 1, 7, None, b"null")),
     ],
 )
-def test_a_record_says_itself_when_it_came(line: Any, expected: Record) -> None:
+def test_an_envelope_has_its_own_time(line: Any, expected: Record) -> None:
     assert read(line) == [expected]
 
 
-def test_an_event_that_has_fields_of_these_names_is_an_event() -> None:
+def test_an_event_with_the_envelope_s_field_names_is_an_event() -> None:
     line = {"event_id": "e", "user_id": "u", "timestamp": 3, "timestamp_ms": 9, "value": 4}
     assert read(line)[0].timestamp_ms == 3
 
@@ -78,7 +78,7 @@ def test_an_event_that_has_fields_of_these_names_is_an_event() -> None:
         ({"timestamp_ms": 1, "key": 5, "value": {}}, "file:2: key is 5, allowed: text or null"),
     ],
 )
-def test_a_record_that_is_none_ends_the_reading(line: Any, message: str) -> None:
+def test_an_invalid_envelope_ends_the_reading(line: Any, message: str) -> None:
     with pytest.raises(RecordingError) as caught:
         read({"timestamp": 1}, line)
     assert str(caught.value) == message

@@ -18,14 +18,14 @@ ROWS = st.builds(
 
 
 class NaiveHistory:
-    """The same in a list that is sorted after every change."""
+    """A history as a list that is sorted after every change."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
-        self.rows = sorted([*self.rows, row], key=lambda one: one.timestamp_ms)[-self.limit :]
+        self.rows = sorted([*self.rows, row], key=lambda row: row.timestamp_ms)[-self.limit :]
 
     def find(self, event_id: str) -> Row | None:
         return next((row for row in self.rows if row.event_id == event_id), None)
@@ -33,7 +33,7 @@ class NaiveHistory:
     def merge(self, rows: list[Row]) -> None:
         known = {row.event_id for row in self.rows}
         fresh = {row.event_id: row for row in rows if row.event_id not in known}
-        self.rows = sorted([*fresh.values(), *self.rows], key=lambda one: one.timestamp_ms)[-self.limit :]
+        self.rows = sorted([*fresh.values(), *self.rows], key=lambda row: row.timestamp_ms)[-self.limit :]
 
 
 @given(
@@ -48,14 +48,14 @@ class NaiveHistory:
 )
 def test_history_is_a_sorted_list_of_the_last_rows(limit: int, steps: list[tuple[str, object]]) -> None:
     history, naive = History(limit), NaiveHistory(limit)
-    for what, argument in steps:
-        if what == "add":
+    for operation, argument in steps:
+        if operation == "add":
             history.add(argument)  # type: ignore[arg-type]
             naive.add(argument)  # type: ignore[arg-type]
-        elif what == "merge":
+        elif operation == "merge":
             history.merge(argument)  # type: ignore[arg-type]
             naive.merge(argument)  # type: ignore[arg-type]
-        elif what == "drop":
+        elif operation == "drop":
             history.drop(f"e{argument}")
             naive.rows = [row for row in naive.rows if row.event_id != f"e{argument}"]
         else:
@@ -82,7 +82,7 @@ def test_the_oldest_timestamp_goes_and_not_the_oldest_arrival() -> None:
     assert history.find("too old") is None
 
 
-def test_rows_that_wait_to_be_dropped_in_lots_are_never_seen() -> None:
+def test_rows_over_the_limit_are_never_seen() -> None:
     history = History(5)
     for number in range(5 + _SLACK + 3):
         history.add(Row(number + 1, f"e{number}", "n", None))
@@ -92,7 +92,7 @@ def test_rows_that_wait_to_be_dropped_in_lots_are_never_seen() -> None:
     assert [row.event_id for row in history.rows()] == [f"e{number}" for number in range(_SLACK + 3, _SLACK + 8)]
 
 
-def test_an_id_that_only_occurs_inside_other_text_is_not_contained() -> None:
+def test_an_id_that_only_occurs_within_other_text_is_not_found() -> None:
     history = History(5)
     history.add(Row(1, "abc", "e1", {"note": "e1"}))
     assert history.find("e1") is None

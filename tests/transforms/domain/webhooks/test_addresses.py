@@ -48,21 +48,21 @@ def test_private(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "fe80::1", "0.0.0.0", "224.0.0.1"]
 )
-def test_metadata_link_local_and_the_like_are_not_even_private(text: str) -> None:
+def test_metadata_and_link_local_addresses_are_not_even_private(text: str) -> None:
     assert not is_private(ip_address(text))
 
 
 edges = st.sampled_from([ip_address(text) for text in PUBLIC + NOT_PUBLIC])
 near = st.tuples(edges, st.integers(-2, 2)).map(
-    lambda one: type(one[0])((int(one[0]) + one[1]) % (2 ** one[0].max_prefixlen))
+    lambda pair: type(pair[0])((int(pair[0]) + pair[1]) % (2 ** pair[0].max_prefixlen))
 )
 
 
 @settings(max_examples=2000)
 @given(st.ip_addresses() | near)
 @example(ip_address("192.88.99.2"))
-def test_nothing_that_python_takes_for_special_is_public(address: IPv4Address | IPv6Address) -> None:
-    """One way only: we refuse more. The oracle's lists are not ours."""
+def test_no_address_that_python_calls_special_is_public(address: IPv4Address | IPv6Address) -> None:
+    """Only in this direction: we refuse more addresses than Python does."""
     special = (
         address.is_private
         or address.is_loopback
@@ -77,7 +77,7 @@ def test_nothing_that_python_takes_for_special_is_public(address: IPv4Address | 
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_inside_an_ipv6_one_is_no_better_than_by_itself(inner: IPv4Address) -> None:
+def test_an_embedded_ipv4_address_is_public_only_in_nat64_and_if_it_is_public_itself(inner: IPv4Address) -> None:
     bits = int(inner)
     embedded = {
         "mapped": 0xFFFF << 32 | bits,

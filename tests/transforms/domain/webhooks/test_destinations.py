@@ -46,7 +46,7 @@ def write(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_every_field_says_something(tmp_path: Path) -> None:
+def test_every_field_is_read(tmp_path: Path) -> None:
     crm, mail = load_destinations(write(tmp_path, FULL), PUBLIC)
     assert crm == Destination(
         name="crm",
@@ -63,7 +63,7 @@ def test_every_field_says_something(tmp_path: Path) -> None:
     assert (mail.timeout, mail.rate, mail.max_in_flight, mail.retry) == (Duration(10_000), None, 8, RetrySchedule())
 
 
-# Text, line, what the problem says.
+# Text of the file, line and message of the problem.
 BAD = [
     ("", None, "0 documents, allowed is one with a list of destinations"),
     (GOOD + "---\n" + GOOD, None, "2 documents, allowed is one"),
@@ -124,14 +124,14 @@ def test_a_bad_file_is_refused_naming_file_line_and_field_and_no_secret(
         load_destinations(path, PUBLIC)
     lines = str(caught.value).splitlines()
     place = str(path) if line is None else f"{path}:{line}"
-    assert any(one.startswith(f"{place}: ") and message in one for one in lines), lines
+    assert any(line.startswith(f"{place}: ") and message in line for line in lines), lines
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_every_problem_is_found_and_the_good_destinations_are_there(tmp_path: Path) -> None:
+def test_all_problems_and_the_valid_destinations_are_returned(tmp_path: Path) -> None:
     bad = FULL.replace("timeout: 5s", "timeout: 5").replace("rate: 50", "rate: -1")
-    found, problems = read_destinations(write(tmp_path, bad), PUBLIC)
-    assert [one.name for one in found] == ["mail"]
+    destinations, problems = read_destinations(write(tmp_path, bad), PUBLIC)
+    assert [destination.name for destination in destinations] == ["mail"]
     assert [problem.line for problem in problems] == [8, 9]
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_destinations(tmp_path / "none.yaml", PUBLIC)
 
 
-def test_what_is_allowed_is_the_policy_s_to_say(tmp_path: Path) -> None:
+def test_the_policy_decides_which_urls_are_allowed(tmp_path: Path) -> None:
     local = write(tmp_path, GOOD.replace("https://crm.example.com", "http://127.0.0.1:8080"))
     assert load_destinations(local, EgressPolicy(allow_private=True))[0].url == "http://127.0.0.1:8080/hooks"
     listed = write(tmp_path, GOOD)

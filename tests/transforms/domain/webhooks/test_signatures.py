@@ -16,7 +16,7 @@ from transforms.domain.webhooks.signatures import parse_keys, signature_headers
 
 
 def now_s() -> int:
-    """Receivers take only what was signed within five minutes, so not when this module was imported."""
+    """The current time: receivers accept only signatures of the last five minutes."""
     return int(time.time())
 
 
@@ -57,7 +57,7 @@ def test_the_example_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize("changed", ["body", "webhook-id", "webhook-timestamp", "key"])
-def test_a_receiver_finds_what_was_changed(changed: str) -> None:
+def test_a_receiver_detects_any_change(changed: str) -> None:
     key = b"k" * 24
     headers = signature_headers([key], "msg_1", now_s(), b"{}")
     if changed in headers:
@@ -67,7 +67,7 @@ def test_a_receiver_finds_what_was_changed(changed: str) -> None:
         receiver.verify(b"{ }" if changed == "body" else b"{}", headers)
 
 
-def test_while_keys_are_rotated_each_signs_in_its_order() -> None:
+def test_each_of_several_keys_signs_in_their_order() -> None:
     old, new = b"o" * 24, b"n" * 64
     both = signature_headers([new, old], "m", 1, b"{}")["webhook-signature"].split(" ")
     assert both == [signature_headers([key], "m", 1, b"{}")["webhook-signature"] for key in (new, old)]
@@ -80,7 +80,7 @@ def test_keys_are_of_24_to_64_bytes_padded_or_not(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "trouble"),
+    ("text", "message"),
     [
         ("", "0 keys, allowed are 1 to 5"),
         (" ".join([secret(b"s" * 24)] * 6), "6 keys, allowed are 1 to 5"),
@@ -94,14 +94,14 @@ def test_keys_are_of_24_to_64_bytes_padded_or_not(size: int) -> None:
         ("whsec_", "a key of 0 bytes, allowed are 24 to 64"),
     ],
 )
-def test_what_is_no_secret_is_refused_and_not_shown(text: str, trouble: str) -> None:
+def test_an_invalid_secret_is_refused_and_not_shown(text: str, message: str) -> None:
     with pytest.raises(SecretError) as caught:
         parse_keys(text)
-    assert str(caught.value) == trouble
+    assert str(caught.value) == message
     assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("webhook_id", ["", "a.b", "a b", "a\r\nb", "ä", "x" * 129])
-def test_an_id_that_could_be_read_as_something_else_is_refused(webhook_id: str) -> None:
+def test_an_ambiguous_webhook_id_is_refused(webhook_id: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(webhook_id))):
         signature_headers([b"k" * 24], webhook_id, now_s(), b"")
