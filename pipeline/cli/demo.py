@@ -38,6 +38,7 @@ from runners.flink.local.monitoring import (
     prometheus_program,
 )
 from runners.flink.rest import FlinkRest
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
@@ -152,7 +153,7 @@ def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib
 def _rules() -> RuleSet:
     """The sample rules, sending what they would print to Kafka, where it can be watched, and to the receiver."""
     with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
-        rules = load_rules(Path(bundled))
+        rules = load_rules(Path(bundled), LuaEngines())
     actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
     return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
 

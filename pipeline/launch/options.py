@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from pipeline.errors import OptionError
 from pipeline.launch.transactions import least_transaction_timeout_ms
 from transforms.adapters.http.calls import CaFileError, check_ca_file
+from transforms.adapters.lua.engines import Isolation
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.base.secret_references import is_reference
 from transforms.domain.rules.cloudevents import is_source
-from transforms.domain.rules.filters import Isolation
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy

@@ -18,6 +18,7 @@ from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, reading, saying
 from pipeline.launch.options import Settings, kafka_properties
 from runners.flink.rest import FlinkRest
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import RuleSet
@@ -88,7 +89,7 @@ class RunningJob:
                     return live
             if self.settings.rules is None:
                 return None
-            return RuleSet(0, load_rules(self.settings.rules))
+            return RuleSet(0, load_rules(self.settings.rules, LuaEngines()))
 
     def decisions(self, asked: Asked, most: int) -> list[Decision] | None:
         """The latest decisions that are meant, newest first; None if the job keeps no decision log."""

@@ -13,9 +13,9 @@ from functools import partial
 
 import orjson
 
-from tests.builders import NOW_MS, event, record, rule
+from tests.builders import NOW_MS, event, filter_set, record, rule
 from transforms.domain.events.event import Event, parse_event
-from transforms.domain.rules.filters import FilterSet, Isolation
+from transforms.domain.rules.filters import Isolation
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -85,10 +85,10 @@ def main() -> None:
     found: dict[str, float] = {}
     for name, (sources, isolation) in cases().items():
         rules = tuple(rule(f"r{number}", source) for number, source in enumerate(sources))
-        with closing(FilterSet(rules, isolation=isolation)) as filters:
-            verdict = filters.evaluate(seen, visit, user)
-            if verdict.errors or verdict.allowed:
-                raise AssertionError(f"{name}: {verdict}")
+        with closing(filter_set(rules, isolation=isolation)) as filters:
+            result = filters.evaluate(seen, visit, user)
+            if result.errors or result.allowed:
+                raise AssertionError(f"{name}: {result}")
             # A process's own time passes elsewhere: there the wall clock tells.
             clock = time.perf_counter if isolation == "process" else time.thread_time
             found[name] = best(partial(filters.evaluate, seen, visit, user), clock)

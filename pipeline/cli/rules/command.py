@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pipeline.cli.rules import published as published_rules
 from pipeline.cli.subcommands import subcommands
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import RuleFiles, read_rule_files
@@ -112,14 +113,14 @@ def _add_history_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    found = read_rule_files(arguments.path)
+    found = read_rule_files(arguments.path, LuaEngines())
     _call_dry(found)
     return _report(found)
 
 
 def _call_dry(found: RuleFiles) -> None:
     for loaded in found.rules:
-        message = dry_call(loaded)
+        message = dry_call(loaded, LuaEngines())
         if message is not None:
             # Not every rule has to bear an event that lacks all it is about, so that this is no problem by itself.
             sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
@@ -145,7 +146,7 @@ def _show_problems(found: RuleFiles) -> bool:
 
 def _test(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    found = read_rule_files(arguments.path)
+    found = read_rule_files(arguments.path, LuaEngines())
     if _show_problems(found):
         return 1
     results = _run_cases(arguments, found)
@@ -162,7 +163,7 @@ def _test(arguments: argparse.Namespace) -> int:
 def _run_cases(arguments: argparse.Namespace, found: RuleFiles) -> list[CaseResult]:
     """Every rule's cases, run and shown."""
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
-    results = [result for loaded in found.rules for result in run_cases(loaded, settings)]
+    results = [result for loaded in found.rules for result in run_cases(loaded, settings, LuaEngines())]
     for result in results:
         sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
         if not result.passed:
@@ -183,7 +184,7 @@ def _show_count(found: RuleFiles, results: list[CaseResult], seconds: float) -> 
 
 def _publish(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    found = read_rule_files(arguments.path)
+    found = read_rule_files(arguments.path, LuaEngines())
     if _show_problems(found):
         return 1
     _call_dry(found)
@@ -226,7 +227,7 @@ def _xml(text: str) -> str:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    found = read_rule_files(arguments.path)
+    found = read_rule_files(arguments.path, LuaEngines())
     if _show_problems(found):
         return 1
     try:
@@ -237,7 +238,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         return 2
     settings = ShardSettings(history_fields=tuple(arguments.history_fields))
     for loaded in found.rules:
-        said = explain(loaded, case, settings)
+        said = explain(loaded, case, settings, LuaEngines())
         sys.stdout.write(
             f"{said.rule.name} version {said.rule.version}: {'fires' if said.fires else 'does not fire'}\n"
         )

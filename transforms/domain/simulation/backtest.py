@@ -15,7 +15,8 @@ from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterSet, Isolation, Verdict
+from transforms.domain.rules.engine import EngineFactory
+from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.shard.step import StepContext, StepInput, step
@@ -96,14 +97,14 @@ class Backtest:
         rules: tuple[Rule, ...],
         settings: ShardSettings,
         fetch: Fetch,
+        lua: EngineFactory,
         sent: Sent | None = None,
-        isolation: Isolation = "none",
     ) -> None:
         self._settings = replace(settings, destinations=destinations_of(rules))
         self._fetch = fetch
         self._sent = sent
         self._view = ShardState(settings.history_size)
-        self._filters = _Watched(rules, lambda: self._now_ms, isolation)
+        self._filters = _Watched(rules, lua, lambda: self._now_ms)
         self._now_ms = 0
         self._first_ms: int | None = None
         self._last_ms: int | None = None
@@ -131,7 +132,7 @@ class Backtest:
         self._pass_time(self._now_ms + self._settings.allowed_lateness_ms)
 
     def close(self) -> None:
-        """End the process that the rules run in, if they do."""
+        """End the process that the rules run in, if they have one."""
         self._filters.close()
 
     def _pass_time(self, until_ms: int) -> None:
@@ -223,16 +224,16 @@ class Backtest:
 class _Watched(FilterSet):
     """Notes who had an event, and how often which rule was asked."""
 
-    def __init__(self, rules: tuple[Rule, ...], clock_ms: Callable[[], int], isolation: Isolation) -> None:
-        super().__init__(rules, clock_ms=clock_ms, isolation=isolation)
+    def __init__(self, rules: tuple[Rule, ...], lua: EngineFactory, clock_ms: Callable[[], int]) -> None:
+        super().__init__(rules, lua, clock_ms)
         self.users: dict[str, int] = {}
         self.asked = 0
         self.set_aside: Counter[str] = Counter()
 
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
+    def evaluate(self, event: Event, visit: Visit, user: UserState) -> FilterResult:
         self.users.setdefault(event.user_id, 0)
         self.asked += 1
-        verdict = super().evaluate(event, visit, user)
-        for rule in verdict.quarantined:
+        result = super().evaluate(event, visit, user)
+        for rule in result.quarantined:
             self.set_aside[rule.name] += 1
-        return verdict
+        return result

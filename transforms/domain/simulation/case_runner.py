@@ -15,6 +15,7 @@ from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
+from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.filters import FILTER, FilterSet
 from transforms.domain.rules.model import Rule
@@ -56,18 +57,18 @@ class CaseResult:
         return not self.differences
 
 
-def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
+def run_cases(loaded: LoadedRule, settings: ShardSettings, lua: EngineFactory) -> list[CaseResult]:
     """Every case of a rule, each with a user, a history and a clock of its own."""
     return [
-        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
+        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings, lua), located.case))
         for located in loaded.cases
     ]
 
 
-def dry_call(loaded: LoadedRule) -> str | None:
+def dry_call(loaded: LoadedRule, lua: EngineFactory) -> str | None:
     """Run a rule once on an event that has nothing but what every event has; the error, if there is one."""
     case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
-    errors = CaseRun(loaded, case, ShardSettings()).errors
+    errors = CaseRun(loaded, case, ShardSettings(), lua).errors
     return errors[0] if errors else None
 
 
@@ -78,7 +79,12 @@ class CaseRun:
     """
 
     def __init__(
-        self, loaded: LoadedRule, case: Case, settings: ShardSettings, filters: FilterSet | None = None
+        self,
+        loaded: LoadedRule,
+        case: Case,
+        settings: ShardSettings,
+        lua: EngineFactory,
+        filters: FilterSet | None = None,
     ) -> None:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
@@ -88,7 +94,8 @@ class CaseRun:
         self._loaded = loaded
         # Nothing is late here: what has not been given when a time ends does not come.
         self._settings = replace(settings, allowed_lateness_ms=0, destinations=destinations_of([loaded.rule]))
-        self._filters = FilterSet((loaded.rule,)) if filters is None else filters
+        self._now_ms = case.now
+        self._filters = filters or FilterSet((loaded.rule,), lua, lambda: self._now_ms)
         self._view = ShardState(settings.history_size)
         self._numbers: dict[str, int] = {}  # of the event that an action is for, by the action's id
         self._problem = _unkept_fields(case, settings)
@@ -137,6 +144,7 @@ class CaseRun:
             self._step(due_ms, None, number, due_ms)
 
     def _step(self, now_ms: int, batch: MicroBatch | None, number: int, stream_ms: int | None = None) -> None:
+        self._now_ms = now_ms
         late_ms = now_ms - self._settings.enrichment_deadline_ms
         late = [user_id for user_id, asked_ms in self._asked_ms.items() if asked_ms <= late_ms and batch is None]
         answers = [Answer(user_id, _NO_ANSWER) for user_id in late]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import NOW_MS, event, record, rule
+from tests.builders import NOW_MS, event, filter_set, record, rule
 from tests.integration.jobs import ROOT
 from tests.transforms.adapters.lua.hostile import HARMLESS, HOSTILE
 from transforms.domain.events.event import parse_event
-from transforms.domain.rules.filters import FilterSet, Verdict
+from transforms.domain.rules.filters import FilterSet, FilterResult
 from transforms.domain.rules.model import RuleError
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
@@ -31,7 +31,7 @@ def ask(
     profile: dict[str, Any] | None = None,
     visit: Visit | None = None,
     rows: list[Row] | None = None,
-) -> Verdict:
+) -> FilterResult:
     parsed = parse_event(record(event(**(fields or {}))), NOW_MS, 1_000_000, "record")
     history = History(100)
     for row in rows or ():
@@ -42,10 +42,10 @@ def ask(
 
 def allowed(*sources: str, **known: Any) -> list[bool]:
     """Which of the filters allow; none of them may fail."""
-    filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
-    verdict = ask(filters, **known)
-    assert verdict.errors == ()
-    return [one in verdict.allowed for one in filters.rules]
+    filters = filter_set(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
+    result = ask(filters, **known)
+    assert result.errors == ()
+    return [one in result.allowed for one in filters.rules]
 
 
 EVENT = {"duration": 1500, "triggerable": True, "parameters": {"utm_source": "google", "list": [3, None, "x"]}}
@@ -126,7 +126,7 @@ def test_history_rows_show_the_kept_fields() -> None:
 
 def test_all_allowing_rules_are_named_in_their_order() -> None:
     rules = (rule("a"), rule("b", "false"), rule("c"))
-    assert ask(FilterSet(rules)) == Verdict((rules[0], rules[2]))
+    assert ask(filter_set(rules)) == FilterResult((rules[0], rules[2]))
 
 
 class CountingHistory(History):
@@ -155,17 +155,17 @@ def test_the_history_is_read_once_and_only_when_a_filter_reaches_for_it(
     parsed = parse_event(record(event(event_name=event_name)), NOW_MS, 10_000, "record")
     history = CountingHistory(100)
     history.add(Row(1, "e1", "n"))
-    filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
-    verdict = filters.evaluate(parsed, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
-    assert verdict.errors == ()
+    filters = filter_set(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
+    result = filters.evaluate(parsed, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
+    assert result.errors == ()
     assert history.decoded == decoded
 
 
 def test_a_filter_that_asks_for_the_history_midway_counts_once() -> None:
-    filters = FilterSet((rule("a", "#history == 2"), rule("b", "event.x.y or #history"), rule("c", "#history == 3")))
-    verdict = ask(filters, rows=ROWS)
-    assert verdict.allowed == filters.rules[:1]
-    assert [one.name for one, _ in verdict.errors] == ["b"]
+    filters = filter_set((rule("a", "#history == 2"), rule("b", "event.x.y or #history"), rule("c", "#history == 3")))
+    result = ask(filters, rows=ROWS)
+    assert result.allowed == filters.rules[:1]
+    assert [one.name for one, _ in result.errors] == ["b"]
 
 
 SEQUENCE = {"not_followed_by": "event.event_name == 'checkout'", "within": "1h"}
@@ -173,10 +173,10 @@ SEQUENCE = {"not_followed_by": "event.event_name == 'checkout'", "within": "1h"}
 
 def test_a_sequence_s_lua_is_asked_beside_the_filter() -> None:
     opens = rule("s", "event.event_name == 'add_to_cart'", sequence=SEQUENCE)
-    filters = FilterSet((rule("a"), opens))
-    assert ask(filters, {"event_name": "add_to_cart"}) == Verdict(allowed=filters.rules)
-    assert ask(filters, {"event_name": "checkout"}) == Verdict(allowed=filters.rules[:1], followed=(opens,))
-    assert ask(filters, {"event_name": "other"}) == Verdict(allowed=filters.rules[:1])
+    filters = filter_set((rule("a"), opens))
+    assert ask(filters, {"event_name": "add_to_cart"}) == FilterResult(allowed=filters.rules)
+    assert ask(filters, {"event_name": "checkout"}) == FilterResult(allowed=filters.rules[:1], followed=(opens,))
+    assert ask(filters, {"event_name": "other"}) == FilterResult(allowed=filters.rules[:1])
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,9 @@ def test_a_sequence_s_lua_is_asked_beside_the_filter() -> None:
 def test_a_cooldown_s_key_is_asked_for_when_its_rule_allows(key: str, value: str) -> None:
     fields = {"triggerable": True, "parameters": {"sku": "A 1%ü"}}
     keyed = rule("k", "event.triggerable", cooldown={"time": "1h", "key": key})
-    filters = FilterSet((rule("a"), keyed))
-    assert ask(filters, fields, rows=ROWS) == Verdict(allowed=filters.rules, keys={"k": value})
-    assert ask(filters, rows=ROWS) == Verdict(allowed=filters.rules[:1])
+    filters = filter_set((rule("a"), keyed))
+    assert ask(filters, fields, rows=ROWS) == FilterResult(allowed=filters.rules, keys={"k": value})
+    assert ask(filters, rows=ROWS) == FilterResult(allowed=filters.rules[:1])
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_a_cooldown_s_key_is_asked_for_when_its_rule_allows(key: str, value: str
     ],
 )
 def test_a_rule_whose_key_fails_does_not_fire(key: str, message: str) -> None:
-    filters = FilterSet((rule("k", cooldown={"time": "1h", "key": key}),))
-    verdict = ask(filters)
-    assert verdict.allowed == ()
-    ((_, said),) = verdict.errors
+    filters = filter_set((rule("k", cooldown={"time": "1h", "key": key}),))
+    result = ask(filters)
+    assert result.allowed == ()
+    ((_, said),) = result.errors
     assert said.startswith(message)
 
 
@@ -222,14 +222,14 @@ def test_a_rule_whose_key_fails_does_not_fire(key: str, message: str) -> None:
 def test_the_profile_is_only_read_if_a_filter_asks(source: str, reads: bool) -> None:
     parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
     unreadable = UserState(0, "fetched", b"{", History(100))
-    filters = FilterSet((rule("a", source),))
+    filters = filter_set((rule("a", source),))
     with pytest.raises(ValueError, match="data") if reads else nullcontext():
         filters.evaluate(parsed, Visit("v", 1, 1, False), unreadable)
 
 
 def test_filters_see_fields_of_any_name_and_where_the_profile_came_from() -> None:
     source = "user['last visit, µs'] == 7 and user.plan == nil and user.enrichment == 'unknown'"
-    filters = FilterSet((rule("a", source),))
+    filters = filter_set((rule("a", source),))
     parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
     user = UserState(0, "unknown", orjson.dumps({"last visit, µs": 7, "other": [1]}), History(100))
     assert filters.evaluate(parsed, Visit("v", 1, 1, False), user).allowed == filters.rules
@@ -240,15 +240,15 @@ def test_filters_see_fields_of_any_name_and_where_the_profile_came_from() -> Non
 )
 def test_a_filter_that_does_not_compile_is_refused_by_its_rule_s_name(source: str) -> None:
     with pytest.raises(RuleError, match="rule 'broken': filter does not compile: ") as caught:
-        FilterSet((rule("fine"), rule("broken", source)))
+        filter_set((rule("fine"), rule("broken", source)))
     assert "\n" not in str(caught.value)
 
 
 def test_a_failing_filter_says_where_and_why_and_leaves_the_others_alone() -> None:
     rules = (rule("a"), rule("b", "return true and\n event.nothing.more"), rule("c", "error('no')"), rule("d", "false"))
-    verdict = ask(FilterSet(rules))
-    assert verdict.allowed == (rules[0],)
-    assert [(one.name, message) for one, message in verdict.errors] == [
+    result = ask(filter_set(rules))
+    assert result.allowed == (rules[0],)
+    assert [(one.name, message) for one, message in result.errors] == [
         ("b", "b:2: attempt to index field 'nothing' (a nil value)"),
         ("c", "c:1: no"),
     ]
@@ -261,14 +261,14 @@ def test_a_hostile_filter_fails_alone_and_soon(source: str) -> None:
     )
     after = rule("after", before.filter + " and user.country == nil and #history == 2 and x == nil and t == nil")
     bad = rule("bad", source)
-    filters = FilterSet((before, bad, after))
+    filters = filter_set((before, bad, after))
     for _ in range(2):
         started = time.thread_time()
-        verdict = ask(filters, rows=ROWS)
+        result = ask(filters, rows=ROWS)
         assert time.thread_time() - started < BOUND_S
-        assert verdict.allowed == (before, after)
-        assert [one.name for one, _ in verdict.errors] == ["bad"]
-        message = verdict.errors[0][1]
+        assert result.allowed == (before, after)
+        assert [one.name for one, _ in result.errors] == ["bad"]
+        message = result.errors[0][1]
         assert message.isascii()
         assert message.isprintable()
         assert len(message) <= 500
@@ -307,20 +307,20 @@ def test_no_filter_sees_what_another_changed(changes: str, sees: str) -> None:
     rows: list[Row] = [ROWS[0], Row(NOW_MS, "e2", "n", {"parameters": {"a": 1}})]
     # The one that looks is there twice, as a filter that shares what it is given and as one that does not.
     rules = (rule("changes", changes), rule("sees", sees), rule("sees_own", f"local t = {{}} t.x = 1 return {sees}"))
-    filters = FilterSet(rules)
+    filters = filter_set(rules)
     for _ in range(2):
-        verdict = ask(filters, fields=EVENT, profile={"tags": ["a", "b"]}, rows=rows)
-        assert verdict == Verdict()
+        result = ask(filters, fields=EVENT, profile={"tags": ["a", "b"]}, rows=rows)
+        assert result == FilterResult()
 
 
 def test_no_filter_keeps_anything_from_one_event_to_the_next() -> None:
-    filters = FilterSet((rule("a", "seen = (seen or 0) + 1 event_was = event return seen > 1"),))
-    assert [ask(filters) for _ in range(3)] == [Verdict()] * 3
+    filters = filter_set((rule("a", "seen = (seen or 0) + 1 event_was = event return seen > 1"),))
+    assert [ask(filters) for _ in range(3)] == [FilterResult()] * 3
 
 
 @pytest.mark.parametrize("all_of_it", ["", " and pairs(event) ~= nil and pairs(user) ~= nil"], ids=["fields", "tables"])
 def test_a_field_that_an_event_or_a_user_lacks_is_not_that_of_the_one_before(all_of_it: str) -> None:
-    filters = FilterSet((rule("r", f"(event.note == 'a' or user.note == 'b'){all_of_it}"),))
+    filters = filter_set((rule("r", f"(event.note == 'a' or user.note == 'b'){all_of_it}"),))
     seen = [ask(filters, fields, profile) for fields, profile in [({"note": "a"}, {"note": "b"}), ({}, {})]]
     assert [(bool(one.allowed), one.errors) for one in seen] == [(True, ()), (False, ())]
 
@@ -334,7 +334,7 @@ def test_the_text_that_a_filter_is_given_takes_nothing_of_the_memory_that_it_may
 
 def test_memory_that_filters_leave_behind_is_given_back() -> None:
     # Each keeps 2 MB until its end: without collections the ninth would be refused memory it does not have.
-    filters = FilterSet(
+    filters = filter_set(
         tuple(
             rule(f"r{n}", f"local s = '{chr(97 + n)}' for i = 1, 20 do s = s .. s end return #s == 1048576")
             for n in range(20)

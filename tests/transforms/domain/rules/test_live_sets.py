@@ -7,15 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import NOW_MS, Shard, batch, control, event, fetched, published, rule
+from tests.builders import NOW_MS, Shard, batch, control, event, fetched, published, rule, rule_sets
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.micro_batch import CONTROL, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules import live_sets as live_rules
+from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet, StoredRules, encode_rule_set
 from transforms.domain.shard.shard_state import RULES
 from transforms.domain.shard.step_result import Answer
+from transforms.runtime.clocks import monotonic_ms
 
 OLD, NEW = rule("r", "true"), rule("r", "event.n == 1", version=2)
 NOBODY = fetched(None)
@@ -23,7 +25,7 @@ NOBODY = fetched(None)
 
 def shard_of(number: int, *rules: Rule, **settings: Any) -> Shard:
     shard = Shard(**settings)
-    shard.filters = RuleSets(RuleSet(number, rules), "rules")
+    shard.filters = rule_sets(RuleSet(number, rules), "rules")
     return shard
 
 
@@ -67,7 +69,7 @@ def test_of_the_launched_and_the_kept_set_the_higher_is_live(initial: int, store
     shard = known(shard_of(0, OLD), "u1")
     shard.step(published(stored, OLD))
     shard.restore()
-    shard.filters = RuleSets(RuleSet(initial, (OLD,)), "rules")
+    shard.filters = rule_sets(RuleSet(initial, (OLD,)), "rules")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, live)]
     assert shard.step(published(live - 1, OLD)).applied_rule_sets == []
     assert shard.step(published(live + 1, OLD)).applied_rule_sets == [live + 1]
@@ -77,9 +79,9 @@ def test_a_job_that_is_started_without_the_topic_goes_by_its_files_until_it_has_
     shard = known(shard_of(0, OLD), "u1")
     shard.step(published(3, NEW))
     shard.restore()
-    shard.filters = RuleSets(RuleSet(0, (OLD,)))
+    shard.filters = rule_sets(RuleSet(0, (OLD,)))
     assert fired(shard.step(batch(event(n=1)))) == [("r", 1, 0)]
-    shard.filters = RuleSets(RuleSet(0, (OLD,)), "rules")
+    shard.filters = rule_sets(RuleSet(0, (OLD,)), "rules")
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
 
 
@@ -89,7 +91,7 @@ def test_the_launched_set_is_kept_and_told_of_when_the_topic_has_it() -> None:
     assert shard.step(published(3, OLD)).applied_rule_sets == [3]
     assert shard.step(published(3, OLD)).applied_rule_sets == []
     shard.restore()
-    shard.filters = RuleSets(RuleSet(0, (NEW,)), "rules")
+    shard.filters = rule_sets(RuleSet(0, (NEW,)), "rules")
     known(shard, "u1")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 3)]
 
@@ -175,21 +177,19 @@ def test_a_set_on_the_control_topic_is_a_dead_letter() -> None:
     assert shard.view.rules is None
 
 
-def test_sets_are_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    closed: list[Any] = []
-    real = live_rules.FilterSet
+def test_sets_are_compiled_once_and_few_are_kept() -> None:
+    made: list[FilterSet] = []
+    closed: list[FilterSet] = []
 
-    class Counted(real):  # type: ignore[misc, valid-type]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            made.append(self)
-
+    class CountedFilterSet(FilterSet):
         def close(self) -> None:
             closed.append(self)
 
-    monkeypatch.setattr(live_rules, "FilterSet", Counted)
-    sets = RuleSets(RuleSet(0, (OLD,)), "rules")
+    def compile_rules(rules: tuple[Rule, ...]) -> FilterSet:
+        made.append(CountedFilterSet(rules, LuaEngines(), monotonic_ms))
+        return made[-1]
+
+    sets = RuleSets(RuleSet(0, (OLD,)), compile_rules, "rules")
     stored = [StoredRules(number, encode_rule_set(RuleSet(number, (OLD,)))) for number in range(1, 7)]
     for one in stored[:2]:
         same = StoredRules(one.number, bytes(bytearray(one.record)))
@@ -207,8 +207,8 @@ def test_sets_are_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch
 def test_a_kept_set_that_this_release_cannot_use_stops_the_job_and_a_higher_launched_one_helps() -> None:
     unusable = StoredRules(3, b'{"rules": {"version": 2}}')
     with pytest.raises(RuleError, match="rule set 3 cannot be used: rule set: version is 2, this release reads 1"):
-        RuleSets(RuleSet(2, (OLD,)), "rules").live(unusable)
-    assert RuleSets(RuleSet(4, (OLD,)), "rules").live(unusable).number == 4
+        rule_sets(RuleSet(2, (OLD,)), "rules").live(unusable)
+    assert rule_sets(RuleSet(4, (OLD,)), "rules").live(unusable).number == 4
 
 
 def test_the_fact_is_what_journals_hold_for_ever() -> None:

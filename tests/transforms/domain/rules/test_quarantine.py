@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from tests.builders import rule
+from tests.builders import filter_set, rule
 from tests.transforms.domain.rules.test_filters import ask
-from transforms.domain.rules.filters import FilterSet, Verdict
+from transforms.domain.rules.filters import FilterResult
 from transforms.domain.rules.quarantine import Quarantine
 
 
@@ -70,15 +70,15 @@ def test_a_trip_of_a_call_that_was_under_way_changes_nothing() -> None:
 def test_a_filter_set_asks_a_rule_in_quarantine_nothing_and_says_so() -> None:
     now_ms = [0]
     good, bad, broken = rule("good"), rule("bad", "while true do end"), rule("broken", "event.a.b")
-    filters = FilterSet((good, bad, broken), quarantine(), lambda: now_ms[0])
+    filters = filter_set((good, bad, broken), quarantine(), lambda: now_ms[0])
     for _ in range(3):
-        verdict = ask(filters)
-        assert (verdict.tripped, verdict.quarantined) == ((bad,), ())
-        assert [one for one, _ in verdict.errors] == [bad, broken]
-    verdict = ask(filters)
-    assert (verdict.allowed, verdict.tripped, verdict.quarantined) == ((good,), (), (bad,))
+        result = ask(filters)
+        assert (result.tripped, result.quarantined) == ((bad,), ())
+        assert [one for one, _ in result.errors] == [bad, broken]
+    result = ask(filters)
+    assert (result.allowed, result.tripped, result.quarantined) == ((good,), (), (bad,))
     # An error is no limit: it costs nothing and stays visible.
-    assert [one for one, _ in verdict.errors] == [broken]
+    assert [one for one, _ in result.errors] == [broken]
     now_ms[0] = 100
     assert ask(filters).tripped == (bad,)
     assert ask(filters).quarantined == (bad,)
@@ -87,16 +87,16 @@ def test_a_filter_set_asks_a_rule_in_quarantine_nothing_and_says_so() -> None:
 def test_quarantine_that_is_shared_holds_for_every_filter_set() -> None:
     bad = rule("bad", "while true do end")
     shared = quarantine()
-    sets = [FilterSet((bad,), shared, lambda: 0) for _ in range(3)]
+    sets = [filter_set((bad,), shared, lambda: 0) for _ in range(3)]
     assert [ask(one).tripped for one in sets] == [(bad,)] * 3
-    assert [ask(one) for one in sets] == [Verdict(quarantined=(bad,))] * 3
+    assert [ask(one) for one in sets] == [FilterResult(quarantined=(bad,))] * 3
 
 
 def test_a_higher_version_of_a_rule_is_another_one() -> None:
     shared = quarantine()
     bad, repaired = rule("bad", "while true do end"), rule("bad", "true", version=2)
-    filters = FilterSet((bad,), shared, lambda: 0)
+    filters = filter_set((bad,), shared, lambda: 0)
     for _ in range(3):
         ask(filters)
     assert ask(filters).quarantined == (bad,)
-    assert ask(FilterSet((repaired,), shared, lambda: 0)).allowed == (repaired,)
+    assert ask(filter_set((repaired,), shared, lambda: 0)).allowed == (repaired,)

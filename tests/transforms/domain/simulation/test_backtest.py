@@ -18,6 +18,7 @@ from tests.builders import (
     user_api_of,
 )
 from tests.oracle import Oracle, SeenAction, action_differences
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import ShardSettings
@@ -37,7 +38,7 @@ class Played:
         self.sent: list[tuple[float, str, str, str]] = []  # minutes, rule, user, event
         self.profile = profile
         self.asked: list[str] = []
-        self.backtest = Backtest(rules, ShardSettings(**settings), self.fetch, self.note)
+        self.backtest = Backtest(rules, ShardSettings(**settings), self.fetch, LuaEngines(), self.note)
         self.events = 0
 
     def fetch(self, user_id: str) -> FetchedUser:
@@ -228,7 +229,9 @@ def test_a_random_stream_does_what_the_oracle_says(every_ms: int, policies: tupl
     def note(at_ms: int, one: SentAction) -> None:
         seen.append(SeenAction(orjson.loads(one.body), one.rule, one.version, one.action_id))
 
-    backtest = Backtest(sample_rules(policies=policies), ShardSettings(), lambda user: fetched(api.get(user)), note)
+    backtest = Backtest(
+        sample_rules(policies=policies), ShardSettings(), lambda user: fetched(api.get(user)), LuaEngines(), note
+    )
     for number, (key, value) in enumerate(records):
         at_ms = NOW_MS + 100_000 + number * every_ms
         oracle.feed(key, value, at_ms)
