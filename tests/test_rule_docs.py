@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli.main import main
 from tests.builders import filter_set, read_rule_files, rule
 from tests.integration.jobs import ROOT
-from tests.transforms.domain.rules.test_filters import ask
+from tests.transforms.domain.rules.test_filters import evaluate
 from transforms.adapters.lua.sandbox import check_source
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.yaml_documents import read_documents
@@ -45,7 +45,7 @@ def test_the_names_of_lua_are_those_that_there_are() -> None:
     offered = {name for name in there if "." not in name and name not in ("math", "string", "table")}
     libraries = [name for name in there if name.partition(".")[0] in ("math", "string", "table") and "." in name]
     filters = filter_set(tuple(rule(name.replace(".", "_"), f"{name} ~= nil") for name in libraries))
-    allowed = {one.name for one in ask(filters).allowed}
+    allowed = {one.name for one in evaluate(filters).allowed}
     assert offered | {name for name in libraries if name.replace(".", "_") in allowed} == documented
 
 

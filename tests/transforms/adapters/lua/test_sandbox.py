@@ -30,13 +30,13 @@ from transforms.domain.rules.engine import CompileError, Outcome, OutcomeKind, P
         ("local user = {} return user.x", [], [], []),
     ],
 )
-def test_what_a_program_reads_of_what_it_is_given(
+def test_the_fields_that_a_program_reads(
     source: str, event: list[str] | None, user: list[str] | None, visit: list[str] | None
 ) -> None:
     assert Sandbox([Program("p", source)]).reads == {"event": event, "user": user, "visit": visit}
 
 
-def test_programs_read_what_each_of_them_reads() -> None:
+def test_the_fields_that_several_programs_read() -> None:
     sandbox = Sandbox([Program("a", "event.x"), Program("b", "event.y and pairs(user)"), Program("c", "user.z")])
     assert sandbox.reads == {"event": ["x", "y"], "user": None, "visit": []}
 
@@ -83,11 +83,11 @@ def test_more_fields_than_a_call_takes_are_given_as_a_table() -> None:
     ],
 )
 def test_a_filter_finds_every_field_that_it_reaches_for(source: str) -> None:
-    # A second filter that uses everything as a whole has everything given to both: the answer must not differ.
+    # With a second filter that uses each table as a whole, both get whole tables: the result must not differ.
     fields = EVENT | {f"f{number}": number for number in range(300)}
-    known = {"fields": fields, "profile": PROFILE, "rows": ROWS}
-    assert allowed(source, **known) == [True]
-    assert allowed(source, "pairs(event) ~= nil and pairs(user) ~= nil and pairs(visit) ~= nil", **known) == [True] * 2
+    inputs = {"fields": fields, "profile": PROFILE, "rows": ROWS}
+    assert allowed(source, **inputs) == [True]
+    assert allowed(source, "pairs(event) ~= nil and pairs(user) ~= nil and pairs(visit) ~= nil", **inputs) == [True] * 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.builders import NOW_MS, filter_set, rule
 from tests.transforms.adapters.lua.hostile import HOSTILE
-from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, ask
+from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, evaluate
 from transforms.adapters.lua import sandbox_process
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.domain.rules.engine import CompileError, EngineError, Outcome, OutcomeKind, Program
@@ -35,24 +35,24 @@ def sandbox() -> Iterator[SandboxProcess]:
         yield started
 
 
-def test_the_verdict_is_the_one_of_the_sandbox_in_this_process() -> None:
+def test_the_result_is_that_of_the_sandbox_in_this_process() -> None:
     rules = (*GOOD, rule("d", "event.nothing.more"), rule("k", cooldown={"time": "1h", "key": "#history"}))
-    known: dict[str, Any] = {"fields": EVENT | {"event_id": "e", "huge": 2**64 - 1}, "profile": PROFILE, "rows": ROWS}
+    inputs: dict[str, Any] = {"fields": EVENT | {"event_id": "e", "huge": 2**64 - 1}, "profile": PROFILE, "rows": ROWS}
     isolated = filter_set(rules, isolation="process")
     with closing(isolated):
         for _ in range(3):
-            result = ask(isolated, **known)
-            assert result == ask(filter_set(rules), **known)
-    assert [one.name for one in result.allowed] == ["a", "b", "k"]
+            result = evaluate(isolated, **inputs)
+            assert result == evaluate(filter_set(rules), **inputs)
+    assert [allowed.name for allowed in result.allowed] == ["a", "b", "k"]
 
 
 @pytest.mark.parametrize("name", ["endless loop", "growing table", "backtracking pattern", "os", "nil index"])
 def test_a_hostile_filter_fails_as_it_does_in_this_process(name: str) -> None:
     isolated = filter_set((rule("good"), rule("bad", HOSTILE[name])), isolation="process")
     with closing(isolated):
-        result = ask(isolated, rows=ROWS)
-    assert (result.allowed, [one for one, _ in result.errors]) == (isolated.rules[:1], [isolated.rules[1]])
-    here = ask(filter_set(isolated.rules), rows=ROWS)
+        result = evaluate(isolated, rows=ROWS)
+    assert (result.allowed, [failed for failed, _ in result.errors]) == (isolated.rules[:1], [isolated.rules[1]])
+    here = evaluate(filter_set(isolated.rules), rows=ROWS)
     # Which of two limits is hit first depends on how busy the machine is.
     assert [_without_limit(text) for _, text in result.errors] == [_without_limit(text) for _, text in here.errors]
 
@@ -68,7 +68,7 @@ def test_a_filter_that_does_not_compile_is_refused() -> None:
         SandboxProcess([Program("x", "if")])
 
 
-# A process with a hole: a program named so ends it, or never comes back. No such hole is known in the real one.
+# A process with a hole: a program of such a name ends it, or never returns. No such hole is known in the real one.
 _WITH_A_HOLE = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -105,12 +105,12 @@ def test_a_program_that_ends_its_process_is_found_and_the_others_answer(
     filters = filter_set(rules, Quarantine(trips=2), isolation="process")
     with closing(filters):
         for _ in range(2):
-            result = ask(filters, EVENT, PROFILE, rows=ROWS)
+            result = evaluate(filters, EVENT, PROFILE, rows=ROWS)
             assert result.allowed == (rules[0], rules[2])
             assert result.tripped == (rules[1],)
-            ((failed, message_of_failed),) = result.errors
-            assert (failed, message_of_failed) == (rules[1], f"over budget: its process was ended: {message}")
-        result = ask(filters, EVENT, PROFILE, rows=ROWS)
+            ((failed, error),) = result.errors
+            assert (failed, error) == (rules[1], f"over budget: its process was ended: {message}")
+        result = evaluate(filters, EVENT, PROFILE, rows=ROWS)
         assert (result.allowed, result.quarantined, result.errors) == ((rules[0], rules[2]), (rules[1],), ())
 
 
@@ -180,7 +180,7 @@ def test_filter_sets_of_several_threads_have_a_process_each() -> None:
         filters = filter_set((rule("a", f"event.timestamp == {NOW_MS}"),), isolation="process")
         with closing(filters):
             for _ in range(50):
-                if ask(filters).allowed != filters.rules:
+                if evaluate(filters).allowed != filters.rules:
                     wrong.append(1)
 
     threads = [threading.Thread(target=use) for _ in range(3)]
