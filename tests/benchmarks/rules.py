@@ -14,8 +14,8 @@ from functools import partial
 import orjson
 
 from tests.builders import NOW_MS, event, filter_set, record, rule
+from transforms.adapters.lua.engines import Isolation
 from transforms.domain.events.event import Event, parse_event
-from transforms.domain.rules.filters import Isolation
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
