@@ -85,6 +85,8 @@ class WithAHole(Sandbox):
                     time.sleep(600)
                 if name == "babbles":
                     os.write(1, b"\\0\\0\\0\\2\\xc1\\xc1")
+                if name == "invents":  # an outcome of a program that does not exist
+                    os.write(1, b"\\0\\0\\0\\x0b\\x81\\x63\\x91\\xa7allowed")
         return super().run(selected, history)
 
 sandbox_process.Sandbox = WithAHole
@@ -94,7 +96,12 @@ sandbox_process.serve()
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("dies", "exit code 7"), ("hangs", "no answer in time"), ("babbles", "an answer that is none")],
+    [
+        ("dies", "exit code 7"),
+        ("hangs", "no answer in time"),
+        ("babbles", "an answer that is none"),
+        ("invents", "an answer that is none"),
+    ],
 )
 def test_a_program_that_ends_its_process_is_found_and_the_others_answer(
     monkeypatch: pytest.MonkeyPatch, name: str, message: str
