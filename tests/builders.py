@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
+from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.domain.events.micro_batch import (
     CONTROL,
     EVENTS,
@@ -17,9 +19,12 @@ from transforms.domain.events.micro_batch import (
     MicroBatch,
 )
 from transforms.domain.events.record import Record
+from transforms.domain.rules import files
+from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import Rule
+from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.rules.sets import RuleSet, encode_rule_set
 from transforms.domain.rules.state import RuleState
 from transforms.domain.shard.journal import (
@@ -36,6 +41,7 @@ from transforms.domain.users.fetched_user import NOTHING_KNOWN, STATUS, FetchedU
 from transforms.domain.users.history import Row
 from transforms.domain.users.visit import Visit
 from transforms.domain.webhooks.delivery_queue import DeliveryResult
+from transforms.runtime.clocks import monotonic_ms
 
 NOW_MS = 1_704_067_200_000  # the spec's example event
 
@@ -322,13 +328,34 @@ def packed_rule_state(state: RuleState, user_id: str) -> Any:
     return packed
 
 
+def filter_set(
+    rules: tuple[Rule, ...],
+    quarantine: Quarantine | None = None,
+    clock_ms: Callable[[], int] = monotonic_ms,
+    isolation: Isolation = "none",
+) -> FilterSet:
+    return FilterSet(rules, LuaEngines(isolation), clock_ms, quarantine)
+
+
+def rule_sets(initial: RuleSet, topic: str | None = None) -> RuleSets:
+    return RuleSets(initial, filter_set, topic)
+
+
+def read_rule_files(path: Path) -> RuleFiles:
+    return files.read_rule_files(path, LuaEngines())
+
+
+def load_rules(path: Path) -> tuple[Rule, ...]:
+    return files.load_rules(path, LuaEngines())
+
+
 class Shard:
     """One user shard at a settable time, its journal in memory; ``asked_ms``: since when the API is asked for whom."""
 
     def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)
         self.compact_bytes = compact_bytes
-        self.filters: FilterSet | RuleSets = FilterSet(rules)
+        self.filters: FilterSet | RuleSets = filter_set(rules)
         self.bags = [MemoryBag(), MemoryBag()]
         self.journal = self.open()
         self.now_ms = NOW_MS

@@ -9,15 +9,13 @@ import lupa.luajit21
 import pytest
 
 from pipeline.cli.main import main
-from tests.builders import rule
+from tests.builders import filter_set, read_rule_files, rule
 from tests.integration.jobs import ROOT
-from tests.transforms.domain.rules.test_filters import ask
-from transforms.adapters.lua.sandbox import compile_alone
+from tests.transforms.domain.rules.test_filters import evaluate
+from transforms.adapters.lua.sandbox import check_source
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.yaml_documents import read_documents
 from transforms.domain.rules.cases import Case
-from transforms.domain.rules.files import read_rule_files
-from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import Rule
 
 TEXT = (ROOT / "docs/rules.md").read_text("utf-8")
@@ -43,11 +41,11 @@ def library_names() -> set[str]:
 def test_the_names_of_lua_are_those_that_there_are() -> None:
     documented = set(re.findall(r"`([a-z.]+)`", section("The filter").partition("there are\n")[2].partition("\nNo")[0]))
     candidates = sorted(name for name in library_names() if re.fullmatch(r"[a-z_A-Z]+(\.[a-z]+)?", name))
-    there = {name for name in candidates if compile_alone(name, "n") == (None, [])}
+    there = {name for name in candidates if check_source(name, "n")[:2] == (None, ())}
     offered = {name for name in there if "." not in name and name not in ("math", "string", "table")}
     libraries = [name for name in there if name.partition(".")[0] in ("math", "string", "table") and "." in name]
-    filters = FilterSet(tuple(rule(name.replace(".", "_"), f"{name} ~= nil") for name in libraries))
-    allowed = {one.name for one in ask(filters).allowed}
+    filters = filter_set(tuple(rule(name.replace(".", "_"), f"{name} ~= nil") for name in libraries))
+    allowed = {one.name for one in evaluate(filters).allowed}
     assert offered | {name for name in libraries if name.replace(".", "_") in allowed} == documented
 
 

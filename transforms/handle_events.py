@@ -16,6 +16,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.adapters.telemetry.metric_names import known_counters
 from transforms.adapters.telemetry.metrics import (
     LATENCY,
@@ -37,7 +38,7 @@ from transforms.domain.events.micro_batch import MicroBatch, decode_batch, shard
 from transforms.domain.events.record import encode_produced
 from transforms.domain.rules import actions
 from transforms.domain.rules.cloudevents import headers_of
-from transforms.domain.rules.filters import Isolation
+from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import DebugAction, KafkaAction, Rule
 from transforms.domain.rules.quarantine import Quarantine
@@ -49,6 +50,7 @@ from transforms.domain.shard.step_result import Answer, ShardSettings, StepResul
 from transforms.domain.webhooks.delivery_queue import DELAYED, REFUSED, RETRY, DeliveryResult, switch_record
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
+from transforms.runtime.clocks import monotonic_ms
 from transforms.runtime.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.runtime.event_log import EventLog
 from transforms.runtime.outbox import Outbox, tried
@@ -181,7 +183,9 @@ class _HandleFn(beam.DoFn):
     def setup(self) -> None:
         settings = self._settings
         initial = RuleSet(settings.rule_set, settings.rules)
-        self._rule_sets = RuleSets(initial, settings.rules_topic, _quarantine(), settings.isolation)
+        lua = LuaEngines(settings.isolation)
+        compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=_quarantine())
+        self._rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
         self._letters = _error_letters(self._settings.error_letters_per_minute)
         self._pool = _pool(self._settings)
         self._send_pool = _send_pool(self._settings.webhooks)

@@ -39,6 +39,7 @@ from runners.flink.local.monitoring import (
     prometheus_program,
 )
 from runners.flink.rest import FlinkRest
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
@@ -155,7 +156,7 @@ def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib
 def _rules() -> RuleSet:
     """The sample rules, with a Kafka action and a webhook instead of their debug actions."""
     with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
-        rules = load_rules(Path(bundled))
+        rules = load_rules(Path(bundled), LuaEngines())
     actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
     return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
 

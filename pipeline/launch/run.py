@@ -16,11 +16,13 @@ from pipeline.launch.options import FLINK_RUNNER, Settings, parse
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.overrides import without_cloud_clients
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import KafkaAction, Rule, RuleError, check_destinations
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
+from transforms.runtime.clocks import monotonic_ms
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -106,7 +108,7 @@ def _newest_usable_set(topic: str, published: PublishedSets) -> RuleSet | None:
         warn(f"rules topic {topic!r}: {problem}")
     for rule_set in reversed(published.sets):
         try:
-            FilterSet(rule_set.rules)
+            FilterSet(rule_set.rules, LuaEngines(), monotonic_ms)
         except RuleError as error:
             warn(f"rules topic {topic!r}: set {rule_set.number}: {error}")
             continue
@@ -118,10 +120,10 @@ def _newest_usable_set(topic: str, published: PublishedSets) -> RuleSet | None:
 def _rules(settings: Settings) -> tuple[Rule, ...]:
     """The rules of the files, checked here so that a bad rule ends the launch, not a worker."""
     if settings.rules is not None:
-        rules = load_rules(settings.rules)
+        rules = load_rules(settings.rules, LuaEngines())
     else:
         with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
-            rules = load_rules(Path(bundled))
+            rules = load_rules(Path(bundled), LuaEngines())
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")

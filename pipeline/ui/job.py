@@ -20,6 +20,7 @@ from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic, open_reader, topic_errors
 from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import RuleSet
@@ -86,7 +87,7 @@ class RunningJob:
                     return live
             if self.settings.rules is None:
                 return None
-            return RuleSet(0, load_rules(self.settings.rules))
+            return RuleSet(0, load_rules(self.settings.rules, LuaEngines()))
 
     def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
         """The newest selected decisions, at most ``most``, the newest first; None if the job has no decision log."""

@@ -29,7 +29,7 @@ from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers.sampling import cpu_seconds
-from transforms.domain.rules.files import load_rules
+from tests.builders import load_rules
 from transforms.domain.rules.sets import RuleSet
 
 _PARTITIONS = 4

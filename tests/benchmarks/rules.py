@@ -1,4 +1,4 @@
-"""What asking the rules costs, µs of CPU an event, everything included: ``python -m tests.benchmarks.rules``.
+"""What a rule set's Lua costs, µs of CPU an event, everything included: ``python -m tests.benchmarks.rules``.
 
 Ratios within one run say more than the numbers: every case is measured in turn, several times, and the best counts.
 """
@@ -13,9 +13,9 @@ from functools import partial
 
 import orjson
 
-from tests.builders import NOW_MS, event, record, rule
+from tests.builders import NOW_MS, event, filter_set, record, rule
+from transforms.adapters.lua.engines import Isolation
 from transforms.domain.events.event import Event, parse_event
-from transforms.domain.rules.filters import FilterSet, Isolation
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -68,35 +68,35 @@ def event_and_user() -> tuple[Event, UserState, Visit]:
 
 def best(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """Seconds a call in the best of some rounds."""
-    found = []
+    rounds = []
     for _ in range(_ROUNDS):
         calls, started = 0, clock()
         while (elapsed := clock() - started) < _SECONDS_A_ROUND:
             for _ in range(50):
                 call()
             calls += 50
-        found.append(elapsed / calls)
-    return min(found)
+        rounds.append(elapsed / calls)
+    return min(rounds)
 
 
 def main() -> None:
     """Print a line a case."""
-    seen, user, visit = event_and_user()
-    found: dict[str, float] = {}
+    parsed, user, visit = event_and_user()
+    seconds_of: dict[str, float] = {}
     for name, (sources, isolation) in cases().items():
         rules = tuple(rule(f"r{number}", source) for number, source in enumerate(sources))
-        with closing(FilterSet(rules, isolation=isolation)) as filters:
-            verdict = filters.evaluate(seen, visit, user)
-            if verdict.errors or verdict.allowed:
-                raise AssertionError(f"{name}: {verdict}")
-            # A process's own time passes elsewhere: there the wall clock tells.
+        with closing(filter_set(rules, isolation=isolation)) as filters:
+            result = filters.evaluate(parsed, visit, user)
+            if result.errors or result.allowed:
+                raise AssertionError(f"{name}: {result}")
+            # The CPU time of another process does not count here: the wall clock does.
             clock = time.perf_counter if isolation == "process" else time.thread_time
-            found[name] = best(partial(filters.evaluate, seen, visit, user), clock)
-    for name, seconds in found.items():
-        ratio = seconds / found["one field test"]
+            seconds_of[name] = best(partial(filters.evaluate, parsed, visit, user), clock)
+    for name, seconds in seconds_of.items():
+        ratio = seconds / seconds_of["one field test"]
         sys.stdout.write(f"{name:<30} {seconds * 1e6:8.1f} µs  x{ratio:.1f}\n")
-    rule_us = (found["ten rules"] - found["one field test"]) / 9 * 1e6
-    scan_us = (found["ten scans of 100 events"] - found["scan of 100 events"]) / 9 * 1e6
+    rule_us = (seconds_of["ten rules"] - seconds_of["one field test"]) / 9 * 1e6
+    scan_us = (seconds_of["ten scans of 100 events"] - seconds_of["scan of 100 events"]) / 9 * 1e6
     sys.stdout.write(f"{'each further rule':<30} {rule_us:8.1f} µs\n{'each further scan':<30} {scan_us:8.1f} µs\n")
 
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 import orjson
 
 from tests.benchmarks import user_api
+from tests.builders import filter_set
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import KafkaAction, Rule
 from transforms.domain.shard.journal import Journal, JournalElement, JournalEntry, decode_element, encode_element
 from transforms.domain.shard.step import StepContext, StepInput, step
@@ -113,7 +113,7 @@ class Shard:
         self.step_ms: list[float] = []  # deciding
         self.append_ms: list[float] = []  # opening the journal and writing to it
         self.compactions = 0
-        self._filters = FilterSet((RULE,))
+        self._filters = filter_set((RULE,))
         self._asked: dict[str, int] = {}
         self._offsets = itertools.count()
 

@@ -18,8 +18,7 @@ from tests.benchmarks.peers import __main__ as bench
 from tests.benchmarks.peers import analysis, report, sampling, workload
 from tests.benchmarks.peers.environments import REQUIREMENTS, version_of
 from tests.benchmarks.peers.systems import _JOBS, ROWS
-from tests.builders import rule
-from transforms.domain.rules.filters import FilterSet
+from tests.builders import filter_set, rule
 from transforms.domain.shard.step_result import Answer
 
 AT_MS = 1_800_000_000_000
@@ -87,7 +86,7 @@ class Api:
 def ours(events: Sequence[tuple[bytes, bytes]]) -> list[dict[str, Any]]:
     """Bodies of the actions that our state machine decides on."""
     shard = shards.Shard()
-    shard._filters = FilterSet((rule("bench", workload.FILTER),))
+    shard._filters = filter_set((rule("bench", workload.FILTER),))
     users = dict.fromkeys(user for user, _ in events)
     bodies = []
     for user in users:

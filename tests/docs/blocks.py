@@ -17,17 +17,17 @@ from typing import Any, Final
 import orjson
 import yaml
 
-from tests.builders import rule
+from tests.builders import read_rule_files, rule
 from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT, Block, PageError
 from tests.docs.parsers import CommandError
 from tests.infra.terraform import environment
-from transforms.adapters.lua.sandbox import compile_alone
+from transforms.adapters.lua.engines import LuaEngines
+from transforms.adapters.lua.sandbox import check_source
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.events.event import parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.rules.cases import Case
-from transforms.domain.rules.files import read_rule_files
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.case_runner import run_cases
@@ -179,7 +179,7 @@ def _rules(block: Block) -> None:
         found = read_rule_files(path)
         said = [f"{block.page}:{block.line + (one.line or 0)}: {one.detail}" for one in found.problems]
         for loaded in found.rules:
-            results = run_cases(loaded, ShardSettings())
+            results = run_cases(loaded, ShardSettings(), LuaEngines())
             said += [f"{block.place}: {one.located.case.name}: {one.differences}" for one in results if not one.passed]
     if said:
         raise PageError("\n".join(said))
@@ -205,7 +205,7 @@ def _python(block: Block) -> None:
 
 
 def _lua(block: Block) -> None:
-    problem, _ = compile_alone(block.text, "block")
+    problem = check_source(block.text, "block").problem
     if problem is not None:
         raise PageError(f"{block.place}: {problem}")
 

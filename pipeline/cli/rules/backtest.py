@@ -22,6 +22,7 @@ from pipeline.errors import OptionError
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
 from pipeline.timestamps import read_time, shown_time
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.adapters.user_api.token import TokenError
@@ -119,7 +120,7 @@ class _Run:
     def run(self) -> int:
         arguments, settings = self._arguments, self._settings
         paths = [arguments.path, *([arguments.compare] if arguments.compare is not None else [])]
-        rule_sets = [load_rules(path) for path in paths]
+        rule_sets = [load_rules(path, LuaEngines()) for path in paths]
         self._fetched: dict[str, FetchedUser] = {}
         self._user_api = self._open_user_api()
         with contextlib.ExitStack() as stack:
@@ -129,7 +130,8 @@ class _Run:
             backtests: list[Backtest] = []
             for rules in rule_sets:
                 on_sent = write if not backtests else None
-                backtests.append(Backtest(rules, settings.shard(()), self._fetch, on_sent, settings.rules_isolation))
+                lua = LuaEngines(settings.rules_isolation)
+                backtests.append(Backtest(rules, settings.shard(()), self._fetch, lua, on_sent))
                 stack.callback(backtests[-1].close)
             seconds = self._replay(backtests)
         self._report(backtests, seconds)

@@ -14,6 +14,7 @@ from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
 from pipeline.cli.subcommands import subcommands
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
 from transforms.domain.shard.step_result import ShardSettings
@@ -106,7 +107,7 @@ def _add_history_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    files = read_rule_files(arguments.path)
+    files = read_rule_files(arguments.path, LuaEngines())
     _warn_of_failed_dry_calls(files)
     if show_problems(files):
         return 1
@@ -118,7 +119,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _warn_of_failed_dry_calls(files: RuleFiles) -> None:
     for loaded in files.rules:
-        message = dry_call(loaded)
+        message = dry_call(loaded, LuaEngines())
         if message is not None:
             # A warning only: a rule may rely on fields that all events of its kind have.
             sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
@@ -126,7 +127,7 @@ def _warn_of_failed_dry_calls(files: RuleFiles) -> None:
 
 def _test(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    files = read_rule_files(arguments.path)
+    files = read_rule_files(arguments.path, LuaEngines())
     if show_problems(files):
         return 1
     results = _run_cases(arguments, files)
@@ -143,7 +144,7 @@ def _test(arguments: argparse.Namespace) -> int:
 def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResult]:
     """Run every rule's cases and print the results."""
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
-    results = [result for loaded in files.rules for result in run_cases(loaded, settings)]
+    results = [result for loaded in files.rules for result in run_cases(loaded, settings, LuaEngines())]
     for result in results:
         sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
         if not result.passed:
@@ -164,7 +165,7 @@ def _showcount_of(files: RuleFiles, results: list[CaseResult], seconds: float) -
 
 def _publish(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    files = read_rule_files(arguments.path)
+    files = read_rule_files(arguments.path, LuaEngines())
     if show_problems(files):
         return 1
     _warn_of_failed_dry_calls(files)

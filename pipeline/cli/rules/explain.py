@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.cli.rules.file_problems import show_problems
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import read_rule_files
@@ -21,7 +22,7 @@ _LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999
 
 def explain_rules(arguments: argparse.Namespace) -> int:
     """Print for each rule whether it fires for an event, and why; returns the exit code."""
-    files = read_rule_files(arguments.path)
+    files = read_rule_files(arguments.path, LuaEngines())
     if show_problems(files):
         return 1
     try:
@@ -32,7 +33,7 @@ def explain_rules(arguments: argparse.Namespace) -> int:
         return 2
     settings = ShardSettings(history_fields=tuple(arguments.history_fields))
     for loaded in files.rules:
-        explanation = explain(loaded, case, settings)
+        explanation = explain(loaded, case, settings, LuaEngines())
         outcome = "fires" if explanation.fires else "does not fire"
         sys.stdout.write(f"{explanation.rule.name} version {explanation.rule.version}: {outcome}\n")
         sys.stdout.writelines(f"  {line}\n" for line in [*explanation.problems, *explanation.lines])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.launch.options.fields import rule_option
-from transforms.domain.rules.filters import Isolation
+from transforms.adapters.lua.engines import Isolation
 from transforms.runtime.error_letters import DEFAULT_PER_MINUTE
 
 

@@ -21,7 +21,7 @@ from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers import workload
 from tests.benchmarks.peers.environments import python_of, version_of
 from tests.benchmarks.peers.sampling import process_tree
-from transforms.domain.rules.files import load_rules
+from tests.builders import load_rules
 from transforms.domain.rules.sets import RuleSet
 
 _JOBS: Final = Path(__file__).parent / "jobs"

@@ -16,9 +16,9 @@ from pipeline.cli.main import main
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import _answer, profile_of
 from pipeline.launch.summary import Summary
+from tests.builders import load_rules
 from tests.oracle import Oracle, OracleRule, SeenAction, action_differences, dead_letter_differences
 from tests.waiting import eventually
-from transforms.domain.rules.files import load_rules
 
 ROOT = Path(__file__).parents[3]
 

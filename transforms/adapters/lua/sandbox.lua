@@ -1,5 +1,5 @@
--- Runs rules' Lua where it can reach nothing but what it is given. Trusted code: it alone sees the real globals.
--- Called with the budget, the library and study; returns compile, expect and evaluate, described where they are.
+-- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
+-- Called with the budget, the library and study; returns compile, expect_values and evaluate, described where they are.
 
 local budget, library, study = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
@@ -12,7 +12,7 @@ local plain = library.plain
 local byte, find, format, gsub, sub = plain.byte, plain.find, plain.format, plain.gsub, plain.sub
 
 local HOOK_EVERY = 200 -- instructions
-local GARBAGE_KB = 2048 -- that a filter may leave to the next
+local GARBAGE_KB = 2048 -- that a program may leave behind for the next
 local MESSAGE_BYTES = 500
 local VALUE_BYTES = 200
 
@@ -29,10 +29,10 @@ local function unknown_names(found)
   return concat(names, " ")
 end
 
--- A filter that assigns to no global and no table field cannot change what others see: it gets the event's tables
--- themselves and one environment for all. Every other filter gets copies, and a fresh environment a call.
+-- A program that assigns to no global and no table field cannot change what others see: all such programs share the
+-- event's tables and one environment. Every other program gets copies, and a fresh environment a call.
 
-local NEEDS_HISTORY = {} -- an error value: the filter is run again when the history is there
+local NEEDS_HISTORY = {} -- an error value: the program runs again when the history is there
 local history_columns, shared_rows
 
 local function copy_of(value)
@@ -60,7 +60,7 @@ local function built_rows()
   if not history_columns then
     error(NEEDS_HISTORY, 0)
   end
-  -- Many rows are the sandbox's work, not the filter's: they do not count against its instructions.
+  -- The sandbox builds the rows, not the program: they do not count against its instructions.
   return rows_of(history_columns.timestamps, history_columns.ids, history_columns.names, history_columns.extras)
 end
 
@@ -77,7 +77,7 @@ local shared = setmetatable(copy_of(base), {
 -- copy_of() took the frozen libraries for empty tables.
 shared.math, shared.string, shared.table = base.math, base.string, base.table
 
--- For filters that may assign: a proxy a name, for the life of the runtime; only the table behind it is swapped.
+-- For programs that may assign: a proxy a name, for the life of the runtime; only the table behind it is swapped.
 local behind, proxies, behind_proxy = {}, {}, {}
 for _, name in ipairs({ "event", "user", "visit" }) do
   behind[name] = { __newindex = read_only, __metatable = false }
@@ -103,58 +103,65 @@ local guarded_meta = { __index = guarded, __metatable = false }
 
 local programs = {}
 
--- compile(source, name, wants_value): adds a program; returns nil, or why not; the names that it reads and that nobody
--- defines, apart by spaces; and what it reads of event, user and visit, apart by zero bytes: a table's name is all of it,
--- with a byte 1 and a field's name that field.
+-- Whether a source is one expression, or else a body with return, is told by brackets around it. The chunk that runs has
+-- none: with them, an error would be on the closing bracket's line, and `a) or (b` would compile. Returns the chunk or
+-- nil, a message, and whether it is an expression.
+local function load_source(source, name)
+  local bracketed, message = loadstring("return (" .. source .. "\n)", name)
+  if bracketed then
+    local chunk, bare_message = loadstring("local result = " .. source .. "\nreturn result", name)
+    return chunk, bare_message, true
+  end
+  local body, body_message = loadstring(source, name)
+  -- The message about the form that the author wrote is the one that helps.
+  return body, find(source, "return", 1, true) and body_message or message, false
+end
+
+-- compile(source, name, wants_value): adds a program. Returns nil, or why the source does not compile; whether it is one
+-- expression; the global names that it reads and nobody defines, separated by spaces; and what it reads of event, user
+-- and visit, separated by zero bytes: a table's name for all of the table, table, byte 1 and field for one field.
 local function compile(source, name, wants_value)
   if find(source, "\27", 1, true) then
-    return "an escape character: allowed is Lua source, not bytecode", "", ""
+    return "an escape character: allowed is Lua source, not bytecode", false, "", ""
   end
-  local chunk, message = loadstring("return (" .. source .. "\n)", "=" .. name)
-  if chunk then
-    -- It is one expression. Not run as it was checked: an error would be on the closing bracket's line.
-    chunk = loadstring("local result = " .. source .. "\nreturn result", "=" .. name)
-  else
-    local body, body_message = loadstring(source, "=" .. name)
-    if not body then
-      -- The message of the form that the author wrote is the one that helps.
-      return find(source, "return", 1, true) and body_message or message, "", ""
-    end
-    chunk = body
+  local chunk, message, is_expression = load_source(source, "=" .. name)
+  if not chunk then
+    return message, false, "", ""
   end
   local found = study(chunk)
   if found.cdata then
-    return "a number like 1LL or 2i: allowed are plain numbers", "", ""
+    return "a number like 1LL or 2i: allowed are plain numbers", false, "", ""
   end
   local program = { chunk = chunk, reads = found.reads, wants_value = wants_value }
-  -- table's functions change the tables they are given.
+  -- The functions of table change the tables that they get.
   program.shares = found.pure and not found.reads.table
   if program.shares then
     setfenv(chunk, shared)
   end
   programs[#programs + 1] = program
-  return nil, unknown_names(found), concat(found.fields, "\0")
+  return nil, is_expression, unknown_names(found), concat(found.fields, "\0")
 end
 
--- expect(numbers, names, wholes): evaluate is given values, first those of fields (of event 1, user 2, visit 3, by number
--- and name), then whole tables, by number. Many small calls from Python cost more than one with many values.
+-- expect_values(numbers, names, wholes): says what the values are that evaluate gets. First come the values of single
+-- fields: numbers has the table of each (event 1, user 2, visit 3), names its name. Then come whole tables, by number in
+-- wholes. Many small calls from Python cost more than one with many values.
 local numbers, names, wholes = {}, {}, {}
-local given = { {}, {}, {} }
+local inputs = { {}, {}, {} }
 
-local function expect(...)
+local function expect_values(...)
   numbers, names, wholes = ...
 end
 
--- The tables that are filled field by field stay: each of their fields is set by each event, if only to nil.
-local function take(values)
+-- Fills the tables of the inputs. They are the same for every event: each sets every field, if only to nil.
+local function fill_inputs(values)
   local fields = #names
   for i = 1, fields do
-    given[numbers[i]][names[i]] = values[i]
+    inputs[numbers[i]][names[i]] = values[i]
   end
   for i = 1, #wholes do
-    given[wholes[i]] = values[fields + i]
+    inputs[wholes[i]] = values[fields + i]
   end
-  return given[1], given[2], given[3]
+  return inputs[1], inputs[2], inputs[3]
 end
 
 local function prepare(program, event, user, visit)
@@ -183,7 +190,7 @@ end
 local function run(...)
   local ok, result = pcall(call, ...)
   if not ok then
-    sethook() -- otherwise call() has
+    sethook() -- otherwise call() has done it
   end
   return ok, result
 end
@@ -204,55 +211,65 @@ local function key_of(value)
   return sub(kind, 1, 1) .. ":" .. gsub(text, "[^\33-\36\38-\126]", function(c) return format("%%%02X", byte(c)) end)
 end
 
+-- What a program that ran came to: a kind of outcome and its text (printable, so without zero bytes), or nil for a
+-- condition that is false. The kinds are those of OutcomeKind in transforms/domain/rules/engine.py.
 local function outcome(program, ok, result)
   if ok and program.wants_value then
     local key, problem = key_of(result)
-    return key and "V" or "E", key or problem
+    return key and "value" or "error", key or problem
   elseif ok then
-    return result and "1" or "0"
+    return result and "allowed" or nil, ""
   elseif result == NEEDS_HISTORY then
-    return "H"
+    return "needs_history", ""
   elseif result == budget.OVER_BUDGET then
-    return "L", "over budget: more than " .. budget.CPU_SECONDS * 1000 .. " ms of CPU"
+    return "limit", "over budget: more than " .. budget.CPU_SECONDS * 1000 .. " ms of CPU"
   elseif result == "not enough memory" then
-    return "L", "over budget: more than 16 MB of memory"
+    return "limit", "over budget: more than 16 MB of memory"
   elseif type(result) ~= "string" then
-    return "E", "error value of type " .. type(result)
+    return "error", "error value of type " .. type(result)
   end
-  return "E", printable(gsub(sub(result, 1, MESSAGE_BYTES), "^sandbox:%d+: ", ""), MESSAGE_BYTES)
+  return "error", printable(gsub(sub(result, 1, MESSAGE_BYTES), "^sandbox:%d+: ", ""), MESSAGE_BYTES)
 end
 
--- evaluate(mask, history, ...): a mark a program and, joined with zero bytes, the texts of those marked E, L and V. Without
--- mask every program runs, otherwise those with a 1. History has timestamps, ids, names and extras, a column each. The rest
--- are values as expect says.
--- Marks: 1 allows, 0 does not, V has a value, E error, L limit, H asks for the history, - has not run.
+-- evaluate(mask, history, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
+-- History has the columns timestamps, ids, names and extras. The rest are the values that expect_values announced.
+-- Returns nil if every program that ran is a condition that is false, as for most events. Otherwise a text with number,
+-- kind and text of each outcome, separated by zero bytes.
 local function evaluate(mask, history, ...)
-  local event, user, visit = take({ ... })
+  local event, user, visit = fill_inputs({ ... })
   history_columns = history
   shared_rows = nil
   shared.event, shared.user, shared.visit = event, user, visit
-  local marks, texts = {}, {}
+  local packed
   local kept_kb = collectgarbage("count") + GARBAGE_KB
   for i = 1, #programs do
-    if mask and byte(mask, i) ~= 49 then
-      marks[i] = "-"
+    local program, is_selected = programs[i], nil
+    if mask then
+      is_selected = byte(mask, i) == 49
     else
-      -- Protected twice: a failed filter's hook can still fire before run() takes it away.
-      local ran, ok, result = pcall(run, programs[i], event, user, visit)
+      is_selected = not program.wants_value
+    end
+    if is_selected then
+      -- Protected twice: the hook of a program that failed can still fire before run() takes it away.
+      local ran, ok, result = pcall(run, program, event, user, visit)
       if not (ran and ok) then
         sethook()
       end
       if collectgarbage("count") > kept_kb then
-        collectgarbage() -- what one leaves behind must not be missing to the next, nor here
+        collectgarbage() -- or the memory that one program leaves behind would be missing for the next, and here
       end
       if not ran then
         ok, result = false, ok
       end
-      local mark, text = outcome(programs[i], ok, result)
-      marks[i], texts[#texts + 1] = mark, text
+      local kind, text = outcome(program, ok, result)
+      if kind then
+        packed = packed or {}
+        local at = #packed
+        packed[at + 1], packed[at + 2], packed[at + 3] = i, kind, text
+      end
     end
   end
-  return concat(marks), concat(texts, "\0")
+  return packed and concat(packed, "\0")
 end
 
-return compile, expect, evaluate
+return compile, expect_values, evaluate

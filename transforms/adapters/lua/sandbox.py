@@ -1,69 +1,38 @@
-"""LuaJIT through lupa with ``sandbox*.lua`` in it: programs in, marks out. Plain values only, both ways."""
+"""LuaJIT through lupa, with the sandbox of ``sandbox*.lua`` in it. Only plain values cross the border, both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import lupa.luajit21
 
-from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.rules.engine import (
+    Columns,
+    CompileError,
+    EngineError,
+    Outcome,
+    OutcomeKind,
+    Outcomes,
+    Program,
+    Reads,
+    SourceCheck,
+)
 
 _NO_LIMIT: Final = 2**40
 _MEMORY_PER_CALL: Final = 16 * 1024 * 1024
 _MEMORY_KEPT: Final = 64 * 1024 * 1024
-# Fields that are handed over one by one; a call takes no more than some 8000 values.
+# More fields than this are handed over as a whole table: a Lua call takes no more than some 8000 arguments.
 _MOST_FIELDS: Final = 1000
 _BYTES_PER_CHARACTER: Final = 4
 
-# Name for messages, source, and whether it has a value rather than a yes or no.
-Program = tuple[str, str, bool]
-# Of the history, oldest first: timestamps (ms), event ids, event names, further fields (None: of no event).
-Columns = tuple[list[int], list[str], list[str], list[dict[str, Any]] | None]
-
-
-Reads = dict[str, list[str] | None]
-
-
-class SandboxError(EventTriggerError):
-    """The sandbox itself failed, which no program should be able to bring about."""
-
-
-class CompileError(EventTriggerError, ValueError):
-    """Program ``number`` does not compile; the message is Lua's."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
-
-
-class Engine(Protocol):
-    """What runs programs on an event: in this process, or in one of its own.
-
-    ``reads`` has of ``event``, ``user`` and ``visit`` the fields that programs read, None for all of them.
-    """
-
-    reads: Reads
-
-    def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
-        """Set what the next runs are about; of each, fields that programs read are enough."""
-
-    def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
-        """Run the programs that ``mask`` has a ``1`` for (None: all).
-
-        Returns a mark a program, as ``sandbox.lua`` describes them, and the texts that belong to some of them.
-
-        Raises:
-            SandboxError: nothing is known of any program.
-        """
-
 
 class Sandbox:
-    """Programs, compiled once. Not thread-safe.
+    """An ``Engine`` in this process.
 
     Raises:
-        CompileError: the first that does not compile.
+        CompileError: the first program that does not compile.
     """
 
     def __init__(self, programs: Sequence[Program]) -> None:
@@ -74,14 +43,14 @@ class Sandbox:
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_program, expect, self._evaluate = _runtime()
+        self._lua, compile_program, expect_values, self._evaluate = _load_sandbox()
         self._table = self._lua.table_from
-        for number, (name, source, has_value) in enumerate(self._programs):
-            problem, _, read = compile_program(source, name, has_value)
+        for number, program in enumerate(self._programs):
+            problem, _, _, reads = compile_program(program.source, program.name, program.wants_value)
             if problem is not None:
                 raise CompileError(number, problem)
-            for part in filter(None, read.split("\0")):
-                table, _, field = part.partition("\1")
+            for read in filter(None, reads.split("\0")):
+                table, _, field = read.partition("\1")
                 self._note_read(table, field or None)
         for table, fields in self.reads.items():
             if fields is not None and len(fields) > _MOST_FIELDS:
@@ -89,7 +58,7 @@ class Sandbox:
         tables = list(enumerate(self.reads.values()))
         self._fields = [(number, name) for number, fields in tables for name in fields or ()]
         self._wholes = [number for number, fields in tables if fields is None]
-        expect(
+        expect_values(
             self._table([number + 1 for number, _ in self._fields]),
             self._table([name for _, name in self._fields]),
             self._table([number + 1 for number in self._wholes]),
@@ -102,13 +71,13 @@ class Sandbox:
         elif fields is not None and field not in fields:
             fields.append(field)
 
-    def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
+    def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
-        sources = (event, user, visit)
+        inputs = (event, user, visit)
         characters = 0
         values: list[Any] = []
         for number, name in self._fields:
-            value: Any = sources[number].get(name)
+            value: Any = inputs[number].get(name)
             kind = type(value)
             if kind is str:
                 characters += len(value)
@@ -117,43 +86,57 @@ class Sandbox:
             elif kind is dict or kind is list:
                 value = self._converted(value)
             values.append(value)
-        values += [self._converted(sources[number]) for number in self._wholes]
+        values += [self._converted(inputs[number]) for number in self._wholes]
         self._values, self._characters = values, characters
 
-    def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
+    def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
         """See ``Engine``."""
+        mask = None
+        if selected is not None:
+            mask = "".join("1" if number in selected else "0" for number in range(len(self._programs)))
         columns = None
         if history is not None:
-            timestamps, ids, names, extras = history
             columns = self._table(
                 {
-                    "timestamps": self._table(timestamps),
-                    "ids": self._table(ids),
-                    "names": self._table(names),
-                    "extras": None if extras is None else self._converted(extras),
+                    "timestamps": self._table(history.timestamps),
+                    "ids": self._table(history.event_ids),
+                    "names": self._table(history.event_names),
+                    "extras": None if history.extras is None else self._converted(history.extras),
                 }
             )
         used = self._lua.get_memory_used()
         if used > _MEMORY_KEPT:
             self._lua.gccollect()
             used = self._lua.get_memory_used()
-        # Only around the call: at the limit, lupa's own conversions abort the process (notes/lua.md). The text that it
-        # converts for the call has room of its own.
+        # Only around the call: at the limit, lupa's own conversions abort the process. The text that lupa converts for
+        # the call has room of its own.
         self._lua.set_max_memory(used + _MEMORY_PER_CALL + self._characters * _BYTES_PER_CHARACTER)
         try:
-            marks, texts = self._evaluate(mask, columns, *self._values)
+            packed = self._evaluate(mask, columns, *self._values)
         except (lupa.luajit21.LuaError, UnicodeDecodeError) as error:
             self._start()
-            raise SandboxError(f"{type(error).__name__}: {error}") from error
+            raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
             self._lua.set_max_memory(_NO_LIMIT)
-        return marks, texts
+        return {} if packed is None else _unpacked(packed)
+
+    def close(self) -> None:
+        """See ``Engine``: the runtime is memory only, which goes with this object."""
 
     def _converted(self, value: Any) -> Any:
         try:
             return self._table(value, recursive=True)
         except OverflowError:
             return self._table(_rounded(value), recursive=True)
+
+
+def _unpacked(packed: str) -> Outcomes:
+    """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, three texts an outcome."""
+    parts = iter(packed.split("\0"))
+    return {
+        int(number) - 1: Outcome(OutcomeKind(kind), text)
+        for number, kind, text in zip(parts, parts, parts, strict=True)
+    }
 
 
 def _rounded(value: Any) -> Any:
@@ -167,15 +150,15 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def compile_alone(source: str, name: str) -> tuple[str | None, list[str]]:
-    """Why a program does not compile, and the global names that it reads and that nobody defines."""
-    _, compile_program, *_ = _runtime()
-    problem, unknown, _ = compile_program(source, name, False)
-    return problem, unknown.split()
+def check_source(source: str, name: str) -> SourceCheck:
+    """See ``SourceChecker``."""
+    _, compile_program, *_ = _load_sandbox()
+    problem, is_expression, unknown_names, _ = compile_program(source, name, False)
+    return SourceCheck(problem, tuple(unknown_names.split()), is_expression)
 
 
-def _runtime() -> tuple[Any, Any, Any, Any]:
-    """A Lua runtime with its ``compile``, ``expect`` and ``evaluate``."""
+def _load_sandbox() -> tuple[Any, Any, Any, Any]:
+    """A Lua runtime, and ``compile``, ``expect_values`` and ``evaluate`` of ``sandbox.lua`` in it."""
     lua = lupa.luajit21.LuaRuntime(
         register_eval=False,
         register_builtins=False,
@@ -185,14 +168,14 @@ def _runtime() -> tuple[Any, Any, Any, Any]:
         max_memory=_NO_LIMIT,
     )
 
-    def load(name: str, *given: Any) -> Any:
-        # One name for all in messages, where it is taken off again.
-        source = resources.files("transforms.adapters.lua").joinpath(name).read_text("utf-8")
-        return lua.execute(source, *given, name="=sandbox")
+    def load(file: str, *arguments: Any) -> Any:
+        # All files have one chunk name, which ``outcome`` of sandbox.lua removes from messages.
+        source = resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
+        return lua.execute(source, *arguments, name="=sandbox")
 
     budget, study = load("sandbox_budget.lua"), load("sandbox_bytecode.lua")
-    compile_program, expect, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
-    return lua, compile_program, expect, evaluate
+    compile_program, expect_values, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
+    return lua, compile_program, expect_values, evaluate
 
 
 def _refuse(*_: object) -> None:

@@ -1,4 +1,4 @@
--- How much a filter may do: CPU time of its thread, looked at by a count hook and by library functions. Trusted code.
+-- How long a program may run: CPU time of its thread, checked by a count hook and by library functions. Trusted code.
 -- Returns a table with begin, check, spend, calling_back, the error value OVER_BUDGET and CPU_SECONDS.
 
 jit.off() -- compiled code runs no count hooks, so a loop would never stop
@@ -22,14 +22,14 @@ local function seconds_of(clock)
   return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
 end
 
-local OVER_BUDGET = {} -- as an error value nobody else can make
-local wall_end, cpu_end -- nil until the first check of a filter: most are done before
+local OVER_BUDGET = {} -- an error value that no program can make
+local wall_end, cpu_end -- nil until the first check of a program: most end before it
 local work = 0
 
 local function check()
   local wall = seconds_of(WALL)
   if wall_end and wall < wall_end then
-    return -- a thread's CPU time cannot be over where the wall clock is not, and that is much cheaper to read
+    return -- a thread uses no more CPU time than time passes, and the wall clock is much cheaper to read
   end
   local cpu = seconds_of(THREAD_CPU)
   cpu_end = cpu_end or cpu + CPU_SECONDS
@@ -55,11 +55,11 @@ local function calling_back(name, f, ...)
   end
   nested = nested + 1
   local first, second = f(...)
-  nested = nested - 1 -- not after an error, but no filter outlives one
+  nested = nested - 1 -- not after an error, but an error ends the program
   return first, second
 end
 
--- Starts the budget of the next filter. Its CPU time counts from the first check, a few hundred instructions later.
+-- Starts the budget of the next program. Its CPU time counts from the first check, a few hundred instructions later.
 local function begin()
   wall_end, cpu_end, work, nested = nil, nil, 0, 0
 end

@@ -1,7 +1,7 @@
 -- What a chunk does, read from its bytecode. Trusted code.
--- Returns study(chunk): a table with reads and assigns (sets of global names), fields (what it reads of what it is
--- given: "event" is all of it, "event\1name" a field), pure (it assigns to no global and to no field of a table), and
--- cdata (it has literals like 1LL).
+-- Returns study(chunk): a table with reads and assigns (sets of global names), fields (what it reads of its inputs:
+-- "event" is all of it, "event\1name" a field), pure (it assigns to no global and to no field of a table), and cdata (it
+-- has literals like 1LL).
 
 local util, band, rshift = require("jit.util"), bit.band, bit.rshift
 local type = type
@@ -20,10 +20,10 @@ local SETS_FIELD = {
 }
 
 local GET_FIELD = opcode(function(t) return t.x end, 1)
-local GIVEN = { event = true, user = true, visit = true }
+local INPUTS = { event = true, user = true, visit = true }
 
--- Whether the next instruction reads a named field of what this one has put into a register, and overwrites it: then
--- that field is all that is wanted of the table. Returns its name.
+-- If the next instruction reads a named field of the table that this one has put into a register, and overwrites the
+-- register, the program reads only that field of the table here. Returns its name.
 local function field_read(proto, at, instruction)
   local following = util.funcbc(proto, at + 1)
   local register = band(rshift(instruction, 8), 0xff)
@@ -46,7 +46,7 @@ local function study(proto, found)
     if op == GET_GLOBAL then
       local name = util.funck(proto, -1 - rshift(instruction, 16))
       found.reads[name] = true
-      if GIVEN[name] then
+      if INPUTS[name] then
         local field = field_read(proto, at, instruction)
         found.fields[#found.fields + 1] = field and name .. "\1" .. field or name
       end

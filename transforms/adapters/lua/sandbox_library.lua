@@ -1,4 +1,4 @@
--- What filters find of Lua's library, cut down to what ends soon and changes nothing. Trusted code.
+-- The part of Lua's library that programs may use, cut down to what ends soon and changes nothing. Trusted code.
 -- Called with the budget. Returns base (names and what they are), protected (tables that are read-only), read_only (for
 -- their __newindex), only (some names of a table) and plain (functions of string as they were: they spend no budget).
 

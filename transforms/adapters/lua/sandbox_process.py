@@ -1,9 +1,9 @@
 """The sandbox in a process of its own, for rules of authors who are not trusted.
 
-What such a process may do is little: no environment, no files, no new processes, limited memory. It is asked over
-pipes (MessagePack, length first) and has a deadline by the wall clock. One that dies or misses it is killed, a new one
-is asked about each program alone, and the program that ends it again is marked as having hit a limit. So a program that
-breaks out of the Lua sandbox, or ends its process, takes neither the worker with it nor other rules' results.
+The process may do little: it has no environment, no files, no new processes and limited memory. Requests and answers
+go through pipes (MessagePack after its length) and have a deadline by the wall clock. A process that dies or misses the
+deadline is killed; a new one then runs each program alone, and a program that ends it again has hit a limit. So a
+program that breaks out of the Lua sandbox, or ends its process, harms neither the worker nor other rules' results.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from transforms.adapters.lua.sandbox import Columns, CompileError, Program, Reads, Sandbox, SandboxError
+from transforms.adapters.lua.sandbox import Sandbox
 from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.rules.engine import (
+    Columns,
+    CompileError,
+    EngineError,
+    Outcome,
+    OutcomeKind,
+    Outcomes,
+    Program,
+    Reads,
+)
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
@@ -33,13 +43,32 @@ ANSWER_SECONDS_PER_PROGRAM: Final = 0.25
 
 _MAX_FRAME: Final = 64 * 1024 * 1024
 _MAX_ANSWER: Final = 4 * 1024 * 1024
-_encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.decode
 _BOOT: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from transforms.adapters.lua.sandbox_process import serve; serve()"
 )
 
 _Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+_T = TypeVar("_T")
+
+
+class _StartAnswer(msgspec.Struct):
+    """What the programs read; None if program ``number`` does not compile."""
+
+    reads: Reads | None = None
+    number: int = 0
+    message: str = ""
+
+
+# The first request is the programs. Each further one is a run: the inputs (None: those of the run before), the selected
+# programs and the history. Its answer is the outcomes, or the message of an ``EngineError``.
+_Run = tuple[_Inputs | None, list[int] | None, Columns | None]
+_RunAnswer = dict[int, Outcome] | str
+_encode: Final = msgspec.msgpack.encode
+_PROGRAMS: Final = msgspec.msgpack.Decoder(list[Program])
+_RUN: Final[msgspec.msgpack.Decoder[_Run]] = msgspec.msgpack.Decoder(_Run)
+_START_ANSWER: Final = msgspec.msgpack.Decoder(_StartAnswer)
+_RUN_ANSWER: Final[msgspec.msgpack.Decoder[_RunAnswer]] = msgspec.msgpack.Decoder(_RunAnswer)
+_NO_ANSWER: Final = "an answer that is none"
 
 
 class _EndedError(EventTriggerError):
@@ -47,10 +76,15 @@ class _EndedError(EventTriggerError):
 
 
 class SandboxProcess:
-    """An ``Engine`` whose programs run in a process of its own. Not thread-safe.
+    """An ``Engine`` whose programs run in a process of its own.
+
+    Args:
+        programs: the programs.
+        answer_seconds: how long a run may take by the wall clock; the default depends on the number of programs.
 
     Raises:
         CompileError: the first program that does not compile.
+        EngineError: the process does not start.
     """
 
     def __init__(self, programs: Sequence[Program], answer_seconds: float | None = None) -> None:
@@ -59,7 +93,7 @@ class SandboxProcess:
         self._inputs: _Inputs | None = None
         self.reads: Reads = {}
         self._child = self._start()
-        self._given = False
+        self._has_inputs = False
 
     @property
     def pid(self) -> int:
@@ -69,66 +103,57 @@ class SandboxProcess:
     def _start(self) -> _Child:
         child = _Child()
         try:
-            answer = child.ask(self._programs, START_SECONDS)
+            answer = child.ask(self._programs, _START_ANSWER, START_SECONDS)
         except _EndedError as error:
             child.kill()
-            raise SandboxError(f"the sandbox's process did not start: {error}") from None
-        if "reads" not in answer:
+            raise EngineError(f"the sandbox's process did not start: {error}") from None
+        if answer.reads is None:
             child.kill()
-            raise CompileError(answer["number"], answer["message"])
-        self.reads = answer["reads"]
+            raise CompileError(answer.number, answer.message)
+        self.reads = answer.reads
         return child
 
-    def give(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
+    def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
         reads = self.reads
         self._inputs = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
-        self._given = False
+        self._has_inputs = False
 
-    def run(self, mask: str | None, history: Columns | None) -> tuple[str, str]:
+    def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
         """See ``Engine``."""
         try:
-            return self._ask(mask, history, self._answer_seconds)
+            return self._ask(selected, history, self._answer_seconds)
         except _EndedError:
             self._restart()
-        return self._one_by_one(mask or "1" * len(self._programs), history)
+        if selected is None:
+            selected = [number for number, program in enumerate(self._programs) if not program.wants_value]
+        return self._run_one_by_one(selected, history)
 
-    def _one_by_one(self, mask: str, history: Columns | None) -> tuple[str, str]:
-        marks, texts = [], []
-        for number, wanted in enumerate(mask):
-            mark, text = "-", ""
-            if wanted == "1":
-                alone = "0" * number + "1" + "0" * (len(mask) - number - 1)
-                try:
-                    answered, text = self._ask(alone, history, ANSWER_SECONDS)
-                    mark = answered[number]
-                except _EndedError as error:
-                    mark, text = "L", f"over budget: its process was ended: {error}"
-                    self._restart()
-            marks.append(mark)
-            if mark in "ELV":
-                texts.append(text)
-        return "".join(marks), "\0".join(texts)
+    def _run_one_by_one(self, selected: Collection[int], history: Columns | None) -> Outcomes:
+        outcomes: dict[int, Outcome] = {}
+        for number in sorted(selected):
+            try:
+                outcomes |= self._ask([number], history, ANSWER_SECONDS)
+            except _EndedError as error:
+                outcomes[number] = Outcome(OutcomeKind.LIMIT, f"over budget: its process was ended: {error}")
+                self._restart()
+        return outcomes
 
-    def _ask(self, mask: str | None, history: Columns | None, seconds: float) -> tuple[str, str]:
-        answer = self._child.ask((None if self._given else self._inputs, mask, history), seconds)
-        self._given = True
+    def _ask(self, selected: Collection[int] | None, history: Columns | None, seconds: float) -> dict[int, Outcome]:
+        inputs = None if self._has_inputs else self._inputs
+        numbers = None if selected is None else list(selected)
+        answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
+        self._has_inputs = True
         if isinstance(answer, str):
-            raise SandboxError(answer)
-        if not (
-            isinstance(answer, list)
-            and len(answer) == 2
-            and all(isinstance(one, str) for one in answer)
-            and len(answer[0]) == len(self._programs)
-            and sum(mark in "ELV" for mark in answer[0]) in (0, answer[1].count("\0") + 1)
-        ):
-            raise _EndedError("an answer that is none")
-        return answer[0], answer[1]
+            raise EngineError(answer)
+        if not all(0 <= number < len(self._programs) for number in answer):
+            raise _EndedError(_NO_ANSWER)
+        return answer
 
     def _restart(self) -> None:
         self._child.kill()
         self._child = self._start()
-        self._given = False
+        self._has_inputs = False
 
     def close(self) -> None:
         """End the process."""
@@ -136,7 +161,7 @@ class SandboxProcess:
 
 
 def _picked(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
-    """Only what is read: the rest need not go through the pipe."""
+    """Only the fields that programs read: the others need not go through the pipe."""
     if names is None:
         return source
     return {name: source[name] for name in names if name in source}
@@ -146,7 +171,7 @@ class _Child:
     """One process and its pipes."""
 
     def __init__(self) -> None:
-        # Isolated from the environment, so that its path, this package's home, has to be told.
+        # Python runs isolated from the environment (-I), so it gets the path of this package as an argument.
         home = str(Path(__file__).parents[3])
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", _BOOT, home],
@@ -162,31 +187,31 @@ class _Child:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        # Where nobody calls close(): a process whose pipe ends, ends; this spares the wait.
+        # For owners that never call close(). The process would end with its pipe; this does not wait for that.
         self._finalizer = weakref.finalize(self, _end, self._process)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, question: Any, seconds: float) -> Any:
-        """The answer.
+    def ask(self, request: Any, decoder: msgspec.msgpack.Decoder[_T], seconds: float) -> _T:
+        """Send a request and wait for its answer.
 
         Raises:
-            _EndedError: there is none.
+            _EndedError: there is no answer, or one that the decoder refuses.
         """
         if not self._finalizer.alive:
-            raise _EndedError("it was ended")  # and its pipes' numbers may be somebody else's
+            raise _EndedError("it was ended")  # by now, the numbers of its pipes may belong to other files
         deadline = time.monotonic() + seconds
-        packed = _encode(question)
+        packed = _encode(request)
         self._write(len(packed).to_bytes(4, "big") + packed, deadline)
         size = int.from_bytes(self._read(4, deadline), "big")
         if size > _MAX_ANSWER:
             raise _EndedError(f"an answer of {size} bytes")
         try:
-            return _decode(self._read(size, deadline))
+            return decoder.decode(self._read(size, deadline))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _EndedError("an answer that is none") from None
+            raise _EndedError(_NO_ANSWER) from None
 
     def _write(self, packed: bytes, deadline: float) -> None:
         rest = memoryview(packed)
@@ -199,17 +224,17 @@ class _Child:
                 raise _EndedError(self._how_it_ended()) from None
 
     def _read(self, size: int, deadline: float) -> bytes:
-        found = bytearray()
-        while len(found) < size:
+        received = bytearray()
+        while len(received) < size:
             try:
-                part = os.read(self._from, size - len(found))
+                part = os.read(self._from, size - len(received))
             except BlockingIOError:
                 self._wait(self._from, select.POLLIN, deadline)
                 continue
             if not part:
                 raise _EndedError(self._how_it_ended())
-            found += part
-        return bytes(found)
+            received += part
+        return bytes(received)
 
     def _wait(self, descriptor: int, wanted: int, deadline: float) -> None:
         poll = select.poll()
@@ -235,24 +260,23 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve() -> None:
-    """The process's side: programs first, then question for question, until the pipe ends."""
+    """The process's side: compile the programs, then answer runs until the pipe ends."""
     source, sink = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     try:
-        sandbox = Sandbox(_decode(_frame(source), type=list[Program]))
+        sandbox = Sandbox(_PROGRAMS.decode(_read_frame(source)))
     except CompileError as error:
-        _reply(sink, {"number": error.number, "message": str(error)})
+        _reply(sink, _StartAnswer(None, error.number, str(error)))
         return
     _confine()
-    _reply(sink, {"reads": sandbox.reads})
-    while packed := _frame(source):
-        inputs, mask, history = _decode(packed)
+    _reply(sink, _StartAnswer(sandbox.reads))
+    while packed := _read_frame(source):
+        inputs, selected, history = _RUN.decode(packed)
         if inputs is not None:
-            sandbox.give(*inputs)
+            sandbox.set_inputs(*inputs)
         try:
-            answer: Any = sandbox.run(mask, history)
-        except SandboxError as error:
-            answer = str(error)
-        _reply(sink, answer)
+            _reply(sink, sandbox.run(selected, history))
+        except EngineError as error:
+            _reply(sink, str(error))
 
 
 def _confine() -> None:
@@ -267,7 +291,7 @@ def _confine() -> None:
         resource.setrlimit(name, (limit, limit))
 
 
-def _frame(source: BinaryIO) -> bytes:
+def _read_frame(source: BinaryIO) -> bytes:
     size = int.from_bytes(source.read(4), "big")
     return source.read(size) if size <= _MAX_FRAME else b""
 

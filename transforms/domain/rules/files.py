@@ -16,6 +16,7 @@ from transforms.domain.base.models import StrictModel
 from transforms.domain.base.yaml_documents import Document
 from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
+from transforms.domain.rules.engine import SourceChecker
 from transforms.domain.rules.filters import lua_problems
 from transforms.domain.rules.model import Rule, RuleError
 
@@ -67,13 +68,13 @@ class RuleFiles:
     problems: list[Problem] = field(default_factory=list)
 
 
-def load_rules(path: Path) -> tuple[Rule, ...]:
+def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
     """Read the rules of a YAML file, or of every ``*.yaml`` and ``*.yml`` file of a directory, by file name.
 
     Raises:
         RuleError: the path is missing or has no rules, or a rule is not valid; the message has the first problem.
     """
-    result = read_rule_files(path)
+    result = read_rule_files(path, lua)
     if result.problems:
         more = len(result.problems) - 1
         rest = f" (and {more} more: see `python -m pipeline rules check {path}`)" if more else ""
@@ -81,7 +82,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     return tuple(loaded.rule for loaded in result.rules)
 
 
-def read_rule_files(path: Path) -> RuleFiles:
+def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     """Read all rules and all problems of a file or directory; see ``load_rules``."""
     result = RuleFiles()
     if path.is_dir():
@@ -94,7 +95,7 @@ def read_rule_files(path: Path) -> RuleFiles:
     paths_of_rules = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
     for file in paths_of_rules:
         for document in documents(file, result.problems):
-            _read_rule(file, document, result)
+            _read_rule(file, document, result, lua)
     for file in files:
         if file not in paths_of_rules:
             _read_cases(file, result)
@@ -107,7 +108,7 @@ def _test_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}{TEST_SUFFIX}{path.suffix}")
 
 
-def _read_rule(file: Path, document: Document, result: RuleFiles) -> None:
+def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: SourceChecker) -> None:
     value, problems = document.value, result.problems
     if not isinstance(value, dict):
         problems.append(Problem(file, document.line, f"a rule is a mapping, this is a {type(value).__name__}"))
@@ -125,7 +126,7 @@ def _read_rule(file: Path, document: Document, result: RuleFiles) -> None:
     if not isinstance(rule, Rule):
         return
     loaded = LoadedRule(rule, file, document.line, lua, tuple(cases))
-    for lua_field, message in lua_problems(rule):
+    for lua_field, message in lua_problems(rule, lua_checker):
         at, line, text = loaded.locate(lua_field, message)
         problems.append(Problem(at, line, f"{lua_field} {text}"))
     taken = next((other for other in result.rules if other.rule.name == rule.name), None)

@@ -1,22 +1,28 @@
-"""Rules' Lua, run by LuaJIT through lupa where it can reach nothing but the event and its user.
+"""A rule set's Lua: which rules allow an event, which fail, and what the values of cooldowns' keys are.
 
-The sandbox is ``adapters/lua/sandbox.lua``. What the Lua is given is built once an event, and only what some rule
-names: fields of the event, the profile and the visit, and the history only when a filter really reaches for it (then
-that filter is asked again).
+Lua gets only what some rule names: fields of the event, the profile and the visit. The history is handed over only when
+a program reaches for it; then that program runs again.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-from transforms.adapters.lua.sandbox import Columns, CompileError, Engine, Sandbox, SandboxError, compile_alone
-from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.domain.events.event import Event
+from transforms.domain.rules.engine import (
+    Columns,
+    CompileError,
+    EngineError,
+    EngineFactory,
+    OutcomeKind,
+    Outcomes,
+    Program,
+    SourceChecker,
+)
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
@@ -28,16 +34,18 @@ COOLDOWN_KEY: Final = "cooldown.key"
 FOLLOWED_BY: Final = "sequence.followed_by"
 NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
-Isolation = Literal["none", "process"]
-
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the rules' Lua said of one event.
+class FilterResult:
+    """What a rule set's Lua came to for one event.
 
-    ``allowed`` are the rules whose filter allows it, ``errors`` are (rule, message) of Lua that failed. ``tripped`` are
-    the rules among those that hit a limit, ``quarantined`` the ones that were not asked. ``followed`` are the rules
-    whose sequence's Lua allows it, ``keys`` the values of cooldowns' keys of allowed rules, by rule name.
+    Attributes:
+        allowed: the rules whose filter allows the event.
+        errors: rule and message for each rule whose Lua failed.
+        tripped: the rules among those that hit a limit.
+        quarantined: the rules that did not run.
+        followed: the rules whose sequence's condition the event meets.
+        keys: the values of the cooldown keys of allowed rules, by rule name.
     """
 
     allowed: tuple[Rule, ...] = ()
@@ -48,19 +56,19 @@ class Verdict:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-_NO_RULE: Final = Verdict()
+_NO_RULE: Final = FilterResult()
 
 
 @dataclass(frozen=True, slots=True)
-class _Program:
+class _RuleProgram:
     rule: Rule
     field: str
     source: str
 
-    @property
-    def name(self) -> str:
-        """What Lua's messages call it."""
-        return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+    def for_engine(self) -> Program:
+        # Lua's messages begin with this name: rule tests find the field by it.
+        name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+        return Program(name, self.source, self.field == COOLDOWN_KEY)
 
 
 def programs_of(rule: Rule) -> list[tuple[str, str]]:
@@ -76,10 +84,14 @@ def programs_of(rule: Rule) -> list[tuple[str, str]]:
 
 
 class FilterSet:
-    """The Lua of a rule set, compiled once. Not thread-safe: one a DoFn instance.
+    """The Lua of a rule set, compiled once. Not thread-safe: each DoFn instance has its own.
 
-    A rule that keeps hitting its limits is set aside by ``quarantine``, which those of a worker may share. With
-    ``isolation="process"`` the Lua runs in a process of this object's own (``sandbox_process``).
+    Args:
+        rules: the rule set.
+        lua: makes the engine that runs the rules' Lua.
+        clock_ms: a clock for the quarantine, ms; it need not be the time of day.
+        quarantine: sets aside rules that keep hitting their limits; the filter sets of a worker share it. Without it,
+            this one has a quarantine of its own.
 
     Raises:
         RuleError: Lua that does not compile; the message has the rule's name and Lua's line.
@@ -88,9 +100,9 @@ class FilterSet:
     def __init__(
         self,
         rules: tuple[Rule, ...],
+        lua: EngineFactory,
+        clock_ms: Callable[[], int],
         quarantine: Quarantine | None = None,
-        clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
-        isolation: Isolation = "none",
     ) -> None:
         self.rules = rules
         self.by_name = {rule.name: rule for rule in rules}
@@ -99,14 +111,13 @@ class FilterSet:
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
         self._quarantine = Quarantine() if quarantine is None else quarantine
         self._clock_ms = clock_ms
-        self._programs = [_Program(rule, *program) for rule in rules for program in programs_of(rule)]
-        self._has_keys = any(program.field == COOLDOWN_KEY for program in self._programs)
-        # Keys are asked for when their rule has fired, everything else always.
-        self._usual = "".join("0" if program.field == COOLDOWN_KEY else "1" for program in self._programs)
-        self._nothing = {"0" * len(self._programs), self._usual.replace("0", "-").replace("1", "0")}
-        programs = [(program.name, program.source, program.field == COOLDOWN_KEY) for program in self._programs]
+        self._programs = [_RuleProgram(rule, *program) for rule in rules for program in programs_of(rule)]
+        # The programs of cooldown keys, by rule name. They run only for rules that allow the event.
+        self._key_programs = {
+            program.rule.name: number for number, program in enumerate(self._programs) if program.field == COOLDOWN_KEY
+        }
         try:
-            self._engine: Engine = SandboxProcess(programs) if isolation == "process" else Sandbox(programs)
+            self._engine = lua.engine([program.for_engine() for program in self._programs])
         except CompileError as error:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
@@ -114,74 +125,98 @@ class FilterSet:
         self._reads_visit = reads["visit"] != []
         self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
 
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> Verdict:
-        """Ask every rule about one event; a rule's failure is its own."""
+    def evaluate(self, event: Event, visit: Visit, user: UserState) -> FilterResult:
+        """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
         quarantined: tuple[Rule, ...] = ()
-        mask = self._usual if self._has_keys else None
+        selected = None
         if self._quarantine:
             now_ms = self._clock_ms()
-            quarantined = tuple(rule for rule in self.rules if not self._quarantine.allows(_version_of(rule), now_ms))
+            quarantined = tuple(
+                rule for rule in self.rules if not self._quarantine.allows(_quarantine_key(rule), now_ms)
+            )
             if quarantined:
-                mask = self._mask(lambda program: program.rule not in quarantined and program.field != COOLDOWN_KEY)
+                selected = self._conditions_without({rule.name for rule in quarantined})
         try:
-            self._engine.give(
+            self._engine.set_inputs(
                 event.fields,
                 user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
                 visit.public() if self._reads_visit else {},
             )
-            marks, texts = self._engine.run(mask, None)
-            if marks in self._nothing:
-                return _NO_RULE
-            found = _Found(self._programs, marks, texts)
-            self._ask_further(found, user)
-        except SandboxError as error:
-            return Verdict(errors=tuple((rule, str(error)) for rule in self.rules))
-        return self._verdict(found, quarantined)
+            outcomes = self._engine.run(selected, None)
+            if outcomes:
+                outcomes = self._completed(outcomes, user)
+        except EngineError as error:
+            return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
+        if not outcomes and not quarantined:
+            return _NO_RULE
+        return self._result(outcomes, quarantined)
 
-    def _ask_further(self, found: _Found, user: UserState) -> None:
-        """Ask those again that reached for the history, then for the keys of rules that fire."""
+    def _conditions_without(self, rule_names: set[str]) -> list[int]:
+        return [
+            number
+            for number, program in enumerate(self._programs)
+            if program.field != COOLDOWN_KEY and program.rule.name not in rule_names
+        ]
+
+    def _completed(self, outcomes: Outcomes, user: UserState) -> Outcomes:
+        """The outcomes once programs that need the history have run again, and cooldown keys of allowed rules, too."""
         history: Columns | None = None
-        if "H" in found.marks:
+        again = [number for number, outcome in outcomes.items() if outcome.kind is OutcomeKind.NEEDS_HISTORY]
+        if again:
             history = columns_of(user.history.rows())
-            found.update(*self._engine.run("".join("1" if mark == "H" else "0" for mark in found.marks), history))
-        if self._has_keys and "1" in found.marks:
-            allowed = found.rules("1", FILTER)
-            mask = self._mask(lambda program: program.field == COOLDOWN_KEY and program.rule in allowed)
-            found.update(*self._engine.run(mask, history or columns_of(user.history.rows())))
+            rest = {number: outcome for number, outcome in outcomes.items() if number not in again}
+            outcomes = {**rest, **self._engine.run(again, history)}
+        if self._key_programs:
+            allowed = (self._programs[number] for number, done in outcomes.items() if done.kind is OutcomeKind.ALLOWED)
+            names = [program.rule.name for program in allowed if program.field == FILTER]
+            keys = [self._key_programs[name] for name in names if name in self._key_programs]
+            if keys:
+                outcomes = {**outcomes, **self._engine.run(keys, history or columns_of(user.history.rows()))}
+        return outcomes
 
-    def _mask(self, wanted: Callable[[_Program], bool]) -> str:
-        return "".join("1" if wanted(program) else "0" for program in self._programs)
-
-    def _verdict(self, found: _Found, quarantined: tuple[Rule, ...]) -> Verdict:
-        tripped = found.rules("L")
-        for rule in tripped:
-            self._quarantine.trip(_version_of(rule), self._clock_ms())
-        failed = {rule.name for rule, _ in found.errors()}
-        return Verdict(
-            # Without its key a rule's cooldown cannot be looked up: it fails as a whole.
-            tuple(rule for rule in found.rules("1", FILTER) if rule.name not in failed),
-            tuple(found.errors()),
-            tripped,
+    def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...]) -> FilterResult:
+        allowed: dict[str, Rule] = {}
+        followed: dict[str, Rule] = {}
+        tripped: dict[str, Rule] = {}
+        errors: dict[str, tuple[Rule, str]] = {}
+        keys: dict[str, str] = {}
+        for number in sorted(outcomes):
+            program, outcome = self._programs[number], outcomes[number]
+            rule = program.rule
+            if outcome.kind is OutcomeKind.ALLOWED:
+                (allowed if program.field == FILTER else followed)[rule.name] = rule
+            elif outcome.kind is OutcomeKind.VALUE:
+                keys[rule.name] = outcome.text
+            else:
+                errors.setdefault(rule.name, (rule, outcome.text))
+                if outcome.kind is OutcomeKind.LIMIT:
+                    tripped[rule.name] = rule
+        for rule in tripped.values():
+            self._quarantine.trip(_quarantine_key(rule), self._clock_ms())
+        return FilterResult(
+            # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
+            tuple(rule for name, rule in allowed.items() if name not in errors),
+            tuple(errors.values()),
+            tuple(tripped.values()),
             quarantined,
-            tuple(rule for rule in found.rules("1", FOLLOWED_BY, NOT_FOLLOWED_BY) if rule.name not in failed),
-            found.keys(),
+            tuple(rule for name, rule in followed.items() if name not in errors),
+            keys,
         )
 
     def close(self) -> None:
-        """End the process, with ``isolation="process"``."""
-        if isinstance(self._engine, SandboxProcess):
-            self._engine.close()
+        """Free what the engine holds outside this process, see ``Engine``."""
+        self._engine.close()
 
 
-def _version_of(rule: Rule) -> str:
-    """What is set aside: a higher version of the rule may be the one that was repaired."""
+def _quarantine_key(rule: Rule) -> str:
+    """A higher version of a rule is another one: it may have been repaired."""
     return f"{rule.name} {rule.version}"
 
 
 def columns_of(rows: list[Row]) -> Columns:
-    """A history as the sandbox takes it; the only place here that looks into rows."""
+    """A history as engines take it; the only place here that looks into rows."""
     extras = [row.extra for row in rows]
-    return (
+    return Columns(
         [row.timestamp_ms for row in rows],
         [row.event_id for row in rows],
         [row.event_name for row in rows],
@@ -191,65 +226,24 @@ def columns_of(rows: list[Row]) -> Columns:
 
 @functools.lru_cache(maxsize=100)
 def _profile_fields(names: tuple[str, ...]) -> ProfileFields:
-    """One object for all DoFn instances: what a user keeps of its profile is known by it."""
+    """One object for all DoFn instances: a user keeps parsed fields of its profile by the identity of this object."""
     return ProfileFields(names)
 
 
-class _Found:
-    """Marks and texts of programs, over one or more calls."""
-
-    def __init__(self, programs: list[_Program], marks: str, texts: str) -> None:
-        self._programs = programs
-        self.marks = ["-"] * len(programs)
-        self._texts = [""] * len(programs)
-        self.update(marks, texts)
-
-    def update(self, marks: str, texts: str) -> None:
-        following = iter(texts.split("\0"))
-        for number, mark in enumerate(marks):
-            if mark != "-":
-                self.marks[number] = mark
-            if mark in "ELV":
-                self._texts[number] = next(following)
-
-    def rules(self, mark: str, *fields: str) -> tuple[Rule, ...]:
-        """Rules with a program of this mark, once each."""
-        found = {
-            program.rule.name: program.rule
-            for program, given in zip(self._programs, self.marks, strict=True)
-            if given == mark and (not fields or program.field in fields)
-        }
-        return tuple(found.values())
-
-    def errors(self) -> list[tuple[Rule, str]]:
-        """The first error of each rule that has one."""
-        found: dict[str, tuple[Rule, str]] = {}
-        for program, mark, text in zip(self._programs, self.marks, self._texts, strict=True):
-            if mark in "EL":
-                found.setdefault(program.rule.name, (program.rule, text))
-        return list(found.values())
-
-    def keys(self) -> dict[str, str]:
-        """Values of programs that have one, by rule name."""
-        every = zip(self._programs, self.marks, self._texts, strict=True)
-        return {program.rule.name: text for program, mark, text in every if mark == "V"}
-
-
-def lua_problems(rule: Rule) -> list[tuple[str, str]]:
+def lua_problems(rule: Rule, lua: SourceChecker) -> list[tuple[str, str]]:
     """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
     problems = []
-    for name, text in programs_of(rule):
-        message, unknown = compile_alone(text, rule.name)
-        if message is not None:
-            line = re.match(r"[^:\n]*:\d+: ", message)
-            at = line.end() if line else 0
-            problems.append((name, f"{message[:at]}does not compile: {message[at:]}"))
+    for field_name, source in programs_of(rule):
+        check = lua.check(source, rule.name)
+        if check.problem is not None:
+            place = re.match(r"[^:\n]*:\d+: ", check.problem)
+            end = place.end() if place else 0
+            problems.append((field_name, f"{check.problem[:end]}does not compile: {check.problem[end:]}"))
             continue
-        is_expression = compile_alone(f"return (\n{text}\n)", "")[0] is None
-        if not is_expression and re.search(r"\breturn\b", text) is None:
-            problems.append((name, "never allows anything: a body needs a return"))
-        for one in unknown:
-            found = re.search(rf"\b{re.escape(one)}\b", text)
-            line_number = text.count("\n", 0, found.start()) + 1 if found else 1
-            problems.append((name, f"{rule.name}:{line_number}: reads {one!r}: there is no such name"))
+        if not check.is_expression and re.search(r"\breturn\b", source) is None:
+            problems.append((field_name, "never allows anything: a body needs a return"))
+        for name in check.unknown_names:
+            use = re.search(rf"\b{re.escape(name)}\b", source)
+            line = source.count("\n", 0, use.start()) + 1 if use else 1
+            problems.append((field_name, f"{rule.name}:{line}: reads {name!r}: there is no such name"))
     return problems

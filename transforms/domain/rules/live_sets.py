@@ -1,18 +1,18 @@
-"""Which rule set is live in a user shard: the one it was told of, or the one its job was launched with."""
+"""Which rule set is live in a user shard: the published one that it stored, or the one its job was launched with."""
 
 from __future__ import annotations
 
 import functools
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from transforms.domain.rules.filters import FilterSet, Isolation
-from transforms.domain.rules.model import RuleError
-from transforms.domain.rules.quarantine import Quarantine
+from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet, StoredRules, decode_rule_set
 
-# While a set travels to the shards two are live in a worker; a few more for the next ones.
+# While a set travels to the shards, two sets are live in a worker; a few more for the next ones.
 _COMPILED_SETS: Final = 4
 
 # A worker has many shards, and each gets every record of the topic.
@@ -28,73 +28,72 @@ class LiveSet:
 
 
 class RuleSets:
-    """The sets that are live in the shards of one DoFn instance. Not thread-safe.
+    """The rule sets that are live in the shards of one DoFn instance. Not thread-safe.
 
-    ``initial`` is what the job was launched with; ``topic`` is where others come from, None if none do. Lua runs with
-    ``isolation``, see ``FilterSet``.
+    Args:
+        initial: the set that the job was launched with.
+        compile_rules: makes the filters of a set; it raises ``RuleError`` for Lua that does not compile.
+        topic: the topic that publishes further sets, None if the job has none.
 
     Raises:
         RuleError: Lua of the initial set does not compile.
     """
 
     def __init__(
-        self,
-        initial: RuleSet,
-        topic: str | None = None,
-        quarantine: Quarantine | None = None,
-        isolation: Isolation = "none",
+        self, initial: RuleSet, compile_rules: Callable[[tuple[Rule, ...]], FilterSet], topic: str | None = None
     ) -> None:
         self.topic = topic
-        self.initial = LiveSet(initial.number, FilterSet(initial.rules, quarantine, isolation=isolation))
-        self._quarantine = quarantine
-        self._isolation = isolation
+        self._compile_rules = compile_rules
+        self.initial = LiveSet(initial.number, compile_rules(initial.rules))
         self._compiled: OrderedDict[bytes, LiveSet] = OrderedDict()
 
     def live(self, stored: StoredRules | None) -> LiveSet:
-        """The set of a shard that keeps ``stored``: whichever number is higher; without a topic the launched one.
+        """The live set of a shard: of ``stored`` and the launched set the one with the higher number.
+
+        Without a topic it is the launched set.
 
         Raises:
-            RuleError: this release cannot use what is stored.
+            RuleError: this release cannot use the stored set.
         """
         if self.topic is None or stored is None or stored.number <= self.initial.number:
             return self.initial
         return self.compiled(stored)
 
     def replaces(self, number: int, stored: StoredRules | None) -> bool:
-        """Whether a shard takes a set: its number is higher than any before.
+        """Whether a shard stores a published set: its number is higher than any before.
 
-        The launched set is taken too, when the topic tells of it: from then on the shard keeps it by itself.
+        A shard also stores the launched set when it is published, and from then on keeps it by itself.
         """
         return number >= max(1, self.initial.number) and (stored is None or number > stored.number)
 
     def decoded(self, record: bytes) -> RuleSet:
-        """The set of a record.
+        """The rule set of a record.
 
         Raises:
-            RuleError: it is none.
+            RuleError: the record is no rule set.
         """
         return _decoded(record)
 
     def compiled(self, stored: StoredRules) -> LiveSet:
-        """A set that can be asked.
+        """A stored set, compiled; the latest few are kept.
 
         Raises:
-            RuleError: it is none, or its Lua does not compile.
+            RuleError: the record is no rule set, or its Lua does not compile.
         """
-        found = self._compiled.get(stored.digest)
-        if found is None:
+        live_set = self._compiled.get(stored.digest)
+        if live_set is None:
             try:
-                filters = FilterSet(self.decoded(stored.record).rules, self._quarantine, isolation=self._isolation)
+                filters = self._compile_rules(self.decoded(stored.record).rules)
             except RuleError as error:
                 raise RuleError(f"rule set {stored.number} cannot be used: {error}") from None
-            found = self._compiled[stored.digest] = LiveSet(stored.number, filters)
+            live_set = self._compiled[stored.digest] = LiveSet(stored.number, filters)
             if len(self._compiled) > _COMPILED_SETS:
                 self._compiled.popitem(last=False)[1].filters.close()
         self._compiled.move_to_end(stored.digest)
-        return found
+        return live_set
 
     def close(self) -> None:
-        """Close every set's filters."""
-        for one in (self.initial, *self._compiled.values()):
-            one.filters.close()
+        """Close the filters of every set."""
+        for live_set in (self.initial, *self._compiled.values()):
+            live_set.filters.close()
         self._compiled.clear()

@@ -1,4 +1,4 @@
-"""Which rules may run: one that keeps hitting its limits is set aside for a while, then tried again."""
+"""Which rules may run: a rule that keeps hitting its limits is set aside for a while, then tried again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class _Record:
 class Quarantine:
     """Rules that hit a limit ``trips`` times within ``window_ms`` do not run for ``pause_ms``.
 
-    Then a rule is on trial: its next trip sets it aside again at once, for twice as long, up to ``longest_pause_ms``;
-    ``window_ms`` without a trip clear it. Times are whatever clock the caller has, ms. Kept in memory, one a worker,
-    shared by its threads: each method does one small thing that does not suffer from another thread's.
+    After the pause a rule is on trial: its next trip sets it aside at once, for twice as long, up to
+    ``longest_pause_ms``; ``window_ms`` without a trip end the trial. All times are ms of the caller's clock. A worker's
+    threads share one quarantine without a lock: each method makes one small change that another thread cannot spoil.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Quarantine:
         self._records: dict[str, _Record] = {}
 
     def __bool__(self) -> bool:
-        """Whether any rule has tripped lately: while none has, nothing needs to be asked."""
+        """Whether any rule has tripped lately; until then, every rule may run."""
         return bool(self._records)
 
     def allows(self, rule: str, now_ms: int) -> bool:
@@ -48,11 +48,11 @@ class Quarantine:
         return now_ms >= record.until_ms
 
     def trip(self, rule: str, now_ms: int) -> bool:
-        """Note that the rule hit a limit; True if that set it aside."""
+        """Record that the rule hit a limit; True if that set it aside."""
         record = self._records.setdefault(rule, _Record())
         if record.until_ms is not None:
             if now_ms < record.until_ms:
-                return False  # another thread's call that was under way
+                return False  # another thread's call that began before the pause
             record.pause_ms = min(record.pause_ms * 2, self._longest_pause_ms)
         else:
             record.trips.append(now_ms)

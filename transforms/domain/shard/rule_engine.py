@@ -21,7 +21,7 @@ from transforms.domain.rules.actions import (
     enriched_event,
     fire,
 )
-from transforms.domain.rules.filters import Verdict
+from transforms.domain.rules.filters import FilterResult
 from transforms.domain.rules.live_sets import LiveSet
 from transforms.domain.rules.model import RUN, Action, Cap, DebugAction, KafkaAction, Rule, WebhookAction
 from transforms.domain.rules.state import (
@@ -122,7 +122,7 @@ class RuleEngine:
         if name is not None:
             self._step.counts[name] += number
 
-    def _tell_others(self, event: Event, user: UserState, verdict: Verdict, since: int) -> None:
+    def _tell_others(self, event: Event, user: UserState, verdict: FilterResult, since: int) -> None:
         """Tell the log of a sample of the rules that came to nothing."""
         for rule in self._log.sampled(event.user_id, event.event_id, self._filters.rules, since):
             if rule in verdict.quarantined:

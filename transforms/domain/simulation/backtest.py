@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import Isolation
+from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.shard_state import OBSERVED
 from transforms.domain.shard.step_result import ShardSettings, StepResult
@@ -99,13 +99,13 @@ class Backtest:
         rules: tuple[Rule, ...],
         settings: ShardSettings,
         fetch: Fetch,
+        lua: EngineFactory,
         on_sent: OnSent | None = None,
-        isolation: Isolation = "none",
     ) -> None:
         self._rules = rules
         self._allowed_lateness_ms = settings.allowed_lateness_ms
         self._on_sent = on_sent
-        self._simulator = Simulator(rules, settings, fetch, self._count, isolation=isolation)
+        self._simulator = Simulator(rules, settings, fetch, lua, self._count)
         self._first_ms: int | None = None
         self._last_ms: int | None = None
         self._evaluated = 0

@@ -14,6 +14,7 @@ from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
+from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.filters import FILTER
 from transforms.domain.rules.model import Rule
@@ -50,18 +51,18 @@ class CaseResult:
         return not self.differences
 
 
-def run_cases(loaded: LoadedRule, settings: ShardSettings) -> list[CaseResult]:
+def run_cases(loaded: LoadedRule, settings: ShardSettings, lua: EngineFactory) -> list[CaseResult]:
     """Run every case of a rule, each with its own user, history and clock."""
     return [
-        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings), located.case))
+        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings, lua), located.case))
         for located in loaded.cases
     ]
 
 
-def dry_call(loaded: LoadedRule) -> str | None:
+def dry_call(loaded: LoadedRule, lua: EngineFactory) -> str | None:
     """Run a rule on an event with only the required fields; return the message of its error, None without one."""
     case = Case.model_validate({"name": "dry call", "events": [{}], "expect": "nothing"})
-    errors = CaseRun(loaded, case, ShardSettings()).errors
+    errors = CaseRun(loaded, case, ShardSettings(), lua).errors
     return errors[0] if errors else None
 
 
@@ -76,7 +77,12 @@ class CaseRun:
     """
 
     def __init__(
-        self, loaded: LoadedRule, case: Case, settings: ShardSettings, on_evaluation: OnEvaluation | None = None
+        self,
+        loaded: LoadedRule,
+        case: Case,
+        settings: ShardSettings,
+        lua: EngineFactory,
+        on_evaluation: OnEvaluation | None = None,
     ) -> None:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
@@ -94,7 +100,7 @@ class CaseRun:
         settings = replace(settings, allowed_lateness_ms=0)
         fetched = None if case.profile == PENDING else _fetched(case)
         self._simulator = Simulator(
-            (loaded.rule,), settings, lambda _: fetched, self._collect, case.now, on_evaluation=on_evaluation
+            (loaded.rule,), settings, lambda _: fetched, lua, self._collect, case.now, on_evaluation
         )
         if fetched is not None:
             # The first event is a state hit; a user who expires midway is fetched again.

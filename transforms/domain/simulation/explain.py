@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
-from transforms.adapters.lua.sandbox import CompileError, Sandbox
 from transforms.domain.events.event import Event
 from transforms.domain.rules.cases import Case
+from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome, OutcomeKind, Program, SourceChecker
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.model import Rule
@@ -46,45 +46,46 @@ class Explanation:
     lines: list[str] = field(default_factory=list)
 
 
-def explain(loaded: LoadedRule, case: Case, settings: ShardSettings) -> Explanation:
+class LuaSupport(EngineFactory, SourceChecker, Protocol):
+    """What an explanation needs of Lua."""
+
+
+def explain(loaded: LoadedRule, case: Case, settings: ShardSettings, lua: LuaSupport) -> Explanation:
     """Run the case's events and explain the last one."""
     last_seen: list[_Seen] = []
 
     def on_evaluation(event: Event, visit: Visit, user: UserState) -> None:
         last_seen[:] = [(event, user.profile(), visit, user.history.rows())]
 
-    run = CaseRun(loaded, case, settings, on_evaluation)
+    run = CaseRun(loaded, case, settings, lua, on_evaluation)
     fires = any(fired.event == len(case.events) for fired in run.fired)
     explanation = Explanation(loaded.rule, fires, [*run.refused, *run.errors])
     if last_seen and not run.refused:
-        explanation.lines = _lines(loaded.rule, *last_seen[0])
+        explanation.lines = _lines(loaded.rule, lua, *last_seen[0])
         explanation.lines += [f"  {text}" for name, text in _OUTCOMES.items() if run.last_event_counts[name]]
     return explanation
 
 
-def _lines(rule: Rule, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Any]) -> list[str]:
-    try:
-        Sandbox([("filter", f"({rule.filter}\n)", False)])
-    except CompileError:
+def _lines(
+    rule: Rule, lua: LuaSupport, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Row]
+) -> list[str]:
+    if not lua.check(rule.filter, "filter").is_expression:
         return ["  its filter is a body with return: only expressions can be taken apart"]
     condition = take_apart(rule.filter)
     conditions = _parents_first(condition)
     # The brackets keep `f(x), y` from being two arguments of `type`.
     programs = [
-        ("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", True)
+        Program("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", wants_value=True)
         for part in conditions
     ]
     try:
-        sandbox = Sandbox(programs)
+        engine = lua.engine(programs)
     except CompileError:
         return []
-    sandbox.give(event.fields, profile, visit.public())
-    marks, texts = sandbox.run(None, columns_of(rows))
-    following = iter(texts.split("\0"))
-    values = {}
-    for part, mark in zip(conditions, marks, strict=True):
-        text = next(following) if mark in "ELV" else ""
-        values[part.text] = _value(unquote(text.partition(":")[2])) if mark == "V" else f"error: {_without_place(text)}"
+    engine.set_inputs(event.fields, profile, visit.public())
+    outcomes = engine.run(range(len(programs)), columns_of(rows))
+    engine.close()
+    values = {part.text: _shown_value(outcomes[number]) for number, part in enumerate(conditions)}
     lines: list[str] = []
     _show(condition, values, 1, lines)
     return lines
@@ -94,16 +95,14 @@ def _parents_first(condition: Condition) -> list[Condition]:
     return [condition, *(inner for part in condition.parts for inner in _parents_first(part))]
 
 
-def _without_place(message: str) -> str:
-    return re.sub(r"^filter:\d+: ", "", message)
-
-
-def _value(text: str) -> str:
-    """Format ``type:text`` as Lua source."""
-    kind, _, value = text.partition(":")
+def _shown_value(outcome: Outcome) -> str:
+    """Format a program's value, ``type:text``, as Lua source, or its error."""
+    if outcome.kind is not OutcomeKind.VALUE:
+        return f"error: {re.sub(r'^filter:[0-9]+: ', '', outcome.text)}"
+    kind, _, text = unquote(outcome.text.partition(":")[2]).partition(":")
     if kind == "string":
-        return f'"{value}"'
-    return value if kind in ("number", "boolean", "nil") else kind
+        return f'"{text}"'
+    return text if kind in ("number", "boolean", "nil") else kind
 
 
 def _show(condition: Condition, values: dict[str, str], depth: int, lines: list[str], reached: bool = True) -> None:

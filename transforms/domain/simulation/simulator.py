@@ -12,7 +12,8 @@ from typing import Final
 from transforms.domain.events.event import Event
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterSet, Isolation, Verdict
+from transforms.domain.rules.engine import EngineFactory
+from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import Rule, WebhookAction
 from transforms.domain.shard.shard_state import LOADED, ShardState
 from transforms.domain.shard.step import StepContext, StepInput, step
@@ -50,9 +51,9 @@ class Simulator:
         rules: the rule set.
         settings: settings of the job; the rules decide which destinations there are.
         fetch: answers a user API miss; None means that no answer comes before the enrichment deadline.
+        lua: makes the engine that runs the rules' Lua.
         on_step: called after each step with its result and the actions that it sent, webhooks last.
         start_ms: the first time of the clock.
-        isolation: where the Lua runs, as in ``FilterSet``.
         on_evaluation: called before the filters evaluate an event, with their arguments.
 
     Raises:
@@ -64,14 +65,14 @@ class Simulator:
         rules: tuple[Rule, ...],
         settings: ShardSettings,
         fetch: Callable[[str], FetchedUser | None],
+        lua: EngineFactory,
         on_step: OnStep,
         start_ms: int = 0,
-        isolation: Isolation = "none",
         on_evaluation: OnEvaluation | None = None,
     ) -> None:
         self.now_ms = start_ms
         self.state = ShardState(settings.history_size)
-        self._filters = FilterSet(rules, clock_ms=lambda: self.now_ms, isolation=isolation)
+        self._filters = FilterSet(rules, lua, lambda: self.now_ms)
         self._context = StepContext(replace(settings, destinations=_destinations_of(rules)), self._filters)
         self._fetch = fetch
         self._on_step = on_step
@@ -152,7 +153,7 @@ def _call_before_evaluation(filters: FilterSet, on_evaluation: OnEvaluation) -> 
     """Hook into this one filter set, so that production does not pay for the check of a hook."""
     evaluate = filters.evaluate
 
-    def observed(event: Event, visit: Visit, user: UserState) -> Verdict:
+    def observed(event: Event, visit: Visit, user: UserState) -> FilterResult:
         on_evaluation(event, visit, user)
         return evaluate(event, visit, user)
 

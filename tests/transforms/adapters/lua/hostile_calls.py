@@ -14,10 +14,9 @@ import time
 
 import orjson
 
-from tests.builders import rule
+from tests.builders import filter_set, rule
 from tests.transforms.adapters.lua.hostile import HOSTILE
-from tests.transforms.domain.rules.test_filters import ROWS, ask
-from transforms.domain.rules.filters import FilterSet
+from tests.transforms.domain.rules.test_filters import ROWS, evaluate
 from transforms.domain.rules.quarantine import Quarantine
 
 CALLS = 10_000
@@ -28,21 +27,21 @@ SLOW_S = 0.005
 
 
 def hostile_calls(calls: int, milliseconds: list[float], wrong: list[str]) -> None:
-    """Make ``calls`` calls in this thread; what each took is appended, and the scripts that did not fail."""
+    """Make ``calls`` calls in this thread; append the CPU time of each, and the scripts that did not fail."""
     never = Quarantine(trips=calls)
-    sets = {name: FilterSet((rule("good"), rule("bad", source)), never) for name, source in HOSTILE.items()}
+    sets = {name: filter_set((rule("good"), rule("bad", source)), never) for name, source in HOSTILE.items()}
     slow: dict[str, int] = {}
     while calls:
         for name, filters in sets.items():
             if slow.get(name, 0) >= SLOW_ROUNDS:
                 continue
             started = time.thread_time()
-            verdict = ask(filters, rows=ROWS)
+            result = evaluate(filters, rows=ROWS)
             took = time.thread_time() - started
             if took > SLOW_S:
                 slow[name] = slow.get(name, 0) + 1
             milliseconds.append(took * 1000)
-            if verdict.allowed != filters.rules[:1] or [one for one, _ in verdict.errors] != [filters.rules[1]]:
+            if result.allowed != filters.rules[:1] or [failed for failed, _ in result.errors] != [filters.rules[1]]:
                 wrong.append(name)
             calls -= 1
             if not calls:

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, allowed
-from transforms.adapters.lua.sandbox import Sandbox, compile_alone
+from transforms.adapters.lua.sandbox import Sandbox, check_source
+from transforms.domain.rules.engine import CompileError, Outcome, OutcomeKind, Program, SourceCheck
 
 
 @pytest.mark.parametrize(
@@ -29,37 +30,39 @@ from transforms.adapters.lua.sandbox import Sandbox, compile_alone
         ("local user = {} return user.x", [], [], []),
     ],
 )
-def test_what_a_program_reads_of_what_it_is_given(
+def test_the_fields_that_a_program_reads(
     source: str, event: list[str] | None, user: list[str] | None, visit: list[str] | None
 ) -> None:
-    assert Sandbox([("p", source, False)]).reads == {"event": event, "user": user, "visit": visit}
+    assert Sandbox([Program("p", source)]).reads == {"event": event, "user": user, "visit": visit}
 
 
-def test_programs_read_what_each_of_them_reads() -> None:
-    sandbox = Sandbox([("a", "event.x", False), ("b", "event.y and pairs(user)", False), ("c", "user.z", False)])
+def test_the_fields_that_several_programs_read() -> None:
+    sandbox = Sandbox([Program("a", "event.x"), Program("b", "event.y and pairs(user)"), Program("c", "user.z")])
     assert sandbox.reads == {"event": ["x", "y"], "user": None, "visit": []}
 
+
+ALLOWED = Outcome(OutcomeKind.ALLOWED)
 
 MANY_FIELDS = " and ".join(f"event.f{number} == {number}" for number in range(300))
 
 
 def test_a_set_may_take_longer_to_compile_than_a_program_may_run() -> None:
     started = time.thread_time()
-    sandbox = Sandbox([(f"p{number}", f"event.x == {number}", False) for number in range(20_000)])
+    sandbox = Sandbox([Program(f"p{number}", f"event.x == {number}") for number in range(20_000)])
     assert time.thread_time() - started > 0.05
-    sandbox.give({"x": 19_999}, {}, {})
-    assert sandbox.run(None, None) == ("0" * 19_999 + "1", "")
+    sandbox.set_inputs({"x": 19_999}, {}, {})
+    assert sandbox.run(None, None) == {19_999: ALLOWED}
 
 
 def test_more_fields_than_a_call_takes_are_given_as_a_table() -> None:
     tests = [f"event.f{number} == {number}" for number in range(9000)]
     for count, is_whole in ((1000, False), (1001, True), (9000, True)):
         parts = [" and ".join(tests[first : min(first + 100, count)]) for first in range(0, count, 100)]
-        sandbox = Sandbox([("p", f"user.x == 1 and {part}", False) for part in parts])
+        sandbox = Sandbox([Program("p", f"user.x == 1 and {part}") for part in parts])
         assert sandbox.reads["user"] == ["x"]
         assert (sandbox.reads["event"] is None) is is_whole
-        sandbox.give({f"f{number}": number for number in range(count)}, {"x": 1}, {})
-        assert sandbox.run(None, None) == ("1" * len(parts), "")
+        sandbox.set_inputs({f"f{number}": number for number in range(count)}, {"x": 1}, {})
+        assert sandbox.run(None, None) == dict.fromkeys(range(len(parts)), ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -80,22 +83,80 @@ def test_more_fields_than_a_call_takes_are_given_as_a_table() -> None:
     ],
 )
 def test_a_filter_finds_every_field_that_it_reaches_for(source: str) -> None:
-    # A second filter that uses everything as a whole has everything given to both: the answer must not differ.
+    # With a second filter that uses each table as a whole, both get whole tables: the result must not differ.
     fields = EVENT | {f"f{number}": number for number in range(300)}
-    known = {"fields": fields, "profile": PROFILE, "rows": ROWS}
-    assert allowed(source, **known) == [True]
-    assert allowed(source, "pairs(event) ~= nil and pairs(user) ~= nil and pairs(visit) ~= nil", **known) == [True] * 2
+    inputs = {"fields": fields, "profile": PROFILE, "rows": ROWS}
+    assert allowed(source, **inputs) == [True]
+    assert allowed(source, "pairs(event) ~= nil and pairs(user) ~= nil and pairs(visit) ~= nil", **inputs) == [True] * 2
 
 
 @pytest.mark.parametrize(
-    ("source", "unknown"),
+    ("source", "unknown_names", "is_expression"),
     [
-        ("event.x and math.max(1, 2) and history", []),
-        ("evnt.x or os.time() or evnt", ["evnt", "os"]),
-        ("x = 1 return x", []),
-        ("local x = 1 return x", []),
-        ("(function() return y end)()", ["y"]),
+        ("event.x and math.max(1, 2) and history", (), True),
+        ("evnt.x or os.time() or evnt", ("evnt", "os"), True),
+        ("x = 1 return x", (), False),
+        ("local x = 1 return x", (), False),
+        ("(function() return y end)()", ("y",), True),
     ],
 )
-def test_names_that_nobody_defines_are_found(source: str, unknown: list[str]) -> None:
-    assert compile_alone(source, "p") == (None, unknown)
+def test_names_that_nobody_defines_are_found(source: str, unknown_names: tuple[str, ...], is_expression: bool) -> None:
+    assert check_source(source, "p") == SourceCheck(None, unknown_names, is_expression)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "event.a) or (event.b",
+        "event.a)\nor (event.b",
+        "f(event.a)) or (event.b",
+        "event.a) (event.b",
+        "'x') .. ('y'",
+        "true, (1), (2",
+        "event.a, event.b",
+        "event.a event.b = 1",
+        "true return false",
+        "true; return false",
+        "true) -- (",
+        "(true",
+        "true)",
+        "--[[ true",
+        "true --[[",
+        "event.a) do end return (event.b",
+        "1 local x = 2",
+        "nil) local x = (2",
+    ],
+)
+def test_what_is_neither_an_expression_nor_a_body_is_found_when_it_is_checked(source: str) -> None:
+    problem = check_source(source, "p").problem
+    assert problem is not None
+    assert problem.startswith("p:")
+    with pytest.raises(CompileError) as caught:
+        Sandbox([Program("good", "true"), Program("p", source)])
+    assert (str(caught.value), caught.value.number) == (problem, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "line"),
+    [
+        ("event.a.b", "error", 1),
+        ("event.a.b\n", "error", 1),
+        ("true and\n event.a.b", "error", 2),
+        ("true and\n event.a.b -- a comment\n\n", "error", 2),
+        ("return event.a.b\n", "error", 1),
+        ("\nlocal x = 1\nreturn event.a.b\n", "error", 3),
+    ],
+)
+def test_an_error_is_on_its_line_of_the_source(source: str, kind: str, line: int) -> None:
+    sandbox = Sandbox([Program("p", source)])
+    sandbox.set_inputs({}, {}, {})
+    message = f"p:{line}: attempt to index field 'a' (a nil value)"
+    assert sandbox.run(None, None) == {0: Outcome(OutcomeKind(kind), message)}
+
+
+def test_programs_that_want_a_value_run_when_they_are_selected() -> None:
+    sandbox = Sandbox([Program("a", "true"), Program("b", "event.x", wants_value=True), Program("c", "false")])
+    sandbox.set_inputs({"x": 7}, {}, {})
+    assert sandbox.run(None, None) == {0: ALLOWED}
+    assert sandbox.run([1, 2], None) == {1: Outcome(OutcomeKind.VALUE, "n:7")}
+    assert sandbox.run([], None) == {}

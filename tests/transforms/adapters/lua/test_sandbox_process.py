@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.builders import NOW_MS, rule
+from tests.builders import NOW_MS, filter_set, rule
 from tests.transforms.adapters.lua.hostile import HOSTILE
-from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, ask
+from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, evaluate
 from transforms.adapters.lua import sandbox_process
-from transforms.adapters.lua.sandbox import CompileError, SandboxError
 from transforms.adapters.lua.sandbox_process import SandboxProcess
-from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.engine import CompileError, EngineError, Outcome, OutcomeKind, Program
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.quarantine import Quarantine
 
+ALLOWED = {0: Outcome(OutcomeKind.ALLOWED)}
 GOOD = (
     rule("a", "event.triggerable and user.country == 'US'"),
     rule("b", "#history == 2 and history[1].event_id == 'e1'"),
@@ -30,31 +30,31 @@ GOOD = (
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxProcess]:
-    with closing(SandboxProcess([("p", "event.n > 1", False)])) as started:
-        started.give({"n": 2}, {}, {})
+    with closing(SandboxProcess([Program("p", "event.n > 1")])) as started:
+        started.set_inputs({"n": 2}, {}, {})
         yield started
 
 
-def test_the_verdict_is_the_one_of_the_sandbox_in_this_process() -> None:
+def test_the_result_is_that_of_the_sandbox_in_this_process() -> None:
     rules = (*GOOD, rule("d", "event.nothing.more"), rule("k", cooldown={"time": "1h", "key": "#history"}))
-    known: dict[str, Any] = {"fields": EVENT | {"event_id": "e", "huge": 2**64 - 1}, "profile": PROFILE, "rows": ROWS}
-    isolated = FilterSet(rules, isolation="process")
+    inputs: dict[str, Any] = {"fields": EVENT | {"event_id": "e", "huge": 2**64 - 1}, "profile": PROFILE, "rows": ROWS}
+    isolated = filter_set(rules, isolation="process")
     with closing(isolated):
         for _ in range(3):
-            verdict = ask(isolated, **known)
-            assert verdict == ask(FilterSet(rules), **known)
-    assert [one.name for one in verdict.allowed] == ["a", "b", "k"]
+            result = evaluate(isolated, **inputs)
+            assert result == evaluate(filter_set(rules), **inputs)
+    assert [allowed.name for allowed in result.allowed] == ["a", "b", "k"]
 
 
 @pytest.mark.parametrize("name", ["endless loop", "growing table", "backtracking pattern", "os", "nil index"])
 def test_a_hostile_filter_fails_as_it_does_in_this_process(name: str) -> None:
-    isolated = FilterSet((rule("good"), rule("bad", HOSTILE[name])), isolation="process")
+    isolated = filter_set((rule("good"), rule("bad", HOSTILE[name])), isolation="process")
     with closing(isolated):
-        verdict = ask(isolated, rows=ROWS)
-    assert (verdict.allowed, [one for one, _ in verdict.errors]) == (isolated.rules[:1], [isolated.rules[1]])
-    here = ask(FilterSet(isolated.rules), rows=ROWS)
+        result = evaluate(isolated, rows=ROWS)
+    assert (result.allowed, [failed for failed, _ in result.errors]) == (isolated.rules[:1], [isolated.rules[1]])
+    here = evaluate(filter_set(isolated.rules), rows=ROWS)
     # Which of two limits is hit first depends on how busy the machine is.
-    assert [_without_limit(text) for _, text in verdict.errors] == [_without_limit(text) for _, text in here.errors]
+    assert [_without_limit(text) for _, text in result.errors] == [_without_limit(text) for _, text in here.errors]
 
 
 def _without_limit(text: str) -> str:
@@ -63,12 +63,12 @@ def _without_limit(text: str) -> str:
 
 def test_a_filter_that_does_not_compile_is_refused() -> None:
     with pytest.raises(RuleError, match="rule 'bad': filter does not compile: bad:1: "):
-        FilterSet((rule("good"), rule("bad", "if")), isolation="process")
+        filter_set((rule("good"), rule("bad", "if")), isolation="process")
     with pytest.raises(CompileError):
-        SandboxProcess([("x", "if", False)])
+        SandboxProcess([Program("x", "if")])
 
 
-# A process with a hole: a program named so ends it, or never comes back. No such hole is known in the real one.
+# A process with a hole: a program of such a name ends it, or never returns. No such hole is known in the real one.
 _WITH_A_HOLE = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -76,16 +76,18 @@ from transforms.adapters.lua import sandbox_process
 from transforms.adapters.lua.sandbox import Sandbox
 
 class WithAHole(Sandbox):
-    def run(self, mask, history):
+    def run(self, selected, history):
         for number, (name, _, _) in enumerate(self._programs):
-            if mask is None or mask[number] == "1":
+            if selected is None or number in selected:
                 if name == "dies":
                     os._exit(7)
                 if name == "hangs":
                     time.sleep(600)
                 if name == "babbles":
                     os.write(1, b"\\0\\0\\0\\2\\xc1\\xc1")
-        return super().run(mask, history)
+                if name == "invents":  # an outcome of a program that does not exist
+                    os.write(1, b"\\0\\0\\0\\x0b\\x81\\x63\\x91\\xa7allowed")
+        return super().run(selected, history)
 
 sandbox_process.Sandbox = WithAHole
 sandbox_process.serve()
@@ -94,7 +96,12 @@ sandbox_process.serve()
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("dies", "exit code 7"), ("hangs", "no answer in time"), ("babbles", "an answer that is none")],
+    [
+        ("dies", "exit code 7"),
+        ("hangs", "no answer in time"),
+        ("babbles", "an answer that is none"),
+        ("invents", "an answer that is none"),
+    ],
 )
 def test_a_program_that_ends_its_process_is_found_and_the_others_answer(
     monkeypatch: pytest.MonkeyPatch, name: str, message: str
@@ -102,23 +109,23 @@ def test_a_program_that_ends_its_process_is_found_and_the_others_answer(
     monkeypatch.setattr(sandbox_process, "_BOOT", _WITH_A_HOLE)
     monkeypatch.setattr(sandbox_process, "ANSWER_SECONDS", 1.0)
     rules = (GOOD[0], rule(name), GOOD[1], GOOD[2])
-    filters = FilterSet(rules, Quarantine(trips=2), isolation="process")
+    filters = filter_set(rules, Quarantine(trips=2), isolation="process")
     with closing(filters):
         for _ in range(2):
-            verdict = ask(filters, EVENT, PROFILE, rows=ROWS)
-            assert verdict.allowed == (rules[0], rules[2])
-            assert verdict.tripped == (rules[1],)
-            ((failed, said),) = verdict.errors
-            assert (failed, said) == (rules[1], f"over budget: its process was ended: {message}")
-        verdict = ask(filters, EVENT, PROFILE, rows=ROWS)
-        assert (verdict.allowed, verdict.quarantined, verdict.errors) == ((rules[0], rules[2]), (rules[1],), ())
+            result = evaluate(filters, EVENT, PROFILE, rows=ROWS)
+            assert result.allowed == (rules[0], rules[2])
+            assert result.tripped == (rules[1],)
+            ((failed, error),) = result.errors
+            assert (failed, error) == (rules[1], f"over budget: its process was ended: {message}")
+        result = evaluate(filters, EVENT, PROFILE, rows=ROWS)
+        assert (result.allowed, result.quarantined, result.errors) == ((rules[0], rules[2]), (rules[1],), ())
 
 
 def test_a_process_that_is_killed_is_replaced(sandbox: SandboxProcess) -> None:
     first = sandbox.pid
-    assert sandbox.run(None, None) == ("1", "")
+    assert sandbox.run(None, None) == ALLOWED
     os.kill(first, signal.SIGKILL)
-    assert sandbox.run(None, None) == ("1", "")
+    assert sandbox.run(None, None) == ALLOWED
     assert sandbox.pid != first
 
 
@@ -129,17 +136,17 @@ def test_a_process_that_cannot_be_replaced_at_once_is_replaced_later(
         broken.setattr(sandbox_process, "_BOOT", "raise SystemExit(3)")
         os.kill(sandbox.pid, signal.SIGKILL)
         for _ in range(2):
-            with pytest.raises(SandboxError, match="did not start: exit code 3"):
+            with pytest.raises(EngineError, match="did not start: exit code 3"):
                 sandbox.run(None, None)
-    assert sandbox.run(None, None) == ("1", "")
+    assert sandbox.run(None, None) == ALLOWED
 
 
 def test_a_process_that_stops_midway_is_replaced() -> None:
-    with closing(SandboxProcess([("p", "event.n > 1", False)], answer_seconds=0.5)) as sandbox:
+    with closing(SandboxProcess([Program("p", "event.n > 1")], answer_seconds=0.5)) as sandbox:
         first = sandbox.pid
         os.kill(first, signal.SIGSTOP)
-        sandbox.give({"n": 2, "much": "x" * 1_000_000}, {}, {})  # more than a pipe takes
-        assert sandbox.run(None, None) == ("1", "")
+        sandbox.set_inputs({"n": 2, "much": "x" * 1_000_000}, {}, {})  # more than a pipe takes
+        assert sandbox.run(None, None) == ALLOWED
         assert sandbox.pid != first
 
 
@@ -164,10 +171,10 @@ def ended(pid: int) -> bool:
 
 
 def test_the_process_ends_with_its_owner() -> None:
-    closed = SandboxProcess([("p", "true", False)])
+    closed = SandboxProcess([Program("p", "true")])
     closed.close()
     assert ended(closed.pid)
-    dropped = SandboxProcess([("p", "true", False)])
+    dropped = SandboxProcess([Program("p", "true")])
     pid = dropped.pid
     del dropped
     assert ended(pid)
@@ -177,10 +184,10 @@ def test_filter_sets_of_several_threads_have_a_process_each() -> None:
     wrong = []
 
     def use() -> None:
-        filters = FilterSet((rule("a", f"event.timestamp == {NOW_MS}"),), isolation="process")
+        filters = filter_set((rule("a", f"event.timestamp == {NOW_MS}"),), isolation="process")
         with closing(filters):
             for _ in range(50):
-                if ask(filters).allowed != filters.rules:
+                if evaluate(filters).allowed != filters.rules:
                     wrong.append(1)
 
     threads = [threading.Thread(target=use) for _ in range(3)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms.domain.rules.files import load_rules, read_rule_files
+from tests.builders import load_rules, read_rule_files
 from transforms.domain.rules.model import DebugAction, KafkaAction, RuleError
 
 GOOD = """

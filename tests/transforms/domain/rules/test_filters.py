@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import NOW_MS, event, record, rule
+from tests.builders import NOW_MS, event, filter_set, record, rule
 from tests.integration.jobs import ROOT
 from tests.transforms.adapters.lua.hostile import HARMLESS, HOSTILE
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.event import parse_event
-from transforms.domain.rules.filters import FilterSet, Verdict
+from transforms.domain.rules.filters import FilterResult, FilterSet, lua_problems
 from transforms.domain.rules.model import RuleError
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
@@ -25,13 +26,13 @@ from transforms.domain.users.visit import Visit
 BOUND_S = 1.0
 
 
-def ask(
+def evaluate(
     filters: FilterSet,
     fields: dict[str, Any] | None = None,
     profile: dict[str, Any] | None = None,
     visit: Visit | None = None,
     rows: list[Row] | None = None,
-) -> Verdict:
+) -> FilterResult:
     parsed = parse_event(record(event(**(fields or {}))), NOW_MS, 1_000_000, "record")
     history = History(100)
     for row in rows or ():
@@ -40,12 +41,12 @@ def ask(
     return filters.evaluate(parsed, visit or Visit("v", NOW_MS, 3, False), user)
 
 
-def allowed(*sources: str, **known: Any) -> list[bool]:
+def allowed(*sources: str, **inputs: Any) -> list[bool]:
     """Which of the filters allow; none of them may fail."""
-    filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
-    verdict = ask(filters, **known)
-    assert verdict.errors == ()
-    return [one in verdict.allowed for one in filters.rules]
+    filters = filter_set(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
+    result = evaluate(filters, **inputs)
+    assert result.errors == ()
+    return [each_rule in result.allowed for each_rule in filters.rules]
 
 
 EVENT = {"duration": 1500, "triggerable": True, "parameters": {"utm_source": "google", "list": [3, None, "x"]}}
@@ -126,7 +127,7 @@ def test_history_rows_show_the_kept_fields() -> None:
 
 def test_all_allowing_rules_are_named_in_their_order() -> None:
     rules = (rule("a"), rule("b", "false"), rule("c"))
-    assert ask(FilterSet(rules)) == Verdict((rules[0], rules[2]))
+    assert evaluate(filter_set(rules)) == FilterResult((rules[0], rules[2]))
 
 
 class CountingHistory(History):
@@ -155,28 +156,28 @@ def test_the_history_is_read_once_and_only_when_a_filter_reaches_for_it(
     parsed = parse_event(record(event(event_name=event_name)), NOW_MS, 10_000, "record")
     history = CountingHistory(100)
     history.add(Row(1, "e1", "n"))
-    filters = FilterSet(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
-    verdict = filters.evaluate(parsed, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
-    assert verdict.errors == ()
+    filters = filter_set(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
+    result = filters.evaluate(parsed, Visit("v", 1, 1, False), UserState(0, "fetched", b"{}", history))
+    assert result.errors == ()
     assert history.decoded == decoded
 
 
-def test_a_filter_that_asks_for_the_history_midway_counts_once() -> None:
-    filters = FilterSet((rule("a", "#history == 2"), rule("b", "event.x.y or #history"), rule("c", "#history == 3")))
-    verdict = ask(filters, rows=ROWS)
-    assert verdict.allowed == filters.rules[:1]
-    assert [one.name for one, _ in verdict.errors] == ["b"]
+def test_a_filter_that_needs_the_history_midway_counts_once() -> None:
+    filters = filter_set((rule("a", "#history == 2"), rule("b", "event.x.y or #history"), rule("c", "#history == 3")))
+    result = evaluate(filters, rows=ROWS)
+    assert result.allowed == filters.rules[:1]
+    assert [failed.name for failed, _ in result.errors] == ["b"]
 
 
 SEQUENCE = {"not_followed_by": "event.event_name == 'checkout'", "within": "1h"}
 
 
-def test_a_sequence_s_lua_is_asked_beside_the_filter() -> None:
+def test_the_condition_of_a_sequence_runs_beside_the_filter() -> None:
     opens = rule("s", "event.event_name == 'add_to_cart'", sequence=SEQUENCE)
-    filters = FilterSet((rule("a"), opens))
-    assert ask(filters, {"event_name": "add_to_cart"}) == Verdict(allowed=filters.rules)
-    assert ask(filters, {"event_name": "checkout"}) == Verdict(allowed=filters.rules[:1], followed=(opens,))
-    assert ask(filters, {"event_name": "other"}) == Verdict(allowed=filters.rules[:1])
+    filters = filter_set((rule("a"), opens))
+    assert evaluate(filters, {"event_name": "add_to_cart"}) == FilterResult(allowed=filters.rules)
+    assert evaluate(filters, {"event_name": "checkout"}) == FilterResult(allowed=filters.rules[:1], followed=(opens,))
+    assert evaluate(filters, {"event_name": "other"}) == FilterResult(allowed=filters.rules[:1])
 
 
 @pytest.mark.parametrize(
@@ -190,12 +191,12 @@ def test_a_sequence_s_lua_is_asked_beside_the_filter() -> None:
         ("('x'):rep(200)", "s:" + "x" * 200),
     ],
 )
-def test_a_cooldown_s_key_is_asked_for_when_its_rule_allows(key: str, value: str) -> None:
+def test_the_key_of_a_cooldown_is_computed_when_its_rule_allows(key: str, value: str) -> None:
     fields = {"triggerable": True, "parameters": {"sku": "A 1%ü"}}
     keyed = rule("k", "event.triggerable", cooldown={"time": "1h", "key": key})
-    filters = FilterSet((rule("a"), keyed))
-    assert ask(filters, fields, rows=ROWS) == Verdict(allowed=filters.rules, keys={"k": value})
-    assert ask(filters, rows=ROWS) == Verdict(allowed=filters.rules[:1])
+    filters = filter_set((rule("a"), keyed))
+    assert evaluate(filters, fields, rows=ROWS) == FilterResult(allowed=filters.rules, keys={"k": value})
+    assert evaluate(filters, rows=ROWS) == FilterResult(allowed=filters.rules[:1])
 
 
 @pytest.mark.parametrize(
@@ -208,47 +209,68 @@ def test_a_cooldown_s_key_is_asked_for_when_its_rule_allows(key: str, value: str
     ],
 )
 def test_a_rule_whose_key_fails_does_not_fire(key: str, message: str) -> None:
-    filters = FilterSet((rule("k", cooldown={"time": "1h", "key": key}),))
-    verdict = ask(filters)
-    assert verdict.allowed == ()
-    ((_, said),) = verdict.errors
-    assert said.startswith(message)
+    filters = filter_set((rule("k", cooldown={"time": "1h", "key": key}),))
+    result = evaluate(filters)
+    assert result.allowed == ()
+    ((_, error),) = result.errors
+    assert error.startswith(message)
 
 
 @pytest.mark.parametrize(
     ("source", "reads"),
     [("event.triggerable", False), ("user.country", True), ("local u = user return u.country", True)],
 )
-def test_the_profile_is_only_read_if_a_filter_asks(source: str, reads: bool) -> None:
+def test_the_profile_is_only_read_if_a_filter_reads_it(source: str, reads: bool) -> None:
     parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
     unreadable = UserState(0, "fetched", b"{", History(100))
-    filters = FilterSet((rule("a", source),))
+    filters = filter_set((rule("a", source),))
     with pytest.raises(ValueError, match="data") if reads else nullcontext():
         filters.evaluate(parsed, Visit("v", 1, 1, False), unreadable)
 
 
 def test_filters_see_fields_of_any_name_and_where_the_profile_came_from() -> None:
     source = "user['last visit, µs'] == 7 and user.plan == nil and user.enrichment == 'unknown'"
-    filters = FilterSet((rule("a", source),))
+    filters = filter_set((rule("a", source),))
     parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
     user = UserState(0, "unknown", orjson.dumps({"last visit, µs": 7, "other": [1]}), History(100))
     assert filters.evaluate(parsed, Visit("v", 1, 1, False), user).allowed == filters.rules
 
 
 @pytest.mark.parametrize(
-    "source", ["event.", "if", "return return", "x = ", "event.a = ", "\x1bLJ\x02", "return (1", "1LL", "2i"]
+    "source",
+    [
+        "event.",
+        "if",
+        "event.a) or (event.b",
+        "event.a, event.b",
+        "return return",
+        "x = ",
+        "event.a = ",
+        "\x1bLJ\x02",
+        "return (1",
+        "1LL",
+        "2i",
+    ],
 )
-def test_a_filter_that_does_not_compile_is_refused_by_its_rule_s_name(source: str) -> None:
+def test_a_filter_that_does_not_compile_is_refused_by_the_name_of_its_rule(source: str) -> None:
     with pytest.raises(RuleError, match="rule 'broken': filter does not compile: ") as caught:
-        FilterSet((rule("fine"), rule("broken", source)))
+        filter_set((rule("fine"), rule("broken", source)))
     assert "\n" not in str(caught.value)
+
+
+def test_each_of_a_rule_s_lua_texts_is_checked_as_it_runs() -> None:
+    broken = rule("r", "event.a) or (event.b", cooldown={"time": "1h", "key": "\n1) .. (2"})
+    assert lua_problems(broken, LuaEngines()) == [
+        ("filter", "r:1: does not compile: unexpected symbol near ')'"),
+        ("cooldown.key", "r:2: does not compile: unexpected symbol near ')'"),
+    ]
 
 
 def test_a_failing_filter_says_where_and_why_and_leaves_the_others_alone() -> None:
     rules = (rule("a"), rule("b", "return true and\n event.nothing.more"), rule("c", "error('no')"), rule("d", "false"))
-    verdict = ask(FilterSet(rules))
-    assert verdict.allowed == (rules[0],)
-    assert [(one.name, message) for one, message in verdict.errors] == [
+    result = evaluate(filter_set(rules))
+    assert result.allowed == (rules[0],)
+    assert [(failed.name, message) for failed, message in result.errors] == [
         ("b", "b:2: attempt to index field 'nothing' (a nil value)"),
         ("c", "c:1: no"),
     ]
@@ -261,14 +283,14 @@ def test_a_hostile_filter_fails_alone_and_soon(source: str) -> None:
     )
     after = rule("after", before.filter + " and user.country == nil and #history == 2 and x == nil and t == nil")
     bad = rule("bad", source)
-    filters = FilterSet((before, bad, after))
+    filters = filter_set((before, bad, after))
     for _ in range(2):
         started = time.thread_time()
-        verdict = ask(filters, rows=ROWS)
+        result = evaluate(filters, rows=ROWS)
         assert time.thread_time() - started < BOUND_S
-        assert verdict.allowed == (before, after)
-        assert [one.name for one, _ in verdict.errors] == ["bad"]
-        message = verdict.errors[0][1]
+        assert result.allowed == (before, after)
+        assert [failed.name for failed, _ in result.errors] == ["bad"]
+        message = result.errors[0][1]
         assert message.isascii()
         assert message.isprintable()
         assert len(message) <= 500
@@ -295,7 +317,7 @@ def test_nothing_of_python_lua_or_the_system_can_be_named() -> None:
     assert allowed(*(f"{name} == nil" for name in names)) == [True] * len(names)
 
 
-def test_what_can_be_named_is_this_and_no_more() -> None:
+def test_inputs_hold_no_function_and_no_python_object() -> None:
     # pairs() of a proxy shows what is behind it: event's fields and not a table of the sandbox.
     source = "for name, value in pairs({event=event, user=user, visit=visit}) do for key, inner in pairs(value) do "
     source += "if type(inner) == 'function' or type(inner) == 'userdata' then return true end end end return false"
@@ -305,48 +327,50 @@ def test_what_can_be_named_is_this_and_no_more() -> None:
 @pytest.mark.parametrize(("changes", "sees"), HARMLESS.values(), ids=HARMLESS.keys())
 def test_no_filter_sees_what_another_changed(changes: str, sees: str) -> None:
     rows: list[Row] = [ROWS[0], Row(NOW_MS, "e2", "n", {"parameters": {"a": 1}})]
-    # The one that looks is there twice, as a filter that shares what it is given and as one that does not.
+    # The filter that looks is there twice: it shares its inputs with others, or has copies.
     rules = (rule("changes", changes), rule("sees", sees), rule("sees_own", f"local t = {{}} t.x = 1 return {sees}"))
-    filters = FilterSet(rules)
+    filters = filter_set(rules)
     for _ in range(2):
-        verdict = ask(filters, fields=EVENT, profile={"tags": ["a", "b"]}, rows=rows)
-        assert verdict == Verdict()
+        result = evaluate(filters, fields=EVENT, profile={"tags": ["a", "b"]}, rows=rows)
+        assert result == FilterResult()
 
 
 def test_no_filter_keeps_anything_from_one_event_to_the_next() -> None:
-    filters = FilterSet((rule("a", "seen = (seen or 0) + 1 event_was = event return seen > 1"),))
-    assert [ask(filters) for _ in range(3)] == [Verdict()] * 3
+    filters = filter_set((rule("a", "seen = (seen or 0) + 1 event_was = event return seen > 1"),))
+    assert [evaluate(filters) for _ in range(3)] == [FilterResult()] * 3
 
 
 @pytest.mark.parametrize("all_of_it", ["", " and pairs(event) ~= nil and pairs(user) ~= nil"], ids=["fields", "tables"])
-def test_a_field_that_an_event_or_a_user_lacks_is_not_that_of_the_one_before(all_of_it: str) -> None:
-    filters = FilterSet((rule("r", f"(event.note == 'a' or user.note == 'b'){all_of_it}"),))
-    seen = [ask(filters, fields, profile) for fields, profile in [({"note": "a"}, {"note": "b"}), ({}, {})]]
-    assert [(bool(one.allowed), one.errors) for one in seen] == [(True, ()), (False, ())]
+def test_a_field_that_an_event_or_a_user_lacks_is_not_that_of_the_event_before(all_of_it: str) -> None:
+    filters = filter_set((rule("r", f"(event.note == 'a' or user.note == 'b'){all_of_it}"),))
+    results = [evaluate(filters, fields, profile) for fields, profile in [({"note": "a"}, {"note": "b"}), ({}, {})]]
+    assert [(bool(result.allowed), result.errors) for result in results] == [(True, ()), (False, ())]
 
 
-def test_the_text_that_a_filter_is_given_takes_nothing_of_the_memory_that_it_may_use() -> None:
-    # Twice what one may use: Lua counts two bytes for each of these letters. Several MB of its own are left to it.
-    known = {"fields": {"note": "x" * 400_000}, "profile": {"note": "é" * 16_000_000}}
+def test_the_text_of_the_inputs_takes_nothing_of_the_memory_that_a_filter_may_use() -> None:
+    # Twice what a filter may use: Lua counts two bytes for each of these letters. Several MB of its own are left to it.
+    inputs = {"fields": {"note": "x" * 400_000}, "profile": {"note": "é" * 16_000_000}}
     own = "local s = ('x'):rep(30000) for _ = 1, 7 do s = s .. s end "
-    assert allowed(f"{own}return #event.note == 400000 and #user.note == 32000000 and #s == 3840000", **known) == [True]
+    assert allowed(f"{own}return #event.note == 400000 and #user.note == 32000000 and #s == 3840000", **inputs) == [
+        True
+    ]
 
 
 def test_memory_that_filters_leave_behind_is_given_back() -> None:
     # Each keeps 2 MB until its end: without collections the ninth would be refused memory it does not have.
-    filters = FilterSet(
+    filters = filter_set(
         tuple(
             rule(f"r{n}", f"local s = '{chr(97 + n)}' for i = 1, 20 do s = s .. s end return #s == 1048576")
             for n in range(20)
         )
     )
     for _ in range(3):
-        assert ask(filters).allowed == filters.rules
+        assert evaluate(filters).allowed == filters.rules
 
 
 @pytest.mark.parametrize("huge", [2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**53) - 1, -(2**63)])
 def test_a_number_beyond_lua_s_is_rounded_and_nothing_else_is_affected(huge: int) -> None:
-    known = {"fields": {"huge": huge, "parameters": {"list": [huge, "x"]}}, "profile": {"huge": huge, "country": "US"}}
+    inputs = {"fields": {"huge": huge, "parameters": {"list": [huge, "x"]}}, "profile": {"huge": huge, "country": "US"}}
     rows: list[Row] = [Row(1, "e1", "n", {"huge": huge})]
     assert (
         allowed(
@@ -354,7 +378,7 @@ def test_a_number_beyond_lua_s_is_rounded_and_nothing_else_is_affected(huge: int
             'event.parameters.list[2] == "x" and user.country == "US"',
             "history[1].huge == event.huge",
             rows=rows,
-            **known,
+            **inputs,
         )
         == [True] * 3
     )

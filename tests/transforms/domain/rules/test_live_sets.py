@@ -7,15 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import NOW_MS, Shard, batch, control, event, fetched, published, rule
+from tests.builders import NOW_MS, Shard, batch, control, event, fetched, published, rule, rule_sets
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.micro_batch import CONTROL, VERSION, MicroBatch
 from transforms.domain.events.record import Record
-from transforms.domain.rules import live_sets as live_rules
+from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet, StoredRules, encode_rule_set
 from transforms.domain.shard.shard_state import RULES
 from transforms.domain.shard.step_result import Answer
+from transforms.runtime.clocks import monotonic_ms
 
 OLD, NEW = rule("r", "true"), rule("r", "event.n == 1", version=2)
 NOBODY = fetched(None)
@@ -23,11 +25,11 @@ NOBODY = fetched(None)
 
 def shard_of(number: int, *rules: Rule, **settings: Any) -> Shard:
     shard = Shard(**settings)
-    shard.filters = RuleSets(RuleSet(number, rules), "rules")
+    shard.filters = rule_sets(RuleSet(number, rules), "rules")
     return shard
 
 
-def known(shard: Shard, *users: str) -> Shard:
+def with_loaded_users(shard: Shard, *users: str) -> Shard:
     """The shard with users who are loaded."""
     for user in users:
         shard.step(batch(event(user, event_id=f"load-{user}", n=0)))
@@ -40,11 +42,11 @@ def raw(*values: bytes, topic: str = "rules") -> MicroBatch:
 
 
 def fired(done: Any) -> list[tuple[str, int, int]]:
-    return [(one.rule, one.rule_version, one.rule_set) for one in done.actions]
+    return [(action.rule, action.rule_version, action.rule_set) for action in done.actions]
 
 
 def test_events_after_a_set_see_it_and_those_before_do_not() -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 0)]
     done = shard.step(published(3, NEW))
     assert (done.applied_rule_sets, done.counts["rule_sets_applied"]) == ([3], 1)
@@ -52,7 +54,7 @@ def test_events_after_a_set_see_it_and_those_before_do_not() -> None:
 
 
 def test_only_a_higher_number_applies() -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     shard.step(published(3, NEW))
     for number in (3, 2, 1):
         done = shard.step(published(number, OLD))
@@ -64,33 +66,33 @@ def test_only_a_higher_number_applies() -> None:
 
 @pytest.mark.parametrize(("initial", "stored", "live"), [(5, 3, 5), (3, 5, 5), (4, 4, 4)])
 def test_of_the_launched_and_the_kept_set_the_higher_is_live(initial: int, stored: int, live: int) -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     shard.step(published(stored, OLD))
     shard.restore()
-    shard.filters = RuleSets(RuleSet(initial, (OLD,)), "rules")
+    shard.filters = rule_sets(RuleSet(initial, (OLD,)), "rules")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, live)]
     assert shard.step(published(live - 1, OLD)).applied_rule_sets == []
     assert shard.step(published(live + 1, OLD)).applied_rule_sets == [live + 1]
 
 
 def test_a_job_that_is_started_without_the_topic_goes_by_its_files_until_it_has_one_again() -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     shard.step(published(3, NEW))
     shard.restore()
-    shard.filters = RuleSets(RuleSet(0, (OLD,)))
+    shard.filters = rule_sets(RuleSet(0, (OLD,)))
     assert fired(shard.step(batch(event(n=1)))) == [("r", 1, 0)]
-    shard.filters = RuleSets(RuleSet(0, (OLD,)), "rules")
+    shard.filters = rule_sets(RuleSet(0, (OLD,)), "rules")
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
 
 
-def test_the_launched_set_is_kept_and_told_of_when_the_topic_has_it() -> None:
+def test_the_launched_set_is_stored_and_acknowledged_when_the_topic_has_it() -> None:
     shard = shard_of(3, OLD)
     assert shard.step(published(2, OLD)).applied_rule_sets == []
     assert shard.step(published(3, OLD)).applied_rule_sets == [3]
     assert shard.step(published(3, OLD)).applied_rule_sets == []
     shard.restore()
-    shard.filters = RuleSets(RuleSet(0, (NEW,)), "rules")
-    known(shard, "u1")
+    shard.filters = rule_sets(RuleSet(0, (NEW,)), "rules")
+    with_loaded_users(shard, "u1")
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 3)]
 
 
@@ -119,7 +121,7 @@ def test_a_set_that_waits_for_profiles_takes_over_from_one_that_does_not() -> No
 
 def test_what_is_held_goes_out_with_the_number_of_the_set_that_decided_it() -> None:
     quiet = rule("r", quiet_hours={"start": "00:00", "end": "12:00"})
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     shard.step(published(1, quiet))
     assert fired(shard.step(batch(event(n=0)))) == []
     shard.step(published(2, NEW))
@@ -132,14 +134,14 @@ def test_a_shard_without_users_remembers_its_set_over_restores_and_rewrites() ->
     shard.step(published(7, NEW))
     assert not shard.view.is_empty
     for user in ("u1", "u2", "u3"):
-        known(shard, user)
+        with_loaded_users(shard, user)
         shard.restore()
         shard.step(control({"forget": user}))
         shard.restore()
     assert shard.view.users == {}
     assert shard.view.rules is not None
     assert shard.view.rules.number == 7
-    known(shard, "u1")
+    with_loaded_users(shard, "u1")
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 7)]
 
 
@@ -155,7 +157,7 @@ def test_a_shard_without_users_remembers_its_set_over_restores_and_rewrites() ->
     ],
 )
 def test_what_is_no_set_is_a_dead_letter_and_the_old_set_stays(value: bytes, detail: str, is_shared: bool) -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     shard.step(published(3, NEW))
     done = shard.step(raw(value))
     letters = done.shared_dead_letters if is_shared else done.dead_letters
@@ -168,35 +170,33 @@ def test_what_is_no_set_is_a_dead_letter_and_the_old_set_stays(value: bytes, det
 
 
 def test_a_set_on_the_control_topic_is_a_dead_letter() -> None:
-    shard = known(shard_of(0, OLD), "u1")
+    shard = with_loaded_users(shard_of(0, OLD), "u1")
     done = shard.step(published(3, NEW, topic="control"))
-    assert [(one.reason, one.topic) for one in done.shared_dead_letters] == [("bad_control_record", "control")]
+    assert [(letter.reason, letter.topic) for letter in done.shared_dead_letters] == [("bad_control_record", "control")]
     assert "rule sets go to --rules_topic" in done.shared_dead_letters[0].detail
     assert shard.view.rules is None
 
 
-def test_sets_are_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    closed: list[Any] = []
-    real = live_rules.FilterSet
+def test_sets_are_compiled_once_and_few_are_kept() -> None:
+    made: list[FilterSet] = []
+    closed: list[FilterSet] = []
 
-    class Counted(real):  # type: ignore[misc, valid-type]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            made.append(self)
-
+    class CountedFilterSet(FilterSet):
         def close(self) -> None:
             closed.append(self)
 
-    monkeypatch.setattr(live_rules, "FilterSet", Counted)
-    sets = RuleSets(RuleSet(0, (OLD,)), "rules")
+    def compile_rules(rules: tuple[Rule, ...]) -> FilterSet:
+        made.append(CountedFilterSet(rules, LuaEngines(), monotonic_ms))
+        return made[-1]
+
+    sets = RuleSets(RuleSet(0, (OLD,)), compile_rules, "rules")
     stored = [StoredRules(number, encode_rule_set(RuleSet(number, (OLD,)))) for number in range(1, 7)]
-    for one in stored[:2]:
-        same = StoredRules(one.number, bytes(bytearray(one.record)))
-        assert sets.live(one) is sets.live(same) is sets.live(one)
+    for rules in stored[:2]:
+        same = StoredRules(rules.number, bytes(bytearray(rules.record)))
+        assert sets.live(rules) is sets.live(same) is sets.live(rules)
     assert len(made) == 3
-    for one in stored[2:]:
-        assert sets.live(one).number == one.number
+    for rules in stored[2:]:
+        assert sets.live(rules).number == rules.number
     assert closed == made[1:3]
     assert sets.live(stored[0]).number == 1  # made anew
     assert len(made) == 8
@@ -207,8 +207,8 @@ def test_sets_are_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch
 def test_a_kept_set_that_this_release_cannot_use_stops_the_job_and_a_higher_launched_one_helps() -> None:
     unusable = StoredRules(3, b'{"rules": {"version": 2}}')
     with pytest.raises(RuleError, match="rule set 3 cannot be used: rule set: version is 2, this release reads 1"):
-        RuleSets(RuleSet(2, (OLD,)), "rules").live(unusable)
-    assert RuleSets(RuleSet(4, (OLD,)), "rules").live(unusable).number == 4
+        rule_sets(RuleSet(2, (OLD,)), "rules").live(unusable)
+    assert rule_sets(RuleSet(4, (OLD,)), "rules").live(unusable).number == 4
 
 
 def test_the_fact_is_what_journals_hold_for_ever() -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
+from tests.builders import NOW_MS, Shard, batch, event, fetched, filter_set, rule
 from tests.integration.jobs import ROOT
 from transforms.domain.rules.actions import action_id
-from transforms.domain.rules.filters import FilterSet
 from transforms.domain.shard.decisions import DECISIONS, Decision, decode_decision, sampled
 from transforms.domain.shard.step_result import Answer, StepResult
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, REFUSED, RETRY, DeliveryResult
@@ -32,7 +31,7 @@ class Logged:
         self.shard = Shard(decision_sample=sample, **settings)
         self.shard.step(batch(event("u", event_id="loaded", event_name="hello")))
         self.shard.step(answers=[Answer("u", fetched(known))])
-        self.shard.filters = FilterSet(rules)
+        self.shard.filters = filter_set(rules)
 
     def say(self, event_id: str, name: str = "go", at_ms: int = 0, **fields: Any) -> list[dict[str, Any]]:
         sent = event("u", event_id=event_id, event_name=name, timestamp=NOW_MS + at_ms, **fields)
@@ -138,7 +137,7 @@ def test_what_quiet_hours_hold_is_told_when_it_is_held_and_when_it_goes() -> Non
 def test_what_is_held_and_has_no_rule_any_more_is_dropped() -> None:
     logged = Logged(rule("r", GO, quiet_hours={"start": "00:00", "end": "08:00"}))
     logged.say("a")
-    logged.shard.filters = FilterSet((rule("other", "false"),))
+    logged.shard.filters = filter_set((rule("other", "false"),))
     assert told(logged.step(now_ms=NOW_MS + 8 * HOUR)) == [("dropped", "r", "no rule of this name is live")]
 
 
@@ -189,7 +188,7 @@ def test_a_sequence_that_had_to_be_followed_expires() -> None:
 def test_a_sequence_without_a_rule_is_dropped() -> None:
     logged = Logged(sequence(followed_by="true"))
     logged.say("a", parameters={"cart": "c"})
-    logged.shard.filters = FilterSet(())
+    logged.shard.filters = filter_set(())
     (dropped,) = logged.step(stream_ms=NOW_MS + HOUR)
     assert told([dropped]) == [("dropped", "cart", "no rule with this sequence is live")]
     assert dropped["event_time"] == NOW_MS

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import NOW_MS, Shard, batch, control, event, fetched, rule
+from tests.builders import NOW_MS, Shard, batch, control, event, fetched, filter_set, rule
 from transforms.domain.base.due_index import DueIndex
-from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import Answer, StepResult
 
@@ -128,7 +127,7 @@ def test_caps_outlive_the_idle_user_and_a_restore_until_the_stream_is_past_them(
 def test_another_version_of_the_rule_goes_on_with_its_cap() -> None:
     told = Told(rule("r", cap={"count": 1, "window": "1h"}))
     told.say(0)
-    told.shard.filters = FilterSet((rule("r", version=2, cap={"count": 2, "window": "1h"}),))
+    told.shard.filters = filter_set((rule("r", version=2, cap={"count": 2, "window": "1h"}),))
     assert told.say(1, event_id="b") == ["r:b"]
     assert told.say(2) == []
 
@@ -142,7 +141,7 @@ def test_quiet_hours_hold_an_action_as_it_was_decided() -> None:
     assert told.say(1) == []  # the cap counts what is held
     assert told.remembered()["held"] == [{"rule": "r", "action": "debug", "event_id": "a", "until": NOON + HOUR}]
     told.shard.restore()
-    told.shard.filters = FilterSet((rule("r", version=4),))
+    told.shard.filters = filter_set((rule("r", version=4),))
     assert told.pass_time(HOUR - 1) == []
     done = told.shard.step(now_ms=NOON + HOUR)
     (action,) = done.actions
@@ -163,7 +162,7 @@ def test_what_is_held_waits_on_if_it_is_quiet_again() -> None:
 def test_what_is_held_is_dropped_if_its_rule_is_gone() -> None:
     told = Told(rule("r", quiet_hours={"start": "12:30", "end": "14:00"}))
     told.say(0)
-    told.shard.filters = FilterSet(())
+    told.shard.filters = filter_set(())
     assert told.pass_time(HOUR) == []
     assert told.counts["held_dropped"] == 1
 
@@ -263,7 +262,7 @@ def test_a_sequence_whose_rule_is_gone_ends_silently(now: Rule) -> None:
     told = Told(rule("r", 'event.event_name == "add"', sequence=SEQUENCE))
     told.say(0, "add", parameters={"cart": 1})
     told.pass_time(20 * MINUTE)
-    told.shard.filters = FilterSet((now,))
+    told.shard.filters = filter_set((now,))
     assert list(told.shard.step(stream_ms=NOON + HOUR).users_to_fetch) == []
     assert told.remembered()["sequences"] == []
 

@@ -19,11 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import Shard, event
+from tests.builders import Shard, event, filter_set
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule, OracleSequence, RuleFails, SeenAction
 from tests.transforms.domain.shard.test_step_oracle import ORACLE_NAMES, Both
 from transforms.domain.base.durations import Duration
-from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard import journal as journals
 from transforms.domain.shard.step import StepResult
@@ -179,7 +178,7 @@ class Remembering(Both):
         else:
             sequence = (kind, spec.sequence[1]) if kind and spec.sequence else spec.sequence
             self.specs[spec.name] = replace(spec, version=spec.version + 1, sequence=sequence, **fields)
-        self.shard.filters = FilterSet(tuple(spec.rule(self.unit_ms) for spec in self.specs.values()))
+        self.shard.filters = filter_set(tuple(spec.rule(self.unit_ms) for spec in self.specs.values()))
         self.oracle.rules = [spec.oracle(self.unit_ms) for spec in self.specs.values()]
 
     def check(self, users: list[str]) -> None:

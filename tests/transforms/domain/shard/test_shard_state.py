@@ -18,17 +18,17 @@ from tests.builders import (
     control,
     event,
     fetched,
+    filter_set,
     published,
     random_stream,
     record,
     rule,
+    rule_sets,
     sample_rules,
     user_api_of,
 )
 from tests.oracle import UNAVAILABLE
 from transforms.domain.events.micro_batch import MicroBatch
-from transforms.domain.rules.filters import FilterSet
-from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard import journal
 from transforms.domain.shard.journal import Journal
@@ -95,9 +95,9 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         max_waiting_bytes=3000,
         allowed_lateness_ms=500,
     )
-    rule_sets = RuleSets(RuleSet(0, (*sample_rules(), *REMEMBERING)), "rules")
-    rule_sets.initial.filters.waits = waits
-    shard.filters = rule_sets
+    sets = rule_sets(RuleSet(0, (*sample_rules(), *REMEMBERING)), "rules")
+    sets.initial.filters.waits = waits
+    shard.filters = sets
     number = 0
     for what in steps:
         if what == "events":
@@ -157,7 +157,7 @@ def test_a_history_size_that_was_lowered_holds_from_the_restore_on() -> None:
 
 def test_memory_is_counted_while_users_come_change_and_go() -> None:
     view = JournaledShard()
-    view.filters = filters = FilterSet(())
+    view.filters = filters = filter_set(())
     filters.waits = True
     empty = view.view.nbytes
     view.take(batch(event("u1")))

@@ -18,6 +18,7 @@ from tests.builders import (
     user_api_of,
 )
 from tests.oracle import Oracle, SeenAction, action_differences
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_result import ShardSettings
@@ -37,7 +38,7 @@ class Replay:
         self.sent: list[tuple[float, str, str, str]] = []  # minutes, rule, user, event
         self.profile = profile
         self.fetched_users: list[str] = []
-        self.backtest = Backtest(rules, ShardSettings(**settings), self.fetch, self.on_sent)
+        self.backtest = Backtest(rules, ShardSettings(**settings), self.fetch, LuaEngines(), self.on_sent)
         self.events = 0
 
     def fetch(self, user_id: str) -> FetchedUser:
@@ -238,7 +239,9 @@ def test_a_random_stream_does_what_the_oracle_says(every_ms: int, policies: tupl
     def on_sent(at_ms: int, action: SentAction) -> None:
         seen_actions.append(SeenAction(orjson.loads(action.body), action.rule, action.version, action.action_id))
 
-    backtest = Backtest(sample_rules(policies=policies), ShardSettings(), lambda user: fetched(api.get(user)), on_sent)
+    backtest = Backtest(
+        sample_rules(policies=policies), ShardSettings(), lambda user: fetched(api.get(user)), LuaEngines(), on_sent
+    )
     for number, (key, value) in enumerate(records):
         at_ms = NOW_MS + 100_000 + number * every_ms
         oracle.feed(key, value, at_ms)

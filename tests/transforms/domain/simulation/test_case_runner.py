@@ -7,8 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.builders import read_rule_files
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.cases import Case
-from transforms.domain.rules.files import read_rule_files
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.case_runner import dry_call, run_cases, untested
 
@@ -30,7 +31,7 @@ def differences(
     )
     rule_files = read_rule_files(path)
     assert [str(problem) for problem in rule_files.problems] == []
-    (result,) = run_cases(rule_files.rules[0], ShardSettings(**settings))
+    (result,) = run_cases(rule_files.rules[0], ShardSettings(**settings), LuaEngines())
     assert result.passed is not result.differences
     return [line.replace(f"{folder}/", "") for line in result.differences]
 
@@ -185,7 +186,7 @@ def test_a_case_with_events_of_two_users_is_refused(tmp_path: Path) -> None:
 )
 def test_a_dry_call(tmp_path: Path, filter_: str, message: str | None) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_}, sort_keys=False))
-    error = dry_call(read_rule_files(tmp_path).rules[0])
+    error = dry_call(read_rule_files(tmp_path).rules[0], LuaEngines())
     assert error == message or (error is not None and message is not None and error.endswith(f": {message}"))
 
 

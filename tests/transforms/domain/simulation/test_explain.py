@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.builders import read_rule_files
 from tests.transforms.domain.simulation.test_case_runner import RULE
+from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.cases import Case
-from transforms.domain.rules.files import read_rule_files
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.simulation.explain import Explanation, explain
 
@@ -17,7 +18,7 @@ def explained(folder: Path, filter_: str, rule: Any = None, **given: Any) -> Exp
     (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_} | (rule or {}), sort_keys=False))
     (loaded,) = read_rule_files(folder).rules
     case = Case.model_validate({"name": "c", "events": [{}], "expect": "nothing"} | given)
-    return explain(loaded, case, ShardSettings())
+    return explain(loaded, case, ShardSettings(), LuaEngines())
 
 
 def test_each_condition_has_its_value_unless_lua_does_not_reach_it(tmp_path: Path) -> None:
