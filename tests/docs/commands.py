@@ -232,5 +232,7 @@ _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     "terraform": _terraform,
     # In the cluster's runbook, which tests/infra/long does by the same means.
     **dict.fromkeys(("aws", "eval", "jq", "xargs"), _any),
-    **dict.fromkeys(("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "tail", "wc"), _any),
+    **dict.fromkeys(
+        ("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "pre-commit", "tail", "wc"), _any
+    ),
 }
