@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Documents from outside, kept as they came: their diagrams, links and names are not ours to correct.
+HANDED_OVER = frozenset(ROOT / "docs" / "spec" / name for name in ("architecture.md", "event-dispatch.md"))
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})\s*([\w+-]*)\s*$")
 _LIKE_A_FENCE = re.compile(r"[\s>]*(```|~~~)")
 _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
@@ -142,6 +144,7 @@ def pages() -> list[Page]:
     paths = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     for folder in ("infra", "pipeline", "runners", "tests", "transforms", "examples"):
         paths += [path for path in (ROOT / folder).rglob("*.md") if not {"target", ".terraform"} & set(path.parts)]
+    paths = [path for path in paths if path not in HANDED_OVER]
     return [Page(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in sorted(paths)]
 
 
