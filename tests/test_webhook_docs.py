@@ -50,7 +50,7 @@ def test_the_example_of_a_destination_has_every_field_and_the_table_too(tmp_path
 
 
 def test_every_kind_of_error_and_outcome_is_named() -> None:
-    section = TEXT.partition("### What is known of a try\n")[2]
+    section = TEXT.partition("### What is recorded of an attempt\n")[2]
     outcomes, _, kinds = section.partition("The kinds:")
     assert set(re.findall(r"`([a-z_]+)`", outcomes)) == {outcome.value for outcome in Outcome}
     assert set(re.findall(r"`([a-z_]+)`", kinds)) == {
