@@ -78,7 +78,7 @@ NAMED = [
      f"{view._RECORD_OVERHEAD_BYTES} bytes an event included)"),
     ("docs/user-state.md", f"`max_user_bytes` ({DEFAULTS.max_user_bytes // 1_000_000} MB)"),
     ("docs/user-state.md", f"`enrichment_retry_seconds` ({DEFAULTS.enrichment_retry_seconds:g})"),
-    ("docs/user-state.md", f"{journal._GARBAGE[0]} to {journal._GARBAGE[1]} times what it amounts to"),
+    ("docs/user-state.md", f"{journal._GARBAGE[0]} to {journal._GARBAGE[1]} times the size of the state"),
     ("docs/user-state.md", f"After {BREAKER['failures'].default} calls in a row"),
     ("docs/webhooks.md", f"at most {('', 'once', 'twice')[lanes.QUICK_RETRIES]} within {lanes.QUICK_S:g} s"),
     ("docs/webhooks.md", f"Of an answer {attempts.MAX_ANSWER_BYTES // KB} KB are read"),
