@@ -16,10 +16,10 @@ CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
 # Which part of the job a group is for.
 _PARTS = {
-    INPUT: "What the Kafka sources read, and how they make micro-batches of it; clients of Kafka.",
-    STATE: "What the stateful step, in the Python workers, keeps of users, and how it asks the user API.",
+    INPUT: "What the Kafka sources read, how they form micro-batches, and settings of Kafka clients.",
+    STATE: "What the stateful step, in the Python workers, stores of users, and how it calls the user API.",
     RULES: "Where rules come from (launcher and workers), and how their Lua runs (workers).",
-    OUTPUT: "Where actions, dead letters and what is told of them go; webhooks are sent by the workers.",
+    OUTPUT: "Where actions, dead letters and records about them go. The workers send webhooks.",
     FLINK: "How the launcher submits the job, and how Flink runs it.",
 }
 # Of these units the type or the bounds say all.
