@@ -77,7 +77,7 @@ def tiers_table(figures: Figures) -> str:
         "brokers' cores, leaders only": lambda plan: f"{plan.broker_cores:.1f}",
         "`user_shards` needed": lambda plan: f"{plan.user_shards:,}",
         "of the tier, shards": lambda plan: f"{plan.tier.user_shards:,}",
-        "times what was seen": lambda plan: f"{plan.load.events_per_second / figures.highest_rate_seen:,.1f}",
+        "times the highest rate seen": lambda plan: f"{plan.load.events_per_second / figures.highest_rate_seen:,.1f}",
     }
     lines = [f"| | {' | '.join(plans)} |", f"|---|{'---:|' * len(plans)}"]
     lines += [f"| {name} | {' | '.join(cell(plan) for plan in plans.values())} |" for name, cell in rows.items()]
