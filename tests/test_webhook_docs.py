@@ -1,4 +1,4 @@
-"""docs/webhooks.md says what is so."""
+"""docs/webhooks.md matches the code."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
+    (text,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return str(text)
 
 
 def test_the_example_verifies_what_is_sent_and_nothing_else() -> None:

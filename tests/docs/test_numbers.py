@@ -40,9 +40,9 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 def lua(file: str, name: str) -> int:
     text = (ROOT / "transforms" / "adapters" / "lua" / file).read_text("utf-8")
-    found = re.search(rf"\b{name} = ([\d.e*^ ]+)", text)
-    assert found is not None, name
-    return int(float(eval(found[1].replace("^", "**"))))  # noqa: S307 - our own constant
+    constant = re.search(rf"\b{name} = ([\d.e*^ ]+)", text)
+    assert constant is not None, name
+    return int(float(eval(constant[1].replace("^", "**"))))  # noqa: S307 - our own constant
 
 
 NAMED = [
