@@ -10,13 +10,13 @@ from typing import Any, Final
 from pipeline.cli.capacity.model import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
 from pipeline.cli.capacity.report import plan_text
 
-# The tiers of the architecture, in events/s; how many users it does not say, but 10 million at its largest.
+# The tiers of the architecture, in events/s. It names no users except 10 million at its largest.
 LOADS: Final = {
     "small": Load(10_000, 100_000),
     "medium": Load(100_000, 1_000_000),
     "large": Load(1_000_000, 10_000_000),
 }
-# A load that has more users than its events would need machines for.
+# A load whose users need more machines than its events.
 MANY_USERS: Final = Load(10_000, 10_000_000)
 _DEFAULT_WORKER_MIB: Final = 1536  # python_worker_memory_mib
 _PART: Final = re.compile(r"(<!-- (figures|tiers|by user|printed): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
@@ -37,10 +37,10 @@ def expected(text: str) -> str:
 def figures_table(document: Mapping[str, Mapping[str, Any]]) -> str:
     """Each figure: what it is, and where it comes from."""
     lines = ["| figure | | unit | what | measured |", "|---|---:|---|---|---|"]
-    for name, one in document.items():
-        command = f"`{one['command']}`" if one["command"].startswith("make ") else one["command"]
-        source = f"{one['date']}, {one['commit']}: {command}"
-        lines.append(f"| `{name}` | {one['value']:,} | {one['unit']} | {one['what']} | {source} |")
+    for name, figure in document.items():
+        command = f"`{figure['command']}`" if figure["command"].startswith("make ") else figure["command"]
+        source = f"{figure['date']}, {figure['commit']}: {command}"
+        lines.append(f"| `{name}` | {figure['value']:,} | {figure['unit']} | {figure['what']} | {source} |")
     return "\n".join(lines)
 
 
@@ -77,7 +77,7 @@ def tiers_table(figures: Figures) -> str:
         "brokers' cores, leaders only": lambda plan: f"{plan.broker_cores:.1f}",
         "`user_shards` needed": lambda plan: f"{plan.user_shards:,}",
         "of the tier, shards": lambda plan: f"{plan.tier.user_shards:,}",
-        "times what was seen": lambda plan: f"{plan.load.events_per_second / figures.highest_rate_seen:,.1f}",
+        "times the highest rate seen": lambda plan: f"{plan.load.events_per_second / figures.highest_rate_seen:,.1f}",
     }
     lines = [f"| | {' | '.join(plans)} |", f"|---|{'---:|' * len(plans)}"]
     lines += [f"| {name} | {' | '.join(cell(plan) for plan in plans.values())} |" for name, cell in rows.items()]
@@ -110,7 +110,7 @@ def by_user_table(figures: Figures) -> str:
     lines = ["| events/s | users in the state | by shard, limited by | by user, limited by |", "|---:|---:|---|---|"]
     for load in (MANY_USERS, LOADS["medium"], Load(100_000, 100_000_000), LOADS["large"]):
         shards, users = Plan(load, figures, tier), Plan(load, figures, tier, by_user=True)
-        cells = [f"{one.task_managers:,}, {one.limit}" for one in (shards, users)]
+        cells = [f"{plan.task_managers:,}, {plan.limit}" for plan in (shards, users)]
         lines.append(f"| {load.events_per_second:,.0f} | {load.users:,.0f} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 

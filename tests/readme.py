@@ -17,15 +17,15 @@ DOCS = Path(__file__).parent.parent / "docs"
 CAPACITY = DOCS / "capacity.md"
 CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
-# Which part of the job a group is for.
+# The part of the job that a group configures.
 _PARTS = {
-    INPUT: "What the Kafka sources read, and how they make micro-batches of it; clients of Kafka.",
-    STATE: "What the stateful step, in the Python workers, keeps of users, and how it asks the user API.",
+    INPUT: "What the Kafka sources read, how they form micro-batches, and settings of Kafka clients.",
+    STATE: "What the stateful step, in the Python workers, stores of users, and how it calls the user API.",
     RULES: "Where rules come from (launcher and workers), and how their Lua runs (workers).",
-    OUTPUT: "Where actions, dead letters and what is told of them go; webhooks are sent by the workers.",
+    OUTPUT: "Where actions, dead letters and records about them go. The workers send webhooks.",
     FLINK: "How the launcher submits the job, and how Flink runs it.",
 }
-# Of these units the type or the bounds say all.
+# Units that the type or the bounds already express.
 _PATH, _SHARE = "path", "0 to 1"
 _OPTIONS_PART = re.compile(r"(<!-- options:.*?-->\n).*?(<!-- /options -->)", re.DOTALL)
 _METRICS_PART = re.compile(r"(<!-- metrics:.*?-->\n).*?(<!-- /metrics -->)", re.DOTALL)
@@ -45,22 +45,22 @@ def options_tables() -> str:
     """Every option in Markdown: a section a group, a row an option."""
     sections = []
     for group in GROUPS:
-        rows = [_row(one) for one in fields(Settings) if one.metadata["group"] == group]
+        rows = [_row(option) for option in fields(Settings) if option.metadata["group"] == group]
         heading = "| option | type | unit | default | allowed | meaning |\n|---|---|---|---|---|---|"
         sections.append("\n".join([f"### {group}", "", _PARTS[group], "", heading, *rows]))
     return "\n\n".join(sections)
 
 
-def _row(one: Field[Any]) -> str:
-    meta = one.metadata
+def _row(option: Field[Any]) -> str:
+    meta = option.metadata
     unit = meta.get("unit", "")
     shown_unit = "" if unit in (_PATH, _SHARE) else unit
-    cells = [f"`--{one.name}`", _type(one), shown_unit, _default(one), _allowed(meta), meta["text"]]
+    cells = [f"`--{option.name}`", _type(option), shown_unit, _default(option), _allowed(meta), meta["text"]]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _type(one: Field[Any]) -> str:
-    hint = HINTS[one.name]
+def _type(option: Field[Any]) -> str:
+    hint = HINTS[option.name]
     if hint is bool:
         return "switch"
     if hint in (int, int | None):
@@ -69,14 +69,14 @@ def _type(one: Field[Any]) -> str:
         return "number"
     if hint == tuple[str, ...]:
         return "text, repeatable"
-    if hint == Path | None or one.metadata.get("unit") == _PATH:
+    if hint == Path | None or option.metadata.get("unit") == _PATH:
         return "path"
-    return "choice" if "choices" in one.metadata else "text"
+    return "choice" if "choices" in option.metadata else "text"
 
 
-def _default(one: Field[Any]) -> str:
-    shown = shown_default(one)
-    return shown if shown in ("none", "off") and "choices" not in one.metadata else f"`{shown}`"
+def _default(option: Field[Any]) -> str:
+    shown = shown_default(option)
+    return shown if shown in ("none", "off") and "choices" not in option.metadata else f"`{shown}`"
 
 
 def _allowed(meta: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""docs/capacity.md: its generated parts are those that the figures give, and its text fits them."""
+"""docs/capacity.md: its generated parts match the figures, and so does its text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_formulae_name_the_numbers_of_the_model() -> None:
 
 def test_networks_are_those_that_the_page_of_the_cluster_gives() -> None:
     page = " ".join((ROOT / "docs" / "infrastructure.md").read_text("utf-8").split())
-    found = re.search(r"sustained, m6i\.2xlarge has ([\d.]+) and m6idn\.2xlarge ([\d.]+) Gbit/s", page)
-    assert found is not None
+    bandwidths = re.search(r"sustained, m6i\.2xlarge has ([\d.]+) and m6idn\.2xlarge ([\d.]+) Gbit/s", page)
+    assert bandwidths is not None
     medium, large = capacity.TIERS[1:]
-    assert [medium.network_gbps, large.network_gbps] == [float(found[1]), float(found[2])]
+    assert [medium.network_gbps, large.network_gbps] == [float(bandwidths[1]), float(bandwidths[2])]

@@ -1,4 +1,4 @@
-"""What `make readme` writes is as the code says."""
+"""The tables that `make readme` writes match the code."""
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import fields
@@ -25,13 +25,13 @@ def test_every_option_has_a_row_and_bounds_are_those_that_hold() -> None:
         if "`--" in row
     }
 
-    assert set(rows) == {f"--{one.name}" for one in fields(Settings)}
-    for one in fields(Settings):
-        if one.metadata.get("least") is not None and one.name not in ("starting_timestamp_ms", "decision_sample"):
-            allowed = rows[f"--{one.name}"][4]
+    assert set(rows) == {f"--{option.name}" for option in fields(Settings)}
+    for option in fields(Settings):
+        if option.metadata.get("least") is not None and option.name not in ("starting_timestamp_ms", "decision_sample"):
+            allowed = rows[f"--{option.name}"][4]
             least = allowed.removeprefix("from ").partition(" to ")[0]
-            with pytest.raises(OptionError, match=f"--{one.name} is"):
-                parse([f"--{one.name}={float(least) - 1:g}"])
+            with pytest.raises(OptionError, match=f"--{option.name} is"):
+                parse([f"--{option.name}={float(least) - 1:g}"])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_picture_is_one_that_browsers_show_and_needs_nothing_else() -> None:
     root = ElementTree.fromstring(picture.read_text("utf-8"))  # noqa: S314 - our own
 
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert {"title", "desc"} <= {one.tag.rpartition("}")[2] for one in root}
+    assert {"title", "desc"} <= {element.tag.rpartition("}")[2] for element in root}
     assert "href" not in picture.read_text("utf-8")
     for text in ("events", "control, rules", "dead letters", "checkpoint, on S3, once a minute", "state of the shard"):
-        assert text in {one.text for one in root.iter("{http://www.w3.org/2000/svg}text")}
+        assert text in {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}

@@ -1,4 +1,4 @@
-"""docs/reliability.md shows the figures of the last run, all of them good, and which tests show the rest."""
+"""docs/reliability.md shows the figures of the last run, which passed, and the tests that show the rest."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_the_table_is_the_one_of_the_figures() -> None:
 
 
 def test_nothing_was_lost_or_counted_twice() -> None:
-    for one in FIGURES.values():
-        verdict = one["verdict"]
+    for result in FIGURES.values():
+        verdict = result["verdict"]
         assert (verdict["lost"], verdict["duplicated"], verdict["order_inversions"]) == (0, 0, 0)
         assert verdict["problems"] == []
 
@@ -40,5 +40,6 @@ def test_the_tests_that_are_named_exist() -> None:
 
     assert len(named) >= 10
     for path, name in named:
-        tests = {one.name for one in ast.parse((ROOT / path).read_text()).body if isinstance(one, ast.FunctionDef)}
+        nodes = ast.parse((ROOT / path).read_text()).body
+        tests = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
         assert name in tests, f"{path} has no {name}"

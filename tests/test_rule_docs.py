@@ -1,4 +1,4 @@
-"""docs/rules.md and examples/rules say what is so."""
+"""docs/rules.md and examples/rules match the code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_first_example_is_a_rule_whose_tests_pass(tmp_path: Path, capsys: py
 def test_the_example_of_tests_is_a_case() -> None:
     (block,) = [block for block in BLOCKS if block.startswith("tests:")]
     (document,) = read_documents(block)
-    assert [Case.model_validate(one).name for one in document.value["tests"]] == [
+    assert [Case.model_validate(case).name for case in document.value["tests"]] == [
         "the second view within a visit fires"
     ]
 

@@ -1,4 +1,4 @@
-"""docs/runbook.md's commands are commands."""
+"""The program accepts the commands of docs/runbook.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = sorted(
 
 def test_there_are_commands_for_each_procedure() -> None:
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
-    with_commands = [one.partition("\n")[0] for one in sections if "```sh" in one]
+    with_commands = [section.partition("\n")[0] for section in sections if "```sh" in section]
     assert with_commands == [
         "Deploy a job", "Upgrade a job", "Roll back a job", "Rescale a job", "Lost checkpoint", "Poisoned topic"
     ]  # fmt: skip
@@ -47,11 +47,11 @@ def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.Ca
         assert parser.parse_args(arguments[1:]).bootstrap_servers == "BROKERS"
     else:
         # With a cluster that is not there: 1, where an option that cannot be used would be 2.
-        nobody = f"127.0.0.1:{free_ports(1)[0]}"
+        closed = f"127.0.0.1:{free_ports(1)[0]}"
         assert name in ("savepoint", "resume", "cancel")
         if "--savepoint_path" not in filled:
-            assert main([one.replace("HOST:8081", nobody) for one in arguments]) == 1
-            assert nobody in capsys.readouterr().err
+            assert main([argument.replace("HOST:8081", closed) for argument in arguments]) == 1
+            assert closed in capsys.readouterr().err
         else:
-            rest = [one for one in arguments[1:] if not one.startswith("--from_job")]
+            rest = [argument for argument in arguments[1:] if not argument.startswith("--from_job")]
             assert parse(["--runner=FlinkRunner", *rest]).savepoint_path is not None

@@ -1,4 +1,4 @@
-"""docs/settings.md says what is so."""
+"""docs/settings.md matches the configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_what_base_sets_is_shown_as_it_is() -> None:
     shown = {row[0].strip("`"): row[2].strip("`") for row in ROWS if "base" in row[3]}
     assert shown == {key: configuration.BASE.get(key) for key in shown}
     named = {key for key in configuration.BASE if key.startswith(("execution.checkpointing.", "state."))}
-    # What RocksDB tells is in docs/metrics.md.
+    # RocksDB's metrics are in docs/metrics.md.
     assert {key for key in named if ".metrics." not in key} <= shown.keys()
 
 
@@ -36,6 +36,6 @@ def test_every_change_says_why() -> None:
 
 
 def test_clients_are_left_alone() -> None:
-    """The table speaks of Kafka's defaults."""
+    """The table assumes Kafka's defaults."""
     config = Settings(bootstrap_servers="b:9092").consumer_config()
     assert [key for key in config if key in VALUES] == []

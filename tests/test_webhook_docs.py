@@ -1,4 +1,4 @@
-"""docs/webhooks.md says what is so."""
+"""docs/webhooks.md matches the code."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
+    (text,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return str(text)
 
 
 def test_the_example_verifies_what_is_sent_and_nothing_else() -> None:
@@ -50,7 +50,7 @@ def test_the_example_of_a_destination_has_every_field_and_the_table_too(tmp_path
 
 
 def test_every_kind_of_error_and_outcome_is_named() -> None:
-    section = TEXT.partition("### What is known of a try\n")[2]
+    section = TEXT.partition("### What is recorded of an attempt\n")[2]
     outcomes, _, kinds = section.partition("The kinds:")
     assert set(re.findall(r"`([a-z_]+)`", outcomes)) == {outcome.value for outcome in Outcome}
     assert set(re.findall(r"`([a-z_]+)`", kinds)) == {

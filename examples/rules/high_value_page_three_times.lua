@@ -1,6 +1,6 @@
 local page = "pricing_view"
 if event.event_name ~= page then
-  return false -- before the history is touched: that is what costs
+  return false -- before the filter reads the history, which is expensive
 end
 
 local seen = 1

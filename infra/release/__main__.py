@@ -107,7 +107,7 @@ def _python(folder: Path) -> None:
     _run(*uv, *target, "--require-hashes", "--no-deps", "-r", str(lock))
     with tempfile.TemporaryDirectory(prefix="event-trigger-source-") as source:
         # Built in a copy: setuptools leaves folders beside what it builds.
-        for name in ("pyproject.toml", "setup.py", "README.md", "pipeline", "transforms", "runners"):
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pipeline", "transforms", "runners"):
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, Path(source, name))
         _run(*uv, "--no-deps", source)
     shutil.rmtree(packages / "bin", ignore_errors=True)  # console scripts with this machine's paths

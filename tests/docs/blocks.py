@@ -1,4 +1,4 @@
-"""How a block is checked, by its language: read by what reads such a thing in earnest."""
+"""Checks blocks by their language, with the program that reads such text in production."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from transforms.domain.webhooks.destinations import load_destinations
 from transforms.domain.webhooks.url_policy import EgressPolicy
 
 _LATEST_MS: Final = 4_102_444_800_000  # the year 2100: examples of events are older
-# Below these, keys are the reader's own.
+# Below these keys the document is up to the reader.
 _OPEN: Final = frozenset({"parameters", "profile", "userProfile", "custom_params"})
 
 
@@ -43,7 +43,7 @@ def check_block(block: Block) -> None:
     """Check a block.
 
     Raises:
-        PageError: it does not hold, or nothing here knows how to tell; with file and line.
+        PageError: the block is wrong, or there is no check for its language; with file and line.
     """
     checker = CHECKS.get(block.language)
     if checker is None:
@@ -75,7 +75,7 @@ def _shell(block: Block) -> None:
 
 
 def _heredoc(block: Block, line: int, written_to: str | None, text: str) -> None:
-    """A file that a command writes: checked by its name's ending."""
+    """Check a file that a command writes, by the suffix of its name."""
     if written_to is None or not (language := _ENDINGS.get(Path(written_to).suffix)):
         known = ", ".join(_ENDINGS)
         raise PageError(f"{block.place}: a here-document goes to {written_to!r}, checked are files ending in {known}")
@@ -95,10 +95,10 @@ def _json(block: Block) -> None:
 
 
 def check_json(document: Any, place: str) -> None:
-    """A JSON document: an event is one to the pipeline, keys of all others are in the code.
+    """Check a JSON document: the pipeline accepts an event; the code has all keys of any other document.
 
     Raises:
-        PageError: it is not so.
+        PageError: the code does not have a key.
     """
     if isinstance(document, dict) and {"event_id", "event_name"} <= document.keys():
         value = json.dumps(document).encode()
@@ -116,8 +116,8 @@ def _keys(document: Any) -> Iterator[str]:
             if key not in _OPEN:
                 yield from _keys(value)
     elif isinstance(document, list):
-        for one in document:
-            yield from _keys(one)
+        for item in document:
+            yield from _keys(item)
 
 
 @cache
@@ -137,14 +137,14 @@ def _yaml(block: Block) -> None:
         _modeline(block)
         return
     try:
-        documents = [one.value for one in read_documents(block.text)]
+        documents = [document.value for document in read_documents(block.text)]
     except YamlError as error:
         if "twice" not in str(error):
             raise PageError(f"{block.page}:{block.line + error.line}: {error}") from error
         # Several ways to write the same field, one below the other.
         parts = re.split(r"\n(?=[a-z_]+:)", block.text.strip())
-        documents = [one.value for part in parts for one in read_documents(part)]
-    if any(isinstance(one, dict) and {"name", "actions"} <= one.keys() for one in documents):
+        documents = [document.value for part in parts for document in read_documents(part)]
+    if any(isinstance(document, dict) and {"name", "actions"} <= document.keys() for document in documents):
         _rules(block)
         return
     for document in documents:
@@ -192,7 +192,7 @@ def _modeline(block: Block) -> None:
 
 
 def _prometheus(block: Block) -> None:
-    """YAML of other programs, as prometheus.yml: it is YAML, a mapping or a list of them."""
+    """Check YAML of other programs, such as prometheus.yml: a mapping or a list."""
     if not isinstance(yaml.safe_load(block.text), (dict, list)):
         raise PageError(f"{block.place}: no mapping and no list")
 
@@ -220,7 +220,7 @@ def _toml(block: Block) -> None:
 
 
 def _hcl(block: Block) -> None:
-    """Terraform takes it, formats it so, and modules get inputs that they have."""
+    """Terraform accepts and formats the block, and modules have the inputs that it sets."""
     shown = subprocess.run(
         ["terraform", "fmt", "-no-color", "-"],
         input=block.text,
@@ -241,7 +241,7 @@ def _hcl(block: Block) -> None:
 
 
 def _output(block: Block) -> None:
-    """Has a check of its own: see ``outputs``."""
+    """Outputs have tests of their own: see ``outputs``."""
 
 
 CHECKS: Final[Mapping[str, Callable[[Block], None]]] = {

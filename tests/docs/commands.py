@@ -93,7 +93,7 @@ def _simple_commands(line: str, number: int, heredoc: str | None) -> Iterator[Co
 
 
 def check(command: Command, folder: Path) -> Path:
-    """Whether a command could be run in ``folder``; the folder for the next one.
+    """Check that a command could run in ``folder``; return the folder for the next command.
 
     Raises:
         CommandError: it could not, or nothing here knows how to tell.
@@ -170,10 +170,10 @@ def _check_command(name: str, arguments: Sequence[str]) -> None:
 
 
 def check_make(arguments: Sequence[str], folder: Path = ROOT) -> None:
-    """Whether targets exist, and whether the Makefile uses the variables given.
+    """Check that targets exist and that the Makefile uses the given variables.
 
     Raises:
-        CommandError: one does not.
+        CommandError: a target does not exist, or the Makefile does not use a variable.
     """
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -185,7 +185,7 @@ def check_make(arguments: Sequence[str], folder: Path = ROOT) -> None:
 
 
 def _curl(arguments: Sequence[str], folder: Path) -> None:
-    addresses = [one for one in arguments if "://" in one or one.startswith("localhost")]
+    addresses = [word for word in arguments if "://" in word or word.startswith("localhost")]
     if not addresses:
         raise CommandError("curl without an address")
     for address in addresses:
@@ -208,7 +208,7 @@ def _terraform(arguments: Sequence[str], folder: Path) -> None:
 
 
 def _java(arguments: Sequence[str], folder: Path) -> None:
-    (name,) = (one for one in arguments if re.fullmatch(r"[a-z]+(\.[a-z]+)+\.[A-Z]\w+", one))
+    (name,) = (word for word in arguments if re.fullmatch(r"[a-z]+(\.[a-z]+)+\.[A-Z]\w+", word))
     if not list((ROOT / "runners" / "flink").rglob(f"src/main/java/{name.replace('.', '/')}.java")):
         raise CommandError(f"java {name}: there is no such class")
 
@@ -219,7 +219,7 @@ def _source(arguments: Sequence[str], folder: Path) -> None:
 
 
 def _any(arguments: Sequence[str], folder: Path) -> None:
-    """What every machine has, and what bash has already checked."""
+    """Accept programs that every machine has; bash has checked the syntax."""
 
 
 _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
@@ -232,5 +232,7 @@ _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     "terraform": _terraform,
     # In the cluster's runbook, which tests/infra/long does by the same means.
     **dict.fromkeys(("aws", "eval", "jq", "xargs"), _any),
-    **dict.fromkeys(("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "tail", "wc"), _any),
+    **dict.fromkeys(
+        ("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "pre-commit", "tail", "wc"), _any
+    ),
 }

@@ -13,14 +13,14 @@ from tests.docs.session import checkout, outputs_of
 
 def shell_blocks(page: str) -> list[Block]:
     """The shell blocks of a page, in order."""
-    return [block for one in PAGES if one.name == page for block in one.blocks if block.language == "sh"]
+    return [block for known in PAGES if known.name == page for block in known.blocks if block.language == "sh"]
 
 
 @pytest.fixture(scope="session")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """What each shell block that is run prints, by its place."""
-    found: dict[str, str] = {}
+    outputs: dict[str, str] = {}
     for page in PAGES:
         if page.name in RUN:
-            found |= outputs_of(run_blocks(page), checkout(tmp_path_factory.mktemp("reader")), deadline_s=240)
-    return found
+            outputs |= outputs_of(run_blocks(page), checkout(tmp_path_factory.mktemp("reader")), deadline_s=240)
+    return outputs

@@ -1,4 +1,4 @@
-"""Blocks that show what a command prints, or that are pictures: how each is held to be true."""
+"""Blocks that show the output of a command or a picture, and the test that checks each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ RUN: Final = (QUICK_START, "docs/writing-rules.md")
 _NOT_HERE: Final = ("make demo", "broker-1:9092", "flink:8081")
 _THIS: Final = "tests/docs/test_outputs.py"
 
-# Page and first line -> the test that holds it against the real thing, or a picture.
+# Page and first line -> the test that compares the block with the real output, or a picture.
 OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
+    ("ARCHITECTURE.md", "transforms/"): PICTURE,
     ("ARCHITECTURE.md", "micro-batch ─▶ HandleEvents (transforms/handle_events.py): open journal ─▶ "
      "domain.shard.step ─▶ append entry, emit, arm timers"): PICTURE,
-    ("README.md", "Flink's own KafkaSource             one Python step: one stateful DoFn, state in RocksDB        "
-     "sinks"): PICTURE,
     ("README.md", "events             2,400"): f"{_THIS}::test_the_summary_of_a_run",
     ("docs/capacity.md", "load           1,000,000 events/s  10,000,000 users in the state"): f"{_THIS}::test_capacity",
     ("docs/decisions.md", "2024-01-01T09:00:00.120Z  fired        offer 3  page_view e17  action webhook to crm, "
@@ -43,40 +42,41 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
      "test_the_wire_format_is_what_the_contract_says",
 }  # fmt: skip
 
-_TOLD: Final = 3000
-# What depends on the machine and the moment.
+_SHOWN_CHARACTERS: Final = 3000
+# Parts that depend on the machine and the time.
 _LOOSE: Final = re.compile(r"(…|(?<=in )\d+\.\d\d(?= s)|\d[\d,]*(?= events/s))")
 
 
 def run_blocks(page: Page) -> tuple[Block, ...]:
     """Shell blocks that are run, in order."""
-    return tuple(one for one in page.blocks if one.language == "sh" and not any(word in one.text for word in _NOT_HERE))
+    shell = (block for block in page.blocks if block.language == "sh")
+    return tuple(block for block in shell if not any(word in block.text for word in _NOT_HERE))
 
 
 def block_of(page: str, first_line: str) -> Block:
     """The output block of a page that begins with a line."""
-    (found,) = (
+    (output,) = (
         block
-        for one in PAGES
-        if one.name == page
-        for block in one.blocks
+        for known in PAGES
+        if known.name == page
+        for block in known.blocks
         if not block.language and block.first_line == first_line
     )
-    return found
+    return output
 
 
 def must_show(block: Block, output: str) -> None:
-    """Hold a block against what was really printed.
+    """Compare a block with what was really printed.
 
-    Its lines have to be there one after the other; ``…`` stands for anything within a line, a line of ``…`` or ``...``
-    for any lines; times and speeds may differ.
+    The output must have the block's lines, one after the other. ``…`` stands for any text within a line, a line of
+    ``…`` or ``...`` for any lines. Times and speeds may differ.
 
     Raises:
-        PageError: they are not; with file, line and what was printed.
+        PageError: the output differs; the message has file, line and what was printed.
     """
     pattern = "".join(_pattern(line) for line in block.text.strip("\n").splitlines())
     if re.search(f"(?m)^{pattern}", output + "\n") is None:
-        last = output[-_TOLD:]
+        last = output[-_SHOWN_CHARACTERS:]
         raise PageError(f"{block.place}: this is not what is printed. Printed is\n{last}\nshown is\n{block.text}")
 
 

@@ -16,7 +16,7 @@ def test_a_block_holds(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "said"),
+    ("language", "text", "message"),
     [
         ("", "ok\n", None),
         ("cobol", "ADD 1 TO X\n", r"a\.md:7: a block of language 'cobol' has no check"),
@@ -68,12 +68,12 @@ def test_a_block_holds(block: Block) -> None:
         ("hcl", 'a = "b\n', r"a\.md:7: terraform fmt"),
     ],
 )
-def test_what_does_not_hold_is_named_with_its_place(language: str, text: str, said: str | None) -> None:
+def test_a_wrong_block_is_reported_with_its_place(language: str, text: str, message: str | None) -> None:
     block = Block("a.md", 7, language, text)
-    if said is None:
+    if message is None:
         check_block(block)
     else:
-        with pytest.raises(PageError, match=said):
+        with pytest.raises(PageError, match=message):
             check_block(block)
 
 

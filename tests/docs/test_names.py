@@ -1,4 +1,4 @@
-"""What pages point at and name is there: links, files, flags, commands, targets, names of the code."""
+"""Links, files, flags, commands, targets and names that pages mention exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import fnmatch
 import re
 import subprocess
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from tests.docs.parsers import COMMANDS, CommandError, parser_of, pipeline_flags
 from transforms.adapters.telemetry.metric_names import known_counters
 
 BY_NAME = {page.name: page for page in PAGES}
-# Files of the reader's, of other programs, and what commands write.
+# Files of the reader and of other programs, and files that commands write.
 NOT_OURS = {
     "/etc/flink/config.yaml",
     "aws-msk-iam-auth-all.jar",
@@ -35,10 +34,10 @@ NOT_OURS = {
 }
 FILE = re.compile(r"[\w.*/-]+\.(?:py|md|json|yaml|yml|tf|sh|lua|java|toml|txt|svg|hcl|service|jar)\b")
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {"build", "rules"}
-# What the demo tells its own children, which nobody else sets.
+# Variables that the demo sets for its own child processes.
 BETWEEN_PROCESSES = {"EVENT_TRIGGER_DEMO_SIGNING_KEY"}
-# Of Beam, and a word of Amazon's.
-NOT_OUR_NAMES = {"--allow_non_restored_state", "AWS_MSK_IAM"}
+# Of Beam and Hypothesis, and a word of Amazon's.
+NOT_OUR_NAMES = {"--allow_non_restored_state", "--hypothesis-profile", "AWS_MSK_IAM"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 SUFFIXES = ("py", "java", "lua", "tf", "yaml", "yml", "json", "sh", "toml", "properties", "tftpl", "service")
 
@@ -49,15 +48,15 @@ def ids(page: Page) -> str:
 
 @cache
 def files() -> frozenset[str]:
-    """Every file and folder of the repository, by its path and by every end of it."""
-    found = set()
+    """Every file and folder of the repository, by its path and by every suffix of the path."""
+    names = set()
     for folder in [*FOLDERS, "."]:
         paths = ROOT.glob("*") if folder == "." else (ROOT / folder).rglob("*")
         for path in paths:
             parts = path.relative_to(ROOT).parts
             if not {"target", ".terraform", "__pycache__"} & set(parts):
-                found |= {"/".join(parts[number:]) for number in range(len(parts))}
-    return frozenset(found)
+                names |= {"/".join(parts[number:]) for number in range(len(parts))}
+    return frozenset(names)
 
 
 @cache
@@ -68,8 +67,8 @@ def words() -> frozenset[str]:
         for name in files()
         if name.endswith(SUFFIXES) and (ROOT / name).is_file()
     ]
-    found = {word for text in texts for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
-    return frozenset(found | set(known_counters([], [])) | NOT_OUR_NAMES)
+    identifiers = {word for text in texts for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)}
+    return frozenset(identifiers | set(known_counters([], [])) | NOT_OUR_NAMES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -83,19 +82,19 @@ def test_links_lead_somewhere(page: Page) -> None:
         name = str(path.resolve().relative_to(ROOT)) if path.resolve().is_relative_to(ROOT) else target
         if not path.exists():
             wrong.append(f"{page.name}:{link.line}: there is no {name}")
-        elif anchor and anchor not in BY_NAME[name].anchors:
+        elif anchor and (name not in BY_NAME or anchor not in BY_NAME[name].anchors):
             wrong.append(f"{page.name}:{link.line}: {name} has no heading for #{anchor}")
     assert wrong == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_files_that_are_named_are_there(page: Page) -> None:
+def test_files_that_are_named_exist(page: Page) -> None:
     wrong = []
     for code in page.codes:
         named = FILE.findall(code.text)
         if re.fullmatch(r"[\w.-]+(/[\w.*-]+)+/?", code.text) and code.text.split("/")[0] in FOLDERS:
             named.append(code.text.rstrip("/"))
-        wrong += [f"{page.name}:{code.line}: there is no {one}" for one in named if not is_there(one)]
+        wrong += [f"{page.name}:{code.line}: there is no {name}" for name in named if not is_there(name)]
     assert wrong == []
 
 
@@ -105,15 +104,15 @@ def is_there(name: str) -> bool:
 
 @cache
 def other_flags() -> frozenset[str]:
-    """Flags of the repository's other programs: tests, benchmarks, releases; and what they pass to Beam and Flink."""
+    """Flags of the other programs here (tests, benchmarks, releases) and flags that they pass to Beam and Flink."""
     paths = [path for folder in ("infra", "runners", "tests", "pipeline") for path in (ROOT / folder).rglob("*.py")]
-    texts = [path.read_text("utf-8") for path in paths if "docs" not in path.parts]
+    texts = [path.read_text("utf-8") for path in paths if not path.is_relative_to(ROOT / "tests" / "docs")]
     java = [path.read_text("utf-8") for path in (ROOT / "runners").rglob("src/main/**/*.java")]
     return frozenset(flag for text in [*texts, *java] for flag in re.findall(r"[\"'](--[a-z][\w-]*)", text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_flags_that_are_named_are_there(page: Page) -> None:
+def test_flags_that_are_named_exist(page: Page) -> None:
     known = pipeline_flags() | other_flags() | NOT_OUR_NAMES
     wrong = [
         f"{page.name}:{code.line}: nothing has a flag {flag}"
@@ -125,7 +124,7 @@ def test_flags_that_are_named_are_there(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_commands_that_are_named_are_there(page: Page) -> None:
+def test_commands_that_are_named_exist(page: Page) -> None:
     wrong = []
     for code in page.codes:
         try:
@@ -136,7 +135,7 @@ def test_commands_that_are_named_are_there(page: Page) -> None:
 
 
 def check_named_command(text: str) -> None:
-    """A command in the text may lack its arguments: checked are targets, commands and subcommands."""
+    """Check target, command and subcommand; a command in the text may lack its arguments."""
     make = re.match(r"make ([a-z-]+(?: [A-Z]+=.*)?)$", text)
     if make is not None:
         check_make([make[1].split()[0], *re.findall(r"[A-Z]+=", text)])
@@ -153,7 +152,7 @@ def check_named_command(text: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_names_that_are_used_are_in_the_code(page: Page) -> None:
-    """A counter, a field or an option that was renamed is not called by its old name. Flink's are not ours to know."""
+    """No page uses the old name of a counter, a field or an option. Names of Flink's metrics are not checked."""
     wrong = [
         f"{page.name}:{code.line}: the code knows nothing called {code.text}"
         for code in page.codes
@@ -163,9 +162,18 @@ def test_names_that_are_used_are_in_the_code(page: Page) -> None:
 
 
 def test_every_page_of_docs_is_in_its_index() -> None:
-    listed = {link.text.partition("#")[0] for link in BY_NAME["docs/README.md"].links}
-    there = {str(Path(page.name).relative_to("docs")) for page in PAGES if page.name.startswith("docs/")}
-    assert there - listed == {"README.md"}
+    """A folder with a README of its own lists its pages there, and is listed by that README above."""
+    unlisted = []
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        own = path.name == "README.md"
+        folder = path.parent.parent if own else path.parent
+        index = folder / "README.md"
+        while not index.exists():
+            index = index.parent.parent / "README.md"
+        listed = {link.text.partition("#")[0] for link in BY_NAME[str(index.relative_to(ROOT))].links}
+        if path != ROOT / "docs" / "README.md" and str(path.relative_to(index.parent)) not in listed:
+            unlisted.append(str(path.relative_to(ROOT)))
+    assert unlisted == []
 
 
 def test_every_variable_of_the_environment_is_documented() -> None:
@@ -205,11 +213,11 @@ def test_a_command_in_the_text_is_checked(text: str, good: bool) -> None:
 
 
 def test_no_flag_is_taken_for_its_beginning() -> None:
-    """What a page shows, and nothing shorter, is a flag: a longer one may come."""
+    """No parser accepts an abbreviated flag, because a later flag could make it ambiguous."""
     waiting = [(name, parser_of(name)) for name in [*COMMANDS, "backtest"]]
     abbreviating = []
     while waiting:
         name, parser = waiting.pop()
         abbreviating += [name] if parser.allow_abbrev else []
-        waiting += [(f"{name} {below}", one) for below, one in subcommands(parser).items()]
+        waiting += [(f"{name} {below}", subparser) for below, subparser in subcommands(parser).items()]
     assert abbreviating == []

@@ -40,9 +40,9 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 def lua(file: str, name: str) -> int:
     text = (ROOT / "transforms" / "adapters" / "lua" / file).read_text("utf-8")
-    found = re.search(rf"\b{name} = ([\d.e*^ ]+)", text)
-    assert found is not None, name
-    return int(float(eval(found[1].replace("^", "**"))))  # noqa: S307 - our own constant
+    constant = re.search(rf"\b{name} = ([\d.e*^ ]+)", text)
+    assert constant is not None, name
+    return int(float(eval(constant[1].replace("^", "**"))))  # noqa: S307 - our own constant
 
 
 NAMED = [
@@ -78,7 +78,7 @@ NAMED = [
      f"{view._RECORD_OVERHEAD_BYTES} bytes an event included)"),
     ("docs/user-state.md", f"`max_user_bytes` ({DEFAULTS.max_user_bytes // 1_000_000} MB)"),
     ("docs/user-state.md", f"`enrichment_retry_seconds` ({DEFAULTS.enrichment_retry_seconds:g})"),
-    ("docs/user-state.md", f"{journal._GARBAGE[0]} to {journal._GARBAGE[1]} times what it amounts to"),
+    ("docs/user-state.md", f"{journal._GARBAGE[0]} to {journal._GARBAGE[1]} times the size of the state"),
     ("docs/user-state.md", f"After {BREAKER['failures'].default} calls in a row"),
     ("docs/webhooks.md", f"at most {('', 'once', 'twice')[lanes.QUICK_RETRIES]} within {lanes.QUICK_S:g} s"),
     ("docs/webhooks.md", f"Of an answer {attempts.MAX_ANSWER_BYTES // KB} KB are read"),

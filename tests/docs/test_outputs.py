@@ -1,4 +1,4 @@
-"""What pages show as output is what is printed."""
+"""Outputs that pages show are what commands print."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.star
 
 def no_check(block: Block) -> str:
     return (
-        f"{block.place}: nothing holds this output against the real thing: add it to tests/docs/outputs.py with the "
+        f"{block.place}: no test compares this output with the real one: add it to tests/docs/outputs.py with the "
         f"test that does, as ({block.page!r}, {block.first_line!r}); a block that is no output has a language"
     )
 
@@ -44,8 +44,8 @@ def test_every_output_has_a_check(block: Block) -> None:
 
 
 def test_every_check_has_its_output_and_is_there() -> None:
-    there = {(block.page, block.first_line) for block in SHOWN}
-    assert [one for one in OUTPUTS if one not in there] == []
+    shown = {(block.page, block.first_line) for block in SHOWN}
+    assert [output for output in OUTPUTS if output not in shown] == []
     for checked_by in set(OUTPUTS.values()) - {PICTURE}:
         path, _, name = checked_by.partition("::")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
@@ -54,7 +54,7 @@ def test_every_check_has_its_output_and_is_there() -> None:
 
 @pytest.mark.parametrize("block", PRINTED, ids=lambda block: block.place)
 def test_what_is_run_prints_what_the_page_says(block: Block, printed: Mapping[str, str]) -> None:
-    before = [one for one in shell_blocks(block.page) if one.line < block.line][-1]
+    before = [shell for shell in shell_blocks(block.page) if shell.line < block.line][-1]
     must_show(block, printed[before.place])
 
 
@@ -67,17 +67,17 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "decisions.jsonl"
     at = 1_704_099_600_000
 
-    def told(decision: str, after_ms: int, event_id: str, **fields: Any) -> bytes:
+    def record(decision: str, after_ms: int, event_id: str, **fields: Any) -> bytes:
         named = {"user_id": "u1", "event_id": event_id, "rule": "offer", "version": 3}
         return Decision(decision=decision, time=at + after_ms, **named, **fields).to_json() + b"\n"
 
     sent = {"action": "webhook", "destination": "crm", "action_id": "9f1cab"}
     failed = {"attempts": 3, "status": 503, "latency_ms": 210, "detail": "status: 503"}
     log.write_bytes(
-        told("fired", 120, "e17", event_name="page_view", **sent)
-        + told("retried", 1480, "e17", **failed, **sent)
-        + told("delivered", 9900, "e17", attempts=4, status=200, latency_ms=85, **sent)
-        + told("capped", 22_364_003, "e93", event_name="page_view", detail="1 per day")
+        record("fired", 120, "e17", event_name="page_view", **sent)
+        + record("retried", 1480, "e17", **failed, **sent)
+        + record("delivered", 9900, "e17", attempts=4, status=200, latency_ms=85, **sent)
+        + record("capped", 22_364_003, "e93", event_name="page_view", detail="1 per day")
     )
 
     assert main(["why", "--user=u1", "--rule=offer", f"--decisions_file={log}"]) == 0
@@ -116,22 +116,24 @@ def test_backtest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             f"--user_api_url={api.url}",
         ]
         assert main(["rules", "backtest", *arguments]) == 0
-    (block,) = (one for one in SHOWN if one.page == "docs/rules.md" and one.first_line.startswith("2,400 events"))
+    (block,) = (
+        block for block in SHOWN if block.page == "docs/rules.md" and block.first_line.startswith("2,400 events")
+    )
     must_show(block, capsys.readouterr().out)
 
 
 def test_doctor() -> None:
     settings = Settings(runner=FLINK_RUNNER, bootstrap_servers="broker-1:9092", parallelism=8)
     topics = dict.fromkeys((settings.events_topic, settings.actions_topic, settings.dead_letters_topic), 4)
-    said = "not in the JobManager's class path"
+    problem = "not in the JobManager's class path"
     advice = "copy the jars of `make connectors` into lib/ of every node and restart them"
-    assert said in CHECKS
+    assert problem in CHECKS
     assert advice in CHECKS
-    partitions = [one for one in check_topics(settings, topics) if one.check == "Partitions"]
+    partitions = [finding for finding in check_topics(settings, topics) if finding.check == "Partitions"]
     findings = [
         Finding("Kafka", OK, "broker-1:9092 answers, 12 topics"),
         *partitions,
-        Finding("Connectors", FAIL, said, advice),
+        Finding("Connectors", FAIL, problem, advice),
     ]
     printed = "".join(f"{_text_line(one)}\n" for one in findings)
     must_show(block_of("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"), printed)
@@ -166,7 +168,7 @@ def test_status() -> None:
     must_show(block_of("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"), printed)
 
 
-# What holds outputs against the real thing can itself tell true from false.
+# The comparison itself tells equal from different outputs.
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_status() -> None:
         ("a.b\n", "axb\n", False),
     ],
 )
-def test_an_output_is_told_from_another(shown: str, printed: str, true: bool) -> None:
+def test_an_output_differs_from_another(shown: str, printed: str, true: bool) -> None:
     block = Block("a.md", 3, "", shown)
     if true:
         must_show(block, printed)
@@ -195,7 +197,7 @@ def test_an_output_is_told_from_another(shown: str, printed: str, true: bool) ->
 
 
 def test_an_output_without_a_check_is_named() -> None:
-    assert "docs/x.md:9: nothing holds this output" in no_check(Block("docs/x.md", 9, "", "hello\n"))
+    assert "docs/x.md:9: no test compares this output" in no_check(Block("docs/x.md", 9, "", "hello\n"))
 
 
 def test_a_block_that_fails_is_named(tmp_path: Path) -> None:

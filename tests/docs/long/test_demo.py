@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(_DEADLINE_S + 120)]
 
 
 def shown_lines() -> list[str]:
-    """What the page shows of it, one pattern a line: the same words, other numbers."""
+    """The lines that the page shows, as patterns: the same words with any numbers."""
     (block,) = (
         block
         for page in PAGES
@@ -35,7 +35,7 @@ def shown_lines() -> list[str]:
 
 
 def test_the_demo_shows_what_the_page_shows_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    (block,) = (one for one in shell_blocks(QUICK_START) if "make demo" in one.text)
+    (block,) = (block for block in shell_blocks(QUICK_START) if "make demo" in block.text)
     place, output = checkout(tmp_path), tmp_path / "output"
     wanted = shown_lines()
     with output.open("wb") as file:
@@ -49,7 +49,7 @@ def test_the_demo_shows_what_the_page_shows_and_ends_with_ctrl_c(tmp_path: Path)
         )
     try:
         deadline = time.monotonic() + _DEADLINE_S
-        while missing := [one for one in wanted if re.search(one, output.read_text()) is None]:
+        while missing := [line for line in wanted if re.search(line, output.read_text()) is None]:
             assert process.poll() is None, f"it ended:\n{output.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"no {missing} in:\n{output.read_text()[-3000:]}"
             time.sleep(0.5)

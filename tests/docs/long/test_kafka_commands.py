@@ -1,4 +1,4 @@
-"""The commands of docs/ that need nothing but a broker, as they stand but for its address."""
+"""The commands of docs/ that need only a broker, run with the address of a real one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LETTERS = 20
 
 def commands() -> list[tuple[str, tuple[str, ...]]]:
     """Place and words of every command that has a broker."""
-    found = []
+    found_commands = []
     for page in PAGES:
         for block in shell_blocks(page):
             for command in commands_of(block.text):
                 if any(word.startswith("--bootstrap_servers=") or word == "broker-1:9092" for word in command.words):
-                    found.append((f"{page}:{block.line + 1 + command.line}", command.words))
-    return found
+                    found_commands.append((f"{page}:{block.line + 1 + command.line}", command.words))
+    return found_commands
 
 
 def produce(kafka: LocalKafka, topic: str, values: Iterable[bytes]) -> None:
@@ -70,12 +70,12 @@ def broker(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return kafka, folder
 
 
-@pytest.mark.parametrize(("place", "words"), [pytest.param(*one, id=one[0]) for one in commands()])
+@pytest.mark.parametrize(("place", "words"), [pytest.param(*command, id=command[0]) for command in commands()])
 def test_a_command_does_what_the_page_says(broker: tuple[LocalKafka, Path], place: str, words: tuple[str, ...]) -> None:
     kafka, folder = broker
     program, *rest = (word.replace("broker-1:9092", kafka.bootstrap_servers) for word in words)
     assert program == "python", place
-    # No job runs, so that who waits for a set to be live waits in vain.
+    # No job runs, so a command that waits for a set to be live waits in vain.
     waits = any(word.startswith("--wait=") for word in rest)
     arguments = ["--wait=1" if word.startswith("--wait=") else word for word in rest]
 
