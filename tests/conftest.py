@@ -31,6 +31,11 @@ with without_cloud_clients():
     import apache_beam  # noqa: F401
 
 
+TESTS = Path(__file__).parent
+# Their conftest has fixtures of the session that are expensive.
+SHARING_FOLDERS = ("docs", "infra")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of tests/faults; pytest asks no conftest below this one for them."""
     parser.addoption("--every_fault", action="store_true", help="run tests/faults whole, not only a choice of them")
@@ -39,11 +44,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with a stack more time than their own deadlines add up to: it is those that tell what failed."""
+    """Give tests with a stack more time than their own deadlines add up to, and say which tests share a process.
+
+    With ``--dist=loadgroup`` one process of pytest runs all tests of a group, so what they share starts once: the
+    stacks, the pages' commands and Terraform's folder. Other tests are grouped by module, for the sake of its fixtures.
+    """
     for item in items:
-        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+        has_stack = item.get_closest_marker("stack") is not None
+        if has_stack and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+        folder = item.path.parent.relative_to(TESTS).as_posix()
+        group = "stack" if has_stack else folder if folder in SHARING_FOLDERS else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

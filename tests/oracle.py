@@ -281,7 +281,7 @@ class Oracle:
         self.awaited.discard(user_id)
         self.firings.pop(user_id, None)
         self.open.pop(user_id, None)
-        self.held = [one for one in self.held if one.action.user_id != user_id]
+        self.held = [waiting for waiting in self.held if waiting.action.user_id != user_id]
 
     def restored(self, now_ms: int | None = None) -> None:
         """The job comes back from a checkpoint: it asks anew for users of whom anything waits, with a new deadline."""
@@ -303,44 +303,44 @@ class Oracle:
             "currentVisit": user.visit if user else None,
             "eventHistory": user.history if user else [],
             "ruleState": {
-                "cooldowns": sorted(self._cooldowns(user_id), key=lambda one: (one["rule"], one["key"])),
-                "caps": sorted(self._caps(user_id), key=lambda one: one["rule"]),
+                "cooldowns": sorted(self._cooldowns(user_id), key=lambda entry: (entry["rule"], entry["key"])),
+                "caps": sorted(self._caps(user_id), key=lambda entry: entry["rule"]),
                 "sequences": sorted(
                     (
                         {
-                            "rule": one.rule,
-                            "event_id": one.event["event_id"],
-                            "begun_at": one.begun_ms,
-                            "ends_at": one.ends_ms,
+                            "rule": sequence.rule,
+                            "event_id": sequence.event["event_id"],
+                            "begun_at": sequence.begun_ms,
+                            "ends_at": sequence.ends_ms,
                         }
-                        for one in self.open.get(user_id, [])
+                        for sequence in self.open.get(user_id, [])
                     ),
                     key=_sequence_order,
                 ),
                 "held": [
                     {
-                        "rule": one.action.rule,
-                        "action": one.action.action,
-                        "event_id": one.action.event_id,
-                        "until": one.until_ms,
+                        "rule": waiting.action.rule,
+                        "action": waiting.action.action,
+                        "event_id": waiting.action.event_id,
+                        "until": waiting.until_ms,
                     }
-                    for one in self.held
-                    if one.action.user_id == user_id
+                    for waiting in self.held
+                    if waiting.action.user_id == user_id
                 ],
             },
         }
 
     def _cooldowns(self, user_id: str) -> list[dict[str, Any]]:
         last: dict[tuple[str, str], int] = {}
-        for one in self.firings.get(user_id, []):
-            last[one.rule, one.key] = max(one.at_ms, last.get((one.rule, one.key), 0))
+        for firing in self.firings.get(user_id, []):
+            last[firing.rule, firing.key] = max(firing.at_ms, last.get((firing.rule, firing.key), 0))
         cooling = [rule.name for rule in self.rules if rule.cooldown_ms is not None]
         return [{"rule": rule, "key": key, "fired_at": at_ms} for (rule, key), at_ms in last.items() if rule in cooling]
 
     def _caps(self, user_id: str) -> list[dict[str, Any]]:
         found = []
         for rule in self.rules:
-            times = sorted(one.at_ms for one in self.firings.get(user_id, []) if one.rule == rule.name)
+            times = sorted(firing.at_ms for firing in self.firings.get(user_id, []) if firing.rule == rule.name)
             if rule.cap_count is not None and times:
                 found.append({"rule": rule.name, "fired_at": times[-rule.cap_count :]})
         return found
@@ -514,21 +514,21 @@ class Oracle:
 
         def mine() -> list[OracleOpen]:
             every = self.open.get(user_id, [])
-            same = [one for one in every if one.rule == rule.name and _same_json(one.match, match)]
-            return sorted(same, key=lambda one: one.begun_ms)
+            same = [sequence for sequence in every if sequence.rule == rule.name and _same_json(sequence.match, match)]
+            return sorted(same, key=lambda sequence: sequence.begun_ms)
 
         if follows and (not passed_over or sequence.kind == "not_followed_by"):
-            followed = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
-            self.open[user_id] = [one for one in self.open.get(user_id, []) if one not in followed]
+            followed = [sequence for sequence in mine() if sequence.begun_ms <= at_ms <= sequence.ends_ms]
+            self.open[user_id] = [sequence for sequence in self.open.get(user_id, []) if sequence not in followed]
             if followed and sequence.kind == "followed_by":
                 self._fire(rule, body, at_ms, followed[0].key)
         if not allowed or passed_over:
             return
         begun = OracleOpen(rule.name, sequence.kind, match, key, event, at_ms, at_ms + sequence.within_ms)
-        anew = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
+        anew = [sequence for sequence in mine() if sequence.begun_ms <= at_ms <= sequence.ends_ms]
         if anew:
             self.open[user_id].remove(anew[-1])
-        elif any(at_ms < one.begun_ms for one in mine()):
+        elif any(at_ms < sequence.begun_ms for sequence in mine()):
             return
         self.open[user_id] = [*self.open.get(user_id, []), begun]
 
@@ -536,9 +536,13 @@ class Oracle:
         """What is over comes to its end; all of it waits for the user API if one has to."""
         user = self.users.get(user_id)
         self.awaited.discard(user_id)
-        ended = [one for one in self.open.get(user_id, []) if one.ends_ms + self.allowed_lateness_ms <= self.stream_ms]
-        over = [(one, self._rule_of(one)) for one in ended]
-        may_fire = any(rule is not None and one.kind == "not_followed_by" for one, rule in over)
+        ended = [
+            sequence
+            for sequence in self.open.get(user_id, [])
+            if sequence.ends_ms + self.allowed_lateness_ms <= self.stream_ms
+        ]
+        over = [(sequence, self._rule_of(sequence)) for sequence in ended]
+        may_fire = any(rule is not None and sequence.kind == "not_followed_by" for sequence, rule in over)
         if over and user_id in self.waiting:
             self.awaited.add(user_id)
             return
@@ -546,30 +550,30 @@ class Oracle:
             self.asked.add(user_id)
             self.awaited.add(user_id)
             return
-        for one, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
-            self.open[user_id].remove(one)
+        for sequence, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
+            self.open[user_id].remove(sequence)
             if rule is None:
                 self.counts["sequences_dropped"] += 1
-            elif one.kind == "not_followed_by":
+            elif sequence.kind == "not_followed_by":
                 assert user is not None
                 if self._passes_over(rule, user):
                     self.skipped += 1
                 else:
-                    self._fire(rule, self._body(one.event, user), one.ends_ms, one.key)
+                    self._fire(rule, self._body(sequence.event, user), sequence.ends_ms, sequence.key)
         if self.answers_at_once and user_id in self.awaited:
             self.answer(user_id)
 
-    def _rule_of(self, one: OracleOpen) -> OracleRule | None:
+    def _rule_of(self, sequence: OracleOpen) -> OracleRule | None:
         """The live rule of its name and kind."""
-        found = [rule for rule in self.rules if rule.name == one.rule and rule.sequence is not None]
-        return next((rule for rule in found if rule.sequence and rule.sequence.kind == one.kind), None)
+        found = [rule for rule in self.rules if rule.name == sequence.rule and rule.sequence is not None]
+        return next((rule for rule in found if rule.sequence and rule.sequence.kind == sequence.kind), None)
 
     def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, key: str) -> None:
         """Unless the cooldown or the cap has something against it."""
         event = body["event"]
         zone = _zone_of(rule, body["userProfile"])
-        earlier = [one for one in self.firings.get(event["user_id"], []) if one.rule == rule.name]
-        last_ms = max((one.at_ms for one in earlier if one.key == key), default=None)
+        earlier = [firing for firing in self.firings.get(event["user_id"], []) if firing.rule == rule.name]
+        last_ms = max((firing.at_ms for firing in earlier if firing.key == key), default=None)
         if rule.cooldown_ms is not None and last_ms is not None and at_ms - last_ms < rule.cooldown_ms:
             self.counts["rules_cooled_down"] += 1
             return
@@ -587,7 +591,11 @@ class Oracle:
 
     def _hold(self, held: OracleHeld) -> None:
         """An action that is held already takes its own place."""
-        same = [n for n, one in enumerate(self.held) if replace(one.action, body={}) == replace(held.action, body={})]
+        same = [
+            n
+            for n, waiting in enumerate(self.held)
+            if replace(waiting.action, body={}) == replace(held.action, body={})
+        ]
         if same:
             self.held[same[0]] = held
         else:
@@ -595,23 +603,23 @@ class Oracle:
 
     def _counted(self, rule: OracleRule, zone: str, at_ms: int, earlier: list[OracleFiring]) -> int:
         if rule.cap_window_ms is not None:
-            return sum(one.at_ms > at_ms - rule.cap_window_ms for one in earlier)
+            return sum(firing.at_ms > at_ms - rule.cap_window_ms for firing in earlier)
         assert rule.cap_per is not None
         period = period_of(at_ms, rule.cap_per, zone)
-        return sum(period_of(one.at_ms, rule.cap_per, zone) >= period for one in earlier)
+        return sum(period_of(firing.at_ms, rule.cap_per, zone) >= period for firing in earlier)
 
     def _let_go(self) -> None:
         """Held actions whose quiet hours are over go out."""
         held, self.held = self.held, []
-        for one in held:
-            if self.now_ms < one.until_ms:
-                self.held.append(one)
-            elif all(rule.name != one.action.rule for rule in self.rules):
+        for event in held:
+            if self.now_ms < event.until_ms:
+                self.held.append(event)
+            elif all(rule.name != event.action.rule for rule in self.rules):
                 self.counts["held_dropped"] += 1
-            elif (again_ms := quiet_until(self.now_ms, one.quiet, one.zone)) is not None:
-                self.held.append(replace(one, until_ms=again_ms))
+            elif (again_ms := quiet_until(self.now_ms, event.quiet, event.zone)) is not None:
+                self.held.append(replace(event, until_ms=again_ms))
             else:
-                self.actions.append(one.action)
+                self.actions.append(event.action)
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
@@ -707,14 +715,14 @@ def _value_at(event: dict[str, Any], path: str) -> Any:
     return found
 
 
-def _same_json(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same_json(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return bool(one == other)
+def _same_json(left: Any, right: Any) -> bool:
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(_same_json(a, b) for a, b in zip(left, right, strict=True))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same_json(left[name], right[name]) for name in left)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)
 
 
 def _strict_json(value: bytes) -> Any:
@@ -742,9 +750,9 @@ def _strict_json(value: bytes) -> Any:
 def _depth(document: Any) -> int:
     """How many objects and arrays are inside each other."""
     deepest, level = 0, [document]
-    while level := [one for one in level if isinstance(one, dict | list)]:
+    while level := [node for node in level if isinstance(node, dict | list)]:
         deepest += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [inner for node in level for inner in (node.values() if isinstance(node, dict) else node)]
     return deepest
 
 
@@ -782,28 +790,33 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
     problems: list[str] = []
     arrived: list[SeenAction] = []
     first: dict[str, SeenAction] = {}
-    for one in seen:
-        new = one.action_id is None or one.action_id not in first
-        earlier = first.setdefault(one.action_id, one) if one.action_id is not None else one
-        if _name(earlier) != _name(one) or (repeats_allowed and earlier.body != one.body):
-            problems.append(f"action id {one.action_id} is of two actions: {_name(earlier)} and {_name(one)}")
+    for action in seen:
+        new = action.action_id is None or action.action_id not in first
+        earlier = first.setdefault(action.action_id, action) if action.action_id is not None else action
+        if _name(earlier) != _name(action) or (repeats_allowed and earlier.body != action.body):
+            problems.append(f"action id {action.action_id} is of two actions: {_name(earlier)} and {_name(action)}")
         if new or not repeats_allowed:
-            arrived.append(one)
-    by_rule = all(one.rule is not None for one in arrived)
+            arrived.append(action)
+    by_rule = all(action.rule is not None for action in arrived)
 
     def text(user_id: str, event_id: str, rule: str | None, version: int | None, body: Any) -> str:
         shown = [rule, version] if by_rule else []
         return json.dumps([user_id, event_id, *shown, body], sort_keys=True)
 
     def wanted() -> Iterator[str]:
-        return (text(one.user_id, one.event_id, one.rule, one.version, one.body) for one in oracle.actions)
+        return (
+            text(action.user_id, action.event_id, action.rule, action.version, action.body) for action in oracle.actions
+        )
 
     def found() -> Iterator[str]:
-        events = ((one, one.body["event"]) for one in arrived)
-        return (text(event["user_id"], event["event_id"], one.rule, one.version, one.body) for one, event in events)
+        events = ((action, action.body["event"]) for action in arrived)
+        return (
+            text(event["user_id"], event["event_id"], action.rule, action.version, action.body)
+            for action, event in events
+        )
 
-    problems += [f"missing {one}" for one in _beyond(wanted, found)]
-    problems += [f"unexpected {one}" for one in _beyond(found, wanted)]
+    problems += [f"missing {difference}" for difference in _beyond(wanted, found)]
+    problems += [f"unexpected {difference}" for difference in _beyond(found, wanted)]
     if not problems:
         wanted_order = _events_by_user((a.user_id, a.event_id) for a in oracle.actions)
         found_order = _events_by_user((s.body["event"]["user_id"], s.body["event"]["event_id"]) for s in arrived)
@@ -841,7 +854,7 @@ def _sequence_order(shown: Mapping[str, Any]) -> tuple[int, str, str]:
 
 def dead_letter_differences(oracle: Oracle, letters: Iterable[Mapping[str, Any]]) -> list[str]:
     """Compare dead letters, as JSON objects, by reason, key and original bytes; of long ones they hold the start."""
-    wanted = Counter((one.reason, one.key, one.value[:LETTER_BYTES]) for one in oracle.dead_letters)
+    wanted = Counter((letter.reason, letter.key, letter.value[:LETTER_BYTES]) for letter in oracle.dead_letters)
     found = Counter(
         (
             letter["reason"],
@@ -850,8 +863,8 @@ def dead_letter_differences(oracle: Oracle, letters: Iterable[Mapping[str, Any]]
         )
         for letter in letters
     )
-    problems = [f"missing {one!r}" for one in (wanted - found).elements()]
-    return _readable(problems + [f"unexpected {one!r}" for one in (found - wanted).elements()])
+    problems = [f"missing {element!r}" for element in (wanted - found).elements()]
+    return _readable(problems + [f"unexpected {element!r}" for element in (found - wanted).elements()])
 
 
 def _name(seen: SeenAction) -> str:

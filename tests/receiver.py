@@ -30,7 +30,7 @@ class Receiver:
     answers: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def ids(self, path: str) -> list[str]:
-        return [one for one, at, _ in self.seen if at == path]
+        return [call for call, at, _ in self.seen if at == path]
 
     def until(self, done: Callable[[], bool], deadline_s: float) -> None:
         """Wait; fails with how many there are after ``deadline_s``."""

@@ -55,7 +55,7 @@ def tell(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, **fields: An
 
 def profiles(oracle: Oracle) -> list[Any]:
     """Each action's profile: its version, or why there is none."""
-    return [one.body["userProfile"].get("version") or one.body["userProfile"] for one in oracle.actions]
+    return [action.body["userProfile"].get("version") or action.body["userProfile"] for action in oracle.actions]
 
 
 def rows(oracle: Oracle) -> list[str]:
@@ -63,7 +63,7 @@ def rows(oracle: Oracle) -> list[str]:
 
 
 def fired(oracle: Oracle) -> list[tuple[str, str]]:
-    return [(one.event_id, one.rule) for one in oracle.actions]
+    return [(action.event_id, action.rule) for action in oracle.actions]
 
 
 # The order of things
@@ -73,7 +73,7 @@ def test_an_event_is_evaluated_against_what_was_known_before_it_then_added() -> 
     oracle = oracle_with("run")
     tell(oracle, "a")
     tell(oracle, "b")
-    assert [one.body["eventHistory"] for one in oracle.actions] == [[], oracle.users["u1"].history[:1]]
+    assert [action.body["eventHistory"] for action in oracle.actions] == [[], oracle.users["u1"].history[:1]]
 
 
 def test_history_is_ordered_by_timestamp_ties_by_arrival_and_loses_the_oldest_timestamp() -> None:
@@ -261,7 +261,7 @@ def test_a_user_waits_with_so_many_bytes_and_beyond_it_all_of_them_are_evaluated
     tell(oracle, "b")
     assert oracle.actions == []
     tell(oracle, "c")
-    assert [one.event_id for one in oracle.actions] == ["a", "b", "c"]
+    assert [action.event_id for action in oracle.actions] == ["a", "b", "c"]
     assert (profiles(oracle), oracle.asked) == ([FAILED] * 3, {"u1"})
     oracle.answer("u1")
     tell(oracle, "d")
@@ -480,18 +480,21 @@ class Told:
 
     @property
     def fired(self) -> list[str]:
-        return [one.event_id for one in self.oracle.actions]
+        return [action.event_id for action in self.oracle.actions]
 
     @property
     def held(self) -> list[tuple[str, str]]:
         shown = self.oracle.state("u1")["ruleState"]["held"]
-        return [(one["event_id"], datetime.fromtimestamp(one["until"] / 1000, UTC).isoformat()[:16]) for one in shown]
+        return [
+            (action["event_id"], datetime.fromtimestamp(action["until"] / 1000, UTC).isoformat()[:16])
+            for action in shown
+        ]
 
     @property
     def open(self) -> list[tuple[str, float, float]]:
         shown = self.oracle.state("u1")["ruleState"]["sequences"]
-        minutes = [[(one[name] - NOW_MS) / MINUTE_MS for name in ("begun_at", "ends_at")] for one in shown]
-        return [(one["event_id"], *times) for one, times in zip(shown, minutes, strict=True)]
+        minutes = [[(action[name] - NOW_MS) / MINUTE_MS for name in ("begun_at", "ends_at")] for action in shown]
+        return [(action["event_id"], *times) for action, times in zip(shown, minutes, strict=True)]
 
 
 MINUTE_MS = 60_000
@@ -549,7 +552,7 @@ def test_a_calendar_cap_counts_since_the_day_week_or_month_began_where_the_user_
     ]
     for time in times:
         told.at(time)
-    assert told.fired == [f"begin{number}" for number, one in enumerate(fires) if one]
+    assert told.fired == [f"begin{number}" for number, firing in enumerate(fires) if firing]
 
 
 @pytest.mark.parametrize(
@@ -633,8 +636,8 @@ def test_what_is_held_goes_out_as_and_in_the_order_it_was_decided_before_what_co
     told.oracle.now_ms = ms("2024-01-02T08:00:00Z")
     told.tell(9)
     assert told.fired == ["begin0", "begin0", "begin1", "begin1", "begin2", "begin2"]
-    assert [one.action for one in told.oracle.actions[:2]] == ["one", "two"]
-    assert [len(one.body["eventHistory"]) for one in told.oracle.actions] == [0, 0, 1, 1, 2, 2]
+    assert [action.action for action in told.oracle.actions[:2]] == ["one", "two"]
+    assert [len(action.body["eventHistory"]) for action in told.oracle.actions] == [0, 0, 1, 1, 2, 2]
     assert told.held == []
 
 
@@ -652,7 +655,7 @@ def test_what_is_held_is_dropped_if_its_rule_is_gone(fate: str) -> None:
     if fate != "kept":
         told.oracle.rules = [replace(told.rule, version=2)] if fate == "higher version" else []
     told.clock("2024-01-02T08:00:00Z")
-    assert [one.version for one in told.oracle.actions] == ([] if fate == "gone" else [1])
+    assert [action.version for action in told.oracle.actions] == ([] if fate == "gone" else [1])
     assert (told.held, told.oracle.counts["held_dropped"]) == ([], int(fate == "gone"))
 
 
@@ -662,7 +665,7 @@ def test_cooldown_and_cap_count_what_is_held() -> None:
     )
     for minute in (0, 5, 10, 20):
         told.tell(minute)
-    assert [one for one, _ in told.held] == ["begin0", "begin2"]
+    assert [event for event, _ in told.held] == ["begin0", "begin2"]
     assert told.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
 
 
@@ -743,7 +746,7 @@ def test_one_event_follows_first_and_then_begins_and_never_follows_itself() -> N
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("left", "right", "same"),
     [
         (1, 1.0, True),
         (1, "1", False),
@@ -757,11 +760,11 @@ def test_one_event_follows_first_and_then_begins_and_never_follows_itself() -> N
         (False, False, True),
     ],
 )
-def test_with_match_json_values_are_compared(one: Any, other: Any, same: bool) -> None:
+def test_with_match_json_values_are_compared(left: Any, right: Any, same: bool) -> None:
     told = Told(sequence=FOLLOWED | {"match": "parameters.cart.id"})
-    told.tell(0, parameters={"cart": {"id": one}}).tell(1, "follow", parameters={"cart": {"id": other}})
+    told.tell(0, parameters={"cart": {"id": left}}).tell(1, "follow", parameters={"cart": {"id": right}})
     assert told.fired == (["follow1"] if same else [])
-    assert len(told.open) == (0 if same or one is None else 1)
+    assert len(told.open) == (0 if same or left is None else 1)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"cart": 5}, {"cart": {}}, {"cart": [1]}, {"cart": {"id": None}}])
@@ -802,7 +805,7 @@ def test_the_cooldown_s_key_is_that_of_the_event_that_begins_the_sequence(kind: 
             told.tell(minute + 1, "follow", parameters={"sku": "x"})
         told.stream(minute + 10)
     assert len(told.fired) == 2
-    assert [one["key"] for one in told.oracle.state("u1")["ruleState"]["cooldowns"]] == ["a", "b"]
+    assert [cooldown["key"] for cooldown in told.oracle.state("u1")["ruleState"]["cooldowns"]] == ["a", "b"]
 
 
 def test_several_that_are_over_fire_in_the_order_of_their_ends_then_of_their_beginnings() -> None:
@@ -851,8 +854,8 @@ def test_for_a_sequence_that_is_over_the_user_is_loaded_first(policy: str, answe
     assert told.open == []
     profile = {"known": {"n": 1}, "unknown": UNKNOWN}.get(answer, FAILED)
     passes_over = policy == "skip" and profile == FAILED
-    assert [one.body["userProfile"] for one in oracle.actions] == ([] if passes_over else [profile])
-    assert [one.body["currentVisit"] for one in oracle.actions] == ([] if passes_over else [None])
+    assert [action.body["userProfile"] for action in oracle.actions] == ([] if passes_over else [profile])
+    assert [action.body["currentVisit"] for action in oracle.actions] == ([] if passes_over else [None])
     assert oracle.state("u1")["found"]
 
 
@@ -936,7 +939,7 @@ def test_a_sequence_goes_on_under_the_rule_as_it_is_now_but_its_end_was_fixed() 
     told.oracle.rules = [later]
     assert told.stream(9.9).fired == []
     told.stream(10)
-    assert [(one.version, one.action) for one in told.oracle.actions] == [(2, "new")]
+    assert [(action.version, action.action) for action in told.oracle.actions] == [(2, "new")]
 
 
 @pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
@@ -968,7 +971,7 @@ def test_lua_that_fails_is_an_error_of_the_rule_which_neither_fires_begins_nor_f
         told.oracle.rules = [replace(told.rule, sequence=sequence)]
     told.tell(0).tell(1, "begin and follow", parameters={"bad": True})
     assert (told.fired, told.open) == ([], [("begin0", 0, 10)])
-    assert [one.reason for one in told.oracle.dead_letters] == ["rule_error"]
+    assert [letter.reason for letter in told.oracle.dead_letters] == ["rule_error"]
 
 
 def test_what_rules_remember_outlives_the_user_s_ttl_but_not_forgetting() -> None:

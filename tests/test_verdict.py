@@ -24,11 +24,18 @@ class Outputs:
         for key, value in RECORDS:
             self.oracle.feed(key, value)
         fired = self.oracle.actions
-        self.seen = [SeenAction(one.body, one.rule, one.version, repr(one)) for one in fired if one.rule != HOOK]
+        self.seen = [
+            SeenAction(action.body, action.rule, action.version, repr(action))
+            for action in fired
+            if action.rule != HOOK
+        ]
         self.webhooks = [
-            (one.event_id, json.dumps({name: one.body[name] for name in one.body if name != "eventHistory"}).encode())
-            for one in fired
-            if one.rule == HOOK
+            (
+                action.event_id,
+                json.dumps({name: action.body[name] for name in action.body if name != "eventHistory"}).encode(),
+            )
+            for action in fired
+            if action.rule == HOOK
         ]
         self.states: dict[str, dict[str, Any]] = {user: self.oracle.state(user) for user in USERS}
 
@@ -77,7 +84,7 @@ def test_a_repeat_with_another_body_is_a_problem(outputs: Outputs) -> None:
 
 
 def test_order_is_looked_at(outputs: Outputs) -> None:
-    of_user = [n for n, one in enumerate(outputs.seen) if one.body["event"]["user_id"] == "user-0003"]
+    of_user = [n for n, action in enumerate(outputs.seen) if action.body["event"]["user_id"] == "user-0003"]
     first, last = of_user[0], of_user[-1]
     outputs.seen[first], outputs.seen[last] = outputs.seen[last], outputs.seen[first]
     verdict = outputs.judge()
@@ -103,7 +110,7 @@ def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) 
         webhook_id,
         json.dumps(json.loads(body) | {"userProfile": {"enrichment": "unavailable"}}).encode(),
     )
-    outputs.seen = [one for one in outputs.seen if one.body["event"]["user_id"] != stranger]
+    outputs.seen = [action for action in outputs.seen if action.body["event"]["user_id"] != stranger]
     assert outputs.judge().problems != []
     assert outputs.judge({stranger}).problems == []
     del outputs.webhooks[0]
@@ -142,9 +149,11 @@ def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
     assert len(bodies) == 2
 
     def problems(*late: dict[str, Any]) -> list[str]:
-        webhooks = [("new", firings_of_webhooks(oracle)["u1", "new"][0]), *(("late", one) for one in late)]
+        webhooks = [("new", firings_of_webhooks(oracle)["u1", "new"][0]), *(("late", action) for action in late)]
         states = {"u1": oracle.state("u1")}
-        return judge(oracle, 3, [], [(one, json.dumps(body).encode()) for one, body in webhooks], [], states).problems
+        return judge(
+            oracle, 3, [], [(webhook_id, json.dumps(body).encode()) for webhook_id, body in webhooks], [], states
+        ).problems
 
     assert problems(*bodies) == []
     assert problems(bodies[0]) == []

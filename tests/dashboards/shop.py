@@ -84,7 +84,7 @@ class Shop:
             number = next(numbers)
             event = visitors.next_event(time.time_ns() // 1_000_000) | {"event_id": f"odd-{number}"}
             key, value = event["user_id"].encode(), orjson.dumps(event)
-            without_name = orjson.dumps({field: one for field, one in event.items() if field != "event_name"})
+            without_name = orjson.dumps({field: value for field, value in event.items() if field != "event_name"})
             self.topics.produce([[(key, value)] * 2, [(key, value[:99])], [(key, without_name)]][number % 3])
 
         return again_and_again(misproduce, lambda: random.uniform(0.2, 2))

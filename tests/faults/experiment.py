@@ -72,7 +72,7 @@ class Result:
             ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
         shown = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
-        return shown | {"recovery_s": [round(one, 1) for one in self.recovery_s]}
+        return shown | {"recovery_s": [round(seconds, 1) for seconds in self.recovery_s]}
 
 
 @dataclass
@@ -235,12 +235,12 @@ def experiment(
             load.finish(events)
             oracle = run.oracle(history_size)
             fired = firings_of_webhooks(oracle)
-            kafka_actions = sum(one.rule != HOOK_RULE.name for one in oracle.actions)
+            kafka_actions = sum(action.rule != HOOK_RULE.name for action in oracle.actions)
             _settle(run, actions, kafka_actions, len(fired))
             seen = _seen(actions.settle(1))
             letters = {
-                (one["partition"], one["offset"]): one
-                for one in (orjson.loads(message.value()) for message in dead_letters.settle(1))
+                (dead_letter["partition"], dead_letter["offset"]): dead_letter
+                for dead_letter in (orjson.loads(message.value()) for message in dead_letters.settle(1))
             }
             states = inspect(topics, inspections, list(users), 60)
             webhooks = [(webhook_id, body) for webhook_id, _, body in receiver.seen]
@@ -306,4 +306,4 @@ def write(results: Path, result: Result) -> None:
     kept = json.loads(results.read_text()) if results.exists() else {}
     kept[result.fault] = result.to_json()
     results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(dict(sorted(kept.items(), key=lambda one: int(one[0][1:]))), indent=1) + "\n")
+    results.write_text(json.dumps(dict(sorted(kept.items(), key=lambda item: int(item[0][1:]))), indent=1) + "\n")

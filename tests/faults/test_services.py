@@ -50,7 +50,7 @@ def open_transactions(run: Experiment) -> bool:
         consumer = Consumer(config)
         try:
             partitions = [TopicPartition(run.topics.actions, number) for number in range(PARTITIONS)]
-            ends.append(sum(consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions))
+            ends.append(sum(consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions))
         finally:
             consumer.close()
     return bool(ends[0] > ends[1])
@@ -172,7 +172,7 @@ def slowest_webhook(run: Experiment, users: set[str]) -> float:
     for *_, value, at_s in list(run.load.ledger):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             sent.setdefault(_identity(orjson.loads(value)), at_s)
-    return max(at_s - sent[one] for one, at_s in came.items() if one in sent and one[0] in users)
+    return max(at_s - sent[key] for key, at_s in came.items() if key in sent and key[0] in users)
 
 
 def _identity(made: dict[str, Any]) -> tuple[str, str]:

@@ -62,9 +62,9 @@ def judge(
     Of the ``crowded`` user more webhooks may wait than the pipeline keeps: the others are dead letters, and given up.
     """
     kafka = SimpleNamespace(
-        actions=[one for one in oracle.actions if one.rule != HOOK and one.user_id not in strangers]
+        actions=[action for action in oracle.actions if action.rule != HOOK and action.user_id not in strangers]
     )
-    seen = [one for one in seen if one.body["event"]["user_id"] not in strangers]
+    seen = [action for action in seen if action.body["event"]["user_id"] not in strangers]
     states = {
         user_id: {**state, "currentVisit": oracle.state(user_id)["currentVisit"]} if user_id in strangers else state
         for user_id, state in states.items()
@@ -73,10 +73,10 @@ def judge(
     given_up, letters = _given_up(letters, crowded)
     arrived = {(event["user_id"], event["event_id"]) for event in (json.loads(body)["event"] for _, body in webhooks)}
     # One that was given up may have been sent after all, when the job had been restored.
-    fired = {one: bodies for one, bodies in fired.items() if one not in given_up or one in arrived}
+    fired = {key: bodies for key, bodies in fired.items() if key not in given_up or key in arrived}
     verdict = Verdict(events, len(kafka.actions), len(fired))
-    wanted = Counter((one.user_id, one.event_id, one.rule) for one in kafka.actions)
-    found = Counter((one.body["event"]["user_id"], one.body["event"]["event_id"], one.rule) for one in seen)
+    wanted = Counter((action.user_id, action.event_id, action.rule) for action in kafka.actions)
+    found = Counter((action.body["event"]["user_id"], action.body["event"]["event_id"], action.rule) for action in seen)
     verdict.lost = (wanted - found).total()
     verdict.duplicated = (found - wanted).total()
     verdict.given_up = len(given_up - arrived)
@@ -95,11 +95,11 @@ def firings_of_webhooks(oracle: Oracle) -> dict[tuple[str, str], list[dict[str, 
     there are several.
     """
     fired: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for one in oracle.actions:
-        if one.rule == HOOK:
+    for action in oracle.actions:
+        if action.rule == HOOK:
             # Without the history, which a webhook has on request only.
-            fired[one.user_id, one.event_id].append(
-                {name: one.body[name] for name in one.body if name != "eventHistory"}
+            fired[action.user_id, action.event_id].append(
+                {name: action.body[name] for name in action.body if name != "eventHistory"}
             )
     return dict(fired)
 
@@ -149,8 +149,8 @@ def _judge_webhooks(
     extra = came - Counter(dict.fromkeys(fired, 1))
     verdict.lost += missing.total()
     verdict.duplicated += extra.total()
-    verdict.problems += [f"webhook missing: {one}" for one in list(missing)[:5]]
-    verdict.problems += [f"webhook too many, under an id of its own: {one}" for one in list(extra)[:5]]
+    verdict.problems += [f"webhook missing: {key}" for key in list(missing)[:5]]
+    verdict.problems += [f"webhook too many, under an id of its own: {key}" for key in list(extra)[:5]]
     if not missing and not extra:
         verdict.problems += [
             f"webhook of {user_id}, {event_id}: body is not the oracle's"
@@ -191,7 +191,7 @@ def repeats_from_before(blows: Sequence[Blow], arrived: Sequence[tuple[float, st
         if webhook_id in before:
             came_s = before[webhook_id]
             # The first that may have cost the job its memory of it.
-            blow = next((one for one in blows if one.over_s >= came_s), None)
+            blow = next((blow for blow in blows if blow.over_s >= came_s), None)
             if blow is None or at_s < blow.struck_s or came_s < blow.checkpoint_s - _ANSWER_S:
                 found.append(f"{webhook_id} came again: at {came_s:.1f} and {at_s:.1f}, {blow}")
         before[webhook_id] = at_s

@@ -80,7 +80,9 @@ class Golden:
         users = [f"user-{number:04d}" for number in range(_USERS)]
         records = list(random_stream(seed=11, users=_USERS, events=_BEFORE + _AFTER, poison=False))
         last = {user.encode() for user in users[1:9]}
-        before = [one for one in records[: _BEFORE - _LAST] if one[0] not in last] + records[_BEFORE - _LAST : _BEFORE]
+        before = [record for record in records[: _BEFORE - _LAST] if record[0] not in last] + records[
+            _BEFORE - _LAST : _BEFORE
+        ]
         return cls(name, _OPTIONS, user_api_of(users), users, users[-6:], users[:1], before, records[_BEFORE:])
 
     @classmethod
@@ -188,7 +190,7 @@ def main() -> None:
     if folder.exists():
         parser.error(f"{folder} exists: state of another release, which cannot be taken again; choose a new name")
     take(Golden.new(folder.name), folder)
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{path.stat().st_size:>8,} B  {path.relative_to(FOLDER)}")
 
 

@@ -95,7 +95,7 @@ class Topics:
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": self.group_id})
         try:
             wanted = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
-            return sum(max(one.offset, 0) for one in consumer.committed(wanted, timeout=10))
+            return sum(max(partition.offset, 0) for partition in consumer.committed(wanted, timeout=10))
         finally:
             consumer.close()
 

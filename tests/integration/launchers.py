@@ -61,7 +61,7 @@ def interrupt(process: subprocess.Popen[bytes], mark: str, tmp_path: Path) -> No
 def nothing_is_left(mark: str, tmp_path: Path) -> None:
     """No process that a launcher has started, no temporary folder that anybody has made."""
     deadline = time.monotonic() + 20
-    while left := marked(mark) + [one.name for one in (tmp_path / "temporary").iterdir()]:
+    while left := marked(mark) + [path.name for path in (tmp_path / "temporary").iterdir()]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.1)
 

@@ -50,7 +50,7 @@ class Events:
         for number in itertools.count():
             # Of every user, so that every shard has some.
             made = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
-            self._topics.produce((one["user_id"].encode(), orjson.dumps(one)) for one in made)
+            self._topics.produce((body["user_id"].encode(), orjson.dumps(body)) for body in made)
             self.count = number + 1
             if self._ended.wait(0.5):
                 return

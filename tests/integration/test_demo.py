@@ -79,7 +79,7 @@ class Prometheus:
 
     def values(self, query: str) -> list[float]:
         """The numbers that a query gives now, without NaN."""
-        found = [float(one["value"][1]) for one in self.get("query", query=query)["result"]]
+        found = [float(series["value"][1]) for series in self.get("query", query=query)["result"]]
         return [value for value in found if math.isfinite(value)]
 
     def targets(self) -> list[str]:

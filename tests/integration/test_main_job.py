@@ -51,7 +51,10 @@ def check(oracle: Oracle, topics: Topics, actions: Reader, dead_letters: Reader,
 
 def letters(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Dead letters; at least once, so a record's letter may come again after a kill."""
-    found = {(one["partition"], one["offset"]): one for one in (orjson.loads(message.value()) for message in messages)}
+    found = {
+        (dead_letter["partition"], dead_letter["offset"]): dead_letter
+        for dead_letter in (orjson.loads(message.value()) for message in messages)
+    }
     return list(found.values())
 
 

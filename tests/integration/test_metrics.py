@@ -90,7 +90,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     known = {user: {"profile": {"country": "US"}} for user in USERS[:50]}
     views = [event(user, event_id=f"{user}-{n}", event_name="page_view") for n in range(5) for user in USERS]
     lost = [event(USERS[0], event_id="lost", event_name="lost")]
-    records = [(one["user_id"].encode(), orjson.dumps(one)) for one in [*views, *views[:7], *lost]]
+    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in [*views, *views[:7], *lost]]
     bad = [(b"user-00", b"no JSON"), (b"user-01", b"[1]"), (b"user-02", b"[2]")]
     topics.produce([*records, *bad])
     # What was counted is what was produced.
@@ -154,7 +154,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
             seen[:] = [Scraped(flink, name)]
             now = seen[0]
             return (
-                {one: now.total(one) for one in counted} == counted
+                {name: now.total(name) for name in counted} == counted
                 and sum(now.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
                 and now.total("action.webhook.gone.delayed") + now.total("action.webhook.gone.retried") > 0
             )
@@ -165,23 +165,23 @@ def test_every_documented_name_is_there_with_a_plausible_value(
 
     # Every name is there.
     missing = {
-        one
+        name
         for metric in METRICS
-        for one in (
+        for name in (
             bucket_names(metric.name)
             if metric.kind == HISTOGRAM
             else expanded(
                 metric.name.replace("TOPIC", "default"), ["welcome", "lost", "broken"], ["crm", "gone"], range(SHARDS)
             )
         )
-        if not scraped.ours(one)
+        if not scraped.ours(name)
     }
     assert missing == set()
     documented = re.findall(r"^\| `(flink_\w+)`", PAGE.read_text(), re.MULTILINE)
     assert len(documented) > 20
-    assert [one for one in documented if one not in scraped.values] == []
+    assert [name for name in documented if name not in scraped.values] == []
 
-    assert {one: scraped.total(one) for one in counted} == counted
+    assert {name: scraped.total(name) for name in counted} == counted
     assert sum(scraped.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
     assert scraped.total("action.webhook.gone.delayed") + scraped.total("action.webhook.gone.retried") > 0
     # A user nobody knows may cost one call alone.

@@ -66,7 +66,7 @@ def produce(topics: Topics, name: str, users: list[str], number: int = 0, **para
         event(user, event_id=f"{user}-{name}-{number}", event_name=name, timestamp=now_ms, parameters=parameters)
         for user in users
     ]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in made])
+    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in made])
 
 
 def fired(actions: Reader) -> Counter[tuple[str, str]]:
@@ -104,9 +104,9 @@ def check_log(kafka: LocalKafka, topic: str, actions: Reader, capsys: pytest.Cap
     for user in (*LEAVERS[:3], *BUYERS[:3]):
         assert main(["why", f"--user={user}", *where]) == 0
         lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert {(one["decision"], one["rule"], one["event_id"]) for one in lines} == decided(user)
-        assert {one["action_id"] for one in lines if one["decision"] in ("fired", "released")} == ids[user]
-        order = [(one["decision"], one["rule"]) for one in lines]
+        assert {(line["decision"], line["rule"], line["event_id"]) for line in lines} == decided(user)
+        assert {line["action_id"] for line in lines if line["decision"] in ("fired", "released")} == ids[user]
+        order = [(line["decision"], line["rule"]) for line in lines]
         assert order.index(("held", "held")) < order.index(("released", "held"))
         assert order.index(("begun", "bought")) < order.index(("fired", "bought" if user in BUYERS else "abandoned"))
 
@@ -149,8 +149,8 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             produce(topics, "add_to_cart", USERS, cart=1)
             actions.until(len(USERS) * 4, 60)
             shown = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
-            assert [one["rule"] for one in shown["sequences"]] == ["abandoned", "bought"]
-            assert [one["rule"] for one in shown["held"]] == ["held"]
+            assert [sequence["rule"] for sequence in shown["sequences"]] == ["abandoned", "bought"]
+            assert [event["rule"] for event in shown["held"]] == ["held"]
             rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
 
             since = rest.restarted_at(job_id)
@@ -176,7 +176,9 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             actions.settle()
             assert fired(actions) == wanted
             # An action becomes visible after it was decided, never before.
-            went_out = [one.timestamp()[1] for one in actions.messages if dict(one.headers())["rule"] == b"held"]
+            went_out = [
+                message.timestamp()[1] for message in actions.messages if dict(message.headers())["rule"] == b"held"
+            ]
             assert min(went_out) >= quiet_until.timestamp() * 1000
             produce(topics, "page_view", USERS, 4, page=1)
             actions.settle()

@@ -55,7 +55,9 @@ class Operator:
 
     def files(self) -> set[str]:
         """What TaskManagers have on the disk; a JobManager remembers ended jobs for an hour, on purpose."""
-        folders = [one for name in ("tmp", "rocksdb") for one in (self.flink.work_dir / name).glob("taskmanager-*")]
+        folders = [
+            folder for name in ("tmp", "rocksdb") for folder in (self.flink.work_dir / name).glob("taskmanager-*")
+        ]
         return {str(path.relative_to(self.flink.work_dir)) for folder in folders for path in folder.rglob("*")}
 
     def produces(self, number: int) -> None:
@@ -65,17 +67,17 @@ class Operator:
 
 @pytest.fixture
 def operator(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> Iterator[Operator]:
-    one = Operator(flink, Topics(kafka), tmp_path)
-    yield one
+    operator = Operator(flink, Topics(kafka), tmp_path)
+    yield operator
     for job in flink.rest.jobs():
-        if job["name"] == one.name and job["state"] not in TERMINAL_STATES:
+        if job["name"] == operator.name and job["state"] not in TERMINAL_STATES:
             flink.rest.cancel(job["jid"])
             flink.rest.wait_for_state(job["jid"], {"CANCELED"}, 60)
 
 
 def acted(actions: Reader, count: int) -> list[tuple[str, str, list[str]]]:
     """Of each action the event, the rule's version and the events that it knew then."""
-    bodies = [(orjson.loads(one.value()), dict(one.headers() or [])) for one in actions.until(count, 60)]
+    bodies = [(orjson.loads(message.value()), dict(message.headers() or [])) for message in actions.until(count, 60)]
     return [
         (body["event"]["event_id"], headers["rule-version"].decode(), [row["event_id"] for row in body["eventHistory"]])
         for body, headers in bodies

@@ -98,7 +98,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
         event(f"user-{n % USERS}", event_id=f"e{n}", timestamp=now_ms + n, amount=20 if n < 2 * USERS else 1)
         for n in range(4 * USERS)
     ]
-    records = [(one["user_id"].encode(), orjson.dumps(one)) for one in made]
+    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in made]
     with receiving() as receiver:
         options = launch_options(tmp_path, topics, receiver)
         rules = tmp_path / "rules"
@@ -139,7 +139,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             box = browser.find_element(By.NAME, "user_id")
             box.send_keys("user-0")
             follow(browser, box.submit)
-            headings = [one.text for one in browser.find_elements(By.TAG_NAME, "h2")]
+            headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
             assert headings == ["Profile (unknown)", "Current visit", "History (4 events)", "Caps", "Recent decisions"]
             history = browser.find_element(By.XPATH, "//section[h2='History (4 events)']")
             seen = [row.text.split()[2] for row in history.find_elements(By.CSS_SELECTOR, "tbody tr")]

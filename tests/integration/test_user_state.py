@@ -146,7 +146,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
     api_knows = user_api_of(names)
     for user, (_, value) in zip(names, late, strict=True):
         # Of the user API's rows one is of an event at hand, one of an event that the stream brings later.
-        rows = [*[orjson.loads(one) for key, one in first if key == user.encode()][:1], orjson.loads(value)]
+        rows = [*[orjson.loads(record) for key, record in first if key == user.encode()][:1], orjson.loads(value)]
         if user in api_knows:
             api_knows[user]["history"] += [
                 {name: row[name] for name in ("event_id", "event_name", "timestamp")} for row in rows
@@ -172,7 +172,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
         assert oracle.asked == set(names)
         actions.until(len(oracle.actions), 60)
         actions.settle(1)
-        assert {one.body["userProfile"].get("enrichment") for one in seen(actions)} == {"pending"}
+        assert {action.body["userProfile"].get("enrichment") for action in seen(actions)} == {"pending"}
         assert action_differences(oracle, seen(actions)) == []
 
         gate.open()
@@ -181,7 +181,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
 
         topics.produce([*late, *second])
         feed(oracle, [*late, *second])
-        assert {one.body["userProfile"].get("country") for one in oracle.actions} == {"US", "DE", None}
+        assert {action.body["userProfile"].get("country") for action in oracle.actions} == {"US", "DE", None}
         actions.until(len(oracle.actions), 60)
         actions.settle(1)
         assert action_differences(oracle, seen(actions)) == []

@@ -46,7 +46,7 @@ def options(folder: Path, receiver: Receiver, *destinations: str, timeout: str =
 def produce(topics: Topics, numbers: range) -> None:
     now_ms = time.time_ns() // 1_000_000
     made = [event(user, event_id=f"{user}-{number}", timestamp=now_ms + number) for number in numbers for user in USERS]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in made])
+    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in made])
 
 
 def wanted(destination: str, count: int) -> set[str]:
@@ -75,9 +75,9 @@ def check_log(decisions: Reader, every: set[str]) -> None:
         assert time.monotonic() < give_up, f"{len(found['delivered'])} of {len(every)} are said to be delivered"
         found = defaultdict(set)
         for message in decisions.settle(1):
-            one = orjson.loads(message.value())
-            found[one["decision"]].add(one["action_id"])
-            assert one["decision"] != "delivered" or (one["status"], one["attempts"] > 0) == (200, True)
+            decision = orjson.loads(message.value())
+            found[decision["decision"]].add(decision["action_id"])
+            assert decision["decision"] != "delivered" or (decision["status"], decision["attempts"] > 0) == (200, True)
     assert found["fired"] == every
     assert set(found) <= {"fired", "delivered", "retried"}
 
@@ -117,27 +117,30 @@ def check_redriving(
     dead_letters.until(len(USERS) * 7, 60)
     listed = json.loads(command("dead-letters", "list", *meant, "--json"))
     assert listed["reasons"] == {"undelivered": len(USERS)}
-    assert {one["user"] for one in listed["letters"]} == set(USERS)
-    assert {(one["rule"], one["detail"]) for one in listed["letters"]} == {("all", "after 1 attempts: HTTP 400")}
+    assert {letter["user"] for letter in listed["letters"]} == set(USERS)
+    assert {(letter["rule"], letter["detail"]) for letter in listed["letters"]} == {
+        ("all", "after 1 attempts: HTTP 400")
+    }
     receiver.answers["/crm"] = lambda: 200
     redriven = command("dead-letters", "redrive", *meant, "--rate=200")
     assert redriven == f"sent: {len(USERS)} actions, 0 events\n"
     refused = wanted("crm", 6) - wanted("crm", 5)
-    receiver.until(lambda: all(len(crm()[one]) == 2 for one in refused), 60)
-    assert all(first == again for first, again in (crm()[one] for one in refused))
+    receiver.until(lambda: all(len(crm()[action_id]) == 2 for action_id in refused), 60)
+    assert all(first == again for first, again in (crm()[action_id] for action_id in refused))
 
     command("destinations", "disable", "crm")
     inspect(topics, inspections, USERS)  # their shards have come to what was written before
     produce(topics, range(6, 7))
     letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 9, 60)[len(USERS) * 7 :]]
-    assert {one["reason"] for one in letters} == {"destination_disabled"}
-    assert {one["action"]["action_id"] for one in letters} == {
-        one for name in ("crm", "gone") for one in wanted(name, 7) - wanted(name, 6)
+    assert {letter["reason"] for letter in letters} == {"destination_disabled"}
+    assert {letter["action"]["action_id"] for letter in letters} == {
+        event_id for name in ("crm", "gone") for event_id in wanted(name, 7) - wanted(name, 6)
     }
     assert set(crm()) == wanted("crm", 6)
     command("destinations", "enable", "crm")
     states = {
-        one["name"]: one["enabled"] for one in json.loads(command("destinations", "list", "--json"))["destinations"]
+        destination["name"]: destination["enabled"]
+        for destination in json.loads(command("destinations", "list", "--json"))["destinations"]
     }
     assert states == {"crm": True, "gone": False}
     command("dead-letters", "redrive", "--destination=crm", "--reason=destination_disabled")
@@ -220,9 +223,9 @@ def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
             asked = len(receiver.ids("/gone"))
             produce(topics, range(3, 5))
             letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 5, 60)]
-            assert {(one["action"]["destination"], one["rule"]) for one in letters} == {("gone", "all")}
-            assert {one["action"]["action_id"] for one in letters} == wanted("gone", 5)
-            assert {one["reason"] for one in letters[len(USERS) * 3 :]} == {"destination_disabled"}
+            assert {(letter["action"]["destination"], letter["rule"]) for letter in letters} == {("gone", "all")}
+            assert {letter["action"]["action_id"] for letter in letters} == wanted("gone", 5)
+            assert {letter["reason"] for letter in letters[len(USERS) * 3 :]} == {"destination_disabled"}
             assert len(receiver.ids("/gone")) == asked
             wake.set()
             receiver.until(lambda: wanted("slow", 5) <= set(receiver.ids("/slow")), 60)
