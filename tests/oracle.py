@@ -164,7 +164,7 @@ class OracleUser:
     def profile(self) -> dict[str, Any]:
         return dict(self.fetched) if self.enrichment == "fetched" else {"enrichment": self.enrichment}
 
-    def is_unheard_of(self) -> bool:
+    def has_no_answer(self) -> bool:
         """Whether the user API has never said anything of this user."""
         return self.enrichment in ("pending", "unavailable")
 
@@ -214,7 +214,7 @@ class Oracle:
     def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None) -> None:
         """One record of the events topic."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         try:
             event = self._read(key, value)
         except Rejected as reason:
@@ -227,7 +227,7 @@ class Oracle:
             if self._is_due(self.users[user_id]):
                 self.asked.add(user_id)
             self._handle(record)
-        elif self._somebody_waits():
+        elif self._some_rule_waits():
             self._park(record)
         else:
             self.asked.add(user_id)
@@ -239,7 +239,7 @@ class Oracle:
     def answer(self, user_id: str, now_ms: int | None = None, unavailable: bool = False) -> None:
         """The user API has answered, or failed; nothing happens unless it is being asked for this user."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self._expire(user_id)
         if user_id not in self.asked:
             return
@@ -253,7 +253,7 @@ class Oracle:
     def pass_stream(self, stream_ms: int, now_ms: int | None = None) -> None:
         """The stream's time has come to this: sequences are over. Later than any event: the input has ended."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self.stream_ms = max(stream_ms, self.stream_ms)
         for user_id in list(self.open):
             self._expire(user_id)
@@ -262,7 +262,7 @@ class Oracle:
     def pass_time(self, now_ms: int) -> None:
         """Deadlines, TTLs and quiet hours end."""
         self.now_ms = now_ms
-        self._let_go()
+        self._release_held()
         for user_id in [user_id for user_id in self.waiting if self.deadlines[user_id] <= now_ms]:
             self._give_up(user_id)
         for user_id in list(self.users):
@@ -274,7 +274,7 @@ class Oracle:
         As before any record, what was held until now has gone out.
         """
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
         self.asked.discard(user_id)
@@ -380,14 +380,14 @@ class Oracle:
             if user_id not in self.awaited:
                 self.asked.discard(user_id)
 
-    def _somebody_waits(self) -> bool:
+    def _some_rule_waits(self) -> bool:
         return any(rule.on_missing_profile == "wait" for rule in self.rules)
 
     def _is_due(self, user: OracleUser) -> bool:
         """Whether the next event has the user API asked."""
         if user.failed_ms is not None and self.now_ms < user.failed_ms + self.enrichment_retry_ms:
             return False
-        if user.is_unheard_of():
+        if user.has_no_answer():
             return True
         return self.profile_max_age_ms is not None and self.now_ms >= user.fetched_ms + self.profile_max_age_ms
 
@@ -415,7 +415,7 @@ class Oracle:
             self._end_sequences(user_id)
 
     def _fold_in(self, user: OracleUser, known: Any, waiting: list[dict[str, Any]]) -> None:
-        refresh = not user.is_unheard_of()
+        refresh = not user.has_no_answer()
         if known == UNAVAILABLE:
             user.failed_ms = self.now_ms
             if not refresh:
@@ -484,7 +484,7 @@ class Oracle:
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
 
     def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
-        return rule.on_missing_profile == "skip" and user.is_unheard_of() and not self._somebody_waits()
+        return rule.on_missing_profile == "skip" and user.has_no_answer() and not self._some_rule_waits()
 
     def _body(self, event: dict[str, Any], user: OracleUser) -> dict[str, Any]:
         return {
@@ -512,23 +512,23 @@ class Oracle:
         if sequence.match is not None and match is None:
             return
 
-        def mine() -> list[OracleOpen]:
-            every = self.open.get(user_id, [])
-            same = [sequence for sequence in every if sequence.rule == rule.name and _same_json(sequence.match, match)]
-            return sorted(same, key=lambda sequence: sequence.begun_ms)
+        def same_match() -> list[OracleOpen]:
+            of_user = self.open.get(user_id, [])
+            of_rule = [opened for opened in of_user if opened.rule == rule.name and _same_json(opened.match, match)]
+            return sorted(of_rule, key=lambda opened: opened.begun_ms)
 
         if follows and (not passed_over or sequence.kind == "not_followed_by"):
-            followed = [sequence for sequence in mine() if sequence.begun_ms <= at_ms <= sequence.ends_ms]
-            self.open[user_id] = [sequence for sequence in self.open.get(user_id, []) if sequence not in followed]
+            followed = [opened for opened in same_match() if opened.begun_ms <= at_ms <= opened.ends_ms]
+            self.open[user_id] = [opened for opened in self.open.get(user_id, []) if opened not in followed]
             if followed and sequence.kind == "followed_by":
                 self._fire(rule, body, at_ms, followed[0].key)
         if not allowed or passed_over:
             return
         begun = OracleOpen(rule.name, sequence.kind, match, key, event, at_ms, at_ms + sequence.within_ms)
-        anew = [sequence for sequence in mine() if sequence.begun_ms <= at_ms <= sequence.ends_ms]
-        if anew:
-            self.open[user_id].remove(anew[-1])
-        elif any(at_ms < sequence.begun_ms for sequence in mine()):
+        restarted = [opened for opened in same_match() if opened.begun_ms <= at_ms <= opened.ends_ms]
+        if restarted:
+            self.open[user_id].remove(restarted[-1])
+        elif any(at_ms < opened.begun_ms for opened in same_match()):
             return
         self.open[user_id] = [*self.open.get(user_id, []), begun]
 
@@ -608,25 +608,25 @@ class Oracle:
         period = period_of(at_ms, rule.cap_per, zone)
         return sum(period_of(firing.at_ms, rule.cap_per, zone) >= period for firing in earlier)
 
-    def _let_go(self) -> None:
+    def _release_held(self) -> None:
         """Held actions whose quiet hours are over go out."""
         held, self.held = self.held, []
-        for event in held:
-            if self.now_ms < event.until_ms:
-                self.held.append(event)
-            elif all(rule.name != event.action.rule for rule in self.rules):
+        for waiting in held:
+            if self.now_ms < waiting.until_ms:
+                self.held.append(waiting)
+            elif all(rule.name != waiting.action.rule for rule in self.rules):
                 self.counts["held_dropped"] += 1
-            elif (again_ms := quiet_until(self.now_ms, event.quiet, event.zone)) is not None:
-                self.held.append(replace(event, until_ms=again_ms))
+            elif (again_ms := quiet_until(self.now_ms, waiting.quiet, waiting.zone)) is not None:
+                self.held.append(replace(waiting, until_ms=again_ms))
             else:
-                self.actions.append(event.action)
+                self.actions.append(waiting.action)
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
         if user.visit is not None and event["timestamp"] < user.visit["start_time"]:
             return
         if user.visit is None or user.visit_ended or event["is_first_in_visit"]:
-            user.visit_assumed = user.visit is None and user.is_unheard_of() and not event["is_first_in_visit"]
+            user.visit_assumed = user.visit is None and user.has_no_answer() and not event["is_first_in_visit"]
             user.visit = {
                 "visit_id": event["event_id"],
                 "start_time": event["timestamp"],
@@ -815,8 +815,8 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
             for action, event in events
         )
 
-    problems += [f"missing {difference}" for difference in _beyond(wanted, found)]
-    problems += [f"unexpected {difference}" for difference in _beyond(found, wanted)]
+    problems += [f"missing {difference}" for difference in _surplus(wanted, found)]
+    problems += [f"unexpected {difference}" for difference in _surplus(found, wanted)]
     if not problems:
         wanted_order = _events_by_user((a.user_id, a.event_id) for a in oracle.actions)
         found_order = _events_by_user((s.body["event"]["user_id"], s.body["event"]["event_id"]) for s in arrived)
@@ -879,7 +879,7 @@ def _events_by_user(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _beyond(these: Callable[[], Iterator[str]], those: Callable[[], Iterator[str]]) -> list[str]:
+def _surplus(these: Callable[[], Iterator[str]], those: Callable[[], Iterator[str]]) -> list[str]:
     """Texts of which there are more in ``these``. Only hashes are kept: an hour's actions would fill the memory."""
     more = Counter(map(_digest, these())) - Counter(map(_digest, those()))
     return [text for text in these() if more[_digest(text)]] if more else []
