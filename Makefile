@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Two processes: one runs the tests with the shared Kafka and Flink, the other the rest (tests/conftest.py groups them).
-PARALLEL := --numprocesses=2 --dist=loadgroup
+PARALLEL := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
 .PHONY: help setup run demo test test-quick test-faults test-docs test-java test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
@@ -35,7 +35,7 @@ test: infra-tools setup test-java ## every test, with real Kafka and Flink where
 	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)

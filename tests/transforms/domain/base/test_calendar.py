@@ -11,9 +11,10 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from transforms.domain.base.calendar import Period, period_end_ms, period_start_ms, quiet_until_ms, zone_of
 
 MINUTE_MS = 60_000
@@ -100,7 +101,7 @@ times_of_day = st.one_of(
 
 
 @pytest.mark.parametrize(("zone", "day"), DAYS)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(start=times_of_day, end=times_of_day)
 @example(start=22 * 60, end=8 * 60)
 @example(start=22 * 60, end=150)
@@ -201,7 +202,7 @@ def test_periods_are_those_of_a_calendar(zone: str, at: str, per: Period, start:
     assert (period_start_ms(ms(at), per, info), period_end_ms(ms(at), per, info)) == (ms(start), ms(end))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     at_ms=st.integers(1, ms("2100-01-01T00:00+00:00")),
     zone=st.sampled_from(sorted(available_timezones())),
