@@ -194,6 +194,7 @@ def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundi
     surroundings.launch([])
 
 
+@pytest.mark.slow
 def test_kafka_that_cannot_be_asked_from_here_is_told_and_no_reason_to_stop(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -92,6 +92,7 @@ sandbox_process.serve()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [("dies", "exit code 7"), ("hangs", "no answer in time"), ("babbles", "an answer that is none")],

@@ -100,6 +100,7 @@ times_of_day = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zone", "day"), DAYS)
 @examples(20)
 @given(start=times_of_day, end=times_of_day)
@@ -155,6 +156,7 @@ def period_of(day: datetime, per: Period) -> str:
     return {"day": f"{day:%Y-%m-%d}", "week": f"{day:%G-%V}", "month": f"{day:%Y-%m}"}[per]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per", ["day", "week", "month"])
 @pytest.mark.parametrize(("zone", "day"), DAYS)
 def test_periods_begin_where_walking_the_minutes_first_meets_their_date(zone: str, day: str, per: Period) -> None:

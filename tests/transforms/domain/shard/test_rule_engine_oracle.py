@@ -397,6 +397,7 @@ COMBINATIONS = [
 TOGETHER = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waits", [True, False], ids=["wait", "run and skip"])
 @pytest.mark.parametrize("part", range(len(COMBINATIONS) // TOGETHER))
 def test_every_combination_gives_what_the_oracle_says(part: int, waits: bool) -> None:

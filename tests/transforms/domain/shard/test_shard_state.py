@@ -75,6 +75,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @examples(80, same=20)
 @given(st.integers(0, 2**32), STEPS, st.sampled_from([3, 100]), st.sampled_from([1, 1500, 10**6]), st.booleans())
 def test_a_replayed_view_equals_the_live_one_after_every_step(

@@ -269,6 +269,7 @@ def test_a_user_waits_with_exactly_so_many_bytes(spare: int, waiting: int) -> No
     assert len(both.oracle.waiting.get("u0", [])) == waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
 @pytest.mark.parametrize("history_size", [100, 10])
 def test_a_long_stream_gives_what_the_oracle_says(history_size: int, policies: tuple[str, ...]) -> None:
