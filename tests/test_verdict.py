@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.builders import event, oracle_rules, random_stream, user_api_of
-from tests.faults.verdict import HOOK, HOOK_RULE, Blow, Verdict, firings_of_webhooks, judge, repeats_from_before
+from tests.faults.verdict import HOOK, HOOK_RULE, Fault, Verdict, firings_of_webhooks, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
 USERS = [f"user-{number:04d}" for number in range(20)]
@@ -39,8 +39,8 @@ class Outputs:
         ]
         self.states: dict[str, dict[str, Any]] = {user: self.oracle.state(user) for user in USERS}
 
-    def judge(self, strangers: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
-        return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, strangers)
+    def judge(self, unanswered_users: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
+        return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, unanswered_users)
 
 
 @pytest.fixture
@@ -103,18 +103,18 @@ def test_an_event_that_is_counted_twice_shows_in_the_state(outputs: Outputs) -> 
     assert any("eventHistory" in problem for problem in outputs.judge().problems)
 
 
-def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) -> None:
-    stranger = json.loads(outputs.webhooks[0][1])["event"]["user_id"]
+def test_a_unanswered_users_profile_does_not_count_but_its_events_do(outputs: Outputs) -> None:
+    unanswered_user = json.loads(outputs.webhooks[0][1])["event"]["user_id"]
     webhook_id, body = outputs.webhooks[0]
     outputs.webhooks[0] = (
         webhook_id,
         json.dumps(json.loads(body) | {"userProfile": {"enrichment": "unavailable"}}).encode(),
     )
-    outputs.seen = [action for action in outputs.seen if action.body["event"]["user_id"] != stranger]
+    outputs.seen = [action for action in outputs.seen if action.body["event"]["user_id"] != unanswered_user]
     assert outputs.judge().problems != []
-    assert outputs.judge({stranger}).problems == []
+    assert outputs.judge({unanswered_user}).problems == []
     del outputs.webhooks[0]
-    assert outputs.judge({stranger}).lost == 1
+    assert outputs.judge({unanswered_user}).lost == 1
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) 
         ([(180, "a"), (181, "a")], 1),
     ],
     ids=[
-        *("since the checkpoint", "by who was not struck", "before it", "no blow yet", "a later checkpoint knew it"),
-        *("no blow between", "long after", "the second blow", "no blow any more"),
+        *("since the checkpoint", "by who was not struck", "before it", "no fault yet", "a later checkpoint knew it"),
+        *("no fault between", "long after", "the second fault", "no fault any more"),
     ],
 )
 def test_a_repeat_must_be_of_what_no_checkpoint_knew(arrived: list[tuple[float, str]], problems: int) -> None:
-    blows = [Blow(checkpoint_s=99, struck_s=110, over_s=120), Blow(checkpoint_s=150, struck_s=160, over_s=170)]
-    assert len(repeats_from_before(blows, arrived)) == problems
+    faults = [Fault(checkpoint_s=99, struck_s=110, over_s=120), Fault(checkpoint_s=150, struck_s=160, over_s=170)]
+    assert len(repeats_from_before(faults, arrived)) == problems
 
 
 def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:

@@ -57,7 +57,7 @@ def kill_harness(run: Experiment) -> None:
 
 
 def wait_for_a_phase(run: Experiment) -> None:
-    """Any moment between checkpoints; in half of the cases before there is another one since the last blow."""
+    """Any moment between checkpoints; in half of the cases before there is another one since the last fault."""
     if run.chance.random() < 0.5:
         run.wait_for_checkpoints(1)
     run.pause(0, 6)
