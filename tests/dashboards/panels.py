@@ -63,13 +63,15 @@ def panels(board: Mapping[str, Any]) -> list[Panel]:
 def _panel(panel: Mapping[str, Any]) -> Panel:
     title, kind, grid = panel["title"], panel["type"], tuple(panel["gridPos"][side] for side in "xywh")
     defaults = panel["fieldConfig"]["defaults"]
-    for what, value, allowed in (
+    for attribute, value, allowed in (
         ("type", kind, {TIMESERIES, STAT, STATES}),
         ("unit", unit := defaults.get("unit", "short"), UNITS),
         ("right edge", grid[0] + grid[2], range(_COLUMNS + 1)),
     ):
         if value not in allowed:
-            raise BoardError(f"panel {title!r} has {what} {value!r}; drawn are {', '.join(map(str, sorted(allowed)))}")
+            raise BoardError(
+                f"panel {title!r} has {attribute} {value!r}; drawn are {', '.join(map(str, sorted(allowed)))}"
+            )
     return Panel(
         id=panel["id"],
         kind=kind,
@@ -94,7 +96,7 @@ def _panel(panel: Mapping[str, Any]) -> Panel:
     )
 
 
-def asked(query: str, step_s: int, scrape_s: int, range_s: int) -> str:
+def range_query(query: str, step_s: int, scrape_s: int, range_s: int) -> str:
     """A query as Grafana asks it for steps of ``step_s``: all jobs, ``$__rate_interval`` over four scrapes or more."""
     return filled(query, f"{max(step_s + scrape_s, 4 * scrape_s)}s", f"{range_s}s")
 

@@ -143,9 +143,9 @@ def happen(shop: Shop, minutes: float) -> tuple[float, float]:
             (0.85, "partner is gone", lambda: shop.answer("partner", 410)),
             (1.00, "enough", lambda: None),
         ]
-        for share, what, do in plan:
+        for share, label, do in plan:
             time.sleep(max(0, start + share * minutes * 60 - time.time()))
-            print(f"{time.time() - start:4.0f} s  {what}", file=sys.stderr, flush=True)
+            print(f"{time.time() - start:4.0f} s  {label}", file=sys.stderr, flush=True)
             do()
     return start, time.time()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboards.panels import BoardError, Panel, Series, asked, clock_ticks, held, panels, runs, series
+from tests.dashboards.panels import BoardError, Panel, Series, clock_ticks, held, panels, range_query, runs, series
 from tests.monitoring import BOARDS
 
 STATES: dict[str, Any] = {
@@ -69,8 +69,8 @@ def test_what_is_not_drawn_is_told(changes: dict[str, Any], message: str) -> Non
 
 def test_a_query_is_asked_as_grafana_does() -> None:
     (_, query) = the_panel().queries[0]
-    assert asked(query, step_s=2, scrape_s=2, range_s=480) == 'rate(x{job_name=~".*"}[8s]) / y[480s]'
-    assert asked(query, step_s=60, scrape_s=15, range_s=480) == 'rate(x{job_name=~".*"}[75s]) / y[480s]'
+    assert range_query(query, step_s=2, scrape_s=2, range_s=480) == 'rate(x{job_name=~".*"}[8s]) / y[480s]'
+    assert range_query(query, step_s=60, scrape_s=15, range_s=480) == 'rate(x{job_name=~".*"}[75s]) / y[480s]'
 
 
 def test_lines_are_named_by_the_legend_and_have_no_nan() -> None:

@@ -54,10 +54,10 @@ def ticks(top: float, unit: str) -> list[float]:
     if top <= 0:
         top = 1.0
     _, divisor, _ = _scale(top, unit)
-    wanted = top / divisor / _TICKS
-    power = 10 ** math.floor(math.log10(wanted))
+    smallest = top / divisor / _TICKS
+    power = 10 ** math.floor(math.log10(smallest))
     # The tolerance is for what is a multiple but for the last bit of a float.
-    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= wanted * (1 - 1e-9)) * divisor
+    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= smallest * (1 - 1e-9)) * divisor
     return [step * number for number in range(math.ceil(top / step - 1e-9) + 1)]
 
 

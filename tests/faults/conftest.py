@@ -18,18 +18,18 @@ from tests.faults.stack import Stack, running_stack
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    mine = [item for item in items if Path(__file__).parent in item.path.parents]
-    others = [item for item in items if item not in mine]
+    faults = [item for item in items if Path(__file__).parent in item.path.parents]
+    others = [item for item in items if item not in faults]
     if not config.option.every_fault:
-        left_out = [item for item in mine if item.get_closest_marker("every_fault")]
-        mine = [item for item in mine if item not in left_out]
+        left_out = [item for item in faults if item.get_closest_marker("every_fault")]
+        faults = [item for item in faults if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-    for item in mine:
+    for item in faults:
         if "soak" in item.name:
             item.add_marker(pytest.mark.timeout(900 + 2 * 60 * config.option.soak_minutes), append=False)
-    mine.sort(key=lambda item: item.nodeid)
-    random.Random(config.option.faults_seed).shuffle(mine)
-    items[:] = mine + others  # they take long: the earlier they begin, the sooner all is done
+    faults.sort(key=lambda item: item.nodeid)
+    random.Random(config.option.faults_seed).shuffle(faults)
+    items[:] = faults + others  # they take long: the earlier they begin, the sooner all is done
 
 
 @pytest.fixture

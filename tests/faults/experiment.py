@@ -71,8 +71,8 @@ class Result:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
-        shown = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
-        return shown | {"recovery_s": [round(seconds, 1) for seconds in self.recovery_s]}
+        row = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
+        return row | {"recovery_s": [round(seconds, 1) for seconds in self.recovery_s]}
 
 
 @dataclass
@@ -248,7 +248,7 @@ def experiment(
             arrived = [
                 (at_s, webhook_id)
                 for at_s, (webhook_id, body) in zip(receiver.times, webhooks, strict=True)
-                if (shown := orjson.loads(body)["event"]) and (shown["user_id"], shown["event_id"]) in once
+                if (row := orjson.loads(body)["event"]) and (row["user_id"], row["event_id"]) in once
             ]
             result.verdict = judge(
                 oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.unanswered_users, crowded
@@ -266,7 +266,7 @@ def experiment(
 
 
 def _settle(run: Experiment, actions: Reader, expected: int, hooks: int) -> None:
-    """Read until all expected outputs have come, or none for ``_SETTLED_S``; others get two more checkpoints to come."""
+    """Read until all expected outputs have come, or none for ``_SETTLED_S``; others may still come."""
 
     def received() -> tuple[int, int]:
         return len(actions.messages), len({webhook_id for webhook_id, _, _ in list(run.receiver.seen)})

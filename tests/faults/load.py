@@ -48,8 +48,8 @@ class Load:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        left = self._producer.flush(120)
-        assert left == 0, f"{left} records were not confirmed within 120 s"
+        unconfirmed = self._producer.flush(120)
+        assert unconfirmed == 0, f"{unconfirmed} records were not confirmed within 120 s"
 
     def finish(self, least: int) -> None:
         """Stop; then, at once, as many more records as are missing to ``least``."""

@@ -111,7 +111,11 @@ def test_f7_the_user_api_is_down_for_two_minutes(stack: Stack, tmp_path: Path, s
         run.gate.status = None
         back_s = time.monotonic()
         # The next event of a user whose fetch failed fetches again: soon every user has a profile.
-        within(lambda: run.unanswered_users <= asked(run, first), lambda: "not everybody was asked for", 2 * outage_s)
+        within(
+            lambda: run.unanswered_users <= users_called(run, first),
+            lambda: "not everybody was asked for",
+            2 * outage_s,
+        )
         result.recovery_s.append(time.monotonic() - back_s)
 
 
@@ -133,7 +137,7 @@ def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: 
         first = len(run.gate.calls)
         run.gate.delay_s = 0.0
         back_s = time.monotonic()
-        within(lambda: run.unanswered_users <= asked(run, first), lambda: "not everybody was asked for", 120)
+        within(lambda: run.unanswered_users <= users_called(run, first), lambda: "not everybody was asked for", 120)
         result.recovery_s.append(time.monotonic() - back_s)
     assert slowest <= DEADLINE_S + way
     # In the stream their share has halved by then.
@@ -143,8 +147,8 @@ def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: 
 def answered_users_then_all(seed: int, others_begin: threading.Event) -> Iterator[Record]:
     """Yield events of the first half of the users, and of all users once ``others_begin`` is set."""
     for number, user in enumerate(USERS[: len(USERS) // 2]):
-        made = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
-        yield user.encode(), orjson.dumps(made)
+        body = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
+        yield user.encode(), orjson.dumps(body)
     unanswered_users = {user.encode() for user in USERS[len(USERS) // 2 :]}
     for key, value in random_stream(seed, len(USERS), 10**9):
         if others_begin.is_set() or key not in unanswered_users:
@@ -158,7 +162,7 @@ def wait_for_answered_users(run: Experiment) -> None:
     run.wait_for_checkpoints(1)
 
 
-def asked(run: Experiment, first: int) -> set[str]:
+def users_called(run: Experiment, first: int) -> set[str]:
     """Users whom the API has been asked for, from a certain call on."""
     return {call.partition("/")[0] for call in run.gate.calls[first:]}
 
@@ -175,8 +179,8 @@ def slowest_webhook(run: Experiment, users: set[str]) -> float:
     return max(at_s - sent[key] for key, at_s in came.items() if key in sent and key[0] in users)
 
 
-def _identity(made: dict[str, Any]) -> tuple[str, str]:
-    return made["user_id"], made["event_id"]
+def _identity(body: dict[str, Any]) -> tuple[str, str]:
+    return body["user_id"], body["event_id"]
 
 
 def webhooks_of(run: Experiment, users: set[str], seconds: float) -> float:

@@ -94,8 +94,8 @@ class Topics:
         """Sum of the offsets that the group has committed."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": self.group_id})
         try:
-            wanted = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
-            return sum(max(partition.offset, 0) for partition in consumer.committed(wanted, timeout=10))
+            partitions = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
+            return sum(max(partition.offset, 0) for partition in consumer.committed(partitions, timeout=10))
         finally:
             consumer.close()
 

@@ -61,8 +61,8 @@ def interrupt(process: subprocess.Popen[bytes], mark: str, tmp_path: Path) -> No
 def nothing_is_left(mark: str, tmp_path: Path) -> None:
     """No process that a launcher has started, no temporary folder that anybody has made."""
     deadline = time.monotonic() + 20
-    while left := marked(mark) + [path.name for path in (tmp_path / "temporary").iterdir()]:
-        assert time.monotonic() < deadline, f"still there: {left}"
+    while leftovers := marked(mark) + [path.name for path in (tmp_path / "temporary").iterdir()]:
+        assert time.monotonic() < deadline, f"still there: {leftovers}"
         time.sleep(0.1)
 
 

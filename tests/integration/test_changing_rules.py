@@ -49,8 +49,8 @@ class Events:
     def _flow(self) -> None:
         for number in itertools.count():
             # Of every user, so that every shard has some.
-            made = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
-            self._topics.produce((body["user_id"].encode(), orjson.dumps(body)) for body in made)
+            bodies = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
+            self._topics.produce((body["user_id"].encode(), orjson.dumps(body)) for body in bodies)
             self.count = number + 1
             if self._ended.wait(0.5):
                 return
@@ -69,11 +69,11 @@ def seen(actions: Reader, since: int, until: int) -> set[Seen]:
 def fired_by(actions: Reader, events: Events, since: int, set_: Seen) -> None:
     """All actions of a hundred users' events from a round on are of one set."""
     until = events.count + 2
-    wanted = {f"{number}-{user}" for number in range(since, until) for user in USERS}
-    while wanted:
+    missing = {f"{number}-{user}" for number in range(since, until) for user in USERS}
+    while missing:
         before = len(actions.messages)
         for message in actions.until(before + 1, 60)[before:]:
-            wanted.discard(orjson.loads(message.value())["event"]["event_id"])
+            missing.discard(orjson.loads(message.value())["event"]["event_id"])
     assert seen(actions, since, until) == {set_}
 
 

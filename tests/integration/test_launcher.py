@@ -64,15 +64,15 @@ def test_direct_runner_reads_a_real_topic_to_the_ends_found_at_launch(kafka: Loc
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         (["--starting_offsets=latest"], set()),
         (["--starting_offsets=earliest"], {"0", "1", "2", "3"}),
         (["--starting_offsets=timestamp", "--starting_timestamp_ms={two}"], {"2", "3"}),
     ],
 )
-def test_direct_runner_starts_where_it_is_told(
-    kafka: LocalKafka, tmp_path: Path, options: list[str], wanted: set[str]
+def test_direct_runner_starts_at_the_given_position(
+    kafka: LocalKafka, tmp_path: Path, options: list[str], expected: set[str]
 ) -> None:
     from confluent_kafka import Producer
 
@@ -91,4 +91,4 @@ def test_direct_runner_starts_where_it_is_told(
 
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("DEBUG EVENT ")]
-    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == wanted
+    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == expected

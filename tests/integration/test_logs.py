@@ -45,8 +45,8 @@ def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKaf
         lines = of_workers(flink)
         task_manager = (flink.log_dir / "taskmanager-0.log").read_text()
 
-    said = [json.loads(line) for line in done.stderr.splitlines()]
-    (running,) = [line for line in said if "is running" in line["event"]]
+    lines_of_launcher = [json.loads(line) for line in done.stderr.splitlines()]
+    (running,) = [line for line in lines_of_launcher if "is running" in line["event"]]
     assert running["job"] == "nightly"
     assert len(running["job_id"]) == 32
 

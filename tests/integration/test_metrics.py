@@ -148,7 +148,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
         name = f"test-{topics.tag}"
         seen: list[Scraped] = []
 
-        def told() -> bool:
+        def complete() -> bool:
             # Each inspection is a step of its shard, and a step a second tells all there is.
             inspect(topics, inspections, USERS)
             seen[:] = [Scraped(flink, name)]
@@ -160,7 +160,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
             )
 
         with contextlib.suppress(AssertionError):  # what is missing is said below
-            eventually(told, "all that was measured has been told", 60, 1.0)
+            eventually(complete, "all measured values are published", 60, 1.0)
         scraped = seen[0]
 
     # Every name is there.

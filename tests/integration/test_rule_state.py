@@ -62,11 +62,11 @@ def rules(path: Path, quiet_until: datetime) -> Path:
 def produce(topics: Topics, name: str, users: list[str], number: int = 0, **parameters: Any) -> None:
     """One event of each user, now."""
     now_ms = time.time_ns() // 1_000_000
-    made = [
+    bodies = [
         event(user, event_id=f"{user}-{name}-{number}", event_name=name, timestamp=now_ms, parameters=parameters)
         for user in users
     ]
-    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in made])
+    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in bodies])
 
 
 def fired(actions: Reader) -> Counter[tuple[str, str]]:
@@ -148,9 +148,9 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             produce(topics, "signup", USERS)
             produce(topics, "add_to_cart", USERS, cart=1)
             actions.until(len(USERS) * 4, 60)
-            shown = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
-            assert [sequence["rule"] for sequence in shown["sequences"]] == ["abandoned", "bought"]
-            assert [event["rule"] for event in shown["held"]] == ["held"]
+            rule_state = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
+            assert [sequence["rule"] for sequence in rule_state["sequences"]] == ["abandoned", "bought"]
+            assert [event["rule"] for event in rule_state["held"]] == ["held"]
             rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
 
             since = rest.restarted_at(job_id)
@@ -163,7 +163,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             rest.wait_for_recovery(job_id, since, 90)
             produce(topics, "page_view", USERS, 3, page=0)
 
-            wanted = Counter(
+            expected = Counter(
                 {
                     **{("capped", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
                     **{("cooled", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
@@ -172,9 +172,9 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
                     **{("bought", f"{user}-checkout-0"): 1 for user in BUYERS},
                 }
             )
-            actions.until(wanted.total(), 150)
+            actions.until(expected.total(), 150)
             actions.settle()
-            assert fired(actions) == wanted
+            assert fired(actions) == expected
             # An action becomes visible after it was decided, never before.
             went_out = [
                 message.timestamp()[1] for message in actions.messages if dict(message.headers())["rule"] == b"held"
@@ -182,5 +182,5 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             assert min(went_out) >= quiet_until.timestamp() * 1000
             produce(topics, "page_view", USERS, 4, page=1)
             actions.settle()
-            assert fired(actions) == wanted
+            assert fired(actions) == expected
             check_log(kafka, decisions, actions, capsys)

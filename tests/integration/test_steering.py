@@ -61,8 +61,8 @@ class Operator:
         return {str(path.relative_to(self.flink.work_dir)) for folder in folders for path in folder.rglob("*")}
 
     def produces(self, number: int) -> None:
-        made = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": 1000 + number}
-        self.topics.produce([(b"u", orjson.dumps(made))])
+        body = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": 1000 + number}
+        self.topics.produce([(b"u", orjson.dumps(body))])
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_an_upgrade_is_two_commands_and_so_is_the_way_back(kafka: LocalKafka, op
         assert (Path(before.removeprefix("file:")) / "_metadata").is_file()
         assert operator.state() == "FINISHED"
         eventually(lambda: operator.workers() == [], "the stopped job's workers are gone", 30)
-        left = operator.files()
+        files_after_stop = operator.files()
         operator.upgrade(2)
         # Without its state it is not started by mistake.
         anew = operator.launches("--runner=FlinkRunner")
@@ -117,7 +117,11 @@ def test_an_upgrade_is_two_commands_and_so_is_the_way_back(kafka: LocalKafka, op
         assert "/chk-" in checkpoint
         assert (Path(checkpoint.removeprefix("file:")) / "_metadata").is_file()
         eventually(lambda: operator.workers() == [], "the cancelled job's workers are gone", 30)
-        eventually(lambda: operator.files() == left, f"{operator.files()} and nothing else than {left}", 30)
+        eventually(
+            lambda: operator.files() == files_after_stop,
+            f"{operator.files()} and nothing else than {files_after_stop}",
+            30,
+        )
         resumed = operator.launches("resume")
         assert resumed.returncode == 0, resumed.stderr
         assert f": {checkpoint}\n" in resumed.stderr

@@ -79,12 +79,12 @@ def decided(browser: Chrome) -> list[str]:
     return [row.split(" ")[4] for row in rows(browser)]
 
 
-def open_until(browser: Chrome, url: str, shown: Callable[[list[str]], bool], deadline_s: float) -> None:
+def open_until(browser: Chrome, url: str, is_complete: Callable[[list[str]], bool], deadline_s: float) -> None:
     """Open a page again and again until its rows are as they should be; fails with what there is instead."""
     give_up = time.monotonic() + deadline_s
     while True:
         browser.get(url)
-        if shown(rows(browser)):
+        if is_complete(rows(browser)):
             return
         assert time.monotonic() < give_up, browser.find_element(By.TAG_NAME, "main").text
         time.sleep(0.2)
@@ -94,11 +94,11 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
     topics = Topics(kafka)
     kafka.create_topic(f"decisions-{topics.tag}", 2)
     now_ms = time.time_ns() // 1_000_000  # caps are of event time: one of last year would be over at once
-    made = [
+    events = [
         event(f"user-{n % USERS}", event_id=f"e{n}", timestamp=now_ms + n, amount=20 if n < 2 * USERS else 1)
         for n in range(4 * USERS)
     ]
-    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in made]
+    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in events]
     with receiving() as receiver:
         options = launch_options(tmp_path, topics, receiver)
         rules = tmp_path / "rules"

@@ -39,8 +39,8 @@ def users(count: int) -> tuple[str, ...]:
     return tuple(f"user-{number:04d}" for number in range(count))
 
 
-def keyed(made: dict[str, Any]) -> Record:
-    return made["user_id"].encode(), orjson.dumps(made)
+def keyed(body: dict[str, Any]) -> Record:
+    return body["user_id"].encode(), orjson.dumps(body)
 
 
 def write_rules(folder: Path, policies: Sequence[str] = ("wait",), pairs: Sequence[Pair] = PAIRS) -> Path:
@@ -230,14 +230,14 @@ def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: Local
             eventually(lambda: count("userProfile") == len(names), "everybody has a profile", 120)
             loaded = savepoint_bytes(flink, job_id)
         eventually(lambda: count("found", "parked") == 0, "everybody is forgotten", 120)
-        left = savepoint_bytes(flink, job_id)
+        after_ttl = savepoint_bytes(flink, job_id)
         assert inspect(topics, inspections, [living])[living]["found"]
         checkpoint = flink.rest.checkpoints(job_id)["latest"]["completed"]
 
-    print(f"savepoint, bytes: {without:,} before, {loaded:,} with 2,000 users, {left:,} after their TTL")
+    print(f"savepoint, bytes: {without:,} before, {loaded:,} with 2,000 users, {after_ttl:,} after their TTL")
     print(f"checkpoint after it, bytes: {checkpoint['state_size']:,} of state")
     assert loaded > 2_000_000
-    assert left < without + 3 * compact_bytes
+    assert after_ttl < without + 3 * compact_bytes
 
 
 def rich_users(names: Sequence[str]) -> dict[str, Any]:
@@ -326,15 +326,15 @@ def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
         # From here on new questions get new answers; the old ones are still held.
         gate.held.clear()
         known |= {user: profile_and_past(user, "new") for user in (loaded, waiting)}
-        asked_ms = time.time_ns() // 1_000_000
+        requested_ms = time.time_ns() // 1_000_000
         topics.produce([control_record("forget", user) for user in (loaded, waiting)], topics.control)
         audit.until(2, 60)
         for offset, (user, message) in enumerate(zip((loaded, waiting), audit.messages, strict=True)):
             sha256 = hashlib.sha256(user.encode()).hexdigest()
-            told = orjson.loads(message.value())
+            decision = orjson.loads(message.value())
             assert message.key() == sha256.encode()
-            assert asked_ms <= told.pop("time") <= time.time_ns() // 1_000_000
-            assert told == {
+            assert requested_ms <= decision.pop("time") <= time.time_ns() // 1_000_000
+            assert decision == {
                 "audit": "forget",
                 "user_sha256": sha256,
                 "found": True,
@@ -415,9 +415,9 @@ def test_a_profile_is_refreshed_and_outlives_a_user_api_that_fails(
         eventually(lambda: next_plan() == "pro", "the new profile is used")
 
         known[user] = UNAVAILABLE
-        asked = len(gate.calls)
+        calls_before = len(gate.calls)
         # A user is asked for again when the question before has failed.
-        while gate.calls[asked:].count(f"{user}/profile") < 3:
+        while gate.calls[calls_before:].count(f"{user}/profile") < 3:
             assert next_plan() == "pro"
         state = inspect(topics, inspections, [user])[user]
         assert (state["enrichment"], state["userProfile"]) == ("fetched", {"plan": "pro"})

@@ -35,10 +35,10 @@ class Gate:
             self._room += calls
             self._changed.notify_all()
 
-    def enter(self, user: str, what: str) -> None:
+    def enter(self, user: str, resource: str) -> None:
         """A call has come; returns when it may be answered."""
         with self._changed:
-            self.calls.append(f"{user}/{what}")
+            self.calls.append(f"{user}/{resource}")
             if user in self.held:
                 self._changed.wait_for(lambda: self._room > 0)
                 self._room -= 1
@@ -59,13 +59,13 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            _, _, user, what = self.path.split("/")
+            _, _, user, resource = self.path.split("/")
             answers = known.get(user, {})
             status, body = 403, b""
             if answers != UNAVAILABLE:
-                answer = answers.get(what)
+                answer = answers.get(resource)
                 status, body = 404 if answer is None else 200, json.dumps(answer).encode()
-            at_gate.enter(user, what)
+            at_gate.enter(user, resource)
             time.sleep(at_gate.delay_s)
             if at_gate.status is not None:
                 status, body = at_gate.status, b""
