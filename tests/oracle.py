@@ -1,4 +1,4 @@
-"""What the pipeline must do, said a second time in the plainest Python: no batches, no journal, no bytes, no Lua.
+"""What the pipeline must do, written a second time in plain Python: no batches, no journal, no bytes, no Lua.
 
 Shares no code with what it checks. Feed it each user's records in order, then compare::
 
@@ -7,7 +7,7 @@ Shares no code with what it checks. Feed it each user's records in order, then c
         oracle.feed(key, value)
     assert action_differences(oracle, seen) == []
 
-Processing time stands still unless ``now_ms`` is given, so nobody's TTL ends. By default the user API answers at once,
+Processing time stands still unless ``now_ms`` is given, so no TTL ends. By default the user API answers at once,
 right after the event that had it asked; with ``answers_at_once=False`` it is silent until ``answer`` is called, and
 ``asked`` holds the users it is being asked for. The stream's time stands still unless ``pass_stream`` is called, so no
 sequence comes to its end. The rules are those of docs/user-state.md and docs/rules.md.
@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class RuleFails(Exception):  # noqa: N818 - reads as a sentence where it is raised
-    """What a rule's function raises where its Lua would fail."""
+    """A rule's function raises it where its Lua would fail."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class OracleFiring:
 
 @dataclass(frozen=True)
 class OracleOpen:
-    """A sequence that was begun; when it ends was fixed then."""
+    """An open sequence; its end was fixed when it began."""
 
     rule: str
     kind: str
@@ -131,7 +131,7 @@ class OracleOpen:
 
 @dataclass(frozen=True)
 class OracleHeld:
-    """An action that waits for the end of quiet hours, those of the rule and zone that it was decided by."""
+    """An action that waits for the end of quiet hours, with the hours and the zone it was decided with."""
 
     action: OracleAction
     until_ms: int
@@ -165,7 +165,7 @@ class OracleUser:
         return dict(self.fetched) if self.enrichment == "fetched" else {"enrichment": self.enrichment}
 
     def has_no_answer(self) -> bool:
-        """Whether the user API has never said anything of this user."""
+        """Whether the user API has never answered for this user."""
         return self.enrichment in ("pending", "unavailable")
 
 
@@ -209,7 +209,7 @@ class Oracle:
         self.held: list[OracleHeld] = []  # of all users, in the order decided
         self.counts: Counter[str] = Counter()  # of rules: cooled_down, capped, held_dropped, sequences_dropped
 
-    # What comes in
+    # Inputs
 
     def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None) -> None:
         """One record of the events topic."""
@@ -237,7 +237,7 @@ class Oracle:
             self.answer(user_id)
 
     def answer(self, user_id: str, now_ms: int | None = None, unavailable: bool = False) -> None:
-        """The user API has answered, or failed; nothing happens unless it is being asked for this user."""
+        """The user API answers or fails; without a fetch in flight for this user nothing happens."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
         self._expire(user_id)
@@ -251,7 +251,7 @@ class Oracle:
         self._stop_waiting(user_id)
 
     def pass_stream(self, stream_ms: int, now_ms: int | None = None) -> None:
-        """The stream's time has come to this: sequences are over. Later than any event: the input has ended."""
+        """The stream's time reaches ``stream_ms`` and ends sequences. Past every event: the input has ended."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
         self.stream_ms = max(stream_ms, self.stream_ms)
@@ -269,9 +269,9 @@ class Oracle:
             self._expire(user_id)
 
     def forget(self, user_id: str, now_ms: int | None = None) -> None:
-        """The control record: the user, the events that wait, the question and what rules remember are gone.
+        """The control record removes the user, the waiting events, the fetch and the rule state.
 
-        As before any record, what was held until now has gone out.
+        As before any record, held actions whose time has come go out first.
         """
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
@@ -284,12 +284,12 @@ class Oracle:
         self.held = [waiting for waiting in self.held if waiting.action.user_id != user_id]
 
     def restored(self, now_ms: int | None = None) -> None:
-        """The job comes back from a checkpoint: it asks anew for users of whom anything waits, with a new deadline."""
+        """The job is restored: it fetches again for users of whom anything waits, with a new deadline."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self.asked = {*self.waiting, *self.awaited}
         self.deadlines = dict.fromkeys(self.waiting, self.now_ms + self.deadline_ms)
 
-    # What is to be seen
+    # State
 
     def state(self, user_id: str) -> dict[str, Any]:
         """What ``{"inspect": user_id}`` shows, less ``last_seen``."""
@@ -345,7 +345,7 @@ class Oracle:
                 found.append({"rule": rule.name, "fired_at": times[-rule.cap_count :]})
         return found
 
-    # Rules of the game
+    # Semantics
 
     def _read(self, key: bytes | None, value: bytes) -> dict[str, Any]:
         if len(value) > self.max_event_bytes:
@@ -384,7 +384,7 @@ class Oracle:
         return any(rule.on_missing_profile == "wait" for rule in self.rules)
 
     def _is_due(self, user: OracleUser) -> bool:
-        """Whether the next event has the user API asked."""
+        """Whether the next event starts a fetch."""
         if user.failed_ms is not None and self.now_ms < user.failed_ms + self.enrichment_retry_ms:
             return False
         if user.has_no_answer():
@@ -404,7 +404,7 @@ class Oracle:
             self._give_up(user_id)
 
     def _give_up(self, user_id: str) -> None:
-        """Evaluate what waits without a profile; the user API is still being asked."""
+        """Evaluate the waiting events without a profile; the fetch goes on."""
         self.users[user_id] = OracleUser("unavailable", self.now_ms, failed_ms=self.now_ms)
         self._stop_waiting(user_id)
 
@@ -533,7 +533,7 @@ class Oracle:
         self.open[user_id] = [*self.open.get(user_id, []), begun]
 
     def _end_sequences(self, user_id: str) -> None:
-        """What is over comes to its end; all of it waits for the user API if one has to."""
+        """End the sequences that are over; all of them wait for the user API if any of them has to."""
         user = self.users.get(user_id)
         self.awaited.discard(user_id)
         ended = [
@@ -564,12 +564,12 @@ class Oracle:
             self.answer(user_id)
 
     def _rule_of(self, sequence: OracleOpen) -> OracleRule | None:
-        """The live rule of its name and kind."""
+        """The live rule with the sequence's name and kind."""
         found = [rule for rule in self.rules if rule.name == sequence.rule and rule.sequence is not None]
         return next((rule for rule in found if rule.sequence and rule.sequence.kind == sequence.kind), None)
 
     def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, key: str) -> None:
-        """Unless the cooldown or the cap has something against it."""
+        """Fire a rule unless its cooldown or cap stops it."""
         event = body["event"]
         zone = _zone_of(rule, body["userProfile"])
         earlier = [firing for firing in self.firings.get(event["user_id"], []) if firing.rule == rule.name]
@@ -590,7 +590,7 @@ class Oracle:
                 self._hold(OracleHeld(action, until_ms, rule.quiet, zone))
 
     def _hold(self, held: OracleHeld) -> None:
-        """An action that is held already takes its own place."""
+        """Hold an action; one that is held already keeps its place."""
         same = [
             n
             for n, waiting in enumerate(self.held)
@@ -642,7 +642,7 @@ class Oracle:
         return {name: event[name] for name in names}
 
 
-# The clock on the wall, looked at minute by minute.
+# Local time, minute by minute.
 
 
 def _zone_of(rule: OracleRule, profile: dict[str, Any]) -> str:
@@ -667,7 +667,7 @@ def period_of(at_ms: int, per: str, zone: str) -> date:
 
 
 def quiet_until(now_ms: int, quiet: tuple[str, str], zone: str) -> int | None:
-    """When the quiet hours end that it is in; None if it is not quiet."""
+    """When the current quiet hours end; None if it is not quiet."""
     return _quiet_until(now_ms - now_ms % 60_000, quiet, zone)
 
 
@@ -699,14 +699,14 @@ def _clock_of(at_ms: int, zone: str) -> tuple[date, str]:
 
 @cache
 def _clocks_of(day: date, zone: str) -> set[str]:
-    """All that clocks show on a date."""
+    """Every time that clocks show on a date."""
     midnight = round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     around = (_clock_of(midnight + minute * 60_000, zone) for minute in range(-16 * 60, 40 * 60))
     return {clock for date_shown, clock in around if date_shown == day}
 
 
 def _value_at(event: dict[str, Any], path: str) -> Any:
-    """What an event has at ``parameters.cart_id``; None if nothing."""
+    """An event's value at a path like ``parameters.cart_id``; None if there is none."""
     found: Any = event
     for name in path.split("."):
         if not isinstance(found, dict) or name not in found:
@@ -756,7 +756,7 @@ def _depth(document: Any) -> int:
     return deepest
 
 
-# Comparing. Each answers with what is wrong, an empty list if nothing is, and never with more lines than are readable.
+# Comparisons. Each returns the differences, no more than are readable.
 
 
 @dataclass(frozen=True)
@@ -829,9 +829,9 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
 
 
 def state_differences(oracle: Oracle, inspected: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Compare what ``inspect`` showed of each user with what it should.
+    """Compare the states that ``inspect`` showed with the oracle's.
 
-    Cooldowns and caps are left out: when they are forgotten is the stream's affair.
+    Cooldowns and caps are left out: when they are removed depends on the stream's time.
     """
     problems = []
     for user_id, all_shown in inspected.items():

@@ -1,4 +1,4 @@
-"""Beam with our overrides for a while, and as it came afterwards."""
+"""Applies our overrides of Beam for the time of a context."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPLACED = (
 
 @contextmanager
 def overridden() -> Iterator[None]:
-    """The overrides hold while the context is open; tests share a process, in any order."""
+    """Apply the overrides while the context is open. Tests share a process, so Beam's own functions come back."""
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in _REPLACED:
             patch.setattr(owner, name, getattr(owner, name))  # puts Beam's own back at the end

@@ -1,4 +1,4 @@
-"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` is the file that keeps the figures.
+"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` names the file for the figures.
 
 Tests marked ``every_fault`` run with ``--every_fault`` only, which is how ``make test-faults`` asks for them.
 """
@@ -40,14 +40,14 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def stack(kafka: LocalKafka) -> Iterator[Stack]:
-    """Two JobManagers, two TaskManagers, ZooKeeper, S3; every fault leaves it whole."""
+    """Two JobManagers, two TaskManagers, ZooKeeper, S3. Every fault repairs what it has broken."""
     with running_stack(kafka) as running:
         yield running
 
 
 @pytest.fixture
 def results(request: pytest.FixtureRequest) -> Iterator[Callable[[Result], Result]]:
-    """Results that are given to it are kept if the test passes."""
+    """A function that keeps a result if the test passes."""
     given: list[Result] = []
 
     def keep(result: Result) -> Result:

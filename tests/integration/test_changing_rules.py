@@ -29,7 +29,7 @@ Seen = tuple[str, str, str]
 
 
 class Events:
-    """Events that flow until the end of the test, numbered in the order in which they are produced."""
+    """Produces events until the end of the test, numbered in their order."""
 
     def __init__(self, topics: Topics) -> None:
         self.count = 0
@@ -57,7 +57,7 @@ class Events:
 
 
 def seen(actions: Reader, since: int, until: int) -> set[Seen]:
-    """Rule, version and set in the headers of the actions of the rounds of events that are asked for."""
+    """Rule, version and set from the headers of the actions of some rounds of events."""
     found = set()
     for message in actions.messages:
         if since <= orjson.loads(message.value())["event"]["n"] < until:
@@ -67,7 +67,7 @@ def seen(actions: Reader, since: int, until: int) -> set[Seen]:
 
 
 def fired_by(actions: Reader, events: Events, since: int, set_: Seen) -> None:
-    """All actions of a hundred users' events from a round on are of one set."""
+    """Wait for the actions of a hundred users' events from a round on; all must be of the same set."""
     until = events.count + 2
     missing = {f"{number}-{user}" for number in range(since, until) for user in USERS}
     while missing:

@@ -78,7 +78,7 @@ class Prometheus:
         return answer["data"]
 
     def values(self, query: str) -> list[float]:
-        """The numbers that a query gives now, without NaN."""
+        """The current values of a query, without NaN."""
         found = [float(series["value"][1]) for series in self.get("query", query=query)["result"]]
         return [value for value in found if math.isfinite(value)]
 
@@ -92,7 +92,7 @@ class Prometheus:
 
 
 def lines_without_data(prometheus: Prometheus, expected: set[str]) -> set[str]:
-    """Of the wanted lines of dashboards those that show nothing now, or 0 where that is no answer.
+    """The expected lines of dashboards that show nothing now, or 0 where 0 is not enough.
 
     Some show only what there was in the time shown (``… and … > 0``): without that there has to be a 0.
     """

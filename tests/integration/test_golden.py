@@ -1,4 +1,4 @@
-"""State that an earlier release wrote (``golden.py``) goes on under today's code as if nothing had happened."""
+"""Today's code restores the state that an earlier release wrote (``golden.py``) and goes on with it."""
 
 from __future__ import annotations
 

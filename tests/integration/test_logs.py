@@ -1,4 +1,4 @@
-"""What launcher and workers log on a real cluster: JSON with job, rule and action ids, and nobody's id."""
+"""The logs of launcher and workers on a real cluster: JSON with job, rule and action ids, without user ids."""
 
 from __future__ import annotations
 

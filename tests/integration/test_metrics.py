@@ -35,7 +35,7 @@ LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)",?')
 
 
 class Scraped:
-    """What all processes of a cluster show of one job, and of themselves."""
+    """The metrics that all processes of a cluster report of one job and of themselves."""
 
     def __init__(self, flink: LocalFlink, job_name: str) -> None:
         # By name: each subtask's value.
@@ -159,7 +159,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
                 and now.total("action.webhook.gone.delayed") + now.total("action.webhook.gone.retried") > 0
             )
 
-        with contextlib.suppress(AssertionError):  # what is missing is said below
+        with contextlib.suppress(AssertionError):  # the assertions below name what is missing
             eventually(complete, "all measured values are published", 60, 1.0)
         scraped = seen[0]
 
@@ -211,5 +211,5 @@ def test_every_documented_name_is_there_with_a_plausible_value(
 
 
 def test_an_inspection_of_every_user_reaches_every_shard() -> None:
-    """What the test above rests on."""
+    """The scrape's parser, on which the test above rests."""
     assert {shard_of(control_record("inspect", user)[0], SHARDS) for user in USERS} == set(range(SHARDS))

@@ -143,8 +143,10 @@ def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, fl
 
 
 def _metaspace(flink: LocalFlink) -> int:
-    """Bytes of classes in the TaskManagers, by the virtual machines themselves: one answer that is lost keeps
-    Flink's REST server from asking for metrics again for ten minutes (``web.timeout``)."""
+    """Bytes of classes in the TaskManagers, asked of the virtual machines.
+
+    After one lost answer Flink's REST server asks for no metrics for ten minutes (``web.timeout``).
+    """
     class_counts = [
         subprocess.run(["jstat", "-gc", str(pid)], check=True, capture_output=True, text=True).stdout.splitlines()
         for pid in flink.task_manager_pids

@@ -1,4 +1,4 @@
-"""What rules remember on real Kafka and Flink: past the idle TTL, and while a TaskManager is killed."""
+"""Rule state on real Kafka and Flink: it outlives the idle TTL and a killed TaskManager."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHIN_S = 8
 
 
 def rules(path: Path, quiet_until: datetime) -> Path:
-    """Quiet hours begin when the last ones ended, so that it is quiet whenever the test runs."""
+    """Quiet hours that begin when the last ones ended, so that it is always quiet."""
     end = quiet_until.strftime("%H:%M")
     start = datetime.fromtimestamp(quiet_until.timestamp() - 23 * 3600, UTC).strftime("%H:%M")
     kafka = [{"type": "kafka"}]
@@ -80,7 +80,7 @@ def fired(actions: Reader) -> Counter[tuple[str, str]]:
 
 
 def decided(user: str) -> set[tuple[str, str, str]]:
-    """Decision, rule and event id of all that the log must have of a user."""
+    """Decision, rule and event id of every decision that the log must have of a user."""
     views = [f"{user}-page_view-{number}" for number in range(5)]
     signup, cart, checkout = (f"{user}-{name}-0" for name in ("signup", "add_to_cart", "checkout"))
     found = [("fired", rule, view) for rule in ("capped", "cooled") for view in views[:2]]
@@ -96,7 +96,7 @@ def decided(user: str) -> set[tuple[str, str, str]]:
 
 
 def check_log(kafka: LocalKafka, topic: str, actions: Reader, capsys: pytest.CaptureFixture[str]) -> None:
-    """``why`` shows each decision, if some twice, in order, with the ids that the actions have."""
+    """``why`` shows each decision at least once, in order, with the ids of the actions."""
     where = [f"--decisions_topic={topic}", "--json", f"--bootstrap_servers={kafka.bootstrap_servers}"]
     ids = defaultdict(set)
     for message in actions.messages:

@@ -1,4 +1,4 @@
-"""docs/settings.md on a running job: what Flink says of itself is what is shipped."""
+"""docs/settings.md on a running job: Flink reports the settings that are shipped."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ RULE = "name: every_event\nversion: {version}\nfilter: event.event_name ~= nil\n
 
 
 class Operator:
-    """Somebody with a terminal: the commands of one job."""
+    """Runs the commands of one job, as an operator in a terminal does."""
 
     def __init__(self, flink: LocalFlink, topics: Topics, folder: Path) -> None:
         self.flink, self.topics = flink, topics
@@ -31,7 +31,7 @@ class Operator:
         self.upgrade(1)
 
     def upgrade(self, version: int) -> None:
-        """Another version of the rule from the next launch on."""
+        """Write another version of the rule; the next launch reads it."""
         self.rules.write_text(RULE.format(version=version))
 
     def launches(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -44,17 +44,17 @@ class Operator:
         return launch(*command, f"--flink_master={self.flink.flink_master}")
 
     def state(self) -> str:
-        """Of the newest job."""
+        """The id of the newest job."""
         jobs = [job for job in self.flink.rest.jobs() if job["name"] == self.name]
         return str(max(jobs, key=lambda job: int(job["start-time"]))["state"])
 
     def workers(self) -> list[str]:
-        """Processes that the TaskManagers have started."""
+        """Ids of the processes that the TaskManagers have started."""
         tasks = [task for pid in self.flink.task_manager_pids for task in Path(f"/proc/{pid}/task").iterdir()]
         return [child for task in tasks for child in (task / "children").read_text().split()]
 
     def files(self) -> set[str]:
-        """What TaskManagers have on the disk; a JobManager remembers ended jobs for an hour, on purpose."""
+        """Files of TaskManagers. A JobManager keeps ended jobs for an hour on purpose."""
         folders = [
             folder for name in ("tmp", "rocksdb") for folder in (self.flink.work_dir / name).glob("taskmanager-*")
         ]
@@ -76,7 +76,7 @@ def operator(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> Iterator[O
 
 
 def acted(actions: Reader, count: int) -> list[tuple[str, str, list[str]]]:
-    """Of each action the event, the rule's version and the events that it knew then."""
+    """Event id, rule version and history of each action."""
     bodies = [(orjson.loads(message.value()), dict(message.headers() or [])) for message in actions.until(count, 60)]
     return [
         (body["event"]["event_id"], headers["rule-version"].decode(), [row["event_id"] for row in body["eventHistory"]])

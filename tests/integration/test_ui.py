@@ -75,12 +75,12 @@ def rows(browser: Chrome) -> list[str]:
 
 
 def decided(browser: Chrome) -> list[str]:
-    """The decisions of a table, which come after their time."""
+    """The decision column of a table, which follows the time."""
     return [row.split(" ")[4] for row in rows(browser)]
 
 
 def open_until(browser: Chrome, url: str, is_complete: Callable[[list[str]], bool], deadline_s: float) -> None:
-    """Open a page again and again until its rows are as they should be; fails with what there is instead."""
+    """Reload a page until its rows are complete. Fails with the rows shown."""
     give_up = time.monotonic() + deadline_s
     while True:
         browser.get(url)

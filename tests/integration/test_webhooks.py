@@ -56,7 +56,7 @@ def expected_ids(destination: str, count: int) -> set[str]:
 
 
 def check_order(receiver: Receiver) -> None:
-    """By user and destination, what came first came in order; and what came again was the same."""
+    """For each user and destination the first webhooks of each id came in order, and every signature is good."""
     bodies: dict[str, bytes] = {}
     by_user: dict[tuple[str, str], list[int]] = defaultdict(list)
     for webhook_id, path, body in receiver.seen:
@@ -70,12 +70,12 @@ def check_order(receiver: Receiver) -> None:
 
 
 def check_log(decisions: Reader, every: set[str]) -> None:
-    """The log says of each webhook that it fired and was delivered, and of none that it was not."""
+    """Wait until the decision log has every webhook as fired and delivered, and none as failed."""
     give_up = time.monotonic() + 60
     ids_by_decision: dict[str, set[str]] = defaultdict(set)
     while ids_by_decision["delivered"] != every:
         assert time.monotonic() < give_up, (
-            f"{len(ids_by_decision['delivered'])} of {len(every)} are said to be delivered"
+            f"{len(ids_by_decision['delivered'])} of {len(every)} are delivered by the log"
         )
         ids_by_decision = defaultdict(set)
         for message in decisions.settle(1):
@@ -93,7 +93,7 @@ def check_redriving(
     inspections: Reader,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is refused, or meets a disabled destination, arrives by ``dead-letters redrive`` when that is mended.
+    """``dead-letters redrive`` delivers webhooks that were refused or met a disabled destination, once it works again.
 
     The job has handled five events of each user, and had one dead letter for each of them.
     """
@@ -133,7 +133,7 @@ def check_redriving(
     assert all(first == again for first, again in (crm()[action_id] for action_id in refused))
 
     command("destinations", "disable", "crm")
-    inspect(topics, inspections, USERS)  # their shards have come to what was written before
+    inspect(topics, inspections, USERS)  # then their shards have handled everything written before
     produce(topics, range(6, 7))
     letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 9, 60)[len(USERS) * 7 :]]
     assert {letter["reason"] for letter in letters} == {"destination_disabled"}
