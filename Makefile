@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two processes: one runs the tests with the shared Kafka and Flink, the other the rest (tests/conftest.py groups them).
+PARALLEL := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,7 +32,13 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest --ignore=tests/docs/long $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long $(ARGS)
+
+test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
+	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
+
+test-random: setup ## hypothesis with other examples in each run, and all of them; what fails is printed so that it can be repeated
+	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=random -m "hypothesis and not stack" tests/pipeline tests/transforms $(ARGS)
 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)

@@ -17,7 +17,7 @@ CHROMEDRIVER = "/usr/bin/chromedriver"
 
 @contextmanager
 def chromium(folder: Path, width: int = 1200, height: int = 900, dark: bool = False) -> Iterator[Chrome]:
-    """A browser of its own, its profile in ``folder``; ends with the context."""
+    """A new browser, its profile in ``folder``; it ends with the context."""
     options = ChromeOptions()
     for argument in (
         "--headless=new",
@@ -42,14 +42,14 @@ def chromium(folder: Path, width: int = 1200, height: int = 900, dark: bool = Fa
 
 
 def follow(browser: Chrome, lead: Callable[[], None]) -> None:
-    """Do what leads to another page, and wait for that: Chromium may still show the old one after a click."""
+    """Call ``lead`` and wait for the page it leads to: Chromium may still show the old page after a click."""
     browser.execute_script("window.isOld = true")
 
-    def there() -> bool:
+    def is_loaded() -> bool:
         try:
             return bool(browser.execute_script("return !window.isOld && document.readyState === 'complete'"))
         except JavascriptException:
             return False  # between the two
 
     lead()
-    eventually(there, "another page", 30)
+    eventually(is_loaded, "another page", 30)

@@ -24,11 +24,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Machines that are busy take long for an example.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("same")
 
 # As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
 with without_cloud_clients():
     import apache_beam  # noqa: F401
+
+
+TESTS = Path(__file__).parent
+FOLDERS_THAT_SHARE = ("docs", "faults", "infra")
+SHARED_STACK = {"kafka", "flink"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,10 +46,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with a stack more time than their own deadlines add up to: it is those that tell what failed."""
+    """Give tests with a stack more time than their own deadlines add up to, and say which tests share a process."""
     for item in items:
         if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+        item.add_marker(pytest.mark.xdist_group(process_group(item)))
+    # The longest group begins first. ``--no-loadscope-reorder`` keeps this order.
+    items.sort(key=lambda item: SHARED_STACK.isdisjoint(getattr(item, "fixturenames", ())))
+
+
+def process_group(item: pytest.Item) -> str:
+    """Return the group of tests that one process of pytest-xdist runs, so that what they share starts once.
+
+    A session's fixture lives in one process: Terraform's folder, what the pages print, the stack of the faults, and for
+    everything else that needs them the shared Kafka and Flink. Other tests are grouped by module.
+    """
+    folder = item.path.parent.relative_to(TESTS).as_posix()
+    if folder in FOLDERS_THAT_SHARE:
+        return folder
+    return item.location[0] if SHARED_STACK.isdisjoint(getattr(item, "fixturenames", ())) else "stack"
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,4 +1,4 @@
-"""What ``runners/flink/monitoring`` asks Prometheus for, and what docs/metrics.md says of it."""
+"""The queries of ``runners/flink/monitoring``, and the tables of docs/metrics.md about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOARDS: Final[dict[str, dict[str, Any]]] = {
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """``dashboard: panel [legend]`` and query of whatever a dashboard draws."""
+    """Name (``dashboard: panel [legend]``) and query of every line of every dashboard."""
     for name, board in BOARDS.items():
         for panel in board["panels"]:
             for target in panel["targets"]:
@@ -32,7 +32,7 @@ def filled(query: str, interval: str, shown: str = "1h") -> str:
 
 
 def names_of(query: str) -> set[str]:
-    """The metrics that a query asks for."""
+    """The names of the metrics in a query."""
     return set(re.findall(r"\b(?:flink|event_trigger)_\w+", query))
 
 

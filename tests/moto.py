@@ -1,4 +1,4 @@
-"""moto, which stands for AWS in tests; its packages are kept beside ours, whose versions it would change."""
+"""Installs moto, which stands for AWS in tests, beside our own packages: it would change their versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pipeline must do, said a second time in the plainest Python: no batches, no journal, no bytes, no Lua.
+"""What the pipeline must do, written a second time in plain Python: no batches, no journal, no bytes, no Lua.
 
 Shares no code with what it checks. Feed it each user's records in order, then compare::
 
@@ -7,7 +7,7 @@ Shares no code with what it checks. Feed it each user's records in order, then c
         oracle.feed(key, value)
     assert action_differences(oracle, seen) == []
 
-Processing time stands still unless ``now_ms`` is given, so nobody's TTL ends. By default the user API answers at once,
+Processing time stands still unless ``now_ms`` is given, so no TTL ends. By default the user API answers at once,
 right after the event that had it asked; with ``answers_at_once=False`` it is silent until ``answer`` is called, and
 ``asked`` holds the users it is being asked for. The stream's time stands still unless ``pass_stream`` is called, so no
 sequence comes to its end. The rules are those of docs/user-state.md and docs/rules.md.
@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class RuleFails(Exception):  # noqa: N818 - reads as a sentence where it is raised
-    """What a rule's function raises where its Lua would fail."""
+    """A rule's function raises it where its Lua would fail."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class OracleFiring:
 
 @dataclass(frozen=True)
 class OracleOpen:
-    """A sequence that was begun; when it ends was fixed then."""
+    """An open sequence; its end was fixed when it began."""
 
     rule: str
     kind: str
@@ -131,7 +131,7 @@ class OracleOpen:
 
 @dataclass(frozen=True)
 class OracleHeld:
-    """An action that waits for the end of quiet hours, those of the rule and zone that it was decided by."""
+    """An action that waits for the end of quiet hours, with the hours and the zone it was decided with."""
 
     action: OracleAction
     until_ms: int
@@ -164,8 +164,8 @@ class OracleUser:
     def profile(self) -> dict[str, Any]:
         return dict(self.fetched) if self.enrichment == "fetched" else {"enrichment": self.enrichment}
 
-    def is_unheard_of(self) -> bool:
-        """Whether the user API has never said anything of this user."""
+    def has_no_answer(self) -> bool:
+        """Whether the user API has never answered for this user."""
         return self.enrichment in ("pending", "unavailable")
 
 
@@ -209,12 +209,12 @@ class Oracle:
         self.held: list[OracleHeld] = []  # of all users, in the order decided
         self.counts: Counter[str] = Counter()  # of rules: cooled_down, capped, held_dropped, sequences_dropped
 
-    # What comes in
+    # Inputs
 
     def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None) -> None:
         """One record of the events topic."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         try:
             event = self._read(key, value)
         except Rejected as reason:
@@ -227,7 +227,7 @@ class Oracle:
             if self._is_due(self.users[user_id]):
                 self.asked.add(user_id)
             self._handle(record)
-        elif self._somebody_waits():
+        elif self._some_rule_waits():
             self._park(record)
         else:
             self.asked.add(user_id)
@@ -237,9 +237,9 @@ class Oracle:
             self.answer(user_id)
 
     def answer(self, user_id: str, now_ms: int | None = None, unavailable: bool = False) -> None:
-        """The user API has answered, or failed; nothing happens unless it is being asked for this user."""
+        """The user API answers or fails; without a fetch in flight for this user nothing happens."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self._expire(user_id)
         if user_id not in self.asked:
             return
@@ -251,9 +251,9 @@ class Oracle:
         self._stop_waiting(user_id)
 
     def pass_stream(self, stream_ms: int, now_ms: int | None = None) -> None:
-        """The stream's time has come to this: sequences are over. Later than any event: the input has ended."""
+        """The stream's time reaches ``stream_ms`` and ends sequences. Past every event: the input has ended."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self.stream_ms = max(stream_ms, self.stream_ms)
         for user_id in list(self.open):
             self._expire(user_id)
@@ -262,34 +262,34 @@ class Oracle:
     def pass_time(self, now_ms: int) -> None:
         """Deadlines, TTLs and quiet hours end."""
         self.now_ms = now_ms
-        self._let_go()
+        self._release_held()
         for user_id in [user_id for user_id in self.waiting if self.deadlines[user_id] <= now_ms]:
             self._give_up(user_id)
         for user_id in list(self.users):
             self._expire(user_id)
 
     def forget(self, user_id: str, now_ms: int | None = None) -> None:
-        """The control record: the user, the events that wait, the question and what rules remember are gone.
+        """The control record removes the user, the waiting events, the fetch and the rule state.
 
-        As before any record, what was held until now has gone out.
+        As before any record, held actions whose time has come go out first.
         """
         self.now_ms = self.now_ms if now_ms is None else now_ms
-        self._let_go()
+        self._release_held()
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
         self.asked.discard(user_id)
         self.awaited.discard(user_id)
         self.firings.pop(user_id, None)
         self.open.pop(user_id, None)
-        self.held = [one for one in self.held if one.action.user_id != user_id]
+        self.held = [waiting for waiting in self.held if waiting.action.user_id != user_id]
 
     def restored(self, now_ms: int | None = None) -> None:
-        """The job comes back from a checkpoint: it asks anew for users of whom anything waits, with a new deadline."""
+        """The job is restored: it fetches again for users of whom anything waits, with a new deadline."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self.asked = {*self.waiting, *self.awaited}
         self.deadlines = dict.fromkeys(self.waiting, self.now_ms + self.deadline_ms)
 
-    # What is to be seen
+    # State
 
     def state(self, user_id: str) -> dict[str, Any]:
         """What ``{"inspect": user_id}`` shows, less ``last_seen``."""
@@ -303,49 +303,49 @@ class Oracle:
             "currentVisit": user.visit if user else None,
             "eventHistory": user.history if user else [],
             "ruleState": {
-                "cooldowns": sorted(self._cooldowns(user_id), key=lambda one: (one["rule"], one["key"])),
-                "caps": sorted(self._caps(user_id), key=lambda one: one["rule"]),
+                "cooldowns": sorted(self._cooldowns(user_id), key=lambda entry: (entry["rule"], entry["key"])),
+                "caps": sorted(self._caps(user_id), key=lambda entry: entry["rule"]),
                 "sequences": sorted(
                     (
                         {
-                            "rule": one.rule,
-                            "event_id": one.event["event_id"],
-                            "begun_at": one.begun_ms,
-                            "ends_at": one.ends_ms,
+                            "rule": sequence.rule,
+                            "event_id": sequence.event["event_id"],
+                            "begun_at": sequence.begun_ms,
+                            "ends_at": sequence.ends_ms,
                         }
-                        for one in self.open.get(user_id, [])
+                        for sequence in self.open.get(user_id, [])
                     ),
                     key=_sequence_order,
                 ),
                 "held": [
                     {
-                        "rule": one.action.rule,
-                        "action": one.action.action,
-                        "event_id": one.action.event_id,
-                        "until": one.until_ms,
+                        "rule": waiting.action.rule,
+                        "action": waiting.action.action,
+                        "event_id": waiting.action.event_id,
+                        "until": waiting.until_ms,
                     }
-                    for one in self.held
-                    if one.action.user_id == user_id
+                    for waiting in self.held
+                    if waiting.action.user_id == user_id
                 ],
             },
         }
 
     def _cooldowns(self, user_id: str) -> list[dict[str, Any]]:
         last: dict[tuple[str, str], int] = {}
-        for one in self.firings.get(user_id, []):
-            last[one.rule, one.key] = max(one.at_ms, last.get((one.rule, one.key), 0))
+        for firing in self.firings.get(user_id, []):
+            last[firing.rule, firing.key] = max(firing.at_ms, last.get((firing.rule, firing.key), 0))
         cooling = [rule.name for rule in self.rules if rule.cooldown_ms is not None]
         return [{"rule": rule, "key": key, "fired_at": at_ms} for (rule, key), at_ms in last.items() if rule in cooling]
 
     def _caps(self, user_id: str) -> list[dict[str, Any]]:
         found = []
         for rule in self.rules:
-            times = sorted(one.at_ms for one in self.firings.get(user_id, []) if one.rule == rule.name)
+            times = sorted(firing.at_ms for firing in self.firings.get(user_id, []) if firing.rule == rule.name)
             if rule.cap_count is not None and times:
                 found.append({"rule": rule.name, "fired_at": times[-rule.cap_count :]})
         return found
 
-    # Rules of the game
+    # Semantics
 
     def _read(self, key: bytes | None, value: bytes) -> dict[str, Any]:
         if len(value) > self.max_event_bytes:
@@ -380,14 +380,14 @@ class Oracle:
             if user_id not in self.awaited:
                 self.asked.discard(user_id)
 
-    def _somebody_waits(self) -> bool:
+    def _some_rule_waits(self) -> bool:
         return any(rule.on_missing_profile == "wait" for rule in self.rules)
 
     def _is_due(self, user: OracleUser) -> bool:
-        """Whether the next event has the user API asked."""
+        """Whether the next event starts a fetch."""
         if user.failed_ms is not None and self.now_ms < user.failed_ms + self.enrichment_retry_ms:
             return False
-        if user.is_unheard_of():
+        if user.has_no_answer():
             return True
         return self.profile_max_age_ms is not None and self.now_ms >= user.fetched_ms + self.profile_max_age_ms
 
@@ -404,7 +404,7 @@ class Oracle:
             self._give_up(user_id)
 
     def _give_up(self, user_id: str) -> None:
-        """Evaluate what waits without a profile; the user API is still being asked."""
+        """Evaluate the waiting events without a profile; the fetch goes on."""
         self.users[user_id] = OracleUser("unavailable", self.now_ms, failed_ms=self.now_ms)
         self._stop_waiting(user_id)
 
@@ -415,7 +415,7 @@ class Oracle:
             self._end_sequences(user_id)
 
     def _fold_in(self, user: OracleUser, known: Any, waiting: list[dict[str, Any]]) -> None:
-        refresh = not user.is_unheard_of()
+        refresh = not user.has_no_answer()
         if known == UNAVAILABLE:
             user.failed_ms = self.now_ms
             if not refresh:
@@ -484,7 +484,7 @@ class Oracle:
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
 
     def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
-        return rule.on_missing_profile == "skip" and user.is_unheard_of() and not self._somebody_waits()
+        return rule.on_missing_profile == "skip" and user.has_no_answer() and not self._some_rule_waits()
 
     def _body(self, event: dict[str, Any], user: OracleUser) -> dict[str, Any]:
         return {
@@ -512,33 +512,37 @@ class Oracle:
         if sequence.match is not None and match is None:
             return
 
-        def mine() -> list[OracleOpen]:
-            every = self.open.get(user_id, [])
-            same = [one for one in every if one.rule == rule.name and _same_json(one.match, match)]
-            return sorted(same, key=lambda one: one.begun_ms)
+        def same_match() -> list[OracleOpen]:
+            of_user = self.open.get(user_id, [])
+            of_rule = [opened for opened in of_user if opened.rule == rule.name and _same_json(opened.match, match)]
+            return sorted(of_rule, key=lambda opened: opened.begun_ms)
 
         if follows and (not passed_over or sequence.kind == "not_followed_by"):
-            followed = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
-            self.open[user_id] = [one for one in self.open.get(user_id, []) if one not in followed]
+            followed = [opened for opened in same_match() if opened.begun_ms <= at_ms <= opened.ends_ms]
+            self.open[user_id] = [opened for opened in self.open.get(user_id, []) if opened not in followed]
             if followed and sequence.kind == "followed_by":
                 self._fire(rule, body, at_ms, followed[0].key)
         if not allowed or passed_over:
             return
         begun = OracleOpen(rule.name, sequence.kind, match, key, event, at_ms, at_ms + sequence.within_ms)
-        anew = [one for one in mine() if one.begun_ms <= at_ms <= one.ends_ms]
-        if anew:
-            self.open[user_id].remove(anew[-1])
-        elif any(at_ms < one.begun_ms for one in mine()):
+        restarted = [opened for opened in same_match() if opened.begun_ms <= at_ms <= opened.ends_ms]
+        if restarted:
+            self.open[user_id].remove(restarted[-1])
+        elif any(at_ms < opened.begun_ms for opened in same_match()):
             return
         self.open[user_id] = [*self.open.get(user_id, []), begun]
 
     def _end_sequences(self, user_id: str) -> None:
-        """What is over comes to its end; all of it waits for the user API if one has to."""
+        """End the sequences that are over; all of them wait for the user API if any of them has to."""
         user = self.users.get(user_id)
         self.awaited.discard(user_id)
-        ended = [one for one in self.open.get(user_id, []) if one.ends_ms + self.allowed_lateness_ms <= self.stream_ms]
-        over = [(one, self._rule_of(one)) for one in ended]
-        may_fire = any(rule is not None and one.kind == "not_followed_by" for one, rule in over)
+        ended = [
+            sequence
+            for sequence in self.open.get(user_id, [])
+            if sequence.ends_ms + self.allowed_lateness_ms <= self.stream_ms
+        ]
+        over = [(sequence, self._rule_of(sequence)) for sequence in ended]
+        may_fire = any(rule is not None and sequence.kind == "not_followed_by" for sequence, rule in over)
         if over and user_id in self.waiting:
             self.awaited.add(user_id)
             return
@@ -546,30 +550,30 @@ class Oracle:
             self.asked.add(user_id)
             self.awaited.add(user_id)
             return
-        for one, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
-            self.open[user_id].remove(one)
+        for sequence, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
+            self.open[user_id].remove(sequence)
             if rule is None:
                 self.counts["sequences_dropped"] += 1
-            elif one.kind == "not_followed_by":
+            elif sequence.kind == "not_followed_by":
                 assert user is not None
                 if self._passes_over(rule, user):
                     self.skipped += 1
                 else:
-                    self._fire(rule, self._body(one.event, user), one.ends_ms, one.key)
+                    self._fire(rule, self._body(sequence.event, user), sequence.ends_ms, sequence.key)
         if self.answers_at_once and user_id in self.awaited:
             self.answer(user_id)
 
-    def _rule_of(self, one: OracleOpen) -> OracleRule | None:
-        """The live rule of its name and kind."""
-        found = [rule for rule in self.rules if rule.name == one.rule and rule.sequence is not None]
-        return next((rule for rule in found if rule.sequence and rule.sequence.kind == one.kind), None)
+    def _rule_of(self, sequence: OracleOpen) -> OracleRule | None:
+        """The live rule with the sequence's name and kind."""
+        found = [rule for rule in self.rules if rule.name == sequence.rule and rule.sequence is not None]
+        return next((rule for rule in found if rule.sequence and rule.sequence.kind == sequence.kind), None)
 
     def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, key: str) -> None:
-        """Unless the cooldown or the cap has something against it."""
+        """Fire a rule unless its cooldown or cap stops it."""
         event = body["event"]
         zone = _zone_of(rule, body["userProfile"])
-        earlier = [one for one in self.firings.get(event["user_id"], []) if one.rule == rule.name]
-        last_ms = max((one.at_ms for one in earlier if one.key == key), default=None)
+        earlier = [firing for firing in self.firings.get(event["user_id"], []) if firing.rule == rule.name]
+        last_ms = max((firing.at_ms for firing in earlier if firing.key == key), default=None)
         if rule.cooldown_ms is not None and last_ms is not None and at_ms - last_ms < rule.cooldown_ms:
             self.counts["rules_cooled_down"] += 1
             return
@@ -586,8 +590,12 @@ class Oracle:
                 self._hold(OracleHeld(action, until_ms, rule.quiet, zone))
 
     def _hold(self, held: OracleHeld) -> None:
-        """An action that is held already takes its own place."""
-        same = [n for n, one in enumerate(self.held) if replace(one.action, body={}) == replace(held.action, body={})]
+        """Hold an action; one that is held already keeps its place."""
+        same = [
+            n
+            for n, waiting in enumerate(self.held)
+            if replace(waiting.action, body={}) == replace(held.action, body={})
+        ]
         if same:
             self.held[same[0]] = held
         else:
@@ -595,30 +603,30 @@ class Oracle:
 
     def _counted(self, rule: OracleRule, zone: str, at_ms: int, earlier: list[OracleFiring]) -> int:
         if rule.cap_window_ms is not None:
-            return sum(one.at_ms > at_ms - rule.cap_window_ms for one in earlier)
+            return sum(firing.at_ms > at_ms - rule.cap_window_ms for firing in earlier)
         assert rule.cap_per is not None
         period = period_of(at_ms, rule.cap_per, zone)
-        return sum(period_of(one.at_ms, rule.cap_per, zone) >= period for one in earlier)
+        return sum(period_of(firing.at_ms, rule.cap_per, zone) >= period for firing in earlier)
 
-    def _let_go(self) -> None:
+    def _release_held(self) -> None:
         """Held actions whose quiet hours are over go out."""
         held, self.held = self.held, []
-        for one in held:
-            if self.now_ms < one.until_ms:
-                self.held.append(one)
-            elif all(rule.name != one.action.rule for rule in self.rules):
+        for waiting in held:
+            if self.now_ms < waiting.until_ms:
+                self.held.append(waiting)
+            elif all(rule.name != waiting.action.rule for rule in self.rules):
                 self.counts["held_dropped"] += 1
-            elif (again_ms := quiet_until(self.now_ms, one.quiet, one.zone)) is not None:
-                self.held.append(replace(one, until_ms=again_ms))
+            elif (again_ms := quiet_until(self.now_ms, waiting.quiet, waiting.zone)) is not None:
+                self.held.append(replace(waiting, until_ms=again_ms))
             else:
-                self.actions.append(one.action)
+                self.actions.append(waiting.action)
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
         if user.visit is not None and event["timestamp"] < user.visit["start_time"]:
             return
         if user.visit is None or user.visit_ended or event["is_first_in_visit"]:
-            user.visit_assumed = user.visit is None and user.is_unheard_of() and not event["is_first_in_visit"]
+            user.visit_assumed = user.visit is None and user.has_no_answer() and not event["is_first_in_visit"]
             user.visit = {
                 "visit_id": event["event_id"],
                 "start_time": event["timestamp"],
@@ -634,7 +642,7 @@ class Oracle:
         return {name: event[name] for name in names}
 
 
-# The clock on the wall, looked at minute by minute.
+# Local time, minute by minute.
 
 
 def _zone_of(rule: OracleRule, profile: dict[str, Any]) -> str:
@@ -659,7 +667,7 @@ def period_of(at_ms: int, per: str, zone: str) -> date:
 
 
 def quiet_until(now_ms: int, quiet: tuple[str, str], zone: str) -> int | None:
-    """When the quiet hours end that it is in; None if it is not quiet."""
+    """When the current quiet hours end; None if it is not quiet."""
     return _quiet_until(now_ms - now_ms % 60_000, quiet, zone)
 
 
@@ -691,14 +699,14 @@ def _clock_of(at_ms: int, zone: str) -> tuple[date, str]:
 
 @cache
 def _clocks_of(day: date, zone: str) -> set[str]:
-    """All that clocks show on a date."""
+    """Every time that clocks show on a date."""
     midnight = round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     around = (_clock_of(midnight + minute * 60_000, zone) for minute in range(-16 * 60, 40 * 60))
     return {clock for date_shown, clock in around if date_shown == day}
 
 
 def _value_at(event: dict[str, Any], path: str) -> Any:
-    """What an event has at ``parameters.cart_id``; None if nothing."""
+    """An event's value at a path like ``parameters.cart_id``; None if there is none."""
     found: Any = event
     for name in path.split("."):
         if not isinstance(found, dict) or name not in found:
@@ -707,14 +715,14 @@ def _value_at(event: dict[str, Any], path: str) -> Any:
     return found
 
 
-def _same_json(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same_json(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same_json(one[name], other[name]) for name in one)
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return bool(one == other)
+def _same_json(left: Any, right: Any) -> bool:
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(_same_json(a, b) for a, b in zip(left, right, strict=True))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same_json(left[name], right[name]) for name in left)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)
 
 
 def _strict_json(value: bytes) -> Any:
@@ -742,13 +750,13 @@ def _strict_json(value: bytes) -> Any:
 def _depth(document: Any) -> int:
     """How many objects and arrays are inside each other."""
     deepest, level = 0, [document]
-    while level := [one for one in level if isinstance(one, dict | list)]:
+    while level := [node for node in level if isinstance(node, dict | list)]:
         deepest += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [inner for node in level for inner in (node.values() if isinstance(node, dict) else node)]
     return deepest
 
 
-# Comparing. Each answers with what is wrong, an empty list if nothing is, and never with more lines than are readable.
+# Comparisons. Each returns the differences, no more than are readable.
 
 
 @dataclass(frozen=True)
@@ -782,28 +790,33 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
     problems: list[str] = []
     arrived: list[SeenAction] = []
     first: dict[str, SeenAction] = {}
-    for one in seen:
-        new = one.action_id is None or one.action_id not in first
-        earlier = first.setdefault(one.action_id, one) if one.action_id is not None else one
-        if _name(earlier) != _name(one) or (repeats_allowed and earlier.body != one.body):
-            problems.append(f"action id {one.action_id} is of two actions: {_name(earlier)} and {_name(one)}")
+    for action in seen:
+        new = action.action_id is None or action.action_id not in first
+        earlier = first.setdefault(action.action_id, action) if action.action_id is not None else action
+        if _name(earlier) != _name(action) or (repeats_allowed and earlier.body != action.body):
+            problems.append(f"action id {action.action_id} is of two actions: {_name(earlier)} and {_name(action)}")
         if new or not repeats_allowed:
-            arrived.append(one)
-    by_rule = all(one.rule is not None for one in arrived)
+            arrived.append(action)
+    by_rule = all(action.rule is not None for action in arrived)
 
     def text(user_id: str, event_id: str, rule: str | None, version: int | None, body: Any) -> str:
         shown = [rule, version] if by_rule else []
         return json.dumps([user_id, event_id, *shown, body], sort_keys=True)
 
     def wanted() -> Iterator[str]:
-        return (text(one.user_id, one.event_id, one.rule, one.version, one.body) for one in oracle.actions)
+        return (
+            text(action.user_id, action.event_id, action.rule, action.version, action.body) for action in oracle.actions
+        )
 
     def found() -> Iterator[str]:
-        events = ((one, one.body["event"]) for one in arrived)
-        return (text(event["user_id"], event["event_id"], one.rule, one.version, one.body) for one, event in events)
+        events = ((action, action.body["event"]) for action in arrived)
+        return (
+            text(event["user_id"], event["event_id"], action.rule, action.version, action.body)
+            for action, event in events
+        )
 
-    problems += [f"missing {one}" for one in _beyond(wanted, found)]
-    problems += [f"unexpected {one}" for one in _beyond(found, wanted)]
+    problems += [f"missing {difference}" for difference in _surplus(wanted, found)]
+    problems += [f"unexpected {difference}" for difference in _surplus(found, wanted)]
     if not problems:
         wanted_order = _events_by_user((a.user_id, a.event_id) for a in oracle.actions)
         found_order = _events_by_user((s.body["event"]["user_id"], s.body["event"]["event_id"]) for s in arrived)
@@ -816,9 +829,9 @@ def action_differences(oracle: Oracle, seen: Iterable[SeenAction], repeats_allow
 
 
 def state_differences(oracle: Oracle, inspected: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Compare what ``inspect`` showed of each user with what it should.
+    """Compare the states that ``inspect`` showed with the oracle's.
 
-    Cooldowns and caps are left out: when they are forgotten is the stream's affair.
+    Cooldowns and caps are left out: when they are removed depends on the stream's time.
     """
     problems = []
     for user_id, all_shown in inspected.items():
@@ -841,7 +854,7 @@ def _sequence_order(shown: Mapping[str, Any]) -> tuple[int, str, str]:
 
 def dead_letter_differences(oracle: Oracle, letters: Iterable[Mapping[str, Any]]) -> list[str]:
     """Compare dead letters, as JSON objects, by reason, key and original bytes; of long ones they hold the start."""
-    wanted = Counter((one.reason, one.key, one.value[:LETTER_BYTES]) for one in oracle.dead_letters)
+    wanted = Counter((letter.reason, letter.key, letter.value[:LETTER_BYTES]) for letter in oracle.dead_letters)
     found = Counter(
         (
             letter["reason"],
@@ -850,8 +863,8 @@ def dead_letter_differences(oracle: Oracle, letters: Iterable[Mapping[str, Any]]
         )
         for letter in letters
     )
-    problems = [f"missing {one!r}" for one in (wanted - found).elements()]
-    return _readable(problems + [f"unexpected {one!r}" for one in (found - wanted).elements()])
+    problems = [f"missing {element!r}" for element in (wanted - found).elements()]
+    return _readable(problems + [f"unexpected {element!r}" for element in (found - wanted).elements()])
 
 
 def _name(seen: SeenAction) -> str:
@@ -866,7 +879,7 @@ def _events_by_user(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _beyond(these: Callable[[], Iterator[str]], those: Callable[[], Iterator[str]]) -> list[str]:
+def _surplus(these: Callable[[], Iterator[str]], those: Callable[[], Iterator[str]]) -> list[str]:
     """Texts of which there are more in ``these``. Only hashes are kept: an hour's actions would fill the memory."""
     more = Counter(map(_digest, these())) - Counter(map(_digest, those()))
     return [text for text in these() if more[_digest(text)]] if more else []

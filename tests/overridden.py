@@ -1,4 +1,4 @@
-"""Beam with our overrides for a while, and as it came afterwards."""
+"""Applies our overrides of Beam for the time of a context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runners.flink.overrides import OVERRIDES
 
 @contextmanager
 def overridden() -> Iterator[None]:
-    """Install the overrides while the context is open, in whatever release of Beam; tests share a process."""
+    """Apply the overrides while the context is open. Tests share a process, so Beam's own functions come back."""
     with pytest.MonkeyPatch.context() as patch:
         for override in OVERRIDES:
             owner, name = override.owner

@@ -1,4 +1,4 @@
-"""A real HTTP receiver of webhooks for tests: records what comes, answers as it is told."""
+"""An HTTP receiver of webhooks for tests: records each webhook, answers with the configured status."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @dataclass
 class Receiver:
-    """``seen`` are id, path and body of each webhook whose signature is good, in the order in which they came.
+    """The webhooks that came.
 
-    ``times`` are when they came, in seconds since the epoch. ``answers`` may say for a path what its status is; it may
-    take its time.
+    Attributes:
+        seen: id, path and body of each webhook, in the order of arrival.
+        times: when each webhook came, in seconds since the epoch.
+        bad: for each webhook with a bad signature what is wrong with it.
+        answers: by path a function that returns the HTTP status; it may block.
     """
 
     url: str = ""
@@ -30,10 +33,10 @@ class Receiver:
     answers: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def ids(self, path: str) -> list[str]:
-        return [one for one, at, _ in self.seen if at == path]
+        return [webhook_id for webhook_id, at, _ in self.seen if at == path]
 
     def until(self, done: Callable[[], bool], deadline_s: float) -> None:
-        """Wait; fails with how many there are after ``deadline_s``."""
+        """Wait until ``done`` holds. Fails after ``deadline_s`` with the number of webhooks."""
         give_up = time.monotonic() + deadline_s
         while not done():
             assert time.monotonic() < give_up, f"{len(self.seen)} webhooks, {len(set(self.seen))} different"

@@ -46,7 +46,7 @@ def visit(start: int, pages: int) -> dict[str, Any]:
     return {"visit_id": "v", "start_time": NOW_MS + start, "page_count": pages, "is_first_visit": True}
 
 
-def tell(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, **fields: Any) -> None:
+def send(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, **fields: Any) -> None:
     """An event of ``u1`` with a timestamp ``at`` ms after NOW_MS, ``wait`` ms after the last one."""
     sent = event("u1", event_id=event_id, timestamp=NOW_MS + at, **fields)
     oracle.feed(b"u1", orjson.dumps(sent), oracle.now_ms + wait)
@@ -55,7 +55,7 @@ def tell(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, **fields: An
 
 def profiles(oracle: Oracle) -> list[Any]:
     """Each action's profile: its version, or why there is none."""
-    return [one.body["userProfile"].get("version") or one.body["userProfile"] for one in oracle.actions]
+    return [action.body["userProfile"].get("version") or action.body["userProfile"] for action in oracle.actions]
 
 
 def rows(oracle: Oracle) -> list[str]:
@@ -63,7 +63,7 @@ def rows(oracle: Oracle) -> list[str]:
 
 
 def fired(oracle: Oracle) -> list[tuple[str, str]]:
-    return [(one.event_id, one.rule) for one in oracle.actions]
+    return [(action.event_id, action.rule) for action in oracle.actions]
 
 
 # The order of things
@@ -71,27 +71,27 @@ def fired(oracle: Oracle) -> list[tuple[str, str]]:
 
 def test_an_event_is_evaluated_against_what_was_known_before_it_then_added() -> None:
     oracle = oracle_with("run")
-    tell(oracle, "a")
-    tell(oracle, "b")
-    assert [one.body["eventHistory"] for one in oracle.actions] == [[], oracle.users["u1"].history[:1]]
+    send(oracle, "a")
+    send(oracle, "b")
+    assert [action.body["eventHistory"] for action in oracle.actions] == [[], oracle.users["u1"].history[:1]]
 
 
 def test_history_is_ordered_by_timestamp_ties_by_arrival_and_loses_the_oldest_timestamp() -> None:
     oracle = oracle_with("run", history_size=3)
     for name, at in (("b", 5), ("late", 1), ("tie", 5)):
-        tell(oracle, name, at)
+        send(oracle, name, at)
     assert rows(oracle) == ["late", "b", "tie"]
-    tell(oracle, "older than a full history", 0)
+    send(oracle, "older than a full history", 0)
     assert rows(oracle) == ["late", "b", "tie"]
     assert oracle.handled == 4
-    tell(oracle, "c", 9)
+    send(oracle, "c", 9)
     assert rows(oracle) == ["b", "tie", "c"]
 
 
 def test_a_duplicate_is_counted_not_evaluated_not_added_and_starts_the_ttl_anew() -> None:
     oracle = oracle_with("run", ttl_ms=100)
-    tell(oracle, "a")
-    tell(oracle, "a", wait=60)
+    send(oracle, "a")
+    send(oracle, "a", wait=60)
     assert (oracle.duplicates, oracle.handled, len(oracle.actions), rows(oracle)) == ([("u1", "a")], 1, 1, ["a"])
     oracle.pass_time(NOW_MS + 159)
     assert oracle.state("u1")["found"]
@@ -102,45 +102,45 @@ def test_a_duplicate_is_counted_not_evaluated_not_added_and_starts_the_ttl_anew(
 def test_an_event_that_left_the_history_is_no_duplicate_any_more() -> None:
     oracle = oracle_with("run", history_size=1)
     for name in ("a", "b", "a"):
-        tell(oracle, name)
+        send(oracle, name)
     assert (oracle.handled, oracle.duplicates) == (3, [])
 
 
 @pytest.mark.parametrize("policy", ["wait", "run"])
 def test_the_api_s_rows_are_taken_up_to_the_oldest_event_in_hand_and_without_those(policy: str) -> None:
     oracle = oracle_with(policy, known=api(a=-9, p=-5, tie=3, newer=4, b=2))
-    tell(oracle, "b", 7)
-    tell(oracle, "a", 3)
+    send(oracle, "b", 7)
+    send(oracle, "a", 3)
     oracle.answer("u1")
     assert rows(oracle) == ["p", "tie", "a", "b"]
 
 
 def test_the_newest_of_the_api_s_rows_are_taken_whatever_their_order() -> None:
     oracle = oracle_with("wait", known=api(new=-1, old=-3, mid=-2), history_size=3)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
     assert rows(oracle) == ["mid", "new", "a"]
 
 
 def test_a_row_of_the_api_makes_no_duplicate_and_gives_way_before_its_event_is_evaluated() -> None:
     oracle = oracle_with("wait", known=api(late=-5, p=-9), history_size=3)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
     assert rows(oracle) == ["p", "late", "a"]
-    tell(oracle, "late", -7)
+    send(oracle, "late", -7)
     assert oracle.duplicates == []
     assert [row["event_id"] for row in oracle.actions[-1].body["eventHistory"]] == ["p", "a"]
     assert [row["event_name"] for row in oracle.users["u1"].history] == ["api", "page_view", "page_view"]
-    tell(oracle, "late")
+    send(oracle, "late")
     assert oracle.duplicates == [("u1", "late")]
 
 
 def test_a_row_of_the_api_that_was_evicted_makes_no_difference() -> None:
     oracle = oracle_with("wait", known=api(p=-1), history_size=1)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "p", 5)
-    tell(oracle, "p", 5)
+    send(oracle, "p", 5)
+    send(oracle, "p", 5)
     assert (rows(oracle), oracle.handled, len(oracle.duplicates)) == (["p"], 2, 1)
 
 
@@ -155,7 +155,7 @@ def test_what_starts_a_visit_and_what_counts_as_a_page() -> None:
         ("c", 8, {"is_first_event": True}),
         ("d", 9, {"is_first_in_visit": True, "event_type": "pageview"}),
     ):
-        tell(oracle, name, at, **fields)
+        send(oracle, name, at, **fields)
         now = oracle.state("u1")["currentVisit"]
         seen.append((now["visit_id"], now["page_count"], now["is_first_visit"], now["start_time"] - NOW_MS))
     a2 = ("a", 2, False, 5)
@@ -182,11 +182,11 @@ JOINED = {"visit_id": "v", "start_time": NOW_MS - 5, "page_count": 5, "is_first_
 def test_a_visit_that_was_assumed_is_joined_to_the_api_s(policy: str, start: int, events: list[Any], seen: Any) -> None:
     oracle = oracle_with(policy, known=api(visit=visit(start, 3)), max_waiting_bytes=0)
     for number, fields in enumerate(events):
-        tell(oracle, str(number), number, event_type="pageview", **fields)
+        send(oracle, str(number), number, event_type="pageview", **fields)
     oracle.answer("u1")
     now = oracle.state("u1")["currentVisit"]
     assert now == seen or now["visit_id"] == seen
-    tell(oracle, "next", 9)
+    send(oracle, "next", 9)
     starts_anew = events[-1].get("is_last_in_visit", False)
     assert oracle.state("u1")["currentVisit"]["visit_id"] == ("next" if starts_anew else now["visit_id"])
 
@@ -197,8 +197,8 @@ def test_a_visit_that_was_assumed_is_joined_to_the_api_s(policy: str, start: int
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip", "wait")])
 def test_where_a_rule_waits_events_wait_and_are_evaluated_in_order_against_all_rules(policies: Any) -> None:
     oracle = oracle_with(*policies, known=api())
-    tell(oracle, "a")
-    tell(oracle, "b", -5)
+    send(oracle, "a")
+    send(oracle, "b", -5)
     assert (oracle.actions, oracle.asked, oracle.state("u1")["parked"]) == ([], {"u1"}, 2)
     oracle.answer("u1")
     assert fired(oracle) == [(name, policy) for name in "ab" for policy in policies]
@@ -208,37 +208,37 @@ def test_where_a_rule_waits_events_wait_and_are_evaluated_in_order_against_all_r
 
 def test_after_the_deadline_all_rules_run_without_a_profile_and_the_answer_is_still_folded_in() -> None:
     oracle = oracle_with("wait", "skip", "run", known=api(p=-1, a=-1, newer=1), deadline_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.pass_time(NOW_MS + 99)
     assert oracle.actions == []
     oracle.pass_time(NOW_MS + 100)
     assert fired(oracle) == [("a", "wait"), ("a", "skip"), ("a", "run")]
-    tell(oracle, "b")
+    send(oracle, "b")
     assert (profiles(oracle), oracle.waiting, oracle.asked) == ([FAILED] * 6, {}, {"u1"})
     oracle.answer("u1")
     assert rows(oracle) == ["p", "a", "b"]
-    tell(oracle, "c")
+    send(oracle, "c")
     assert profiles(oracle)[6:] == [1, 1, 1]
 
 
 def test_where_no_rule_waits_run_rules_run_at_once_and_skip_rules_from_the_answer_on() -> None:
     oracle = oracle_with("run", "skip", known=api(p=-1))
-    tell(oracle, "a")
+    send(oracle, "a")
     assert (fired(oracle), profiles(oracle), oracle.asked) == ([("a", "run")], [PENDING], {"u1"})
     assert (oracle.skipped, oracle.state("u1")["enrichment"]) == (1, "pending")
-    tell(oracle, "b")
+    send(oracle, "b")
     oracle.answer("u1")
     assert rows(oracle) == ["p", "a", "b"]
-    tell(oracle, "c")
+    send(oracle, "c")
     assert fired(oracle)[1:] == [("b", "run"), ("c", "run"), ("c", "skip")]
     assert (profiles(oracle)[2:], oracle.skipped) == ([1, 1], 2)
 
 
 def test_while_the_profile_is_unavailable_skip_rules_are_skipped() -> None:
     oracle = oracle_with("run", "skip")
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1", unavailable=True)
-    tell(oracle, "b")
+    send(oracle, "b")
     assert (fired(oracle), profiles(oracle)) == ([("a", "run"), ("b", "run")], [PENDING, FAILED])
     assert oracle.skipped == 2
 
@@ -246,9 +246,9 @@ def test_while_the_profile_is_unavailable_skip_rules_are_skipped() -> None:
 @pytest.mark.parametrize("policy", ["wait", "run", "skip"])
 def test_an_unknown_user_is_remembered_and_evaluated_against_all_rules(policy: str) -> None:
     oracle = oracle_with(policy)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "b", wait=100_000)
+    send(oracle, "b", wait=100_000)
     assert (oracle.state("u1")["userProfile"], oracle.asked) == (UNKNOWN, set())
     assert profiles(oracle)[-1] == UNKNOWN
 
@@ -257,20 +257,20 @@ def test_a_user_waits_with_so_many_bytes_and_beyond_it_all_of_them_are_evaluated
     sent = event("u1", event_id="a")
     size = len(orjson.dumps(sent)) + 300
     oracle = oracle_with("wait", known=api(), max_waiting_bytes=2 * size)
-    tell(oracle, "a")
-    tell(oracle, "b")
+    send(oracle, "a")
+    send(oracle, "b")
     assert oracle.actions == []
-    tell(oracle, "c")
-    assert [one.event_id for one in oracle.actions] == ["a", "b", "c"]
+    send(oracle, "c")
+    assert [action.event_id for action in oracle.actions] == ["a", "b", "c"]
     assert (profiles(oracle), oracle.asked) == ([FAILED] * 3, {"u1"})
     oracle.answer("u1")
-    tell(oracle, "d")
+    send(oracle, "d")
     assert profiles(oracle)[3:] == [1]
 
 
-def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> None:
+def test_time_without_a_fetch_does_not_count_towards_the_deadline() -> None:
     oracle = oracle_with("wait", deadline_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.restored(NOW_MS + 5000)
     oracle.pass_time(NOW_MS + 5099)
     assert (oracle.actions, oracle.asked) == ([], {"u1"})
@@ -283,9 +283,9 @@ def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> Non
 
 def test_a_profile_never_gets_old_by_default() -> None:
     oracle = oracle_with("wait", known=api())
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "b", wait=599_999)
+    send(oracle, "b", wait=599_999)
     assert oracle.asked == set()
 
 
@@ -293,21 +293,21 @@ def test_a_profile_never_gets_old_by_default() -> None:
 @pytest.mark.parametrize("known", [api(visit=visit(-9, 1), p=-9), None], ids=["known", "unknown"])
 def test_an_old_profile_is_in_use_until_the_new_one_replaces_it_and_nothing_else(known: Any, policy: str) -> None:
     oracle = oracle_with(policy, known=known, profile_max_age_ms=1000)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "b", wait=999)
+    send(oracle, "b", wait=999)
     assert oracle.asked == set()
-    tell(oracle, "c", wait=1)
-    tell(oracle, "d")
+    send(oracle, "c", wait=1)
+    send(oracle, "d")
     assert (oracle.asked, oracle.waiting) == ({"u1"}, {})
     assert profiles(oracle)[-3:] == [1 if known else UNKNOWN] * 3
     before = oracle.state("u1")
     oracle.api = {"u1": api(2, visit(-99, 9), q=-99, b=-99)}
     oracle.answer("u1")
     assert oracle.state("u1") == before | {"enrichment": "fetched", "userProfile": {"version": 2}}
-    tell(oracle, "e", wait=999)
+    send(oracle, "e", wait=999)
     assert oracle.asked == set()
-    tell(oracle, "f", wait=1)
+    send(oracle, "f", wait=1)
     assert oracle.asked == {"u1"}
     oracle.api = {}
     oracle.answer("u1")
@@ -316,24 +316,24 @@ def test_an_old_profile_is_in_use_until_the_new_one_replaces_it_and_nothing_else
 
 def test_a_refresh_that_fails_keeps_the_old_profile_and_is_tried_again_after_the_retry_time() -> None:
     oracle = oracle_with("wait", known=api(), profile_max_age_ms=100, enrichment_retry_ms=30)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "b", wait=100)
+    send(oracle, "b", wait=100)
     oracle.answer("u1", unavailable=True)
-    tell(oracle, "c", wait=29)
+    send(oracle, "c", wait=29)
     assert (oracle.state("u1")["enrichment"], oracle.asked) == ("fetched", set())
-    tell(oracle, "d", wait=1)
+    send(oracle, "d", wait=1)
     assert (profiles(oracle), oracle.asked) == ([1, 1, 1, 1], {"u1"})
 
 
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
 def test_an_unavailable_user_is_asked_for_again_evaluated_at_once_and_folded_in_whole(policies: Any) -> None:
     oracle = oracle_with(*policies, known=UNAVAILABLE, enrichment_retry_ms=30)
-    tell(oracle, "a", event_type="pageview")
+    send(oracle, "a", event_type="pageview")
     oracle.answer("u1")
-    tell(oracle, "b", wait=29)
+    send(oracle, "b", wait=29)
     assert oracle.asked == set()
-    tell(oracle, "c", wait=1)
+    send(oracle, "c", wait=1)
     assert (oracle.asked, oracle.waiting, oracle.handled) == ({"u1"}, {}, 3)
     oracle.api = {"u1": api(2, visit(-9, 3), p=-9)}
     oracle.answer("u1")
@@ -344,36 +344,36 @@ def test_an_unavailable_user_is_asked_for_again_evaluated_at_once_and_folded_in_
 
 def test_the_retry_time_counts_from_the_deadline_too_once_the_question_is_lost() -> None:
     oracle = oracle_with("wait", deadline_ms=10, enrichment_retry_ms=30)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.pass_time(NOW_MS + 10)
     oracle.restored()
     assert oracle.asked == set()
-    tell(oracle, "b", wait=29)
+    send(oracle, "b", wait=29)
     assert oracle.asked == set()
-    tell(oracle, "c", wait=1)
+    send(oracle, "c", wait=1)
     assert oracle.asked == {"u1"}
 
 
 def test_a_duplicate_asks_like_any_event() -> None:
     oracle = oracle_with("wait", known=api(), profile_max_age_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "a", wait=100)
+    send(oracle, "a", wait=100)
     assert (oracle.asked, len(oracle.duplicates)) == ({"u1"}, 1)
 
 
 @pytest.mark.parametrize("policy", ["wait", "run"])
 def test_a_restore_forgets_the_questions_of_users_with_nothing_waiting_and_their_next_event_asks(policy: str) -> None:
     oracle = oracle_with(policy, known=api(), profile_max_age_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.restored()
     assert oracle.asked == ({"u1"} if policy == "wait" else set())
-    tell(oracle, "b")
+    send(oracle, "b")
     oracle.answer("u1")
-    tell(oracle, "c", wait=100)
+    send(oracle, "c", wait=100)
     oracle.restored()
     assert oracle.asked == set()
-    tell(oracle, "d")
+    send(oracle, "d")
     assert oracle.asked == {"u1"}
 
 
@@ -382,7 +382,7 @@ def test_a_restore_forgets_the_questions_of_users_with_nothing_waiting_and_their
 
 def test_an_answer_does_not_count_as_access() -> None:
     oracle = oracle_with("run", known=api(), ttl_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.pass_time(NOW_MS + 99)
     oracle.answer("u1")
     oracle.pass_time(NOW_MS + 100)
@@ -390,9 +390,9 @@ def test_an_answer_does_not_count_as_access() -> None:
 
 
 @pytest.mark.parametrize("end", ["ttl", "ttl, not swept yet", "forget"])
-def test_a_user_who_is_gone_leaves_nothing_not_even_a_question(end: str) -> None:
+def test_a_removed_user_leaves_nothing_not_even_a_fetch(end: str) -> None:
     oracle = oracle_with("run", known=api(), ttl_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     if end == "forget":
         oracle.forget("u1")
     elif end == "ttl":
@@ -401,21 +401,21 @@ def test_a_user_who_is_gone_leaves_nothing_not_even_a_question(end: str) -> None
         oracle.now_ms = NOW_MS + 100
     oracle.answer("u1")
     assert (oracle.state("u1")["found"], oracle.asked) == (False, set())
-    tell(oracle, "a")
+    send(oracle, "a")
     assert (oracle.handled, profiles(oracle), rows(oracle)) == (2, [PENDING, PENDING], ["a"])
 
 
 def test_an_event_before_the_sweep_meets_a_new_user() -> None:
     oracle = oracle_with("wait", known=api(p=-1), ttl_ms=100)
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.answer("u1")
-    tell(oracle, "a", wait=100)
+    send(oracle, "a", wait=100)
     assert (oracle.state("u1")["found"], oracle.state("u1")["parked"], oracle.asked) == (False, 1, {"u1"})
 
 
 def test_forgetting_forgets_the_events_that_wait() -> None:
     oracle = oracle_with("wait", known=api())
-    tell(oracle, "a")
+    send(oracle, "a")
     oracle.forget("u1")
     oracle.answer("u1")
     oracle.pass_time(NOW_MS + 10_000)
@@ -429,11 +429,11 @@ def test_forgetting_forgets_the_events_that_wait() -> None:
 def test_an_api_that_answers_at_once_does_so_after_the_event_that_asked(policy: str, first: Any) -> None:
     oracle = oracle_with(policy, known=api(), profile_max_age_ms=100)
     oracle.answers_at_once = True
-    tell(oracle, "a")
-    tell(oracle, "b")
+    send(oracle, "a")
+    send(oracle, "b")
     oracle.api = {"u1": api(2)}
-    tell(oracle, "c", wait=100)
-    tell(oracle, "d")
+    send(oracle, "c", wait=100)
+    send(oracle, "d")
     assert profiles(oracle) == [first, 1, 1, 2]
     assert oracle.asked == set()
 
@@ -441,8 +441,8 @@ def test_an_api_that_answers_at_once_does_so_after_the_event_that_asked(policy: 
 # Rules that remember (docs/rules.md, "How often, when, and in what order")
 
 
-class Told:
-    """An oracle with one rule, ``r``, told of events by the minute: ``begin`` ones are allowed, ``follow`` ones follow.
+class RuleFeed:
+    """An oracle with one rule, ``r``, fed by the minute: ``begin`` events are allowed, ``follow`` events follow.
 
     Processing time stands at ``now``; the stream's time passes with ``stream``.
     """
@@ -457,7 +457,7 @@ class Told:
         self.oracle.now_ms = ms(now)
         self.numbers = itertools.count()
 
-    def tell(self, minute: float, name: str = "begin", **fields: Any) -> Told:
+    def send(self, minute: float, name: str = "begin", **fields: Any) -> RuleFeed:
         number = next(self.numbers)
         at_ms = NOW_MS + int(minute * MINUTE_MS)
         sent = event("u1", event_id=f"{name}{number}", event_name=name, timestamp=at_ms, **fields)
@@ -465,33 +465,36 @@ class Told:
         self.oracle.answer("u1")
         return self
 
-    def at(self, time: str) -> Told:
+    def at(self, time: str) -> RuleFeed:
         """An event at this time."""
-        return self.tell((ms(time) - NOW_MS) / MINUTE_MS)
+        return self.send((ms(time) - NOW_MS) / MINUTE_MS)
 
-    def stream(self, minute: float) -> Told:
+    def stream(self, minute: float) -> RuleFeed:
         """The stream has passed this and the allowed lateness."""
         self.oracle.pass_stream(NOW_MS + int(minute * MINUTE_MS) + 10_000)
         return self
 
-    def clock(self, time: str) -> Told:
+    def clock(self, time: str) -> RuleFeed:
         self.oracle.pass_time(ms(time))
         return self
 
     @property
     def fired(self) -> list[str]:
-        return [one.event_id for one in self.oracle.actions]
+        return [action.event_id for action in self.oracle.actions]
 
     @property
     def held(self) -> list[tuple[str, str]]:
         shown = self.oracle.state("u1")["ruleState"]["held"]
-        return [(one["event_id"], datetime.fromtimestamp(one["until"] / 1000, UTC).isoformat()[:16]) for one in shown]
+        return [
+            (action["event_id"], datetime.fromtimestamp(action["until"] / 1000, UTC).isoformat()[:16])
+            for action in shown
+        ]
 
     @property
     def open(self) -> list[tuple[str, float, float]]:
         shown = self.oracle.state("u1")["ruleState"]["sequences"]
-        minutes = [[(one[name] - NOW_MS) / MINUTE_MS for name in ("begun_at", "ends_at")] for one in shown]
-        return [(one["event_id"], *times) for one, times in zip(shown, minutes, strict=True)]
+        minutes = [[(action[name] - NOW_MS) / MINUTE_MS for name in ("begun_at", "ends_at")] for action in shown]
+        return [(action["event_id"], *times) for action, times in zip(shown, minutes, strict=True)]
 
 
 MINUTE_MS = 60_000
@@ -503,27 +506,27 @@ def ms(time: str) -> int:
 
 
 def test_a_cooldown_ends_exactly_its_time_after_the_last_firing_and_older_events_do_not_fire() -> None:
-    told = Told(cooldown_ms=TEN)
+    feed = RuleFeed(cooldown_ms=TEN)
     for minute in (20, 20, 29.9, 5, 30, 39, 40):
-        told.tell(minute)
-    assert told.fired == ["begin0", "begin4", "begin6"]
-    assert told.oracle.counts == {"rules_cooled_down": 4}
+        feed.send(minute)
+    assert feed.fired == ["begin0", "begin4", "begin6"]
+    assert feed.oracle.counts == {"rules_cooled_down": 4}
 
 
 def test_each_value_of_a_key_has_a_cooldown_of_its_own() -> None:
-    told = Told(cooldown_ms=TEN, cooldown_key=lambda event, *_: str(event["parameters"]["sku"]))
+    feed = RuleFeed(cooldown_ms=TEN, cooldown_key=lambda event, *_: str(event["parameters"]["sku"]))
     for minute, sku in ((0, "a"), (1, "b"), (2, "a"), (10, "a"), (10.5, "b")):
-        told.tell(minute, parameters={"sku": sku})
-    assert told.fired == ["begin0", "begin1", "begin3"]
+        feed.send(minute, parameters={"sku": sku})
+    assert feed.fired == ["begin0", "begin1", "begin3"]
 
 
 def test_a_rolling_cap_counts_what_fired_after_the_window_s_beginning_and_what_fired_later() -> None:
-    told = Told(cap_count=2, cap_window_ms=TEN)
+    feed = RuleFeed(cap_count=2, cap_window_ms=TEN)
     for minute in (0, 5, 9.9, 10, 14, 2, 15):
-        told.tell(minute)
+        feed.send(minute)
     # At 10 the firing at 0 is exactly a window old. The late one at 2 is stopped by those at 5 and 10.
-    assert told.fired == ["begin0", "begin1", "begin3", "begin6"]
-    assert told.oracle.counts == {"rules_capped": 3}
+    assert feed.fired == ["begin0", "begin1", "begin3", "begin6"]
+    assert feed.oracle.counts == {"rules_capped": 3}
 
 
 @pytest.mark.parametrize(
@@ -535,8 +538,8 @@ def test_a_rolling_cap_counts_what_fired_after_the_window_s_beginning_and_what_f
     ],
 )
 def test_a_calendar_cap_counts_since_the_day_week_or_month_began_where_the_user_is(per: str, fires: list[bool]) -> None:
-    told = Told({"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}, cap_count=1, cap_per=per)
-    told.oracle.now_ms = ms("2024-03-09T00:00:00Z")
+    feed = RuleFeed({"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}, cap_count=1, cap_per=per)
+    feed.oracle.now_ms = ms("2024-03-09T00:00:00Z")
     times = [
         "2024-02-28T23:00:00Z",  # Thursday the 29th, 00:00
         "2024-02-29T22:59:59Z",  # its last second
@@ -548,8 +551,8 @@ def test_a_calendar_cap_counts_since_the_day_week_or_month_began_where_the_user_
         "2024-03-05T13:00:00Z",
     ]
     for time in times:
-        told.at(time)
-    assert told.fired == [f"begin{number}" for number, one in enumerate(fires) if one]
+        feed.at(time)
+    assert feed.fired == [f"begin{number}" for number, firing in enumerate(fires) if firing]
 
 
 @pytest.mark.parametrize(
@@ -563,12 +566,12 @@ def test_a_day_is_as_long_as_the_clocks_say(day: str, hours: int) -> None:
     assert periods.count(datetime.fromisoformat(day).date()) == hours * 60
 
 
-def test_what_the_cooldown_stops_does_not_count_for_the_cap_nor_the_other_way_round() -> None:
-    told = Told(cooldown_ms=TEN, cap_count=2, cap_window_ms=3 * TEN)
+def test_a_firing_stopped_by_the_cooldown_does_not_count_for_the_cap_nor_the_other_way_round() -> None:
+    feed = RuleFeed(cooldown_ms=TEN, cap_count=2, cap_window_ms=3 * TEN)
     for minute in (0, 1, 10, 20, 30):
-        told.tell(minute)
-    assert told.fired == ["begin0", "begin2", "begin4"]
-    assert told.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
+        feed.send(minute)
+    assert feed.fired == ["begin0", "begin2", "begin4"]
+    assert feed.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
 
 
 @pytest.mark.parametrize(
@@ -577,17 +580,17 @@ def test_what_the_cooldown_stops_does_not_count_for_the_cap_nor_the_other_way_ro
 )
 def test_users_without_a_zone_that_exists_have_the_default(profile: dict[str, Any]) -> None:
     known = {"profile": profile, "visit": None, "history": []}
-    told = Told(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00"), zone_default="Asia/Tokyo").tell(0)
-    assert (told.fired, told.held) == (["begin0"], [])
-    told = Told(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00")).tell(0)
-    assert (told.fired, told.held) == ([], [("begin0", "2024-01-01T08:00")])
+    feed = RuleFeed(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00"), zone_default="Asia/Tokyo").send(0)
+    assert (feed.fired, feed.held) == (["begin0"], [])
+    feed = RuleFeed(known, now="2024-01-01T06:30:00Z", quiet=("22:00", "08:00")).send(0)
+    assert (feed.fired, feed.held) == ([], [("begin0", "2024-01-01T08:00")])
 
 
 def test_the_zone_s_field_may_be_another_or_none() -> None:
     known = {"profile": {"zone": "Asia/Tokyo", "timezone": "UTC"}, "visit": None, "history": []}
     hours = {"now": "2024-01-01T06:30:00Z", "quiet": ("22:00", "08:00")}
-    assert Told(known, zone_field="zone", **hours).tell(0).fired == ["begin0"]
-    assert Told(known, zone_field=None, **hours).tell(0).held == [("begin0", "2024-01-01T08:00")]
+    assert RuleFeed(known, zone_field="zone", **hours).send(0).fired == ["begin0"]
+    assert RuleFeed(known, zone_field=None, **hours).send(0).held == [("begin0", "2024-01-01T08:00")]
 
 
 SPRING = [  # Europe/Berlin, 2024-03-31: after 01:59 CET (00:59Z) comes 03:00 CEST (01:00Z)
@@ -620,50 +623,50 @@ AUTUMN = [  # Europe/Berlin, 2024-10-27: after 02:59 CEST (00:59Z) comes 02:00 C
 @pytest.mark.parametrize(("quiet", "now", "until"), SPRING + AUTUMN)
 def test_quiet_hours_are_those_of_the_clock_on_the_wall(quiet: tuple[str, str], now: str, until: str | None) -> None:
     known = {"profile": {"timezone": "Europe/Berlin"}, "visit": None, "history": []}
-    told = Told(known, now=f"{now}:00Z", quiet=quiet).tell(0)
-    assert told.held == ([] if until is None else [("begin0", until)])
-    assert told.fired == (["begin0"] if until is None else [])
+    feed = RuleFeed(known, now=f"{now}:00Z", quiet=quiet).send(0)
+    assert feed.held == ([] if until is None else [("begin0", until)])
+    assert feed.fired == (["begin0"] if until is None else [])
 
 
-def test_what_is_held_goes_out_as_and_in_the_order_it_was_decided_before_what_comes_then() -> None:
-    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), actions=("one", "two"))
-    told.tell(5).tell(0)
-    told.oracle.pass_time(ms("2024-01-02T07:59:59Z"))
-    assert told.fired == []
-    told.oracle.now_ms = ms("2024-01-02T08:00:00Z")
-    told.tell(9)
-    assert told.fired == ["begin0", "begin0", "begin1", "begin1", "begin2", "begin2"]
-    assert [one.action for one in told.oracle.actions[:2]] == ["one", "two"]
-    assert [len(one.body["eventHistory"]) for one in told.oracle.actions] == [0, 0, 1, 1, 2, 2]
-    assert told.held == []
+def test_held_actions_go_out_unchanged_in_the_order_decided_before_later_actions() -> None:
+    feed = RuleFeed(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), actions=("one", "two"))
+    feed.send(5).send(0)
+    feed.oracle.pass_time(ms("2024-01-02T07:59:59Z"))
+    assert feed.fired == []
+    feed.oracle.now_ms = ms("2024-01-02T08:00:00Z")
+    feed.send(9)
+    assert feed.fired == ["begin0", "begin0", "begin1", "begin1", "begin2", "begin2"]
+    assert [action.action for action in feed.oracle.actions[:2]] == ["one", "two"]
+    assert [len(action.body["eventHistory"]) for action in feed.oracle.actions] == [0, 0, 1, 1, 2, 2]
+    assert feed.held == []
 
 
-def test_what_is_held_waits_for_the_next_end_if_it_is_quiet_again() -> None:
-    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).tell(0)
-    told.clock("2024-01-02T22:00:00Z")
-    assert (told.fired, told.held) == ([], [("begin0", "2024-01-03T08:00")])
-    told.clock("2024-01-03T21:00:00Z")
-    assert (told.fired, told.held) == (["begin0"], [])
+def test_a_held_action_waits_for_the_next_end_of_quiet_hours_if_it_is_quiet_again() -> None:
+    feed = RuleFeed(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).send(0)
+    feed.clock("2024-01-02T22:00:00Z")
+    assert (feed.fired, feed.held) == ([], [("begin0", "2024-01-03T08:00")])
+    feed.clock("2024-01-03T21:00:00Z")
+    assert (feed.fired, feed.held) == (["begin0"], [])
 
 
 @pytest.mark.parametrize("fate", ["kept", "higher version", "gone"])
-def test_what_is_held_is_dropped_if_its_rule_is_gone(fate: str) -> None:
-    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).tell(0)
+def test_a_held_action_is_dropped_if_its_rule_was_removed(fate: str) -> None:
+    feed = RuleFeed(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00")).send(0)
     if fate != "kept":
-        told.oracle.rules = [replace(told.rule, version=2)] if fate == "higher version" else []
-    told.clock("2024-01-02T08:00:00Z")
-    assert [one.version for one in told.oracle.actions] == ([] if fate == "gone" else [1])
-    assert (told.held, told.oracle.counts["held_dropped"]) == ([], int(fate == "gone"))
+        feed.oracle.rules = [replace(feed.rule, version=2)] if fate == "higher version" else []
+    feed.clock("2024-01-02T08:00:00Z")
+    assert [action.version for action in feed.oracle.actions] == ([] if fate == "gone" else [1])
+    assert (feed.held, feed.oracle.counts["held_dropped"]) == ([], int(fate == "gone"))
 
 
-def test_cooldown_and_cap_count_what_is_held() -> None:
-    told = Told(
+def test_cooldown_and_cap_count_held_actions() -> None:
+    feed = RuleFeed(
         now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), cooldown_ms=TEN, cap_count=2, cap_window_ms=DAY_MS
     )
     for minute in (0, 5, 10, 20):
-        told.tell(minute)
-    assert [one for one, _ in told.held] == ["begin0", "begin2"]
-    assert told.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
+        feed.send(minute)
+    assert [event for event, _ in feed.held] == ["begin0", "begin2"]
+    assert feed.oracle.counts == {"rules_cooled_down": 1, "rules_capped": 1}
 
 
 FOLLOWED = {"kind": "followed_by", "within_ms": TEN}
@@ -674,32 +677,32 @@ NOT_FOLLOWED = {"kind": "not_followed_by", "within_ms": TEN}
     ("minute", "is_followed"), [(-0.1, False), (0, True), (5, True), (10, True), (10.1, False)], ids=str
 )
 def test_a_sequence_is_followed_from_its_beginning_to_its_end(minute: float, is_followed: bool) -> None:
-    told = Told(sequence=FOLLOWED).tell(0).tell(minute, "follow").tell(minute, "follow")
-    assert told.fired == (["follow1"] if is_followed else [])
-    assert told.open == ([] if is_followed else [("begin0", 0, 10)])
-    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(minute, "follow").stream(10)
-    assert told.fired == ([] if is_followed else ["begin0"])
+    feed = RuleFeed(sequence=FOLLOWED).send(0).send(minute, "follow").send(minute, "follow")
+    assert feed.fired == (["follow1"] if is_followed else [])
+    assert feed.open == ([] if is_followed else [("begin0", 0, 10)])
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0).send(minute, "follow").stream(10)
+    assert feed.fired == ([] if is_followed else ["begin0"])
 
 
 def test_a_sequence_that_was_not_followed_fires_once_when_the_stream_and_the_lateness_have_passed_its_end() -> None:
-    told = Told(sequence=NOT_FOLLOWED).tell(0)
-    told.oracle.pass_stream(NOW_MS + TEN + 9_999)
-    assert (told.fired, told.open) == ([], [("begin0", 0, 10)])
-    told.oracle.pass_stream(NOW_MS + TEN + 10_000)
-    told.oracle.pass_stream(NOW_MS + TEN + 10_000)
-    assert (told.fired, told.open) == (["begin0"], [])
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0)
+    feed.oracle.pass_stream(NOW_MS + TEN + 9_999)
+    assert (feed.fired, feed.open) == ([], [("begin0", 0, 10)])
+    feed.oracle.pass_stream(NOW_MS + TEN + 10_000)
+    feed.oracle.pass_stream(NOW_MS + TEN + 10_000)
+    assert (feed.fired, feed.open) == (["begin0"], [])
 
 
 def test_a_sequence_of_followed_by_ends_silently() -> None:
-    told = Told(sequence=FOLLOWED).tell(0).stream(10).tell(10, "follow")
-    assert (told.fired, told.open, told.oracle.counts) == ([], [], {})
+    feed = RuleFeed(sequence=FOLLOWED).send(0).stream(10).send(10, "follow")
+    assert (feed.fired, feed.open, feed.oracle.counts) == ([], [], {})
 
 
 def test_the_time_of_a_firing_is_the_event_s_or_the_end_of_what_was_not_followed() -> None:
     for sequence, at in ((FOLLOWED, 7), (NOT_FOLLOWED, 10)):
-        told = Told(sequence=sequence, cooldown_ms=1, cap_count=1, cap_window_ms=1).tell(0)
-        told.tell(7, "follow" if sequence is FOLLOWED else "other").stream(10)
-        shown = told.oracle.state("u1")["ruleState"]
+        feed = RuleFeed(sequence=sequence, cooldown_ms=1, cap_count=1, cap_window_ms=1).send(0)
+        feed.send(7, "follow" if sequence is FOLLOWED else "other").stream(10)
+        shown = feed.oracle.state("u1")["ruleState"]
         assert shown["cooldowns"] == [{"rule": "r", "key": "", "fired_at": NOW_MS + at * MINUTE_MS}]
         assert shown["caps"] == [{"rule": "r", "fired_at": [NOW_MS + at * MINUTE_MS]}]
 
@@ -716,34 +719,34 @@ def test_the_time_of_a_firing_is_the_event_s_or_the_end_of_what_was_not_followed
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
-def test_what_begins_while_one_is_open_begins_it_anew_or_opens_a_second_one(
+def test_a_beginning_while_a_sequence_is_open_restarts_it_or_opens_a_second(
     kind: str, minute: float, sequences: Any
 ) -> None:
-    told = Told(sequence={"kind": kind, "within_ms": TEN}).tell(0).tell(minute)
-    assert told.open == sequences
-    assert told.oracle.actions == []
+    feed = RuleFeed(sequence={"kind": kind, "within_ms": TEN}).send(0).send(minute)
+    assert feed.open == sequences
+    assert feed.oracle.actions == []
 
 
-def test_of_two_open_ones_the_one_it_is_within_begins_anew_and_in_between_nothing_does() -> None:
-    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(20).tell(15)
-    assert told.open == [("begin0", 0, 10), ("begin1", 20, 30)]
-    assert told.tell(8).open == [("begin3", 8, 18), ("begin1", 20, 30)]
-    assert told.tell(18).open == [("begin4", 18, 28), ("begin1", 20, 30)]
-    assert told.tell(25, "follow").open == []
+def test_of_two_open_sequences_the_one_the_event_is_within_restarts_and_between_them_none_does() -> None:
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0).send(20).send(15)
+    assert feed.open == [("begin0", 0, 10), ("begin1", 20, 30)]
+    assert feed.send(8).open == [("begin3", 8, 18), ("begin1", 20, 30)]
+    assert feed.send(18).open == [("begin4", 18, 28), ("begin1", 20, 30)]
+    assert feed.send(25, "follow").open == []
 
 
 def test_one_event_follows_first_and_then_begins_and_never_follows_itself() -> None:
-    told = Told(sequence=FOLLOWED).tell(0, "begin and follow")
-    assert (told.fired, told.open) == ([], [("begin and follow0", 0, 10)])
-    told.tell(1, "begin and follow")
-    assert (told.fired, told.open) == (["begin and follow1"], [("begin and follow1", 1, 11)])
-    told = Told(sequence=NOT_FOLLOWED).tell(0).tell(2, "begin and follow").stream(10)
-    assert (told.fired, told.open) == ([], [("begin and follow1", 2, 12)])
-    assert told.stream(12).fired == ["begin and follow1"]
+    feed = RuleFeed(sequence=FOLLOWED).send(0, "begin and follow")
+    assert (feed.fired, feed.open) == ([], [("begin and follow0", 0, 10)])
+    feed.send(1, "begin and follow")
+    assert (feed.fired, feed.open) == (["begin and follow1"], [("begin and follow1", 1, 11)])
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0).send(2, "begin and follow").stream(10)
+    assert (feed.fired, feed.open) == ([], [("begin and follow1", 2, 12)])
+    assert feed.stream(12).fired == ["begin and follow1"]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("left", "right", "same"),
     [
         (1, 1.0, True),
         (1, "1", False),
@@ -757,72 +760,72 @@ def test_one_event_follows_first_and_then_begins_and_never_follows_itself() -> N
         (False, False, True),
     ],
 )
-def test_with_match_json_values_are_compared(one: Any, other: Any, same: bool) -> None:
-    told = Told(sequence=FOLLOWED | {"match": "parameters.cart.id"})
-    told.tell(0, parameters={"cart": {"id": one}}).tell(1, "follow", parameters={"cart": {"id": other}})
-    assert told.fired == (["follow1"] if same else [])
-    assert len(told.open) == (0 if same or one is None else 1)
+def test_with_match_json_values_are_compared(left: Any, right: Any, same: bool) -> None:
+    feed = RuleFeed(sequence=FOLLOWED | {"match": "parameters.cart.id"})
+    feed.send(0, parameters={"cart": {"id": left}}).send(1, "follow", parameters={"cart": {"id": right}})
+    assert feed.fired == (["follow1"] if same else [])
+    assert len(feed.open) == (0 if same or left is None else 1)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"cart": 5}, {"cart": {}}, {"cart": [1]}, {"cart": {"id": None}}])
-def test_what_lacks_the_matching_field_neither_begins_nor_follows(parameters: dict[str, Any]) -> None:
-    told = Told(sequence=NOT_FOLLOWED | {"match": "parameters.cart.id"}).tell(0, parameters=parameters)
-    assert told.open == []
-    told.tell(0, parameters={"cart": {"id": 1}}).tell(1, "follow", parameters=parameters)
-    assert len(told.open) == 1
+def test_an_event_without_the_matching_field_neither_begins_nor_follows(parameters: dict[str, Any]) -> None:
+    feed = RuleFeed(sequence=NOT_FOLLOWED | {"match": "parameters.cart.id"}).send(0, parameters=parameters)
+    assert feed.open == []
+    feed.send(0, parameters={"cart": {"id": 1}}).send(1, "follow", parameters=parameters)
+    assert len(feed.open) == 1
 
 
 def test_each_matching_value_has_its_own_sequence() -> None:
-    told = Told(sequence=NOT_FOLLOWED | {"match": "parameters.id"})
+    feed = RuleFeed(sequence=NOT_FOLLOWED | {"match": "parameters.id"})
     for minute, name, value in ((0, "begin", 1), (1, "begin", 2), (2, "begin", 1), (3, "follow", 2)):
-        told.tell(minute, name, parameters={"id": value})
-    assert told.open == [("begin2", 2, 12)]
+        feed.send(minute, name, parameters={"id": value})
+    assert feed.open == [("begin2", 2, 12)]
 
 
-def test_what_is_stopped_by_cooldown_or_cap_is_over_all_the_same() -> None:
+def test_a_sequence_stopped_by_cooldown_or_cap_has_ended_all_the_same() -> None:
     for limit in ({"cooldown_ms": DAY_MS}, {"cap_count": 1, "cap_window_ms": DAY_MS}):
-        told = Told(sequence=FOLLOWED, **limit)
-        told.tell(0).tell(1, "follow").tell(2).tell(3, "follow")
-        assert (told.fired, told.open, sum(told.oracle.counts.values())) == (["follow1"], [], 1)
-        told = Told(sequence=NOT_FOLLOWED, **limit)
-        told.tell(0).tell(11).stream(30)
-        assert (told.fired, told.open, sum(told.oracle.counts.values())) == (["begin0"], [], 1)
+        feed = RuleFeed(sequence=FOLLOWED, **limit)
+        feed.send(0).send(1, "follow").send(2).send(3, "follow")
+        assert (feed.fired, feed.open, sum(feed.oracle.counts.values())) == (["follow1"], [], 1)
+        feed = RuleFeed(sequence=NOT_FOLLOWED, **limit)
+        feed.send(0).send(11).stream(30)
+        assert (feed.fired, feed.open, sum(feed.oracle.counts.values())) == (["begin0"], [], 1)
 
 
 @pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
 def test_the_cooldown_s_key_is_that_of_the_event_that_begins_the_sequence(kind: str) -> None:
-    told = Told(
+    feed = RuleFeed(
         sequence={"kind": kind, "within_ms": TEN},
         cooldown_ms=DAY_MS,
         cooldown_key=lambda event, *_: str(event["parameters"]["sku"]),
     )
     for minute, sku in ((0, "a"), (20, "b"), (40, "a")):
-        told.tell(minute, parameters={"sku": sku})
+        feed.send(minute, parameters={"sku": sku})
         if kind == "followed_by":
-            told.tell(minute + 1, "follow", parameters={"sku": "x"})
-        told.stream(minute + 10)
-    assert len(told.fired) == 2
-    assert [one["key"] for one in told.oracle.state("u1")["ruleState"]["cooldowns"]] == ["a", "b"]
+            feed.send(minute + 1, "follow", parameters={"sku": "x"})
+        feed.stream(minute + 10)
+    assert len(feed.fired) == 2
+    assert [cooldown["key"] for cooldown in feed.oracle.state("u1")["ruleState"]["cooldowns"]] == ["a", "b"]
 
 
-def test_several_that_are_over_fire_in_the_order_of_their_ends_then_of_their_beginnings() -> None:
-    told = Told(sequence=NOT_FOLLOWED)
-    assert told.rule.sequence is not None
-    longer = replace(told.rule, name="longer", sequence=replace(told.rule.sequence, within_ms=2 * TEN))
-    told.oracle.rules = [told.rule, longer]
-    told.tell(0).tell(10.5).stream(60)
-    assert fired(told.oracle) == [("begin0", "r"), ("begin1", "r"), ("begin1", "longer")]
-    told = Told(sequence=NOT_FOLLOWED)
-    told.oracle.rules = [told.rule, replace(longer, allows=lambda event, *_: event["event_name"] == "begin first")]
-    told.tell(10, "begin").tell(0, "begin first").stream(60)
-    assert fired(told.oracle) == [("begin first1", "longer"), ("begin0", "r")]
+def test_several_ended_sequences_fire_in_the_order_of_their_ends_then_of_their_beginnings() -> None:
+    feed = RuleFeed(sequence=NOT_FOLLOWED)
+    assert feed.rule.sequence is not None
+    longer = replace(feed.rule, name="longer", sequence=replace(feed.rule.sequence, within_ms=2 * TEN))
+    feed.oracle.rules = [feed.rule, longer]
+    feed.send(0).send(10.5).stream(60)
+    assert fired(feed.oracle) == [("begin0", "r"), ("begin1", "r"), ("begin1", "longer")]
+    feed = RuleFeed(sequence=NOT_FOLLOWED)
+    feed.oracle.rules = [feed.rule, replace(longer, allows=lambda event, *_: event["event_name"] == "begin first")]
+    feed.send(10, "begin").send(0, "begin first").stream(60)
+    assert fired(feed.oracle) == [("begin first1", "longer"), ("begin0", "r")]
 
 
 def test_a_sequence_that_is_over_shows_what_is_known_by_then_and_the_event_that_began_it() -> None:
     known = {"profile": {"n": 1}, "visit": None, "history": []}
-    told = Told(known, sequence=NOT_FOLLOWED).tell(0).tell(1, "other")
-    told.stream(10)
-    (action,) = told.oracle.actions
+    feed = RuleFeed(known, sequence=NOT_FOLLOWED).send(0).send(1, "other")
+    feed.stream(10)
+    (action,) = feed.oracle.actions
     assert action.body["event"]["event_id"] == action.event_id == "begin0"
     assert action.body["userProfile"] == {"n": 1}
     assert action.body["currentVisit"]["visit_id"] == "begin0"
@@ -833,47 +836,47 @@ def test_a_sequence_that_is_over_shows_what_is_known_by_then_and_the_event_that_
 @pytest.mark.parametrize("answer", ["known", "unknown", "unavailable"])
 def test_for_a_sequence_that_is_over_the_user_is_loaded_first(policy: str, answer: str) -> None:
     known = {"profile": {"n": 1}, "visit": None, "history": []}
-    told = Told(known, sequence=NOT_FOLLOWED, on_missing_profile=policy)
-    oracle = told.oracle
-    told.tell(0)
+    feed = RuleFeed(known, sequence=NOT_FOLLOWED, on_missing_profile=policy)
+    oracle = feed.oracle
+    feed.send(0)
     oracle.answer("u1")
     if policy == "skip":  # it passed the first event over
-        told.tell(0)
+        feed.send(0)
     oracle.pass_time(oracle.now_ms + DAY_MS)
-    assert (oracle.state("u1")["found"], len(told.open), oracle.asked) == (False, 1, set())
-    told.stream(10)
-    assert (told.fired, oracle.asked, oracle.state("u1")["parked"]) == ([], {"u1"}, 0)
+    assert (oracle.state("u1")["found"], len(feed.open), oracle.asked) == (False, 1, set())
+    feed.stream(10)
+    assert (feed.fired, oracle.asked, oracle.state("u1")["parked"]) == ([], {"u1"}, 0)
     oracle.restored()
     oracle.pass_time(oracle.now_ms + 100_000)
-    assert (told.fired, oracle.asked) == ([], {"u1"})
+    assert (feed.fired, oracle.asked) == ([], {"u1"})
     oracle.api = {"u1": known} if answer == "known" else {}
     oracle.answer("u1", unavailable=answer == "unavailable")
-    assert told.open == []
+    assert feed.open == []
     profile = {"known": {"n": 1}, "unknown": UNKNOWN}.get(answer, FAILED)
     passes_over = policy == "skip" and profile == FAILED
-    assert [one.body["userProfile"] for one in oracle.actions] == ([] if passes_over else [profile])
-    assert [one.body["currentVisit"] for one in oracle.actions] == ([] if passes_over else [None])
+    assert [action.body["userProfile"] for action in oracle.actions] == ([] if passes_over else [profile])
+    assert [action.body["currentVisit"] for action in oracle.actions] == ([] if passes_over else [None])
     assert oracle.state("u1")["found"]
 
 
 @pytest.mark.parametrize(("name", "fires"), [("follow", []), ("other", ["begin0"])])
 @pytest.mark.parametrize("answers", [True, False])
 def test_events_that_wait_are_handled_before_the_sequence_is_over(answers: bool, name: str, fires: list[str]) -> None:
-    told = Told(sequence=NOT_FOLLOWED).tell(0)
-    oracle = told.oracle
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0)
+    oracle = feed.oracle
     oracle.pass_time(oracle.now_ms + DAY_MS)
-    told.stream(10)
+    feed.stream(10)
     oracle.feed(b"u1", orjson.dumps(event("u1", event_name=name, timestamp=NOW_MS + TEN)))
-    assert (told.fired, oracle.state("u1")["parked"]) == ([], 1)
+    assert (feed.fired, oracle.state("u1")["parked"]) == ([], 1)
     oracle.restored(oracle.now_ms + 5_000)
     oracle.pass_time(oracle.now_ms + 9_999)
-    told.stream(10)
-    assert (oracle.asked, told.fired, len(told.open)) == ({"u1"}, [], 1)
+    feed.stream(10)
+    assert (oracle.asked, feed.fired, len(feed.open)) == ({"u1"}, [], 1)
     if answers:
         oracle.answer("u1")
     else:
         oracle.pass_time(oracle.now_ms + 1)
-    assert (told.fired, told.open) == (fires, [])
+    assert (feed.fired, feed.open) == (fires, [])
 
 
 @pytest.mark.parametrize("unavailable", [True, False])
@@ -881,75 +884,75 @@ def test_events_that_wait_are_handled_before_the_sequence_is_over(answers: bool,
 def test_where_no_event_waits_a_sequence_waits_for_the_profile_that_is_on_its_way(
     policy: str, unavailable: bool
 ) -> None:
-    told = Told(sequence=NOT_FOLLOWED, on_missing_profile=policy).tell(0, "other").tell(0)
-    oracle = told.oracle
+    feed = RuleFeed(sequence=NOT_FOLLOWED, on_missing_profile=policy).send(0, "other").send(0)
+    oracle = feed.oracle
     oracle.pass_time(oracle.now_ms + DAY_MS)
     oracle.feed(b"u1", orjson.dumps(event("u1", event_name="other")))
-    told.stream(10)
-    assert (told.fired, len(told.open), oracle.asked, oracle.state("u1")["parked"]) == ([], 1, {"u1"}, 0)
+    feed.stream(10)
+    assert (feed.fired, len(feed.open), oracle.asked, oracle.state("u1")["parked"]) == ([], 1, {"u1"}, 0)
     oracle.pass_time(oracle.now_ms + DAY_MS)
     assert (oracle.state("u1")["found"], oracle.asked) == (False, {"u1"})
     oracle.answer("u1", unavailable=unavailable)
-    assert (told.fired, told.open) == ([] if policy == "skip" and unavailable else ["begin1"], [])
+    assert (feed.fired, feed.open) == ([] if policy == "skip" and unavailable else ["begin1"], [])
 
 
 @pytest.mark.parametrize("policy", ["run", "skip"])
 def test_nobody_is_asked_again_for_a_user_who_is_in_the_state_and_skip_rules_pass_over(policy: str) -> None:
-    told = Told(sequence=NOT_FOLLOWED, on_missing_profile=policy).tell(0, "other").tell(0)
-    told.oracle.users["u1"].enrichment = "unavailable"
-    told.stream(10)
-    assert told.fired == ([] if policy == "skip" else ["begin1"])
-    assert (told.open, told.oracle.asked) == ([], set())
+    feed = RuleFeed(sequence=NOT_FOLLOWED, on_missing_profile=policy).send(0, "other").send(0)
+    feed.oracle.users["u1"].enrichment = "unavailable"
+    feed.stream(10)
+    assert feed.fired == ([] if policy == "skip" else ["begin1"])
+    assert (feed.open, feed.oracle.asked) == ([], set())
 
 
 @pytest.mark.parametrize(("name", "is_open"), [("follow", False), ("other", True)])
 def test_an_event_that_does_not_wait_may_follow_a_sequence_that_does(name: str, is_open: bool) -> None:
-    told = Told(sequence=NOT_FOLLOWED, on_missing_profile="run").tell(0)
-    told.oracle.pass_time(told.oracle.now_ms + DAY_MS)
-    told.stream(10)
-    told.oracle.feed(b"u1", orjson.dumps(event("u1", event_name=name, timestamp=NOW_MS + TEN)))
-    assert len(told.open) == int(is_open)
-    told.oracle.answer("u1")
-    assert told.fired == (["begin0"] if is_open else [])
+    feed = RuleFeed(sequence=NOT_FOLLOWED, on_missing_profile="run").send(0)
+    feed.oracle.pass_time(feed.oracle.now_ms + DAY_MS)
+    feed.stream(10)
+    feed.oracle.feed(b"u1", orjson.dumps(event("u1", event_name=name, timestamp=NOW_MS + TEN)))
+    assert len(feed.open) == int(is_open)
+    feed.oracle.answer("u1")
+    assert feed.fired == (["begin0"] if is_open else [])
 
 
 @pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
-def test_an_event_that_is_passed_over_ends_not_followed_by_and_does_nothing_else(kind: str) -> None:
-    told = (
-        Told(
+def test_an_event_of_a_skipped_rule_ends_not_followed_by_and_does_nothing_else(kind: str) -> None:
+    feed = (
+        RuleFeed(
             sequence={"kind": kind, "within_ms": TEN},
             on_missing_profile="skip",
         )
-        .tell(0, "other")
-        .tell(0)
+        .send(0, "other")
+        .send(0)
     )
-    assert len(told.open) == 1
-    told.oracle.users["u1"].enrichment = "pending"
-    told.oracle.feed(b"u1", orjson.dumps(event("u1", event_name="begin and follow")))
-    assert (told.fired, len(told.open)) == ([], 0 if kind == "not_followed_by" else 1)
+    assert len(feed.open) == 1
+    feed.oracle.users["u1"].enrichment = "pending"
+    feed.oracle.feed(b"u1", orjson.dumps(event("u1", event_name="begin and follow")))
+    assert (feed.fired, len(feed.open)) == ([], 0 if kind == "not_followed_by" else 1)
 
 
 def test_a_sequence_goes_on_under_the_rule_as_it_is_now_but_its_end_was_fixed() -> None:
-    told = Told(sequence=NOT_FOLLOWED).tell(0)
-    assert told.rule.sequence is not None
-    later = replace(told.rule, version=2, sequence=replace(told.rule.sequence, within_ms=1), actions=("new",))
-    told.oracle.rules = [later]
-    assert told.stream(9.9).fired == []
-    told.stream(10)
-    assert [(one.version, one.action) for one in told.oracle.actions] == [(2, "new")]
+    feed = RuleFeed(sequence=NOT_FOLLOWED).send(0)
+    assert feed.rule.sequence is not None
+    later = replace(feed.rule, version=2, sequence=replace(feed.rule.sequence, within_ms=1), actions=("new",))
+    feed.oracle.rules = [later]
+    assert feed.stream(9.9).fired == []
+    feed.stream(10)
+    assert [(action.version, action.action) for action in feed.oracle.actions] == [(2, "new")]
 
 
 @pytest.mark.parametrize("kind", ["followed_by", "not_followed_by"])
 @pytest.mark.parametrize("change", ["gone", "no sequence", "other kind"])
 def test_a_sequence_is_dropped_if_no_rule_of_its_name_and_kind_is_live(kind: str, change: str) -> None:
-    told = Told(sequence={"kind": kind, "within_ms": TEN}).tell(0)
+    feed = RuleFeed(sequence={"kind": kind, "within_ms": TEN}).send(0)
     other = OracleSequence("followed_by" if kind == "not_followed_by" else "not_followed_by", lambda *_: True, TEN)
-    rules = {"gone": [], "no sequence": [replace(told.rule, sequence=None)]}
-    told.oracle.rules = rules.get(change, [replace(told.rule, sequence=other)])
-    told.oracle.pass_time(told.oracle.now_ms + DAY_MS)
-    told.stream(10)
-    assert (told.fired, told.open, told.oracle.asked) == ([], [], set())
-    assert told.oracle.counts == {"sequences_dropped": 1}
+    rules = {"gone": [], "no sequence": [replace(feed.rule, sequence=None)]}
+    feed.oracle.rules = rules.get(change, [replace(feed.rule, sequence=other)])
+    feed.oracle.pass_time(feed.oracle.now_ms + DAY_MS)
+    feed.stream(10)
+    assert (feed.fired, feed.open, feed.oracle.asked) == ([], [], set())
+    assert feed.oracle.counts == {"sequences_dropped": 1}
 
 
 @pytest.mark.parametrize("where", ["filter", "sequence", "key"])
@@ -959,26 +962,26 @@ def test_lua_that_fails_is_an_error_of_the_rule_which_neither_fires_begins_nor_f
             raise RuleFails
         return "key"
 
-    told = Told(sequence=FOLLOWED, cooldown_ms=1, cooldown_key=fails if where == "key" else None)
-    assert told.rule.sequence is not None
+    feed = RuleFeed(sequence=FOLLOWED, cooldown_ms=1, cooldown_key=fails if where == "key" else None)
+    assert feed.rule.sequence is not None
     if where == "filter":
-        told.oracle.rules = [replace(told.rule, allows=lambda *known: bool(fails(*known)))]
+        feed.oracle.rules = [replace(feed.rule, allows=lambda *known: bool(fails(*known)))]
     elif where == "sequence":
-        sequence = replace(told.rule.sequence, follows=lambda *known: bool(fails(*known)))
-        told.oracle.rules = [replace(told.rule, sequence=sequence)]
-    told.tell(0).tell(1, "begin and follow", parameters={"bad": True})
-    assert (told.fired, told.open) == ([], [("begin0", 0, 10)])
-    assert [one.reason for one in told.oracle.dead_letters] == ["rule_error"]
+        sequence = replace(feed.rule.sequence, follows=lambda *known: bool(fails(*known)))
+        feed.oracle.rules = [replace(feed.rule, sequence=sequence)]
+    feed.send(0).send(1, "begin and follow", parameters={"bad": True})
+    assert (feed.fired, feed.open) == ([], [("begin0", 0, 10)])
+    assert [letter.reason for letter in feed.oracle.dead_letters] == ["rule_error"]
 
 
-def test_what_rules_remember_outlives_the_user_s_ttl_but_not_forgetting() -> None:
-    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), cooldown_ms=DAY_MS)
+def test_rule_state_outlives_the_user_s_ttl_but_not_forgetting() -> None:
+    feed = RuleFeed(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"), cooldown_ms=DAY_MS)
     sequence = OracleSequence("not_followed_by", lambda *_: False, DAY_MS)
-    told.oracle.rules = [told.rule, replace(told.rule, name="s", sequence=sequence)]
-    told.tell(0)
-    told.oracle.ttl_ms = 1000
-    told.clock("2024-01-02T00:00:00Z")
-    shown = told.oracle.state("u1")
+    feed.oracle.rules = [feed.rule, replace(feed.rule, name="s", sequence=sequence)]
+    feed.send(0)
+    feed.oracle.ttl_ms = 1000
+    feed.clock("2024-01-02T00:00:00Z")
+    shown = feed.oracle.state("u1")
     assert not shown["found"]
     assert {name: len(rows) for name, rows in shown["ruleState"].items()} == {
         "cooldowns": 1,
@@ -986,21 +989,21 @@ def test_what_rules_remember_outlives_the_user_s_ttl_but_not_forgetting() -> Non
         "sequences": 1,
         "held": 1,
     }
-    told.oracle.forget("u1")
-    assert told.oracle.state("u1")["ruleState"] == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
-    told.clock("2024-01-02T08:00:00Z").stream(60 * 24).tell(1)
-    assert (told.fired, told.oracle.counts) == (["begin1"], {})
+    feed.oracle.forget("u1")
+    assert feed.oracle.state("u1")["ruleState"] == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
+    feed.clock("2024-01-02T08:00:00Z").stream(60 * 24).send(1)
+    assert (feed.fired, feed.oracle.counts) == (["begin1"], {})
 
 
 def test_the_comparison_of_states_looks_at_sequences_and_at_what_is_held() -> None:
-    told = Told(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"))
+    feed = RuleFeed(now="2024-01-01T23:00:00Z", quiet=("22:00", "08:00"))
     sequence = OracleSequence("not_followed_by", lambda *_: False, DAY_MS)
-    told.oracle.rules = [told.rule, replace(told.rule, name="s", sequence=sequence)]
-    shown = told.tell(0).oracle.state("u1")
-    assert state_differences(told.oracle, {"u1": shown}) == []
+    feed.oracle.rules = [feed.rule, replace(feed.rule, name="s", sequence=sequence)]
+    shown = feed.send(0).oracle.state("u1")
+    assert state_differences(feed.oracle, {"u1": shown}) == []
     for name in ("sequences", "held"):
         other = shown | {"ruleState": shown["ruleState"] | {name: []}}
-        assert len(state_differences(told.oracle, {"u1": other})) == 1
+        assert len(state_differences(feed.oracle, {"u1": other})) == 1
 
 
 def test_of_a_long_record_a_dead_letter_holds_the_beginning() -> None:

@@ -18,4 +18,4 @@ def test_what_a_killed_sender_has_begun_is_no_webhook() -> None:
         assert (receiver.seen, receiver.bad) == ([], [])
         with socket.create_connection(("127.0.0.1", port), 5) as sender:
             sender.sendall(b"POST /crm HTTP/1.1\r\nwebhook-id: 2\r\nContent-Length: 5\r\n\r\nwhole")
-            eventually(lambda: [one for one, _, _ in receiver.seen] == ["2"], "the whole one is seen")
+            eventually(lambda: [call for call, _, _ in receiver.seen] == ["2"], "the whole one is seen")

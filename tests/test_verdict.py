@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.builders import event, oracle_rules, random_stream, user_api_of
-from tests.faults.verdict import HOOK, HOOK_RULE, Blow, Verdict, firings_of_webhooks, judge, repeats_from_before
+from tests.faults.verdict import HOOK, HOOK_RULE, Fault, Verdict, firings_of_webhooks, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
 USERS = [f"user-{number:04d}" for number in range(20)]
@@ -24,16 +24,23 @@ class Outputs:
         for key, value in RECORDS:
             self.oracle.feed(key, value)
         fired = self.oracle.actions
-        self.seen = [SeenAction(one.body, one.rule, one.version, repr(one)) for one in fired if one.rule != HOOK]
+        self.seen = [
+            SeenAction(action.body, action.rule, action.version, repr(action))
+            for action in fired
+            if action.rule != HOOK
+        ]
         self.webhooks = [
-            (one.event_id, json.dumps({name: one.body[name] for name in one.body if name != "eventHistory"}).encode())
-            for one in fired
-            if one.rule == HOOK
+            (
+                action.event_id,
+                json.dumps({name: action.body[name] for name in action.body if name != "eventHistory"}).encode(),
+            )
+            for action in fired
+            if action.rule == HOOK
         ]
         self.states: dict[str, dict[str, Any]] = {user: self.oracle.state(user) for user in USERS}
 
-    def judge(self, strangers: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
-        return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, strangers)
+    def judge(self, unanswered_users: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
+        return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, unanswered_users)
 
 
 @pytest.fixture
@@ -77,7 +84,7 @@ def test_a_repeat_with_another_body_is_a_problem(outputs: Outputs) -> None:
 
 
 def test_order_is_looked_at(outputs: Outputs) -> None:
-    of_user = [n for n, one in enumerate(outputs.seen) if one.body["event"]["user_id"] == "user-0003"]
+    of_user = [n for n, action in enumerate(outputs.seen) if action.body["event"]["user_id"] == "user-0003"]
     first, last = of_user[0], of_user[-1]
     outputs.seen[first], outputs.seen[last] = outputs.seen[last], outputs.seen[first]
     verdict = outputs.judge()
@@ -96,18 +103,18 @@ def test_an_event_that_is_counted_twice_shows_in_the_state(outputs: Outputs) -> 
     assert any("eventHistory" in problem for problem in outputs.judge().problems)
 
 
-def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) -> None:
-    stranger = json.loads(outputs.webhooks[0][1])["event"]["user_id"]
+def test_a_unanswered_users_profile_does_not_count_but_its_events_do(outputs: Outputs) -> None:
+    unanswered_user = json.loads(outputs.webhooks[0][1])["event"]["user_id"]
     webhook_id, body = outputs.webhooks[0]
     outputs.webhooks[0] = (
         webhook_id,
         json.dumps(json.loads(body) | {"userProfile": {"enrichment": "unavailable"}}).encode(),
     )
-    outputs.seen = [one for one in outputs.seen if one.body["event"]["user_id"] != stranger]
+    outputs.seen = [action for action in outputs.seen if action.body["event"]["user_id"] != unanswered_user]
     assert outputs.judge().problems != []
-    assert outputs.judge({stranger}).problems == []
+    assert outputs.judge({unanswered_user}).problems == []
     del outputs.webhooks[0]
-    assert outputs.judge({stranger}).lost == 1
+    assert outputs.judge({unanswered_user}).lost == 1
 
 
 @pytest.mark.parametrize(
@@ -124,13 +131,13 @@ def test_a_strangers_profile_does_not_count_but_its_events_do(outputs: Outputs) 
         ([(180, "a"), (181, "a")], 1),
     ],
     ids=[
-        *("since the checkpoint", "by who was not struck", "before it", "no blow yet", "a later checkpoint knew it"),
-        *("no blow between", "long after", "the second blow", "no blow any more"),
+        *("since the checkpoint", "by who was not struck", "before it", "no fault yet", "a later checkpoint knew it"),
+        *("no fault between", "long after", "the second fault", "no fault any more"),
     ],
 )
 def test_a_repeat_must_be_of_what_no_checkpoint_knew(arrived: list[tuple[float, str]], problems: int) -> None:
-    blows = [Blow(checkpoint_s=99, struck_s=110, over_s=120), Blow(checkpoint_s=150, struck_s=160, over_s=170)]
-    assert len(repeats_from_before(blows, arrived)) == problems
+    faults = [Fault(checkpoint_s=99, struck_s=110, over_s=120), Fault(checkpoint_s=150, struck_s=160, over_s=170)]
+    assert len(repeats_from_before(faults, arrived)) == problems
 
 
 def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
@@ -142,9 +149,11 @@ def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
     assert len(bodies) == 2
 
     def problems(*late: dict[str, Any]) -> list[str]:
-        webhooks = [("new", firings_of_webhooks(oracle)["u1", "new"][0]), *(("late", one) for one in late)]
+        webhooks = [("new", firings_of_webhooks(oracle)["u1", "new"][0]), *(("late", action) for action in late)]
         states = {"u1": oracle.state("u1")}
-        return judge(oracle, 3, [], [(one, json.dumps(body).encode()) for one, body in webhooks], [], states).problems
+        return judge(
+            oracle, 3, [], [(webhook_id, json.dumps(body).encode()) for webhook_id, body in webhooks], [], states
+        ).problems
 
     assert problems(*bodies) == []
     assert problems(bodies[0]) == []

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, and what goes on meanwhile."""
+"""Waits for a condition with a deadline, and repeats an action meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def eventually(condition: Callable[[], object], what: str, deadline_s: float = 60, pause_s: float = 0.05) -> None:
-    """Wait until the condition holds; fails with ``what`` it is after ``deadline_s``."""
+    """Wait until the condition holds. Fails after ``deadline_s`` with ``what``, its description."""
     give_up = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < give_up, f"not after {deadline_s} s: {what}"
@@ -18,7 +18,7 @@ def eventually(condition: Callable[[], object], what: str, deadline_s: float = 6
 
 @contextmanager
 def again_and_again(do: Callable[[], None], pause_s: Callable[[], float]) -> Iterator[None]:
-    """Do something beside the context, with a pause after each time."""
+    """Call ``do`` in a thread while the context is open, with a pause after each call."""
     ended = threading.Event()
 
     def run() -> None:

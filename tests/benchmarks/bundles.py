@@ -177,9 +177,9 @@ class Runner(
         def read() -> None:
             with contextlib.suppress(grpc.RpcError):
                 for elements in request_iterator:
-                    for one in (*elements.data, *elements.timers):
-                        if one.is_last:
-                            self._ends.put(one)
+                    for element in (*elements.data, *elements.timers):
+                        if element.is_last:
+                            self._ends.put(element)
 
         threading.Thread(target=read, daemon=True).start()
         yield from iter(self._elements.get, None)
@@ -218,18 +218,18 @@ class Runner(
         handled = (
             pipeline
             | beam.Impulse()
-            | beam.Map(lambda one: (one, one)).with_output_types(tuple[bytes, bytes])
+            | beam.Map(lambda key: (key, key)).with_output_types(tuple[bytes, bytes])
             | "HandleEvents" >> HandleEvents(HandleSettings((_RULE,), user_shards=user_shards))
         )
         handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
         whole = pipeline.to_runner_api(default_environment=None)
         components = whole.components
         kept = {
-            name: one
-            for name, one in components.transforms.items()
-            if not one.subtransforms and one.unique_name.startswith(("HandleEvents", "PrintDebugActions"))
+            name: transform
+            for name, transform in components.transforms.items()
+            if not transform.subtransforms and transform.unique_name.startswith(("HandleEvents", "PrintDebugActions"))
         }
-        (handle,) = (one for one in kept.values() if one.unique_name.startswith("HandleEvents"))
+        (handle,) = (transform for transform in kept.values() if transform.unique_name.startswith("HandleEvents"))
         port = beam_fn_api_pb2.RemoteGrpcPort()
         port.api_service_descriptor.url = self.address
         window_coder = next(iter(components.windowing_strategies.values())).window_coder_id
@@ -244,10 +244,10 @@ class Runner(
             return bytes(port.SerializeToString())
 
         def transform(name: str, urn: str, pcollection: str) -> Any:
-            one = beam_runner_api_pb2.PTransform(unique_name=name)
-            one.spec.urn, one.spec.payload = urn, ends(pcollection)
-            (one.outputs if urn == DATA_INPUT_URN else one.inputs)["only"] = pcollection
-            return one
+            transform = beam_runner_api_pb2.PTransform(unique_name=name)
+            transform.spec.urn, transform.spec.payload = urn, ends(pcollection)
+            (transform.outputs if urn == DATA_INPUT_URN else transform.inputs)["only"] = pcollection
+            return transform
 
         (given,) = handle.inputs.values()
         kept[_INPUT] = transform(_INPUT, DATA_INPUT_URN, given)
@@ -264,7 +264,7 @@ class Runner(
         descriptor.state_api_service_descriptor.url = self.address
         descriptor.timer_api_service_descriptor.url = self.address
         payload = beam_runner_api_pb2.ParDoPayload.FromString(handle.spec.payload)
-        (name,) = (name for name, one in kept.items() if one is handle)
+        (name,) = (name for name, transform in kept.items() if transform is handle)
         return descriptor, [(name, family) for family in payload.timer_family_specs]
 
 
@@ -368,7 +368,7 @@ def measured(shape: Shape, bundles: int, over_ms: float, without: str = "") -> C
             runner.bundle(load.bundle(shape))
         prepared = [load.bundle(shape) for _ in range(bundles)]
         requests, cpu_s, threads_s = runner.state_requests, process_cpu_s(pid), thread_cpu_s(pid)
-        tails = sorted(runner.bundle(one, over_ms / 1e3) * 1e3 for one in prepared)
+        tails = sorted(runner.bundle(bundle, over_ms / 1e3) * 1e3 for bundle in prepared)
         return Cost(
             (process_cpu_s(pid) - cpu_s) / bundles * 1e3,
             max((thread_cpu_s(pid) - threads_s).values()) / bundles * 1e3,

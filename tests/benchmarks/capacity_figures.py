@@ -73,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = "make bench-growth ARGS='--dimensions users'"
         document = taken(document, _GROWTH, measured, measured["date"], measured["commit"], command)
     if given.state is not None:
-        (measured,) = [one["figure"] for name, one in json.loads(given.state.read_text()).items() if "figure" in one]
+        (measured,) = [
+            measurement["figure"]
+            for name, measurement in json.loads(given.state.read_text()).items()
+            if "figure" in measurement
+        ]
         command = f"make bench-state ARGS='size --users={measured['users']} --user_shards={measured['user_shards']}'"
         document = taken(document, _STATE, measured, _date(given.state), _commit(), command)
     FIGURES_FILE.write_text(f"{json.dumps(document, indent=1, ensure_ascii=False)}\n", "utf-8")

@@ -40,14 +40,14 @@ def batches(name: str, numbers: Any) -> list[MicroBatch]:
         for _ in range(_BATCHES)
     ]
     records = [batch(*events).records for events in made]
-    return [MicroBatch(VERSION, EVENTS, "events", one) for one in records]
+    return [MicroBatch(VERSION, EVENTS, "events", record) for record in records]
 
 
 def us_per_event(shard: Shard, given: list[MicroBatch]) -> float:
     """CPU of the steps and of the decisions' records, as ``HandleEvents`` makes them."""
     started = time.thread_time()
-    for one in given:
-        for decision in shard.step(one).decisions:
+    for record in given:
+        for decision in shard.step(record).decisions:
             encode_produced("decisions", decision.user_id.encode(), decision.to_json(), [])
     return (time.thread_time() - started) * 1e6 / (_BATCHES * _EVENTS)
 

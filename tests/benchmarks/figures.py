@@ -12,7 +12,7 @@ def shown(value: Any, digits: int = 0) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return " / ".join(shown(one, digits) for one in value)
+        return " / ".join(shown(item, digits) for item in value)
     if isinstance(value, int):
         return f"{value:,}"
     if abs(value) < 10:

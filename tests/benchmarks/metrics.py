@@ -133,7 +133,7 @@ class Slot:
                         shard.bundle(self._fn, timer=timer)
             _HandleFn.finish_bundle(self._fn)
         told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
-        data = {sdk_worker.SHORT_ID_CACHE.get_short_id(one): one.payload for one in told}
+        data = {sdk_worker.SHORT_ID_CACHE.get_short_id(sample): sample.payload for sample in told}
         beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told, monitoring_data=data).SerializeToString()
         self._metrics.metrics.clear()  # as overrides.reset_processor
 
@@ -155,7 +155,7 @@ class Load:
         self._random = random.Random(7)
         self.events = events_a_second * _BUNDLE_MS // 1000
         names = (b"user_%05d" % number for number in itertools.count())
-        self._users = list(itertools.islice((one for one in names if shard_of(one, _USER_SHARDS) in _SLOT), _USERS))
+        self._users = list(itertools.islice((name for name in names if shard_of(name, _USER_SHARDS) in _SLOT), _USERS))
         self._offsets = itertools.count()
 
     def everybody(self) -> Bundle:

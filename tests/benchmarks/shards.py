@@ -79,7 +79,7 @@ class Bag:
 
     def __init__(self, stored: Iterable[bytes] = ()) -> None:
         self.stored = list(stored)
-        self._elements: list[JournalElement] = [decode_element(one) for one in self.stored]
+        self._elements: list[JournalElement] = [decode_element(element) for element in self.stored]
 
     def read(self) -> list[JournalElement]:
         return self._elements

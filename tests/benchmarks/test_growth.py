@@ -100,9 +100,9 @@ def test_costs_are_medians_in_order() -> None:
 
 
 def test_a_dimension_in_markdown_has_a_row_a_value_and_says_what_holds() -> None:
-    one = Dimension("users", "Users", "users", "flat", {"few": {}, "many": {}}, 10, note="A note.")
+    dimension = Dimension("users", "Users", "users", "flat", {"few": {}, "many": {}}, 10, note="A note.")
     measured = {"few": {10: [in_process(1)], 1000: [in_process(1.2)]}, "many": {10: [in_process(1)]}}
-    assert report.text(one, measured).split("\n\n") == [
+    assert report.text(dimension, measured).split("\n\n") == [
         "### Users",
         "**few**",
         "| users | µs/event | relative | memory B/user | runs |\n| --- | --: | --: | --: | --: |\n"
@@ -133,8 +133,8 @@ def test_plots_are_drawn(tmp_path: Path, p50: float | None) -> None:
 
 @pytest.mark.parametrize("sizes", [Sizes(), QUICK])
 def test_dimensions_vary_what_they_say_and_nothing_else(sizes: Sizes) -> None:
-    for name, one in dimensions(sizes).items():
-        for points in one.series.values():
+    for name, dimension in dimensions(sizes).items():
+        for points in dimension.series.values():
             for value, point in points.items():
                 if isinstance(point, Point):
                     assert getattr(point, name) == value

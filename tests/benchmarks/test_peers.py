@@ -133,7 +133,7 @@ def test_the_steady_stretch_leaves_the_start_and_the_end_out() -> None:
     taken = samples(0, 5, 20, 36, 60, 90, 104, 106, 110)
     stretch = sampling.steady(taken, limits)
     assert stretch is not None
-    assert [one.actions for one in stretch] == [36, 106]
+    assert [point.actions for point in stretch] == [36, 106]
     assert sampling.rates(*stretch, events_per_action=20) == {
         "events/s": 350.0, "seconds": 4.0, "worker µs/event": pytest.approx(2.0 / 1400 * 1e6),
     }  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_slow_row_is_measured_for_as_long_as_the_limits_say() -> None:
     limits = sampling.Limits(first_actions=10, all_actions=100_000, settle_s=2, window_s=3)
     stretch = sampling.steady(samples(*range(0, 100, 5)), limits)
     assert stretch is not None
-    assert [one.at_s for one in stretch] == [4.0, 7.0]
+    assert [point.at_s for point in stretch] == [4.0, 7.0]
 
 
 def test_there_is_no_stretch_before_it_has_ended() -> None:

@@ -144,7 +144,7 @@ class Stack:
         """One of the pipeline's counters."""
         total = 0
         for vertex in self.rest.job(job_id)["vertices"]:
-            names = [one for one in self.rest.vertex_metrics(job_id, vertex["id"]) if one.endswith(name)]
+            names = [metric for metric in self.rest.vertex_metrics(job_id, vertex["id"]) if metric.endswith(name)]
             found = self.rest.vertex_metrics(job_id, vertex["id"], names).values() if names else ()
             total += sum(int(float(value or 0)) for value in found)
         return total
@@ -323,12 +323,12 @@ def isolation(rate: float, seconds: float, repeats: int, slow_s: float, *options
             phases.append(("no misses", _phase(stack, rate, seconds, nobody)))
             phases.append(("10 % miss", _phase(stack, rate, seconds, some)))
         stack.rest.cancel(job_id)
-    figures = {f"{name}, {number // 2 + 1}": one for number, (name, one) in enumerate(phases)}
+    figures = {f"{name}, {number // 2 + 1}": phase for number, (name, phase) in enumerate(phases)}
     medians = {
-        kind: {part: _median([one[part] for name, one in phases if name == kind]) for part in ("p50", "p95", "p99")}
+        kind: {part: _median([phase[part] for name, phase in phases if name == kind]) for part in ("p50", "p95", "p99")}
         for kind in ("no misses", "10 % miss")
     }
-    figures |= {f"{kind}, median": one for kind, one in medians.items()}
+    figures |= {f"{kind}, median": median for kind, median in medians.items()}
     figures["10 % miss / no misses"] = {
         part: medians["10 % miss"][part] / medians["no misses"][part] for part in ("p50", "p95", "p99")
     }
@@ -393,10 +393,10 @@ def _folder_bytes(folder: Path) -> int:
 def _print(title: str, columns: dict[str, Figures]) -> None:
     """A table: figures down, measurements across."""
     print(f"\n## {title} (load average {os.getloadavg()[0]:.1f})\n")
-    names = list(dict.fromkeys(name for one in columns.values() for name in one))
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
     print(f"| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name in names:
-        print(f"| {name} | {' | '.join(_shown(one.get(name)) for one in columns.values())} |")
+        print(f"| {name} | {' | '.join(_shown(column.get(name)) for column in columns.values())} |")
     sys.stdout.flush()
 
 

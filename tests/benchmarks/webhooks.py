@@ -105,11 +105,11 @@ def plain(port: int, pem: Path, in_flight: int) -> Send:
     return lambda calls: _all(threads, post, calls)
 
 
-def attempts(one: Sender, in_flight: int) -> Send:
+def attempts(sender: Sender, in_flight: int) -> Send:
     """Signed attempts at a checked address."""
 
     def attempt() -> None:
-        assert one.attempt("msg_0123456789abcdef", _BODY).outcome is Outcome.DELIVERED
+        assert sender.attempt("msg_0123456789abcdef", _BODY).outcome is Outcome.DELIVERED
 
     threads = DaemonThreads(in_flight, "attempts")
     return lambda calls: _all(threads, attempt, calls)
@@ -127,13 +127,13 @@ def through_pool(pool: SendPool) -> Send:
 
     def send(calls: int) -> None:
         waiting = {f"msg_{number}" for number in range(calls)}
-        for one in waiting:
-            assert pool.request(one, "receiver", _BODY)
+        for call in waiting:
+            assert pool.request(call, "receiver", _BODY)
         while waiting:
             time.sleep(_POLL_S)
-            for one, result in pool.poll(waiting):
+            for call, result in pool.poll(waiting):
                 assert result.outcome is Outcome.DELIVERED
-                waiting.remove(one)
+                waiting.remove(call)
 
     return send
 
@@ -180,9 +180,9 @@ def bench(latency_ms: int, pem: Path) -> None:
     print(
         f"\nreceiver answers after {latency_ms} ms, {in_flight} in flight (at most {in_flight * 1000 // latency_ms}/s)"
     )
-    base = [statistics.median(one[part] for one in found["urllib3"]) for part in (0, 1)]
+    base = [statistics.median(round_figures[part] for round_figures in found["urllib3"]) for part in (0, 1)]
     for name, figures in found.items():
-        rate, cpu_us = (statistics.median(one[part] for one in figures) for part in (0, 1))
+        rate, cpu_us = (statistics.median(round_figures[part] for round_figures in figures) for part in (0, 1))
         ratios = f"x{rate / base[0]:.2f} calls, x{cpu_us / base[1]:.2f} CPU"
         print(f"  {name:9} {rate:6.0f} calls/s  {cpu_us:6.0f} µs CPU a call  {ratios}")
 

@@ -22,7 +22,7 @@ from selenium.webdriver import Chrome
 from runners.flink.local.monitoring import SCRAPE_EVERY_S
 from tests.browser import chromium
 from tests.dashboards.page import WIDTH, Shown, page
-from tests.dashboards.panels import asked, panels, series
+from tests.dashboards.panels import panels, range_query, series
 from tests.dashboards.shop import happen, open_shop
 from tests.monitoring import BOARDS
 from tests.waiting import eventually
@@ -71,7 +71,7 @@ def _answers(name: str, url: str, start: float, end: float) -> dict[int, list[An
     for panel in panels(BOARDS[name]):
         found[panel.id] = []
         for _, query in panel.queries:
-            expression = asked(query, SCRAPE_EVERY_S, SCRAPE_EVERY_S, round(end - start))
+            expression = range_query(query, SCRAPE_EVERY_S, SCRAPE_EVERY_S, round(end - start))
             given = {"query": expression, "start": start, "end": end, "step": SCRAPE_EVERY_S}
             answer = requests.get(f"{url}/api/v1/query_range", params=given, timeout=30).json()
             assert answer["status"] == "success", (panel.title, answer)

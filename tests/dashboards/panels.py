@@ -57,19 +57,21 @@ def panels(board: Mapping[str, Any]) -> list[Panel]:
     Raises:
         BoardError: one has a type or unit that is not drawn here, or lies outside of the grid.
     """
-    return [_panel(one) for one in board["panels"]]
+    return [_panel(panel) for panel in board["panels"]]
 
 
 def _panel(panel: Mapping[str, Any]) -> Panel:
     title, kind, grid = panel["title"], panel["type"], tuple(panel["gridPos"][side] for side in "xywh")
     defaults = panel["fieldConfig"]["defaults"]
-    for what, value, allowed in (
+    for attribute, value, allowed in (
         ("type", kind, {TIMESERIES, STAT, STATES}),
         ("unit", unit := defaults.get("unit", "short"), UNITS),
         ("right edge", grid[0] + grid[2], range(_COLUMNS + 1)),
     ):
         if value not in allowed:
-            raise BoardError(f"panel {title!r} has {what} {value!r}; drawn are {', '.join(map(str, sorted(allowed)))}")
+            raise BoardError(
+                f"panel {title!r} has {attribute} {value!r}; drawn are {', '.join(map(str, sorted(allowed)))}"
+            )
     return Panel(
         id=panel["id"],
         kind=kind,
@@ -94,7 +96,7 @@ def _panel(panel: Mapping[str, Any]) -> Panel:
     )
 
 
-def asked(query: str, step_s: int, scrape_s: int, range_s: int) -> str:
+def range_query(query: str, step_s: int, scrape_s: int, range_s: int) -> str:
     """A query as Grafana asks it for steps of ``step_s``: all jobs, ``$__rate_interval`` over four scrapes or more."""
     return filled(query, f"{max(step_s + scrape_s, 4 * scrape_s)}s", f"{range_s}s")
 
@@ -102,11 +104,11 @@ def asked(query: str, step_s: int, scrape_s: int, range_s: int) -> str:
 def series(legend: str, answer: Sequence[Mapping[str, Any]]) -> list[Series]:
     """Lines of a ``matrix`` of Prometheus' HTTP API, by name."""
     found = []
-    for one in answer:
-        name = _named(legend, one["metric"])
-        points = ((float(at), float(value)) for at, value in one["values"])
+    for series in answer:
+        name = _named(legend, series["metric"])
+        points = ((float(at), float(value)) for at, value in series["values"])
         found.append(Series(name, tuple((at, value) for at, value in points if math.isfinite(value))))
-    return sorted((one for one in found if one.points), key=lambda one: one.name)
+    return sorted((series for series in found if series.points), key=lambda series: series.name)
 
 
 def _named(legend: str, labels: Mapping[str, str]) -> str:
@@ -139,6 +141,6 @@ def held(points: Sequence[tuple[float, float]], step_s: float) -> Iterator[tuple
 def clock_ticks(start: float, end: float, most: int) -> list[float]:
     """Full minutes between two Unix times to label, at most ``most``."""
     steps = (60 * minutes for minutes in (1, 2, 5, 10, 15, 30, 60))
-    step = next(one for one in steps if (end - start) / one <= most)
+    step = next(step for step in steps if (end - start) / step <= most)
     first = math.ceil(start / step) * step
     return [first + number * step for number in range(int((end - first) // step) + 1)]

@@ -84,7 +84,7 @@ class Shop:
             number = next(numbers)
             event = visitors.next_event(time.time_ns() // 1_000_000) | {"event_id": f"odd-{number}"}
             key, value = event["user_id"].encode(), orjson.dumps(event)
-            without_name = orjson.dumps({field: one for field, one in event.items() if field != "event_name"})
+            without_name = orjson.dumps({field: value for field, value in event.items() if field != "event_name"})
             self.topics.produce([[(key, value)] * 2, [(key, value[:99])], [(key, without_name)]][number % 3])
 
         return again_and_again(misproduce, lambda: random.uniform(0.2, 2))
@@ -143,9 +143,9 @@ def happen(shop: Shop, minutes: float) -> tuple[float, float]:
             (0.85, "partner is gone", lambda: shop.answer("partner", 410)),
             (1.00, "enough", lambda: None),
         ]
-        for share, what, do in plan:
+        for share, label, do in plan:
             time.sleep(max(0, start + share * minutes * 60 - time.time()))
-            print(f"{time.time() - start:4.0f} s  {what}", file=sys.stderr, flush=True)
+            print(f"{time.time() - start:4.0f} s  {label}", file=sys.stderr, flush=True)
             do()
     return start, time.time()
 

@@ -119,7 +119,7 @@ def test_mapped_values_have_names(kind: str) -> None:
     assert ("no" in found.texts) is (kind == "state-timeline")
     if kind == "state-timeline":
         assert "crm" in found.texts
-        bars = [one for one in found.styles if "width" in one]
+        bars = [style for style in found.styles if "width" in style]
         assert bars == [
             "left: 0.00%; width: 4.00%; background: #1a7f37",
             "left: 4.00%; width: 2.00%; background: #cf222e",
@@ -129,4 +129,4 @@ def test_mapped_values_have_names(kind: str) -> None:
 def test_lines_of_a_panel_can_be_told_apart() -> None:
     found = read(a_panel(fill=0), *(Series(f"line {number}", ((600, number),)) for number in range(8)))
     assert len({path["stroke"] for path in found.paths}) == 8
-    assert len({one for one in found.styles if re.match(r"background: #", one)}) == 8
+    assert len({style for style in found.styles if re.match(r"background: #", style)}) == 8

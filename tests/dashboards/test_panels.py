@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboards.panels import BoardError, Panel, Series, asked, clock_ticks, held, panels, runs, series
+from tests.dashboards.panels import BoardError, Panel, Series, clock_ticks, held, panels, range_query, runs, series
 from tests.monitoring import BOARDS
 
 STATES: dict[str, Any] = {
@@ -36,12 +36,12 @@ def the_panel(**changes: Any) -> Panel:
 @pytest.mark.parametrize("name", BOARDS)
 def test_all_of_every_dashboard_can_be_drawn_and_no_panel_covers_another(name: str) -> None:
     drawn = panels(BOARDS[name])
-    assert [one.title for one in drawn] == [panel["title"] for panel in BOARDS[name]["panels"]]
+    assert [panel.title for panel in drawn] == [panel["title"] for panel in BOARDS[name]["panels"]]
     cells = [
         {(x, y) for x in range(left, left + width) for y in range(top, top + height)}
-        for left, top, width, height in (one.grid for one in drawn)
+        for left, top, width, height in (panel.grid for panel in drawn)
     ]
-    assert all(not one & other for one, other in itertools.combinations(cells, 2))
+    assert all(not cell & other for cell, other in itertools.combinations(cells, 2))
     # Nor are there holes, but where a row ends.
     assert sum(map(len, cells)) == 24 * max(y + 1 for cell in cells for _, y in cell)
 
@@ -69,8 +69,8 @@ def test_what_is_not_drawn_is_told(changes: dict[str, Any], message: str) -> Non
 
 def test_a_query_is_asked_as_grafana_does() -> None:
     (_, query) = the_panel().queries[0]
-    assert asked(query, step_s=2, scrape_s=2, range_s=480) == 'rate(x{job_name=~".*"}[8s]) / y[480s]'
-    assert asked(query, step_s=60, scrape_s=15, range_s=480) == 'rate(x{job_name=~".*"}[75s]) / y[480s]'
+    assert range_query(query, step_s=2, scrape_s=2, range_s=480) == 'rate(x{job_name=~".*"}[8s]) / y[480s]'
+    assert range_query(query, step_s=60, scrape_s=15, range_s=480) == 'rate(x{job_name=~".*"}[75s]) / y[480s]'
 
 
 def test_lines_are_named_by_the_legend_and_have_no_nan() -> None:
@@ -101,4 +101,4 @@ def test_a_state_holds_until_the_next_one_or_the_gap() -> None:
     [(30, 330, 6, [1, 2, 3, 4, 5]), (30, 510, 6, [2, 4, 6, 8]), (0, 3600, 6, [0, 10, 20, 30, 40, 50, 60])],
 )
 def test_times_are_full_minutes(start: float, end: float, most: int, minutes: list[int]) -> None:
-    assert clock_ticks(start, end, most) == [60 * one for one in minutes]
+    assert clock_ticks(start, end, most) == [60 * minute for minute in minutes]

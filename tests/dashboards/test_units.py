@@ -58,4 +58,4 @@ def test_an_axis_has_a_few_round_numbers_and_ends_at_its_highest_value_or_above(
 ) -> None:
     found = ticks(top, unit)
     assert found[-1] >= top - 1e-9
-    assert [shown(one, unit, found[1]) for one in found] == texts
+    assert [shown(tick, unit, found[1]) for tick in found] == texts

@@ -54,15 +54,15 @@ def ticks(top: float, unit: str) -> list[float]:
     if top <= 0:
         top = 1.0
     _, divisor, _ = _scale(top, unit)
-    wanted = top / divisor / _TICKS
-    power = 10 ** math.floor(math.log10(wanted))
+    smallest = top / divisor / _TICKS
+    power = 10 ** math.floor(math.log10(smallest))
     # The tolerance is for what is a multiple but for the last bit of a float.
-    step = next(one for one in (power, 2 * power, 5 * power, 10 * power) if one >= wanted * (1 - 1e-9)) * divisor
+    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= smallest * (1 - 1e-9)) * divisor
     return [step * number for number in range(math.ceil(top / step - 1e-9) + 1)]
 
 
 def _scale(value: float, unit: str) -> tuple[float, float, str]:
-    return next(one for one in reversed(_UNITS[unit]) if abs(value) >= one[0])
+    return next(scale for scale in reversed(_UNITS[unit]) if abs(value) >= scale[0])
 
 
 def _decimals(step: float) -> int:

@@ -1,4 +1,4 @@
-"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` is the file that keeps the figures.
+"""``--faults_seed`` sets the order and every random choice, ``--faults_results`` names the file for the figures.
 
 Tests marked ``every_fault`` run with ``--every_fault`` only, which is how ``make test-faults`` asks for them.
 """
@@ -18,18 +18,18 @@ from tests.faults.stack import Stack, running_stack
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    mine = [item for item in items if Path(__file__).parent in item.path.parents]
-    others = [item for item in items if item not in mine]
+    faults = [item for item in items if Path(__file__).parent in item.path.parents]
+    others = [item for item in items if item not in faults]
     if not config.option.every_fault:
-        left_out = [item for item in mine if item.get_closest_marker("every_fault")]
-        mine = [item for item in mine if item not in left_out]
+        left_out = [item for item in faults if item.get_closest_marker("every_fault")]
+        faults = [item for item in faults if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-    for item in mine:
+    for item in faults:
         if "soak" in item.name:
             item.add_marker(pytest.mark.timeout(900 + 2 * 60 * config.option.soak_minutes), append=False)
-    mine.sort(key=lambda item: item.nodeid)
-    random.Random(config.option.faults_seed).shuffle(mine)
-    items[:] = others + mine
+    faults.sort(key=lambda item: item.nodeid)
+    random.Random(config.option.faults_seed).shuffle(faults)
+    items[:] = faults + others  # they take long: the earlier they begin, the sooner all is done
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def stack(kafka: LocalKafka) -> Iterator[Stack]:
-    """Two JobManagers, two TaskManagers, ZooKeeper, S3; every fault leaves it whole."""
+    """Two JobManagers, two TaskManagers, ZooKeeper, S3. Every fault repairs what it has broken."""
     with running_stack(kafka) as running:
         yield running
 
 
 @pytest.fixture
 def results(request: pytest.FixtureRequest) -> Iterator[Callable[[Result], Result]]:
-    """Results that are given to it are kept if the test passes."""
+    """A function that keeps a result if the test passes."""
     given: list[Result] = []
 
     def keep(result: Result) -> Result:

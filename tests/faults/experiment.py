@@ -25,7 +25,7 @@ from tests.faults.stack import Stack, within
 from tests.faults.verdict import (
     HOOK_DOCUMENT,
     HOOK_RULE,
-    Blow,
+    Fault,
     Verdict,
     firings_of_webhooks,
     judge,
@@ -42,7 +42,7 @@ CHECKPOINT_S = 5.0
 # "RUNNING within 60 s, hard limit 180 s" (notes/reliability.md, F1).
 RECOVERY_GOAL_S = 60.0
 RECOVERY_LIMIT_S = 180.0
-# When nothing has come for so long, nothing will.
+# After this long without an output no more is expected.
 _SETTLED_S = 60.0
 
 OPTIONS = (
@@ -71,16 +71,16 @@ class Result:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
-        shown = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
-        return shown | {"recovery_s": [round(one, 1) for one in self.recovery_s]}
+        row = asdict(self) | {"date": datetime.now(UTC).date().isoformat(), "commit": commit}
+        return row | {"recovery_s": [round(seconds, 1) for seconds in self.recovery_s]}
 
 
 @dataclass
 class Experiment:
-    """A running job and all that is around it, for faults to strike.
+    """A running job with everything around it, for faults to strike.
 
-    ``known`` is what the user API knows from now on. Of ``strangers`` it may have been silent when their events came:
-    what they are judged by is what has nothing to do with their profiles.
+    ``known`` is what the user API returns from now on. The user API may have been silent when events of
+    ``unanswered_users`` came: nothing that depends on their profiles is compared.
     """
 
     stack: Stack
@@ -93,19 +93,19 @@ class Experiment:
     chance: random.Random
     result: Result
     rules: Path
-    given: Sequence[str]
+    options: Sequence[str]
     known_at_first: dict[str, Any]
     changes: list[tuple[int, Callable[[Oracle], None]]] = field(default_factory=list)
-    blows: list[Blow] = field(default_factory=list)
-    strangers: set[str] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
+    unanswered_users: set[str] = field(default_factory=set)
 
     @property
     def rest(self) -> FlinkRest:
-        """A client of whichever JobManager is there."""
+        """A client of the JobManager that leads."""
         return self.stack.flink.rest
 
     def pause(self, least_s: float, most_s: float) -> None:
-        """Let the load go on for a random time."""
+        """Sleep for a random time; the load goes on."""
         time.sleep(self.chance.uniform(least_s, most_s))
 
     def restarted_at(self) -> int:
@@ -117,9 +117,9 @@ class Experiment:
         return int(self.rest.checkpoints(self.job_id)["counts"]["completed"])
 
     def wait_for_checkpoints(self, count: int, deadline_s: float = 60) -> float:
-        """Wait for so many more; the seconds it took."""
-        wanted = self.completed() + count
-        return within(lambda: self.completed() >= wanted, lambda: f"{self.completed()} of {wanted}", deadline_s)
+        """Wait for ``count`` more completed checkpoints. Returns the seconds it took."""
+        target = self.completed() + count
+        return within(lambda: self.completed() >= target, lambda: f"{self.completed()} of {target}", deadline_s)
 
     def runs_again(self, since: int) -> bool:
         """Whether the job has restarted since then and every task runs."""
@@ -139,13 +139,13 @@ class Experiment:
         savepoint = self.rest.stop(self.job_id)
         self.changes.append((len(self.load.ledger), meanwhile()))
         self.job_id = submit(
-            self.stack.flink, self.topics, self.rules, *self.given, *options, f"--savepoint_path={savepoint}"
+            self.stack.flink, self.topics, self.rules, *self.options, *options, f"--savepoint_path={savepoint}"
         )
-        self.blows[-1].over_s = time.time()
+        self.faults[-1].over_s = time.time()
         self.load.start()
 
     def oracle(self, history_size: int) -> Oracle:
-        """An oracle that met what is in the ledger, and every change in its place."""
+        """An oracle that was fed the ledger, with every change in its place."""
         oracle = Oracle([*oracle_rules(), HOOK_RULE], copy.deepcopy(self.known_at_first), history_size=history_size)
         oracle.now_ms = time.time_ns() // 1_000_000  # events of the far future are refused
         first = 0
@@ -157,17 +157,17 @@ class Experiment:
         return oracle
 
     def strike(self) -> float:
-        """The fault strikes now; when that is, by the monotonic clock."""
-        found_ms = self.rest.checkpoints(self.job_id)["latest"]["completed"]["trigger_timestamp"]
-        self.blows.append(Blow(found_ms / 1000, time.time()))
+        """Write down that the fault strikes now. Returns the time of the monotonic clock."""
+        triggered_ms = self.rest.checkpoints(self.job_id)["latest"]["completed"]["trigger_timestamp"]
+        self.faults.append(Fault(triggered_ms / 1000, time.time()))
         return time.monotonic()
 
     def recover(self, struck_s: float, healthy: Callable[[], bool]) -> None:
-        """Wait until it is healthy, write down how long that was after the strike."""
+        """Wait until ``healthy`` holds and write down the seconds since the strike."""
         within(healthy, lambda: f"not recovered: {self.rest.why(self.job_id)}", RECOVERY_LIMIT_S, 0.1)
         self.result.recovery_s.append(time.monotonic() - struck_s)
-        if self.blows:
-            self.blows[-1].over_s = time.time()
+        if self.faults:
+            self.faults[-1].over_s = time.time()
 
 
 @contextmanager
@@ -201,7 +201,7 @@ def experiment(
         actions = around.enter_context(reading(stack.kafka, topics.actions))
         dead_letters = around.enter_context(reading(stack.kafka, topics.dead_letters))
         inspections = around.enter_context(reading(stack.kafka, topics.inspections))
-        given = [
+        all_options = [
             *_destinations(folder, receiver.url),
             f"--user_api_url={api}",
             f"--control_topic={topics.control}",
@@ -214,7 +214,7 @@ def experiment(
         run = Experiment(
             stack,
             topics,
-            submit(stack.flink, topics, rules, *given),
+            submit(stack.flink, topics, rules, *all_options),
             load,
             receiver,
             at_gate,
@@ -222,7 +222,7 @@ def experiment(
             random.Random(result.seed),
             result,
             rules,
-            given,
+            all_options,
             copy.deepcopy(known),
         )
         try:
@@ -235,12 +235,12 @@ def experiment(
             load.finish(events)
             oracle = run.oracle(history_size)
             fired = firings_of_webhooks(oracle)
-            kafka_actions = sum(one.rule != HOOK_RULE.name for one in oracle.actions)
+            kafka_actions = sum(action.rule != HOOK_RULE.name for action in oracle.actions)
             _settle(run, actions, kafka_actions, len(fired))
             seen = _seen(actions.settle(1))
             letters = {
-                (one["partition"], one["offset"]): one
-                for one in (orjson.loads(message.value()) for message in dead_letters.settle(1))
+                (dead_letter["partition"], dead_letter["offset"]): dead_letter
+                for dead_letter in (orjson.loads(message.value()) for message in dead_letters.settle(1))
             }
             states = inspect(topics, inspections, list(users), 60)
             webhooks = [(webhook_id, body) for webhook_id, _, body in receiver.seen]
@@ -248,12 +248,12 @@ def experiment(
             arrived = [
                 (at_s, webhook_id)
                 for at_s, (webhook_id, body) in zip(receiver.times, webhooks, strict=True)
-                if (shown := orjson.loads(body)["event"]) and (shown["user_id"], shown["event_id"]) in once
+                if (row := orjson.loads(body)["event"]) and (row["user_id"], row["event_id"]) in once
             ]
             result.verdict = judge(
-                oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.strangers, crowded
+                oracle, len(load.ledger), seen, webhooks, letters.values(), states, run.unanswered_users, crowded
             )
-            result.verdict.problems += [*receiver.bad, *repeats_from_before(run.blows, arrived)[:5]]
+            result.verdict.problems += [*receiver.bad, *repeats_from_before(run.faults, arrived)[:5]]
         except AssertionError as error:
             error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
             raise
@@ -265,17 +265,17 @@ def experiment(
     assert result.verdict.problems == []
 
 
-def _settle(run: Experiment, actions: Reader, wanted: int, hooks: int) -> None:
-    """Read until all is there that should be, or hope is gone; then what should not be there may still come."""
+def _settle(run: Experiment, actions: Reader, expected: int, hooks: int) -> None:
+    """Read until all expected outputs have come, or none for ``_SETTLED_S``; others may still come."""
 
-    def there() -> tuple[int, int]:
+    def received() -> tuple[int, int]:
         return len(actions.messages), len({webhook_id for webhook_id, _, _ in list(run.receiver.seen)})
 
-    so_far, since_s = there(), time.monotonic()
-    while (so_far[0] < wanted or so_far[1] < hooks) and time.monotonic() - since_s < _SETTLED_S:
+    so_far, since_s = received(), time.monotonic()
+    while (so_far[0] < expected or so_far[1] < hooks) and time.monotonic() - since_s < _SETTLED_S:
         actions.settle(0.5)
-        if there() != so_far:
-            so_far, since_s = there(), time.monotonic()
+        if received() != so_far:
+            so_far, since_s = received(), time.monotonic()
     run.wait_for_checkpoints(2)
 
 
@@ -306,4 +306,4 @@ def write(results: Path, result: Result) -> None:
     kept = json.loads(results.read_text()) if results.exists() else {}
     kept[result.fault] = result.to_json()
     results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(dict(sorted(kept.items(), key=lambda one: int(one[0][1:]))), indent=1) + "\n")
+    results.write_text(json.dumps(dict(sorted(kept.items(), key=lambda item: int(item[0][1:]))), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The load: events at a steady pace, and the ledger of what the broker has confirmed."""
+"""Produces events at a steady rate and keeps a ledger of the records that the broker has confirmed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Load:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "delivery.timeout.ms": 600_000,
-                "log_level": 0,  # a broker that is down is what is wanted
+                "log_level": 0,  # brokers are stopped on purpose
             }
         )
         self._produced = 0
@@ -37,22 +37,22 @@ class Load:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, or go on after ``stop``."""
+        """Start producing, again after ``stop``."""
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the pace; returns when all is confirmed. May be called twice."""
+        """Stop producing. Returns when every record is confirmed; a second call does nothing."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        left = self._producer.flush(120)
-        assert left == 0, f"{left} records were not confirmed within 120 s"
+        unconfirmed = self._producer.flush(120)
+        assert unconfirmed == 0, f"{unconfirmed} records were not confirmed within 120 s"
 
     def finish(self, least: int) -> None:
-        """Stop; then, at once, as many more records as are missing to ``least``."""
+        """Stop, then produce without a pause until there are ``least`` records."""
         self.stop()
         for _ in range(max(0, least - self._produced)):
             self._produce()
@@ -62,7 +62,7 @@ class Load:
         assert self.errors == []
 
     def records(self, first: int = 0, last: int | None = None) -> list[Record]:
-        """Key and value of what was confirmed, or the part from ``first`` to ``last``; each partition in its order."""
+        """Key and value of the confirmed records from ``first`` to ``last``, each partition in its order."""
         return [(key, value) for _, _, key, value, _ in sorted(self.ledger[first:last])]
 
     def _run(self) -> None:

@@ -19,13 +19,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "| | fault | times | events | lost | duplicated | order inversions | webhooks repeated | recovery | |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, one in results.items():
-        verdict = one["verdict"]
+    for name, result in results.items():
+        verdict = result["verdict"]
         counts = [verdict["events"], verdict["lost"], verdict["duplicated"], verdict["order_inversions"]]
         webhooks = f"{verdict['webhook_repeats']:,} of {verdict['webhooks']:,}"
-        notes = [f"{key}: {value}" for key, value in one["notes"].items()]
-        cells = [name, one["what"], str(one["times"]), *(f"{count:,}" for count in counts), webhooks]
-        cells += [recovery(one["recovery_s"]), "; ".join([*notes, f"seed {one['seed']}, {one['date']}"])]
+        notes = [f"{key}: {value}" for key, value in result["notes"].items()]
+        cells = [name, result["what"], str(result["times"]), *(f"{count:,}" for count in counts), webhooks]
+        cells += [recovery(result["recovery_s"]), "; ".join([*notes, f"seed {result['seed']}, {result['date']}"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The stack that is broken: Kafka, Flink with a second JobManager, ZooKeeper, S3; and what must not stay of it."""
+"""The stack that faults strike: Kafka, Flink with two JobManagers, ZooKeeper, S3; what jobs must not leave behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GONE_S = 20.0
 
 @dataclass
 class Stack:
-    """What faults work on. ``mark`` is in the environment of all processes of Flink and of what they start."""
+    """A running stack. ``mark`` is in the environment of all processes of Flink and of their children."""
 
     kafka: LocalKafka
     s3: LocalS3
@@ -45,20 +45,22 @@ class Stack:
         ]
 
     def check_no_orphans(self) -> None:
-        """After a fault: no process has lost who started it."""
+        """Wait until no process lives without the process that started it."""
         within(lambda: self.orphans() == [], lambda: f"orphans: {self.orphans()}", _GONE_S)
 
     def check_nothing_is_left(self) -> None:
-        """After a job has ended: no harness, no thread of it in a TaskManager, no file of it on the disk; and no graph
-        from which the next JobManager would start it again."""
+        """Wait until an ended job has left no harness, no thread in a TaskManager, no file and no stored job graph.
+
+        The next JobManager would start a job from its graph.
+        """
         within(lambda: self.left() == [], lambda: f"left after the job: {self.left()}", _GONE_S)
 
     def left(self) -> list[str]:
-        """What there is of jobs that have ended."""
+        """Everything that still exists of ended jobs."""
         found = [f"harness {pid}" for pid in self.workers()] + self.orphans()
         for folder in (self.worker_tmp, self.flink.work_dir / "rocksdb"):
             found += [str(path) for path in folder.glob("*/*" if folder.name == "rocksdb" else "*")]
-        # Flink calls a job ended a moment before it forgets it: a leader that dies in between leaves it to the next.
+        # Flink reports a job as ended shortly before it deletes its graph: a leader killed in between leaves the graph.
         found += [key for key in self.s3.keys("ha/") if "submittedJobGraph" in key]
         for pid in self.flink.task_manager_pids:
             found += [f"thread {name!r} of TaskManager {pid}" for name in _threads(pid) if name.startswith(JOB_THREADS)]
@@ -75,7 +77,7 @@ def running_stack(kafka: LocalKafka) -> Iterator[Stack]:
     """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3."""
     with LocalZooKeeper() as zookeeper, LocalS3() as s3:
         mark = uuid.uuid4().hex
-        worker_tmp = Path(f"/tmp/event-trigger-faults-{mark}")  # noqa: S108 - its name is nobody else's
+        worker_tmp = Path(f"/tmp/event-trigger-faults-{mark}")  # noqa: S108 - its name is unique
         worker_tmp.mkdir()
         try:
             with LocalFlink(
@@ -93,7 +95,7 @@ def running_stack(kafka: LocalKafka) -> Iterator[Stack]:
 
 
 def within(condition: Callable[[], bool], what: Callable[[], str], deadline_s: float, every_s: float = 0.2) -> float:
-    """Wait until the condition holds, seconds it took. A cluster that is being broken may fail to answer meanwhile."""
+    """Wait until the condition holds. Returns the seconds it took; a cluster may fail to answer meanwhile."""
     started, problem = time.monotonic(), ""
     while True:
         try:

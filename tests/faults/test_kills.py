@@ -57,7 +57,7 @@ def kill_harness(run: Experiment) -> None:
 
 
 def wait_for_a_phase(run: Experiment) -> None:
-    """Any moment between checkpoints; in half of the cases before there is another one since the last blow."""
+    """Any moment between checkpoints; in half of the cases before there is another one since the last fault."""
     if run.chance.random() < 0.5:
         run.wait_for_checkpoints(1)
     run.pause(0, 6)
@@ -104,8 +104,8 @@ def test_f6_kills_between_send_and_checkpoint(stack: Stack, tmp_path: Path, seed
             done = run.completed()
             # Right after a checkpoint, then a random number of webhooks later: they are in none.
             within(lambda done=done: run.completed() > done, lambda: "no checkpoint", 60)  # type: ignore[misc]
-            wanted = len(run.receiver.seen) + run.chance.randint(5, 30)
-            run.receiver.until(lambda wanted=wanted: len(run.receiver.seen) >= wanted, 60)  # type: ignore[misc]
+            target = len(run.receiver.seen) + run.chance.randint(5, 30)
+            run.receiver.until(lambda target=target: len(run.receiver.seen) >= target, 60)  # type: ignore[misc]
             kill_task_manager(run)
     check(result)
     assert result.verdict.webhook_repeats > 0, "no kill struck between send and checkpoint"

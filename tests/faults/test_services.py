@@ -50,7 +50,7 @@ def open_transactions(run: Experiment) -> bool:
         consumer = Consumer(config)
         try:
             partitions = [TopicPartition(run.topics.actions, number) for number in range(PARTITIONS)]
-            ends.append(sum(consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions))
+            ends.append(sum(consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions))
         finally:
             consumer.close()
     return bool(ends[0] > ends[1])
@@ -91,11 +91,11 @@ def test_f5_s3_is_away_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, 
 def test_f7_the_user_api_is_down_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
     outage_s = 120
     result = results(Result("F7", f"the user API answers 503 for {outage_s} s", 1, seed))
-    strangers_come = threading.Event()
-    with experiment(stack, tmp_path, result, stream=friends_then_all(seed, strangers_come), rate=60) as run:
-        wait_for_friends(run)
+    others_begin = threading.Event()
+    with experiment(stack, tmp_path, result, stream=answered_users_then_all(seed, others_begin), rate=60) as run:
+        wait_for_answered_users(run)
         run.gate.status = 503
-        strangers_come.set()
+        others_begin.set()
         # The first users fail until the breakers open: 20 in a row, and those that were on their way.
         first, workers = len(run.gate.calls), len(stack.workers())
         time.sleep(10)
@@ -110,55 +110,59 @@ def test_f7_the_user_api_is_down_for_two_minutes(stack: Stack, tmp_path: Path, s
         first = len(run.gate.calls)
         run.gate.status = None
         back_s = time.monotonic()
-        # Who was asked for in vain is asked for again with its next event: soon everybody has a profile.
-        within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 2 * outage_s)
+        # The next event of a user whose fetch failed fetches again: soon every user has a profile.
+        within(
+            lambda: run.unanswered_users <= users_called(run, first),
+            lambda: "not everybody was asked for",
+            2 * outage_s,
+        )
         result.recovery_s.append(time.monotonic() - back_s)
 
 
 def test_f8_the_user_api_takes_five_seconds(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
     slow_s, measured_s = 5.0, 60.0
     result = results(Result("F8", f"the user API takes {slow_s:g} s for an answer, for {measured_s:g} s", 1, seed))
-    strangers_come = threading.Event()
-    with experiment(stack, tmp_path, result, stream=friends_then_all(seed, strangers_come)) as run:
-        wait_for_friends(run)
-        friends = set(USERS) - run.strangers
-        before = webhooks_of(run, friends, 20)
+    others_begin = threading.Event()
+    with experiment(stack, tmp_path, result, stream=answered_users_then_all(seed, others_begin)) as run:
+        wait_for_answered_users(run)
+        answered_users = set(USERS) - run.unanswered_users
+        before = webhooks_of(run, answered_users, 20)
         run.gate.delay_s = slow_s
-        strangers_come.set()
-        meanwhile = webhooks_of(run, friends, measured_s)
+        others_begin.set()
+        meanwhile = webhooks_of(run, answered_users, measured_s)
         result.notes["webhooks a second of known users"] = f"{before:.1f}, then, half of all, {meanwhile:.1f}"
         # The way there and back takes its time as well: that of users who wait for nothing.
-        way, slowest = slowest_webhook(run, friends), slowest_webhook(run, run.strangers)
+        way, slowest = slowest_webhook(run, answered_users), slowest_webhook(run, run.unanswered_users)
         result.notes["slowest webhook of a known user"] = f"{way:.1f} s, of one who is not: {slowest:.1f} s"
         first = len(run.gate.calls)
         run.gate.delay_s = 0.0
         back_s = time.monotonic()
-        within(lambda: run.strangers <= asked(run, first), lambda: "not everybody was asked for", 120)
+        within(lambda: run.unanswered_users <= users_called(run, first), lambda: "not everybody was asked for", 120)
         result.recovery_s.append(time.monotonic() - back_s)
     assert slowest <= DEADLINE_S + way
     # In the stream their share has halved by then.
     assert meanwhile >= before / 2 * 0.5
 
 
-def friends_then_all(seed: int, strangers_come: threading.Event) -> Iterator[Record]:
-    """Half of the users, each of them, until the others come, too."""
+def answered_users_then_all(seed: int, others_begin: threading.Event) -> Iterator[Record]:
+    """Yield events of the first half of the users, and of all users once ``others_begin`` is set."""
     for number, user in enumerate(USERS[: len(USERS) // 2]):
-        made = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
-        yield user.encode(), orjson.dumps(made)
-    strangers = {user.encode() for user in USERS[len(USERS) // 2 :]}
+        body = event(user, event_id=f"first-{number}", event_name="click", event_type="click", timestamp=NOW_MS - 1)
+        yield user.encode(), orjson.dumps(body)
+    unanswered_users = {user.encode() for user in USERS[len(USERS) // 2 :]}
     for key, value in random_stream(seed, len(USERS), 10**9):
-        if strangers_come.is_set() or key not in strangers:
+        if others_begin.is_set() or key not in unanswered_users:
             yield key, value
 
 
-def wait_for_friends(run: Experiment) -> None:
-    """The first half of the users is in the state, and in a checkpoint; the others are strangers."""
-    run.strangers |= set(USERS[len(USERS) // 2 :])
+def wait_for_answered_users(run: Experiment) -> None:
+    """The first half of the users is in the state, and in a checkpoint; of the others no profile has come."""
+    run.unanswered_users |= set(USERS[len(USERS) // 2 :])
     run.receiver.until(lambda: len(run.receiver.seen) >= len(USERS) // 2, 60)
     run.wait_for_checkpoints(1)
 
 
-def asked(run: Experiment, first: int) -> set[str]:
+def users_called(run: Experiment, first: int) -> set[str]:
     """Users whom the API has been asked for, from a certain call on."""
     return {call.partition("/")[0] for call in run.gate.calls[first:]}
 
@@ -172,11 +176,11 @@ def slowest_webhook(run: Experiment, users: set[str]) -> float:
     for *_, value, at_s in list(run.load.ledger):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             sent.setdefault(_identity(orjson.loads(value)), at_s)
-    return max(at_s - sent[one] for one, at_s in came.items() if one in sent and one[0] in users)
+    return max(at_s - sent[key] for key, at_s in came.items() if key in sent and key[0] in users)
 
 
-def _identity(made: dict[str, Any]) -> tuple[str, str]:
-    return made["user_id"], made["event_id"]
+def _identity(body: dict[str, Any]) -> tuple[str, str]:
+    return body["user_id"], body["event_id"]
 
 
 def webhooks_of(run: Experiment, users: set[str], seconds: float) -> float:

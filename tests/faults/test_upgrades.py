@@ -53,8 +53,8 @@ def nothing_changes() -> Callable[[Oracle], None]:
 
 
 def test_f12_savepoint_and_rescale(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
-    what = "savepoint, parallelism 2, 4, 2, with a new profile field and a changed rule"
-    result = results(Result("F12", what, 2, seed))
+    description = "savepoint, parallelism 2, 4, 2, with a new profile field and a changed rule"
+    result = results(Result("F12", description, 2, seed))
     with experiment(stack, tmp_path, result, "--parallelism=2") as run:
         for parallelism in (4, 2):
             # Short, so that some users have not been seen before the change.
@@ -82,12 +82,12 @@ def test_f13_users_are_forgotten_on_time_across_a_restore(
         given = [f"--user_api_url={api}", f"--control_topic={topics.control}", f"--state_ttl_seconds={ttl_s}", *OPTIONS]
 
         def seen_at(user: str) -> float | None:
-            shown = inspect(topics, inspections, [user])[user]
-            return shown["last_seen"] / 1000 if shown["found"] else None
+            state = inspect(topics, inspections, [user])[user]
+            return state["last_seen"] / 1000 if state["found"] else None
 
         def produce(user: str) -> None:
-            made = event(user, parameters={"utm_source": "google"}, event_type="pageview")
-            topics.produce([(user.encode(), orjson.dumps(made))])
+            body = event(user, parameters={"utm_source": "google"}, event_type="pageview")
+            topics.produce([(user.encode(), orjson.dumps(body))])
             actions.until(len(actions.messages) + 1, 60)
 
         job_id = submit(stack.flink, topics, rules, *given)
@@ -104,13 +104,13 @@ def test_f13_users_are_forgotten_on_time_across_a_restore(
             assert late is not None
             assert time.time() < late + ttl_s, "restored too late to see it alive: nothing is shown"
             assert seen_at("early") is None
-            asked = time.time()
+            inspected_s = time.time()
             while seen_at("late") is not None:
-                asked = time.time()
-                assert asked < late + ttl_s + tick_s + 1, f"known {asked - late:.1f} s after its last event"
+                inspected_s = time.time()
+                assert inspected_s < late + ttl_s + tick_s + 1, f"known {inspected_s - late:.1f} s after its last event"
             assert time.time() >= late + ttl_s, "forgotten before its time"
             result.notes["TTL"] = f"{ttl_s:g} s"
-            result.notes["last known after"] = f"{asked - late:.1f} s"
+            result.notes["last known after"] = f"{inspected_s - late:.1f} s"
             result.notes["gone when asked after"] = f"{time.time() - late:.1f} s"
             result.verdict.events = 2
         finally:

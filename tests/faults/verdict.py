@@ -1,4 +1,4 @@
-"""What came out against what had to: the oracle's word on the producer's ledger. Imports nothing of the pipeline."""
+"""Compares a job's outputs with what the oracle expects of the producer's ledger. Imports nothing of the pipeline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOOK_RULE = OracleRule(HOOK, lambda event, user, visit, history: event["event_na
 
 @dataclass
 class Verdict:
-    """Counts for the table, and what is wrong in words."""
+    """Counts for the table, and the problems as text."""
 
     events: int = 0
     actions: int = 0
@@ -53,37 +53,42 @@ def judge(
     webhooks: Sequence[tuple[str, bytes]],
     letters: Iterable[Mapping[str, Any]],
     states: Mapping[str, Mapping[str, Any]],
-    strangers: Collection[str] = (),
+    unanswered_users: Collection[str] = (),
     crowded: str | None = None,
 ) -> Verdict:
-    """Compare all that came out: Kafka actions (exactly once), webhooks (at least once), dead letters, states.
+    """Compare all outputs: Kafka actions (exactly once), webhooks (at least once), dead letters, states.
 
-    Of strangers' webhooks the bodies are not compared, of their states the visit, and nothing of their Kafka actions.
-    Of the ``crowded`` user more webhooks may wait than the pipeline keeps: the others are dead letters, and given up.
+    The profiles of ``unanswered_users`` may have come late: of their webhooks the bodies are not compared, of their
+    states the visit is not, and their Kafka actions are ignored. The ``crowded`` user may have more waiting webhooks
+    than the pipeline keeps: the surplus become dead letters and count as given up.
     """
     kafka = SimpleNamespace(
-        actions=[one for one in oracle.actions if one.rule != HOOK and one.user_id not in strangers]
+        actions=[action for action in oracle.actions if action.rule != HOOK and action.user_id not in unanswered_users]
     )
-    seen = [one for one in seen if one.body["event"]["user_id"] not in strangers]
+    seen = [action for action in seen if action.body["event"]["user_id"] not in unanswered_users]
     states = {
-        user_id: {**state, "currentVisit": oracle.state(user_id)["currentVisit"]} if user_id in strangers else state
+        user_id: {**state, "currentVisit": oracle.state(user_id)["currentVisit"]}
+        if user_id in unanswered_users
+        else state
         for user_id, state in states.items()
     }
     fired = firings_of_webhooks(oracle)
     given_up, letters = _given_up(letters, crowded)
     arrived = {(event["user_id"], event["event_id"]) for event in (json.loads(body)["event"] for _, body in webhooks)}
-    # One that was given up may have been sent after all, when the job had been restored.
-    fired = {one: bodies for one, bodies in fired.items() if one not in given_up or one in arrived}
+    # A restored job may have sent a webhook that was given up before.
+    fired = {key: bodies for key, bodies in fired.items() if key not in given_up or key in arrived}
     verdict = Verdict(events, len(kafka.actions), len(fired))
-    wanted = Counter((one.user_id, one.event_id, one.rule) for one in kafka.actions)
-    found = Counter((one.body["event"]["user_id"], one.body["event"]["event_id"], one.rule) for one in seen)
-    verdict.lost = (wanted - found).total()
-    verdict.duplicated = (found - wanted).total()
+    expected = Counter((action.user_id, action.event_id, action.rule) for action in kafka.actions)
+    arrived_actions = Counter(
+        (action.body["event"]["user_id"], action.body["event"]["event_id"], action.rule) for action in seen
+    )
+    verdict.lost = (expected - arrived_actions).total()
+    verdict.duplicated = (arrived_actions - expected).total()
     verdict.given_up = len(given_up - arrived)
     verdict.problems += action_differences(kafka, seen)  # type: ignore[arg-type]
     verdict.problems += dead_letter_differences(oracle, letters)
     verdict.problems += state_differences(oracle, states)
-    _judge_webhooks(verdict, fired, webhooks, strangers, given_up)
+    _judge_webhooks(verdict, fired, webhooks, unanswered_users, given_up)
     verdict.order_inversions = sum("order of" in problem for problem in verdict.problems)
     return verdict
 
@@ -95,11 +100,11 @@ def firings_of_webhooks(oracle: Oracle) -> dict[tuple[str, str], list[dict[str, 
     there are several.
     """
     fired: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for one in oracle.actions:
-        if one.rule == HOOK:
+    for action in oracle.actions:
+        if action.rule == HOOK:
             # Without the history, which a webhook has on request only.
-            fired[one.user_id, one.event_id].append(
-                {name: one.body[name] for name in one.body if name != "eventHistory"}
+            fired[action.user_id, action.event_id].append(
+                {name: action.body[name] for name in action.body if name != "eventHistory"}
             )
     return dict(fired)
 
@@ -121,12 +126,12 @@ def _judge_webhooks(
     verdict: Verdict,
     fired: Mapping[tuple[str, str], list[dict[str, Any]]],
     arrived: Sequence[tuple[str, bytes]],
-    strangers: Collection[str],
+    unanswered_users: Collection[str],
     given_up: Collection[tuple[str, str]],
 ) -> None:
-    """By id the first of each: none missing, none too many, each user's in order; repeats say the same.
+    """Compare the first webhook of each id: none missing, none too many, each user's in order; repeats have its body.
 
-    What was given up and then sent by a restored job has no place in the order.
+    A webhook that was given up and then sent by a restored job has no place in the order.
     """
     first: dict[str, dict[str, Any]] = {}
     order: dict[str, list[str]] = defaultdict(list)
@@ -149,14 +154,14 @@ def _judge_webhooks(
     extra = came - Counter(dict.fromkeys(fired, 1))
     verdict.lost += missing.total()
     verdict.duplicated += extra.total()
-    verdict.problems += [f"webhook missing: {one}" for one in list(missing)[:5]]
-    verdict.problems += [f"webhook too many, under an id of its own: {one}" for one in list(extra)[:5]]
+    verdict.problems += [f"webhook missing: {key}" for key in list(missing)[:5]]
+    verdict.problems += [f"webhook too many, under an id of its own: {key}" for key in list(extra)[:5]]
     if not missing and not extra:
         verdict.problems += [
             f"webhook of {user_id}, {event_id}: body is not the oracle's"
             for body in first.values()
             if fired[(user_id := body["event"]["user_id"]), (event_id := body["event"]["event_id"])][0] != body
-            and user_id not in strangers
+            and user_id not in unanswered_users
         ][:5]
         verdict.problems += [
             f"order of {user_id}'s webhooks: expected {expected[user_id]}, got {got}"
@@ -170,10 +175,13 @@ _ANSWER_S = 2.0
 
 
 @dataclass
-class Blow:
-    """A fault that struck: when the last checkpoint that was complete then was triggered, and when all ran again.
+class Fault:
+    """When a fault struck, in seconds since the epoch.
 
-    In seconds since the epoch.
+    Attributes:
+        checkpoint_s: when the last completed checkpoint was triggered.
+        struck_s: when the fault struck.
+        over_s: when every task ran again.
     """
 
     checkpoint_s: float
@@ -181,18 +189,18 @@ class Blow:
     over_s: float = float("inf")
 
 
-def repeats_from_before(blows: Sequence[Blow], arrived: Sequence[tuple[float, str]]) -> list[str]:
-    """Webhooks that came again although a checkpoint knew that they had been sent, or without any blow.
+def repeats_from_before(faults: Sequence[Fault], arrived: Sequence[tuple[float, str]]) -> list[str]:
+    """Webhooks that came again although a checkpoint knew that they had been sent, or without any fault.
 
-    ``arrived`` are when (seconds since the epoch) which webhook came, ``blows`` all that there were, both in order.
+    ``arrived`` are when (seconds since the epoch) which webhook came, ``faults`` all that there were, both in order.
     """
-    found, before = [], dict[str, float]()
+    problems, before = [], dict[str, float]()
     for at_s, webhook_id in arrived:
         if webhook_id in before:
             came_s = before[webhook_id]
-            # The first that may have cost the job its memory of it.
-            blow = next((one for one in blows if one.over_s >= came_s), None)
-            if blow is None or at_s < blow.struck_s or came_s < blow.checkpoint_s - _ANSWER_S:
-                found.append(f"{webhook_id} came again: at {came_s:.1f} and {at_s:.1f}, {blow}")
+            # The first fault that may have lost the record of its delivery.
+            fault = next((fault for fault in faults if fault.over_s >= came_s), None)
+            if fault is None or at_s < fault.struck_s or came_s < fault.checkpoint_s - _ANSWER_S:
+                problems.append(f"{webhook_id} came again: at {came_s:.1f} and {at_s:.1f}, {fault}")
         before[webhook_id] = at_s
-    return found
+    return problems

@@ -1,4 +1,4 @@
-"""Golden savepoints: state as an earlier release wrote it, so that a test can show that today's code reads it.
+"""Golden savepoints: state that an earlier release wrote, so that a test can show that today's code reads it.
 
 ``python -m tests.integration.golden NAME`` runs the job on a Kafka and Flink of its own and writes to ``golden/NAME``:
 
@@ -80,7 +80,9 @@ class Golden:
         users = [f"user-{number:04d}" for number in range(_USERS)]
         records = list(random_stream(seed=11, users=_USERS, events=_BEFORE + _AFTER, poison=False))
         last = {user.encode() for user in users[1:9]}
-        before = [one for one in records[: _BEFORE - _LAST] if one[0] not in last] + records[_BEFORE - _LAST : _BEFORE]
+        before = [record for record in records[: _BEFORE - _LAST] if record[0] not in last] + records[
+            _BEFORE - _LAST : _BEFORE
+        ]
         return cls(name, _OPTIONS, user_api_of(users), users, users[-6:], users[:1], before, records[_BEFORE:])
 
     @classmethod
@@ -100,12 +102,12 @@ class Golden:
         (folder / "options.json").write_bytes(orjson.dumps(self.options, option=orjson.OPT_INDENT_2) + b"\n")
 
     def control(self) -> Records:
-        """What the control topic holds at the savepoint: who is forgotten, then a look at everybody."""
+        """Records of the control topic before the savepoint: forget some users, then inspect all."""
         forget = [control_record("forget", user) for user in self.forgotten]
         return forget + [control_record("inspect", user) for user in self.users]
 
     def oracle(self) -> Oracle:
-        """An oracle that met nothing yet."""
+        """An oracle without any event."""
         settings = parse(self.options)
         return Oracle(
             oracle_rules(),
@@ -116,14 +118,14 @@ class Golden:
         )
 
     def feed(self, oracle: Oracle, records: Records) -> None:
-        """Records that come while held users get no answer."""
+        """Records that come while calls for held users wait."""
         for key, value in records:
             oracle.feed(key, value)
             if key.decode() not in self.held:
                 oracle.answer(key.decode())
 
     def restored_oracle(self) -> Oracle:
-        """An oracle that met everything, with the actions that come after the restore."""
+        """An oracle that was fed every record; its actions are those that come after the restore."""
         oracle = self.oracle()
         self.feed(oracle, self.before)
         for user in self.forgotten:
@@ -188,7 +190,7 @@ def main() -> None:
     if folder.exists():
         parser.error(f"{folder} exists: state of another release, which cannot be taken again; choose a new name")
     take(Golden.new(folder.name), folder)
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{path.stat().st_size:>8,} B  {path.relative_to(FOLDER)}")
 
 

@@ -1,4 +1,4 @@
-"""Running the real pipeline in tests: topics of its own for each test, the launcher as users call it, what came out."""
+"""Runs the pipeline in tests: topics for one test, the launcher as users call it, readers of its outputs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from runners.flink.rest import FlinkRest
 ROOT = Path(__file__).parent.parent.parent
 PARTITIONS = 4
 SUBMIT_S = 180
-# Profiles come however long they take, and a call without an answer is no error, which would open the breaker: what a
-# test expects is made of all profiles, and on a slow machine a job that catches up gets few of them a second.
+# Long deadlines: a test expects every profile, a slow machine fetches few a second, and a timed out call would open
+# the circuit breaker.
 PATIENT = ("--enrichment_deadline_seconds=600", "--user_api_timeout_seconds=600")
 
 
@@ -69,7 +69,7 @@ class Topics:
         return f"group-{self.tag}"
 
     def options(self) -> list[str]:
-        """The flags that name them."""
+        """The flags that name the topics."""
         return [
             f"--bootstrap_servers={self.kafka.bootstrap_servers}",
             f"--events_topic={self.events}",
@@ -82,7 +82,7 @@ class Topics:
         ]
 
     def produce(self, records: Iterable[tuple[bytes, bytes]], topic: str | None = None) -> None:
-        """Write (key, value) records, by default events, and wait until the broker has them."""
+        """Write (key, value) records, by default events. Returns when the broker has confirmed them."""
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 20, "acks": "all"})
         for number, (key, value) in enumerate(records):
             producer.produce(topic or self.events, value, key)
@@ -94,8 +94,8 @@ class Topics:
         """Sum of the offsets that the group has committed."""
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": self.group_id})
         try:
-            wanted = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
-            return sum(max(one.offset, 0) for one in consumer.committed(wanted, timeout=10))
+            partitions = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
+            return sum(max(partition.offset, 0) for partition in consumer.committed(partitions, timeout=10))
         finally:
             consumer.close()
 
@@ -107,7 +107,7 @@ class Topics:
 
 
 class Reader:
-    """Collects a topic from its start as read_committed readers see it."""
+    """Reads a topic from its start with ``read_committed``."""
 
     def __init__(self, kafka: LocalKafka, topic: str) -> None:
         self._consumer = Consumer(
@@ -123,7 +123,7 @@ class Reader:
         self.messages: list[Message] = []
 
     def until(self, count: int, deadline_s: float) -> list[Message]:
-        """Read until there are ``count`` messages; fails with what there is after ``deadline_s``."""
+        """Read until there are ``count`` messages. Fails after ``deadline_s`` with the number read."""
         give_up = time.monotonic() + deadline_s
         while len(self.messages) < count:
             assert time.monotonic() < give_up, f"{len(self.messages)} of {count} messages after {deadline_s} s"
@@ -131,7 +131,7 @@ class Reader:
         return self.messages
 
     def settle(self, quiet_s: float = 3.0) -> list[Message]:
-        """Read until nothing has come for ``quiet_s``: for showing that there is no more than expected."""
+        """Read until nothing has come for ``quiet_s``, to show that no more than expected comes."""
         quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < quiet_s:
             if self._poll(0.2):
@@ -158,7 +158,7 @@ def reading(kafka: LocalKafka, topic: str) -> Iterator[Reader]:
 
 
 def launch(*options: str, deadline_s: float = SUBMIT_S) -> subprocess.CompletedProcess[str]:
-    """``python -m pipeline`` with options, to its end."""
+    """Run ``python -m pipeline`` with options to its end."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *options],
         cwd=ROOT,
@@ -171,7 +171,7 @@ def launch(*options: str, deadline_s: float = SUBMIT_S) -> subprocess.CompletedP
 
 
 def submit(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> str:
-    """Start the pipeline on the cluster; the Flink job id, once every task runs."""
+    """Start the pipeline on the cluster. Returns the Flink job id once every task runs."""
     done = launch(
         "--runner=FlinkRunner",
         f"--flink_master={flink.flink_master}",
@@ -195,9 +195,9 @@ def submit(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> str
 
 @contextmanager
 def running(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> Iterator[str]:
-    """The pipeline on the cluster while the context is open; cancelled after it unless it has ended.
+    """Run the pipeline on the cluster while the context is open, then cancel it unless it has ended.
 
-    A failed assertion tells what went wrong in the job, if something did.
+    A failed assertion gets a note with the job's own failure, if there is one.
     """
     job_id = submit(flink, topics, rules, *options)
     rest = FlinkRest(flink.rest_url)
@@ -218,7 +218,7 @@ def control_record(name: str, user: str) -> tuple[bytes, bytes]:
 
 
 def inspect(topics: Topics, reader: Reader, users: Sequence[str], deadline_s: float = 30) -> dict[str, Any]:
-    """Ask the running job for users' states through the control topic."""
+    """Ask the running job for the states of users through the control topic. Returns them by user."""
     before = len(reader.messages)
     topics.produce([control_record("inspect", user) for user in users], topics.control)
     found = reader.until(before + len(users), deadline_s)[before:]

@@ -1,4 +1,4 @@
-"""``python -m pipeline`` in the background, as a user has it in a terminal."""
+"""Starts ``python -m pipeline`` in the background and ends it as a user does in a terminal."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def marked(mark: str) -> list[str]:
 
 
 def interrupt(process: subprocess.Popen[bytes], mark: str, tmp_path: Path) -> None:
-    """Ctrl-C: the launcher ends in order, and so does everything it started."""
+    """Press Ctrl-C. The launcher and everything it started must end with exit code 0."""
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     nothing_is_left(mark, tmp_path)
 
 
 def nothing_is_left(mark: str, tmp_path: Path) -> None:
-    """No process that a launcher has started, no temporary folder that anybody has made."""
+    """Wait until no process that the launcher started lives and no temporary folder exists."""
     deadline = time.monotonic() + 20
-    while left := marked(mark) + [one.name for one in (tmp_path / "temporary").iterdir()]:
-        assert time.monotonic() < deadline, f"still there: {left}"
+    while leftovers := marked(mark) + [path.name for path in (tmp_path / "temporary").iterdir()]:
+        assert time.monotonic() < deadline, f"still there: {leftovers}"
         time.sleep(0.1)
 
 

@@ -29,7 +29,7 @@ Seen = tuple[str, str, str]
 
 
 class Events:
-    """Events that flow until the end of the test, numbered in the order in which they are produced."""
+    """Produces events until the end of the test, numbered in their order."""
 
     def __init__(self, topics: Topics) -> None:
         self.count = 0
@@ -49,15 +49,15 @@ class Events:
     def _flow(self) -> None:
         for number in itertools.count():
             # Of every user, so that every shard has some.
-            made = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
-            self._topics.produce((one["user_id"].encode(), orjson.dumps(one)) for one in made)
+            bodies = [event(user, event_id=f"{number}-{user}", n=number, timestamp=NOW_MS + number) for user in USERS]
+            self._topics.produce((body["user_id"].encode(), orjson.dumps(body)) for body in bodies)
             self.count = number + 1
             if self._ended.wait(0.5):
                 return
 
 
 def seen(actions: Reader, since: int, until: int) -> set[Seen]:
-    """Rule, version and set in the headers of the actions of the rounds of events that are asked for."""
+    """Rule, version and set from the headers of the actions of some rounds of events."""
     found = set()
     for message in actions.messages:
         if since <= orjson.loads(message.value())["event"]["n"] < until:
@@ -67,13 +67,13 @@ def seen(actions: Reader, since: int, until: int) -> set[Seen]:
 
 
 def fired_by(actions: Reader, events: Events, since: int, set_: Seen) -> None:
-    """All actions of a hundred users' events from a round on are of one set."""
+    """Wait for the actions of a hundred users' events from a round on; all must be of the same set."""
     until = events.count + 2
-    wanted = {f"{number}-{user}" for number in range(since, until) for user in USERS}
-    while wanted:
+    missing = {f"{number}-{user}" for number in range(since, until) for user in USERS}
+    while missing:
         before = len(actions.messages)
         for message in actions.until(before + 1, 60)[before:]:
-            wanted.discard(orjson.loads(message.value())["event"]["event_id"])
+            missing.discard(orjson.loads(message.value())["event"]["event_id"])
     assert seen(actions, since, until) == {set_}
 
 

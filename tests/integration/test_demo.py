@@ -78,8 +78,8 @@ class Prometheus:
         return answer["data"]
 
     def values(self, query: str) -> list[float]:
-        """The numbers that a query gives now, without NaN."""
-        found = [float(one["value"][1]) for one in self.get("query", query=query)["result"]]
+        """The current values of a query, without NaN."""
+        found = [float(series["value"][1]) for series in self.get("query", query=query)["result"]]
         return [value for value in found if math.isfinite(value)]
 
     def targets(self) -> list[str]:
@@ -91,14 +91,14 @@ class Prometheus:
         return {rule["name"]: (rule["health"], rule["state"]) for rule in rules}
 
 
-def lines_without_data(prometheus: Prometheus, wanted: set[str]) -> set[str]:
-    """Of the wanted lines of dashboards those that show nothing now, or 0 where that is no answer.
+def lines_without_data(prometheus: Prometheus, expected: set[str]) -> set[str]:
+    """The expected lines of dashboards that show nothing now, or 0 where 0 is not enough.
 
     Some show only what there was in the time shown (``… and … > 0``): without that there has to be a 0.
     """
     found = set()
     for line, query in queries():
-        if line in wanted:
+        if line in expected:
             values = prometheus.values(filled(query, RATE_INTERVAL))
             if not values and line in MAY_BE_ZERO:
                 values = prometheus.values(filled(query.partition(" and ")[0], RATE_INTERVAL))

@@ -1,4 +1,4 @@
-"""State that an earlier release wrote (``golden.py``) goes on under today's code as if nothing had happened."""
+"""Today's code restores the state that an earlier release wrote (``golden.py``) and goes on with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.oracle import SeenAction, action_differences, dead_letter_differences
 pytestmark = pytest.mark.stack
 
 
-@pytest.mark.parametrize("folder", [pytest.param(one, id=one.name) for one in sorted(FOLDER.iterdir())])
+@pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name) for folder in sorted(FOLDER.iterdir())])
 def test_a_savepoint_of_an_earlier_release_is_restored(
     kafka: LocalKafka, flink: LocalFlink, tmp_path: Path, folder: Path
 ) -> None:

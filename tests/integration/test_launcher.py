@@ -59,20 +59,20 @@ def test_direct_runner_reads_a_real_topic_to_the_ends_found_at_launch(kafka: Loc
     assert {body["event"]["event_id"] for body in printed} == expected
     with reading(kafka, topics.actions) as actions, reading(kafka, topics.dead_letters) as dead_letters:
         actions.until(len(expected), 10)
-        assert {orjson.loads(one.value())["event"]["event_id"] for one in actions.settle(1)} == expected
+        assert {orjson.loads(message.value())["event"]["event_id"] for message in actions.settle(1)} == expected
         assert len(dead_letters.until(5, 10)) == 5
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         (["--starting_offsets=latest"], set()),
         (["--starting_offsets=earliest"], {"0", "1", "2", "3"}),
         (["--starting_offsets=timestamp", "--starting_timestamp_ms={two}"], {"2", "3"}),
     ],
 )
-def test_direct_runner_starts_where_it_is_told(
-    kafka: LocalKafka, tmp_path: Path, options: list[str], wanted: set[str]
+def test_direct_runner_starts_at_the_given_position(
+    kafka: LocalKafka, tmp_path: Path, options: list[str], expected: set[str]
 ) -> None:
     from confluent_kafka import Producer
 
@@ -87,8 +87,8 @@ def test_direct_runner_starts_where_it_is_told(
     rules = tmp_path / "rule.yaml"
     rules.write_text("name: r\nversion: 1\nfilter: event.triggerable\nactions: [{type: debug}]\n")
 
-    done = launch(f"--rules={rules}", *topics.options(), *(one.format(two=first_ms + 1000) for one in options))
+    done = launch(f"--rules={rules}", *topics.options(), *(option.format(two=first_ms + 1000) for option in options))
 
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("DEBUG EVENT ")]
-    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == wanted
+    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == expected

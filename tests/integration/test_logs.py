@@ -1,4 +1,4 @@
-"""What launcher and workers log on a real cluster: JSON with job, rule and action ids, and nobody's id."""
+"""The logs of launcher and workers on a real cluster: JSON with job, rule and action ids, without user ids."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKaf
         done = launch("--runner=FlinkRunner", "--detached", "--job_name=nightly", "--log_format=json", *options)
         assert done.returncode == 0, done.stderr
         (message,) = actions.until(1, 60)
-        eventually(lambda: any(one["event"] == "dead letter" for one in of_workers(flink)), "the dead letter is logged")
+        eventually(
+            lambda: any(line["event"] == "dead letter" for line in of_workers(flink)), "the dead letter is logged"
+        )
 
         lines = of_workers(flink)
         task_manager = (flink.log_dir / "taskmanager-0.log").read_text()
 
-    said = [json.loads(line) for line in done.stderr.splitlines()]
-    (running,) = [one for one in said if "is running" in one["event"]]
+    lines_of_launcher = [json.loads(line) for line in done.stderr.splitlines()]
+    (running,) = [line for line in lines_of_launcher if "is running" in line["event"]]
     assert running["job"] == "nightly"
     assert len(running["job_id"]) == 32
 
-    (decided,) = [one for one in lines if one["event"] == "action decided"]
+    (decided,) = [line for line in lines if line["event"] == "action decided"]
     headers = {name: value.decode() for name, value in message.headers()}
     assert (decided["rule"], decided["rule_version"], decided["job"]) == ("welcome", 3, "nightly")
     assert decided["action_id"] == headers["action-id"]
-    (letter,) = [one for one in lines if one["event"] == "dead letter"]
+    (letter,) = [line for line in lines if line["event"] == "dead letter"]
     assert letter["user_sha256"] == decided["user_sha256"]
-    assert all({"time", "level", "logger", "event", "worker", "pid"} <= set(one) for one in lines)
+    assert all({"time", "level", "logger", "event", "worker", "pid"} <= set(line) for line in lines)
 
     # Those that are no DEBUG reach Flink's log, too, and in neither is the user.
     assert f'"user_sha256": "{letter["user_sha256"]}"' in task_manager

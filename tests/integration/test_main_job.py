@@ -1,4 +1,4 @@
-"""20,000 events of 500 users through real Kafka and Flink: what comes out and what is kept is the oracle's."""
+"""20,000 events of 500 users through real Kafka and Flink: outputs and state are the oracle's."""
 
 from __future__ import annotations
 
@@ -50,8 +50,11 @@ def check(oracle: Oracle, topics: Topics, actions: Reader, dead_letters: Reader,
 
 
 def letters(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Dead letters; at least once, so a record's letter may come again after a kill."""
-    found = {(one["partition"], one["offset"]): one for one in (orjson.loads(message.value()) for message in messages)}
+    """Dead letters by partition and offset: they come at least once, so one may come again after a kill."""
+    found = {
+        (dead_letter["partition"], dead_letter["offset"]): dead_letter
+        for dead_letter in (orjson.loads(message.value()) for message in messages)
+    }
     return list(found.values())
 
 
@@ -85,7 +88,7 @@ def test_actions_dead_letters_and_state_are_the_oracles(
 def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
     kafka: LocalKafka, rules: Path, oracle: Oracle
 ) -> None:
-    """Two TaskManagers, one dies: the other's worker goes on living and its state comes back under a new cache token.
+    """One of two TaskManagers is killed: the other's worker lives on, its state comes back under a new cache token.
 
     Both subtasks of a TaskManager share a worker, and shards are compacted all the time.
     """

@@ -35,7 +35,7 @@ LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)",?')
 
 
 class Scraped:
-    """What all processes of a cluster show of one job, and of themselves."""
+    """The metrics that all processes of a cluster report of one job and of themselves."""
 
     def __init__(self, flink: LocalFlink, job_name: str) -> None:
         # By name: each subtask's value.
@@ -90,7 +90,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     known = {user: {"profile": {"country": "US"}} for user in USERS[:50]}
     views = [event(user, event_id=f"{user}-{n}", event_name="page_view") for n in range(5) for user in USERS]
     lost = [event(USERS[0], event_id="lost", event_name="lost")]
-    records = [(one["user_id"].encode(), orjson.dumps(one)) for one in [*views, *views[:7], *lost]]
+    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in [*views, *views[:7], *lost]]
     bad = [(b"user-00", b"no JSON"), (b"user-01", b"[1]"), (b"user-02", b"[2]")]
     topics.produce([*records, *bad])
     # What was counted is what was produced.
@@ -148,40 +148,40 @@ def test_every_documented_name_is_there_with_a_plausible_value(
         name = f"test-{topics.tag}"
         seen: list[Scraped] = []
 
-        def told() -> bool:
+        def complete() -> bool:
             # Each inspection is a step of its shard, and a step a second tells all there is.
             inspect(topics, inspections, USERS)
             seen[:] = [Scraped(flink, name)]
             now = seen[0]
             return (
-                {one: now.total(one) for one in counted} == counted
+                {name: now.total(name) for name in counted} == counted
                 and sum(now.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
                 and now.total("action.webhook.gone.delayed") + now.total("action.webhook.gone.retried") > 0
             )
 
-        with contextlib.suppress(AssertionError):  # what is missing is said below
-            eventually(told, "all that was measured has been told", 60, 1.0)
+        with contextlib.suppress(AssertionError):  # the assertions below name what is missing
+            eventually(complete, "all measured values are published", 60, 1.0)
         scraped = seen[0]
 
     # Every name is there.
     missing = {
-        one
+        name
         for metric in METRICS
-        for one in (
+        for name in (
             bucket_names(metric.name)
             if metric.kind == HISTOGRAM
             else expanded(
                 metric.name.replace("TOPIC", "default"), ["welcome", "lost", "broken"], ["crm", "gone"], range(SHARDS)
             )
         )
-        if not scraped.ours(one)
+        if not scraped.ours(name)
     }
     assert missing == set()
     documented = re.findall(r"^\| `(flink_\w+)`", PAGE.read_text(), re.MULTILINE)
     assert len(documented) > 20
-    assert [one for one in documented if one not in scraped.values] == []
+    assert [name for name in documented if name not in scraped.values] == []
 
-    assert {one: scraped.total(one) for one in counted} == counted
+    assert {name: scraped.total(name) for name in counted} == counted
     assert sum(scraped.total(f"shard.{shard}.users_with_webhooks") for shard in range(SHARDS)) == 1
     assert scraped.total("action.webhook.gone.delayed") + scraped.total("action.webhook.gone.retried") > 0
     # A user nobody knows may cost one call alone.
@@ -211,5 +211,5 @@ def test_every_documented_name_is_there_with_a_plausible_value(
 
 
 def test_an_inspection_of_every_user_reaches_every_shard() -> None:
-    """What the test above rests on."""
+    """The scrape's parser, on which the test above rests."""
     assert {shard_of(control_record("inspect", user)[0], SHARDS) for user in USERS} == set(range(SHARDS))

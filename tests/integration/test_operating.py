@@ -126,27 +126,31 @@ def test_an_idle_user_is_forgotten_and_loaded_anew(kafka: LocalKafka, flink: Loc
 
 
 def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, flink: LocalFlink, rules: Path) -> None:
-    used, took = [], []
+    used, latencies_s = [], []
     for number in range(15):
         topics = Topics(kafka)
         topics.produce([event("user-1", number)])
         started = time.monotonic()
         with running(flink, topics, rules, *OPTIONS), reading(kafka, topics.actions) as actions:
             actions.until(1, 30)
-            took.append(time.monotonic() - started)
+            latencies_s.append(time.monotonic() - started)
         used.append(_metaspace(flink))
 
-    print("seconds to the first action:", [round(seconds, 1) for seconds in took])
+    print("seconds to the first action:", [round(seconds, 1) for seconds in latencies_s])
     print("metaspace, MB:", [round(size / 1e6, 1) for size in used])
     # The first submissions load what every job needs; after them a leak of the classes of a job would be 10 MB each.
     assert max(used[3:]) - used[3] < 5e6
 
 
 def _metaspace(flink: LocalFlink) -> int:
-    """Bytes of classes in the TaskManagers, by the virtual machines themselves: one answer that is lost keeps
-    Flink's REST server from asking for metrics again for ten minutes (``web.timeout``)."""
-    told = [
+    """Bytes of classes in the TaskManagers, asked of the virtual machines.
+
+    After one lost answer Flink's REST server asks for no metrics for ten minutes (``web.timeout``).
+    """
+    class_counts = [
         subprocess.run(["jstat", "-gc", str(pid)], check=True, capture_output=True, text=True).stdout.splitlines()
         for pid in flink.task_manager_pids
     ]
-    return sum(int(float(dict(zip(names.split(), values.split(), strict=True))["MU"]) * 1024) for names, values in told)
+    return sum(
+        int(float(dict(zip(names.split(), values.split(), strict=True))["MU"]) * 1024) for names, values in class_counts
+    )

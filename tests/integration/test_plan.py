@@ -1,4 +1,4 @@
-"""What Flink is asked to run, read from the plan; no cluster is needed."""
+"""The plan that Flink gets; no cluster is needed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What rules remember on real Kafka and Flink: past the idle TTL, and while a TaskManager is killed."""
+"""Rule state on real Kafka and Flink: it outlives the idle TTL and a killed TaskManager."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHIN_S = 8
 
 
 def rules(path: Path, quiet_until: datetime) -> Path:
-    """Quiet hours begin when the last ones ended, so that it is quiet whenever the test runs."""
+    """Quiet hours that begin when the last ones ended, so that it is always quiet."""
     end = quiet_until.strftime("%H:%M")
     start = datetime.fromtimestamp(quiet_until.timestamp() - 23 * 3600, UTC).strftime("%H:%M")
     kafka = [{"type": "kafka"}]
@@ -62,11 +62,11 @@ def rules(path: Path, quiet_until: datetime) -> Path:
 def produce(topics: Topics, name: str, users: list[str], number: int = 0, **parameters: Any) -> None:
     """One event of each user, now."""
     now_ms = time.time_ns() // 1_000_000
-    made = [
+    bodies = [
         event(user, event_id=f"{user}-{name}-{number}", event_name=name, timestamp=now_ms, parameters=parameters)
         for user in users
     ]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in made])
+    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in bodies])
 
 
 def fired(actions: Reader) -> Counter[tuple[str, str]]:
@@ -80,7 +80,7 @@ def fired(actions: Reader) -> Counter[tuple[str, str]]:
 
 
 def decided(user: str) -> set[tuple[str, str, str]]:
-    """Decision, rule and event id of all that the log must have of a user."""
+    """Decision, rule and event id of every decision that the log must have of a user."""
     views = [f"{user}-page_view-{number}" for number in range(5)]
     signup, cart, checkout = (f"{user}-{name}-0" for name in ("signup", "add_to_cart", "checkout"))
     found = [("fired", rule, view) for rule in ("capped", "cooled") for view in views[:2]]
@@ -96,7 +96,7 @@ def decided(user: str) -> set[tuple[str, str, str]]:
 
 
 def check_log(kafka: LocalKafka, topic: str, actions: Reader, capsys: pytest.CaptureFixture[str]) -> None:
-    """``why`` shows each decision, if some twice, in order, with the ids that the actions have."""
+    """``why`` shows each decision at least once, in order, with the ids of the actions."""
     where = [f"--decisions_topic={topic}", "--json", f"--bootstrap_servers={kafka.bootstrap_servers}"]
     ids = defaultdict(set)
     for message in actions.messages:
@@ -104,9 +104,9 @@ def check_log(kafka: LocalKafka, topic: str, actions: Reader, capsys: pytest.Cap
     for user in (*LEAVERS[:3], *BUYERS[:3]):
         assert main(["why", f"--user={user}", *where]) == 0
         lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert {(one["decision"], one["rule"], one["event_id"]) for one in lines} == decided(user)
-        assert {one["action_id"] for one in lines if one["decision"] in ("fired", "released")} == ids[user]
-        order = [(one["decision"], one["rule"]) for one in lines]
+        assert {(line["decision"], line["rule"], line["event_id"]) for line in lines} == decided(user)
+        assert {line["action_id"] for line in lines if line["decision"] in ("fired", "released")} == ids[user]
+        order = [(line["decision"], line["rule"]) for line in lines]
         assert order.index(("held", "held")) < order.index(("released", "held"))
         assert order.index(("begun", "bought")) < order.index(("fired", "bought" if user in BUYERS else "abandoned"))
 
@@ -148,9 +148,9 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             produce(topics, "signup", USERS)
             produce(topics, "add_to_cart", USERS, cart=1)
             actions.until(len(USERS) * 4, 60)
-            shown = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
-            assert [one["rule"] for one in shown["sequences"]] == ["abandoned", "bought"]
-            assert [one["rule"] for one in shown["held"]] == ["held"]
+            rule_state = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
+            assert [sequence["rule"] for sequence in rule_state["sequences"]] == ["abandoned", "bought"]
+            assert [event["rule"] for event in rule_state["held"]] == ["held"]
             rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
 
             since = rest.restarted_at(job_id)
@@ -163,7 +163,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             rest.wait_for_recovery(job_id, since, 90)
             produce(topics, "page_view", USERS, 3, page=0)
 
-            wanted = Counter(
+            expected = Counter(
                 {
                     **{("capped", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
                     **{("cooled", f"{user}-page_view-{number}"): 1 for user in USERS for number in (0, 1)},
@@ -172,13 +172,15 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
                     **{("bought", f"{user}-checkout-0"): 1 for user in BUYERS},
                 }
             )
-            actions.until(wanted.total(), 150)
+            actions.until(expected.total(), 150)
             actions.settle()
-            assert fired(actions) == wanted
+            assert fired(actions) == expected
             # An action becomes visible after it was decided, never before.
-            went_out = [one.timestamp()[1] for one in actions.messages if dict(one.headers())["rule"] == b"held"]
+            went_out = [
+                message.timestamp()[1] for message in actions.messages if dict(message.headers())["rule"] == b"held"
+            ]
             assert min(went_out) >= quiet_until.timestamp() * 1000
             produce(topics, "page_view", USERS, 4, page=1)
             actions.settle()
-            assert fired(actions) == wanted
+            assert fired(actions) == expected
             check_log(kafka, decisions, actions, capsys)

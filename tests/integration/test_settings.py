@@ -1,4 +1,4 @@
-"""docs/settings.md on a running job: what Flink says of itself is what is shipped."""
+"""docs/settings.md on a running job: Flink reports the settings that are shipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_job_and_its_cluster_have_the_settings_that_are_shipped(
         # The one setting that a job leaves to the cluster, whose own is looked at below.
         assert config["execution-config"]["restart-strategy"] == "Cluster level default restart strategy"
     cluster = {
-        one["key"]: one["value"] for one in requests.get(f"{flink.rest_url}/jobmanager/config", timeout=10).json()
+        entry["key"]: entry["value"] for entry in requests.get(f"{flink.rest_url}/jobmanager/config", timeout=10).json()
     }
     # The one size that a JobManager is started with as it was computed.
     metaspace = {"jobmanager.memory.jvm-metaspace.size": f"{256 << 20}b"}

@@ -21,7 +21,7 @@ RULE = "name: every_event\nversion: {version}\nfilter: event.event_name ~= nil\n
 
 
 class Operator:
-    """Somebody with a terminal: the commands of one job."""
+    """Runs the commands of one job, as an operator in a terminal does."""
 
     def __init__(self, flink: LocalFlink, topics: Topics, folder: Path) -> None:
         self.flink, self.topics = flink, topics
@@ -31,7 +31,7 @@ class Operator:
         self.upgrade(1)
 
     def upgrade(self, version: int) -> None:
-        """Another version of the rule from the next launch on."""
+        """Write another version of the rule; the next launch reads it."""
         self.rules.write_text(RULE.format(version=version))
 
     def launches(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -44,38 +44,40 @@ class Operator:
         return launch(*command, f"--flink_master={self.flink.flink_master}")
 
     def state(self) -> str:
-        """Of the newest job."""
+        """The id of the newest job."""
         jobs = [job for job in self.flink.rest.jobs() if job["name"] == self.name]
         return str(max(jobs, key=lambda job: int(job["start-time"]))["state"])
 
     def workers(self) -> list[str]:
-        """Processes that the TaskManagers have started."""
+        """Ids of the processes that the TaskManagers have started."""
         tasks = [task for pid in self.flink.task_manager_pids for task in Path(f"/proc/{pid}/task").iterdir()]
         return [child for task in tasks for child in (task / "children").read_text().split()]
 
     def files(self) -> set[str]:
-        """What TaskManagers have on the disk; a JobManager remembers ended jobs for an hour, on purpose."""
-        folders = [one for name in ("tmp", "rocksdb") for one in (self.flink.work_dir / name).glob("taskmanager-*")]
+        """Files of TaskManagers. A JobManager keeps ended jobs for an hour on purpose."""
+        folders = [
+            folder for name in ("tmp", "rocksdb") for folder in (self.flink.work_dir / name).glob("taskmanager-*")
+        ]
         return {str(path.relative_to(self.flink.work_dir)) for folder in folders for path in folder.rglob("*")}
 
     def produces(self, number: int) -> None:
-        made = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": 1000 + number}
-        self.topics.produce([(b"u", orjson.dumps(made))])
+        body = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": 1000 + number}
+        self.topics.produce([(b"u", orjson.dumps(body))])
 
 
 @pytest.fixture
 def operator(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> Iterator[Operator]:
-    one = Operator(flink, Topics(kafka), tmp_path)
-    yield one
+    operator = Operator(flink, Topics(kafka), tmp_path)
+    yield operator
     for job in flink.rest.jobs():
-        if job["name"] == one.name and job["state"] not in TERMINAL_STATES:
+        if job["name"] == operator.name and job["state"] not in TERMINAL_STATES:
             flink.rest.cancel(job["jid"])
             flink.rest.wait_for_state(job["jid"], {"CANCELED"}, 60)
 
 
 def acted(actions: Reader, count: int) -> list[tuple[str, str, list[str]]]:
-    """Of each action the event, the rule's version and the events that it knew then."""
-    bodies = [(orjson.loads(one.value()), dict(one.headers() or [])) for one in actions.until(count, 60)]
+    """Event id, rule version and history of each action."""
+    bodies = [(orjson.loads(message.value()), dict(message.headers() or [])) for message in actions.until(count, 60)]
     return [
         (body["event"]["event_id"], headers["rule-version"].decode(), [row["event_id"] for row in body["eventHistory"]])
         for body, headers in bodies
@@ -95,7 +97,7 @@ def test_an_upgrade_is_two_commands_and_so_is_the_way_back(kafka: LocalKafka, op
         assert (Path(before.removeprefix("file:")) / "_metadata").is_file()
         assert operator.state() == "FINISHED"
         eventually(lambda: operator.workers() == [], "the stopped job's workers are gone", 30)
-        left = operator.files()
+        files_after_stop = operator.files()
         operator.upgrade(2)
         # Without its state it is not started by mistake.
         anew = operator.launches("--runner=FlinkRunner")
@@ -115,7 +117,11 @@ def test_an_upgrade_is_two_commands_and_so_is_the_way_back(kafka: LocalKafka, op
         assert "/chk-" in checkpoint
         assert (Path(checkpoint.removeprefix("file:")) / "_metadata").is_file()
         eventually(lambda: operator.workers() == [], "the cancelled job's workers are gone", 30)
-        eventually(lambda: operator.files() == left, f"{operator.files()} and nothing else than {left}", 30)
+        eventually(
+            lambda: operator.files() == files_after_stop,
+            f"{operator.files()} and nothing else than {files_after_stop}",
+            30,
+        )
         resumed = operator.launches("resume")
         assert resumed.returncode == 0, resumed.stderr
         assert f": {checkpoint}\n" in resumed.stderr

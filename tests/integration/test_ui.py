@@ -75,16 +75,16 @@ def rows(browser: Chrome) -> list[str]:
 
 
 def decided(browser: Chrome) -> list[str]:
-    """The decisions of a table, which come after their time."""
+    """The decision column of a table, which follows the time."""
     return [row.split(" ")[4] for row in rows(browser)]
 
 
-def open_until(browser: Chrome, url: str, shown: Callable[[list[str]], bool], deadline_s: float) -> None:
-    """Open a page again and again until its rows are as they should be; fails with what there is instead."""
+def open_until(browser: Chrome, url: str, is_complete: Callable[[list[str]], bool], deadline_s: float) -> None:
+    """Reload a page until its rows are complete. Fails with the rows shown."""
     give_up = time.monotonic() + deadline_s
     while True:
         browser.get(url)
-        if shown(rows(browser)):
+        if is_complete(rows(browser)):
             return
         assert time.monotonic() < give_up, browser.find_element(By.TAG_NAME, "main").text
         time.sleep(0.2)
@@ -94,11 +94,11 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
     topics = Topics(kafka)
     kafka.create_topic(f"decisions-{topics.tag}", 2)
     now_ms = time.time_ns() // 1_000_000  # caps are of event time: one of last year would be over at once
-    made = [
+    events = [
         event(f"user-{n % USERS}", event_id=f"e{n}", timestamp=now_ms + n, amount=20 if n < 2 * USERS else 1)
         for n in range(4 * USERS)
     ]
-    records = [(one["user_id"].encode(), orjson.dumps(one)) for one in made]
+    records = [(body["user_id"].encode(), orjson.dumps(body)) for body in events]
     with receiving() as receiver:
         options = launch_options(tmp_path, topics, receiver)
         rules = tmp_path / "rules"
@@ -139,7 +139,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             box = browser.find_element(By.NAME, "user_id")
             box.send_keys("user-0")
             follow(browser, box.submit)
-            headings = [one.text for one in browser.find_elements(By.TAG_NAME, "h2")]
+            headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
             assert headings == ["Profile (unknown)", "Current visit", "History (4 events)", "Caps", "Recent decisions"]
             history = browser.find_element(By.XPATH, "//section[h2='History (4 events)']")
             seen = [row.text.split()[2] for row in history.find_elements(By.CSS_SELECTOR, "tbody tr")]

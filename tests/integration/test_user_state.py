@@ -35,12 +35,12 @@ Record = tuple[bytes, bytes]
 
 
 def users(count: int) -> tuple[str, ...]:
-    """Those of ``random_stream``."""
+    """The ids of the users of ``random_stream``."""
     return tuple(f"user-{number:04d}" for number in range(count))
 
 
-def keyed(made: dict[str, Any]) -> Record:
-    return made["user_id"].encode(), orjson.dumps(made)
+def keyed(body: dict[str, Any]) -> Record:
+    return body["user_id"].encode(), orjson.dumps(body)
 
 
 def write_rules(folder: Path, policies: Sequence[str] = ("wait",), pairs: Sequence[Pair] = PAIRS) -> Path:
@@ -64,7 +64,7 @@ def seen(reader: Reader) -> list[SeenAction]:
 
 
 def agree(oracle: Oracle, topics: Topics, inspections: Reader, names: Sequence[str], deadline_s: float = 60) -> None:
-    """Wait until the state of all users is the oracle's; fails with what is not."""
+    """Wait until the states of all users are the oracle's. Fails with the differences."""
     give_up = time.monotonic() + deadline_s
     while (problems := state_differences(oracle, inspect(topics, inspections, names, 60))) != []:
         assert time.monotonic() < give_up, problems
@@ -74,7 +74,7 @@ def agree(oracle: Oracle, topics: Topics, inspections: Reader, names: Sequence[s
 
 
 def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
-    """One dies while all of them wait, the next while the answers arrive: each action comes once, in order."""
+    """One is killed while all users wait, the next while answers arrive: each action comes once, in order."""
     names = users(3300)
     records = list(random_stream(seed=5, users=len(names), events=11_500, poison=False))
     before, behind = records[:9_000], records[9_000:]
@@ -98,7 +98,7 @@ def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: L
     ):
 
         def all_wait() -> None:
-            """Every event that was produced waits, and a checkpoint holds it: Kafka will not tell of it again."""
+            """Wait until every produced event waits in the state and in a checkpoint: Kafka does not send it again."""
             topics.wait_for_commits(sum(map(len, oracle.waiting.values())), 120)
             # An unaligned checkpoint may hold events on their way to the state.
             agree(oracle, topics, inspections, names)
@@ -146,7 +146,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
     api_knows = user_api_of(names)
     for user, (_, value) in zip(names, late, strict=True):
         # Of the user API's rows one is of an event at hand, one of an event that the stream brings later.
-        rows = [*[orjson.loads(one) for key, one in first if key == user.encode()][:1], orjson.loads(value)]
+        rows = [*[orjson.loads(record) for key, record in first if key == user.encode()][:1], orjson.loads(value)]
         if user in api_knows:
             api_knows[user]["history"] += [
                 {name: row[name] for name in ("event_id", "event_name", "timestamp")} for row in rows
@@ -172,7 +172,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
         assert oracle.asked == set(names)
         actions.until(len(oracle.actions), 60)
         actions.settle(1)
-        assert {one.body["userProfile"].get("enrichment") for one in seen(actions)} == {"pending"}
+        assert {action.body["userProfile"].get("enrichment") for action in seen(actions)} == {"pending"}
         assert action_differences(oracle, seen(actions)) == []
 
         gate.open()
@@ -181,7 +181,7 @@ def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
 
         topics.produce([*late, *second])
         feed(oracle, [*late, *second])
-        assert {one.body["userProfile"].get("country") for one in oracle.actions} == {"US", "DE", None}
+        assert {action.body["userProfile"].get("country") for action in oracle.actions} == {"US", "DE", None}
         actions.until(len(oracle.actions), 60)
         actions.settle(1)
         assert action_differences(oracle, seen(actions)) == []
@@ -197,7 +197,7 @@ def ahead_of_time(names: Sequence[str]) -> list[Record]:
 
 
 def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
-    """One shard is empty after it, so that its journal is cleared; in others somebody lives on: it is rewritten."""
+    """One shard is empty after it, so its journal is cleared; other shards keep a user, so theirs are rewritten."""
     compact_bytes = 20_000
     names, living = users(2000), "evergreen"
     visits = [keyed(event(user)) for user in names]
@@ -220,7 +220,7 @@ def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: Local
     ):
 
         def count(*parts: str) -> int:
-            """How many have any of these."""
+            """The number of users that have any of these."""
             states = inspect(topics, inspections, names).values()
             return sum(any(state[part] for part in parts) for state in states)
 
@@ -230,14 +230,14 @@ def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: Local
             eventually(lambda: count("userProfile") == len(names), "everybody has a profile", 120)
             loaded = savepoint_bytes(flink, job_id)
         eventually(lambda: count("found", "parked") == 0, "everybody is forgotten", 120)
-        left = savepoint_bytes(flink, job_id)
+        after_ttl = savepoint_bytes(flink, job_id)
         assert inspect(topics, inspections, [living])[living]["found"]
         checkpoint = flink.rest.checkpoints(job_id)["latest"]["completed"]
 
-    print(f"savepoint, bytes: {without:,} before, {loaded:,} with 2,000 users, {left:,} after their TTL")
+    print(f"savepoint, bytes: {without:,} before, {loaded:,} with 2,000 users, {after_ttl:,} after their TTL")
     print(f"checkpoint after it, bytes: {checkpoint['state_size']:,} of state")
     assert loaded > 2_000_000
-    assert left < without + 3 * compact_bytes
+    assert after_ttl < without + 3 * compact_bytes
 
 
 def rich_users(names: Sequence[str]) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def savepoint(flink: LocalFlink, job_id: str) -> Path:
 
 
 def savepoint_bytes(flink: LocalFlink, job_id: str) -> int:
-    """The size of all state. A checkpoint's tells less: in RocksDB what is deleted stays until a compaction."""
+    """The size of all state. A checkpoint also holds deleted entries that RocksDB has not yet compacted."""
     return sum(path.stat().st_size for path in savepoint(flink, job_id).rglob("*") if path.is_file())
 
 
@@ -271,7 +271,7 @@ def savepoint_bytes(flink: LocalFlink, job_id: str) -> int:
 def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
     kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
 ) -> None:
-    """Two are forgotten, one with profile, history and a refresh on its way, one while it waits; a third stays."""
+    """Forget two of three users: one with profile, history and a refresh in flight, one that waits for its profile."""
     loaded, waiting, bystander = "loaded-4f1c", "waiting-9b27", "bystander-e60d"
     known = {user: profile_and_past(user, "old") for user in (loaded, waiting, bystander)}
     oracle = Oracle(oracle_rules(pairs=EVERY_EVENT), known, answers_at_once=False)
@@ -326,15 +326,15 @@ def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
         # From here on new questions get new answers; the old ones are still held.
         gate.held.clear()
         known |= {user: profile_and_past(user, "new") for user in (loaded, waiting)}
-        asked_ms = time.time_ns() // 1_000_000
+        requested_ms = time.time_ns() // 1_000_000
         topics.produce([control_record("forget", user) for user in (loaded, waiting)], topics.control)
         audit.until(2, 60)
         for offset, (user, message) in enumerate(zip((loaded, waiting), audit.messages, strict=True)):
             sha256 = hashlib.sha256(user.encode()).hexdigest()
-            told = orjson.loads(message.value())
+            decision = orjson.loads(message.value())
             assert message.key() == sha256.encode()
-            assert asked_ms <= told.pop("time") <= time.time_ns() // 1_000_000
-            assert told == {
+            assert requested_ms <= decision.pop("time") <= time.time_ns() // 1_000_000
+            assert decision == {
                 "audit": "forget",
                 "user_sha256": sha256,
                 "found": True,
@@ -361,7 +361,7 @@ def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
 
 
 def profile_and_past(user: str, age: str) -> dict[str, Any]:
-    """What the user API knows; long enough for the journal to compress it."""
+    """The user API's answer; long enough for the journal to compress it."""
     kind = user.partition("-")[0]
     rows = [{"event_id": f"{age}-past-of-{kind}-{n}", "event_name": "click", "timestamp": NOW_MS - n} for n in (9, 8)]
     return {"profile": {"note": f"{age}-profile-of-{kind}", "text": "long " * 99}, "visit": None, "history": rows}
@@ -415,9 +415,9 @@ def test_a_profile_is_refreshed_and_outlives_a_user_api_that_fails(
         eventually(lambda: next_plan() == "pro", "the new profile is used")
 
         known[user] = UNAVAILABLE
-        asked = len(gate.calls)
+        calls_before = len(gate.calls)
         # A user is asked for again when the question before has failed.
-        while gate.calls[asked:].count(f"{user}/profile") < 3:
+        while gate.calls[calls_before:].count(f"{user}/profile") < 3:
             assert next_plan() == "pro"
         state = inspect(topics, inspections, [user])[user]
         assert (state["enrichment"], state["userProfile"]) == ("fetched", {"plan": "pro"})

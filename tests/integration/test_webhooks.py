@@ -45,16 +45,18 @@ def options(folder: Path, receiver: Receiver, *destinations: str, timeout: str =
 
 def produce(topics: Topics, numbers: range) -> None:
     now_ms = time.time_ns() // 1_000_000
-    made = [event(user, event_id=f"{user}-{number}", timestamp=now_ms + number) for number in numbers for user in USERS]
-    topics.produce([(one["user_id"].encode(), orjson.dumps(one)) for one in made])
+    bodies = [
+        event(user, event_id=f"{user}-{number}", timestamp=now_ms + number) for number in numbers for user in USERS
+    ]
+    topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in bodies])
 
 
-def wanted(destination: str, count: int) -> set[str]:
+def expected_ids(destination: str, count: int) -> set[str]:
     return {action_id(user, f"{user}-{n}", "all", 1, destination) for user in USERS for n in range(count)}
 
 
 def check_order(receiver: Receiver) -> None:
-    """By user and destination, what came first came in order; and what came again was the same."""
+    """For each user and destination the first webhooks of each id came in order, and every signature is good."""
     bodies: dict[str, bytes] = {}
     by_user: dict[tuple[str, str], list[int]] = defaultdict(list)
     for webhook_id, path, body in receiver.seen:
@@ -68,18 +70,20 @@ def check_order(receiver: Receiver) -> None:
 
 
 def check_log(decisions: Reader, every: set[str]) -> None:
-    """The log says of each webhook that it fired and was delivered, and of none that it was not."""
+    """Wait until the decision log has every webhook as fired and delivered, and none as failed."""
     give_up = time.monotonic() + 60
-    found: dict[str, set[str]] = defaultdict(set)
-    while found["delivered"] != every:
-        assert time.monotonic() < give_up, f"{len(found['delivered'])} of {len(every)} are said to be delivered"
-        found = defaultdict(set)
+    ids_by_decision: dict[str, set[str]] = defaultdict(set)
+    while ids_by_decision["delivered"] != every:
+        assert time.monotonic() < give_up, (
+            f"{len(ids_by_decision['delivered'])} of {len(every)} are delivered by the log"
+        )
+        ids_by_decision = defaultdict(set)
         for message in decisions.settle(1):
-            one = orjson.loads(message.value())
-            found[one["decision"]].add(one["action_id"])
-            assert one["decision"] != "delivered" or (one["status"], one["attempts"] > 0) == (200, True)
-    assert found["fired"] == every
-    assert set(found) <= {"fired", "delivered", "retried"}
+            decision = orjson.loads(message.value())
+            ids_by_decision[decision["decision"]].add(decision["action_id"])
+            assert decision["decision"] != "delivered" or (decision["status"], decision["attempts"] > 0) == (200, True)
+    assert ids_by_decision["fired"] == every
+    assert set(ids_by_decision) <= {"fired", "delivered", "retried"}
 
 
 def check_redriving(
@@ -89,7 +93,7 @@ def check_redriving(
     inspections: Reader,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is refused, or meets a disabled destination, arrives by ``dead-letters redrive`` when that is mended.
+    """``dead-letters redrive`` delivers webhooks that were refused or met a disabled destination, once it works again.
 
     The job has handled five events of each user, and had one dead letter for each of them.
     """
@@ -105,43 +109,46 @@ def check_redriving(
 
     def crm() -> dict[str, list[bytes]]:
         """Bodies by id, in the order in which they came."""
-        found = defaultdict(list)
+        bodies_by_id = defaultdict(list)
         for webhook_id, path, body in list(receiver.seen):
             if path == "/crm":
-                found[webhook_id].append(body)
-        return found
+                bodies_by_id[webhook_id].append(body)
+        return bodies_by_id
 
-    meant = ["--destination=crm", "--reason=undelivered"]
+    selection = ["--destination=crm", "--reason=undelivered"]
     receiver.answers["/crm"] = lambda: 400
     produce(topics, range(5, 6))
     dead_letters.until(len(USERS) * 7, 60)
-    listed = json.loads(command("dead-letters", "list", *meant, "--json"))
+    listed = json.loads(command("dead-letters", "list", *selection, "--json"))
     assert listed["reasons"] == {"undelivered": len(USERS)}
-    assert {one["user"] for one in listed["letters"]} == set(USERS)
-    assert {(one["rule"], one["detail"]) for one in listed["letters"]} == {("all", "after 1 attempts: HTTP 400")}
+    assert {letter["user"] for letter in listed["letters"]} == set(USERS)
+    assert {(letter["rule"], letter["detail"]) for letter in listed["letters"]} == {
+        ("all", "after 1 attempts: HTTP 400")
+    }
     receiver.answers["/crm"] = lambda: 200
-    redriven = command("dead-letters", "redrive", *meant, "--rate=200")
+    redriven = command("dead-letters", "redrive", *selection, "--rate=200")
     assert redriven == f"sent: {len(USERS)} actions, 0 events\n"
-    refused = wanted("crm", 6) - wanted("crm", 5)
-    receiver.until(lambda: all(len(crm()[one]) == 2 for one in refused), 60)
-    assert all(first == again for first, again in (crm()[one] for one in refused))
+    refused = expected_ids("crm", 6) - expected_ids("crm", 5)
+    receiver.until(lambda: all(len(crm()[action_id]) == 2 for action_id in refused), 60)
+    assert all(first == again for first, again in (crm()[action_id] for action_id in refused))
 
     command("destinations", "disable", "crm")
-    inspect(topics, inspections, USERS)  # their shards have come to what was written before
+    inspect(topics, inspections, USERS)  # then their shards have handled everything written before
     produce(topics, range(6, 7))
     letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 9, 60)[len(USERS) * 7 :]]
-    assert {one["reason"] for one in letters} == {"destination_disabled"}
-    assert {one["action"]["action_id"] for one in letters} == {
-        one for name in ("crm", "gone") for one in wanted(name, 7) - wanted(name, 6)
+    assert {letter["reason"] for letter in letters} == {"destination_disabled"}
+    assert {letter["action"]["action_id"] for letter in letters} == {
+        event_id for name in ("crm", "gone") for event_id in expected_ids(name, 7) - expected_ids(name, 6)
     }
-    assert set(crm()) == wanted("crm", 6)
+    assert set(crm()) == expected_ids("crm", 6)
     command("destinations", "enable", "crm")
     states = {
-        one["name"]: one["enabled"] for one in json.loads(command("destinations", "list", "--json"))["destinations"]
+        destination["name"]: destination["enabled"]
+        for destination in json.loads(command("destinations", "list", "--json"))["destinations"]
     }
     assert states == {"crm": True, "gone": False}
     command("dead-letters", "redrive", "--destination=crm", "--reason=destination_disabled")
-    receiver.until(lambda: set(crm()) == wanted("crm", 7), 60)
+    receiver.until(lambda: set(crm()) == expected_ids("crm", 7), 60)
 
 
 def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: LocalKafka, tmp_path: Path) -> None:
@@ -157,9 +164,9 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
         # One in four is told to come again: order must hold through retries, too.
         turns = iter(range(10**9))
         receiver.answers["/crm"] = lambda: 503 if next(turns) % 4 == 0 else 200
-        given = [*options(tmp_path, receiver, "crm"), f"--decisions_topic={log}"]
+        flags = [*options(tmp_path, receiver, "crm"), f"--decisions_topic={log}"]
         job = running(
-            flink, topics, tmp_path / "rules.yaml", *given, "--parallelism=4", "--checkpointing_interval_ms=1000"
+            flink, topics, tmp_path / "rules.yaml", *flags, "--parallelism=4", "--checkpointing_interval_ms=1000"
         )
         with job as job_id:
             rest = FlinkRest(flink.rest_url)
@@ -174,7 +181,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
                 flink.start_task_manager()
                 producer.join()
                 rest.wait_for_recovery(job_id, since, 90)
-            every = wanted("crm", 20)
+            every = expected_ids("crm", 20)
             receiver.until(lambda: every <= set(receiver.ids("/crm")), 120)
             assert set(receiver.ids("/crm")) == every
             check_order(receiver)
@@ -199,33 +206,33 @@ def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
             return 200
 
         receiver.answers = {"/slow": hangs, "/gone": lambda: 410}
-        given = options(tmp_path, receiver, "crm", "slow", "gone", timeout="60s")
+        flags = options(tmp_path, receiver, "crm", "slow", "gone", timeout="60s")
         job = running(
             flink,
             topics,
             tmp_path / "rules.yaml",
-            *given,
+            *flags,
             f"--control_topic={topics.control}",
             "--checkpointing_interval_ms=1000",
         )
         with job as job_id:
             rest = FlinkRest(flink.rest_url)
             produce(topics, range(3))
-            receiver.until(lambda: set(receiver.ids("/crm")) == wanted("crm", 3), 60)
+            receiver.until(lambda: set(receiver.ids("/crm")) == expected_ids("crm", 3), 60)
             rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 30)
             # All this time nobody else was answered: 8 attempts are under way in each of two workers, no more.
             assert 0 < len(receiver.ids("/slow")) <= 16
             assert {message.value() for message in control.until(1, 30)} == {b'{"destination":"gone","enabled":false}'}
             dead_letters.until(len(USERS) * 3, 60)
-            asked = len(receiver.ids("/gone"))
+            calls_before = len(receiver.ids("/gone"))
             produce(topics, range(3, 5))
             letters = [orjson.loads(message.value()) for message in dead_letters.until(len(USERS) * 5, 60)]
-            assert {(one["action"]["destination"], one["rule"]) for one in letters} == {("gone", "all")}
-            assert {one["action"]["action_id"] for one in letters} == wanted("gone", 5)
-            assert {one["reason"] for one in letters[len(USERS) * 3 :]} == {"destination_disabled"}
-            assert len(receiver.ids("/gone")) == asked
+            assert {(letter["action"]["destination"], letter["rule"]) for letter in letters} == {("gone", "all")}
+            assert {letter["action"]["action_id"] for letter in letters} == expected_ids("gone", 5)
+            assert {letter["reason"] for letter in letters[len(USERS) * 3 :]} == {"destination_disabled"}
+            assert len(receiver.ids("/gone")) == calls_before
             wake.set()
-            receiver.until(lambda: wanted("slow", 5) <= set(receiver.ids("/slow")), 60)
-            receiver.until(lambda: wanted("crm", 5) == set(receiver.ids("/crm")), 60)
+            receiver.until(lambda: expected_ids("slow", 5) <= set(receiver.ids("/slow")), 60)
+            receiver.until(lambda: expected_ids("crm", 5) == set(receiver.ids("/crm")), 60)
             check_redriving(topics, receiver, dead_letters, inspections, capsys)
             check_order(receiver)

@@ -1,4 +1,4 @@
-"""A real HTTP user API for tests, as small as can be."""
+"""A small HTTP user API for tests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from tests.oracle import UNAVAILABLE
 
 
 class Gate:
-    """Before it, calls for ``held`` users wait for their answer; whom it holds may change at any time.
+    """Holds the calls for some users until it is opened.
 
-    ``calls`` are all that came, ``user/what``, ``passed`` counts those that it held and let go. With a ``status`` all
-    get that and nothing else, with a ``delay_s`` they get it late.
+    Attributes:
+        held: users whose calls wait; may change at any time.
+        calls: all calls so far, as ``user/resource``.
+        passed: the number of calls that waited and were answered.
+        status: the HTTP status of every answer, with an empty body; None for the real answers.
+        delay_s: how late every answer is.
     """
 
     def __init__(self, held: Iterable[str] = ()) -> None:
@@ -30,15 +34,15 @@ class Gate:
         self._changed = threading.Condition()
 
     def open(self, calls: float = float("inf")) -> None:
-        """Let so many more calls through."""
+        """Release the next ``calls`` calls that wait."""
         with self._changed:
             self._room += calls
             self._changed.notify_all()
 
-    def enter(self, user: str, what: str) -> None:
-        """A call has come; returns when it may be answered."""
+    def enter(self, user: str, resource: str) -> None:
+        """Record a call. Returns when it may be answered."""
         with self._changed:
-            self.calls.append(f"{user}/{what}")
+            self.calls.append(f"{user}/{resource}")
             if user in self.held:
                 self._changed.wait_for(lambda: self._room > 0)
                 self._room -= 1
@@ -47,10 +51,10 @@ class Gate:
 
 @contextmanager
 def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[str]:
-    """``profile``, ``visit`` and ``history`` by user, as ``builders.user_api_of`` makes them; the base URL.
+    """Serve ``profile``, ``visit`` and ``history`` of users as ``builders.user_api_of`` makes them. Yields its URL.
 
-    A call is answered with what was known when it came. It fails, and there is no use in trying again, for users that
-    are ``UNAVAILABLE``. The gate is open when the context ends.
+    A call gets the answer that was right when it came. Calls for users that are ``UNAVAILABLE`` get a 403, which is
+    never tried again. The gate opens when the context ends.
     """
     at_gate = gate or Gate()
 
@@ -59,13 +63,13 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            _, _, user, what = self.path.split("/")
+            _, _, user, resource = self.path.split("/")
             answers = known.get(user, {})
             status, body = 403, b""
             if answers != UNAVAILABLE:
-                answer = answers.get(what)
+                answer = answers.get(resource)
                 status, body = 404 if answer is None else 200, json.dumps(answer).encode()
-            at_gate.enter(user, what)
+            at_gate.enter(user, resource)
             time.sleep(at_gate.delay_s)
             if at_gate.status is not None:
                 status, body = at_gate.status, b""

@@ -123,6 +123,7 @@ def seen_records(topic: str) -> list[dict[str, Any]]:
 # On FnApiRunner, where misses are resolved before a bundle ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user_shards", [0, 8])
 @pytest.mark.parametrize("compact_bytes", [262_144, 1500])
 def test_a_bounded_run_does_what_the_oracle_says(
@@ -408,6 +409,7 @@ def check(harness: Harness, oracle: Oracle, fn: _HandleFn) -> None:
     assert state_differences(oracle, {user: harness.state(fn, user) for user in oracle.users}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
 def test_two_instances_that_take_turns_on_one_key_see_each_other_s_state(compact_bytes: int) -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
@@ -422,6 +424,7 @@ def test_two_instances_that_take_turns_on_one_key_see_each_other_s_state(compact
     check(harness, oracle, next(instances))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
 def test_a_restore_between_any_two_bundles_changes_nothing(compact_bytes: int) -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
@@ -452,6 +455,7 @@ def test_batches_after_a_compaction_in_the_same_bundle_are_not_counted_twice(com
     check(harness, oracle, harness.instance())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact_bytes", [1, 1000, 10**6])
 def test_a_bundle_that_fails_leaves_nothing_behind_for_its_retry(compact_bytes: int) -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))

@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import NOW_MS
+from tests.examples import examples
 from tests.oracle import SeenAction
 from tests.transforms.domain.shard.test_step_oracle import LIMITS, POLICIES, SESSIONS, USERS, Both
 from tests.transforms.harness import Harness
@@ -135,7 +136,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_CHUNK_BYTES", 1)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, same=75)
 @given(st.sampled_from(POLICIES), LIMITS, SESSIONS, st.sampled_from([1, 10**6]))
 def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(
     policies: tuple[str, ...], limits: dict[str, Any], session: list[tuple[Any, ...]], compact_bytes: int

@@ -116,7 +116,7 @@ def _measure(runs: Sequence[Run]) -> int:
                     if stack is None:
                         from tests.benchmarks.growth.stack import warm_stack
 
-                        most_slots = max(one.point.slots for one in runs if isinstance(one.point, OnStack))
+                        most_slots = max(run.point.slots for run in runs if isinstance(run.point, OnStack))
                         stack = at_the_end.enter_context(warm_stack(most_slots, run.point))
                     figures = stack.measure(run.point)
             except Exception:  # noqa: BLE001 - the other points are worth having

@@ -136,7 +136,7 @@ def dimensions(sizes: Sizes) -> dict[str, Dimension]:
             "whether the cost of an event stays, not how far the rate goes.",
         ),
     ]  # fmt: skip
-    return {one.name: one for one in made}
+    return {dimension.name: dimension for dimension in made}
 
 
 def point_figures(point: Point | OnStack) -> dict[str, Any]:

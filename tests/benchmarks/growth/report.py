@@ -63,7 +63,9 @@ def steepest(costs: Costs) -> float:
     values = sorted(value for value in costs if value > 0)
     if len(values) < 2:
         return exponent(costs)
-    return max(exponent({one: costs[one], other: costs[other]}) for one, other in itertools.pairwise(values))
+    return max(
+        exponent({smaller: costs[smaller], larger: costs[larger]}) for smaller, larger in itertools.pairwise(values)
+    )
 
 
 def verdict(dimension: Dimension, costs: Costs) -> Verdict:
@@ -90,7 +92,7 @@ def verdict(dimension: Dimension, costs: Costs) -> Verdict:
 
 def costs(measured: Mapping[float, Sequence[Mapping[str, Any]]]) -> dict[float, float]:
     """Cost of an event by value, median of the repeats: against the reference slot in process, CPU-µs on the stack."""
-    return {value: _median([_cost(one) for one in runs]) for value, runs in sorted(measured.items()) if runs}
+    return {value: _median([_cost(run) for run in runs]) for value, runs in sorted(measured.items()) if runs}
 
 
 def _cost(figures: Mapping[str, Any]) -> float:
@@ -104,9 +106,9 @@ def text(dimension: Dimension, measured: Measured) -> str:
     parts = [f"### {dimension.title}"]
     for series, by_value in measured.items():
         columns = _ON_STACK if dimension.on_stack else _IN_PROCESS
-        there = [name for name in columns if any(name in one for runs in by_value.values() for one in runs)]
+        there = [name for name in columns if any(name in run for runs in by_value.values() for run in runs)]
         lines = [
-            [f"{value:,.0f}", *(_cell([one.get(name) for one in runs]) for name in there), str(len(runs))]
+            [f"{value:,.0f}", *(_cell([run.get(name) for run in runs]) for name in there), str(len(runs))]
             for value, runs in sorted(by_value.items())
         ]
         found = verdict(dimension, costs(by_value))
@@ -139,7 +141,9 @@ def draw(path: Path, dimension: Dimension, measured: Measured) -> None:
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    shows_latency = any(one.get("p50") for runs in measured.values() for value in runs.values() for one in value)
+    shows_latency = any(
+        figures.get("p50") for runs in measured.values() for value in runs.values() for figures in value
+    )
     figure, axes = pyplot().subplots(1, 1 + shows_latency, figsize=(6 + 6 * shows_latency, 4), squeeze=False)
     if dimension.on_stack:
         (by_value,) = measured.values()
@@ -155,19 +159,19 @@ def draw(path: Path, dimension: Dimension, measured: Measured) -> None:
         for part in ("p50", "p99"):
             _line(axes[0][1], by_value, part, part)
         axes[0][1].set(ylabel="ms, append to append")
-    for one in axes[0]:
-        one.set(xlabel=dimension.unit, title=dimension.title, xscale="symlog" if dimension.on_stack else "log")
-        one.set_ylim(0, 1.1 * one.get_ylim()[1])
-        one.grid(alpha=0.3)
-        if one.get_legend_handles_labels()[1]:
-            one.legend(fontsize=8)
+    for axis in axes[0]:
+        axis.set(xlabel=dimension.unit, title=dimension.title, xscale="symlog" if dimension.on_stack else "log")
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8)
     save(figure, path)
 
 
 def _line(axes: Any, by_value: Mapping[float, Sequence[Mapping[str, Any]]], name: str, label: str) -> None:
     points = {
-        value: _median([one[name] for one in runs])
+        value: _median([run[name] for run in runs])
         for value, runs in sorted(by_value.items())
-        if runs and all(one.get(name) is not None for one in runs)
+        if runs and all(run.get(name) is not None for run in runs)
     }
     axes.plot(list(points), list(points.values()), marker="o", label=label)

@@ -173,10 +173,10 @@ class Slot:
         started = time.thread_time()
         outputs = self._bundle(batches)
         took_s = time.thread_time() - started
-        for one in outputs:
-            if one.tag == ACTIONS:
+        for output in outputs:
+            if output.tag == ACTIONS:
                 self.actions += 1
-                self.action_bytes += len(one.value)
+                self.action_bytes += len(output.value)
         return took_s
 
     def age(self) -> None:
@@ -394,7 +394,7 @@ def point_of(document: str) -> Point:
         ValueError: it is none.
     """
     given = json.loads(document)
-    unknown = set(given) - {one.name for one in fields(Point)}
+    unknown = set(given) - {field.name for field in fields(Point)}
     if unknown:
         raise ValueError(f"a point has no {', '.join(sorted(unknown))}")
     return Point(**given)

@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given.report_only:
         folder.mkdir(parents=True, exist_ok=True)
         _same_plan(folder, plan)
-    wanted = [one for one in _wanted(given.rows, given.parts, given.rounds) if not _file(folder, *one).exists()]
+    wanted = [
+        measurement
+        for measurement in _wanted(given.rows, given.parts, given.rounds)
+        if not _file(folder, *measurement).exists()
+    ]
     if wanted and not given.report_only:
         _say(f"{len(wanted)} measurements, about {_minutes(wanted, plan):.0f} minutes; results in {folder}")
         failed = _measure(wanted, plan, folder)

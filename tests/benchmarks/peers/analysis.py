@@ -29,7 +29,9 @@ class Log:
 
 def best_round(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the round with the highest rate: what else a machine does only slows. ``rounds`` are all rates."""
-    return max(rounds, key=lambda one: float(one["events/s"])) | {"rounds": [one["events/s"] for one in rounds]}
+    return max(rounds, key=lambda figures: float(figures["events/s"])) | {
+        "rounds": [figures["events/s"] for figures in rounds]
+    }
 
 
 def quantile(values: Sequence[float], part: float) -> float:
@@ -40,9 +42,9 @@ def quantile(values: Sequence[float], part: float) -> float:
 def latency(log: Log, from_ms: int, to_ms: int) -> dict[str, float | None]:
     """From broker append to broker append, of events appended in between; ms. p99.9 only of enough actions."""
     waits = sorted(
-        min(log.actions[event_id]) - one.appended_ms
-        for event_id, one in log.expected.items()
-        if from_ms <= one.appended_ms < to_ms and event_id in log.actions
+        min(log.actions[event_id]) - expected.appended_ms
+        for event_id, expected in log.expected.items()
+        if from_ms <= expected.appended_ms < to_ms and event_id in log.actions
     )
     if not waits:
         return {"actions": 0, "p50": None, "p99": None, "p99.9": None, "max": None}
@@ -71,8 +73,8 @@ def recovery(log: Log, killed_ms: int) -> dict[str, float | None]:
     late = [
         min(times)
         for event_id, times in log.actions.items()
-        if (one := log.expected.get(event_id)) and min(times) > killed_ms
-        and min(times) - one.appended_ms > _CAUGHT_UP_MS
+        if (expected := log.expected.get(event_id)) and min(times) > killed_ms
+        and min(times) - expected.appended_ms > _CAUGHT_UP_MS
     ]  # fmt: skip
     return {
         "first action s": (min(after) - killed_ms) / 1e3 if after else None,

@@ -46,7 +46,7 @@ def line(figures: Figures) -> str:
     """One measurement in a few words."""
     if "events/s" in figures:
         return f"{figures['events/s']:.0f} events/s, {cpu(figures):.0f} CPU-µs an event"
-    rates = ", ".join(f"{rate}/s p99 {shown(one.get('p99'))}" for rate, one in figures["rates"].items())
+    rates = ", ".join(f"{rate}/s p99 {shown(latency.get('p99'))}" for rate, latency in figures["rates"].items())
     return f"{rates}; lost {figures['lost']}, duplicated {figures['duplicated']}"
 
 
@@ -61,20 +61,20 @@ def _guarantees(results: Results) -> str:
 
 def _drains(rows: Mapping[str, Figures]) -> str:
     columns: dict[str, Callable[[Figures], Any]] = {
-        "events/s": lambda one: one["events/s"],
+        "events/s": lambda figures: figures["events/s"],
         "of rounds": _of("rounds"),
         **{f"{name} µs/event": _of(f"{name} µs/event") for name in (*_PROCESSES, "broker", "user API")},
         "system µs/event": cpu,
         **{f"{name} RSS MB": _of(f"{name} RSS MB") for name in _PROCESSES},
         "first action after s": _of("first action after s"),
     }
-    lines = [(ROWS[row].title, *(shown(pick(one)) for pick in columns.values())) for row, one in rows.items()]
+    lines = [(ROWS[row].title, *(shown(pick(figures)) for pick in columns.values())) for row, figures in rows.items()]
     return table(("row", *columns), lines)
 
 
 def _ratios(rows: Mapping[str, Figures]) -> str:
-    rate = {row: one["events/s"] for row, one in rows.items()}
-    busy = {row: cpu(one) for row, one in rows.items()}
+    rate = {row: figures["events/s"] for row, figures in rows.items()}
+    busy = {row: cpu(figures) for row, figures in rows.items()}
     faster = {row: 1 / ratio for row, ratio in ratios(rate, OURS).items()}
     against_limit = ratios(busy, LIMIT)
     lines = [
@@ -85,8 +85,8 @@ def _ratios(rows: Mapping[str, Figures]) -> str:
 
 def _latencies(rows: Mapping[str, Figures]) -> str:
     lines = []
-    for row, one in rows.items():
-        for rate, at in one["rates"].items():
+    for row, figures in rows.items():
+        for rate, at in figures["rates"].items():
             if "skipped" in at:
                 lines.append((ROWS[row].title, rate, at["skipped"], *[""] * 6))
                 continue
@@ -102,7 +102,7 @@ def _faults(rows: Mapping[str, Figures]) -> str:
         "checkpoints", "checkpoint MB", "state MB", "checkpoint s", "first action s", "caught up s", "expected", "lost",
         "duplicated", "unexpected",
     )  # fmt: skip
-    lines = [(ROWS[row].title, *(shown(one.get(name), 1) for name in columns)) for row, one in rows.items()]
+    lines = [(ROWS[row].title, *(shown(figures.get(name), 1) for name in columns)) for row, figures in rows.items()]
     return table(("row", *columns), lines)
 
 
@@ -116,19 +116,19 @@ def draw(folder: Path, results: Results) -> None:
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    drains = {part: {row: one[part] for row, one in results.items() if part in one} for part in _TITLES}
+    drains = {part: {row: figures[part] for row, figures in results.items() if part in figures} for part in _TITLES}
     drains = {part: rows for part, rows in drains.items() if rows}
     if drains:
-        _bars(folder / "throughput.png", "events/s", drains, lambda one: {"": one["events/s"]})
+        _bars(folder / "throughput.png", "events/s", drains, lambda figures: {"": figures["events/s"]})
         _bars(folder / "cpu.png", "CPU-µs an event", drains, _cpu_parts)
         _progress(folder / "progress.png", drains)
-    loads = {row: one["load"] for row, one in results.items() if "load" in one}
+    loads = {row: figures["load"] for row, figures in results.items() if "load" in figures}
     if loads:
         _latency_plot(folder / "latency.png", loads)
 
 
-def _cpu_parts(one: Figures) -> dict[str, float]:
-    return {name: one.get(f"{name} µs/event", 0.0) for name in (*_PROCESSES, "broker", "user API")}
+def _cpu_parts(figures: Figures) -> dict[str, float]:
+    return {name: figures.get(f"{name} µs/event", 0.0) for name in (*_PROCESSES, "broker", "user API")}
 
 
 def _bars(
@@ -136,7 +136,7 @@ def _bars(
 ) -> None:
     figure, all_axes = pyplot().subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
     for axes, (part, rows) in zip(all_axes[0], drains.items(), strict=True):
-        names, stacks = list(rows), [parts(one) for one in rows.values()]
+        names, stacks = list(rows), [parts(figures) for figures in rows.values()]
         left = [0.0] * len(names)
         for key in stacks[0]:
             widths = [stack[key] for stack in stacks]
@@ -155,8 +155,8 @@ def _bars(
 def _progress(path: Path, drains: Mapping[str, Mapping[str, Figures]]) -> None:
     figure, all_axes = pyplot().subplots(1, len(drains), figsize=(6 * len(drains), 4), squeeze=False)
     for axes, (part, rows) in zip(all_axes[0], drains.items(), strict=True):
-        for row, one in rows.items():
-            axes.plot(*zip(*one["samples"], strict=True), label=row)
+        for row, figures in rows.items():
+            axes.plot(*zip(*figures["samples"], strict=True), label=row)
         axes.set(xlabel="s since submission", ylabel="events handled", title=_TITLES[part])
         axes.legend(fontsize=8)
     save(figure, path)
@@ -167,12 +167,12 @@ def _latency_plot(path: Path, loads: Mapping[str, Figures]) -> None:
 
     figure, all_axes = pyplot().subplots(1, 2, figsize=(12, 4), squeeze=False)
     for axes, part in zip(all_axes[0], ("p50", "p99"), strict=True):
-        for row, one in loads.items():
-            points = [(int(rate), at[part]) for rate, at in one["rates"].items() if at.get(part)]
+        for row, figures in loads.items():
+            points = [(int(rate), at[part]) for rate, at in figures["rates"].items() if at.get(part)]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", label=row)
         axes.set(xscale="log", yscale="log", xlabel="events/s", ylabel=f"{part}, ms, append to append")
-        rates = sorted({int(rate) for one in loads.values() for rate in one["rates"]})
+        rates = sorted({int(rate) for figures in loads.values() for rate in figures["rates"]})
         axes.xaxis.set_major_locator(ticker.FixedLocator(rates))
         axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         for axis in (axes.xaxis, axes.yaxis):

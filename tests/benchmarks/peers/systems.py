@@ -94,11 +94,11 @@ class FlinkJob:
 
     def checkpoints(self) -> dict[str, float]:
         history = self._flink.rest.checkpoints(self._job_id)["history"]
-        done = [one for one in history if one["status"] == "COMPLETED"]
+        done = [checkpoint for checkpoint in history if checkpoint["status"] == "COMPLETED"]
         return checkpoint_figures(
-            [one["checkpointed_size"] for one in done],
-            [one["state_size"] for one in done],
-            [one["end_to_end_duration"] / 1e3 for one in done],
+            [checkpoint["checkpointed_size"] for checkpoint in done],
+            [checkpoint["state_size"] for checkpoint in done],
+            [checkpoint["end_to_end_duration"] / 1e3 for checkpoint in done],
         )
 
 

@@ -20,6 +20,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["checkpoints", ""])
 def test_complete_checkpoints_are_found_in_s3(prefix: str) -> None:
     begin = f"{prefix}/" if prefix else ""

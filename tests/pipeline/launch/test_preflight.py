@@ -194,6 +194,7 @@ def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundi
     surroundings.launch([])
 
 
+@pytest.mark.slow
 def test_unreachable_kafka_is_a_warning_and_does_not_stop_the_launch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

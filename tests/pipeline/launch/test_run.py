@@ -85,6 +85,7 @@ def test_it_ends_well_and_says_nothing_but_actions_summary_and_dead_letters(
     assert len(embedded_run.stderr.splitlines()) == len(embedded_oracle.dead_letters)
 
 
+@pytest.mark.slow
 def test_rules_in_processes_of_their_own_do_the_same_and_leave_none_behind(embedded_oracle: Oracle) -> None:
     seen: set[int] = set()
     command = [sys.executable, "-m", "pipeline", "--rules_isolation=process"]
@@ -133,6 +134,7 @@ def test_the_summary_counts_what_the_oracle_counts(
     assert shown["rule errors"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user_shards", ["0", "1"])
 def test_the_number_of_shards_does_not_change_what_it_does(
     user_shards: str, embedded_oracle: Oracle, capfd: pytest.CaptureFixture[str]

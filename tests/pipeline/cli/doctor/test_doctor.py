@@ -57,6 +57,7 @@ def _no_aws_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
 
+@pytest.mark.slow
 def test_without_options_only_this_machine_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
 

@@ -104,6 +104,7 @@ def test_the_report_says_what_each_rule_did(tmp_path: Path, capsys: pytest.Captu
     assert shown.err == ""
 
 
+@pytest.mark.slow
 def test_the_bundled_stream_does_what_it_does_on_directrunner(tmp_path: Path) -> None:
     lines = [
         {"timestamp_ms": FIRST_EVENT_MS + number, "key": key.decode(), "value": value.decode()}
@@ -253,6 +254,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 20, 35])
 def test_a_plot_has_a_row_for_each_rule(tmp_path: Path, drawn: list[Figure], number: int) -> None:
     folder = rules(tmp_path / "rules", **{f"rule_{n:02}": f"event.n < {n * 10}" for n in range(number)})

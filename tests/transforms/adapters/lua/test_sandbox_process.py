@@ -94,6 +94,7 @@ sandbox_process.serve()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

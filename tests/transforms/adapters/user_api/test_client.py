@@ -491,6 +491,7 @@ class RecordingBreaker(Breaker):
         return permit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("down", ["500", "refuses"])
 def test_an_api_that_is_down_sees_a_burst_and_then_two_calls_a_second_from_however_many_fetches(down: str) -> None:
     breaker = RecordingBreaker()

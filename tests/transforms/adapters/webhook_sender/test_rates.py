@@ -3,9 +3,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from transforms.adapters.webhook_sender.rates import TokenBucket
 
 
@@ -21,7 +22,7 @@ def granted_by_hand(asked_s: list[float], rate: float, burst: int) -> list[float
     return granted
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(
     gaps=st.lists(st.sampled_from([0.0, 0.0, 0.01]) | st.floats(0, 5), max_size=40),
     rate=st.floats(0.1, 50),

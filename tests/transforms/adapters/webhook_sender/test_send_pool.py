@@ -166,6 +166,7 @@ print([thread.name for thread in threading.enumerate()])
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_though_webhooks_are_in_flight_and_waiting() -> None:
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -11,9 +11,10 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from transforms.domain.base.calendar import Period, period_end_ms, period_start_ms, quiet_until_ms, zone_of
 
 MINUTE_MS = 60_000
@@ -99,8 +100,9 @@ times_of_day = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zone", "day"), DAYS)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(start=times_of_day, end=times_of_day)
 @example(start=22 * 60, end=8 * 60)
 @example(start=22 * 60, end=150)
@@ -154,6 +156,7 @@ def period_of(day: datetime, per: Period) -> str:
     return {"day": f"{day:%Y-%m-%d}", "week": f"{day:%G-%V}", "month": f"{day:%Y-%m}"}[per]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per", ["day", "week", "month"])
 @pytest.mark.parametrize(("zone", "day"), DAYS)
 def test_periods_begin_where_a_search_minute_by_minute_first_finds_their_date(zone: str, day: str, per: Period) -> None:
@@ -201,7 +204,7 @@ def test_periods_are_those_of_a_calendar(zone: str, at: str, per: Period, start:
     assert (period_start_ms(ms(at), per, info), period_end_ms(ms(at), per, info)) == (ms(start), ms(end))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     at_ms=st.integers(1, ms("2100-01-01T00:00+00:00")),
     zone=st.sampled_from(sorted(available_timezones())),

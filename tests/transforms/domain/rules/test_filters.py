@@ -296,6 +296,7 @@ def test_a_hostile_filter_fails_alone_and_soon(source: str) -> None:
         assert len(message) <= 500
 
 
+@pytest.mark.slow
 def test_ten_thousand_hostile_calls_kill_no_process() -> None:
     command = [sys.executable, "-m", "tests.transforms.adapters.lua.hostile_calls"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=240, check=False)

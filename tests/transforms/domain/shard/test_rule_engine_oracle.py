@@ -16,10 +16,11 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import Shard, event, filter_set
+from tests.examples import examples
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule, OracleSequence, RuleFails, SeenAction
 from tests.transforms.domain.shard.test_step_oracle import ORACLE_NAMES, Both
 from transforms.domain.base.durations import Duration
@@ -324,7 +325,7 @@ def run(both: Remembering, session: Sequence[tuple[Any, ...]]) -> None:
         getattr(both, name)(*arguments, **fields)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300, same=150)
 @given(
     st.lists(SPECS, min_size=1, max_size=3),
     st.booleans(),
@@ -395,6 +396,7 @@ COMBINATIONS = [
 TOGETHER = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waits", [True, False], ids=["wait", "run and skip"])
 @pytest.mark.parametrize("part", range(len(COMBINATIONS) // TOGETHER))
 def test_every_combination_gives_what_the_oracle_says(part: int, waits: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import (
@@ -27,6 +27,7 @@ from tests.builders import (
     sample_rules,
     user_api_of,
 )
+from tests.examples import examples
 from tests.oracle import UNAVAILABLE
 from transforms.domain.events.micro_batch import MicroBatch
 from transforms.domain.rules.sets import RuleSet
@@ -74,7 +75,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.slow
+@examples(80, same=20)
 @given(st.integers(0, 2**32), STEPS, st.sampled_from([3, 100]), st.sampled_from([1, 1500, 10**6]), st.booleans())
 def test_a_replayed_view_equals_the_live_one_after_every_step(
     seed: int, steps: list[str], history_size: int, compact_bytes: int, waits: bool

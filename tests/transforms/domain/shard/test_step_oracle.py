@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import (
@@ -25,6 +25,7 @@ from tests.builders import (
     sample_rules,
     user_api_of,
 )
+from tests.examples import examples
 from tests.oracle import (
     UNAVAILABLE,
     Oracle,
@@ -217,7 +218,7 @@ SESSIONS = st.lists(st.lists(STEPS, min_size=1, max_size=8), min_size=1, max_siz
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@examples(2000, same=500)
 @given(st.sampled_from(POLICIES), LIMITS, SESSIONS)
 def test_any_interleaving_gives_the_actions_and_states_of_the_oracle(
     policies: tuple[str, ...], limits: dict[str, Any], session: list[tuple[Any, ...]]
@@ -268,6 +269,7 @@ def test_a_user_waits_with_exactly_so_many_bytes(spare: int, waiting: int) -> No
     assert len(both.oracle.waiting.get("u0", [])) == waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
 @pytest.mark.parametrize("history_size", [100, 10])
 def test_a_long_stream_gives_what_the_oracle_says(history_size: int, policies: tuple[str, ...]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import control, rule
+from tests.examples import examples
 from tests.transforms.domain.shard.test_webhook_dispatch import WEBHOOK, Mailed, switch
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, GONE, REFUSED, RETRY, Delivery
 from transforms.runtime.outbox import Outbox
@@ -82,7 +83,7 @@ class Watched(Mailed):
         self.go_on()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(DO, min_size=10, max_size=80))
 def test_each_webhook_ends_once_and_in_order(doing: list[tuple[Any, ...]]) -> None:
     watched = Watched()

@@ -227,6 +227,7 @@ def test_an_empty_recording_is_no_error() -> None:
     assert (report.events, report.first_ms, report.last_ms, report.rules[0].counts) == (0, None, None, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_ms", [10, 20_000])
 @pytest.mark.parametrize("policies", [("wait",), ("run", "skip")])
 def test_a_random_stream_does_what_the_oracle_says(every_ms: int, policies: tuple[str, ...]) -> None:

@@ -4,9 +4,10 @@ import ipaddress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from transforms.domain.webhooks.addresses import is_private, is_public
 
 PUBLIC = [
@@ -58,7 +59,7 @@ near = st.tuples(edges, st.integers(-2, 2)).map(
 )
 
 
-@settings(max_examples=2000)
+@examples(2000, same=500)
 @given(st.ip_addresses() | near)
 @example(ip_address("192.88.99.2"))
 def test_no_address_that_python_calls_special_is_public(address: IPv4Address | IPv6Address) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.examples import examples
 from transforms.domain.base.durations import Duration
 from transforms.domain.webhooks.retries import RetrySchedule
 
@@ -48,7 +49,7 @@ schedules = st.builds(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     schedule=schedules,
     chances=st.lists(st.floats(0, 1), min_size=60, max_size=60),
