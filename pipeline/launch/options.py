@@ -23,7 +23,7 @@ from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.base.secret_references import is_reference
 from transforms.domain.rules.cloudevents import is_source
 from transforms.domain.rules.filters import Isolation
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
 from transforms.runtime.error_letters import DEFAULT_PER_MINUTE

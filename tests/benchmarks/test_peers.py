@@ -20,7 +20,7 @@ from tests.benchmarks.peers.environments import REQUIREMENTS, version_of
 from tests.benchmarks.peers.systems import _JOBS, ROWS
 from tests.builders import rule
 from transforms.domain.rules.filters import FilterSet
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 
 AT_MS = 1_800_000_000_000
 

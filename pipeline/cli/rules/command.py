@@ -19,7 +19,7 @@ from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, dry_call, run_cases, untested
 from transforms.domain.simulation.explain import explain
 

@@ -18,8 +18,9 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import FilterSet, Isolation, Verdict
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.shard.step import step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import SentAction, delivered, destinations_of, sent_by
 from transforms.domain.simulation.timelines import Timeline
 from transforms.domain.users.fetched_user import FetchedUser

@@ -18,9 +18,11 @@ from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.filters import FILTER, FilterSet
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.shard_state import LOADED, ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.shard.facts import UserLoaded
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step import step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import delivered, destinations_of, sent_by
 from transforms.domain.users.fetched_user import TIMEOUT, FetchedUser, unavailable
 from transforms.domain.users.history import Row
@@ -101,7 +103,7 @@ class CaseRun:
         if (known := self._known) is not None:
             # Known from the start, so that the first event is a state hit; a user who expires midway is loaded again.
             self._view.apply(
-                case.now, (LOADED, case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
+                case.now, UserLoaded(case.user_id, known.enrichment, known.profile_json, known.visit, known.history)
             )
         self._play(case)
 

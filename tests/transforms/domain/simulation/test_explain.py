@@ -9,7 +9,7 @@ import yaml
 from tests.transforms.domain.simulation.test_case_runner import RULE
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import read_rule_files
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.explain import Explanation, explain
 
 
