@@ -29,14 +29,14 @@ class CachedBag(Protocol):
     """A Beam ``BagState`` behind the SDK harness's state cache, and what the journal relies on there.
 
     1. *Same objects.* While the runner's cache token is valid, ``read`` returns the same element objects in the order
-       in which they were added, whichever DoFn instance asks. So a head can carry the folded journal. If a bag was
+       in which they were added, whichever DoFn instance asks. So a head can carry the folded journal. If the bag was
        evicted, or the token is new, ``read`` returns new objects, and the journal is folded again.
-    2. *The cached list itself.* ``read`` may return the list that the cache holds. The journal never changes it.
-    3. *Encoded at commit.* An element that ``add`` got is encoded when its bundle commits, not earlier, and once. So an
+    2. *The cached list itself.* On our workers ``read`` returns the list that the cache holds, at no cost however long
+       the bag is. The journal never changes it.
+    3. *Encoded once, at commit.* An element is encoded when the bundle that added it commits, not by ``add``. So an
        entry holds frozen bytes from the moment it is made, and its coder sets ``is_written`` when the runner has them.
-    4. *A failed bundle leaves its objects behind.* Elements that were added but never committed may be missing from the
-       next ``read`` although the folded journal counts them. ``FoldedJournal.counts`` shows it, and the journal is
-       folded again.
+    4. *A failed bundle's elements are not read.* The folded journal counts them, so that the next open sees that it is
+       left over and folds again. If bytes that this needs were freed, opening fails until the job has been restored.
 
     ``tests/transforms/test_journal_bags.py`` holds Beam to the first three.
     """
