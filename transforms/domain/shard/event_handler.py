@@ -7,19 +7,8 @@ from collections.abc import Mapping, Sequence
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.event import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.events.record import Record
+from transforms.domain.shard import facts
 from transforms.domain.shard.fact_recorder import FactRecorder
-from transforms.domain.shard.facts import (
-    EventObserved,
-    EventParked,
-    EventsUnparked,
-    HistoryCut,
-    HistoryRowDropped,
-    ProfileWaitSet,
-    UserForgotten,
-    UserLoaded,
-    UserSeen,
-    UserUpdated,
-)
 from transforms.domain.shard.rule_engine import RuleEngine
 from transforms.domain.shard.step_input import Answer, ShardSettings
 from transforms.domain.shard.step_result import StepResult
@@ -68,7 +57,7 @@ class EventHandler:
             self._park(user_id, topic, record)
             return
         if user is None:
-            self._record(UserLoaded(user_id, PENDING, b"{}", None, []))
+            self._record(facts.UserLoaded(user_id, PENDING, b"{}", None, []))
             user = self._state.users[user_id]
         self._observe(topic, record, event, user)
 
@@ -77,7 +66,7 @@ class EventHandler:
         user = self._state.users.get(user_id)
         if user is None or not self._has_expired(user):
             return user
-        self._record(UserForgotten(user_id))
+        self._record(facts.UserForgotten(user_id))
         self._result.counts["users_expired"] += 1
         return None
 
@@ -100,7 +89,7 @@ class EventHandler:
     def _park(self, user_id: str, topic: str, record: Record) -> None:
         waiting = self._state.parked.get(user_id)
         deadline_ms = self._now_ms + self._settings.enrichment_deadline_ms if waiting is None else waiting.deadline_ms
-        self._record(EventParked(user_id, deadline_ms, topic, record))
+        self._record(facts.EventParked(user_id, deadline_ms, topic, record))
         if self._state.parked[user_id].nbytes > self._settings.max_waiting_bytes:
             self.handle_answer(Answer(user_id, unavailable(OVERFLOW, "too many events wait for the answer")))
 
@@ -109,15 +98,15 @@ class EventHandler:
         if row is not None and not row.from_api:
             self._result.counts["duplicates"] += 1
             if user.last_seen_ms != self._now_ms:
-                self._record(UserSeen(event.user_id))
+                self._record(facts.UserSeen(event.user_id))
             return
         if row is not None:
             # The user API was ahead of the stream. The event does not belong to its own past.
-            self._record(HistoryRowDropped(event.user_id, event.event_id))
+            self._record(facts.HistoryRowDropped(event.user_id, event.event_id))
         visit = advance_visit(user.visit, event)
         self._engine.handle_event(topic, record, event, user, visit)
         self._result.counts["events_handled"] += 1
-        self._record(EventObserved(event.user_id, self._row_of(event), None if visit == user.visit else visit))
+        self._record(facts.EventObserved(event.user_id, self._row_of(event), None if visit == user.visit else visit))
         self._limit_history(event.user_id, user)
 
     def _row_of(self, event: Event) -> Row:
@@ -129,7 +118,7 @@ class EventHandler:
         max_bytes = max(0, self._settings.max_user_bytes - len(user.profile_json))
         if user.history.nbytes > max_bytes:
             before = len(user.history)
-            self._record(HistoryCut(user_id, max_bytes))
+            self._record(facts.HistoryCut(user_id, max_bytes))
             self._result.counts["history_rows_cut"] += before - len(user.history)
 
     # Answers of the user API
@@ -147,14 +136,14 @@ class EventHandler:
         parsed = [(topic, record, self._parse(topic, record)) for topic, record in (waiting.records if waiting else ())]
         events = [(topic, record, event) for topic, record, event in parsed if event is not None]
         if waiting is not None:
-            self._record(EventsUnparked(user_id))
+            self._record(facts.EventsUnparked(user_id))
         user = self._enrich(user_id, user, fetched, [event for _, _, event in events])
         self._limit_history(user_id, user)
         for topic, record, event in events:
             self._observe(topic, record, event, user)
         if user_id in state.waiting_for_profile:
             stream_ms = state.rule_state(user_id).profile_wait_ms
-            self._record(ProfileWaitSet(user_id, 0))
+            self._record(facts.ProfileWaitSet(user_id, 0))
             self._engine.sequences.settle(user_id, stream_ms)
 
     def _enrich(
@@ -165,19 +154,21 @@ class EventHandler:
         if user is None:
             counts["users_loaded"] += 1
             rows = _past_rows(fetched, None, waiting, self._settings.history_size)
-            self._record(UserLoaded(user_id, enrichment, profile_json, fetched.visit, rows))
+            self._record(facts.UserLoaded(user_id, enrichment, profile_json, fetched.visit, rows))
         elif enrichment == UNAVAILABLE:
             counts["refreshes_failed"] += 1
             unanswered = UNAVAILABLE if user.enrichment == PENDING else None
-            self._record(UserUpdated(user_id, unanswered, b"{}", None, []))
+            self._record(facts.UserUpdated(user_id, unanswered, b"{}", None, []))
         elif user.has_profile:
             counts["refreshes"] += 1
-            self._record(UserUpdated(user_id, enrichment, profile_json, None, []))
+            self._record(facts.UserUpdated(user_id, enrichment, profile_json, None, []))
         else:
             counts["users_loaded"] += 1
             visit = join_visits(fetched.visit, user.visit)
             rows = _past_rows(fetched, user, waiting, self._settings.history_size)
-            self._record(UserUpdated(user_id, enrichment, profile_json, None if visit == user.visit else visit, rows))
+            self._record(
+                facts.UserUpdated(user_id, enrichment, profile_json, None if visit == user.visit else visit, rows)
+            )
         return self._state.users[user_id]
 
     def handle_passed_deadlines(self) -> None:

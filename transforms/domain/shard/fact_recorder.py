@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from transforms.domain.shard.facts import Fact
 from transforms.domain.shard.shard_state import ShardState
 
 
+@dataclass(slots=True)
 class FactRecorder:
     """Applies each fact of a step to the state at once, because the next event of a user must see the one before.
 
@@ -15,12 +18,9 @@ class FactRecorder:
         facts: the facts so far, in order, for the journal.
     """
 
-    __slots__ = ("facts", "now_ms", "state")
-
-    def __init__(self, state: ShardState, now_ms: int, facts: list[Fact]) -> None:
-        self.state = state
-        self.now_ms = now_ms
-        self.facts = facts
+    state: ShardState
+    now_ms: int
+    facts: list[Fact]
 
     def record(self, fact: Fact) -> None:
         """Apply a fact and keep it for the journal."""

@@ -185,7 +185,20 @@ class ShardState:
         return state
 
 
-_HANDLERS: Final[dict[type[Fact], Callable[[ShardState, int, Any], None]]] = {
+_Handler = Callable[[ShardState, int, Any], None]
+
+
+def _rule_state(change: Callable[..., None]) -> _Handler:
+    """A handler that gives a method of ``RuleState`` the fields of the fact that follow the user id."""
+    return lambda state, _, fact: state.rule_states.change(change, *msgspec.structs.astuple(fact))
+
+
+def _deliveries(change: Callable[..., None]) -> _Handler:
+    """A handler that gives a method of ``DeliveryQueue`` the fields of the fact that follow the user id."""
+    return lambda state, _, fact: state.deliveries.change(change, *msgspec.structs.astuple(fact))
+
+
+_HANDLERS: Final[dict[type[Fact], _Handler]] = {
     facts.EventObserved: lambda state, now_ms, fact: state.users.observe(now_ms, fact),
     facts.UserLoaded: lambda state, now_ms, fact: state.users.load(now_ms, fact),
     facts.UserUpdated: lambda state, now_ms, fact: state.users.fold_answer(now_ms, fact),
@@ -197,35 +210,17 @@ _HANDLERS: Final[dict[type[Fact], Callable[[ShardState, int, Any], None]]] = {
     facts.HistoryCut: lambda state, _, fact: state.users.cut_history(fact.user_id, fact.max_bytes),
     facts.EventParked: lambda state, _, fact: state.parked.park(fact),
     facts.EventsUnparked: lambda state, _, fact: state.parked.unpark(fact.user_id),
-    facts.RuleFired: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.fire, fact.rule, fact.slot, fact.at_ms, fact.keep, fact.until_ms
-    ),
-    facts.FiringsExpired: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.expire_firings, fact.stream_ms
-    ),
-    facts.FiringsForgotten: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.forget_firings, fact.rule, fact.slot
-    ),
-    facts.SequenceBegun: lambda state, _, fact: state.rule_states.change(fact.user_id, RuleState.begin, fact.sequence),
-    facts.SequenceEnded: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.end, fact.rule, fact.event_id, fact.match
-    ),
-    facts.ActionHeld: lambda state, _, fact: state.rule_states.change(fact.user_id, RuleState.hold, fact.action),
-    facts.ActionReleased: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.release, fact.action_id
-    ),
-    facts.ProfileWaitSet: lambda state, _, fact: state.rule_states.change(
-        fact.user_id, RuleState.set_profile_wait, fact.stream_ms
-    ),
+    facts.RuleFired: _rule_state(RuleState.fire),
+    facts.FiringsExpired: _rule_state(RuleState.expire_firings),
+    facts.FiringsForgotten: _rule_state(RuleState.forget_firings),
+    facts.SequenceBegun: _rule_state(RuleState.begin),
+    facts.SequenceEnded: _rule_state(RuleState.end),
+    facts.ActionHeld: _rule_state(RuleState.hold),
+    facts.ActionReleased: _rule_state(RuleState.release),
+    facts.ProfileWaitSet: _rule_state(RuleState.set_profile_wait),
     facts.RuleSetReplaced: lambda state, _, fact: state._replace_rules(fact),
-    facts.DeliveryQueued: lambda state, _, fact: state.deliveries.change(
-        fact.user_id, DeliveryQueue.add, fact.delivery
-    ),
-    facts.DeliveryRescheduled: lambda state, _, fact: state.deliveries.change(
-        fact.user_id, DeliveryQueue.replace, fact.delivery
-    ),
-    facts.DeliverySettled: lambda state, _, fact: state.deliveries.change(
-        fact.user_id, DeliveryQueue.remove, fact.action_id
-    ),
+    facts.DeliveryQueued: _deliveries(DeliveryQueue.add),
+    facts.DeliveryRescheduled: _deliveries(DeliveryQueue.replace),
+    facts.DeliverySettled: _deliveries(DeliveryQueue.remove),
     facts.DestinationSwitched: lambda state, _, fact: state._switch(fact),
 }

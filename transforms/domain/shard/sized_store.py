@@ -32,8 +32,8 @@ class SizedStore(dict[str, T], Generic[T]):
         self._make_empty = make_empty
         self.nbytes = 0
 
-    def change(self, user_id: str, change: Callable[..., None], *args: object) -> None:
-        """Change a user's value by one of its methods, called with ``args``."""
+    def change(self, change: Callable[..., None], user_id: str, *args: object) -> None:
+        """Change a user's value by ``change``, one of its methods, called with ``args``."""
         value = self.get(user_id)
         if value is None:
             value = self._make_empty()

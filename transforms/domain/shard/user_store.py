@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from transforms.domain.shard.facts import EventObserved, UserLoaded, UserUpdated
 from transforms.domain.users.history import History
-from transforms.domain.users.user import (
-    FETCHED,
-    UNAVAILABLE,
-    UNKNOWN,
-    PackedUser,
-    UserState,
-)
+from transforms.domain.users.user import FETCHED, UNAVAILABLE, UNKNOWN, PackedUser, UserState
 
 
 class UserStore(OrderedDict[str, UserState]):
@@ -76,19 +71,11 @@ class UserStore(OrderedDict[str, UserState]):
 
     def drop_row(self, user_id: str, event_id: str) -> None:
         """Remove one event from a history."""
-        user = self.get(user_id)
-        if user is not None:
-            before = user.history.nbytes
-            user.history.drop(event_id)
-            self.nbytes += user.history.nbytes - before
+        self._shorten(user_id, lambda history: history.drop(event_id))
 
     def cut_history(self, user_id: str, max_bytes: int) -> None:
         """Remove the oldest rows of a history until it has at most ``max_bytes``."""
-        user = self.get(user_id)
-        if user is not None:
-            before = user.history.nbytes
-            user.history.cut(max_bytes)
-            self.nbytes += user.history.nbytes - before
+        self._shorten(user_id, lambda history: history.cut(max_bytes))
 
     def forget(self, user_id: str) -> None:
         """Remove a user."""
@@ -134,6 +121,13 @@ class UserStore(OrderedDict[str, UserState]):
         before = self.get(user_id)
         self.nbytes += user.nbytes - (before.nbytes if before is not None else 0)
         self[user_id] = user
+
+    def _shorten(self, user_id: str, shorten: Callable[[History], object]) -> None:
+        user = self.get(user_id)
+        if user is not None:
+            before = user.history.nbytes
+            shorten(user.history)
+            self.nbytes += user.history.nbytes - before
 
     def _mark_seen(self, now_ms: int, user_id: str, user: UserState) -> None:
         if now_ms < self._newest_ms:
