@@ -27,16 +27,12 @@ from transforms.domain.rules.model import Rule
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.rules.sets import RuleSet, encode_rule_set
 from transforms.domain.rules.state import RuleState
-from transforms.domain.shard.journal import (
-    DEFAULT_COMPACT_BYTES,
-    Journal,
-    JournalElement,
-    decode_element,
-    encode_element,
-)
+from transforms.domain.shard.journal import DEFAULT_COMPACT_BYTES, Journal
+from transforms.domain.shard.journal_elements import JournalElement, decode_element, encode_element
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.shard.step import step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
 from transforms.domain.users.history import Row
 from transforms.domain.users.visit import Visit
@@ -313,7 +309,7 @@ def contents(view: ShardState) -> dict[str, Any]:
             for user_id, user in view.users.items()
         ),
         "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
-        "awaited": set(view.awaiting_profile),
+        "awaited": set(view.waiting_for_profile),
         "disabled": sorted(view.disabled),
         "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
         "due": (view.stream_due.next_ms(), view.clock_due.next_ms()),
@@ -372,7 +368,7 @@ class Shard:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.awaiting_profile), self.now_ms)
+        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.waiting_for_profile), self.now_ms)
 
     def step(
         self,
@@ -394,7 +390,7 @@ class Shard:
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
         self.asked_ms |= dict.fromkeys(done.users_to_fetch, self.now_ms)
-        wanted = {**self.view.users, **self.view.parked, **self.view.awaiting_profile}
+        wanted = {**self.view.users, **self.view.parked, **self.view.waiting_for_profile}
         for user_id in [one for one in self.asked_ms if one not in wanted]:
             del self.asked_ms[user_id]
         return done

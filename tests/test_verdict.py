@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.builders import event, oracle_rules, random_stream, user_api_of
-from tests.faults.verdict import HOOK, HOOK_RULE, Fault, Verdict, firings_of_webhooks, judge, repeats_from_before
+from tests.faults.verdict import HOOK, HOOK_RULE, Fault, FilterResult, firings_of_webhooks, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
 USERS = [f"user-{number:04d}" for number in range(20)]
@@ -39,7 +39,7 @@ class Outputs:
         ]
         self.states: dict[str, dict[str, Any]] = {user: self.oracle.state(user) for user in USERS}
 
-    def judge(self, unanswered_users: set[str] = frozenset()) -> Verdict:  # type: ignore[assignment]
+    def judge(self, unanswered_users: set[str] = frozenset()) -> FilterResult:  # type: ignore[assignment]
         return judge(self.oracle, len(RECORDS), self.seen, self.webhooks, [], self.states, unanswered_users)
 
 
@@ -48,7 +48,7 @@ def outputs() -> Outputs:
     return Outputs()
 
 
-def counts(verdict: Verdict) -> tuple[int, int, int, int]:
+def counts(verdict: FilterResult) -> tuple[int, int, int, int]:
     return verdict.lost, verdict.duplicated, verdict.order_inversions, verdict.webhook_repeats
 
 
@@ -170,7 +170,7 @@ def test_of_a_crowded_user_webhooks_may_be_dead_letters_instead(outputs: Outputs
         "value": base64.b64encode(value).decode(),
     }
 
-    def judged(crowded: str | None, *letters: dict[str, Any]) -> Verdict:
+    def judged(crowded: str | None, *letters: dict[str, Any]) -> FilterResult:
         args = (outputs.oracle, len(RECORDS), outputs.seen, outputs.webhooks, letters, outputs.states, ())
         return judge(*args, crowded)
 

@@ -44,9 +44,12 @@ from transforms.domain.rules.model import DebugAction, KafkaAction, Rule
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.rules.sets import Acknowledgement, RuleSet
 from transforms.domain.shard import journal as journals
-from transforms.domain.shard.journal import Journal, JournalElement, JournalEntry
-from transforms.domain.shard.step import StepContext, StepInput, idle_due_ms, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.shard import journal_elements
+from transforms.domain.shard.journal import Journal
+from transforms.domain.shard.journal_elements import JournalElement, JournalEntry
+from transforms.domain.shard.step import idle_due_ms, step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import DELAYED, REFUSED, RETRY, DeliveryResult, switch_record
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
@@ -54,7 +57,7 @@ from transforms.runtime.clocks import monotonic_ms
 from transforms.runtime.error_letters import DEFAULT_PER_MINUTE, ErrorLetters
 from transforms.runtime.event_log import EventLog
 from transforms.runtime.outbox import Outbox, tried
-from transforms.runtime.shard_memory import ShardMemory
+from transforms.runtime.shard_memory import memory_of
 
 DEBUG: Final = "debug"
 ACTIONS: Final = "actions"
@@ -150,14 +153,14 @@ class JournalCoder(coders.Coder):
 
     def encode(self, value: JournalElement) -> bytes:
         """Bytes of an element."""
-        stored = journals.encode_element(value)
+        stored = journal_elements.encode_element(value)
         if isinstance(value, JournalEntry):
             value.is_written = True
         return stored
 
     def decode(self, encoded: bytes) -> JournalElement:
         """An element of bytes."""
-        return journals.decode_element(encoded)
+        return journal_elements.decode_element(encoded)
 
     def is_deterministic(self) -> bool:
         """Equal elements have equal bytes."""
@@ -308,9 +311,7 @@ class _OpenShard:
         self._now_ms = fn._clock()
         self._journal = Journal(bags, self._settings.shard.history_size, self._settings.compact_bytes)
         self.folded = self._journal.folded
-        if self.folded.memory is None:
-            self.folded.memory = ShardMemory()
-        self.memory: ShardMemory = self.folded.memory
+        self.memory = memory_of(self.folded)
         if self._journal.refolded:
             fn.count("refolds", 1)
             self._read_meta()
@@ -344,7 +345,7 @@ class _OpenShard:
 
     def _answers(self) -> list[Answer]:
         memory, pool = self.memory, self._fn._pool
-        for user_id in (*self.folded.state.parked, *self.folded.state.awaiting_profile):
+        for user_id in (*self.folded.state.parked, *self.folded.state.waiting_for_profile):
             if user_id not in memory.fetch_started_ms:  # after a restore nobody asks any more
                 memory.fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
         return [Answer(user_id, fetched) for user_id, fetched in pool.poll(memory.fetch_started_ms, self._now_ms)]
@@ -456,7 +457,7 @@ class _OpenShard:
         tries = [tried(outbox.finished(action_id), action_id, result) for action_id, result in results]
         if self._settings.inline:
             # There is no later to try again.
-            tries = [replace(one, ended=REFUSED) if one.ended in (RETRY, DELAYED) else one for one in tries]
+            tries = [replace(one, outcome=REFUSED) if one.outcome in (RETRY, DELAYED) else one for one in tries]
         return tries
 
     def _send(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from tests.builders import Shard, batch, event, fetched, rule
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import encode_produced
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 
 _ROUNDS = 9
 _BATCHES = 40

@@ -20,9 +20,15 @@ from tests.builders import filter_set
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import KafkaAction, Rule
-from transforms.domain.shard.journal import Journal, JournalElement, JournalEntry, decode_element, encode_element
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings
+from transforms.domain.shard.journal import Journal
+from transforms.domain.shard.journal_elements import (
+    JournalElement,
+    JournalEntry,
+    decode_element,
+    encode_element,
+)
+from transforms.domain.shard.step import step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import FETCHED

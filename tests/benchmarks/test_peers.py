@@ -19,7 +19,7 @@ from tests.benchmarks.peers import analysis, report, sampling, workload
 from tests.benchmarks.peers.environments import REQUIREMENTS, version_of
 from tests.benchmarks.peers.systems import _JOBS, ROWS
 from tests.builders import filter_set, rule
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 
 AT_MS = 1_800_000_000_000
 

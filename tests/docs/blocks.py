@@ -29,7 +29,7 @@ from transforms.domain.events.event import parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import run_cases
 from transforms.domain.webhooks.destinations import load_destinations
 from transforms.domain.webhooks.url_policy import EgressPolicy

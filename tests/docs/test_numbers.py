@@ -23,8 +23,8 @@ from transforms.domain.events import record
 from transforms.domain.rules import model as rules
 from transforms.domain.rules import sets as rule_sets
 from transforms.domain.rules import state as rule_state
-from transforms.domain.shard import journal
-from transforms.domain.shard import shard_state as view
+from transforms.domain.shard import parked_store
+from transforms.domain.shard.folded_journal import GARBAGE_LIMITS
 from transforms.domain.webhooks import delivery_queue as deliveries
 from transforms.domain.webhooks.retries import RetrySchedule
 from transforms.runtime import error_letters
@@ -75,10 +75,10 @@ NAMED = [
     ("docs/rules.md", f"`allowed_lateness_seconds` ({DEFAULTS.allowed_lateness_seconds:g})"),
     ("docs/user-state.md", f"`state_ttl_seconds` ({DEFAULTS.state_ttl_seconds:g})"),
     ("docs/user-state.md", f"`max_waiting_bytes` ({DEFAULTS.max_waiting_bytes // 1_000_000} MB, "
-     f"{view._RECORD_OVERHEAD_BYTES} bytes an event included)"),
+     f"{parked_store.RECORD_OVERHEAD_BYTES} bytes an event included)"),
     ("docs/user-state.md", f"`max_user_bytes` ({DEFAULTS.max_user_bytes // 1_000_000} MB)"),
     ("docs/user-state.md", f"`enrichment_retry_seconds` ({DEFAULTS.enrichment_retry_seconds:g})"),
-    ("docs/user-state.md", f"{journal._GARBAGE[0]} to {journal._GARBAGE[1]} times the size of the state"),
+    ("docs/user-state.md", f"{GARBAGE_LIMITS[0]} to {GARBAGE_LIMITS[1]} times the size of the state"),
     ("docs/user-state.md", f"After {BREAKER['failures'].default} calls in a row"),
     ("docs/webhooks.md", f"at most {('', 'once', 'twice')[lanes.QUICK_RETRIES]} within {lanes.QUICK_S:g} s"),
     ("docs/webhooks.md", f"Of an answer {attempts.MAX_ANSWER_BYTES // KB} KB are read"),

@@ -26,7 +26,7 @@ from tests.faults.verdict import (
     HOOK_DOCUMENT,
     HOOK_RULE,
     Fault,
-    Verdict,
+    FilterResult,
     firings_of_webhooks,
     judge,
     repeats_from_before,
@@ -63,7 +63,7 @@ class Result:
     times: int
     seed: int
     recovery_s: list[float] = field(default_factory=list)
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: FilterResult = field(default_factory=FilterResult)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

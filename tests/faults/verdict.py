@@ -32,7 +32,7 @@ HOOK_RULE = OracleRule(HOOK, lambda event, user, visit, history: event["event_na
 
 
 @dataclass
-class Verdict:
+class FilterResult:
     """Counts for the table, and the problems as text."""
 
     events: int = 0
@@ -55,7 +55,7 @@ def judge(
     states: Mapping[str, Mapping[str, Any]],
     unanswered_users: Collection[str] = (),
     crowded: str | None = None,
-) -> Verdict:
+) -> FilterResult:
     """Compare all outputs: Kafka actions (exactly once), webhooks (at least once), dead letters, states.
 
     The profiles of ``unanswered_users`` may have come late: of their webhooks the bodies are not compared, of their
@@ -77,7 +77,7 @@ def judge(
     arrived = {(event["user_id"], event["event_id"]) for event in (json.loads(body)["event"] for _, body in webhooks)}
     # A restored job may have sent a webhook that was given up before.
     fired = {key: bodies for key, bodies in fired.items() if key not in given_up or key in arrived}
-    verdict = Verdict(events, len(kafka.actions), len(fired))
+    verdict = FilterResult(events, len(kafka.actions), len(fired))
     expected = Counter((action.user_id, action.event_id, action.rule) for action in kafka.actions)
     arrived_actions = Counter(
         (action.body["event"]["user_id"], action.body["event"]["event_id"], action.rule) for action in seen
@@ -123,7 +123,7 @@ def _given_up(
 
 
 def _judge_webhooks(
-    verdict: Verdict,
+    verdict: FilterResult,
     fired: Mapping[tuple[str, str], list[dict[str, Any]]],
     arrived: Sequence[tuple[str, bytes]],
     unanswered_users: Collection[str],

@@ -45,7 +45,7 @@ from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard import journal
 from transforms.domain.shard.step import step
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.redrive import redrive_record
 from transforms.domain.webhooks.url_policy import EgressPolicy

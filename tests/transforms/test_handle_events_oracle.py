@@ -24,7 +24,7 @@ from transforms.domain.events.record import decode_produced
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard import journal
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step_result import Answer, ShardSettings
+from transforms.domain.shard.step_input import Answer, ShardSettings
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.handle_events import ACTIONS, DEBUG, HandleSettings, _HandleFn
 

@@ -7,9 +7,8 @@ import threading
 from typing import Any, Final
 
 from transforms.domain.events.dead_letter import DeadLetter
-from transforms.domain.shard.shard_state import QUEUED
+from transforms.domain.shard.facts import DeliveryQueued
 from transforms.domain.shard.step_result import StepResult
-from transforms.domain.webhooks.delivery_queue import Delivery
 
 LOG: Final = logging.getLogger("event_trigger")
 PER_MINUTE: Final = 30
@@ -85,9 +84,8 @@ def _write_actions(done: StepResult) -> None:
         fields |= {"action": fired.action.name, "action_id": fired.action_id, "user_id": fired.user_id}
         LOG.debug("action decided", extra=fields)
     for fact in done.facts:
-        if fact[0] == QUEUED:
-            user_id, delivery = fact[1:]
-            if isinstance(delivery, Delivery):
-                fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}
-                fields |= {"action": delivery.action, "action_id": delivery.action_id, "user_id": user_id}
-                LOG.debug("action decided", extra=fields)
+        if isinstance(fact, DeliveryQueued):
+            delivery = fact.delivery
+            fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}
+            fields |= {"action": delivery.action, "action_id": delivery.action_id, "user_id": fact.user_id}
+            LOG.debug("action decided", extra=fields)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakKeyDictionary
 
+from transforms.domain.shard.folded_journal import FoldedJournal
 from transforms.runtime.outbox import Outbox
 
 
@@ -34,3 +37,14 @@ class ShardMemory:
     has_unpublished_size: bool = False
     empty_fetch_polls: int = 0
     empty_delivery_polls: int = 0
+
+
+_memories: Final[WeakKeyDictionary[FoldedJournal, ShardMemory]] = WeakKeyDictionary()
+
+
+def memory_of(folded: FoldedJournal) -> ShardMemory:
+    """The memory that goes with a folded journal: the worker loses both together."""
+    memory = _memories.get(folded)
+    if memory is None:
+        memory = _memories[folded] = ShardMemory()
+    return memory

@@ -17,7 +17,7 @@ from pipeline.cli.subcommands import subcommands
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, dry_call, run_cases, untested
 
 _NEW_RULE: Final = """\

@@ -14,7 +14,7 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.files import read_rule_files
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.explain import explain
 
 _LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999

@@ -15,7 +15,7 @@ from pipeline.launch.options.output_options import OutputOptions
 from pipeline.launch.options.rule_options import RuleOptions
 from pipeline.launch.options.state_options import StateOptions
 from transforms.adapters.user_api.client import UserApiSettings
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
 

@@ -33,7 +33,7 @@ _ON_STACK: Final = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FilterResult:
     """Whether what is claimed holds, and why; None: there are too few values to say."""
 
     holds: bool | None
@@ -68,18 +68,18 @@ def steepest(costs: Costs) -> float:
     )
 
 
-def verdict(dimension: Dimension, costs: Costs) -> Verdict:
+def verdict(dimension: Dimension, costs: Costs) -> FilterResult:
     """What a series says of the dimension's claim."""
     positive = [value for value in costs if value > 0]
     if len(positive) < 2:
-        return Verdict(None, "too few values")
+        return FilterResult(None, "too few values")
     fit = f"cost ~ n^{exponent(costs):.2f}, steepest step n^{steepest(costs):.2f}"
     if dimension.claim == "linear":
         holds = exponent(costs) <= LINEAR and steepest(costs) <= STEEPEST
-        return Verdict(holds, f"{fit}: {'not worse' if holds else 'worse'} than linear")
+        return FilterResult(holds, f"{fit}: {'not worse' if holds else 'worse'} than linear")
     largest = max(costs)
     if dimension.base not in costs or largest == dimension.base:
-        return Verdict(None, f"{fit}; nothing beyond {dimension.base:,.0f} {dimension.unit} to compare with it")
+        return FilterResult(None, f"{fit}; nothing beyond {dimension.base:,.0f} {dimension.unit} to compare with it")
     if dimension.claim == "flat":
         ratio = costs[largest] / costs[dimension.base]
         compared = f"{largest:,.0f} {dimension.unit} against {dimension.base:,.0f}: x{ratio:.2f}"
@@ -87,7 +87,7 @@ def verdict(dimension: Dimension, costs: Costs) -> Verdict:
         ratio = max(cost / costs[dimension.base] for value, cost in costs.items() if value > dimension.base)
         compared = f"at most x{ratio:.2f} of that at {dimension.base:,.0f} {dimension.unit}"
     holds = ratio <= FLAT
-    return Verdict(holds, f"{fit}; {compared}: {'' if holds else 'not '}{dimension.claim} (allowed: x{FLAT:g})")
+    return FilterResult(holds, f"{fit}; {compared}: {'' if holds else 'not '}{dimension.claim} (allowed: x{FLAT:g})")
 
 
 def costs(measured: Mapping[float, Sequence[Mapping[str, Any]]]) -> dict[float, float]:

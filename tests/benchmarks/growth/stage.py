@@ -38,9 +38,9 @@ from transforms.domain.events.micro_batch import (
 )
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import DebugAction, Rule
+from transforms.domain.shard.facts import EventObserved
 from transforms.domain.shard.journal import Journal
-from transforms.domain.shard.shard_state import OBSERVED
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import _SLACK, Row
 from transforms.domain.users.user import FETCHED
@@ -189,15 +189,15 @@ class Slot:
             with self._handler.process_instruction_id("bundle", [self._token]):
                 cells = self._cells({}, _key_of_shard(shard, self._point.shards))[:2]
                 journal = Journal(cells, self._point.history)
-            live = journal.folded
+            folded = journal.folded
             with journal.changing():
-                for user_id in list(live.view.users):
+                for user_id in list(folded.state.users):
                     for row in self._known.rows(random.randrange(_SLACK)):
-                        live.view.apply(self._now_ms, (OBSERVED, user_id, row, None))
-                    live.view.users[user_id].history.find("")
-            if live.moving is None:
-                grown = random.uniform(1, live.garbage) * live.view.packed_bytes
-                live.log_bytes[journal._newer] = round(grown) - live.log_bytes[1 - journal._newer]
+                        folded.state.apply(self._now_ms, EventObserved(user_id, row, None))
+                    folded.state.users[user_id].history.find("")
+            if folded.moving is None:
+                grown = random.uniform(1, folded.garbage_limit) * folded.state.packed_bytes
+                folded.log_bytes[journal._newer] = round(grown) - folded.log_bytes[1 - journal._newer]
 
     def _bundle(self, batches: Sequence[tuple[bytes, bytes]]) -> list[Any]:
         outputs: list[Any] = []

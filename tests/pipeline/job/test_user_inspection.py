@@ -18,7 +18,7 @@ from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, rule
 from tests.integration.jobs import ROOT, Topics, control_record, reading
 from tests.waiting import again_and_again
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 from transforms.domain.webhooks.delivery_queue import RETRY, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
 

@@ -27,7 +27,7 @@ from tests.pipeline.ui.pages import GivenJob, serving, snapshot
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 
 TOKEN = "correct-horse-battery"
 EVIL = (

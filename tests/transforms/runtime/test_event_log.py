@@ -9,7 +9,7 @@ from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import KafkaAction
-from transforms.domain.shard.shard_state import QUEUED
+from transforms.domain.shard.facts import DeliveryQueued
 from transforms.domain.shard.step_result import Erasure, StepResult
 from transforms.domain.webhooks.delivery_queue import Delivery
 from transforms.runtime.event_log import LOG, EventLog
@@ -69,7 +69,7 @@ def test_a_flood_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
 def test_actions_are_told_only_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     fired = FiredAction("ab12", "alice", "welcome", 2, KafkaAction(type="kafka"), b'{"secret": 1}', 5)
     delivery = Delivery("cd34", "crm", "welcome", 2, "webhook", "e1", b"{}", 0, 0)
-    done = StepResult(actions=[fired], facts=[(QUEUED, "alice", delivery)])
+    done = StepResult(actions=[fired], facts=[DeliveryQueued("alice", delivery)])
     EventLog().step(done, 0, 0)
     assert lines(caplog) == []
 

@@ -1,4 +1,4 @@
-"""What rules remember of one user: when they fired, sequences that are open, actions that are held (docs/rules.md).
+"""Rule state of one user: past firings, open sequences, held actions (docs/rules.md).
 
 It outlives the user's idle TTL. Only ``ShardState.apply`` changes it.
 """
@@ -31,7 +31,10 @@ _ZONES_APART_MS: Final = 26 * 3600 * 1000
 
 
 class Firings(msgspec.Struct, array_like=True, gc=False):
-    """When a rule fired, ascending, for its cap or a cooldown (``slot``); kept until the stream is at ``until_ms``."""
+    """The times at which a rule fired, ascending, for its cap or one of its cooldowns (``slot``).
+
+    They are kept until the stream is at ``until_ms``.
+    """
 
     rule: str
     slot: str
@@ -85,29 +88,33 @@ class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class PackedRuleState(msgspec.Struct, array_like=True):
-    """All of it in the journal. Fields are only ever added at the end, with a default."""
+    """The rule state of one user in the journal. Fields are only ever added at the end, with a default."""
 
     user_id: str
     fired: list[Firings]
     open: list[OpenSequence]
     held: list[HeldAction]
-    awaited_ms: int = 0
+    profile_wait_ms: int = 0
 
 
 class RuleState:
-    """What rules remember of one user.
+    """What rules remember of one user. Each method that changes it keeps ``nbytes`` up to date.
 
-    ``awaited_ms``: what is due by this stream time waits for the user API's answer; 0 if nothing does. ``open`` and
-    ``held`` are in the order in which they came.
+    Attributes:
+        fired: past firings by rule and slot.
+        open: open sequences in the order in which they began.
+        held: held actions in the order in which they were held.
+        profile_wait_ms: what is due by this stream time waits for the user API's answer; 0: nothing waits.
+        nbytes: memory, roughly.
     """
 
-    __slots__ = ("awaited_ms", "fired", "held", "nbytes", "open")
+    __slots__ = ("fired", "held", "nbytes", "open", "profile_wait_ms")
 
     def __init__(self) -> None:
         self.fired: dict[tuple[str, str], Firings] = {}
         self.open: list[OpenSequence] = []
         self.held: list[HeldAction] = []
-        self.awaited_ms = 0
+        self.profile_wait_ms = 0
         self.nbytes = _OVERHEAD_BYTES
 
     @property
@@ -116,19 +123,19 @@ class RuleState:
         return not self.fired and not self.open and not self.held
 
     def stream_due_ms(self) -> int | None:
-        """Stream time at which something is settled or forgotten; without what waits for the user."""
-        due = [one.due_ms for one in self.open]
-        due += [one.until_ms for one in self.fired.values()]
-        return min((one for one in due if one > self.awaited_ms), default=None)
+        """Stream time at which a sequence is settled or a firing forgotten; without what waits for the user API."""
+        due_ms = [sequence.due_ms for sequence in self.open]
+        due_ms += [firings.until_ms for firings in self.fired.values()]
+        return min((at_ms for at_ms in due_ms if at_ms > self.profile_wait_ms), default=None)
 
     def clock_due_ms(self) -> int | None:
-        """Processing time at which a held action goes out."""
-        return min((one.until_ms for one in self.held), default=None)
+        """Processing time at which the first held action is released."""
+        return min((held.until_ms for held in self.held), default=None)
 
-    # Changes; each keeps ``nbytes`` up to date
+    # Changes
 
     def fire(self, rule: str, slot: str, at_ms: int, keep: int, until_ms: int) -> None:
-        """Remember a firing; of all in this slot the ``keep`` latest are kept."""
+        """Add a firing to a slot, which keeps the ``keep`` latest."""
         firings = self.fired.get((rule, slot))
         if firings is None:
             firings = self.fired[rule, slot] = Firings(rule, slot, [], 0)
@@ -144,92 +151,105 @@ class RuleState:
         if firings is not None:
             self.nbytes -= _ITEM_BYTES + 8 * len(firings.times_ms)
 
-    def lapse(self, stream_ms: int) -> None:
-        """Forget firings that nothing asks for any more."""
-        for firings in [one for one in self.fired.values() if one.until_ms <= stream_ms]:
+    def expire_firings(self, stream_ms: int) -> None:
+        """Forget the firings that no event after ``stream_ms`` can ask for."""
+        for firings in [firings for firings in self.fired.values() if firings.until_ms <= stream_ms]:
             self.forget_firings(firings.rule, firings.slot)
 
-    def begin(self, opening: OpenSequence) -> None:
-        """A sequence is open."""
-        self.open.append(opening)
-        self.nbytes += opening.nbytes
+    def begin(self, sequence: OpenSequence) -> None:
+        """Add an open sequence."""
+        self.open.append(sequence)
+        self.nbytes += sequence.nbytes
 
     def end(self, rule: str, event_id: str, match: str) -> None:
-        """The sequence of a rule that this event began is over; nothing if there is none."""
-        for opening in [one for one in self.open if (one.rule, one.event_id, one.match) == (rule, event_id, match)]:
-            self.open.remove(opening)
-            self.nbytes -= opening.nbytes
+        """Remove the sequence of a rule that this event began, if it is open."""
+        key = (rule, event_id, match)
+        for sequence in [begun for begun in self.open if (begun.rule, begun.event_id, begun.match) == key]:
+            self.open.remove(sequence)
+            self.nbytes -= sequence.nbytes
 
-    def hold(self, held: HeldAction) -> None:
-        """An action waits; one that does already keeps its place."""
-        for place, one in enumerate(self.held):
-            if one.action_id == held.action_id:
-                self.nbytes += held.nbytes - one.nbytes
-                self.held[place] = held
+    def hold(self, action: HeldAction) -> None:
+        """Add a held action; one with the same id is replaced in its place."""
+        for place, held in enumerate(self.held):
+            if held.action_id == action.action_id:
+                self.nbytes += action.nbytes - held.nbytes
+                self.held[place] = action
                 return
-        self.held.append(held)
-        self.nbytes += held.nbytes
+        self.held.append(action)
+        self.nbytes += action.nbytes
 
     def release(self, action_id: str) -> None:
-        """An action waits no more; nothing if it did not."""
-        for held in [one for one in self.held if one.action_id == action_id]:
-            self.held.remove(held)
-            self.nbytes -= held.nbytes
+        """Remove a held action, if it is there."""
+        for action in [held for held in self.held if held.action_id == action_id]:
+            self.held.remove(action)
+            self.nbytes -= action.nbytes
 
-    # The journal written anew
+    def set_profile_wait(self, stream_ms: int) -> None:
+        """Let what is due by ``stream_ms`` wait for the user API's answer; 0: it waits no longer."""
+        self.profile_wait_ms = stream_ms
+
+    # The journal, rewritten
 
     def pack(self, user_id: str) -> PackedRuleState:
-        """For the journal: bytes of its own, as what is here goes on changing."""
-        fired = [Firings(one.rule, one.slot, list(one.times_ms), one.until_ms) for one in self.fired.values()]
-        return PackedRuleState(user_id, fired, list(self.open), list(self.held), self.awaited_ms)
+        """A copy for the journal; the state goes on changing before the copy is encoded."""
+        fired = [
+            Firings(firings.rule, firings.slot, list(firings.times_ms), firings.until_ms)
+            for firings in self.fired.values()
+        ]
+        return PackedRuleState(user_id, fired, list(self.open), list(self.held), self.profile_wait_ms)
 
     @classmethod
     def unpack(cls, packed: PackedRuleState) -> RuleState:
-        """As it was packed."""
+        """The state that was packed."""
         state = cls()
-        state.awaited_ms = packed.awaited_ms
+        state.profile_wait_ms = packed.profile_wait_ms
         for firings in packed.fired:
             for at_ms in firings.times_ms:
                 state.fire(firings.rule, firings.slot, at_ms, len(firings.times_ms), firings.until_ms)
-        for opening in packed.open:
-            state.begin(opening)
+        for sequence in packed.open:
+            state.begin(sequence)
         for held in packed.held:
             state.hold(held)
         return state
 
     def public(self) -> dict[str, Any]:
-        """As an inspection shows it; times in ms."""
-        cooldowns = [one for one in self.fired.values() if one.slot != CAP]
+        """The ``ruleState`` of an inspection; times in ms."""
+        caps = sorted((firings for firings in self.fired.values() if firings.slot == CAP), key=lambda cap: cap.rule)
+        cooldowns = [
+            {"rule": firings.rule, "key": _key_of(firings.slot), "fired_at": firings.times_ms[-1]}
+            for firings in self.fired.values()
+            if firings.slot != CAP
+        ]
+        sequences = sorted(self.open, key=lambda sequence: (sequence.end_ms, sequence.event_id, sequence.rule))
         return {
-            "cooldowns": sorted(
-                ({"rule": one.rule, "key": _key_of(one.slot), "fired_at": one.times_ms[-1]} for one in cooldowns),
-                key=lambda shown: (str(shown["rule"]), str(shown["key"])),
-            ),
-            "caps": sorted(
-                ({"rule": one.rule, "fired_at": one.times_ms} for one in self.fired.values() if one.slot == CAP),
-                key=lambda shown: str(shown["rule"]),
-            ),
+            "cooldowns": sorted(cooldowns, key=lambda cooldown: (str(cooldown["rule"]), str(cooldown["key"]))),
+            "caps": [{"rule": cap.rule, "fired_at": cap.times_ms} for cap in caps],
             "sequences": [
-                {"rule": one.rule, "event_id": one.event_id, "begun_at": one.begun_ms, "ends_at": one.end_ms}
-                for one in sorted(self.open, key=lambda one: (one.end_ms, one.event_id, one.rule))
+                {
+                    "rule": sequence.rule,
+                    "event_id": sequence.event_id,
+                    "begun_at": sequence.begun_ms,
+                    "ends_at": sequence.end_ms,
+                }
+                for sequence in sequences
             ],
             "held": [
                 {
-                    "rule": one.rule,
-                    "action": orjson.loads(one.action)["name"],
-                    "event_id": one.event_id,
-                    "until": one.until_ms,
+                    "rule": held.rule,
+                    "action": orjson.loads(held.action)["name"],
+                    "event_id": held.event_id,
+                    "until": held.until_ms,
                 }
-                for one in self.held
+                for held in self.held
             ],
         }
 
 
-NOTHING: Final = RuleState()  # of users without rule state; never changed
+NOTHING: Final = RuleState()  # for users without rule state; never changed
 
 
 def cooldown_slot(key: str | None) -> str:
-    """Where the firings of one value of a cooldown's key are."""
+    """The slot of a cooldown, or of one value of its key."""
     return COOLDOWN if key is None else f"{COOLDOWN}:{short(key)}"
 
 
@@ -238,7 +258,7 @@ def _key_of(slot: str) -> str | None:
 
 
 def short(text: str) -> str:
-    """A text, or its hash if it is long."""
+    """A text, or the hash of a text of more than 64 characters."""
     return text if len(text) <= _LONG_TEXT else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -270,7 +290,11 @@ def is_capped(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int)
 def firings_of(
     rule: Rule, profile: dict[str, Any], key: str | None, at_ms: int, lateness_ms: int
 ) -> list[tuple[str, int, int]]:
-    """What has to be remembered of a firing at ``at_ms``: slot, how many to keep, and until when."""
+    """What rule state keeps of a firing at ``at_ms``.
+
+    Returns:
+        For each slot: its name, how many firings it keeps, and the stream time until which it keeps them, ms.
+    """
     kept = []
     if rule.cooldown is not None:
         kept.append((cooldown_slot(key), 1, at_ms + rule.cooldown.time.ms + lateness_ms))
@@ -293,7 +317,7 @@ def zone_for(time_zone: TimeZone, profile: dict[str, Any]) -> Any:
 
 
 def has_bad_zone(time_zone: TimeZone, profile: dict[str, Any]) -> bool:
-    """Whether the profile names a time zone that there is not."""
+    """Whether the profile names an unknown time zone."""
     named = None if time_zone.profile_field is None else profile.get(time_zone.profile_field)
     return named is not None and zone_of(named) is None
 
@@ -312,33 +336,33 @@ def match_of(path: str | None, event: Event) -> str | None:
 
 
 def _canonical(value: Any) -> Any:
-    """Equal JSON values look equal: 1 and 1.0 are the same number."""
+    """A JSON value in the form that equal values share: 1 and 1.0 are the same number."""
     if isinstance(value, float) and value.is_integer():
         return int(value) if abs(value) < 2**63 else value
     if isinstance(value, list):
-        return [_canonical(one) for one in value]
+        return [_canonical(item) for item in value]
     if isinstance(value, dict):
-        return {name: _canonical(one) for name, one in value.items()}
+        return {name: _canonical(item) for name, item in value.items()}
     return value
 
 
 def followed_by(state: RuleState, rule: Rule, match: str, at_ms: int) -> list[OpenSequence]:
     """The open sequences of a rule that an event at ``at_ms`` follows."""
     return [
-        one
-        for one in state.open
-        if one.rule == rule.name and one.match == match and one.begun_ms <= at_ms <= one.end_ms
+        sequence
+        for sequence in state.open
+        if sequence.rule == rule.name and sequence.match == match and sequence.begun_ms <= at_ms <= sequence.end_ms
     ]
 
 
-def over(state: RuleState, stream_ms: int) -> list[OpenSequence]:
-    """Open sequences whose time is over, in the order in which they are settled."""
-    due = [one for one in state.open if one.due_ms <= stream_ms]
-    return sorted(due, key=lambda one: (one.end_ms, one.begun_ms))
+def due_sequences(state: RuleState, stream_ms: int) -> list[OpenSequence]:
+    """Open sequences that are due at ``stream_ms``, in the order in which they are settled."""
+    due = [sequence for sequence in state.open if sequence.due_ms <= stream_ms]
+    return sorted(due, key=lambda sequence: (sequence.end_ms, sequence.begun_ms))
 
 
-def make_opening(rule: Rule, match: str, event: Event, key: str | None, lateness_ms: int) -> OpenSequence:
-    """What ``event`` begins."""
+def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, lateness_ms: int) -> OpenSequence:
+    """The sequence that ``event`` begins; ``key`` is that of the rule's cooldown."""
     sequence = rule.sequence
     if sequence is None:
         raise ValueError(f"rule {rule.name} has no sequence")

@@ -1,4 +1,4 @@
-"""What a step tells the decision log (``decisions``); nothing at all where there is none."""
+"""Collects the decisions of one step for the decision log (``decisions.py``)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from transforms.domain.rules.model import Action, Rule, WebhookAction
 from transforms.domain.rules.state import HeldAction, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.decisions import Decision
-from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.shard.step_input import ShardSettings
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import Delivery
 
 
 class DecisionLog:
-    """The decisions of one step; ``rule_set`` is the number of the set that is live."""
+    """The decisions of one step; without a decision log its methods do nothing.
 
-    def __init__(self, now_ms: int, settings: ShardSettings, step: StepResult) -> None:
+    Attributes:
+        is_on: whether there is a decision log.
+        is_sampling: whether it also gets rules that did not fire.
+        rule_set: number of the rule set that is live.
+    """
+
+    __slots__ = ("_decisions", "_now_ms", "_sample", "is_on", "is_sampling", "rule_set")
+
+    def __init__(self, now_ms: int, settings: ShardSettings, result: StepResult) -> None:
         self._now_ms = now_ms
-        self._told = step.decisions
+        self._decisions = result.decisions
         self._sample = settings.decision_sample or 0.0
         self.is_on = settings.decision_sample is not None
         self.is_sampling = self._sample > 0
@@ -33,10 +42,10 @@ class DecisionLog:
         detail: str | None = None,
         fired: FiredAction | None = None,
     ) -> None:
-        """What became of a rule, or of an action of it, at an event, of which ``fields`` are all."""
+        """Log a decision about a rule, or with ``fired`` about an action of it; ``fields`` are the event's."""
         if not self.is_on:
             return
-        self._told.append(
+        self._decisions.append(
             Decision(
                 decision=decision,
                 time=self._now_ms,
@@ -56,38 +65,38 @@ class DecisionLog:
 
     @property
     def count(self) -> int:
-        """How many decisions were told."""
-        return len(self._told)
+        """How many decisions the step has so far."""
+        return len(self._decisions)
 
     def sampled(self, user_id: str, event_id: str, rules: Iterable[Rule], since: int) -> list[Rule]:
-        """A sample of the rules of which nothing was told since there were that many decisions."""
-        told = {one.rule for one in self._told[since:]}
-        silent = [rule for rule in rules if rule.name not in told]
+        """A sample of the rules about which nothing was logged since there were ``since`` decisions."""
+        logged = {decision.rule for decision in self._decisions[since:]}
+        silent = [rule for rule in rules if rule.name not in logged]
         return decisions.sampled(user_id, event_id, silent, self._sample)
 
-    def sequence(self, decision: str, user_id: str, opening: OpenSequence, detail: str) -> None:
-        """How an open sequence ended that fires nothing."""
+    def sequence(self, decision: str, user_id: str, sequence: OpenSequence, detail: str) -> None:
+        """Log the end of a sequence that fires nothing."""
         if not self.is_on:
             return
-        self._told.append(
+        self._decisions.append(
             Decision(
                 decision=decision,
                 time=self._now_ms,
                 user_id=user_id,
-                event_id=opening.event_id,
-                event_time=opening.begun_ms,
-                rule=opening.rule,
+                event_id=sequence.event_id,
+                event_time=sequence.begun_ms,
+                rule=sequence.rule,
                 rule_set=self.rule_set,
                 detail=detail,
             )
         )
 
     def held(self, decision: str, user_id: str, held: HeldAction, detail: str | None = None) -> None:
-        """What became of an action that quiet hours held."""
+        """Log a decision about an action that quiet hours held."""
         if not self.is_on:
             return
         action = decode_action(held.action)
-        self._told.append(
+        self._decisions.append(
             Decision(
                 decision=decision,
                 time=self._now_ms,
@@ -106,10 +115,10 @@ class DecisionLog:
     def delivery(
         self, decision: str, user_id: str, delivery: Delivery, detail: str = "", latency_ms: int | None = None
     ) -> None:
-        """What became of a webhook."""
+        """Log a decision about a webhook; ``latency_ms`` is that of its last request."""
         if not self.is_on:
             return
-        self._told.append(
+        self._decisions.append(
             Decision(
                 decision=decision,
                 time=self._now_ms,

@@ -1,4 +1,4 @@
-"""The decision log: what became of rules, of their actions and of webhooks (docs/decisions.md)."""
+"""Decisions: the lines of the decision log, about rules, their actions and webhooks (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from transforms.domain.rules.model import Rule
 
-# What a decision is: part of the log's contract.
+# The values of ``Decision.decision``: part of the log's contract.
 FIRED: Final = "fired"
 HELD: Final = "held"
 RELEASED: Final = "released"
@@ -39,7 +39,7 @@ DECISIONS: Final = (
     *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
 )
 
-# Where decisions go that are for a file: a colon is in no topic's name.
+# The topic of decisions that go to a file; no real topic has a colon in its name.
 FILE: Final = "file:decisions"
 
 _HASHES: Final = 1 << 64
@@ -78,21 +78,21 @@ _decoder = msgspec.json.Decoder(Decision)
 
 
 def decode_decision(value: bytes) -> Decision:
-    """Read what ``to_json`` wrote; fields of a later release are passed over.
+    """Read what ``to_json`` wrote; fields of a later release are ignored.
 
     Raises:
-        ValueError: it is no decision.
+        ValueError: the bytes are no decision.
     """
     return _decoder.decode(value)
 
 
 def sampled(user_id: str, event_id: str, rules: Iterable[Rule], share: float) -> list[Rule]:
-    """Of the rules those whose silence about an event is told: a ``share`` (0 to 1), the same on every replay."""
+    """The rules that are logged although they did not fire: a ``share`` (0 to 1), the same ones on every replay."""
     if share == 0:
         return []
     event = msgspec.msgpack.encode([user_id, event_id])
     number, limit = _hash(event), math.ceil(share * _HASHES)
-    # Multiplying by an odd number only permutes the hashes, for each rule in another way; hashing anew takes longer.
+    # Multiplying by an odd number permutes the hashes, differently for each rule; another hash would take longer.
     return [rule for rule in rules if number * _factor(rule.name) & (_HASHES - 1) < limit]
 
 

@@ -1,10 +1,9 @@
-"""What a shard is told, and what a step of it comes to."""
+"""What a step of a shard decided."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,54 +11,19 @@ import orjson
 
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
-from transforms.domain.events.event import DEFAULT_MAX_EVENT_BYTES
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.shard.decisions import Decision
-from transforms.domain.shard.shard_state import Fact
-from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.webhooks.retries import RetrySchedule
+from transforms.domain.shard.facts import Fact
 
-# Histograms of which a step gives values.
-WEBHOOK: Final = "webhook_ms"
-DELIVERY: Final = "delivery_ms"
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSettings:
-    """What the state machine needs to know; times in ms, sizes in bytes or rows.
-
-    ``profile_max_age_ms`` None is for ever. ``allowed_lateness_ms`` is how long after its end, by the stream's time, a
-    sequence is settled and a firing forgotten. ``max_waiting_bytes`` and ``max_user_bytes`` are for one user.
-    ``decision_sample`` is the share of rules that did not fire and are in the decision log; None: there is no log.
-    """
-
-    ttl_ms: int = 600_000
-    enrichment_deadline_ms: int = 10_000
-    enrichment_retry_ms: int = 30_000
-    profile_max_age_ms: int | None = None
-    allowed_lateness_ms: int = 10_000
-    max_waiting_bytes: int = 1_000_000
-    max_user_bytes: int = 16_000_000
-    history_size: int = 100
-    history_fields: tuple[str, ...] = ()
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
-    user_key: str = "record"
-    destinations: Mapping[str, RetrySchedule] = field(default_factory=dict)
-    decision_sample: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The user API's answer for one user."""
-
-    user_id: str
-    fetched: FetchedUser
+# Histograms to which a step adds values.
+WEBHOOK: Final = "webhook_ms"  # one request
+DELIVERY: Final = "delivery_ms"  # from the decision to the delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A user's state, as a control record asked for it; ``body`` is JSON."""
+    """The state of a user for which a control record asked; ``body`` is JSON."""
 
     user_id: str
     body: bytes
@@ -67,7 +31,13 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """That a user was forgotten because a control record said so, without saying who it was."""
+    """The erasure of a user by a control record; its audit record does not name the user.
+
+    Attributes:
+        found: whether anything of the user was kept.
+        at_ms: processing time of the erasure.
+        topic: topic of the control record ``record``.
+    """
 
     user_id: str
     found: bool
@@ -77,11 +47,11 @@ class Erasure:
 
     @property
     def user_sha256(self) -> str:
-        """The user as the audit shows it, hex."""
+        """SHA-256 of the user id, hex."""
         return hashlib.sha256(self.user_id.encode()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The audit record."""
+        """The audit record, JSON."""
         return orjson.dumps(
             {
                 "audit": "forget",
@@ -107,14 +77,14 @@ class StepResult:
         applied_rule_sets: numbers of the rule sets that became live.
         shared_dead_letters: of records that every shard gets; only one shard publishes them.
         users_to_fetch: users to ask the user API for, in order.
-        users_given_up: users whose answer nobody waits for any more.
+        users_given_up: users whose fetch no event waits for any longer.
         users_with_new_deliveries: users whose delivery queue changed.
         gone_destinations: destinations that answered 410.
         erasures: forgotten users; nothing of them may stay in what is stored.
         counts: metrics by name; ``rule_counts`` by rule and name.
         produced_ms: Kafka times of the events that actions were decided for.
         durations_ms: values of histograms, (name, ms).
-        evaluated_events: events that the rules were asked about.
+        evaluated_events: events for which the rules' filters ran.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -145,21 +115,21 @@ class StepResult:
         rule: str | None = None,
         action: LostAction | None = None,
     ) -> None:
-        """Make a dead letter of a record, or of what a rule should have done with it."""
+        """Add a dead letter: for a record, or with ``rule`` for what that rule should have done with it."""
         self.counts["dead_letters"] += 1
         if rule is None:
             self.counts["events_rejected"] += 1
         self.dead_letters.append(_dead_letter(topic, record, reason, detail, rule, action))
 
     def reject_control(self, topic: str, record: Record, detail: str, is_shared: bool) -> None:
-        """Make a dead letter of a control record; ``is_shared``: every shard gets it."""
+        """Add a dead letter for a control record; ``is_shared``: every shard gets the record."""
         letter = _dead_letter(topic, record, reasons.BAD_CONTROL_RECORD, detail)
         (self.shared_dead_letters if is_shared else self.dead_letters).append(letter)
         if not is_shared:
             self.counts["dead_letters"] += 1
 
     def include_shared_dead_letters(self) -> None:
-        """This is the shard that tells what all of them found."""
+        """Publish the dead letters of records that every shard gets; called in one shard only."""
         self.counts["dead_letters"] += len(self.shared_dead_letters)
         self.dead_letters += self.shared_dead_letters
         self.shared_dead_letters = []

@@ -1,4 +1,4 @@
-"""Webhooks on their way: into their user's queue, and out of it when they have ended (docs/delivery.md)."""
+"""Webhooks of one step: into their user's queue, and out of it when they have ended (docs/delivery.md)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Action, KafkaAction, WebhookAction
 from transforms.domain.shard import decisions
 from transforms.domain.shard.decision_log import DecisionLog
-from transforms.domain.shard.shard_state import QUEUED, RESCHEDULED, SETTLED, SWITCHED, ShardState
-from transforms.domain.shard.step_result import DELIVERY, WEBHOOK, ShardSettings, StepResult
+from transforms.domain.shard.fact_recorder import FactRecorder
+from transforms.domain.shard.facts import DeliveryQueued, DeliveryRescheduled, DeliverySettled, DestinationSwitched
+from transforms.domain.shard.step_input import ShardSettings
+from transforms.domain.shard.step_result import DELIVERY, WEBHOOK, StepResult
 from transforms.domain.webhooks.delivery_queue import (
     DELAYED,
     DELIVERED,
@@ -27,39 +29,40 @@ from transforms.domain.webhooks.delivery_queue import (
 )
 from transforms.domain.webhooks.retries import RetrySchedule
 
-NO_COORDINATE = -1
+NO_COORDINATE = -1  # partition and offset of a record that Kafka never had
 
 
 class WebhookDispatch:
     """The webhooks' part of one step of a shard."""
 
-    def __init__(
-        self, view: ShardState, now_ms: int, settings: ShardSettings, step: StepResult, log: DecisionLog
-    ) -> None:
-        self._view = view
-        self._now_ms = now_ms
+    __slots__ = ("_log", "_now_ms", "_record", "_result", "_settings", "_state")
+
+    def __init__(self, recorder: FactRecorder, settings: ShardSettings, result: StepResult, log: DecisionLog) -> None:
+        self._state = recorder.state
+        self._now_ms = recorder.now_ms
+        self._record = recorder.record
         self._settings = settings
-        self._step = step
+        self._result = result
         self._log = log
 
-    def _record(self, *fact: object) -> None:
-        self._view.apply(self._now_ms, fact)
-        self._step.facts.append(fact)
+    def _count(self, destination: str, outcome: str, metric: str | None = None) -> None:
+        self._result.counts[f"action.webhook.{destination}.{outcome}"] += 1
+        if metric is not None:
+            self._result.counts[metric] += 1
 
-    def _count(self, destination: str, outcome: str, name: str | None = None) -> None:
-        self._step.counts[f"action.webhook.{destination}.{outcome}"] += 1
-        if name is not None:
-            self._step.counts[name] += 1
+    def send(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
+        """Send an action: a webhook joins its user's queue, other actions leave with the step.
 
-    def go_out(self, fired: FiredAction, event_id: str, topic: str, record: Record) -> None:
-        """Hand an action over; a webhook goes to its user's queue."""
-        self._step.counts["actions"] += 1
-        self._step.decided_actions.append(fired)
+        Args:
+            topic: topic of ``record``, the record of the event, for dead letters.
+        """
+        self._result.counts["actions"] += 1
+        self._result.decided_actions.append(fired)
         if record.partition != NO_COORDINATE:
-            self._step.produced_ms.append(record.timestamp_ms)
+            self._result.produced_ms.append(record.timestamp_ms)
         if not isinstance(fired.action, WebhookAction):
-            self._step.counts[_emitted(fired.action)] += 1
-            self._step.actions.append(fired)
+            self._result.counts[_emitted(fired.action)] += 1
+            self._result.actions.append(fired)
             return
         delivery = Delivery(
             fired.action_id,
@@ -75,32 +78,33 @@ class WebhookDispatch:
         self._queue(fired.user_id, delivery, topic, record)
 
     def redrive(self, user_id: str, delivery: Delivery) -> None:
-        """Send again what was lost, at the end of its user's queue; nothing if it waits there."""
-        if self._view.deliveries.get(user_id, EMPTY_QUEUE).find(delivery.action_id) is not None:
-            self._step.counts["redrives_ignored"] += 1
+        """Queue a lost webhook again, unless it is in its user's queue."""
+        if self._state.deliveries.get(user_id, EMPTY_QUEUE).find(delivery.action_id) is not None:
+            self._result.counts["redrives_ignored"] += 1
             return
-        self._step.counts["redrives"] += 1
+        self._result.counts["redrives"] += 1
         self._queue(user_id, delivery)
 
     def _queue(self, user_id: str, delivery: Delivery, topic: str = "", record: Record | None = None) -> None:
-        problem = self._problem_with(user_id, delivery)
+        problem = self._why_not(user_id, delivery)
         if problem is not None:
             self._count(delivery.destination, "dropped")
             self._lose(user_id, delivery, *problem, topic, record)
             return
-        self._record(QUEUED, user_id, delivery)
-        self._step.users_with_new_deliveries[user_id] = None
+        self._record(DeliveryQueued(user_id, delivery))
+        self._result.users_with_new_deliveries[user_id] = None
         self._count(delivery.destination, "queued", "deliveries_queued")
 
-    def _problem_with(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
+    def _why_not(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
+        """Reason and detail for the dead letter of a delivery that cannot be queued."""
         name = delivery.destination
         if len(delivery.body) > MAX_BODY_BYTES:
             return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {MAX_BODY_BYTES}"
         if name not in self._settings.destinations:
             return reasons.DESTINATION_UNKNOWN, f"there is no destination {name!r} in the destinations file"
-        if name in self._view.disabled:
+        if name in self._state.disabled:
             return reasons.DESTINATION_DISABLED, f"destination {name!r} is disabled"
-        if self._view.deliveries.get(user_id, EMPTY_QUEUE).is_full(name, delivery.nbytes):
+        if self._state.deliveries.get(user_id, EMPTY_QUEUE).is_full(name, delivery.nbytes):
             allowed = f"{MAX_QUEUED} and {MAX_QUEUE_BYTES} bytes"
             return reasons.DELIVERY_QUEUE_FULL, f"too many of this user wait for {name!r}, allowed are {allowed}"
         return None
@@ -115,7 +119,7 @@ class WebhookDispatch:
         record: Record | None = None,
         latency_ms: int | None = None,
     ) -> None:
-        """A webhook has ended without having been delivered: a dead letter of it."""
+        """Add the dead letter of a webhook that ended undelivered."""
         self._log.delivery(decisions.UNDELIVERED, user_id, delivery, f"{reason}: {detail}", latency_ms)
         action = LostAction(
             delivery.action_id,
@@ -131,81 +135,82 @@ class WebhookDispatch:
         )
         if record is None:
             record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
-        self._step.reject(topic, record, reason, detail, delivery.rule, action)
+        self._result.reject(topic, record, reason, detail, delivery.rule, action)
 
     def switch(self, destination: str, enabled: bool) -> None:
-        """Enable or disable a destination; what waits for one that is disabled has ended."""
-        if enabled is (destination not in self._view.disabled):
+        """Enable or disable a destination; a disabled one loses the webhooks that wait for it."""
+        if enabled is (destination not in self._state.disabled):
             return
-        self._record(SWITCHED, destination, enabled)
-        self._step.counts["destinations_enabled" if enabled else "destinations_disabled"] += 1
+        self._record(DestinationSwitched(destination, enabled))
+        self._result.counts["destinations_enabled" if enabled else "destinations_disabled"] += 1
         if enabled:
             return
-        for user_id, deliveries in list(self._view.deliveries.items()):
-            for one in list(deliveries.queues.get(destination, ())):
-                self._step.users_with_new_deliveries[user_id] = None
-                self._record(SETTLED, user_id, one.action_id)
+        for user_id, queue in list(self._state.deliveries.items()):
+            for delivery in list(queue.queues.get(destination, ())):
+                self._result.users_with_new_deliveries[user_id] = None
+                self._record(DeliverySettled(user_id, delivery.action_id))
                 self._count(destination, "dropped")
-                self._lose(user_id, one, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
+                self._lose(user_id, delivery, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
 
-    def tried(self, tried: DeliveryResult) -> None:
-        """Take in what a try to deliver a webhook came to; nothing if it has ended meanwhile."""
-        user_id = tried.user_id
-        self._step.users_with_new_deliveries[user_id] = None
-        delivery = self._view.deliveries.get(user_id, EMPTY_QUEUE).find(tried.action_id)
+    def handle_delivery_result(self, result: DeliveryResult) -> None:
+        """Settle a webhook or schedule its next attempt; nothing happens if it has ended in the meantime."""
+        user_id = result.user_id
+        self._result.users_with_new_deliveries[user_id] = None
+        delivery = self._state.deliveries.get(user_id, EMPTY_QUEUE).find(result.action_id)
         if delivery is None:
             return
         name = delivery.destination
-        self._step.counts["delivery_attempts"] += tried.attempts
-        if tried.attempts:
-            self._step.durations_ms.append((WEBHOOK, tried.latency_ms))
-        schedule = self._settings.destinations.get(delivery.destination)
-        if tried.ended != DELAYED:
+        self._result.counts["delivery_attempts"] += result.attempts
+        if result.attempts:
+            self._result.durations_ms.append((WEBHOOK, result.latency_ms))
+        schedule = self._settings.destinations.get(name)
+        is_delayed = result.outcome == DELAYED
+        if not is_delayed:
             delivery = msgspec.structs.replace(
                 delivery,
                 failures=delivery.failures + 1,
-                attempts=delivery.attempts + tried.attempts,
+                attempts=delivery.attempts + result.attempts,
                 first_ms=delivery.first_ms or self._now_ms,
-                status=tried.status,
-                said=tried.said,
+                status=result.status,
+                message=result.message,
             )
-        due_ms = None if schedule is None else _next_try_ms(delivery, tried, schedule, self._now_ms)
+        due_ms = None if schedule is None else _next_attempt_ms(delivery, result, schedule, self._now_ms)
         if due_ms is not None:
-            outcome = "delayed" if tried.ended == DELAYED else "retried"
+            outcome = "delayed" if is_delayed else "retried"
             self._count(name, outcome, f"deliveries_{outcome}")
-            self._record(RESCHEDULED, user_id, msgspec.structs.replace(delivery, due_ms=due_ms))
-            if tried.ended != DELAYED:
-                self._log.delivery(decisions.RETRIED, user_id, delivery, tried.said, tried.latency_ms)
+            self._record(DeliveryRescheduled(user_id, msgspec.structs.replace(delivery, due_ms=due_ms)))
+            if not is_delayed:
+                self._log.delivery(decisions.RETRIED, user_id, delivery, result.message, result.latency_ms)
             return
-        self._record(SETTLED, user_id, tried.action_id)
-        if tried.ended == DELIVERED:
+        self._record(DeliverySettled(user_id, result.action_id))
+        if result.outcome == DELIVERED:
             self._count(name, "delivered", "deliveries_delivered")
-            self._step.durations_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
-            self._log.delivery(decisions.DELIVERED, user_id, delivery, "", tried.latency_ms)
+            self._result.durations_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
+            self._log.delivery(decisions.DELIVERED, user_id, delivery, "", result.latency_ms)
             return
-        outcome = "given_up" if tried.ended in (RETRY, DELAYED) else "refused"
+        outcome = "given_up" if result.outcome in (RETRY, DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")
-        if tried.ended == GONE:
-            self._step.gone_destinations.append(delivery.destination)
-        detail = f"after {delivery.attempts} attempts: {tried.said}"
-        self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=tried.latency_ms)
+        if result.outcome == GONE:
+            self._result.gone_destinations.append(name)
+        detail = f"after {delivery.attempts} attempts: {result.message}"
+        self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=result.latency_ms)
 
 
 def _emitted(action: Action) -> str:
-    """The counter of an action that leaves through the runner."""
+    """The metric that counts an action that leaves with the step."""
     if isinstance(action, KafkaAction):
         return f"action.kafka.{action.topic or 'default'}.emitted"
     return "action.debug.log.emitted"
 
 
-def _next_try_ms(delivery: Delivery, tried: DeliveryResult, schedule: RetrySchedule, now_ms: int) -> int | None:
-    """When to try again; None: it has ended."""
-    if tried.ended == DELAYED:
-        due_ms = now_ms + round(1000 * (tried.after_s or 0))
+def _next_attempt_ms(delivery: Delivery, result: DeliveryResult, schedule: RetrySchedule, now_ms: int) -> int | None:
+    """When the next attempt is due; None: there is none."""
+    if result.outcome == DELAYED:
+        due_ms = now_ms + round(1000 * (result.retry_after_s or 0))
         return due_ms if due_ms <= (delivery.first_ms or delivery.decided_ms) + schedule.give_up_after.ms else None
-    if tried.ended != RETRY:
+    if result.outcome != RETRY:
         return None
     next_s = schedule.next_try_s(
-        delivery.first_ms / 1000, now_ms / 1000, delivery.failures, tried.after_s, tried.chance
+        delivery.first_ms / 1000, now_ms / 1000, delivery.failures, result.retry_after_s, result.chance
     )
     return None if next_s is None else round(1000 * next_s)

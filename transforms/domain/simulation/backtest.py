@@ -14,8 +14,9 @@ from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.shard_state import OBSERVED
-from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.shard.facts import EventObserved
+from transforms.domain.shard.step_input import ShardSettings
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import SentAction, Simulator
 from transforms.domain.simulation.timelines import Timeline
 from transforms.domain.users.fetched_user import FetchedUser
@@ -137,8 +138,8 @@ class Backtest:
         now_ms = self._simulator.now_ms
         self._evaluated += step_result.evaluated_events
         for fact in step_result.facts:
-            if fact[0] == OBSERVED:
-                self._reached.setdefault(fact[1], 0)
+            if isinstance(fact, EventObserved):
+                self._reached.setdefault(fact.user_id, 0)
         self._counts.update(step_result.counts)
         self._rule_counts.update(step_result.rule_counts)
         for (rule, name), number in step_result.rule_counts.items():

@@ -18,7 +18,8 @@ from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.filters import FILTER
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_result import ShardSettings, StepResult
+from transforms.domain.shard.step_input import ShardSettings
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import OnEvaluation, SentAction, Simulator
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import Row

@@ -13,7 +13,7 @@ from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome,
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseRun
 from transforms.domain.simulation.lua_conditions import Condition, take_apart
 from transforms.domain.users.history import Row

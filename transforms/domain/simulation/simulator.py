@@ -15,9 +15,11 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import Rule, WebhookAction
-from transforms.domain.shard.shard_state import LOADED, ShardState
-from transforms.domain.shard.step import StepContext, StepInput, step
-from transforms.domain.shard.step_result import Answer, ShardSettings, StepResult
+from transforms.domain.shard.facts import UserLoaded
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step import step
+from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.users.fetched_user import TIMEOUT, FetchedUser, unavailable
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -82,7 +84,7 @@ class Simulator:
 
     def load_user(self, user_id: str, fetched: FetchedUser) -> None:
         """Put a user into the shard, so that the user's first event is a state hit."""
-        fact = (LOADED, user_id, fetched.enrichment, fetched.profile_json, fetched.visit, fetched.history)
+        fact = UserLoaded(user_id, fetched.enrichment, fetched.profile_json, fetched.visit, fetched.history)
         self.state.apply(self.now_ms, fact)
 
     def handle(self, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Webhooks that a user has yet to be sent, in order for each destination (docs/delivery.md)."""
+"""Webhooks of one user that have not ended, first in first out for each destination (docs/delivery.md)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ _ITEM_BYTES: Final = 400
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A webhook that has not ended. Times in ms; ``due_ms`` is when it may be tried (again).
+    """A webhook that has not ended; times in ms.
 
-    ``failures`` are tries that failed, ``attempts`` the requests in them, ``first_ms`` is when the first was, 0 if
-    none. ``status`` and ``said`` are what the last one came to.
+    Attributes:
+        decided_ms: when the rule fired.
+        due_ms: when the next attempt may start.
+        failures: deliveries that failed; ``attempts`` are the requests that they made.
+        first_ms: when the first delivery failed; 0 if none has.
+        status: HTTP status of the last attempt.
+        message: the last error, with the beginning of the receiver's answer.
     """
 
     action_id: str
@@ -37,48 +42,54 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempts: int = 0
     first_ms: int = 0
     status: int | None = None
-    said: str = ""
+    message: str = ""
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return _ITEM_BYTES + len(self.body) + len(self.said)
+        return _ITEM_BYTES + len(self.body) + len(self.message)
 
 
 DELIVERED: Final = "delivered"
-RETRY: Final = "retry"  # failed for now
-REFUSED: Final = "refused"  # it will not help to repeat it
-GONE: Final = "gone"  # the receiver wants no more of them
-DELAYED: Final = "delayed"  # not tried: over its rate, or its breaker is open
+RETRY: Final = "retry"  # failed; another attempt may succeed
+REFUSED: Final = "refused"  # failed; another attempt would fail, too
+GONE: Final = "gone"  # the receiver answered 410: it wants no more webhooks
+DELAYED: Final = "delayed"  # no attempt was made: the destination is over its rate, or its circuit breaker is open
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What a try came to: ``ended`` is one of this module's. ``attempts`` are the requests that were made in it.
+    """How one delivery by the sender ended.
 
-    ``after_s`` is what the receiver, or the pool, asked to wait for. ``chance`` is 0 to 1, for the jitter of the pause.
+    Attributes:
+        outcome: one of this module's constants.
+        attempts: the requests that the sender made.
+        message: the error, with the beginning of the receiver's answer.
+        retry_after_s: the pause that the receiver or the sender asks for.
+        latency_ms: duration of the last request.
+        chance: 0 to 1, for the jitter of the pause before the next attempt.
     """
 
     user_id: str
     action_id: str
-    ended: str
+    outcome: str
     attempts: int = 1
     status: int | None = None
-    said: str = ""
-    after_s: float | None = None
+    message: str = ""
+    retry_after_s: float | None = None
     latency_ms: int = 0
     chance: float = 0.5
 
 
 class PackedDeliveryQueue(msgspec.Struct, array_like=True):
-    """A user's in the journal. Fields are only ever added at the end, with a default."""
+    """A user's delivery queue in the journal. Fields are only ever added at the end, with a default."""
 
     user_id: str
     waiting: list[Delivery]
 
 
 class DeliveryQueue:
-    """What waits for one user, by destination, the oldest first. Only ``ShardState.apply`` changes it."""
+    """Deliveries of one user by destination, the oldest first. Only ``ShardState.apply`` changes it."""
 
     __slots__ = ("nbytes", "queues")
 
@@ -96,34 +107,34 @@ class DeliveryQueue:
             yield from queue
 
     def heads(self) -> list[Delivery]:
-        """Those that are next, one a destination."""
+        """The next delivery to each destination."""
         return [queue[0] for queue in self.queues.values()]
 
     def find(self, action_id: str) -> Delivery | None:
-        """The one of an action, if it waits."""
-        return next((one for one in self if one.action_id == action_id), None)
+        """The delivery of an action; None: it has ended, or never was."""
+        return next((delivery for delivery in self if delivery.action_id == action_id), None)
 
     def is_full(self, destination: str, nbytes: int) -> bool:
-        """Whether one more of this size would be too much for its queue."""
+        """Whether the queue of a destination has no room for another delivery of ``nbytes``."""
         queue = self.queues.get(destination, [])
-        return len(queue) >= MAX_QUEUED or sum(one.nbytes for one in queue) + nbytes > MAX_QUEUE_BYTES
+        return len(queue) >= MAX_QUEUED or sum(queued.nbytes for queued in queue) + nbytes > MAX_QUEUE_BYTES
 
     def add(self, delivery: Delivery) -> None:
-        """At the end of its queue; nothing if it is in there."""
+        """Append a delivery to the queue of its destination, unless it is there."""
         if self.find(delivery.action_id) is None:
             self.queues.setdefault(delivery.destination, []).append(delivery)
             self.nbytes += delivery.nbytes
 
     def replace(self, delivery: Delivery) -> None:
-        """The same delivery after a try, in its place; nothing if it waits no more."""
+        """Replace a delivery in its place, if it is there."""
         queue = self.queues.get(delivery.destination, [])
-        for place, one in enumerate(queue):
-            if one.action_id == delivery.action_id:
-                self.nbytes += delivery.nbytes - one.nbytes
+        for place, queued in enumerate(queue):
+            if queued.action_id == delivery.action_id:
+                self.nbytes += delivery.nbytes - queued.nbytes
                 queue[place] = delivery
 
     def remove(self, action_id: str) -> None:
-        """It has ended; nothing if it did before."""
+        """Remove the delivery of an action, if it is there."""
         delivery = self.find(action_id)
         if delivery is None:
             return
@@ -134,34 +145,34 @@ class DeliveryQueue:
             del self.queues[delivery.destination]
 
     def pack(self, user_id: str) -> PackedDeliveryQueue:
-        """For the journal."""
+        """A copy for the journal."""
         return PackedDeliveryQueue(user_id, list(self))
 
     @classmethod
     def unpack(cls, packed: PackedDeliveryQueue) -> DeliveryQueue:
-        """As it was packed."""
-        deliveries = cls()
-        for one in packed.waiting:
-            deliveries.add(one)
-        return deliveries
+        """The queue that was packed."""
+        queue = cls()
+        for delivery in packed.waiting:
+            queue.add(delivery)
+        return queue
 
     def public(self) -> list[dict[str, Any]]:
-        """As an inspection shows them: without bodies."""
+        """The ``deliveries`` of an inspection, without bodies; times in ms."""
         return [
             {
-                "action_id": one.action_id,
-                "destination": one.destination,
-                "rule": one.rule,
-                "event_id": one.event_id,
-                "due": one.due_ms,
-                "attempts": one.attempts,
-                "last": one.said,
+                "action_id": delivery.action_id,
+                "destination": delivery.destination,
+                "rule": delivery.rule,
+                "event_id": delivery.event_id,
+                "due": delivery.due_ms,
+                "attempts": delivery.attempts,
+                "last": delivery.message,
             }
-            for one in self
+            for delivery in self
         ]
 
 
-EMPTY_QUEUE: Final = DeliveryQueue()  # of users without; never changed
+EMPTY_QUEUE: Final = DeliveryQueue()  # for users without deliveries; never changed
 
 
 def switch_record(destination: str, enabled: bool) -> bytes:
@@ -170,7 +181,7 @@ def switch_record(destination: str, enabled: bool) -> bytes:
 
 
 def is_switch(document: Any) -> bool:
-    """Whether a control record's JSON is one of ``switch_record``."""
+    """Whether the JSON value of a control record has the form that ``switch_record`` makes."""
     return (
         isinstance(document, dict)
         and document.keys() == {"destination", "enabled"}

@@ -1,4 +1,4 @@
-"""Webhooks that are sent again because a control record says so: dead letters' actions, with their id and body."""
+"""Redrive: a control record sends the webhook of a dead letter again, with its id and body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
 
 
 class _RedrivenAction(msgspec.Struct, forbid_unknown_fields=True):
-    """``LostAction.public`` and its rule. How often it was tried and when it was decided is for people."""
+    """``LostAction.public`` and its rule. ``decided_ms``, ``attempts`` and ``status`` are accepted and ignored."""
 
     action_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]  # becomes a header
     rule: _Name
@@ -38,15 +38,18 @@ _decoder = msgspec.json.Decoder(_Redrive)
 
 
 def redrive_record(action: LostAction, rule: str) -> bytes:
-    """The control record that sends an action of a rule again."""
+    """The control record that sends a lost action of a rule again."""
     return orjson.dumps({"redrive": action.user_id, "action": {"rule": rule, **action.public()}})
 
 
 def read_redrive(value: bytes, now_ms: int) -> tuple[str, Delivery]:
-    """User and webhook of a ``redrive_record``, as if it were decided now.
+    """Read a ``redrive_record``.
+
+    Returns:
+        The user's id, and a new delivery that is decided and due at ``now_ms``.
 
     Raises:
-        ValueError: it is none; names the field and what is allowed.
+        ValueError: the bytes are no such record; the message names the field and what is allowed.
     """
     try:
         record = _decoder.decode(value)

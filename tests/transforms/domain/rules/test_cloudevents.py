@@ -13,7 +13,8 @@ from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.cloudevents import default_source, headers_of, is_source
 from transforms.domain.rules.model import KafkaAction
 from transforms.domain.rules.state import HeldAction
-from transforms.domain.shard.step_result import Answer, StepResult
+from transforms.domain.shard.step_input import Answer
+from transforms.domain.shard.step_result import StepResult
 
 HOUR = 3_600_000
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

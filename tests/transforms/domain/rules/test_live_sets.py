@@ -15,8 +15,8 @@ from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet, StoredRules, encode_rule_set
-from transforms.domain.shard.shard_state import RULES
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.facts import RuleSetReplaced
+from transforms.domain.shard.step_input import Answer
 from transforms.runtime.clocks import monotonic_ms
 
 OLD, NEW = rule("r", "true"), rule("r", "event.n == 1", version=2)
@@ -214,6 +214,7 @@ def test_a_kept_set_that_this_release_cannot_use_stops_the_job_and_a_higher_laun
 def test_the_fact_is_what_journals_hold_for_ever() -> None:
     shard = shard_of(0, OLD)
     done = shard.step(published(3, NEW))
-    assert done.facts == [(18, 3, encode_rule_set(RuleSet(3, (NEW,))))]
-    assert RULES == 18
-    assert orjson.loads(done.facts[0][2])["rules"]["number"] == 3
+    assert done.facts == [RuleSetReplaced(3, encode_rule_set(RuleSet(3, (NEW,))))]
+    assert RuleSetReplaced.__struct_config__.tag == 18
+    assert isinstance(done.facts[0], RuleSetReplaced)
+    assert orjson.loads(done.facts[0].record)["rules"]["number"] == 3

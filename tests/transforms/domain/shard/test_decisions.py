@@ -15,7 +15,8 @@ from tests.builders import NOW_MS, Shard, batch, event, fetched, filter_set, rul
 from tests.integration.jobs import ROOT
 from transforms.domain.rules.actions import action_id
 from transforms.domain.shard.decisions import DECISIONS, Decision, decode_decision, sampled
-from transforms.domain.shard.step_result import Answer, StepResult
+from transforms.domain.shard.step_input import Answer
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, REFUSED, RETRY, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
 
@@ -202,8 +203,8 @@ def test_a_webhook_is_told_of_until_it_is_delivered() -> None:
     def come_back(ended: str, **named: Any) -> list[dict[str, Any]]:
         return logged.step(tries=[DeliveryResult("u", fired["action_id"], ended, **named)])
 
-    (retried,) = come_back(RETRY, attempts=3, status=503, said="status: 503", latency_ms=12)
-    assert come_back(DELAYED, attempts=0, after_s=1.0) == []
+    (retried,) = come_back(RETRY, attempts=3, status=503, message="status: 503", latency_ms=12)
+    assert come_back(DELAYED, attempts=0, retry_after_s=1.0) == []
     (delivered,) = come_back(DELIVERED, attempts=1, status=204, latency_ms=7)
     shared = {
         "time": NOW_MS, "user_id": "u", "event_id": "a", "rule": "r", "version": 1, "action": "webhook",

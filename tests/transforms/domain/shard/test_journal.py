@@ -7,8 +7,24 @@ import pytest
 from tests.builders import Elements, MemoryBag, Shard, batch, contents, control, event, fetched, rule
 from transforms.domain.events.record import Record
 from transforms.domain.shard import journal as journals
-from transforms.domain.shard.journal import (
-    Journal,
+from transforms.domain.shard import journal_elements
+from transforms.domain.shard.facts import (
+    EventObserved,
+    EventParked,
+    EventsUnparked,
+    Fact,
+    HistoryCut,
+    HistoryRowDropped,
+    IdleUsersForgotten,
+    PackedParkedEvents,
+    UserForgotten,
+    UserLoaded,
+    UserMoved,
+    UserSeen,
+    UserUpdated,
+)
+from transforms.domain.shard.journal import Journal
+from transforms.domain.shard.journal_elements import (
     JournalElement,
     JournalEntry,
     JournalHead,
@@ -16,23 +32,8 @@ from transforms.domain.shard.journal import (
     encode_element,
     make_entry,
 )
-from transforms.domain.shard.shard_state import (
-    CUT,
-    DROPPED,
-    FORGOTTEN,
-    LOADED,
-    MOVED,
-    OBSERVED,
-    PARKED,
-    SWEPT,
-    TOUCHED,
-    UNPARKED,
-    UPDATED,
-    Fact,
-    PackedParked,
-    ShardState,
-)
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step_input import Answer
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import PackedUser
 from transforms.domain.users.visit import Visit
@@ -41,28 +42,30 @@ VISIT = Visit("v", 3, 1, True, True)
 RECORD = Record(1, 2, 3, b"u1", b"{}")
 # What the first release knew.
 FACTS_1: list[Fact] = [
-    (PARKED, "u1", 99, "t", RECORD),
-    (PARKED, "u2", 99, "t", Record(1, 3, 3, None, b"")),
-    (UNPARKED, "u1"),
-    (LOADED, "u1", "fetched", b'{"a":1}', VISIT, [Row(1, "e0", "n", {"platform": "web"})]),
-    (LOADED, "u3", "unknown", b"{}", None, []),
-    (OBSERVED, "u1", Row(5, "e1", "n"), Visit("w", 5, 0, False)),
-    (OBSERVED, "u1", Row(4, "e2", "n", {"x": [1, None]}), None),
-    (LOADED, "u4", "unknown", b"{}", None, []),
-    (FORGOTTEN, "u4"),
-    (SWEPT, 1),
+    EventParked("u1", 99, "t", RECORD),
+    EventParked("u2", 99, "t", Record(1, 3, 3, None, b"")),
+    EventsUnparked("u1"),
+    UserLoaded("u1", "fetched", b'{"a":1}', VISIT, [Row(1, "e0", "n", {"platform": "web"})]),
+    UserLoaded("u3", "unknown", b"{}", None, []),
+    EventObserved("u1", Row(5, "e1", "n"), Visit("w", 5, 0, False)),
+    EventObserved("u1", Row(4, "e2", "n", {"x": [1, None]}), None),
+    UserLoaded("u4", "unknown", b"{}", None, []),
+    UserForgotten("u4"),
+    IdleUsersForgotten(1),
 ]
 FACTS: list[Fact] = [
     *FACTS_1,
-    (LOADED, "u5", "pending", b"{}", None, []),
-    (OBSERVED, "u5", Row(9, "e3", "n"), Visit("e3", 9, 1, False, assumed=True)),
-    (UPDATED, "u5", "fetched", b'{"b":2}', Visit("v5", 1, 3, True), [Row(2, "e4", "n", None, True)]),
-    (UPDATED, "u3", None, b"", None, []),
-    (TOUCHED, "u3"),
-    (DROPPED, "u1", "e0"),
-    (CUT, "u1", 20),
-    (MOVED, PackedUser("u6", 6, "fetched", b"{}", VISIT, (0, 0, b""), 4, 5), PackedParked(50, [("t", RECORD)], "u6")),
-    (MOVED, None, PackedParked(60, [("t", RECORD)], "u7")),
+    UserLoaded("u5", "pending", b"{}", None, []),
+    EventObserved("u5", Row(9, "e3", "n"), Visit("e3", 9, 1, False, assumed=True)),
+    UserUpdated("u5", "fetched", b'{"b":2}', Visit("v5", 1, 3, True), [Row(2, "e4", "n", None, True)]),
+    UserUpdated("u3", None, b"", None, []),
+    UserSeen("u3"),
+    HistoryRowDropped("u1", "e0"),
+    HistoryCut("u1", 20),
+    UserMoved(
+        PackedUser("u6", 6, "fetched", b"{}", VISIT, (0, 0, b""), 4, 5), PackedParkedEvents(50, [("t", RECORD)], "u6")
+    ),
+    UserMoved(None, PackedParkedEvents(60, [("t", RECORD)], "u7")),
 ]
 
 
@@ -80,7 +83,7 @@ def opened(*bags: list[JournalElement]) -> Journal:
 
 def test_an_entry_survives_the_codec() -> None:
     for text in ("", "x" * 255, "x" * 5000):
-        made = make_entry(7, [(FORGOTTEN, text)])
+        made = make_entry(7, [UserForgotten(text)])
         read = decode_element(encode_element(made))
         assert isinstance(read, JournalEntry)
         assert (read.stored, read.packed_bytes) == (made.stored, made.packed_bytes)
@@ -132,6 +135,15 @@ GOLDEN_2_ENTRY = (
     "2b7f77b3ce8e3260ccc4930c0304352b2ac39f6aa6fa386db756af9760f83b28aa40f48fea427ef407a8943f4433b9ed4ce5"
     "892bf9cf6ab4ce020b003b1e4722e9fbaf3196502fd3abd119fed0ca2d60160832a039317aed7402"
 )
+# Since facts are types.
+GOLDEN_3_ENTRY = (
+    "45010128b52ffd607e00c5080036513d2e70c76dfcc7cb44f551136ab1e0156d873fa7a740783a7c51aa1a8a7d0c55f56264"
+    "a09faa1eff86dd11f1d824b27730003100300059e6a0c6562b461a9246a5b8156940c948cb2772bb1ab9e1d5ae4328713f6a"
+    "55ef467e173e47339612b91f0d68118a2b926ce8ff5bb4b1f57dda283ba291bb3574dcaade9d9bcb4498fc99b85dfd89dc3c"
+    "282c5c2c194902068233ad43b6a39e0f9f414769ba5a52a431a1b81335fb778b49f6247b41a98279509912f3a1b85d75d0f5"
+    "0fee087b70bbeaefee62b09c6903ee03049833a83b84fbf2485804b5db1a56bd0484db81410522f70273c88edc00d8c4adb8"
+    "3adeae4f3eed43f6a39e0f0b003d1e4a22e9fdaf3196502fd3abd919fed00a2ee0160832a039317aed7402"
+)
 
 
 def test_state_of_the_first_release_is_still_read() -> None:
@@ -146,8 +158,13 @@ def test_state_of_the_first_release_is_still_read() -> None:
     assert contents(restored) == contents(wanted)
 
 
-def test_state_of_this_release_is_read_by_all_that_come() -> None:
+def test_state_of_the_releases_with_facts_as_tuples_is_still_read() -> None:
     stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_2_ENTRY)]
+    assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
+
+
+def test_state_of_this_release_is_read_by_all_that_come() -> None:
+    stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_3_ENTRY)]
     assert stored == [encode_element(JournalHead(3)), encode_element(make_entry(7, FACTS))]
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
 
@@ -156,7 +173,7 @@ def test_a_journal_of_the_first_release_is_carried_on_and_written_anew() -> None
     bags = [Elements([decode_element(bytes.fromhex(GOLDEN_1_HEAD))]), MemoryBag()]
     journal = Journal(bags, 5, compact_bytes=1)
     for number in range(200):
-        fact = (OBSERVED, "u1", Row(100 + number, f"late{number}", "n", {"note": "x" * 50}), None)
+        fact = EventObserved("u1", Row(100 + number, f"late{number}", "n", {"note": "x" * 50}), None)
         journal.folded.state.apply(8, fact)
         journal.append(8, [fact])
         assert contents(Journal(bags, 5).folded.state) == contents(journal.folded.state)
@@ -190,16 +207,15 @@ def test_a_view_that_knows_more_than_the_journal_is_folded_anew() -> None:
     bags = [MemoryBag(), MemoryBag()]
     journal = Journal(bags, 5)
     with journal.changing():
-        for facts in (FACTS, [(FORGOTTEN, "u1")]):
+        for facts in (FACTS, [UserForgotten("u1")]):
             for fact in facts:
                 journal.folded.state.apply(7, fact)
             journal.append(7, facts)
-    journal.folded.memory = 1
     bags[0].elements.pop()
     again = Journal(bags, 5)
     assert again.folded is not journal.folded
     assert "u1" in again.folded.state.users
-    assert (again.refolded, again.folded.memory) == (1, None)
+    assert again.refolded == 1
 
 
 def test_a_view_whose_change_failed_is_folded_anew() -> None:
@@ -213,7 +229,7 @@ def test_a_view_whose_change_failed_is_folded_anew() -> None:
 
 def change_and_fail(journal: Journal) -> None:
     with journal.changing():
-        journal.folded.state.apply(7, (FORGOTTEN, "u1"))
+        journal.folded.state.apply(7, UserForgotten("u1"))
         raise ZeroDivisionError
 
 
@@ -301,7 +317,7 @@ def test_shards_that_fill_evenly_are_rewritten_at_different_times() -> None:
 
 
 def test_a_journal_of_a_few_that_were_many_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journals, "_COMPRESS_FROM", 10**9)
+    monkeypatch.setattr(journal_elements, "_COMPRESS_FROM", 10**9)
     shard = loaded(Shard(rule(), compact_bytes=1000, ttl_ms=10_000), 200)
     before = sum(sizes(shard))
     shard.now_ms += 9_000
@@ -314,7 +330,7 @@ def test_a_journal_of_a_few_that_were_many_shrinks(monkeypatch: pytest.MonkeyPat
 
 
 def test_nothing_of_a_forgotten_user_is_left_in_the_bags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journals, "_COMPRESS_FROM", 10**9)
+    monkeypatch.setattr(journal_elements, "_COMPRESS_FROM", 10**9)
     monkeypatch.setattr(journals, "_CHUNK_BYTES", 500)
     shard = loaded(Shard(rule(), compact_bytes=1), 20)
     # In the midst of a rewrite, so that it is in both bags.

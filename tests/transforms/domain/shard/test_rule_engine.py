@@ -11,7 +11,8 @@ import pytest
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, filter_set, rule
 from transforms.domain.base.due_index import DueIndex
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_result import Answer, StepResult
+from transforms.domain.shard.step_input import Answer
+from transforms.domain.shard.step_result import StepResult
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 # NOW_MS is noon in UTC on Monday, 2024-01-01.

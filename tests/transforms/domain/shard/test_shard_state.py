@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -32,9 +33,10 @@ from tests.oracle import UNAVAILABLE
 from transforms.domain.events.micro_batch import MicroBatch
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard import journal
+from transforms.domain.shard.facts import RuleSetReplaced, decode_facts
 from transforms.domain.shard.journal import Journal
-from transforms.domain.shard.shard_state import RULES, ShardState
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step_input import Answer
 
 USERS = [f"user-{number:04d}" for number in range(9)]
 
@@ -137,7 +139,7 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
         assert [bag.elements for bag in shard.bags] == [[], []]
     else:
         assert shard.view.rules.number == number
-        empty.apply(0, (RULES, number, shard.view.rules.record))
+        empty.apply(0, RuleSetReplaced(number, shard.view.rules.record))
     assert contents(shard.view) == contents(empty)
     assert shard.view.nbytes == empty.nbytes
     assert contents(shard.replayed()) == contents(empty)
@@ -177,7 +179,7 @@ def test_memory_is_counted_while_users_come_change_and_go() -> None:
 
 def test_a_fact_of_a_newer_release_is_refused() -> None:
     with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 23; the state is of a newer release"):
-        ShardState(3).apply(0, (99,))
+        decode_facts(msgspec.msgpack.encode((0, [(99,)])))
 
 
 def test_a_snapshot_of_a_newer_release_is_refused() -> None:

@@ -9,9 +9,10 @@ import pytest
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, record, rule
 from tests.oracle import DEFAULTS
 from transforms.domain.events.record import Record
-from transforms.domain.shard.shard_state import SWEPT
-from transforms.domain.shard.step import StepContext, StepInput, idle_due_ms, step
-from transforms.domain.shard.step_result import Answer, StepResult
+from transforms.domain.shard.facts import IdleUsersForgotten
+from transforms.domain.shard.step import idle_due_ms, step
+from transforms.domain.shard.step_input import Answer, StepContext, StepInput
+from transforms.domain.shard.step_result import StepResult
 from transforms.domain.users.fetched_user import STATUS, unavailable
 
 US = {"profile": {"country": "US"}, "visit": None, "history": []}
@@ -70,7 +71,7 @@ def test_an_answer_nobody_waits_for_changes_nothing() -> None:
     shard.now_ms += 1000  # gone, if not swept yet
     assert shard.view.users
     done = shard.step(answers=[Answer("u1", fetched(US)), Answer("u9", fetched(US))], now_ms=shard.now_ms)
-    assert [fact[0] for fact in done.facts] == [SWEPT]
+    assert [type(fact) for fact in done.facts] == [IdleUsersForgotten]
     assert dict(done.counts) == {"users_expired": 1}
     assert (shard.view.users, done.actions) == ({}, [])
 

@@ -34,7 +34,8 @@ from tests.oracle import (
     dead_letter_differences,
     state_differences,
 )
-from transforms.domain.shard.step_result import Answer, StepResult
+from transforms.domain.shard.step_input import Answer
+from transforms.domain.shard.step_result import StepResult
 
 USERS = ["u0", "u1"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import Shard, batch, control, event, fetched, rule
 from transforms.domain.events.dead_letter import DeadLetter
-from transforms.domain.shard.step_result import Answer
+from transforms.domain.shard.step_input import Answer
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, GONE, REFUSED, RETRY, Delivery, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
 from transforms.runtime.outbox import Outbox
@@ -118,7 +118,7 @@ def test_what_failed_for_now_is_tried_again_on_schedule_and_then_given_up() -> N
     began_ms, pauses, tries = mailed.shard.now_ms, [], 0
     while not mailed.letters:
         tries += 1
-        mailed.end(one, RETRY, attempts=3, status=503, said="HTTP 503: busy", chance=1.0)
+        mailed.end(one, RETRY, attempts=3, status=503, message="HTTP 503: busy", chance=1.0)
         due_ms = mailed.outbox.next_ms()
         if due_ms is None:
             break
@@ -142,7 +142,7 @@ def test_what_failed_for_now_is_tried_again_on_schedule_and_then_given_up() -> N
 def test_retry_after_comes_on_top() -> None:
     mailed = Mailed()
     mailed.say("a")
-    mailed.end(mailed.collect()[0], RETRY, after_s=100.0, chance=0.5)
+    mailed.end(mailed.collect()[0], RETRY, retry_after_s=100.0, chance=0.5)
     assert mailed.collect(104_999) == []
     assert len(mailed.collect(1)) == 1
 
@@ -152,7 +152,7 @@ def test_what_will_not_get_better_is_a_dead_letter_at_once(ended: str) -> None:
     mailed = Mailed()
     mailed.say("a")
     mailed.say("b")
-    mailed.end(mailed.collect()[0], ended, status=400, said="HTTP 400")
+    mailed.end(mailed.collect()[0], ended, status=400, message="HTTP 400")
     assert [letter.detail for letter in mailed.letters] == ["after 1 attempts: HTTP 400"]
     assert names(mailed.collect()) == ["crm:b"]
 
@@ -160,7 +160,7 @@ def test_what_will_not_get_better_is_a_dead_letter_at_once(ended: str) -> None:
 def test_what_the_pool_puts_off_is_no_failure() -> None:
     mailed = Mailed()
     mailed.say("a")
-    mailed.end(mailed.collect()[0], DELAYED, attempts=0, after_s=2.0)
+    mailed.end(mailed.collect()[0], DELAYED, attempts=0, retry_after_s=2.0)
     assert mailed.collect(1999) == []
     (one,) = mailed.collect(1)
     assert (one.failures, one.attempts, mailed.counts["deliveries_delayed"]) == (0, 0, 1)
@@ -170,7 +170,7 @@ def test_what_is_put_off_for_ever_is_given_up_as_well() -> None:
     mailed = Mailed()
     mailed.say("a")
     one = mailed.collect(3 * DAY - 1000)[0]
-    mailed.end(one, DELAYED, attempts=0, after_s=2.0, said="breaker open")
+    mailed.end(one, DELAYED, attempts=0, retry_after_s=2.0, message="breaker open")
     assert [letter.detail for letter in mailed.letters] == ["after 0 attempts: breaker open"]
 
 
@@ -282,5 +282,5 @@ def test_a_410_is_told() -> None:
     mailed.say("a")
     (one,) = mailed.collect()
     user_id = mailed.outbox.finished(one.action_id)
-    done = mailed.shard.step(tries=[DeliveryResult(user_id, one.action_id, GONE, status=410, said="HTTP 410")])
+    done = mailed.shard.step(tries=[DeliveryResult(user_id, one.action_id, GONE, status=410, message="HTTP 410")])
     assert done.gone_destinations == ["crm"]

@@ -61,7 +61,7 @@ class Watched(Mailed):
             _, one = self.in_flight.pop(how[1] % len(self.in_flight))
             if how[0] == DELIVERED:
                 self.delivered[f"{one.destination}:{one.event_id}"] += 1
-            self.end(one, how[0], after_s=3.0 if how[0] == DELAYED else None)
+            self.end(one, how[0], retry_after_s=3.0 if how[0] == DELAYED else None)
         elif what == "wait":
             self.shard.now_ms += how[0]
             self.take()

@@ -21,7 +21,7 @@ from tests.oracle import Oracle, SeenAction, action_differences
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.backtest import Backtest, Report, RuleReport
 from transforms.domain.simulation.simulator import SentAction
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser

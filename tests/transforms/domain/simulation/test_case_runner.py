@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.builders import read_rule_files
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.cases import Case
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import dry_call, run_cases, untested
 
 RULE: dict[str, Any] = {

@@ -10,7 +10,7 @@ from tests.builders import read_rule_files
 from tests.transforms.domain.simulation.test_case_runner import RULE
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.cases import Case
-from transforms.domain.shard.step_result import ShardSettings
+from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.explain import Explanation, explain
 
 

@@ -98,7 +98,7 @@ def test_a_refused_webhook_is_sent_again_with_its_id_and_body() -> None:
     mailed = Mailed()
     mailed.say("a")
     (first,) = mailed.collect()
-    mailed.end(first, REFUSED, status=400, said="HTTP 400")
+    mailed.end(first, REFUSED, status=400, message="HTTP 400")
     record = orjson.loads(redrive_record(lost(mailed), "r"))
     mailed.shard.now_ms += 10 * 86_400_000
     mailed.take(control(record))

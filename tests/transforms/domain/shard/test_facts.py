@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from transforms.domain.events.record import Record
+from transforms.domain.rules.state import Firings, HeldAction, OpenSequence, PackedRuleState
+from transforms.domain.shard import facts
+from transforms.domain.shard.facts import (
+    NEWEST_FACT,
+    ActionHeld,
+    ActionReleased,
+    DeliveryQueued,
+    DeliveryRescheduled,
+    DeliverySettled,
+    DestinationSwitched,
+    EventObserved,
+    EventParked,
+    EventsUnparked,
+    Fact,
+    FiringsExpired,
+    FiringsForgotten,
+    HistoryCut,
+    HistoryRowDropped,
+    IdleUsersForgotten,
+    PackedParkedEvents,
+    ProfileWaitSet,
+    RuleFired,
+    RuleSetReplaced,
+    SequenceBegun,
+    SequenceEnded,
+    UserForgotten,
+    UserLoaded,
+    UserMoved,
+    UserSeen,
+    UserUpdated,
+    decode_facts,
+)
+from transforms.domain.shard.journal_elements import JournalEntry, decode_element, make_entry
+from transforms.domain.users.history import Row
+from transforms.domain.users.user import PackedUser
+from transforms.domain.users.visit import Visit
+from transforms.domain.webhooks.delivery_queue import Delivery, PackedDeliveryQueue
+
+VISIT = Visit("v", 3, 1, True, True)
+RECORD = Record(1, 2, 3, b"u1", b"{}")
+SEQUENCE = OpenSequence("cart", "m", "e1", 10, 20, 30, "k", b'{"event_id":"e1"}')
+HELD = HeldAction("night", 2, b'{"type":"debug"}', "a1", "e1", 40, "Europe/Berlin", b"{}", 3, 9)
+DELIVERY = Delivery("a2", "shop", "cart", 1, "call", "e1", b"{}", 5, 6, 1, 2, 7, 503, "503: busy")
+USER = PackedUser("u1", 6, "fetched", b"{}", VISIT, (0, 0, b""), 4, 5)
+PARKED = PackedParkedEvents(50, [("t", RECORD)], "u1")
+RULE_STATE = PackedRuleState("u1", [Firings("cart", "cap", [1, 2], 50)], [SEQUENCE], [HELD], 60)
+
+# Journal entries that the last release with facts as tuples wrote: one of each kind, and short forms of older ones.
+# State that is out there looks like this: never change the file, add to it.
+GOLDEN: dict[str, str] = json.loads((Path(__file__).parent / "golden" / "facts.json").read_text())
+WRITTEN: dict[str, Fact] = {
+    "OBSERVED, visit changed": EventObserved("u1", Row(5, "e1", "n", {"x": [1, None]}), VISIT),
+    "OBSERVED, visit unchanged": EventObserved("u1", Row(5, "e1", "n"), None),
+    "LOADED": UserLoaded("u1", "fetched", b'{"a":1}', VISIT, [Row(1, "e0", "n", None, True)]),
+    "LOADED, nothing known": UserLoaded("u1", "pending", b"{}", None, []),
+    "PARKED": EventParked("u1", 99, "t", RECORD),
+    "PARKED, no key": EventParked("u1", 99, "t", Record(1, 2, 3, None, b"")),
+    "UNPARKED": EventsUnparked("u1"),
+    "SWEPT": IdleUsersForgotten(17),
+    "FORGOTTEN, without the flag": UserForgotten("u1"),
+    "FORGOTTEN, all of it": UserForgotten("u1", True),
+    "UPDATED": UserUpdated("u1", "fetched", b'{"b":2}', VISIT, [Row(2, "e4", "n", None, True)]),
+    "UPDATED, no answer": UserUpdated("u1", None, b"{}", None, []),
+    "TOUCHED": UserSeen("u1"),
+    "DROPPED": HistoryRowDropped("u1", "e0"),
+    "CUT": HistoryCut("u1", 20),
+    "MOVED, all stores": UserMoved(USER, PARKED, RULE_STATE, PackedDeliveryQueue("u1", [DELIVERY])),
+    "MOVED, two fields": UserMoved(USER, PARKED),
+    "MOVED, three fields": UserMoved(None, None, RULE_STATE),
+    "FIRED": RuleFired("u1", "cart", "cap", 10, 3, 50),
+    "BEGUN": SequenceBegun("u1", SEQUENCE),
+    "ENDED": SequenceEnded("u1", "cart", "e1", "m"),
+    "HELD": ActionHeld("u1", HELD),
+    "RELEASED": ActionReleased("u1", "a1"),
+    "AWAITED": ProfileWaitSet("u1", 60),
+    "LAPSED": FiringsExpired("u1", 70),
+    "RULES": RuleSetReplaced(3, b'{"rules":{}}'),
+    "UNFIRED": FiringsForgotten("u1", "cart", "cooldown:k"),
+    "QUEUED": DeliveryQueued("u1", DELIVERY),
+    "RESCHEDULED": DeliveryRescheduled("u1", DELIVERY),
+    "SETTLED": DeliverySettled("u1", "a2"),
+    "SWITCHED": DestinationSwitched("shop", False),
+}
+SHORT_FORMS = ("FORGOTTEN, without the flag", "MOVED, two fields", "MOVED, three fields")
+
+
+def test_there_are_golden_bytes_of_every_kind() -> None:
+    assert {type(fact) for fact in WRITTEN.values()} == set(Fact.__args__)  # type: ignore[attr-defined]
+    assert {fact.__struct_config__.tag for fact in WRITTEN.values()} == set(range(NEWEST_FACT + 1))
+    assert GOLDEN.keys() == WRITTEN.keys()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_fact_of_the_release_with_tuples_is_read(name: str) -> None:
+    entry = decode_element(bytes.fromhex(GOLDEN[name]))
+    assert isinstance(entry, JournalEntry)
+    batch = entry.read_facts()
+    assert (batch.now_ms, batch.facts) == (7, [WRITTEN[name]])
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_fact_is_written_as_by_the_release_with_tuples(name: str) -> None:
+    written, golden = make_entry(7, [WRITTEN[name]]).stored or b"", bytes.fromhex(GOLDEN[name])
+    if name in SHORT_FORMS:  # a byte for each field that they lack
+        assert len(golden) < len(written) <= len(golden) + 2
+    else:
+        assert written == golden
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ([NEWEST_FACT + 1, "u1"], "journal fact 24: this worker knows 0 to 23; the state is of a newer release"),
+        ([3, "u1", "more"], r"journal fact: Expected `array` of at most length.*of a newer release"),
+        ([3, 1], r"journal fact: Expected `str`"),
+    ],
+)
+def test_a_fact_of_a_newer_release_is_refused(stored: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_facts(msgspec.msgpack.encode((7, [[3, "u1"], stored])))
+
+
+def test_a_move_names_its_user() -> None:
+    for parts in ((USER, None, None), (None, PARKED, None), (None, None, RULE_STATE)):
+        assert UserMoved(*parts).user_id == "u1"
+
+
+def test_facts_grow_by_fields_with_a_default_only() -> None:
+    # What the release with tuples wrote, by number: these fields have no default, all that come after them need one.
+    required = [3, 5, 4, 1, 1, 1, 5, 1, 2, 2, 2, 6, 2, 4, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2]
+    kinds = sorted(Fact.__args__, key=lambda kind: kind.__struct_config__.tag)  # type: ignore[attr-defined]
+    assert [sum(field.required for field in msgspec.structs.fields(kind)) for kind in kinds] == required
+    assert facts.FactBatch.__struct_fields__ == ("now_ms", "facts")

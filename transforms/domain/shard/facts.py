@@ -1,0 +1,294 @@
+"""Facts: what a step decided, as the journal stores it; one struct a kind.
+
+A fact is stored as a MessagePack array that starts with the kind's number (``tag``). The numbers are in every journal
+that was ever written: never reuse one. A fact only grows at its end, by a field with a default.
+
+Facts hold outcomes, never inputs to be computed again: a later release that decides differently must not change what an
+old journal says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from transforms.domain.events.record import Record
+from transforms.domain.rules.state import HeldAction, OpenSequence, PackedRuleState
+from transforms.domain.users.history import Row
+from transforms.domain.users.user import PackedUser
+from transforms.domain.users.visit import Visit
+from transforms.domain.webhooks.delivery_queue import Delivery, PackedDeliveryQueue
+
+
+class PackedParkedEvents(msgspec.Struct, array_like=True):
+    """One user's waiting events in the journal. Fields are only ever added at the end, with a default."""
+
+    deadline_ms: int
+    records: list[tuple[str, Record]]
+    user_id: str = ""
+
+
+# A worker must not drop a field that a newer release wrote: so unknown fields are an error.
+class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+# Users
+
+
+class EventObserved(_Fact, frozen=True, tag=0):
+    """The user's history got a row; ``visit`` None: the visit did not change."""
+
+    user_id: str
+    row: Row
+    visit: Visit | None
+
+
+class UserLoaded(_Fact, frozen=True, tag=1):
+    """The shard got a new user; ``rows`` are the history that the user API knows."""
+
+    user_id: str
+    enrichment: str
+    profile_json: bytes
+    visit: Visit | None
+    rows: list[Row]
+
+
+class IdleUsersForgotten(_Fact, frozen=True, tag=4):
+    """Users whose last event came at ``cutoff_ms`` or before lost their state, but not the state of rules."""
+
+    cutoff_ms: int
+
+
+class UserForgotten(_Fact, frozen=True, tag=5):
+    """A user lost the user state and the waiting events; with ``everything`` also rule state and deliveries."""
+
+    user_id: str
+    everything: bool = False
+
+
+class UserUpdated(_Fact, frozen=True, tag=6):
+    """The user API answered for a known user.
+
+    ``enrichment`` None: the request failed and the old profile stays. ``visit`` None: the visit did not change.
+    """
+
+    user_id: str
+    enrichment: str | None
+    profile_json: bytes
+    visit: Visit | None
+    rows: list[Row]
+
+
+class UserSeen(_Fact, frozen=True, tag=7):
+    """The user sent an event that changed nothing but the time of the last one."""
+
+    user_id: str
+
+
+class HistoryRowDropped(_Fact, frozen=True, tag=8):
+    """The history lost the row of one event."""
+
+    user_id: str
+    event_id: str
+
+
+class HistoryCut(_Fact, frozen=True, tag=9):
+    """The history lost its oldest rows, until it had at most ``max_bytes``."""
+
+    user_id: str
+    max_bytes: int
+
+
+class UserMoved(_Fact, frozen=True, tag=10):
+    """Everything that the shard keeps of one user; written when the journal is rewritten. None: nothing is kept."""
+
+    user: PackedUser | None
+    parked: PackedParkedEvents | None
+    rule_state: PackedRuleState | None = None
+    deliveries: PackedDeliveryQueue | None = None
+
+    @property
+    def user_id(self) -> str:
+        """The user, whose id is in each of the parts."""
+        parts = (self.user, self.parked, self.rule_state, self.deliveries)
+        return next(part.user_id for part in parts if part is not None)
+
+
+# Events that wait for the user API
+
+
+class EventParked(_Fact, frozen=True, tag=2):
+    """An event waits for the user API's answer, at most until ``deadline_ms``."""
+
+    user_id: str
+    deadline_ms: int
+    topic: str
+    record: Record
+
+
+class EventsUnparked(_Fact, frozen=True, tag=3):
+    """The user's events wait no longer."""
+
+    user_id: str
+
+
+# Rules
+
+
+class RuleFired(_Fact, frozen=True, tag=11):
+    """A rule fired. The slot keeps the ``keep`` latest firings until the stream is at ``until_ms``."""
+
+    user_id: str
+    rule: str
+    slot: str
+    at_ms: int
+    keep: int
+    until_ms: int
+
+
+class SequenceBegun(_Fact, frozen=True, tag=12):
+    """An event began a sequence."""
+
+    user_id: str
+    sequence: OpenSequence
+
+
+class SequenceEnded(_Fact, frozen=True, tag=13):
+    """The sequence of a rule ended; ``event_id`` is the event that began it."""
+
+    user_id: str
+    rule: str
+    event_id: str
+    match: str
+
+
+class ActionHeld(_Fact, frozen=True, tag=14):
+    """Quiet hours hold an action: for the first time, or for longer."""
+
+    user_id: str
+    action: HeldAction
+
+
+class ActionReleased(_Fact, frozen=True, tag=15):
+    """A held action waits no longer."""
+
+    user_id: str
+    action_id: str
+
+
+class ProfileWaitSet(_Fact, frozen=True, tag=16):
+    """Rule state that is due by ``stream_ms`` waits for the user API's answer; 0: it waits no longer."""
+
+    user_id: str
+    stream_ms: int
+
+
+class FiringsExpired(_Fact, frozen=True, tag=17):
+    """Firings that no rule needs after ``stream_ms`` were forgotten."""
+
+    user_id: str
+    stream_ms: int
+
+
+class FiringsForgotten(_Fact, frozen=True, tag=19):
+    """All firings of one slot were forgotten."""
+
+    user_id: str
+    rule: str
+    slot: str
+
+
+class RuleSetReplaced(_Fact, frozen=True, tag=18):
+    """A rule set became live in the shard; ``record`` is the record of the rules topic."""
+
+    number: int
+    record: bytes
+
+
+# Webhooks
+
+
+class DeliveryQueued(_Fact, frozen=True, tag=20):
+    """A webhook joined its user's queue."""
+
+    user_id: str
+    delivery: Delivery
+
+
+class DeliveryRescheduled(_Fact, frozen=True, tag=21):
+    """A webhook gets another attempt; ``delivery`` is what it is after the last one."""
+
+    user_id: str
+    delivery: Delivery
+
+
+class DeliverySettled(_Fact, frozen=True, tag=22):
+    """A webhook left its queue: delivered, refused, given up or dropped."""
+
+    user_id: str
+    action_id: str
+
+
+class DestinationSwitched(_Fact, frozen=True, tag=23):
+    """A destination was enabled or disabled."""
+
+    destination: str
+    is_enabled: bool
+
+
+Fact = (
+    EventObserved
+    | UserLoaded
+    | EventParked
+    | EventsUnparked
+    | IdleUsersForgotten
+    | UserForgotten
+    | UserUpdated
+    | UserSeen
+    | HistoryRowDropped
+    | HistoryCut
+    | UserMoved
+    | RuleFired
+    | SequenceBegun
+    | SequenceEnded
+    | ActionHeld
+    | ActionReleased
+    | ProfileWaitSet
+    | FiringsExpired
+    | RuleSetReplaced
+    | FiringsForgotten
+    | DeliveryQueued
+    | DeliveryRescheduled
+    | DeliverySettled
+    | DestinationSwitched
+)
+
+
+class FactBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The facts of one step, all decided at ``now_ms``."""
+
+    now_ms: int
+    facts: list[Fact]
+
+
+NEWEST_FACT: Final = DestinationSwitched.__struct_config__.tag
+_decoder = msgspec.msgpack.Decoder(FactBatch)
+
+
+def decode_facts(packed: bytes) -> FactBatch:
+    """Read the facts of a journal entry.
+
+    Raises:
+        ValueError: a fact is of a newer release, or the bytes are no facts.
+    """
+    try:
+        return _decoder.decode(packed)
+    except msgspec.ValidationError as error:
+        for number, *_ in msgspec.msgpack.decode(packed)[1]:
+            if not 0 <= number <= NEWEST_FACT:
+                raise ValueError(
+                    f"journal fact {number}: this worker knows 0 to {NEWEST_FACT}; the state is of a newer release"
+                ) from None
+        raise ValueError(f"journal fact: {error}; the state is of a newer release") from None

@@ -1,0 +1,146 @@
+"""The elements of a journal's bags, and how they are stored: kind, codec version, whether compressed, body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import zstandard
+
+from transforms.domain.shard.facts import Fact, FactBatch, decode_facts
+from transforms.domain.shard.folded_journal import FoldedJournal
+
+_COMPRESS_FROM: Final = 256
+
+_Number = tuple[bytes, bytes]  # kind and version of an element
+_SNAPSHOT_HEAD: Final = (b"H", b"\x01")
+_HEAD: Final = (b"H", b"\x02")
+_ENTRY: Final = (b"E", b"\x01")
+
+# A zstd context costs more to create than to use, and only one thread may use it at a time. A thread takes one from the
+# list and puts it back. Both are atomic in Python, so the list needs no lock.
+_compressors: list[zstandard.ZstdCompressor] = []
+_decompressors: list[zstandard.ZstdDecompressor] = []
+
+
+class JournalHead:
+    """A bag's first element.
+
+    Attributes:
+        generation: the bag with the higher one is written to.
+        snapshot: the state that a journal of version 1 starts with; empty in all others.
+        folded: the journal, folded, so that the elements need not be read again; never stored.
+        stored_bytes: bytes of this bag's entries that are still in memory.
+    """
+
+    __slots__ = ("folded", "generation", "snapshot", "stored_bytes")
+
+    def __init__(self, generation: int, snapshot: bytes = b"") -> None:
+        self.generation = generation
+        self.snapshot = snapshot
+        self.folded: FoldedJournal | None = None
+        self.stored_bytes = 0
+
+    def cache_weight_of_bag(self) -> int:
+        """Bytes of memory that the state cache should count for the whole bag."""
+        return self.stored_bytes + (self.folded.state.nbytes if self.folded is not None else 0)
+
+
+class JournalEntry:
+    """The facts of one step, or of a part of a rewrite.
+
+    Attributes:
+        stored: the bytes as they are stored, frozen when the entry is made; None once they were freed.
+        packed_bytes: the size of the facts, uncompressed.
+        is_written: whether the runner has taken the bytes.
+    """
+
+    __slots__ = ("is_written", "packed_bytes", "stored")
+
+    def __init__(self, stored: bytes, packed_bytes: int) -> None:
+        self.stored: bytes | None = stored
+        self.packed_bytes = packed_bytes
+        self.is_written = False
+
+    def read_facts(self) -> FactBatch:
+        """Decode the facts.
+
+        Raises:
+            ValueError: the bytes were freed, or a fact is of a newer release.
+        """
+        if self.stored is None:
+            raise ValueError("journal entry cannot be read a second time: the job has to be restored")
+        return decode_facts(_body(self.stored))
+
+
+JournalElement = JournalHead | JournalEntry
+
+
+def make_entry(now_ms: int, facts: Sequence[Fact]) -> JournalEntry:
+    """An entry of facts that were decided at ``now_ms``."""
+    packed = msgspec.msgpack.encode((now_ms, facts))
+    return JournalEntry(_store(_ENTRY, packed), len(packed))
+
+
+def encode_element(element: JournalElement) -> bytes:
+    """The bytes of an element as they are stored.
+
+    Raises:
+        ValueError: the entry's bytes were freed.
+    """
+    if isinstance(element, JournalHead):
+        return _store(_HEAD, msgspec.msgpack.encode([element.generation]))
+    if element.stored is None:
+        raise ValueError("journal entry written twice: its bytes were freed after the first time")
+    return element.stored
+
+
+def decode_element(stored: bytes) -> JournalElement:
+    """Read an element.
+
+    Raises:
+        ValueError: it was written by a release newer than this one.
+    """
+    number = (stored[:1], stored[1:2])
+    if number == _ENTRY:
+        entry = JournalEntry(stored, _packed_bytes(stored))
+        entry.is_written = True
+        return entry
+    if number == _HEAD:
+        return JournalHead(msgspec.msgpack.decode(_body(stored))[0])
+    if number == _SNAPSHOT_HEAD:
+        return JournalHead(0, _body(stored))
+    raise ValueError(
+        f"journal element {number[0]!r} of version {number[1]!r}: this worker reads H of 1 and 2, E of 1; "
+        "the state is of a newer release"
+    )
+
+
+def _store(number: _Number, body: bytes) -> bytes:
+    kind, version = number
+    if len(body) < _COMPRESS_FROM:
+        return kind + version + b"\x00" + body
+    try:
+        compressor = _compressors.pop()
+    except IndexError:
+        compressor = zstandard.ZstdCompressor(level=1)
+    compressed = compressor.compress(body)
+    _compressors.append(compressor)
+    return kind + version + b"\x01" + compressed
+
+
+def _body(stored: bytes) -> bytes:
+    if stored[2:3] != b"\x01":
+        return stored[3:]
+    try:
+        decompressor = _decompressors.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor()
+    body = decompressor.decompress(stored[3:])
+    _decompressors.append(decompressor)
+    return body
+
+
+def _packed_bytes(stored: bytes) -> int:
+    return zstandard.frame_content_size(stored[3:21]) if stored[2:3] == b"\x01" else len(stored) - 3

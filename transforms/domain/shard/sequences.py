@@ -1,0 +1,123 @@
+"""Sequences of events: they begin, are followed, or end without (docs/rules.md)."""
+
+from __future__ import annotations
+
+import orjson
+
+from transforms.domain.base.calendar import rfc_3339
+from transforms.domain.events import dead_letter as reasons
+from transforms.domain.events.event import Event
+from transforms.domain.events.record import Record
+from transforms.domain.rules.model import Rule
+from transforms.domain.rules.state import (
+    MAX_BYTES,
+    MAX_OPEN,
+    OpenSequence,
+    begin_sequence,
+    due_sequences,
+    followed_by,
+)
+from transforms.domain.shard import decisions
+from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
+from transforms.domain.shard.firing import Firing, Trigger
+from transforms.domain.shard.rule_scope import RuleScope
+from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
+
+
+class Sequences:
+    """Begins and ends the sequences of rules within one step."""
+
+    __slots__ = ("_firing", "_scope")
+
+    def __init__(self, scope: RuleScope, firing: Firing) -> None:
+        self._scope = scope
+        self._firing = firing
+
+    def follow(self, rule: Rule, trigger: Trigger, event: Event, match: str) -> None:
+        """End the open sequences of a rule that the event follows; a ``followed_by`` rule fires once."""
+        scope = self._scope
+        followed = followed_by(scope.state.rule_state(event.user_id), rule, match, event.timestamp_ms)
+        for sequence in followed:
+            scope.recorder.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
+            detail = f"sequence that event {sequence.event_id} began"
+            scope.log.event(decisions.FOLLOWED, rule, event.fields, detail)
+        if followed:
+            scope.count(rule, "followed", "sequences_followed", len(followed))
+            if rule.sequence is not None and rule.sequence.followed_by is not None:
+                self._firing.fire(rule, trigger, event.timestamp_ms, followed[-1].key)
+
+    def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
+        """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
+        scope, user_id, at_ms = self._scope, event.user_id, event.timestamp_ms
+        open_sequences = scope.state.rule_state(user_id).open
+        earlier = followed_by(scope.state.rule_state(user_id), rule, match, at_ms)
+        if earlier:
+            replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
+            scope.recorder.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
+        elif any(
+            sequence.begun_ms > at_ms
+            for sequence in open_sequences
+            if sequence.rule == rule.name and sequence.match == match
+        ):
+            scope.log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
+            return
+        sequence = begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
+        open_sequences = scope.state.rule_state(user_id).open
+        open_bytes = sum(other.nbytes for other in open_sequences)
+        if len(open_sequences) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
+            scope.result.counts["sequences_refused"] += 1
+            detail = (
+                f"{len(open_sequences)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
+            )
+            scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
+            scope.log.event(decisions.REFUSED, rule, event.fields, detail)
+            return
+        scope.recorder.record(SequenceBegun(user_id, sequence))
+        if scope.log.is_on:
+            scope.log.event(decisions.BEGUN, rule, event.fields, f"until {rfc_3339(sequence.end_ms)}")
+        scope.count(rule, "begun", "sequences_begun")
+
+    def needs_profile(self, user_id: str, stream_ms: int) -> bool:
+        """Whether a sequence of the user that is due at ``stream_ms`` may fire."""
+        due = due_sequences(self._scope.state.rule_state(user_id), stream_ms)
+        return any(sequence.fields and self._rule_of(sequence) for sequence in due)
+
+    def settle(self, user_id: str, stream_ms: int) -> None:
+        """End the user's sequences that are due at ``stream_ms``, and forget firings that no event can ask for.
+
+        A sequence of a ``not_followed_by`` rule fires.
+        """
+        scope = self._scope
+        for sequence in due_sequences(scope.state.rule_state(user_id), stream_ms):
+            scope.recorder.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
+            rule = self._rule_of(sequence)
+            if rule is None:
+                scope.result.counts["sequences_dropped"] += 1
+                scope.log.sequence(decisions.DROPPED, user_id, sequence, "no rule with this sequence is live")
+            elif sequence.fields:
+                self._time_out(user_id, sequence, rule)
+            else:
+                scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
+        if any(firings.until_ms <= stream_ms for firings in scope.state.rule_state(user_id).fired.values()):
+            scope.recorder.record(FiringsExpired(user_id, stream_ms))
+
+    def _rule_of(self, sequence: OpenSequence) -> Rule | None:
+        """The live rule of a sequence; None if no rule has this name and this kind of sequence."""
+        rule = self._scope.filters.by_name.get(sequence.rule)
+        if rule is None or rule.sequence is None:
+            return None
+        return rule if (rule.sequence.not_followed_by is not None) is bool(sequence.fields) else None
+
+    def _time_out(self, user_id: str, sequence: OpenSequence, rule: Rule) -> None:
+        scope = self._scope
+        user = scope.state.users[user_id]
+        fields = orjson.loads(sequence.fields)
+        if scope.skips(rule, user):
+            scope.count(rule, "skipped", "rules_skipped")
+            scope.log.event(decisions.SKIPPED, rule, fields, f"profile is {user.enrichment}")
+            return
+        scope.count(rule, "timed_out", "sequences_timed_out")
+        scope.log.event(decisions.TIMED_OUT, rule, fields)
+        record = Record(NO_COORDINATE, NO_COORDINATE, sequence.begun_ms, user_id.encode(), sequence.fields)
+        trigger = Trigger(user_id, sequence.event_id, fields, user, user.visit, "", record)
+        self._firing.fire(rule, trigger, sequence.end_ms, sequence.key)
