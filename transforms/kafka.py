@@ -16,6 +16,7 @@ import orjson
 from apache_beam.metrics import Metrics
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
 
@@ -142,7 +143,7 @@ class _ReadTopicFn(beam.DoFn):
     def __init__(self, settings: ReadSettings, kind: int) -> None:
         self._settings = settings
         self._kind = kind
-        self._tombstones = Metrics.counter("event_trigger", "tombstones")
+        self._tombstones = Metrics.counter(METRICS_NAMESPACE, "tombstones")
 
     def process(self, _: bytes) -> Iterator[Batches]:
         for topic in (self._settings.rules_topic, self._settings.topic):

@@ -136,7 +136,7 @@ class Harness:
         """Let the user API answer, then the timer that it is waited for with."""
         due = self.due["pending"]
         assert due is not None, "no pending timer is set"
-        wait_for_answers(fn._pool)
+        wait_for_answers(fn._services.fetch_pool)
         self.now_ms = max(self.now_ms, due)
         self.bundle(fn, timer="pending")
 

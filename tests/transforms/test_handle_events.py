@@ -35,9 +35,8 @@ from tests.builders import (
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
 from tests.receiver import SECRET, receiving
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
-from transforms import handle_events as handle
-from transforms.adapters.user_api import fetch_pool
 from transforms.adapters.user_api.client import UserApiSettings
+from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.events.dead_letter import DeadLetter
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
@@ -50,6 +49,7 @@ from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.redrive import redrive_record
 from transforms.domain.webhooks.url_policy import EgressPolicy
 from transforms.handle_events import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings, _HandleFn
+from transforms.runtime.process import PROCESS
 
 Element = tuple[bytes, bytes]
 
@@ -290,8 +290,9 @@ def tell_time(timed: tuple[int, Element | None]) -> Iterator[Element]:
     """The first step: sets the clock to the element's time; an element of None is only that."""
     global _now_ms
     _now_ms, element = timed
-    for pool in list(fetch_pool._pools.values()):
-        wait_for_answers(pool)
+    for pool in list(PROCESS._made.values()):
+        if isinstance(pool, FetchPool):
+            wait_for_answers(pool)
     if element is not None:
         yield element
 
@@ -480,7 +481,7 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
 
     for one in batches:
         with monkeypatch.context() as broken:
-            broken.setattr("transforms.handle_events.step", half_a_step)
+            broken.setattr("transforms.runtime.shard_runtime.step", half_a_step)
             with pytest.raises(FailedBundleError):
                 harness.bundle(fn, one)
             harness.restore()
@@ -497,7 +498,7 @@ def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
     harness.bundle(fn, first)
     assert harness.due == {"idle": None, "pending": 10_025, "stream": None}
     # The bundle that loads u1 sets the first idle timer, and fails.
-    wait_for_answers(fn._pool)
+    wait_for_answers(fn._services.fetch_pool)
     harness.bundle(fn, second, timer="pending", fail=True)
     harness.bundle(fn, second)
     harness.fire_pending(fn)
@@ -529,7 +530,7 @@ def test_the_idle_timer_is_remembered_over_a_restore() -> None:
 def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up() -> None:
     harness = Harness(HandleSettings(RULES, ShardSettings(enrichment_deadline_ms=10_000), inspection_topic="i"))
     harness.bundle(harness.instance(), batch(event("u1", timestamp=1)))
-    fetch_pool._pools.clear()  # the worker died with its answers
+    PROCESS.reset()  # the worker died with its answers
     harness.restore()
     harness.now_ms += 15_000
     fn = harness.instance()
@@ -538,19 +539,20 @@ def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up(
     assert harness.state(fn)["enrichment"] == "unknown"
 
 
-def test_a_rule_that_fails_on_every_event_does_not_flood_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle._error_letters.cache_clear()
+def test_a_rule_that_fails_on_every_event_does_not_flood_the_dead_letters() -> None:
+    PROCESS.reset()
     rules = (rule("broken", "event.a.b", on_missing_profile="run"),)
     harness = Harness(HandleSettings(rules, ShardSettings(), error_letters_per_minute=3))
     harness.now_ms = NOW_MS
     counts: Counter[str] = Counter()
     for events in (20, 5):
         fn = harness.instance()  # instances share the account
-        monkeypatch.setattr(fn, "count", lambda name, value: counts.update({name: value}))
         harness.bundle(fn, batch(*(event() for _ in range(events)), record(b"{", b"u1")))
+        counts.update(fn._services.metrics.counts)
     assert (counts["rule_errors"], counts["rule_errors_not_sampled"], counts["dead_letters"]) == (25, 22, 5)
     harness.now_ms += 60_000
     harness.bundle(fn, batch(event()))
+    counts.update(fn._services.metrics.counts)
     letters = [orjson.loads(decode_produced(one.value).value) for one in harness.outputs if one.tag == RECORDS]
     assert [one["reason"] for one in letters] == ["rule_error"] * 3 + ["not_json"] * 2 + ["rule_error"]
     assert [one["detail"].rpartition(" ")[2] for one in letters if "without a letter" in one["detail"]] == ["22]"]

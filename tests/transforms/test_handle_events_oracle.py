@@ -75,13 +75,11 @@ class HarnessShard:
         )
         self.now_ms = NOW_MS
         self.pool = ToldPool()
-        self.counts: Counter[str] = Counter()
         self.instances = itertools.cycle([self._instance(), self._instance()])
 
     def _instance(self) -> _HandleFn:
         fn = self.harness.instance()
-        fn._pool = self.pool  # type: ignore[assignment]
-        fn.count = lambda name, value: self.counts.update({name: value})  # type: ignore[method-assign]
+        fn._services.fetch_pool = self.pool  # type: ignore[assignment]
         return fn
 
     @property
@@ -98,12 +96,12 @@ class HarnessShard:
     ) -> SimpleNamespace:
         self.now_ms = self.harness.now_ms = self.now_ms if now_ms is None else now_ms
         self.pool.answers = {one.user_id: one.fetched for one in answers if one.user_id in self.pool.asked}
-        self.counts.clear()
         self.harness.outputs.clear()
+        fn = next(self.instances)
         if batch is not None:
-            self.harness.bundle(next(self.instances), batch)
+            self.harness.bundle(fn, batch)
         else:
-            self.harness.bundle(next(self.instances), timer="pending")
+            self.harness.bundle(fn, timer="pending")
         produced = [(one.tag, decode_produced(one.value)) for one in self.harness.outputs if one.tag != DEBUG]
         seen = [SeenAction.of_kafka(one.value, one.headers) for tag, one in produced if tag == ACTIONS]
         return SimpleNamespace(
@@ -114,7 +112,7 @@ class HarnessShard:
                 for one in seen
             ],
             dead_letters=[Letter(orjson.loads(one.value)) for _, one in produced if one.topic == "dead"],
-            counts=Counter(self.counts),
+            counts=Counter(fn._services.metrics.counts),
         )
 
     def restore(self) -> None:

@@ -151,7 +151,7 @@ class Slot:
         self._point, self._now_ms = point, shards.START_MS
         self._fn = _HandleFn(settings, lambda: self._now_ms)
         self._fn.setup()
-        self._known = self._fn._pool = KnownUsers(point.history)  # type: ignore[assignment]
+        self._known = self._fn._services.fetch_pool = KnownUsers(point.history)  # type: ignore[assignment]
         self.runner = Discarding()
         self._handler = sdk_worker.GlobalCachingStateHandler(statecache.StateCache(_CACHE_BYTES), self.runner)
         self._token = beam_fn_api_pb2.ProcessBundleRequest.CacheToken(
@@ -190,12 +190,12 @@ class Slot:
                 journal = Journal(cells, self._point.history)
             live = journal.folded
             with journal.changing():
-                for user_id in list(live.view.users):
+                for user_id in list(live.state.users):
                     for row in self._known.rows(random.randrange(_SLACK)):
-                        live.view.apply(self._now_ms, (OBSERVED, user_id, row, None))
-                    live.view.users[user_id].history.find("")
+                        live.state.apply(self._now_ms, (OBSERVED, user_id, row, None))
+                    live.state.users[user_id].history.find("")
             if live.moving is None:
-                grown = random.uniform(1, live.garbage) * live.view.packed_bytes
+                grown = random.uniform(1, live.garbage) * live.state.packed_bytes
                 live.log_bytes[journal._newer] = round(grown) - live.log_bytes[1 - journal._newer]
 
     def _bundle(self, batches: Sequence[tuple[bytes, bytes]]) -> list[Any]:
@@ -223,7 +223,7 @@ class Slot:
         told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
         beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told).SerializeToString()
         self._metrics.metrics.clear()  # as overrides.reset_processor
-        for name, value in self._fn._counts.items():
+        for name, value in self._fn._services.metrics.counts.items():
             self.counts[name] = self.counts.get(name, 0) + value
         return outputs
 

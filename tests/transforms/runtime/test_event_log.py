@@ -39,7 +39,9 @@ def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_happens_seldom_is_told_with_ids(caplog: pytest.LogCaptureFixture) -> None:
     record = Record(0, 7, 0, b"alice", b"")
     lost = LostAction("ab12", 1, "webhook", "crm", "alice", "e1", b"{}", 0)
-    done = StepResult(rule_sets=[4], gone=["crm"], dead_letters=[letter(), letter("undelivered", lost)])
+    done = StepResult(
+        applied_rule_sets=[4], gone_destinations=["crm"], dead_letters=[letter(), letter("undelivered", lost)]
+    )
     done.erasures.append(Erasure("alice", True, 0, "control", record))
     done.rule_counts["slow", "tripped"] += 2
     done.counts["rules_tripped"] += 2

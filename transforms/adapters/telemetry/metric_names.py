@@ -15,6 +15,8 @@ from transforms.adapters.telemetry.metrics import bucket_names
 from transforms.domain.events import dead_letter as dead_letters
 from transforms.domain.users import fetched_user as profiles
 
+METRICS_NAMESPACE: Final = "event_trigger"
+
 COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
 HISTOGRAM: Final = "histogram"

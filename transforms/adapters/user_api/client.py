@@ -84,9 +84,9 @@ class HttpUserApi:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] | None = None,
         chance: Callable[[], float] = random.random,
-        measures: WorkerMetrics | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
-        self._measures = measures or WorkerMetrics()
+        self._metrics = metrics or WorkerMetrics()
         self._base_url = (settings.base_url or "").rstrip("/")
         self._call_timeout_s = settings.call_timeout_s
         self._deadline_s = deadline_s
@@ -211,14 +211,14 @@ class HttpUserApi:
             return content
         except CallError as error:
             healthy = not error.down
-            self._measures.count("user_api_call_errors")
+            self._metrics.count("user_api_call_errors")
             error.args = (f"{name}: {error}",)
             raise
         finally:
             self._breaker.leave(permit, healthy)
-            self._measures.count("user_api_calls")
-            self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
-            self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
+            self._metrics.count("user_api_calls")
+            self._metrics.set(USER_API_BREAKER, int(self._breaker.is_open))
+            self._metrics.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
 
     async def _get(self, url: str, ends_s: float) -> bytes | None:
         """One GET, or two when the first says that the token has been replaced."""

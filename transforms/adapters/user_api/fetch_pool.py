@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
@@ -74,15 +73,3 @@ class FetchPool:
             return self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - whatever an API client raises must not park its user for ever
             return unavailable(OTHER, f"{type(error).__name__}: {error}")
-
-
-_pools: dict[Any, FetchPool] = {}
-_pools_lock = threading.Lock()
-
-
-def shared_pool(key: Any, make: Callable[[], FetchPool]) -> FetchPool:
-    """The process's one pool for ``key``: DoFn instances come and go, and single-flight must hold across them."""
-    with _pools_lock:
-        if key not in _pools:
-            _pools[key] = make()
-        return _pools[key]

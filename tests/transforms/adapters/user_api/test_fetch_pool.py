@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.waiting import eventually
-from transforms.adapters.user_api import fetch_pool
-from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, shared_pool
+from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi
 from transforms.domain.users.fetched_user import (
     NOTHING_KNOWN,
     OTHER,
@@ -240,16 +239,3 @@ def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(he
     stop.set()
     cancelling.join(10)
     assert not pool._calls._calls
-
-
-def test_one_pool_is_shared_by_equal_settings() -> None:
-    made: list[FetchPool] = []
-
-    def make() -> FetchPool:
-        made.append(FetchPool(NoUserApi(), 1))
-        return made[-1]
-
-    key = object()
-    assert shared_pool(key, make) is shared_pool(key, make)
-    assert len(made) == 1
-    fetch_pool._pools.pop(key)

@@ -1,0 +1,93 @@
+"""What exists once in a worker process, however many DoFn instances and shards share it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar, cast
+
+from transforms.adapters.telemetry.metrics import WorkerMetrics
+from transforms.adapters.user_api.client import HttpUserApi
+from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, UserApi
+from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.domain.rules.quarantine import Quarantine
+from transforms.runtime.error_letters import ErrorLetters
+from transforms.runtime.event_log import EventLog
+from transforms.runtime.settings import HandleSettings, WebhookSettings
+
+_T = TypeVar("_T")
+
+
+class ProcessResources:
+    """Makes each thing when it is first asked for and keeps it as long as the process lives. Thread-safe.
+
+    Beam creates and drops DoFn instances at any time, so nothing that they share may belong to one of them: a user has
+    at most one fetch in flight in a process, and rates, breakers and limits hold for the process.
+    """
+
+    def __init__(self) -> None:
+        # Making a thing may ask for another one.
+        self._lock = threading.RLock()
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """The thing of a key, made by the first caller; equal keys mean the same thing."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return cast(_T, self._made[key])
+
+    def reset(self) -> None:
+        """Forget everything, as a process that starts anew: what is in use stays with those who use it."""
+        with self._lock:
+            self._made.clear()
+
+    def quarantine(self) -> Quarantine:
+        """The rules that are set aside."""
+        return self.once(Quarantine, Quarantine)
+
+    def metrics(self) -> WorkerMetrics:
+        """Counters and histograms that belong to no shard, calls to the user API for one."""
+        return self.once(WorkerMetrics, WorkerMetrics)
+
+    def event_log(self) -> EventLog:
+        """The log; its limits count the lines of all shards."""
+        return self.once(EventLog, EventLog)
+
+    def error_letters(self, per_minute: int) -> ErrorLetters:
+        """The limit on dead letters of rule errors, for one limit a minute."""
+        return self.once((ErrorLetters, per_minute), lambda: ErrorLetters(per_minute))
+
+    def fetch_pool(self, settings: HandleSettings) -> FetchPool:
+        """The pool of the settings' user API.
+
+        Raises:
+            TokenError: the API's token cannot be read.
+            CaFileError: its CA file cannot be used.
+        """
+        api, deadline_s = settings.user_api, settings.shard.enrichment_deadline_ms / 1000
+        fields = settings.shard.history_fields
+
+        def make() -> FetchPool:
+            client: UserApi = NoUserApi()
+            if api.base_url is not None:
+                client = HttpUserApi(api, deadline_s, fields, metrics=self.metrics())
+            return FetchPool(client, api.concurrency)
+
+        return self.once((FetchPool, api, deadline_s, fields), make)
+
+    def send_pool(self, settings: WebhookSettings) -> SendPool:
+        """The pool of these destinations, with their rates, breakers and connections.
+
+        Raises:
+            CaFileError: the CA file cannot be used.
+        """
+        documents = tuple(destination.model_dump_json() for destination in settings.destinations)
+        policy, ca_file, harnesses = settings.policy, settings.ca_file, settings.harnesses
+        return self.once(
+            (SendPool, documents, policy, ca_file, harnesses),
+            lambda: SendPool(settings.destinations, policy, harnesses=harnesses, ca_file=ca_file),
+        )
+
+
+PROCESS: Final = ProcessResources()
