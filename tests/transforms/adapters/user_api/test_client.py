@@ -621,10 +621,10 @@ def every_turn_taken(api: HttpUserApi) -> Iterator[None]:
     """No call begins in the context."""
 
     async def take() -> None:
-        await api._turns.acquire()
+        await api._slots.acquire()
 
     async def give_back() -> None:
-        api._turns.release()
+        api._slots.release()
 
     api._client.start(take()).result(10)
     yield

@@ -141,7 +141,7 @@ def test_a_header_may_be_a_secret_which_is_not_shown(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("key", "auth", "trouble"),
+    ("key", "auth", "error"),
     [
         (None, "x", "env:KEY: no such environment variable"),
         ("s3cr3t", "x", "env:KEY: a key that does not begin with whsec_"),
@@ -150,7 +150,7 @@ def test_a_header_may_be_a_secret_which_is_not_shown(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_nothing_is_sent_while_a_secret_is_missing_and_it_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, key: str | None, auth: str | None, trouble: str
+    monkeypatch: pytest.MonkeyPatch, key: str | None, auth: str | None, error: str
 ) -> None:
     for name, value in (("KEY", key), ("AUTH", auth)):
         if value is None:
@@ -163,13 +163,11 @@ def test_nothing_is_sent_while_a_secret_is_missing_and_it_is_tried_again(
         assert server.paths == []
         assert (result.outcome, result.attempts, result.error_kind) == (Outcome.RETRY, 0, "unsigned")
         assert result.error is not None
-        assert result.error.startswith(trouble)
-        assert one.troubles == [result.error]
+        assert result.error.startswith(error)
         assert "s3cr3t" not in repr(result)
         monkeypatch.setenv("KEY", SECRET)
         monkeypatch.setenv("AUTH", "x")
         assert one.attempt("msg_1", BODY).outcome is Outcome.DELIVERED
-        assert one.troubles == []
 
 
 # What an answer means
