@@ -26,7 +26,7 @@ from transforms.domain.rules.filters import Isolation
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
-from transforms.runtime.error_letters import DEFAULT_PER_MINUTE
+from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 DIRECT_RUNNER: Final = "DirectRunner"
 # Options of files that a run on DirectRunner writes.

@@ -68,21 +68,21 @@ class _Fn(_HandleFn):
 @contextmanager
 def without_metrics() -> Iterator[None]:
     """Nothing is measured or published; logging stays."""
-    owners = {"_measure": ShardRuntime, "_limit_error_letters": ShardRuntime, "count": MetricsPublisher}
+    owners = {"_measure": ShardRuntime, "_sample_rule_errors": ShardRuntime, "count": MetricsPublisher}
     kept = {name: getattr(owner, name) for name, owner in owners.items()}
 
     def only_log(shard: ShardRuntime, result: StepResult) -> None:
         shard._services.event_log.step(result, shard.memory.number, shard._services.clock())
 
     def forget_counts(shard: ShardRuntime, result: StepResult) -> None:
-        kept["_limit_error_letters"](shard, result)
+        kept["_sample_rule_errors"](shard, result)
         result.counts.clear()
         result.rule_counts.clear()
 
     def leave(*_: Any) -> None:
         pass
 
-    for name, instead in {"_measure": only_log, "_limit_error_letters": forget_counts, "count": leave}.items():
+    for name, instead in {"_measure": only_log, "_sample_rule_errors": forget_counts, "count": leave}.items():
         setattr(owners[name], name, instead)
     try:
         yield

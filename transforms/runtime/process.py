@@ -11,8 +11,8 @@ from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, UserApi
 from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.rules.quarantine import Quarantine
-from transforms.runtime.error_letters import ErrorLetters
 from transforms.runtime.event_log import EventLog
+from transforms.runtime.rule_error_sampler import RuleErrorSampler
 from transforms.runtime.settings import HandleSettings, WebhookSettings
 
 _T = TypeVar("_T")
@@ -54,9 +54,9 @@ class ProcessResources:
         """The log; its limits count the lines of all shards."""
         return self.once(EventLog, EventLog)
 
-    def error_letters(self, per_minute: int) -> ErrorLetters:
-        """The limit on dead letters of rule errors, for one limit a minute."""
-        return self.once((ErrorLetters, per_minute), lambda: ErrorLetters(per_minute))
+    def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
+        """The sampler of rule errors with this limit."""
+        return self.once((RuleErrorSampler, per_minute), lambda: RuleErrorSampler(per_minute))
 
     def fetch_pool(self, settings: HandleSettings) -> FetchPool:
         """The pool of the settings' user API.

@@ -13,7 +13,7 @@ from transforms.domain.shard.journal import DEFAULT_COMPACT_BYTES
 from transforms.domain.shard.step_result import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
-from transforms.runtime.error_letters import DEFAULT_PER_MINUTE
+from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 Clock = Callable[[], int]
 

@@ -39,7 +39,7 @@ class ShardServices:
         self.step_context = StepContext(settings.shard, self.rule_sets)
         self.fetch_pool = PROCESS.fetch_pool(settings)
         self.send_pool = PROCESS.send_pool(settings.webhooks)
-        self.error_letters = PROCESS.error_letters(settings.error_letters_per_minute)
+        self.rule_error_sampler = PROCESS.rule_error_sampler(settings.error_letters_per_minute)
         self.event_log = PROCESS.event_log()
         self.worker_metrics = PROCESS.metrics()
         destinations = [destination.name for destination in settings.webhooks.destinations]
@@ -144,7 +144,7 @@ class ShardRuntime:
         self._start_calls(result)
         if not self._shard:
             result.include_shared_dead_letters()
-        self._limit_error_letters(result)
+        self._sample_rule_errors(result)
         self._measure(result)
         yield from outputs_of(result, self._settings, self._state, self._shard, self._now_ms)
 
@@ -173,9 +173,9 @@ class ShardRuntime:
             if services.fetch_pool.withdraw(user_id):
                 fetch_started_ms.pop(user_id, None)
 
-    def _limit_error_letters(self, result: StepResult) -> None:
+    def _sample_rule_errors(self, result: StepResult) -> None:
         if result.dead_letters:
-            chosen = self._services.error_letters.choose(result.dead_letters, self._now_ms)
+            chosen = self._services.rule_error_sampler.choose(result.dead_letters, self._now_ms)
             left_out = len(result.dead_letters) - len(chosen)
             result.dead_letters = chosen
             result.counts.update(f"dead_letter.{letter.reason}" for letter in chosen)

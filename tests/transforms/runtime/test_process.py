@@ -40,8 +40,8 @@ def test_settings_that_differ_get_pools_of_their_own() -> None:
     send_pools = [process.send_pool(WebhookSettings((crm,), harnesses=harnesses)) for harnesses in (1, 1, 2)]
     assert send_pools[0] is send_pools[1]
     assert send_pools[0] is not send_pools[2]
-    assert process.error_letters(1) is process.error_letters(1)
-    assert process.error_letters(1) is not process.error_letters(2)
+    assert process.rule_error_sampler(1) is process.rule_error_sampler(1)
+    assert process.rule_error_sampler(1) is not process.rule_error_sampler(2)
 
 
 def test_threads_that_ask_at_the_same_time_get_the_same_thing() -> None:
