@@ -54,7 +54,7 @@ class Secret:
     def __init__(
         self,
         reference: str,
-        check: Callable[[str], None],
+        check: Callable[[str], object],
         refresh_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -82,10 +82,6 @@ class MetricsPublisher:
         if rules is not None:
             worker.count_evaluated(rules, result.evaluated_events)
 
-    def is_due(self, now_ms: int) -> bool:
-        """Whether the caller shall call ``publish_worker``; True once a second in the whole process."""
-        return self._worker.is_due(now_ms)
-
     def publish_worker(self, failing: dict[str, bool]) -> None:
         """Publish what belongs to no shard; ``failing`` says by destination whether its breaker is open."""
         for name in self._unpublished:

@@ -11,23 +11,15 @@ from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.base.due_index import DueIndex
 from transforms.domain.webhooks.delivery_queue import (
     DELAYED,
-    DELIVERED,
     EMPTY_QUEUE,
-    GONE,
     REFUSED,
     RETRY,
     Delivery,
     DeliveryQueue,
     DeliveryResult,
 )
-from transforms.domain.webhooks.results import Outcome, SendResult
+from transforms.domain.webhooks.results import SendResult
 
-_OUTCOMES: Final = {
-    Outcome.DELIVERED: DELIVERED,
-    Outcome.RETRY: RETRY,
-    Outcome.REFUSED: REFUSED,
-    Outcome.GONE: GONE,
-}
 # The longest pause before a webhook that was not attempted is attempted again; the shortest is half of it.
 _DELAY_S: Final = 5.0
 
@@ -106,7 +98,7 @@ class Outbox:
 def delivery_result(user_id: str, action_id: str, result: SendResult) -> DeliveryResult:
     """A result of the pool as an input of the shard's step."""
     chance = random.random()  # noqa: S311 - to spread attempts, not to keep a secret
-    outcome, retry_after_s = _OUTCOMES[result.outcome], result.retry_after_s
+    outcome, retry_after_s = result.outcome.value, result.retry_after_s  # both have the same names
     if outcome == RETRY and result.attempts == 0:
         outcome = DELAYED
         retry_after_s = _DELAY_S * (1 + chance) / 2 if retry_after_s is None else retry_after_s

@@ -11,7 +11,7 @@ from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.journal import Journal
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step import StepContext, StepInput, idle_due_ms, step
+from transforms.domain.shard.step import StepContext, StepInput, step
 from transforms.domain.shard.step_result import Answer, StepResult
 from transforms.runtime.metrics_publisher import MetricsPublisher
 from transforms.runtime.outbox import Outbox
@@ -19,7 +19,7 @@ from transforms.runtime.outputs import outputs_of
 from transforms.runtime.process import PROCESS
 from transforms.runtime.settings import Clock, HandleSettings
 from transforms.runtime.shard_memory import ShardMemory
-from transforms.runtime.timers import ShardTimers, idle_timer_ms, pending_timer_ms, stream_timer_ms
+from transforms.runtime.timers import ShardTimers
 
 
 class ShardServices:
@@ -115,7 +115,7 @@ class ShardRuntime:
             self._journal.clear()
             self._timers.clear()
             memory.fetch_started_ms.clear()
-        self._arm_timers()
+        self._timers.arm(self._state, self._settings, self._now_ms)
 
     def _poll_fetches(self) -> list[Answer]:
         fetch_started_ms, pool = self.memory.fetch_started_ms, self._services.fetch_pool
@@ -189,22 +189,7 @@ class ShardRuntime:
         metrics.count_step(result)
         rules = services.rule_sets.live(self._state.rules).filters.rules if result.evaluated_events else None
         metrics.observe_step(result, rules, now_ms)
-        if metrics.is_due(now_ms) or self._settings.inline:
+        if services.worker_metrics.is_due(now_ms) or self._settings.inline:
             services.publish_worker(self._state, now_ms)
         if memory.number is not None:
             metrics.publish_shard(self._state, sum(self._journal.folded.log_bytes), memory, now_ms)
-
-    def _arm_timers(self) -> None:
-        settings, state, memory, timers = self._settings, self._state, self.memory, self._timers
-        tick_ms = settings.sweep_every_ms
-        stream_ms = stream_timer_ms(state.stream_due.next_ms(), memory.stream_due_ms, tick_ms)
-        if stream_ms is not None:
-            timers.set_stream(stream_ms)
-        if settings.inline:
-            return
-        idle_ms = idle_timer_ms(idle_due_ms(state, settings.shard), memory.idle_due_ms, self._now_ms, tick_ms)
-        if idle_ms is not None:
-            timers.set_idle(idle_ms)
-        pending_ms = pending_timer_ms(state.clock_due.next_ms(), memory, settings, self._now_ms)
-        if pending_ms is not None:
-            timers.set_pending(pending_ms)

@@ -7,11 +7,12 @@ from typing import Any, Final
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.adapters.telemetry.metrics import PUBLISH_EVERY_MS
+from transforms.domain.shard.shard_state import ShardState
+from transforms.domain.shard.step import idle_due_ms
 from transforms.runtime.settings import HandleSettings
 from transforms.runtime.shard_memory import ShardMemory
 
-SCHEMA_VERSION: Final = 1
-
+_SCHEMA_VERSION: Final = 1
 _MAX_DOUBLINGS: Final = 4
 # A shard with events publishes its sizes every second without a timer; one whose events have ended needs the timer.
 _PUBLISH_LAST_MS: Final = 5 * PUBLISH_EVERY_MS
@@ -100,26 +101,29 @@ class ShardTimers:
         stored = self._meta.read()
         if stored is None:
             return
-        schema, idle_due_ms = (int(number) for number in stored.split())
-        if schema > SCHEMA_VERSION:
-            raise ValueError(f"state schema {schema}: this worker reads up to {SCHEMA_VERSION}; use the newer release")
-        self._memory.idle_due_ms = idle_due_ms
-
-    def set_idle(self, due_ms: int) -> None:
-        """Set the idle timer, and keep its time."""
+        schema, due_ms = (int(number) for number in stored.split())
+        if schema > _SCHEMA_VERSION:
+            raise ValueError(f"state schema {schema}: this worker reads up to {_SCHEMA_VERSION}; use the newer release")
         self._memory.idle_due_ms = due_ms
-        self._idle.set(Timestamp(micros=due_ms * 1000))
-        self._meta.write(b"%d %d" % (SCHEMA_VERSION, due_ms))
 
-    def set_pending(self, due_ms: int) -> None:
-        """Set the pending timer."""
-        self._memory.pending_due_ms = due_ms
-        self._pending.set(Timestamp(micros=due_ms * 1000))
-
-    def set_stream(self, due_ms: int) -> None:
-        """Set the stream timer."""
-        self._memory.stream_due_ms = due_ms
-        self._stream.set(Timestamp(micros=due_ms * 1000))
+    def arm(self, state: ShardState, settings: HandleSettings, now_ms: int) -> None:
+        """Set the timers whose time has changed; inline, only the stream timer."""
+        memory, tick_ms = self._memory, settings.sweep_every_ms
+        stream_ms = stream_timer_ms(state.stream_due.next_ms(), memory.stream_due_ms, tick_ms)
+        if stream_ms is not None:
+            memory.stream_due_ms = stream_ms
+            self._stream.set(Timestamp(micros=stream_ms * 1000))
+        if settings.inline:
+            return
+        idle_ms = idle_timer_ms(idle_due_ms(state, settings.shard), memory.idle_due_ms, now_ms, tick_ms)
+        if idle_ms is not None:
+            memory.idle_due_ms = idle_ms
+            self._idle.set(Timestamp(micros=idle_ms * 1000))
+            self._meta.write(b"%d %d" % (_SCHEMA_VERSION, idle_ms))
+        pending_ms = pending_timer_ms(state.clock_due.next_ms(), memory, settings, now_ms)
+        if pending_ms is not None:
+            memory.pending_due_ms = pending_ms
+            self._pending.set(Timestamp(micros=pending_ms * 1000))
 
     def clear(self) -> None:
         """Unset all timers and clear the cell: with ``user_shards=0`` the key is a user, whom a timer would name."""

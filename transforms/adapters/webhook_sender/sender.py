@@ -79,7 +79,7 @@ class Sender:
         self._timeout_s = destination.timeout.ms / 1000
         self._longest_retry_after_s = destination.retry.longest.ms / 1000
         self._wall_clock = wall_clock
-        self._keys = [Secret(reference, _check_keys) for reference in destination.secrets]
+        self._keys = [Secret(reference, parse_keys) for reference in destination.secrets]
         self._secret_headers = {
             name: Secret(value.secret, _check_header)
             for name, value in destination.headers.items()
@@ -209,10 +209,6 @@ class _Connections:
             ssl_context=self._tls,
             server_hostname=self._target.host,
         )
-
-
-def _check_keys(text: str) -> None:
-    parse_keys(text)
 
 
 def _check_header(text: str) -> None:
