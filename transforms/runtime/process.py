@@ -1,4 +1,4 @@
-"""What exists once in a worker process, however many DoFn instances and shards share it."""
+"""The resources of a worker process: all of its DoFn instances and shards share them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _T = TypeVar("_T")
 
 
 class ProcessResources:
-    """Makes each thing when it is first asked for and keeps it as long as the process lives. Thread-safe.
+    """Makes each resource on first use and keeps it until the process ends. Thread-safe.
 
-    Beam creates and drops DoFn instances at any time, so nothing that they share may belong to one of them: a user has
-    at most one fetch in flight in a process, and rates, breakers and limits hold for the process.
+    Beam creates and drops DoFn instances at any time, so no resource may belong to one of them: a user has at most one
+    fetch in flight in a process, and rates, breakers and limits hold for the process.
     """
 
     def __init__(self) -> None:
-        # Making a thing may ask for another one.
+        # Reentrant, because one resource may need another.
         self._lock = threading.RLock()
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The thing of a key, made by the first caller; equal keys mean the same thing."""
+        """The resource of a key; the first caller makes it."""
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()
             return cast(_T, self._made[key])
 
     def reset(self) -> None:
-        """Forget everything, as a process that starts anew: what is in use stays with those who use it."""
+        """Forget all resources, as if the process started anew; their users keep them. For tests."""
         with self._lock:
             self._made.clear()
 
     def quarantine(self) -> Quarantine:
-        """The rules that are set aside."""
+        """The rules that are set aside because they keep hitting their limits."""
         return self.once(Quarantine, Quarantine)
 
     def metrics(self) -> WorkerMetrics:
-        """Counters and histograms that belong to no shard, calls to the user API for one."""
+        """The metrics that belong to no shard, of calls to the user API for example."""
         return self.once(WorkerMetrics, WorkerMetrics)
 
     def event_log(self) -> EventLog:

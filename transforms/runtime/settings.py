@@ -1,4 +1,4 @@
-"""The settings of ``HandleEvents``: values only, so that they travel to the workers inside the pipeline."""
+"""The settings of ``HandleEvents``: plain values, because they travel to the workers inside the pipeline."""
 
 from __future__ import annotations
 

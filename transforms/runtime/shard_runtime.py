@@ -23,7 +23,7 @@ from transforms.runtime.timers import ShardTimers
 
 
 class ShardServices:
-    """What all shards of one DoFn instance use; pools, quarantine, log and limits are the process's.
+    """Everything that the shards of one DoFn instance share; pools, quarantine, log and sampler are the process's.
 
     Raises:
         RuleError: Lua of the initial rule set does not compile.
@@ -55,7 +55,7 @@ class ShardServices:
             self.event_log.breaker(f"destination {name}", is_failing, now_ms)
 
     def close(self) -> None:
-        """Close the rules' Lua; what belongs to the process stays open."""
+        """Close the rules' Lua; the process's resources stay open."""
         self.rule_sets.close()
 
 
@@ -133,7 +133,7 @@ class ShardRuntime:
         with self._journal.changing():
             for answer in answers:
                 del memory.fetch_started_ms[answer.user_id]
-            # Where time does not go on there is no later to poll, or to attempt a webhook again.
+            # Inline there is no later bundle to poll, or to attempt a webhook again.
             results = outbox.wait(services.send_pool) if self._settings.inline else outbox.poll(services.send_pool)
             step_input = StepInput(self._now_ms, batch, answers, results, memory.fetch_started_ms, stream_ms)
             result = step(self._state, services.step_context, step_input)
@@ -169,7 +169,7 @@ class ShardRuntime:
         for user_id in result.users_to_fetch:
             fetch_started_ms[user_id] = services.fetch_pool.request(user_id, self._now_ms)
         for user_id in result.users_given_up:
-            # There is more to fetch than the user API can answer; a fetch nobody waits for must leave the queue.
+            # The user API cannot keep up: fetches without a waiting user must leave the queue.
             if services.fetch_pool.withdraw(user_id):
                 fetch_started_ms.pop(user_id, None)
 

@@ -14,7 +14,7 @@ from transforms.runtime.shard_memory import ShardMemory
 
 _SCHEMA_VERSION: Final = 1
 _MAX_DOUBLINGS: Final = 4
-# A shard with events publishes its sizes every second without a timer; one whose events have ended needs the timer.
+# A shard with events publishes its sizes every second without a timer; without events it needs one last timer.
 _PUBLISH_LAST_MS: Final = 5 * PUBLISH_EVERY_MS
 
 

@@ -27,13 +27,13 @@ def test_one_pool_is_shared_by_equal_settings() -> None:
 
 def test_settings_that_differ_get_pools_of_their_own() -> None:
     process = ProcessResources()
-    settings = [
+    variants = [
         HandleSettings((rule(),)),
         HandleSettings((rule("other"),)),
         HandleSettings((rule(),), ShardSettings(enrichment_deadline_ms=1)),
         HandleSettings((rule(),), user_api=UserApiSettings(concurrency=1)),
     ]
-    pools = [process.fetch_pool(one) for one in settings]
+    pools = [process.fetch_pool(variant) for variant in variants]
     assert pools[0] is pools[1]
     assert len(set(map(id, pools))) == 3
     crm = Destination(name="crm", url="https://hooks.example.com/", secrets=("env:KEY",))

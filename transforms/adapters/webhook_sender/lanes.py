@@ -32,7 +32,7 @@ class WebhookSender(Protocol):
     """Sends webhooks to one destination, as ``sender.Sender``: it blocks, and raises nothing for network errors."""
 
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """Make one request with a JSON body, and say what came of it."""
+        """Make one request with a JSON body; returns its result, also if the request failed."""
 
 
 class FullError(EventTriggerError):
