@@ -148,7 +148,7 @@ def test_answers_that_are_wrong_for_one_webhook_do_not_count_against_the_destina
     assert len(sender.at_s) == 100
 
 
-def test_when_the_breaker_opens_between_tries_the_failure_is_told() -> None:
+def test_when_the_breaker_opens_between_attempts_the_failure_is_the_result() -> None:
     time = FakeTime()
     made, sender = lane(time, FAILED, breaker=Breaker(failures=1, first_pause_s=10.0, clock=time.clock))
     assert made.send("a", b"") == FAILED

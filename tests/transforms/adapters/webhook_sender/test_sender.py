@@ -445,7 +445,7 @@ def test_a_certificate_must_be_for_the_name_and_from_a_known_ca(hooks_tls: Path)
     }
 
 
-def test_a_ca_file_that_is_none_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_ca_file_without_certificates_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     for name, trouble in (("ca.pem", "no certificates as PEM"), ("none", "No such file or directory")):
         with pytest.raises(CaFileError, match=trouble):
@@ -578,7 +578,7 @@ def test_a_redirect_into_the_network_is_not_followed() -> None:
         assert seen() == 0
 
 
-def test_a_sender_that_nobody_has_any_more_keeps_no_thread() -> None:
+def test_a_sender_without_references_keeps_no_thread() -> None:
     attempt("https://hooks.example.com/", policy=PUBLIC, resolve=refuse)
     until_s = time.monotonic() + 10
     while [thread for thread in threading.enumerate() if thread.name.startswith("webhook-lookup")]:
