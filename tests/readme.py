@@ -11,7 +11,7 @@ from pipeline.launch.options.fields import FLINK, GROUPS, INPUT, OUTPUT, RULES, 
 from pipeline.launch.options.parsing import shown_default
 from pipeline.launch.options.settings import HINTS
 from tests import capacity_docs
-from transforms.adapters.telemetry.metric_names import metrics_table
+from transforms.adapters.telemetry.metric_names import METRICS as ALL_METRICS
 
 DOCS = Path(__file__).parent.parent / "docs"
 CAPACITY = DOCS / "capacity.md"
@@ -36,9 +36,14 @@ def expected(text: str) -> str:
     return _OPTIONS_PART.sub(lambda found: f"{found[1]}\n{options_tables()}\n\n{found[2]}", text)
 
 
+def _metrics_table() -> str:
+    rows = [f"| `{metric.name}` | {metric.kind} | {metric.meaning} |" for metric in ALL_METRICS]
+    return "\n".join(["| name | kind | meaning |", "|---|---|---|", *rows])
+
+
 def expected_metrics(text: str) -> str:
     """docs/metrics.md as it should be."""
-    return _METRICS_PART.sub(lambda found: f"{found[1]}\n{metrics_table()}\n\n{found[2]}", text)
+    return _METRICS_PART.sub(lambda found: f"{found[1]}\n{_metrics_table()}\n\n{found[2]}", text)
 
 
 def options_tables() -> str:

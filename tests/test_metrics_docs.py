@@ -11,8 +11,7 @@ import pytest
 
 from tests.readme import METRICS as PAGE
 from tests.readme import expected_metrics
-from transforms import handle_events as handle
-from transforms.adapters.telemetry import metrics as measures
+from transforms.adapters.telemetry import metrics as worker_metrics
 from transforms.adapters.telemetry.metric_names import (
     COUNTER,
     HISTOGRAM,
@@ -24,6 +23,7 @@ from transforms.adapters.telemetry.metric_names import (
     with_dots,
 )
 from transforms.adapters.telemetry.metrics import bucket_names
+from transforms.runtime.metrics_publisher import SHARD_SIZES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "transforms").rglob("*.py"))]
@@ -40,11 +40,11 @@ FILLED = {
     ],
     "action.kafka.{action.topic or 'default'}.emitted": ["action.kafka.TOPIC.emitted"],
     "rule.{rule.name}.evaluated": ["rule.RULE.evaluated"],
-    "dead_letter.{one.reason}": ["dead_letter.REASON"],
-    "shard.{number}.{name}": [f"shard.SHARD.{name}" for name in handle._SIZES],
+    "dead_letter.{letter.reason}": ["dead_letter.REASON"],
+    "shard.{memory.number}.{name}": [f"shard.SHARD.{name}" for name in SHARD_SIZES],
     "destination.{name}.breaker_open": ["destination.DESTINATION.breaker_open"],
-    "destination.{destination.name}.disabled": ["destination.DESTINATION.disabled"],
-    "rule.{rule}.{what}": [],
+    "destination.{name}.disabled": ["destination.DESTINATION.disabled"],
+    "rule.{rule}.{event}": [],
     "{histogram}_sum": [],
 }
 COUNTING = {"count", "show", "set", "_count"}
@@ -57,7 +57,7 @@ def texts(node: ast.AST) -> Iterator[str]:
         yield ast.unparse(node)[2:-1]
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
-    elif isinstance(node, ast.Name) and isinstance(value := getattr(measures, node.id, None), str):
+    elif isinstance(node, ast.Name) and isinstance(value := getattr(worker_metrics, node.id, None), str):
         yield value
     elif isinstance(node, ast.IfExp):
         yield from texts(node.body)
@@ -79,7 +79,7 @@ def counted(tree: ast.AST) -> Iterator[str]:
                 yield from texts(argument)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("count", "show", "set"):
             owner = ast.unparse(node.func)
-            if node.args and ("fn." in owner or "_measures." in owner or owner in ("self.show", "fn.count")):
+            if node.args and ("metrics." in owner or owner in ("self.show", "self.count")):
                 yield from texts(node.args[0])
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("add", "update"):
             for argument in node.args:

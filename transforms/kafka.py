@@ -1,7 +1,7 @@
-"""Kafka in and out: ``ReadEvents``, ``ReadControl``, ``WriteToTopic``.
+"""Reads and writes Kafka topics: ``ReadEvents``, ``ReadControl``, ``WriteToTopic``.
 
-Each carries a URN and a JSON payload (runners/flink/connectors/README.md). Our Flink job server turns those into
-Flink's own source and sink; every other runner ignores the URN and runs what ``expand`` builds, on confluent-kafka.
+Each transform has a URN and a JSON payload (runners/flink/connectors/README.md). Our Flink job server translates them
+to Flink's own source and sink; every other runner ignores the URN and runs what ``expand`` builds, on confluent-kafka.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import orjson
 from apache_beam.metrics import Metrics
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
 
@@ -29,7 +30,7 @@ _POLL_S: Final = 1.0
 _STALLED_S: Final = 60.0
 _COORDINATOR_S: Final = 30.0
 _COORDINATOR_RETRY_S: Final = 0.2
-# What a broker says while it is finding or electing the group's coordinator: of the first group ever, after a restart.
+# The broker's errors while it finds or elects the group's coordinator: for the first group ever, after a restart.
 _NO_COORDINATOR_YET: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -39,9 +40,9 @@ _NO_COORDINATOR_YET: Final = (
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How topics are read; field by field the payload of the read URNs. Times in ms, sizes in bytes or records.
+    """The payload of the read URNs, field by field. Times in ms, sizes in bytes or records.
 
-    ``rules_topic`` is a second topic, with rule sets, of ``ReadControl`` only.
+    ``rules_topic`` is a second topic, with rule sets, which only ``ReadControl`` has.
     """
 
     topic: str | None
@@ -62,7 +63,7 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class WriteSettings:
-    """How a topic is written; field by field the payload of the write URN."""
+    """The payload of the write URN, field by field."""
 
     topic: str
     producer_config: Mapping[str, str]
@@ -74,8 +75,8 @@ class WriteSettings:
 class ReadEvents(beam.PTransform):
     """Read the events topic as micro-batches by user shard.
 
-    Output: ``KV<bytes, bytes>``, Beam key and micro-batch (``domain.batches``), in partition order. On Flink unbounded,
-    exactly once with the checkpoint; elsewhere bounded, from the starting offsets to the ends found at launch.
+    Output: ``KV<bytes, bytes>``, Beam key and micro-batch (``domain.events.micro_batch``), in partition order. On Flink
+    unbounded, exactly once with the checkpoint; elsewhere bounded, from the starting offsets to the ends at launch.
     """
 
     settings: ReadSettings
@@ -88,15 +89,15 @@ class ReadEvents(beam.PTransform):
         return start | "Topic" >> beam.ParDo(_ReadTopicFn(self.settings, self.kind)).with_output_types(Batches)
 
     def to_runner_api_parameter(self, unused_context: Any) -> tuple[str, bytes]:
-        """The URN and payload that our job server knows."""
+        """URN and payload for our job server."""
         return self.urn, orjson.dumps(asdict(self.settings))
 
 
 @dataclass
 class ReadControl(ReadEvents):
-    """Read control topic and rules topic from their starts as micro-batches; with neither, never say anything.
+    """Read control topic and rules topic from their starts as micro-batches; without topics there is no output.
 
-    Output: as ``ReadEvents``; a record goes to one user's shard or to all (``domain.batches.control_keys``).
+    Output: as ``ReadEvents``; a record goes to one user's shard or to all (``domain.events.micro_batch``).
     """
 
     urn: str = field(default=READ_CONTROL_URN, repr=False)
@@ -107,8 +108,8 @@ class ReadControl(ReadEvents):
 class WriteToTopic(beam.PTransform):
     """Write produced records to Kafka.
 
-    Input: ``bytes``, produced records (``domain.batches``). On Flink with the delivery guarantee of the settings, else
-    at least once, each bundle flushed before it ends.
+    Input: ``bytes``, produced records (``domain.events.record``). On Flink with the delivery guarantee of the settings;
+    elsewhere at least once, each bundle flushed before it ends.
     """
 
     settings: WriteSettings
@@ -118,11 +119,11 @@ class WriteToTopic(beam.PTransform):
         return records | "Topic" >> beam.ParDo(_WriteTopicFn(self.settings)).with_output_types(None)
 
     def to_runner_api_parameter(self, unused_context: Any) -> tuple[str, bytes]:
-        """The URN and payload that our job server knows."""
+        """URN and payload for our job server."""
         return WRITE_TO_TOPIC_URN, orjson.dumps(asdict(self.settings))
 
 
-# Beam rebuilds a pipeline from its proto before some runners see it, and asks here for what our URNs stand for.
+# For some runners Beam rebuilds the pipeline from its proto, and needs a constructor for each of our URNs.
 @beam.PTransform.register_urn(READ_EVENTS_URN, None)
 def _read_events(_: Any, payload: bytes, __: Any) -> ReadEvents:
     return ReadEvents(ReadSettings(**orjson.loads(payload)))
@@ -142,7 +143,7 @@ class _ReadTopicFn(beam.DoFn):
     def __init__(self, settings: ReadSettings, kind: int) -> None:
         self._settings = settings
         self._kind = kind
-        self._tombstones = Metrics.counter("event_trigger", "tombstones")
+        self._tombstones = Metrics.counter(METRICS_NAMESPACE, "tombstones")
 
     def process(self, _: bytes) -> Iterator[Batches]:
         for topic in (self._settings.rules_topic, self._settings.topic):
@@ -162,30 +163,30 @@ class _ReadTopicFn(beam.DoFn):
 
 
 def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> Iterator[list[Message]]:
-    """Lists of messages of a topic from the starting offsets to the ends at the time of the call.
+    """Lists of messages of a topic, from the starting offsets to the ends at the time of the call.
 
     Raises:
-        KafkaException: the topic does not exist, a partition reports an error, or the broker was silent for a minute.
+        KafkaException: the topic does not exist, a partition reports an error, or no record comes for a minute.
     """
     bounds = _bounds(consumer, topic)
     ends = {partition: high for partition, (_, high) in bounds.items()}
     positions = _starts(consumer, topic, settings, bounds)
     consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
-    open_partitions = {partition for partition, offset in positions.items() if offset < ends[partition]}
+    unfinished = {partition for partition, offset in positions.items() if offset < ends[partition]}
     give_up_at = time.monotonic() + _STALLED_S
-    while open_partitions:
+    while unfinished:
         messages = consumer.consume(settings.max_batch_records, _POLL_S)
         for message in messages:
             if message.error():
                 raise KafkaException(message.error())
-        # The position, not the last message, says how far a partition is: transaction markers have offsets too.
-        for position in consumer.position([TopicPartition(topic, partition) for partition in open_partitions]):
+        # Progress is the position, not the last message, because transaction markers have offsets too.
+        for position in consumer.position([TopicPartition(topic, partition) for partition in unfinished]):
             if position.offset >= ends[position.partition]:
-                open_partitions.discard(position.partition)
-        taken = [message for message in messages if message.offset() < ends[message.partition()]]
-        if taken:
+                unfinished.discard(position.partition)
+        bounded = [message for message in messages if message.offset() < ends[message.partition()]]
+        if bounded:
             give_up_at = time.monotonic() + _STALLED_S
-            yield taken
+            yield bounded
         elif time.monotonic() > give_up_at:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic}: no records for {_STALLED_S} s"))
 
@@ -211,25 +212,26 @@ def _starts(
     if settings.starting_offsets == "latest":
         return ends
     if settings.starting_offsets == "timestamp":
-        wanted = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
-        found = consumer.offsets_for_times(wanted, timeout=10)
-        return {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
-    committed = _committed(consumer, [TopicPartition(topic, partition) for partition in bounds])
-    return {one.partition: one.offset if one.offset >= 0 else lows[one.partition] for one in committed}
+        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
+        positions, missing = consumer.offsets_for_times(times, timeout=10), ends
+    else:
+        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in bounds])
+        missing = lows
+    return {start.partition: start.offset if start.offset >= 0 else missing[start.partition] for start in positions}
 
 
 def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's offsets; confluent-kafka does not wait for its coordinator by itself."""
+    """The group's offsets; waits for the group's coordinator, which confluent-kafka does not."""
     give_up_at = time.monotonic() + _COORDINATOR_S
     while True:
         try:
-            found: list[TopicPartition] = consumer.committed(partitions, timeout=10)
+            offsets: list[TopicPartition] = consumer.committed(partitions, timeout=10)
         except KafkaException as error:
             if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > give_up_at:
                 raise
             time.sleep(_COORDINATOR_RETRY_S)
         else:
-            return found
+            return offsets
 
 
 def _record(message: Message) -> Record:

@@ -1,4 +1,4 @@
-"""What needs no broker: printing, and lines in files."""
+"""Sinks that need no broker: standard output, standard error, and lines in a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PrintDebugActions(beam.PTransform):
 
 @dataclass
 class PrintDeadLetters(beam.PTransform):
-    """Print a line for each dead letter to standard error, where there is no topic for them.
+    """Print a line for each dead letter to standard error, for jobs without a dead letter topic.
 
     Input: ``bytes``, produced records whose values are dead letters. Output: nothing.
     """
@@ -38,9 +38,9 @@ class PrintDeadLetters(beam.PTransform):
 
 @dataclass
 class WriteLines(beam.PTransform):
-    """Append the values of one topic's records to a file, a line each; for runs in this process.
+    """Append the values of one topic's records to a file, one line each; for runs in this process.
 
-    Input: ``bytes``, produced records. Output: those of other topics.
+    Input: ``bytes``, produced records. Output: the records of other topics.
     """
 
     topic: str
@@ -57,7 +57,7 @@ class _WriteLinesFn(beam.DoFn):
         self._path = path
 
     def setup(self) -> None:
-        # Unbuffered, so that a line is one write: others may append, too.
+        # Unbuffered, so that each line is one write: several instances append to the file.
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed in teardown
 
     def teardown(self) -> None:
@@ -72,12 +72,12 @@ class _WriteLinesFn(beam.DoFn):
 
 
 def _print_debug(body: bytes) -> None:
-    # One write a line: lines of several threads must not mix.
+    # One write for each line, so that lines of several threads do not mix.
     sys.stdout.write(f"DEBUG EVENT {body.decode()}\n")
     sys.stdout.flush()
 
 
 def _print_dead_letter(packed: bytes) -> None:
     letter = orjson.loads(decode_produced(packed).value)
-    where = "{topic}/{partition}@{offset}".format_map(letter)
-    sys.stderr.write(f"DEAD LETTER {letter['reason']} at {where}: {letter['detail']}\n")
+    coordinates = "{topic}/{partition}@{offset}".format_map(letter)
+    sys.stderr.write(f"DEAD LETTER {letter['reason']} at {coordinates}: {letter['detail']}\n")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from apache_beam.metrics import MetricsFilter
 
-from transforms.handle_events import METRICS_NAMESPACE
+from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 
 _ROWS: Final = (
     ("events", "events"),

@@ -1,12 +1,12 @@
 """What metrics cost a worker: ``python -m tests.benchmarks.metrics``.
 
 The real stage in this process over Beam's state cache and metric cells, as the SDK harness runs it: bundles over the
-shards of a slot, the timers that are due, and what each bundle tells the runner. Every shard of events is handled
-twice, with metrics and without (nothing is measured, counted, told or shown), in turns that change places; CPU time of
-the thread is compared, so that what else the machine does is left out.
+shards of a slot, the timers that are due, and the metrics that each bundle reports to the runner. Every shard of events
+is handled twice, with metrics and without (nothing is measured, counted or published), in turns that change places; CPU
+time of the thread is compared, so that what else the machine does is left out.
 
 What the state machine itself counts cannot be taken out of it: it is written down once, and done again by itself.
-Left out is Flink's side, which adds up what bundles tell and shows it to Prometheus.
+Left out is Flink's side, which adds up the reports and shows them to Prometheus.
 """
 
 from __future__ import annotations
@@ -41,14 +41,16 @@ from transforms.domain.events.micro_batch import (
 from transforms.domain.events.record import Record
 from transforms.domain.shard import step as state_machine
 from transforms.domain.shard.step_result import StepResult
-from transforms.handle_events import HandleSettings, _HandleFn, _OpenShard
+from transforms.handle_events import HandleSettings, _HandleFn
+from transforms.runtime.metrics_publisher import MetricsPublisher
+from transforms.runtime.shard_runtime import ShardRuntime
 
 _USER_SHARDS: Final = 128
 _SLOT: Final = range(64)
 _USERS: Final = 1000
 _BUNDLE_MS: Final = 20
 _ROUNDS: Final = 20
-_BUNDLES: Final = 50  # a second of the stage's time: what is told once a second is told once
+_BUNDLES: Final = 50  # a second of the stage's time: what is published once a second is published once
 
 Bundle = list[tuple[int, MicroBatch]]
 
@@ -65,27 +67,22 @@ class _Fn(_HandleFn):
 
 @contextmanager
 def without_metrics() -> Iterator[None]:
-    """Nothing is measured or told; logging stays."""
-    owners = {"_measure": _OpenShard, "_choose_letters": _OpenShard, "count": _HandleFn, "show": _HandleFn}
+    """Nothing is measured or published; logging stays."""
+    owners = {"_measure": ShardRuntime, "_sample_rule_errors": ShardRuntime, "count": MetricsPublisher}
     kept = {name: getattr(owner, name) for name, owner in owners.items()}
 
-    def only_log(shard: _OpenShard, done: StepResult) -> None:
-        shard._fn._notes.step(done, shard.memory.number, shard._fn._clock())
+    def only_log(shard: ShardRuntime, result: StepResult) -> None:
+        shard._services.event_log.step(result, shard.memory.number, shard._services.clock())
 
-    def forget_counts(shard: _OpenShard, done: StepResult) -> None:
-        kept["_choose_letters"](shard, done)
-        done.counts.clear()
-        done.rule_counts.clear()
+    def forget_counts(shard: ShardRuntime, result: StepResult) -> None:
+        kept["_sample_rule_errors"](shard, result)
+        result.counts.clear()
+        result.rule_counts.clear()
 
     def leave(*_: Any) -> None:
         pass
 
-    for name, instead in {
-        "_measure": only_log,
-        "_choose_letters": forget_counts,
-        "count": leave,
-        "show": leave,
-    }.items():
+    for name, instead in {"_measure": only_log, "_sample_rule_errors": forget_counts, "count": leave}.items():
         setattr(owners[name], name, instead)
     try:
         yield
@@ -132,9 +129,9 @@ class Slot:
                     if due_ms is not None and due_ms <= self._now_ms and timer != "stream":
                         shard.bundle(self._fn, timer=timer)
             _HandleFn.finish_bundle(self._fn)
-        told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
-        data = {sdk_worker.SHORT_ID_CACHE.get_short_id(sample): sample.payload for sample in told}
-        beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told, monitoring_data=data).SerializeToString()
+        infos = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
+        data = {sdk_worker.SHORT_ID_CACHE.get_short_id(info): info.payload for info in infos}
+        beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=infos, monitoring_data=data).SerializeToString()
         self._metrics.metrics.clear()  # as overrides.reset_processor
 
 
@@ -195,12 +192,12 @@ def counting_s(slot: Slot, bundles: list[Bundle]) -> float:
         logs.append(([], []))
         return StepResult(counts=_Recorded(logs[-1][0]), rule_counts=_Recorded(logs[-1][1]))
 
-    state_machine.StepResult = recorded_step  # type: ignore[assignment,misc]
+    state_machine.StepResult = recorded_step  # type: ignore[assignment, attr-defined]
     try:
         for bundle in bundles:
             slot.run(bundle)
     finally:
-        state_machine.StepResult = StepResult  # type: ignore[misc]
+        state_machine.StepResult = StepResult  # type: ignore[attr-defined]
     assert logs
     started = time.thread_time()
     for of_step in logs:

@@ -27,8 +27,8 @@ from transforms.domain.shard import parked_store
 from transforms.domain.shard.folded_journal import GARBAGE_LIMITS
 from transforms.domain.webhooks import delivery_queue as deliveries
 from transforms.domain.webhooks.retries import RetrySchedule
-from transforms.runtime import error_letters
 from transforms.runtime import event_log as notes
+from transforms.runtime import rule_error_sampler
 
 TEXTS = {page.name: " ".join(page.text.split()) for page in PAGES}
 DEFAULTS = Settings()
@@ -65,7 +65,7 @@ NAMED = [
     ("docs/rules.md", f"| memory of a call | {sandbox._MEMORY_PER_CALL // MB} MB |"),
     ("docs/rules.md", f"| pattern | {lua('sandbox_library.lua', 'PATTERN_BYTES'):,} bytes"),
     ("docs/rules.md", f"| {lua('sandbox_library.lua', 'TABLE_ITEMS'):,} items |"),
-    ("docs/rules.md", f"the first {error_letters.DEFAULT_PER_MINUTE} dead letters of a minute"),
+    ("docs/rules.md", f"the first {rule_error_sampler.DEFAULT_PER_MINUTE} dead letters of a minute"),
     ("docs/rules.md", f"at most {rule_state.MAX_OPEN} open sequences and {rule_state.MAX_HELD} held actions"),
     ("docs/rules.md", f"{rule_state.MAX_COOLDOWN_KEYS:,} values of cooldown keys"),
     ("docs/rules.md", f"the longest is {durations._LONGEST_MS // DAY_MS} days"),

@@ -23,7 +23,7 @@ from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
 
 
 def wait_for_answers(pool: fetch_pool.FetchPool) -> None:
-    """Return when the user API has answered all that the pool was asked for; fails after 10 s."""
+    """Return when the user API has answered all requests of the pool; fails after 10 s."""
     for call in list(pool._calls._calls.values()):
         call.future.result(10)
 
@@ -89,7 +89,7 @@ class Harness:
         self.restore()
 
     def restore(self) -> None:
-        """As after a failure of the job: all that is left is bytes, and the cache token is new."""
+        """Restore as after a failure of the job: only bytes are left, and the cache token is new."""
         self.token += 1
         self.cache = statecache.StateCache(100 << 20)
         self.handler = sdk_worker.GlobalCachingStateHandler(self.cache, self.stored)
@@ -119,29 +119,30 @@ class Harness:
                 else:
                     fire = fn.on_idle if timer == "idle" else fn.on_pending
                     outputs += fire(*journals, meta, *timers.values())
-            for one in batches:
-                payload = encode_batch(one.kind, one.topic, one.records)
-                outputs += fn.process((self.key, payload), *journals, meta, *timers.values())
+            for batch in batches:
+                payload = encode_batch(batch.kind, batch.topic, batch.records)
+                process: Any = fn.process
+                outputs += process((self.key, payload), *journals, meta, *timers.values())
             if fail:
                 self.restore()  # a bundle that fails is the job's failure
                 return
             fn.finish_bundle()
-            for one in (*journals, meta):
-                one.commit()
+            for cell in (*journals, meta):
+                cell.commit()
         self.outputs += outputs
-        for name, one in timers.items():
-            self.due[name] = one.due_ms if one.changed else self.due[name]
+        for name, set_timer in timers.items():
+            self.due[name] = set_timer.due_ms if set_timer.changed else self.due[name]
 
     def fire_pending(self, fn: _HandleFn) -> None:
-        """Let the user API answer, then the timer that it is waited for with."""
+        """Let the user API answer, then fire the timer that polls for the answers."""
         due = self.due["pending"]
         assert due is not None, "no pending timer is set"
-        wait_for_answers(fn._pool)
+        wait_for_answers(fn._services.fetch_pool)
         self.now_ms = max(self.now_ms, due)
         self.bundle(fn, timer="pending")
 
-    def view(self, history_size: int) -> ShardState:
-        """What is stored, folded anew."""
+    def folded_state(self, history_size: int) -> ShardState:
+        """The stored journal, folded anew."""
         cells = []
         for name in ("journal_v1", "journal_v2"):
             stored, elements = self.stored.get_raw(self._key(name))[0], []
@@ -154,14 +155,14 @@ class Harness:
     def state(self, fn: _HandleFn, user: str = "u1") -> dict[str, Any]:
         before = len(self.outputs)
         self.bundle(fn, control({"inspect": user}))
-        (shown,) = self.outputs[before:]
+        (inspection,) = self.outputs[before:]
         del self.outputs[before:]
-        found: dict[str, Any] = orjson.loads(decode_produced(shown.value).value)
-        return found
+        document: dict[str, Any] = orjson.loads(decode_produced(inspection.value).value)
+        return document
 
     def actions(self) -> list[SeenAction]:
-        produced = [decode_produced(one.value) for one in self.outputs if one.tag == ACTIONS]
-        return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
+        produced = [decode_produced(output.value) for output in self.outputs if output.tag == ACTIONS]
+        return [SeenAction.of_kafka(record.value, record.headers) for record in produced]
 
     def _bag(self, name: str, coder: Any) -> Any:
         return bundle_processor.SynchronousBagRuntimeState(self.handler, self._key(name), coder)

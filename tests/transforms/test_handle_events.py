@@ -35,9 +35,8 @@ from tests.builders import (
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
 from tests.receiver import SECRET, receiving
 from tests.transforms.harness import FailedBundleError, Harness, wait_for_answers
-from transforms import handle_events as handle
-from transforms.adapters.user_api import fetch_pool
 from transforms.adapters.user_api.client import UserApiSettings
+from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.events.dead_letter import DeadLetter
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
@@ -50,29 +49,30 @@ from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.redrive import redrive_record
 from transforms.domain.webhooks.url_policy import EgressPolicy
 from transforms.handle_events import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings, _HandleFn
+from transforms.runtime.process import PROCESS
 
 Element = tuple[bytes, bytes]
 
 
 @pytest.fixture
 def serve(httpserver: HTTPServer) -> Callable[[dict[str, Any]], UserApiSettings]:
-    """Starts a user API that knows what an oracle's ``api`` says."""
+    """Starts a user API with the users of an oracle's ``api``."""
 
     def start(api: dict[str, Any]) -> UserApiSettings:
         def answer(request: Request) -> Response:
-            _, _, user_id, what = request.path.split("/")
-            known = api.get(user_id, {}).get(what)
-            return Response(orjson.dumps(known), 200 if known is not None else 404)
+            _, _, user_id, call = request.path.split("/")
+            document = api.get(user_id, {}).get(call)
+            return Response(orjson.dumps(document), 200 if document is not None else 404)
 
-        for what in ("profile", "visit", "history"):
-            httpserver.expect_request(uri_of(what)).respond_with_handler(answer)
+        for call in ("profile", "visit", "history"):
+            httpserver.expect_request(uri_of(call)).respond_with_handler(answer)
         return UserApiSettings(httpserver.url_for(""), concurrency=4)
 
     return start
 
 
-def uri_of(what: str) -> Any:
-    return re.compile(rf"/users/[^/]+/{what}")
+def uri_of(call: str) -> Any:
+    return re.compile(rf"/users/[^/]+/{call}")
 
 
 def batched(records: Iterable[tuple[bytes | None, bytes]], user_shards: int, size: int = 50) -> Iterator[Element]:
@@ -82,7 +82,7 @@ def batched(records: Iterable[tuple[bytes | None, bytes]], user_shards: int, siz
         yield from split_by_shard(EVENTS, "events", chunk, user_shards, "record")
 
 
-def asked(user_ids: Iterable[str], user_shards: int) -> list[Element]:
+def inspections_of(user_ids: Iterable[str], user_shards: int) -> list[Element]:
     """Control records that inspect users."""
     values = [orjson.dumps({"inspect": user_id}) for user_id in user_ids]
     return list(
@@ -90,7 +90,7 @@ def asked(user_ids: Iterable[str], user_shards: int) -> list[Element]:
     )
 
 
-# What came out, by tag. Runners of these tests are in this process, so that a step may leave it here.
+# Outputs by tag. The runners of these tests are in this process, so a step can store them here.
 SEEN: dict[str, list[bytes]] = defaultdict(list)
 
 
@@ -112,12 +112,12 @@ def remembered(outputs: Any) -> None:
 
 def seen_actions() -> list[SeenAction]:
     produced = [decode_produced(packed) for packed in SEEN[ACTIONS]]
-    return [SeenAction.of_kafka(one.value, one.headers) for one in produced]
+    return [SeenAction.of_kafka(record.value, record.headers) for record in produced]
 
 
 def seen_records(topic: str) -> list[dict[str, Any]]:
     produced = [decode_produced(packed) for packed in SEEN[RECORDS]]
-    return [orjson.loads(one.value) for one in produced if one.topic == topic]
+    return [orjson.loads(record.value) for record in produced if record.topic == topic]
 
 
 # On FnApiRunner, where misses are resolved before a bundle ends
@@ -141,7 +141,7 @@ def test_a_bounded_run_does_what_the_oracle_says(
         compact_bytes=compact_bytes,
         inline=True,
     )
-    elements = [*batched(records, user_shards), *asked(users, user_shards)]
+    elements = [*batched(records, user_shards), *inspections_of(users, user_shards)]
     pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
     batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
     remembered(batches | "HandleEvents" >> HandleEvents(settings))
@@ -165,8 +165,8 @@ def test_a_bounded_run_does_what_the_oracle_says(
 
 
 def counters(result: Any) -> dict[str, int]:
-    found = result.metrics().query(MetricsFilter().with_namespace("event_trigger"))["counters"]
-    return {counter.key.metric.name: counter.committed for counter in found}
+    committed = result.metrics().query(MetricsFilter().with_namespace("event_trigger"))["counters"]
+    return {counter.key.metric.name: counter.committed for counter in committed}
 
 
 def test_debug_and_kafka_actions_leave_by_their_own_outputs() -> None:
@@ -210,7 +210,7 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
         )
         settings = HandleSettings(
             (hooks,),
-            ShardSettings(destinations={one.name: one.retry for one in destinations}),
+            ShardSettings(destinations={destination.name: destination.retry for destination in destinations}),
             dead_letter_topic="dead",
             inline=True,
             webhooks=WebhookSettings(destinations, EgressPolicy(allow_private=True)),
@@ -222,7 +222,7 @@ def test_webhooks_are_sent_before_the_run_ends_and_what_cannot_be_is_a_dead_lett
         result.wait_until_finish()
     sent = [orjson.loads(body)["event"]["event_id"] for _, path, body in receiver.seen if path == "/good"]
     assert (sent, receiver.bad) == (["e0", "e1", "e2"], [])
-    lost = [(one["action"]["destination"], one["action"]["event_id"]) for one in seen_records("dead")]
+    lost = [(letter["action"]["destination"], letter["action"]["event_id"]) for letter in seen_records("dead")]
     assert sorted(lost) == [(name, f"e{n}") for name in ("busy", "refuses") for n in range(3)]
     counts = counters(result)
     assert (counts["deliveries_delivered"], counts["deliveries_refused"]) == (3, 6)
@@ -269,12 +269,12 @@ def test_sequences_come_to_their_end_with_a_bounded_input() -> None:
         event("u1", event_id="e3", event_name="checkout", parameters={"cart": 1}),
         event("u2", event_id="e4", event_name="add_to_cart", parameters={"cart": 1}),
     ]
-    elements = list(batched([(one["user_id"].encode(), orjson.dumps(one)) for one in made], 8))
+    elements = list(batched([(body["user_id"].encode(), orjson.dumps(body)) for body in made], 8))
     pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
     batches = pipeline | beam.Impulse() | beam.FlatMap(lambda _: elements).with_output_types(Element)
     remembered(batches | "HandleEvents" >> HandleEvents(HandleSettings((left,), inline=True)))
     pipeline.run().wait_until_finish()
-    assert sorted(one.body["event"]["event_id"] for one in seen_actions()) == ["e2", "e4"]
+    assert sorted(action.body["event"]["event_id"] for action in seen_actions()) == ["e2", "e4"]
 
 
 # With timers, on TestStream
@@ -283,16 +283,17 @@ def test_sequences_come_to_their_end_with_a_bounded_input() -> None:
 _now_ms = 0
 
 
-def told_time() -> int:
+def stream_clock() -> int:
     return _now_ms
 
 
-def tell_time(timed: tuple[int, Element | None]) -> Iterator[Element]:
-    """The first step: sets the clock to the element's time; an element of None is only that."""
+def advance_clock(timed: tuple[int, Element | None]) -> Iterator[Element]:
+    """The first step: sets the clock to the element's time; None sets the clock only."""
     global _now_ms
     _now_ms, element = timed
-    for pool in list(fetch_pool._pools.values()):
-        wait_for_answers(pool)
+    for pool in list(PROCESS._made.values()):
+        if isinstance(pool, FetchPool):
+            wait_for_answers(pool)
     if element is not None:
         yield element
 
@@ -305,7 +306,7 @@ class Timeline:
         self.now_ms = 0
 
     def at(self, now_ms: int, *elements: Element) -> Timeline:
-        """Move on to a time, timers due until then firing, and then bring elements."""
+        """Advance to a time, at which the timers that are due fire, then add elements."""
         if now_ms > self.now_ms:
             self.stream.add_elements([(now_ms, None)])
             self.stream.advance_processing_time((now_ms - self.now_ms) / 1000)
@@ -321,9 +322,9 @@ class Timeline:
         batches = (
             pipeline
             | self.stream.advance_watermark_to_infinity()
-            | "Clock" >> beam.FlatMap(tell_time).with_output_types(Element)
+            | "Clock" >> beam.FlatMap(advance_clock).with_output_types(Element)
         )
-        remembered(batches | "HandleEvents" >> HandleEvents(settings, told_time))
+        remembered(batches | "HandleEvents" >> HandleEvents(settings, stream_clock))
         pipeline.run().wait_until_finish()
 
 
@@ -335,7 +336,7 @@ def early(*event_ids: str, user: str = "u1") -> Element:
 
 
 def inspected(user: str = "u1") -> Element:
-    return asked([user], 8)[0]
+    return inspections_of([user], 8)[0]
 
 
 def enriched_ids() -> list[str]:
@@ -415,9 +416,9 @@ def test_two_instances_that_take_turns_on_one_key_see_each_other_s_state(compact
     harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
     batches, oracle = chunks_of(1, 5, 300, 10)
     instances = itertools.cycle([harness.instance(), harness.instance()])
-    for one in batches:
+    for chunk in batches:
         fn = next(instances)
-        harness.bundle(fn, one)
+        harness.bundle(fn, chunk)
         if harness.due["pending"] is not None:
             harness.fire_pending(next(instances))
     check(harness, oracle, next(instances))
@@ -429,9 +430,9 @@ def test_two_instances_that_take_turns_on_one_key_see_each_other_s_state(compact
 def test_a_restore_between_any_two_bundles_changes_nothing(compact_bytes: int) -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i", compact_bytes=compact_bytes))
     batches, oracle = chunks_of(2, 5, 300, 10)
-    for number, one in enumerate(batches):
+    for number, chunk in enumerate(batches):
         fn = harness.instance()
-        harness.bundle(fn, one)
+        harness.bundle(fn, chunk)
         if number % 3 == 0:
             harness.restore()
         if harness.due["pending"] is not None:
@@ -479,16 +480,16 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
     real_step = step
 
     def half_a_step(*arguments: Any) -> Any:
-        real_step(*arguments)  # the view is changed, and then
+        real_step(*arguments)  # the state is changed, and then
         raise FailedBundleError
 
-    for one in batches:
+    for chunk in batches:
         with monkeypatch.context() as broken:
-            broken.setattr("transforms.handle_events.step", half_a_step)
+            broken.setattr("transforms.runtime.shard_runtime.step", half_a_step)
             with pytest.raises(FailedBundleError):
-                harness.bundle(fn, one)
+                harness.bundle(fn, chunk)
             harness.restore()
-        harness.bundle(fn, one)
+        harness.bundle(fn, chunk)
         if harness.due["pending"] is not None:
             harness.fire_pending(fn)
     check(harness, oracle, fn)
@@ -501,7 +502,7 @@ def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
     harness.bundle(fn, first)
     assert harness.due == {"idle": None, "pending": 10_025, "stream": None}
     # The bundle that loads u1 sets the first idle timer, and fails.
-    wait_for_answers(fn._pool)
+    wait_for_answers(fn._services.fetch_pool)
     harness.bundle(fn, second, timer="pending", fail=True)
     harness.bundle(fn, second)
     harness.fire_pending(fn)
@@ -530,10 +531,10 @@ def test_the_idle_timer_is_remembered_over_a_restore() -> None:
     assert not harness.state(fn)["found"]
 
 
-def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up() -> None:
+def test_a_user_who_waited_through_a_restart_is_fetched_before_it_is_given_up() -> None:
     harness = Harness(HandleSettings(RULES, ShardSettings(enrichment_deadline_ms=10_000), inspection_topic="i"))
     harness.bundle(harness.instance(), batch(event("u1", timestamp=1)))
-    fetch_pool._pools.clear()  # the worker died with its answers
+    PROCESS.reset()  # the worker died with its answers
     harness.restore()
     harness.now_ms += 15_000
     fn = harness.instance()
@@ -542,22 +543,25 @@ def test_a_user_who_waited_through_a_restart_is_asked_for_before_it_is_given_up(
     assert harness.state(fn)["enrichment"] == "unknown"
 
 
-def test_a_rule_that_fails_on_every_event_does_not_flood_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle._error_letters.cache_clear()
+def test_a_rule_that_fails_on_every_event_does_not_flood_the_dead_letters() -> None:
+    PROCESS.reset()
     rules = (rule("broken", "event.a.b", on_missing_profile="run"),)
     harness = Harness(HandleSettings(rules, ShardSettings(), error_letters_per_minute=3))
     harness.now_ms = NOW_MS
     counts: Counter[str] = Counter()
     for events in (20, 5):
-        fn = harness.instance()  # instances share the account
-        monkeypatch.setattr(fn, "count", lambda name, value: counts.update({name: value}))
+        fn = harness.instance()  # instances share the sampler
         harness.bundle(fn, batch(*(event() for _ in range(events)), record(b"{", b"u1")))
+        counts.update(fn._services.metrics.counts)
     assert (counts["rule_errors"], counts["rule_errors_not_sampled"], counts["dead_letters"]) == (25, 22, 5)
     harness.now_ms += 60_000
     harness.bundle(fn, batch(event()))
-    letters = [orjson.loads(decode_produced(one.value).value) for one in harness.outputs if one.tag == RECORDS]
-    assert [one["reason"] for one in letters] == ["rule_error"] * 3 + ["not_json"] * 2 + ["rule_error"]
-    assert [one["detail"].rpartition(" ")[2] for one in letters if "without a letter" in one["detail"]] == ["22]"]
+    counts.update(fn._services.metrics.counts)
+    letters = [orjson.loads(decode_produced(output.value).value) for output in harness.outputs if output.tag == RECORDS]
+    assert [letter["reason"] for letter in letters] == ["rule_error"] * 3 + ["not_json"] * 2 + ["rule_error"]
+    assert [letter["detail"].rpartition(" ")[2] for letter in letters if "without a letter" in letter["detail"]] == [
+        "22]"
+    ]
     assert counts["rule_errors"] == 26
 
 
@@ -607,8 +611,8 @@ def test_a_cached_shard_is_not_folded_anew(monkeypatch: pytest.MonkeyPatch) -> N
         return real(*arguments)
 
     monkeypatch.setattr(journal, "_replay", replay)
-    for one in batches[1:]:
-        harness.bundle(fn, one)
+    for chunk in batches[1:]:
+        harness.bundle(fn, chunk)
         harness.bundle(other)
         harness.state(other)
     assert replayed == []

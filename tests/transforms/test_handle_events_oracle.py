@@ -1,4 +1,4 @@
-"""``HandleEvents`` against the oracle as in test_shard_oracle, through Beam's state cache, bundles and bytes."""
+"""``HandleEvents`` against the oracle as in test_step_oracle, through Beam's state cache, bundles and bytes."""
 
 from __future__ import annotations
 
@@ -29,27 +29,29 @@ from transforms.domain.users.fetched_user import FetchedUser
 from transforms.handle_events import ACTIONS, DEBUG, HandleSettings, _HandleFn
 
 
-class ToldPool:
+class ScriptedPool:
     """A ``FetchPool`` whose answers come when the test says so."""
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()
+        self.requested: set[str] = set()
         self.answers: dict[str, FetchedUser] = {}
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
-        self.asked.add(user_id)
+        self.requested.add(user_id)
         return now_ms
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
         for user_id in user_ids:
             self.request(user_id, now_ms)
-        return [(one, self.answers.pop(one)) for one in user_ids if one in self.answers and not self.asked.discard(one)]
+        answered = [user_id for user_id in user_ids if user_id in self.answers]
+        self.requested.difference_update(answered)
+        return [(user_id, self.answers.pop(user_id)) for user_id in answered]
 
     def withdraw(self, user_id: str) -> bool:
-        return user_id not in self.asked
+        return user_id not in self.requested
 
     def cancel(self, user_id: str) -> None:
-        self.asked.discard(user_id)
+        self.requested.discard(user_id)
 
 
 class Letter(dict[str, Any]):
@@ -75,52 +77,59 @@ class HarnessShard:
             )
         )
         self.now_ms = NOW_MS
-        self.pool = ToldPool()
-        self.counts: Counter[str] = Counter()
+        self.pool = ScriptedPool()
         self.instances = itertools.cycle([self._instance(), self._instance()])
 
     def _instance(self) -> _HandleFn:
         fn = self.harness.instance()
-        fn._pool = self.pool  # type: ignore[assignment]
-        fn.count = lambda name, value: self.counts.update({name: value})  # type: ignore[method-assign]
+        fn._services.fetch_pool = self.pool  # type: ignore[assignment]
         return fn
 
     @property
     def view(self) -> ShardState:
-        return self.harness.view(self.settings.history_size)
+        return self.harness.folded_state(self.settings.history_size)
 
     @property
     def asked_ms(self) -> dict[str, int]:
         view = self.view
-        return dict.fromkeys((one for one in self.pool.asked if one in view.users or one in view.parked), 0)
+        return dict.fromkeys(
+            (user_id for user_id in self.pool.requested if user_id in view.users or user_id in view.parked), 0
+        )
 
     def step(
         self, batch: MicroBatch | None = None, answers: Sequence[Answer] = (), now_ms: int | None = None
     ) -> SimpleNamespace:
         self.now_ms = self.harness.now_ms = self.now_ms if now_ms is None else now_ms
-        self.pool.answers = {one.user_id: one.fetched for one in answers if one.user_id in self.pool.asked}
-        self.counts.clear()
+        self.pool.answers = {
+            answer.user_id: answer.fetched for answer in answers if answer.user_id in self.pool.requested
+        }
         self.harness.outputs.clear()
+        fn = next(self.instances)
         if batch is not None:
-            self.harness.bundle(next(self.instances), batch)
+            self.harness.bundle(fn, batch)
         else:
-            self.harness.bundle(next(self.instances), timer="pending")
-        produced = [(one.tag, decode_produced(one.value)) for one in self.harness.outputs if one.tag != DEBUG]
-        seen = [SeenAction.of_kafka(one.value, one.headers) for tag, one in produced if tag == ACTIONS]
+            self.harness.bundle(fn, timer="pending")
+        produced = [
+            (output.tag, decode_produced(output.value)) for output in self.harness.outputs if output.tag != DEBUG
+        ]
+        seen = [SeenAction.of_kafka(record.value, record.headers) for tag, record in produced if tag == ACTIONS]
         return SimpleNamespace(
             actions=[
                 SimpleNamespace(
-                    body=orjson.dumps(one.body), rule=one.rule, rule_version=one.version, action_id=one.action_id
+                    body=orjson.dumps(action.body),
+                    rule=action.rule,
+                    rule_version=action.version,
+                    action_id=action.action_id,
                 )
-                for one in seen
+                for action in seen
             ],
-            dead_letters=[Letter(orjson.loads(one.value)) for _, one in produced if one.topic == "dead"],
-            counts=Counter(self.counts),
+            dead_letters=[Letter(orjson.loads(record.value)) for _, record in produced if record.topic == "dead"],
+            counts=Counter(fn._services.metrics.counts),
         )
 
     def restore(self) -> None:
         self.harness.restore()
-        self.pool.asked.clear()
+        self.pool.requested.clear()
         if self.view.parked:  # then their timer was set, and fires
             self.harness.now_ms = self.now_ms
             self.harness.bundle(next(self.instances), timer="pending")

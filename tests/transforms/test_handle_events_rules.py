@@ -1,4 +1,4 @@
-"""Rule sets in ``HandleEvents`` under Beam's own state cache: what is kept, told and sent."""
+"""Rule sets in ``HandleEvents`` under Beam's own state cache: what is stored, acknowledged and sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def harness_of(shard: int = 0, number: int = 0, rules: tuple[Rule, ...] = (FIRST
         **fields,
     )
     harness = Harness(settings)
-    # The salt is Flink's and says nothing.
+    # The salt is for Flink and means nothing here.
     harness.key = struct.pack(">II", shard, 77)
     return harness
 
@@ -51,14 +51,14 @@ def fired(harness: Harness, fn: _HandleFn) -> tuple[str, str, str]:
     harness.bundle(fn, batch(event("u1", timestamp=1)))
     if harness.due["pending"] is not None:
         harness.fire_pending(fn)
-    (produced,) = (decode_produced(one.value) for one in harness.outputs[before:] if one.tag == ACTIONS)
+    (produced,) = (decode_produced(output.value) for output in harness.outputs[before:] if output.tag == ACTIONS)
     headers = {name: value.decode() for name, value in produced.headers}
     return headers["rule"], headers["rule-version"], headers["rule-set"]
 
 
 def records(harness: Harness, topic: str) -> list[tuple[bytes | None, dict[str, Any]]]:
-    produced = [decode_produced(one.value) for one in harness.outputs if one.tag == RECORDS]
-    return [(one.key, orjson.loads(one.value)) for one in produced if one.topic == topic]
+    produced = [decode_produced(output.value) for output in harness.outputs if output.tag == RECORDS]
+    return [(record.key, orjson.loads(record.value)) for record in produced if record.topic == topic]
 
 
 @pytest.mark.parametrize("compact_bytes", [1, 10**6])
@@ -100,7 +100,7 @@ def test_a_shard_without_users_remembers_its_set() -> None:
     harness.now_ms += 10**9
     harness.bundle(harness.instance(), timer="idle")
     harness.restore()
-    assert harness.view(100).users == {}
+    assert harness.folded_state(100).users == {}
     assert fired(harness, harness.instance()) == ("second", "2", "3")
 
 
@@ -116,20 +116,20 @@ def test_each_shard_acknowledges_each_set_once() -> None:
     assert records(harness, "dead") == []
 
 
-def test_of_all_shards_the_first_tells_what_none_can_use() -> None:
-    told: list[tuple[int, str]] = []
+def test_only_the_first_shard_publishes_what_no_shard_can_use() -> None:
+    rejected: list[tuple[int, str]] = []
     broken = MicroBatch(VERSION, CONTROL, "rules", [Record(0, 7, 5, b"set-9", b'{"rules": {"number": 9}}')])
     elsewhere = published(9, FIRST, topic="control")
     for shard in range(SHARDS):
         harness = harness_of(shard)
         harness.bundle(harness.instance(), broken, elsewhere)
-        told += [(shard, letter["topic"]) for _, letter in records(harness, "dead")]
+        rejected += [(shard, letter["topic"]) for _, letter in records(harness, "dead")]
         assert records(harness, "audit") == []
         assert fired(harness, harness.instance()) == ("first", "1", "0")
-    assert told == [(0, "rules"), (0, "control")]
+    assert rejected == [(0, "rules"), (0, "control")]
 
 
-def test_what_only_one_shard_gets_it_tells_whichever_it_is() -> None:
+def test_what_only_one_shard_gets_is_published_by_that_shard() -> None:
     harness = harness_of(shard=2)
     wrong = MicroBatch(VERSION, CONTROL, "rules", [Record(0, 7, 5, None, b'{"forget": "u1"}')])
     harness.bundle(harness.instance(), wrong, control({"forget": "u1", "more": 1}))

@@ -1,4 +1,4 @@
-"""Secrets by reference: what travels in options, files and plans says where a secret lies, never what it is."""
+"""Reads secrets by reference: options, files and plans hold the place of a secret, never its text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _AWS_TIMEOUT_S: Final = 3.0
 
 
 def read_secret(reference: str) -> str:
-    """The text that a reference refers to, as it is now; of AWS after at most some seconds.
+    """Read a secret now; from AWS this takes some seconds at most.
+
+    Args:
+        reference: ``env:NAME``, ``file:PATH`` or ``aws-secret:ID[#KEY]``.
 
     Raises:
-        SecretError: it cannot be read, or is not ASCII.
+        SecretError: the secret cannot be read, or is not ASCII.
     """
     where, _, name = reference.partition(":")
     try:
@@ -35,23 +38,23 @@ def read_secret(reference: str) -> str:
             text = _read_aws(name)
         text.encode("ascii")
     except (KeyError, OSError, UnicodeError) as error:
-        raise SecretError(f"{reference}: {_trouble(error)}") from None
+        raise SecretError(f"{reference}: {_reason(error)}") from None
     except _AwsError as error:
         raise SecretError(f"{reference}: {error}") from None
     return text
 
 
 class Secret:
-    """A secret that is read when first asked for and again when it is older than ``refresh_s``. Thread-safe.
+    """A secret that is read on first use, and again when it is older than ``refresh_s``. Thread-safe.
 
-    One caller a time reads it again, the others get the one before, which stays in use while the new one cannot be
-    read; ``trouble`` says why it cannot. ``check`` raises SecretError for a text that is no such secret, without it.
+    One caller at a time reads it again. The others get the former text, which stays in use as long as the secret cannot
+    be read. ``check`` raises SecretError, without the text, for a text of the wrong form.
     """
 
     def __init__(
         self,
         reference: str,
-        check: Callable[[str], None],
+        check: Callable[[str], object],
         refresh_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,16 +65,15 @@ class Secret:
         self._lock = threading.Lock()
         self._text: str | None = None
         self._due_s = 0.0
-        self.trouble: str | None = None
 
     def __repr__(self) -> str:
         return f"Secret({self._reference!r})"
 
     def text(self) -> str:
-        """The secret.
+        """The secret's text, not older than ``refresh_s`` unless it cannot be read.
 
         Raises:
-            SecretError: it has never been read.
+            SecretError: it could never be read.
         """
         with self._lock:
             text = self._text
@@ -81,30 +83,28 @@ class Secret:
                 self._due_s = self._clock() + self._refresh_s
         return self._reread(text)
 
-    def _reread(self, before: str | None) -> str:
+    def _reread(self, former: str | None) -> str:
         try:
             text = read_secret(self._reference).strip()
             try:
                 self._check(text)
             except SecretError as error:
                 raise SecretError(f"{self._reference}: {error}") from None
-        except SecretError as error:
-            self.trouble = str(error)
-            if before is None:
+        except SecretError:
+            if former is None:
                 raise
-            return before
+            return former
         with self._lock:
-            self.trouble = None
             self._text, self._due_s = text, self._clock() + self._refresh_s
         return text
 
 
 class _AwsError(EventTriggerError):
-    """What AWS says, in words without the secret."""
+    """AWS's reason, without the secret."""
 
 
 def _read_aws(name: str) -> str:
-    # Here, because importing it takes 0.3 s, which nobody without such a secret should wait for.
+    # Imported here because it takes 0.3 s, which only users of such secrets should wait for.
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -137,7 +137,7 @@ def _json_field(text: str, key: str) -> str:
     return str(fields[key])
 
 
-def _trouble(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return "no such environment variable"
     return str(error.strerror) if isinstance(error, OSError) else "not ASCII"

@@ -1,4 +1,4 @@
-"""Threads that nobody waits for: a process ends beside them, where a ``ThreadPoolExecutor`` first does all its work."""
+"""Daemon threads: a process ends without waiting for them, where a ``ThreadPoolExecutor`` first finishes all work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class DaemonThreads:
-    """Does work in up to ``count`` threads, in the order in which it is submitted. Thread-safe.
+    """Runs work in up to ``count`` threads, in the order in which it is submitted. Thread-safe.
 
     The threads are named ``name-0`` and so on, start with the work and end when the pool is no longer referenced.
     """
@@ -27,7 +27,7 @@ class DaemonThreads:
         weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[..., _T], *args: Any) -> Future[_T]:
-        """Have ``work(*args)`` done, unless the future is cancelled before; it gets what that returns or raises."""
+        """Run ``work(*args)``, unless the future is cancelled before; the future gets its result or its exception."""
         future: Future[_T] = Future()
         with self._lock:
             if self._started < self._count:
@@ -47,7 +47,7 @@ class _Job:
             return
         try:
             result = self._work(*self._args)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - the future's reader gets it
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
@@ -56,5 +56,5 @@ class _Job:
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job.run()
-        del job  # an idle thread keeps neither the result nor, through the work, its pool alive
+        del job  # so that an idle thread keeps neither the result nor, through the work, its pool alive
     jobs.put(None)  # for the next thread

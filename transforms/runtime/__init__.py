@@ -1,1 +1,1 @@
-"""What one worker process holds together: pools, shards while they are open, timers, metrics, its log."""
+"""The runtime of one worker process: its resources, and its shards with their timers, metrics and outputs."""

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+
+
+def wall_clock_ms() -> int:
+    """Processing time, ms since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def monotonic_ms() -> int:

@@ -1,4 +1,4 @@
-"""What of a step is worth a line in the log. Users are told as ``user_id``, which the log shows as a hash."""
+"""Writes the rare events of steps to the log. Users go into the field ``user_id``, which the log shows as a hash."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ _MINUTE_MS: Final = 60_000
 
 
 class EventLog:
-    """Writes what happened to the log ``event_trigger``: of each kind ``per_minute`` lines, the next one says how many
-    were left out. Kept in memory, one a worker, shared by its threads."""
+    """Writes to the log ``event_trigger``, at most ``per_minute`` lines of each kind. Thread-safe.
+
+    The first line of the next minute says how many were left out. A worker has one event log, in memory.
+    """
 
     def __init__(self, per_minute: int = PER_MINUTE) -> None:
         self._per_minute = per_minute
         self._lock = threading.Lock()
-        # By kind: the minute, lines in it, lines left out since the last one.
+        # By kind: the minute, the lines in it, the lines left out since the last one.
         self._counts: dict[str, list[int]] = {}
-        self._open: dict[str, bool] = {}
+        self._open_breakers: dict[str, bool] = {}
 
-    def step(self, done: StepResult, shard: int | None, now_ms: int) -> None:
-        """What a step of a shard did beside its daily work; with DEBUG the actions that it decided, too."""
-        for number in done.applied_rule_sets:
+    def step(self, result: StepResult, shard: int | None, now_ms: int) -> None:
+        """Log the rare events of a step: rule sets, erasures, 410s, limits, dead letters; at DEBUG its actions, too."""
+        for number in result.applied_rule_sets:
             self._write(logging.INFO, "rule set live", now_ms, rule_set=number, shard=shard)
-        for erasure in done.erasures:
+        for erasure in result.erasures:
             self._write(logging.INFO, "user forgotten", now_ms, user_id=erasure.user_id, found=erasure.found)
-        for destination in done.gone_destinations:
+        for destination in result.gone_destinations:
             self._write(logging.WARNING, "destination wants no more", now_ms, destination=destination)
-        if done.counts["rules_tripped"]:
-            for (rule, what), number in done.rule_counts.items():
-                if what == "tripped":
+        if result.counts["rules_tripped"]:
+            for (rule, count), number in result.rule_counts.items():
+                if count == "tripped":
                     self._write(logging.WARNING, "rule hit a limit", now_ms, rule=rule, times=number)
-        for letter in done.dead_letters:
-            self._write(logging.INFO, "dead letter", now_ms, **_of_letter(letter))
+        for letter in result.dead_letters:
+            self._write(logging.INFO, "dead letter", now_ms, **_letter_fields(letter))
         if LOG.isEnabledFor(logging.DEBUG):
-            _write_actions(done)
+            _write_actions(result)
 
-    def breaker(self, who: str, is_open: bool, now_ms: int) -> None:
-        """Whether somebody is being spared; written when that changes."""
+    def breaker(self, service: str, is_open: bool, now_ms: int) -> None:
+        """Log that the breaker of a service has opened or closed; nothing if it has not changed."""
         with self._lock:
-            has_changed = self._open.get(who, False) is not is_open
-            self._open[who] = is_open
+            has_changed = self._open_breakers.get(service, False) is not is_open
+            self._open_breakers[service] = is_open
         if has_changed:
             level, event = (logging.WARNING, "breaker opened") if is_open else (logging.INFO, "breaker closed")
-            self._write(level, event, now_ms, of=who)
+            self._write(level, event, now_ms, of=service)
 
     def _write(self, level: int, event: str, now_ms: int, **fields: Any) -> None:
         with self._lock:
@@ -66,7 +68,7 @@ class EventLog:
         LOG.log(level, event, extra=fields)
 
 
-def _of_letter(letter: DeadLetter) -> dict[str, Any]:
+def _letter_fields(letter: DeadLetter) -> dict[str, Any]:
     fields: dict[str, Any] = {"reason": letter.reason, "rule": letter.rule}
     if letter.action is not None:
         action = letter.action
@@ -78,12 +80,12 @@ def _of_letter(letter: DeadLetter) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _write_actions(done: StepResult) -> None:
-    for fired in done.actions:
+def _write_actions(result: StepResult) -> None:
+    for fired in result.actions:
         fields = {"rule": fired.rule, "rule_version": fired.rule_version, "rule_set": fired.rule_set}
         fields |= {"action": fired.action.name, "action_id": fired.action_id, "user_id": fired.user_id}
         LOG.debug("action decided", extra=fields)
-    for fact in done.facts:
+    for fact in result.facts:
         if isinstance(fact, DeliveryQueued):
             delivery = fact.delivery
             fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}

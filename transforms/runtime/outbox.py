@@ -1,84 +1,109 @@
-"""What a worker knows of a shard's webhooks and does not store: whose turn it is, and what is under way."""
+"""The webhooks of a shard that are due or in flight: what a worker remembers beside the stored delivery queues."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
+from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.base.due_index import DueIndex
 from transforms.domain.webhooks.delivery_queue import (
     DELAYED,
-    DELIVERED,
     EMPTY_QUEUE,
-    GONE,
     REFUSED,
     RETRY,
     Delivery,
     DeliveryQueue,
     DeliveryResult,
 )
-from transforms.domain.webhooks.results import Outcome, SendResult
+from transforms.domain.webhooks.results import SendResult
 
-_ENDS: Final = {
-    Outcome.DELIVERED: DELIVERED,
-    Outcome.RETRY: RETRY,
-    Outcome.REFUSED: REFUSED,
-    Outcome.GONE: GONE,
-}
-# How long to leave a destination alone whose breaker is open; half of it to all of it.
+# The longest pause before a webhook that was not attempted is attempted again; the shortest is half of it.
 _DELAY_S: Final = 5.0
 
 
 class Outbox:
-    """Whose turn it is. Made anew with each fold of the journal: then nothing is under way."""
+    """Which deliveries are due and which are in flight; when the journal is folded anew, none is in flight.
 
-    __slots__ = ("_agenda", "in_flight")
+    Attributes:
+        in_flight: users by the action that is in flight for them.
+    """
+
+    __slots__ = ("_due", "in_flight")
 
     def __init__(self, deliveries: Mapping[str, DeliveryQueue]) -> None:
-        # Users by the action that is under way for them.
         self.in_flight: dict[str, str] = {}
-        self._agenda = DueIndex()
+        self._due = DueIndex()
         self.changed(deliveries, deliveries)
 
     def changed(self, deliveries: Mapping[str, DeliveryQueue], user_ids: Iterable[str]) -> None:
-        """Something of these users was added, has ended or was put off."""
+        """Take in the queues of these users, to which something was added, or in which something ended or moved."""
         for user_id in user_ids:
             heads = deliveries.get(user_id, EMPTY_QUEUE).heads()
-            due = [one.due_ms for one in heads if one.action_id not in self.in_flight]
-            self._agenda.set(user_id, min(due, default=None))
+            due = [delivery.due_ms for delivery in heads if delivery.action_id not in self.in_flight]
+            self._due.set(user_id, min(due, default=None))
 
     def next_ms(self) -> int | None:
-        """When the next one may be sent."""
-        return self._agenda.next_ms()
+        """When the next delivery is due."""
+        return self._due.next_ms()
 
     def due(self, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> list[tuple[str, Delivery]]:
-        """User and delivery of all whose turn has come."""
+        """User and delivery of all that are due and not in flight."""
         return [
-            (user_id, one)
-            for user_id in self._agenda.until(now_ms)
-            for one in deliveries.get(user_id, EMPTY_QUEUE).heads()
-            if one.due_ms <= now_ms and one.action_id not in self.in_flight
+            (user_id, delivery)
+            for user_id in self._due.until(now_ms)
+            for delivery in deliveries.get(user_id, EMPTY_QUEUE).heads()
+            if delivery.due_ms <= now_ms and delivery.action_id not in self.in_flight
         ]
 
     def sent(self, deliveries: Mapping[str, DeliveryQueue], user_id: str, action_id: str) -> None:
-        """It is under way."""
+        """Note that a delivery is in flight."""
         self.in_flight[action_id] = user_id
         self.changed(deliveries, (user_id,))
 
     def finished(self, action_id: str) -> str:
-        """It is not under way any more; its user."""
+        """Note that a delivery is not in flight any more; returns its user."""
         return self.in_flight.pop(action_id)
 
+    def send_due(self, pool: SendPool, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> None:
+        """Hand the pool what is due; what it has no room for stays due."""
+        for user_id, delivery in self.due(deliveries, now_ms):
+            if pool.request(delivery.action_id, delivery.destination, delivery.body):
+                self.sent(deliveries, user_id, delivery.action_id)
 
-def tried(user_id: str, action_id: str, result: SendResult) -> DeliveryResult:
-    """What a try of the pool came to, as the shard takes it in."""
-    chance = random.random()  # noqa: S311 - to spread tries, not to keep a secret
-    ended, after_s = _ENDS[result.outcome], result.retry_after_s
-    if ended == RETRY and result.attempts == 0:
-        ended, after_s = DELAYED, _DELAY_S * (1 + chance) / 2 if after_s is None else after_s
-    # Of the answer itself the beginning, too: that is where receivers say what they do not like.
-    said = ": ".join(text for text in (result.error, result.excerpt) if text)
+    def poll(self, pool: SendPool) -> list[DeliveryResult]:
+        """The results that the pool has by now."""
+        if not self.in_flight:
+            return []
+        return [
+            delivery_result(self.finished(action_id), action_id, result)
+            for action_id, result in pool.poll(self.in_flight)
+        ]
+
+    def wait(self, pool: SendPool) -> list[DeliveryResult]:
+        """The results of everything in flight; what would be attempted again later counts as refused."""
+        results = [(action_id, pool.wait(action_id)) for action_id in self.in_flight]
+        ended = [delivery_result(self.finished(action_id), action_id, result) for action_id, result in results]
+        return [replace(result, outcome=REFUSED) if result.outcome in (RETRY, DELAYED) else result for result in ended]
+
+    def withdraw(self, pool: SendPool, user_id: str) -> None:
+        """Send no more of a user's webhooks, and forget those in flight."""
+        for action_id in [action_id for action_id, owner in self.in_flight.items() if owner == user_id]:
+            pool.withdraw(action_id)
+            self.finished(action_id)
+
+
+def delivery_result(user_id: str, action_id: str, result: SendResult) -> DeliveryResult:
+    """A result of the pool as an input of the shard's step."""
+    chance = random.random()  # noqa: S311 - to spread attempts, not to keep a secret
+    outcome, retry_after_s = result.outcome.value, result.retry_after_s  # both have the same names
+    if outcome == RETRY and result.attempts == 0:
+        outcome = DELAYED
+        retry_after_s = _DELAY_S * (1 + chance) / 2 if retry_after_s is None else retry_after_s
+    # The beginning of the answer, too: it is where receivers say why they refuse.
+    message = ": ".join(text for text in (result.error, result.excerpt) if text)
     return DeliveryResult(
-        user_id, action_id, ended, result.attempts, result.status, said, after_s, result.latency_ms, chance
+        user_id, action_id, outcome, result.attempts, result.status, message, retry_after_s, result.latency_ms, chance
     )

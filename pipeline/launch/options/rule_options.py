@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.launch.options.fields import rule_option
 from transforms.adapters.lua.engines import Isolation
-from transforms.runtime.error_letters import DEFAULT_PER_MINUTE
+from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 
 @dataclass(frozen=True, kw_only=True)

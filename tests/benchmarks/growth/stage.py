@@ -152,7 +152,7 @@ class Slot:
         self._point, self._now_ms = point, shards.START_MS
         self._fn = _HandleFn(settings, lambda: self._now_ms)
         self._fn.setup()
-        self._known = self._fn._pool = KnownUsers(point.history)  # type: ignore[assignment]
+        self._known = self._fn._services.fetch_pool = KnownUsers(point.history)  # type: ignore[assignment]
         self.runner = Discarding()
         self._handler = sdk_worker.GlobalCachingStateHandler(statecache.StateCache(_CACHE_BYTES), self.runner)
         self._token = beam_fn_api_pb2.ProcessBundleRequest.CacheToken(
@@ -224,7 +224,7 @@ class Slot:
         told = list(self._metrics.to_runner_api_monitoring_infos("HandleEvents").values())
         beam_fn_api_pb2.ProcessBundleResponse(monitoring_infos=told).SerializeToString()
         self._metrics.metrics.clear()  # as overrides.reset_processor
-        for name, value in self._fn._counts.items():
+        for name, value in self._fn._services.metrics.counts.items():
             self.counts[name] = self.counts.get(name, 0) + value
         return outputs
 

@@ -382,7 +382,7 @@ def test_signing_out_ends_every_copy_of_the_session(visitor: Visitor, job: Given
 
 def test_a_forged_cookie_signs_nobody_in(visitor: Visitor, job: GivenJob) -> None:
     visitor.sign_in()
-    (cookie,) = visitor.cookies
+    (cookie,) = list[Any](visitor.cookies)
     payload, _, rest = str(cookie.value).partition(".")
     visitor.cookies.set(cookie.name, f"{payload[:-2]}AA.{rest}", domain=cookie.domain, path="/")
     assert visitor.redrive("0/1").status_code == 403

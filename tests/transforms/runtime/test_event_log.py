@@ -18,12 +18,12 @@ STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskNa
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, Any]]]:
-    found = [
-        (one.levelname, one.getMessage(), {k: v for k, v in vars(one).items() if k not in STANDARD})
-        for one in caplog.records
+    written = [
+        (line.levelname, line.getMessage(), {k: v for k, v in vars(line).items() if k not in STANDARD})
+        for line in caplog.records
     ]
     caplog.clear()
-    return found
+    return written
 
 
 def letter(reason: str = "not_json", action: LostAction | None = None) -> DeadLetter:
@@ -32,18 +32,20 @@ def letter(reason: str = "not_json", action: LostAction | None = None) -> DeadLe
 
 
 @pytest.fixture(autouse=True)
-def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
+def _log_from_info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOG.name)
 
 
-def test_what_happens_seldom_is_told_with_ids(caplog: pytest.LogCaptureFixture) -> None:
+def test_rare_events_are_logged_with_ids(caplog: pytest.LogCaptureFixture) -> None:
     record = Record(0, 7, 0, b"alice", b"")
     lost = LostAction("ab12", 1, "webhook", "crm", "alice", "e1", b"{}", 0)
-    done = StepResult(rule_sets=[4], gone=["crm"], dead_letters=[letter(), letter("undelivered", lost)])
-    done.erasures.append(Erasure("alice", True, 0, "control", record))
-    done.rule_counts["slow", "tripped"] += 2
-    done.counts["rules_tripped"] += 2
-    EventLog().step(done, 3, 0)
+    result = StepResult(
+        applied_rule_sets=[4], gone_destinations=["crm"], dead_letters=[letter(), letter("undelivered", lost)]
+    )
+    result.erasures.append(Erasure("alice", True, 0, "control", record))
+    result.rule_counts["slow", "tripped"] += 2
+    result.counts["rules_tripped"] += 2
+    EventLog().step(result, 3, 0)
     alice = {"user_id": "alice"}
     assert lines(caplog) == [
         ("INFO", "rule set live", {"rule_set": 4, "shard": 3}),
@@ -56,25 +58,25 @@ def test_what_happens_seldom_is_told_with_ids(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_flood_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    notes = EventLog(per_minute=2)
+    event_log = EventLog(per_minute=2)
     for _ in range(5):
-        notes.step(StepResult(dead_letters=[letter()]), None, 59_999)
+        event_log.step(StepResult(dead_letters=[letter()]), None, 59_999)
     assert len(lines(caplog)) == 2
-    notes.step(StepResult(dead_letters=[letter()]), None, 60_000)
+    event_log.step(StepResult(dead_letters=[letter()]), None, 60_000)
     assert [fields["left_out"] for _, _, fields in lines(caplog)] == [3]
-    notes.step(StepResult(dead_letters=[letter()]), None, 60_000)
+    event_log.step(StepResult(dead_letters=[letter()]), None, 60_000)
     assert ["left_out" in fields for _, _, fields in lines(caplog)] == [False]
 
 
-def test_actions_are_told_only_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_actions_are_logged_at_debug_only(caplog: pytest.LogCaptureFixture) -> None:
     fired = FiredAction("ab12", "alice", "welcome", 2, KafkaAction(type="kafka"), b'{"secret": 1}', 5)
     delivery = Delivery("cd34", "crm", "welcome", 2, "webhook", "e1", b"{}", 0, 0)
-    done = StepResult(actions=[fired], facts=[DeliveryQueued("alice", delivery)])
-    EventLog().step(done, 0, 0)
+    result = StepResult(actions=[fired], facts=[DeliveryQueued("alice", delivery)])
+    EventLog().step(result, 0, 0)
     assert lines(caplog) == []
 
     caplog.set_level(logging.DEBUG, LOG.name)
-    EventLog().step(done, 0, 0)
+    EventLog().step(result, 0, 0)
     same = {"rule": "welcome", "rule_version": 2, "user_id": "alice"}
     assert lines(caplog) == [
         ("DEBUG", "action decided", same | {"rule_set": 5, "action": "kafka", "action_id": "ab12"}),
@@ -82,10 +84,10 @@ def test_actions_are_told_only_when_asked_for(caplog: pytest.LogCaptureFixture) 
     ]
 
 
-def test_a_breaker_is_told_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
-    notes = EventLog()
+def test_a_breaker_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    event_log = EventLog()
     for is_open in (False, True, True, False, False):
-        notes.breaker("the user API", is_open, 0)
+        event_log.breaker("the user API", is_open, 0)
     assert [(level, event) for level, event, _ in lines(caplog)] == [
         ("WARNING", "breaker opened"),
         ("INFO", "breaker closed"),

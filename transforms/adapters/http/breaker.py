@@ -1,4 +1,4 @@
-"""A circuit breaker: it stops asking somebody who fails, and finds out when that is over. No network."""
+"""A circuit breaker: it stops calls to a server that fails, and finds out when the server is back. No network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Permit(enum.Enum):
-    """What ``Breaker.enter`` allows; a ``PROBE`` is the only call on its way while the breaker is open."""
+    """Permission for one call; while the breaker is open a ``PROBE`` is the only call in flight."""
 
     NORMAL = enum.auto()
     PROBE = enum.auto()
@@ -18,9 +18,9 @@ class Permit(enum.Enum):
 class Breaker:
     """Opens after ``failures`` failed calls in a row, then lets one probe through after a pause that doubles.
 
-    One success between starts the count anew, so calls that fail by themselves open nothing, and what opens is a moment
-    in which nobody gets through. The first pause is short, so that such a moment costs no more than that.
-    Thread-safe. Every permit must be handed back with ``leave``; a probe that is not blocks all others.
+    A success resets the count, so single failures do not open the breaker; a moment in which no call gets through does.
+    The first pause is short, so that such a moment costs little.
+    Thread-safe. Every permit must be handed back with ``leave``; a probe that is not handed back blocks all others.
     """
 
     def __init__(
@@ -43,23 +43,23 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether only probes are let through."""
+        """Whether only probes get a permit."""
         return self._open
 
     def allows(self) -> bool:
-        """Whether ``enter`` would give leave now."""
+        """Whether ``enter`` would return a permit now."""
         with self._lock:
             return self._permit() is not None
 
     def enter(self) -> Permit | None:
-        """Leave to make one call; None while the breaker is open."""
+        """A permit for one call; None while the breaker is open."""
         with self._lock:
             permit = self._permit()
             self._probing = self._probing or permit is Permit.PROBE
             return permit
 
     def leave(self, permit: Permit, healthy: bool) -> None:
-        """What became of it. Of what began before the breaker opened, a success closes it and a failure is old news."""
+        """Hand back a permit. A call from before the breaker opened closes it by a success; its failure is ignored."""
         with self._lock:
             if permit is Permit.PROBE:
                 self._probing = False

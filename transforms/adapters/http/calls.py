@@ -1,13 +1,14 @@
-"""One HTTP call that ends when it should: by the wall clock and by size, without surprises from its surroundings.
+"""One blocking HTTP call with a hard deadline, on urllib3.
 
-The time a call has holds for every byte of its answer, headers and body: a socket's timeout alone starts anew with
-each byte, so that a server that drips keeps a caller for as long as it likes. On urllib3, not on requests, which takes
-three times the CPU a call, and calls share their worker with everybody's events.
+The deadline holds for every byte of the answer, headers and body. The timeout of a socket alone starts anew with each
+byte, so that a slow server could hold a caller without limit. requests takes three times the CPU of urllib3 for a call,
+and calls share the worker's CPU with the events.
 
 ::
 
-    CaFileError
-    CallError
+    EventTriggerError
+     +-- CaFileError (ValueError)
+     +-- CallError
 """
 
 from __future__ import annotations
@@ -32,11 +33,19 @@ from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, TIMEOUT
 
 
 class CaFileError(EventTriggerError, ValueError):
-    """A file of CA certificates cannot be used; names the file and why."""
+    """A file of CA certificates cannot be used; the message names the file and the reason."""
 
 
 class CallError(EventTriggerError):
-    """A call without an answer. ``passing``: another try may help; ``down``: perhaps the server serves nobody."""
+    """A call without an answer, or with one that cannot be used.
+
+    Attributes:
+        kind: one of the kinds of ``domain.users.fetched_user``.
+        passing: whether another attempt may help.
+        down: whether the server may be down for all calls.
+        status: the HTTP status, if there was one.
+        retry_after_s: the pause that the server asked for.
+    """
 
     def __init__(
         self,
@@ -57,7 +66,7 @@ class CallError(EventTriggerError):
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """Seconds of a ``Retry-After``, a number or a date; None if it is neither. ``now_s`` is since the epoch."""
+    """Seconds of a ``Retry-After`` header, a number or a date; None if it is neither. ``now_s`` is Unix time."""
     if header is None:
         return None
     text = header.strip()
@@ -70,10 +79,10 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def check_ca_file(path: str) -> None:
-    """Make sure that ``path`` is a file of CA certificates as PEM.
+    """Check that ``path`` is a file of CA certificates as PEM.
 
     Raises:
-        CaFileError: it is not, or cannot be read.
+        CaFileError: it is no such file, or it cannot be read.
     """
     try:
         ssl.create_default_context(cafile=path)
@@ -94,13 +103,19 @@ def open_answer(
     body: bytes | None = None,
     connect_s: float | None = None,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """One answer whose body is to be read in the context; after ``remaining_s`` all its reading ends.
+    """Open an answer, whose body the caller reads in the context.
 
-    ``urlopen`` is a method of a ``TimedPool`` or ``TimedTlsPool``, or of what is made of them. Connecting and the
-    handshake of TLS may take ``connect_s`` each.
+    Args:
+        urlopen: that of a ``TimedPool`` or ``TimedTlsPool``.
+        method: the HTTP method.
+        url: the path, or the URL.
+        headers: all headers to send.
+        remaining_s: when this time is over, connecting and reading end.
+        body: the body to send.
+        connect_s: the time for connecting, and again for the TLS handshake; ``remaining_s`` if None.
 
     Raises:
-        CallError: the answer, or in the context the rest of it, did not come; no time was left; it cannot be decoded.
+        CallError: no time is left, the answer or the rest of it does not come, or it cannot be decoded.
     """
     if remaining_s <= 0:
         raise CallError(TIMEOUT, "no time left", passing=True, down=True)
@@ -132,7 +147,7 @@ def open_answer(
 
 
 class _Call(threading.local):
-    """When the call of this thread ends, on ``time.monotonic``: nothing in between would hand it on to the socket."""
+    """When the call of this thread ends, on ``time.monotonic``: urllib3 has no parameter that reaches the socket."""
 
     ends_s = 0.0
 
@@ -176,7 +191,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        if self._reader.ended:  # http.client takes headers that were cut off for all there are
+        if self._reader.ended:  # http.client takes headers that were cut off for complete ones
             raise http.client.RemoteDisconnected("cut off within the headers")
 
 
@@ -184,7 +199,7 @@ class _Connection(HTTPConnection):
     response_class = _TimedResponse
 
     def send(self, data: Any) -> None:
-        if self.sock is not None:  # one that is used again has the time that was left at the end of the call before
+        if self.sock is not None:  # a socket that is used again has the timeout of its former call
             _limit(self.sock, _call.ends_s)
         super().send(data)
 
@@ -199,12 +214,12 @@ class _TlsConnection(HTTPSConnection):
 
 
 class TimedPool(urllib3.HTTPConnectionPool):
-    """Connections whose calls end when ``open_answer`` says."""
+    """Connections that keep the deadline of ``open_answer``."""
 
     ConnectionCls = _Connection
 
 
 class TimedTlsPool(urllib3.HTTPSConnectionPool):
-    """The same over TLS."""
+    """TLS connections that keep the deadline of ``open_answer``."""
 
     ConnectionCls = _TlsConnection

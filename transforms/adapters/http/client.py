@@ -1,7 +1,7 @@
-"""GETs that end when they should, by the wall clock and by size, many side by side in a thread of their own.
+"""HTTP GETs with a deadline and a size limit, many in parallel in one thread, on aiohttp (its parser is C).
 
-One thread with an event loop, not a thread a call: all of them share Python's interpreter with everybody's events, and
-a thread that wakes up waits for its turn there, once for each step of each call. On aiohttp, whose parser is C.
+One thread with an event loop instead of a thread for each call: all threads share Python's interpreter lock with the
+events, and a thread that wakes up waits for that lock at each step of each call.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, STATUS,
 _T = TypeVar("_T")
 
 _CHUNK: Final = 65_536
-_ENDS_WITHIN_S: Final = 1.0  # a thread that is told to end
-_LOOKS_AT_CAS_EACH_S: Final = 1.0
+_JOIN_S: Final = 1.0
+_CHECK_CAS_EVERY_S: Final = 1.0
 
 
 class HttpClient:
-    """GETs over pooled connections: TLS verified, no redirects, no proxies, netrc or cookies.
+    """GETs over pooled connections: TLS is verified; no redirects, proxies, netrc or cookies.
 
-    The CAs of ``ca_file`` (PEM) vouch for servers, the public ones without it; a file that is replaced counts from the
-    next call on. Connections are closed and the thread ends when the client is no longer referenced.
+    The client trusts the CAs of ``ca_file`` (PEM), or the public ones without it; it reads a replaced file again. When
+    the client is no longer referenced, its connections are closed and its thread ends.
 
     Raises:
         CaFileError: ``ca_file`` cannot be used.
@@ -66,14 +66,17 @@ class HttpClient:
         weakref.finalize(self, _end, self._loop, self._session, thread)
 
     def start(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """Begin ``work`` in the client's thread; from any other."""
+        """Run ``work`` in the client's thread; called from another thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def get(self, url: str, headers: dict[str, str], until_s: float) -> bytes | None:
-        """The body of a 200; None for a 404. In the client's thread.
+        """GET a URL, in the client's thread; ``until_s`` is the deadline on the client's clock.
+
+        Returns:
+            The body of a 200; None for a 404.
 
         Raises:
-            CallError: there is nothing of that kind before ``until_s`` on the clock.
+            CallError: any other status, an answer over ``max_bytes``, or none before the deadline.
         """
         remaining_s = until_s - self._clock()
         if remaining_s <= 0:
@@ -98,7 +101,7 @@ class HttpClient:
             raise CallError(CONNECTION, type(error).__name__, passing=True, down=True) from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """What the body says of a 200; of no other answer is it read."""
+        """The body of a 200; no other answer's body is read."""
         status = response.status
         if status == 200:
             body = bytearray()
@@ -115,7 +118,7 @@ class HttpClient:
             STATUS,
             f"HTTP {status}",
             passing=passing,
-            # A 429 says for how long nobody shall call, or means that nobody gets through: then it is as good as down.
+            # A 429 without Retry-After means that no call gets through: the server counts as down.
             down=500 <= status < 600 or (status == 429 and after_s is None),
             status=status,
             retry_after_s=after_s,
@@ -123,19 +126,19 @@ class HttpClient:
 
 
 class _Tls:
-    """The CAs of a file, as of its last change."""
+    """The CAs of a file, read again when it changes."""
 
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._look_at_s = clock() + _LOOKS_AT_CAS_EACH_S
+        self._check_at_s = clock() + _CHECK_CAS_EVERY_S
         self._seen = self._stamp()
         self._context = ssl.create_default_context(cafile=path)
 
     def context(self) -> ssl.SSLContext:
-        """While the file cannot be used, what it was before."""
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + _LOOKS_AT_CAS_EACH_S
+        """The current context; the former one while the file cannot be used."""
+        if self._clock() >= self._check_at_s:
+            self._check_at_s = self._clock() + _CHECK_CAS_EVERY_S
             with contextlib.suppress(OSError):
                 if (stamp := self._stamp()) != self._seen:
                     self._context = ssl.create_default_context(cafile=self._path)
@@ -154,13 +157,13 @@ async def _session(name: str) -> aiohttp.ClientSession:
         headers={"Accept-Encoding": "gzip, deflate"},
         timeout=aiohttp.ClientTimeout(),  # none: ``get`` has its own
     )
-    # It would try again by itself, unseen by breaker and metrics, when a connection is lost before the answer.
+    # Otherwise aiohttp repeats a call whose connection is lost, unseen by breaker and metrics.
     session._retry_connection = False
     return session
 
 
 class _Resolver(AbstractResolver):
-    """Names are looked up in a thread that no process waits for when it ends, as it would for the event loop's own."""
+    """Looks names up in daemon threads: a process waits at its end for the event loop's own threads."""
 
     def __init__(self, name: str) -> None:
         self._threads = DaemonThreads(2, f"{name}-names")
@@ -204,5 +207,5 @@ def _end(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession, thread
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(close(), loop)
-    if thread is not threading.current_thread():  # whose work may have been what kept the client
-        thread.join(_ENDS_WITHIN_S)
+    if thread is not threading.current_thread():  # work in this thread may have held the last reference
+        thread.join(_JOIN_S)

@@ -1,6 +1,6 @@
-"""Every metric, by name: what docs/metrics.md lists, what a worker shows from its first second on.
+"""Every metric by name: the table of docs/metrics.md, and the counters that a worker publishes from its start.
 
-Names in capitals stand for one name each: ``rule.RULE.fired`` is ``rule.us_page_view.fired``.
+Parts in capitals are placeholders: ``rule.RULE.fired`` is ``rule.us_page_view.fired``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Final
 from transforms.adapters.telemetry.metrics import bucket_names
 from transforms.domain.events import dead_letter as dead_letters
 from transforms.domain.users import fetched_user as profiles
+
+METRICS_NAMESPACE: Final = "event_trigger"
 
 COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
@@ -36,7 +38,7 @@ KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table; ``name`` without the namespace."""
+    """A row of the table; ``name`` is without the namespace."""
 
     name: str
     kind: str
@@ -153,18 +155,18 @@ METRICS: Final = (
 
 
 def known_counters(rules: Sequence[str], destinations: Sequence[str]) -> list[str]:
-    """Every counter that a job with these rules and destinations may show, but those of topics."""
-    found = []
+    """The names of all counters of a job with these rules and destinations, except those of topics."""
+    counters = []
     for metric in METRICS:
         if metric.kind == HISTOGRAM:
-            found += bucket_names(metric.name)
+            counters += bucket_names(metric.name)
         elif metric.kind == COUNTER and TOPIC not in metric.name:
-            found += expanded(metric.name, rules, destinations)
-    return found
+            counters += expanded(metric.name, rules, destinations)
+    return counters
 
 
 def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shards: Iterable[int] = ()) -> list[str]:
-    """A name of the table with everything that its capitals may stand for."""
+    """All metrics of a name in the table: each placeholder is filled with each of its values."""
     names = {
         RULE: list(rules),
         DESTINATION: list(destinations),
@@ -173,22 +175,22 @@ def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shard
         KIND: list(KINDS),
     }
     parts = [(placeholder, values) for placeholder, values in names.items() if placeholder in name]
-    found = []
+    filled_names = []
     for chosen in product(*(values for _, values in parts)):
         filled = name
         for (placeholder, _), value in zip(parts, chosen, strict=True):
             filled = filled.replace(placeholder, value)
-        found.append(filled)
-    return found
+        filled_names.append(filled)
+    return filled_names
 
 
 def with_dots(shown: str) -> str:
-    """A metric's name, of how Flink shows it with underscores for dots; names that are not in the table stay."""
-    if shown not in _SHOWN_AS_THEY_ARE:
+    """The name of a metric that Flink shows with underscores instead of dots; a name outside the table stays."""
+    if shown not in _NAMES_WITHOUT_DOTS:
         for pattern, name in _PATTERNS:
-            found = pattern.fullmatch(shown)
-            if found:
-                for placeholder, value in found.groupdict().items():
+            match = pattern.fullmatch(shown)
+            if match:
+                for placeholder, value in match.groupdict().items():
                     name = name.replace(placeholder, value)
                 return name
     return shown
@@ -202,10 +204,4 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 _PATTERNS: Final = tuple((_pattern(metric.name), metric.name) for metric in METRICS if "." in metric.name)
-_SHOWN_AS_THEY_ARE: Final = {name for name in known_counters([], []) if "." not in name}
-
-
-def metrics_table() -> str:
-    """The table of docs/metrics.md."""
-    rows = [f"| `{metric.name}` | {metric.kind} | {metric.meaning} |" for metric in METRICS]
-    return "\n".join(["| name | kind | meaning |", "|---|---|---|", *rows])
+_NAMES_WITHOUT_DOTS: Final = {name for name in known_counters([], []) if "." not in name}

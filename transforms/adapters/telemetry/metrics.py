@@ -1,4 +1,4 @@
-"""What a worker measures beside its steps' counts: times as histograms, and what is so right now. Knows no Beam.
+"""Metrics of a worker that belong to no shard, without Beam: counters, gauges, and histograms as counters.
 
 Beam's distributions do not reach Flink's reporters (apache/beam#19500), so a histogram here is counters, as Prometheus
 has them: ``latency_ms_le_50`` counts the values up to 50, ``latency_ms_le_inf`` all, ``latency_ms_sum`` adds them up.
@@ -18,9 +18,10 @@ from typing import Final
 
 from transforms.domain.rules.model import Rule
 
-# Upper bounds, ms. The goal is a median of 30 and 80 at the 99th percentile; retries and deadlines take seconds.
+# Upper bounds, ms. The goal for latency is a median of 30 and a 99th percentile of 80; retries and deadlines take
+# seconds.
 BOUNDS_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
-TELL_EVERY_MS: Final = 1000
+PUBLISH_EVERY_MS: Final = 1000
 
 LATENCY: Final = "latency_ms"
 USER_API_CALL: Final = "user_api_call_ms"
@@ -30,48 +31,48 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def bucket_names(histogram: str) -> list[str]:
-    """The counters of a histogram: one a bound, ``inf`` for all, and the sum."""
+    """The counters of a histogram: one for each bound, ``inf`` for all values, and their sum."""
     return [f"{histogram}_le_{bound}" for bound in (*BOUNDS_MS, "inf")] + [f"{histogram}_sum"]
 
 
 class WorkerMetrics:
-    """Counts and times of a worker that are told once in a while, however many steps they come from. Thread-safe.
+    """Counts, gauges and times of a worker, kept until a step publishes them. Thread-safe.
 
-    They are told by whichever step is the first after ``every_ms``; what came after that waits for the next one.
+    The first step that asks ``every_ms`` after the last time publishes; what comes later waits for the next time.
     """
 
-    def __init__(self, every_ms: int = TELL_EVERY_MS) -> None:
+    def __init__(self, every_ms: int = PUBLISH_EVERY_MS) -> None:
         self._every_ms = every_ms
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        # By histogram: how many values are in each bucket alone, and last their sum.
+        # By histogram: the number of values in each bucket alone, and last the sum of the values.
         self._buckets: dict[str, list[int]] = {}
-        # By identity, for it is many steps to a telling: the rules, and how many events they saw.
+        # By identity of the rules, as many steps come before the next publication: the rules, and their events.
         self._evaluated: dict[int, tuple[Sequence[Rule], list[int]]] = {}
         self._gauges: dict[str, int] = {}
-        self._told_ms = 0
+        self._published_ms = 0
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
         with self._lock:
             self._counts[name] += number
 
-    def evaluated(self, rules: Sequence[Rule], events: int) -> None:
-        """So many events were shown to these rules, the same object each time."""
+    def count_evaluated(self, rules: Sequence[Rule], events: int) -> None:
+        """Add events to the rules' ``evaluated`` counters; ``rules`` is the same object each time."""
         with self._lock:
-            before = self._evaluated.get(id(rules))
-            if before is None:
+            entry = self._evaluated.get(id(rules))
+            if entry is None:
                 self._evaluated[id(rules)] = (rules, [events])
             else:
-                before[1][0] += events
+                entry[1][0] += events
 
     def set(self, gauge: str, value: int) -> None:
-        """What is so from now on."""
+        """Set a gauge."""
         with self._lock:
             self._gauges[gauge] = value
 
     def observe(self, histogram: str, values_ms: Iterable[int]) -> None:
-        """Take in times; one below 0, of a clock that is behind, counts as 0."""
+        """Add times to a histogram; a negative one, of a clock that is behind, counts as 0."""
         with self._lock:
             buckets = self._buckets.get(histogram)
             if buckets is None:
@@ -82,20 +83,20 @@ class WorkerMetrics:
                     buckets[-1] += value_ms
 
     def is_due(self, now_ms: int) -> bool:
-        """Whether it is time to tell; True for one caller alone."""
+        """Whether the caller shall publish; True for only one caller each ``every_ms``."""
         with self._lock:
-            if now_ms - self._told_ms < self._every_ms:
+            if now_ms - self._published_ms < self._every_ms:
                 return False
-            self._told_ms = now_ms
+            self._published_ms = now_ms
             return True
 
     def gauges(self) -> dict[str, int]:
-        """What was last set."""
+        """The gauges' values by name."""
         with self._lock:
             return dict(self._gauges)
 
-    def take(self) -> dict[str, int]:
-        """Every counter's increase since the last time."""
+    def drain(self) -> dict[str, int]:
+        """The increase of every counter since the last call, histograms included."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
             for rules, (events,) in self._evaluated.values():
@@ -104,17 +105,17 @@ class WorkerMetrics:
             for histogram, buckets in self._buckets.items():
                 *numbers, sum_ms = buckets
                 if any(numbers):
-                    told = [*accumulate(numbers), sum_ms]
-                    counts.update(dict(zip(bucket_names(histogram), told, strict=True)))
+                    values = [*accumulate(numbers), sum_ms]
+                    counts.update(dict(zip(bucket_names(histogram), values, strict=True)))
                     buckets[:] = [0] * len(buckets)
             return dict(counts)
 
 
 def cpu_ms() -> int:
-    """CPU time that this process has taken, all of its threads."""
+    """CPU time of this process with all its threads, ms."""
     return time.process_time_ns() // 1_000_000
 
 
 def resident_bytes() -> int:
-    """Memory of this process."""
+    """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES

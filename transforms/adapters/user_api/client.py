@@ -1,6 +1,6 @@
-"""What the user API knows of a user, over HTTP.
+"""The user API over HTTP: profile, visit and history of a user.
 
-``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (spec/architecture.md, "Event Processing Pipeline").
+``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (docs/spec/architecture.md, "Event Processing Pipeline").
 """
 
 from __future__ import annotations
@@ -43,16 +43,21 @@ PROFILE: Final = "profile"
 VISIT: Final = "visit"
 HISTORY: Final = "history"
 
-# How soon a fetch that pauses sees that the breaker has opened.
-_LOOKS_EACH_S: Final = 0.05
+# How often a fetch that pauses checks whether the breaker has opened.
+_CHECK_BREAKER_EVERY_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class UserApiSettings:
-    """How the user API is asked; no ``base_url`` means that there is none and every user is unknown.
+    """How the user API is called.
 
-    ``token`` is a reference (``domain.tokens``); ``concurrency`` counts calls, ``max_answer_bytes`` holds for each.
-    ``ca_file`` names the CAs (PEM) that vouch for it, instead of the public ones.
+    Attributes:
+        base_url: None if there is no user API; then every user is unknown.
+        call_timeout_s: the time of one call.
+        concurrency: the number of calls in flight.
+        token: a secret's reference (``domain.base.secret_references``).
+        max_answer_bytes: the size of one answer.
+        ca_file: the CAs (PEM) to trust instead of the public ones.
     """
 
     base_url: str | None = None
@@ -64,10 +69,10 @@ class UserApiSettings:
 
 
 class HttpUserApi:
-    """Three calls a user, side by side, tried again until ``deadline_s`` has passed since the first.
+    """Makes three calls for each user in parallel, and repeats those that fail until ``deadline_s`` is over.
 
-    However many fetches there are, ``concurrency`` calls are on their way; pauses between tries do not count. While its
-    breaker is open no fetch tries again, and a single call now and then finds out whether the API is back.
+    All fetches together have at most ``concurrency`` calls in flight; a pause between attempts does not count. While
+    the breaker is open no fetch repeats a call, and a single probe now and then finds out whether the API is back.
 
     Raises:
         TokenError: the token cannot be read.
@@ -84,9 +89,9 @@ class HttpUserApi:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] | None = None,
         chance: Callable[[], float] = random.random,
-        measures: WorkerMetrics | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
-        self._measures = measures or WorkerMetrics()
+        self._metrics = metrics or WorkerMetrics()
         self._base_url = (settings.base_url or "").rstrip("/")
         self._call_timeout_s = settings.call_timeout_s
         self._deadline_s = deadline_s
@@ -94,17 +99,22 @@ class HttpUserApi:
         self._token = None if settings.token is None else Token(settings.token)
         self._token_reader = DaemonThreads(1, "user-api-token")
         self._client = HttpClient(settings.max_answer_bytes, settings.ca_file, clock, name="user-api-calls")
-        self._turns = asyncio.Semaphore(settings.concurrency)
-        self._left: set[asyncio.Task[Any]] = set()  # calls whose fetch is over; the event loop alone would lose them
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        # Calls whose fetch is over: the event loop itself keeps only weak references to tasks.
+        self._orphans: set[asyncio.Task[Any]] = set()
         self._breaker = breaker or Breaker()
         self._backoff = Backoff()
         self._clock, self._chance = clock, chance
         self._sleep = sleep or self._sleep_until_open
 
     def fetch(self, user_id: str) -> FetchedUser:
-        """Profile, visit and history; 404 on the profile is an unknown user, an error after retries unavailable."""
+        """Fetch one user; blocks for at most ``deadline_s``.
+
+        Returns:
+            The user; unknown if the profile is 404, unavailable with the kind of the error if attempts fail.
+        """
         if user_id in (".", ".."):
-            return NOTHING_KNOWN  # in a URL these are no names: the call would ask for something else
+            return NOTHING_KNOWN  # in a URL these are path steps, not names
         if not self._breaker.allows():
             return unavailable(BREAKER_OPEN, "breaker open")
         try:
@@ -116,7 +126,7 @@ class HttpUserApi:
 
     async def _fetch(self, fetch: _Fetch) -> FetchedUser:
         answers: dict[str, Any] = {}
-        # A probe is one call for as long as that fails, and asks for the rest only then.
+        # While the breaker is open the fetch is a probe: a single call, and the others only after its success.
         for batch in ((PROFILE,), (VISIT, HISTORY)) if self._breaker.is_open else ((PROFILE, VISIT, HISTORY),):
             answers |= await self._ask(fetch, batch)
             if answers[PROFILE] is None:
@@ -124,7 +134,7 @@ class HttpUserApi:
         return fetched_user(answers, self._history_fields)
 
     async def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
-        """Answers by name; of an unknown user perhaps only the profile's. Pauses here, so that no call's turn does."""
+        """Answers by name; of an unknown user perhaps only the profile's. A pause here holds no slot of a call."""
         answers: dict[str, Any] = {}
         failure: CallError | None = None
         running: dict[asyncio.Task[Any], str] = {}
@@ -148,20 +158,20 @@ class HttpUserApi:
                     break
                 if due_s and self._breaker.is_open:
                     failure, due_s = failure or fetch.error, {}
-                # Of a user the API does not know it may say anything but a profile: wait for that.
+                # For an unknown user the API may fail at everything but the profile: wait for that answer.
                 if failure is not None and PROFILE not in {*due_s, *running.values()}:
                     raise failure
         finally:
             fetch.over = bool(running)
             for call in running:
-                self._left.add(call)
+                self._orphans.add(call)
                 call.add_done_callback(self._forget)
         return answers
 
     def _forget(self, call: asyncio.Task[Any]) -> None:
-        self._left.discard(call)
+        self._orphans.discard(call)
         if not call.cancelled():
-            call.exception()  # or it would be logged as one that nobody looked at
+            call.exception()  # otherwise asyncio logs it as never retrieved
 
     async def _wait(
         self, fetch: _Fetch, running: dict[asyncio.Task[Any], str], due_s: dict[str, float]
@@ -177,23 +187,23 @@ class HttpUserApi:
         return done
 
     def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
-        """When to try again; None if there is no use in that."""
+        """When to repeat the call, on the client's clock; None if that cannot help."""
         if fetch.error is not None and self._clock() >= fetch.ends_s:
-            raise fetch.error  # what went wrong says more than that time is up
+            raise fetch.error  # it says more than a timeout
         fetch.error = error
         fetch.failed[name] += 1
         next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
         return next_s if error.passing and next_s < fetch.ends_s else None
 
     async def _sleep_until_open(self, pause_s: float) -> None:
-        """Nobody sleeps on when the breaker opens."""
+        """Sleep, but not on when the breaker opens."""
         until_s = self._clock() + pause_s
         while not self._breaker.is_open and (remaining_s := until_s - self._clock()) > 0:
-            await asyncio.sleep(min(remaining_s, _LOOKS_EACH_S))
+            await asyncio.sleep(min(remaining_s, _CHECK_BREAKER_EVERY_S))
 
     async def _call(self, fetch: _Fetch, name: str) -> Any:
-        """One call when its turn has come, if the breaker lets it through; nothing if the fetch is over by then."""
-        async with self._turns:
+        """One call when a slot is free and the breaker lets it through; None if the fetch is over by then."""
+        async with self._slots:
             if fetch.over:
                 return None
             content = await self._permitted(fetch, name)
@@ -211,14 +221,14 @@ class HttpUserApi:
             return content
         except CallError as error:
             healthy = not error.down
-            self._measures.count("user_api_call_errors")
+            self._metrics.count("user_api_call_errors")
             error.args = (f"{name}: {error}",)
             raise
         finally:
             self._breaker.leave(permit, healthy)
-            self._measures.count("user_api_calls")
-            self._measures.set(USER_API_BREAKER, int(self._breaker.is_open))
-            self._measures.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
+            self._metrics.count("user_api_calls")
+            self._metrics.set(USER_API_BREAKER, int(self._breaker.is_open))
+            self._metrics.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
 
     async def _get(self, url: str, ends_s: float) -> bytes | None:
         """One GET, or two when the first says that the token has been replaced."""
@@ -230,22 +240,26 @@ class HttpUserApi:
         except CallError as error:
             if error.status != 401:
                 raise
-            # Reading it may take as long as a file system or another service likes.
+            # Reading the token may block for as long as a file system or another service does.
             if await asyncio.wrap_future(self._token_reader.submit(self._token.reread)) == used:
                 raise
         return await self._client.get(url, _bearer(self._token.value), ends_s)
 
 
 def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> FetchedUser:
-    """A user of the JSON values of the three calls, by name; ``VISIT`` and ``HISTORY`` may be None or missing.
+    """Make a user of the answers.
+
+    Args:
+        answers: JSON values by the name of the call; ``VISIT`` and ``HISTORY`` may be None or missing.
+        history_fields: the fields of past events that are kept.
 
     Raises:
-        CallError: a value is not what it should be.
+        CallError: a value has another type or a field is missing.
     """
     if not isinstance(answers[PROFILE], dict):
         raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
     history = _history(answers.get(HISTORY), history_fields)
-    # A copy: orjson leaves its results in buffers of up to four times their size, and this one is kept.
+    # Copied because orjson's buffers have up to four times the size of the result, and this one is kept.
     profile_json = bytes(memoryview(orjson.dumps(answers[PROFILE])))
     return FetchedUser(FETCHED, profile_json, _visit(answers.get(VISIT)), history)
 
@@ -254,9 +268,9 @@ class _Fetch:
     def __init__(self, user_id: str, ends_s: float) -> None:
         self.user_id = user_id
         self.ends_s = ends_s
-        self.failed: Counter[str] = Counter()  # tries, by call
-        self.error: CallError | None = None  # of the last of them
-        self.over = False  # calls that have not begun never do
+        self.failed: Counter[str] = Counter()  # failed attempts by call
+        self.error: CallError | None = None  # of the last failed attempt
+        self.over = False  # calls that have not started never do
 
 
 def _bearer(token: str) -> dict[str, str]:

@@ -1,12 +1,11 @@
-"""Fetches users beside the stage: at most one fetch a user at a time."""
+"""Fetches users from the user API outside the event path: at most one fetch in flight per user."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
@@ -14,23 +13,23 @@ from transforms.domain.users.fetched_user import NOTHING_KNOWN, OTHER, FetchedUs
 
 
 class UserApi(Protocol):
-    """Asks for one user; blocks; never raises for what the network does."""
+    """A client of the user API. It blocks, is called from several threads, and raises nothing for network errors."""
 
     def fetch(self, user_id: str) -> FetchedUser:
-        """The user, or the reason why not."""
+        """Profile, visit and history of one user; ``unavailable`` with the error's kind if the API does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoUserApi:
-    """Where no user API is configured: every user is unknown."""
+    """The client when no user API is configured."""
 
     def fetch(self, user_id: str) -> FetchedUser:
-        """Nothing is known of anybody."""
+        """An unknown user with an empty profile; never an error."""
         return NOTHING_KNOWN
 
 
 class FetchPool:
-    """Runs fetches beside the stage: at most one a user at a time, answers kept until they are taken.
+    """Runs fetches in ``concurrency`` threads; answers are kept until they are taken, for a minute at most.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
@@ -41,29 +40,33 @@ class FetchPool:
         self._calls: KeyedCalls[FetchedUser] = KeyedCalls(kept=10_000, kept_s=60.0)
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
-        """Start a fetch unless one is under way or its answer waits to be taken; the ``now_ms`` it was asked with."""
+        """Start a fetch, unless one is in flight or its answer waits to be taken.
+
+        Returns:
+            The ``now_ms`` that the user's fetch was started with.
+        """
         return self._calls.start(user_id, lambda: self._begin(user_id), now_ms)
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
-        """The answers that have come, each once; whoever is not being asked for is from now on, as of ``now_ms``."""
-        asked = list(user_ids)
-        for user_id in asked:
+        """User and answer of the fetches that have ended, each answer once; starts the fetches that are missing."""
+        polled = list(user_ids)
+        for user_id in polled:
             self.request(user_id, now_ms)
-        return self._calls.poll(asked)
+        return self._calls.poll(polled)
 
     def wait(self, user_id: str) -> FetchedUser:
-        """The answer, once, however long the API's own deadline lets it take; from here on it is the caller's alone."""
+        """The answer, once, after as long as the client's deadline lets it take; nobody else gets it."""
         return self._calls.detach(user_id, lambda: self._begin(user_id)).result()
 
     def cancel(self, user_id: str) -> None:
-        """Forget the user: a fetch that has not begun never does, the answer of one under way is nobody's.
+        """Forget the user: a fetch that has not started never does, and the answer of one in flight is dropped.
 
-        The next ``request`` starts a new fetch, if need be beside the old one.
+        The next ``request`` starts a new fetch, even while the old one is in flight.
         """
         self._calls.cancel(user_id)
 
     def withdraw(self, user_id: str) -> bool:
-        """Do not begin a fetch that waits for its turn; whether none is under way now."""
+        """Drop a fetch that has not started yet; returns False if the user's fetch is in flight or has ended."""
         return self._calls.withdraw(user_id)
 
     def _begin(self, user_id: str) -> Future[FetchedUser]:
@@ -72,17 +75,5 @@ class FetchPool:
     def _fetch(self, user_id: str) -> FetchedUser:
         try:
             return self._api.fetch(user_id)
-        except Exception as error:  # noqa: BLE001 - whatever an API client raises must not park its user for ever
+        except Exception as error:  # noqa: BLE001 - no error of a client may park its user for ever
             return unavailable(OTHER, f"{type(error).__name__}: {error}")
-
-
-_pools: dict[Any, FetchPool] = {}
-_pools_lock = threading.Lock()
-
-
-def shared_pool(key: Any, make: Callable[[], FetchPool]) -> FetchPool:
-    """The process's one pool for ``key``: DoFn instances come and go, and single-flight must hold across them."""
-    with _pools_lock:
-        if key not in _pools:
-            _pools[key] = make()
-        return _pools[key]

@@ -1,4 +1,4 @@
-"""The token with which the user API is called; where it lies: ``secret_references``."""
+"""The bearer token of the user API; its reference has the form of ``domain.base.secret_references``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ _PAUSE_S: Final = 5.0
 
 
 class TokenError(EventTriggerError, ValueError):
-    """A token cannot be read; names the reference, never the token."""
+    """A token cannot be read; the message names the reference, never the token."""
 
 
 class Token:
-    """A token read now and again on ``reread``; its text is only in ``value``. Thread-safe."""
+    """A token that is read at once, and again by ``reread``; only ``value`` has its text. Thread-safe.
+
+    Raises:
+        TokenError: the reference has another form, or the token cannot be read.
+    """
 
     def __init__(self, reference: str, clock: Callable[[], float] = time.monotonic) -> None:
         if not is_reference(reference):
@@ -37,14 +41,14 @@ class Token:
         return f"Token({self._reference!r})"
 
     def reread(self) -> str:
-        """The token as it is by now; the one before if it cannot be read, or was read less than five seconds ago.
+        """Read the token again; returns the former one if that fails, or if it was read less than five seconds ago.
 
-        An API that refuses the newest token as well would have the secret read for each call of it.
+        Without the pause, an API that refuses the newest token as well would have the secret read for each call.
         """
         with self._lock:
             if self._clock() >= self._due_s:
                 self._due_s = self._clock() + _PAUSE_S
-                with contextlib.suppress(TokenError):  # a file may be away for the moment in which it is replaced
+                with contextlib.suppress(TokenError):  # a file may be missing while it is replaced
                     self.value = self._read()
         return self.value
 

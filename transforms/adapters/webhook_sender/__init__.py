@@ -1,1 +1,1 @@
-"""Delivery attempts of webhooks: one lane a destination, each with its own queue and limits."""
+"""Sends webhooks: each destination has a lane of its own, with a queue, threads and limits."""

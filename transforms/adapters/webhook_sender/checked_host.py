@@ -1,4 +1,4 @@
-"""Looks up the addresses of a destination's host and checks each before anything connects (SSRF)."""
+"""Looks up the addresses of a destination's host, and checks each one before a connection is made (SSRF)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Resolve = Callable[[str], list[str]]
 
 
 class LookupFailedError(EventTriggerError):
-    """The host has no address now; ``timed_out`` if nobody said so in time."""
+    """The host has no address now; ``timed_out``: the resolver has not answered in time."""
 
     def __init__(self, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -24,16 +24,20 @@ class LookupFailedError(EventTriggerError):
 
 
 def system_addresses(host: str) -> list[str]:
-    """What the system's resolver says, in its order; takes as long as that does."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(one[4][0]) for one in found]
+    """The addresses of the system's resolver in its order; blocks as long as the resolver does.
+
+    Raises:
+        OSError: the name cannot be resolved.
+    """
+    infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(info[4][0]) for info in infos]
 
 
 class CheckedHost:
-    """The addresses of a target's host, checked each time they are asked for. Thread-safe.
+    """The addresses of a target's host, checked against the policy on each use. Thread-safe.
 
-    A look-up is used for ``kept_s``, so that a busy destination does not take up the resolver. It is made in a thread
-    of its own, so that no caller waits longer than it may.
+    A look-up is used for ``kept_s``, so that a busy destination does not load the resolver. It runs in a thread of its
+    own, so that no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -52,33 +56,33 @@ class CheckedHost:
         self._clock = clock
         self._threads = DaemonThreads(1, "webhook-lookup")
         self._lock = threading.Lock()
-        self._found: tuple[str, ...] = ()
+        self._addresses: tuple[str, ...] = ()
         self._until_s = 0.0
 
     def addresses(self, timeout_s: float) -> tuple[str, ...]:
         """At least one address, all of them allowed.
 
         Raises:
-            BlockedError: one of them is not; it makes no difference that others are.
-            LookupFailedError: there are none within ``timeout_s``.
+            BlockedError: an address is not allowed, even if others are.
+            LookupFailedError: there is no address within ``timeout_s``.
         """
         if self._literal is not None:
-            found: tuple[str, ...] = (str(self._literal),)
+            addresses: tuple[str, ...] = (str(self._literal),)
         else:
-            found = self._kept() or self._look_up(timeout_s)
-        for one in found:
-            # A scope (fe80::1%eth0) makes it no other address.
-            check_address(ip_address(one.partition("%")[0]), self._policy)
-        return found
+            addresses = self._kept() or self._look_up(timeout_s)
+        for address in addresses:
+            # Without its scope (fe80::1%eth0), which does not matter for the policy.
+            check_address(ip_address(address.partition("%")[0]), self._policy)
+        return addresses
 
     def forget(self) -> None:
-        """Look up again next time: connecting failed."""
+        """Look up again next time, because connecting failed."""
         with self._lock:
-            self._found = ()
+            self._addresses = ()
 
     def _kept(self) -> tuple[str, ...]:
         with self._lock:
-            return self._found if self._clock() < self._until_s else ()
+            return self._addresses if self._clock() < self._until_s else ()
 
     def _look_up(self, timeout_s: float) -> tuple[str, ...]:
         future = self._threads.submit(self._fetch)
@@ -91,15 +95,15 @@ class CheckedHost:
             raise LookupFailedError(f"no address of {self._host}: {_reason(error)}") from None
 
     def _fetch(self) -> tuple[str, ...]:
-        """In the thread; whoever waited for its turn uses what the one before found."""
-        found = self._kept()
-        if not found:
-            found = tuple(dict.fromkeys(self._resolve(self._host)))
-            if not found:
+        """Runs in the thread; callers that waited meanwhile use the same look-up."""
+        addresses = self._kept()
+        if not addresses:
+            addresses = tuple(dict.fromkeys(self._resolve(self._host)))
+            if not addresses:
                 raise OSError(None, "no answer")
             with self._lock:
-                self._found, self._until_s = found, self._clock() + self._kept_s
-        return found
+                self._addresses, self._until_s = addresses, self._clock() + self._kept_s
+        return addresses
 
 
 def _reason(error: Exception) -> str:

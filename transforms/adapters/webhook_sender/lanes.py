@@ -1,4 +1,4 @@
-"""One destination's lane: what is sent there waits, fails and hangs there, and nowhere else."""
+"""The lane of one destination: its threads, queue, rate limit and breaker, which no other destination shares."""
 
 from __future__ import annotations
 
@@ -19,24 +19,20 @@ from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
 
-# A kind of error beside those of ``attempts``: the receiver asked everybody to wait (429 or 503 with Retry-After).
+# A kind of error beside those of ``sender``: the receiver asked all callers to wait (429 or 503 with Retry-After).
 PAUSED: Final = "paused"
 
 QUICK_RETRIES: Final = 2
 QUICK_S: Final = 5.0
 _QUICK: Final = Backoff(first_s=0.25, longest_s=2.0)
-_BURST: Final = 1.0  # so that no second sees more than its rate
+_BURST: Final = 1.0  # so that no second has more calls than the rate
 
 
-class Attempts(Protocol):
-    """Makes one attempt; blocks; never raises for what the network does. ``attempts.Sender`` is one."""
+class WebhookSender(Protocol):
+    """Sends webhooks to one destination, as ``sender.Sender``: it blocks, and raises nothing for network errors."""
 
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """What came of it."""
-
-    @property
-    def troubles(self) -> list[str]:
-        """Of the secrets those that cannot be read, and why."""
+        """Make one request with a JSON body; returns its result, also if the request failed."""
 
 
 class FullError(EventTriggerError):
@@ -44,12 +40,17 @@ class FullError(EventTriggerError):
 
 
 class Lane:
-    """One destination's threads, queue, rate and breaker; see ``SendPool``. Thread-safe."""
+    """Sends the webhooks of one destination in their order, a few at a time. Thread-safe.
+
+    A lane has ``max_in_flight`` threads and a queue for ``max_waiting`` webhooks, keeps the destination's rate (its
+    share for one of ``harnesses`` processes), makes quick retries, and stops at an open breaker. A destination that
+    fails or hangs therefore delays only its own lane.
+    """
 
     def __init__(
         self,
         destination: Destination,
-        sender: Attempts,
+        sender: WebhookSender,
         harnesses: int,
         max_waiting: int,
         *,
@@ -69,30 +70,25 @@ class Lane:
         self._paused_until_s = 0.0
 
     @property
-    def troubles(self) -> list[str]:
-        """The sender's."""
-        return self._sender.troubles
-
-    @property
     def is_failing(self) -> bool:
         """Whether the destination's breaker is open."""
         return self._breaker.is_open
 
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
-        """Send in a thread, when its turn comes.
+        """Send in one of the lane's threads.
 
         Raises:
-            FullError: too many wait already.
+            FullError: the queue is full.
         """
         if not self._room.acquire(blocking=False):
             raise FullError
         future = self._threads.submit(self.send, webhook_id, body)
-        room = self._room  # not self, which would keep the threads alive
+        room = self._room  # a reference to self would keep the threads alive
         future.add_done_callback(lambda _: room.release())
         return future
 
     def send(self, webhook_id: str, body: bytes) -> SendResult:
-        """One webhook, with its quick retries; never raises."""
+        """Send one webhook in this thread, with quick retries; never raises."""
         ends_s = self._clock() + QUICK_S
         result = self._try(webhook_id, body)
         for tries in range(1, QUICK_RETRIES + 1):
@@ -103,12 +99,12 @@ class Lane:
             self._sleep(pause_s)
             again = self._try(webhook_id, body)
             if again.attempts == 0:
-                break  # what went wrong before says more
+                break  # the former result says more
             result = replace(again, attempts=result.attempts + 1)
         return result
 
     def _try(self, webhook_id: str, body: bytes) -> SendResult:
-        """One attempt, if the receiver and the breaker have it, when the rate allows it."""
+        """One attempt when the rate allows it, unless the receiver asked for a pause or the breaker is open."""
         held = self._held()
         if held is not None:
             return held
@@ -124,7 +120,7 @@ class Lane:
         try:
             result = self._sender.attempt(webhook_id, body)
             healthy = result.healthy
-        except Exception as error:  # noqa: BLE001 - whatever a sender raises must not lose its webhook
+        except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
             return SendResult(Outcome.RETRY, error_kind=OTHER, error=f"{type(error).__name__}: {error}")
         finally:
             self._breaker.leave(permit, healthy)

@@ -1,4 +1,4 @@
-"""One attempt to deliver a webhook: a signed POST to an address that was checked, and what its answer means."""
+"""One attempt to deliver a webhook: a signed POST to a checked address, and the meaning of its answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from transforms.domain.webhooks.url_policy import (
     parse_target,
 )
 
-# Kinds of errors beside those of ``profiles``.
+# Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
@@ -48,7 +48,7 @@ _POOLS: Final = 4  # addresses of one host to which connections are kept
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """One for all destinations, as reading the CAs takes long: the public ones, or those of ``ca_file`` (PEM).
+    """The TLS context of all destinations, as reading CAs is slow; it trusts ``ca_file`` (PEM) or the public CAs.
 
     Raises:
         CaFileError: ``ca_file`` cannot be used.
@@ -61,9 +61,9 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 
 
 class Sender:
-    """Makes the attempts for one destination over pooled connections. Thread-safe; never raises for what others do.
+    """Makes the attempts for one destination over pooled connections. Thread-safe; raises nothing for network errors.
 
-    An attempt takes at most the destination's ``timeout`` once its secrets are there, whatever the receiver does. It
+    Once its secrets are read, an attempt takes at most the destination's ``timeout``, whatever the receiver does. It
     follows no redirect, uses no proxy, cookie or netrc, and verifies certificates.
     """
 
@@ -77,9 +77,9 @@ class Sender:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._timeout_s = destination.timeout.ms / 1000
-        self._longest_wish_s = destination.retry.longest.ms / 1000
+        self._longest_retry_after_s = destination.retry.longest.ms / 1000
         self._wall_clock = wall_clock
-        self._keys = [Secret(reference, _check_keys) for reference in destination.secrets]
+        self._keys = [Secret(reference, parse_keys) for reference in destination.secrets]
         self._secret_headers = {
             name: Secret(value.secret, _check_header)
             for name, value in destination.headers.items()
@@ -96,17 +96,11 @@ class Sender:
         self._path = target.path
         self._headers |= {"Host": target.host_header, "Content-Type": "application/json", "User-Agent": _USER_AGENT}
 
-    @property
-    def troubles(self) -> list[str]:
-        """Of the destination's secrets those that cannot be read, and why; an older one may be in use."""
-        secrets = (*self._keys, *self._secret_headers.values())
-        return [secret.trouble for secret in secrets if secret.trouble is not None]
-
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """Send one webhook, JSON, once.
+        """Send a webhook with a JSON body once.
 
         Raises:
-            ValueError: the id is none that a signature can have.
+            ValueError: a signature cannot have this id.
         """
         if isinstance(self._connections, BlockedError):
             return SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(self._connections))
@@ -135,19 +129,19 @@ class Sender:
             kind = TIMEOUT if error.timed_out else CONNECTION
             return SendResult(Outcome.RETRY, error_kind=kind, error=str(error), healthy=False)
         remaining_s = ends_s - time.monotonic()
-        # Connecting and the handshake each: together no more than there is.
+        # For connecting and for the TLS handshake: both together fit into the remaining time.
         connect_s = min(_SLOWEST_CONNECT_S, remaining_s / 2)
         try:
             with open_answer(
                 pool.urlopen, "POST", self._path, headers, remaining_s, body=body, connect_s=connect_s
             ) as response:
-                return self._judged(response.status, response.headers.get("Retry-After"), _excerpt(response, hidden))
+                return self._result(response.status, response.headers.get("Retry-After"), _excerpt(response, hidden))
         except CallError as error:
             connections.failed(address)
             return SendResult(Outcome.RETRY, error_kind=error.kind, error=str(error), healthy=False)
 
-    def _judged(self, status: int, retry_after: str | None, excerpt: str) -> SendResult:
-        """What a status means (Standard Webhooks, "Response status codes", and which of them pass)."""
+    def _result(self, status: int, retry_after: str | None, excerpt: str) -> SendResult:
+        """The meaning of a status (Standard Webhooks, "Response status codes")."""
         if 200 <= status < 300:
             return SendResult(Outcome.DELIVERED, status=status)
         if status == 410:
@@ -157,8 +151,8 @@ class Sender:
             return SendResult(Outcome.REFUSED, 1, status, REDIRECT, reason, excerpt=excerpt)
         if status in (408, 425, 429) or 500 <= status < 600:
             after_s = retry_after_s(retry_after, self._wall_clock())
-            after_s = None if after_s is None else min(after_s, self._longest_wish_s)
-            # A 429 that says for how long is an answer; any other means that nobody gets through.
+            after_s = None if after_s is None else min(after_s, self._longest_retry_after_s)
+            # A 429 with Retry-After is an answer; without it, it means that no call gets through.
             healthy = status in (408, 425) or (status == 429 and after_s is not None)
             reason = f"HTTP {status}"
             return SendResult(
@@ -171,7 +165,7 @@ class Sender:
 
 
 class _Connections:
-    """A pool of connections for each address of a host, made to that address and, over TLS, for the host's name."""
+    """A connection pool for each address of a host: it connects to the address, and TLS checks the host's name."""
 
     def __init__(self, target: Target, host: CheckedHost, size: int, tls: ssl.SSLContext) -> None:
         self._target = target
@@ -183,15 +177,16 @@ class _Connections:
         self._failed: str | None = None
 
     def pool(self, timeout_s: float) -> tuple[str, urllib3.HTTPConnectionPool]:
-        """An address that was checked now, and its connections: those there are, unless the last one just failed.
+        """An address that is checked now, and its pool; an address with connections first, one that just failed last.
 
         Raises:
-            BlockedError, LookupFailedError: there is no address.
+            BlockedError: an address is not allowed.
+            LookupFailedError: there is no address.
         """
-        found = self._host.addresses(timeout_s)
+        addresses = self._host.addresses(timeout_s)
         with self._lock:
-            usable = [address for address in found if address != self._failed] or found
-            address = next((one for one in usable if one in self._pools), usable[0])
+            usable = [address for address in addresses if address != self._failed] or addresses
+            address = next((address for address in usable if address in self._pools), usable[0])
             if address not in self._pools:
                 if len(self._pools) >= _POOLS:
                     self._pools.pop(next(iter(self._pools))).close()
@@ -199,7 +194,7 @@ class _Connections:
             return address, self._pools[address]
 
     def failed(self, address: str) -> None:
-        """A call to it had no answer: the next one goes elsewhere, if there is an elsewhere."""
+        """Note that a call had no answer: the next one goes to another address, if there is one."""
         self._host.forget()
         with self._lock:
             self._failed = address
@@ -216,23 +211,19 @@ class _Connections:
         )
 
 
-def _check_keys(text: str) -> None:
-    parse_keys(text)
-
-
 def _check_header(text: str) -> None:
     if not is_header_value(text):
         raise SecretError("empty, too long, or with characters that are not visible ASCII or a space inside")
 
 
 def _excerpt(response: urllib3.BaseHTTPResponse, hidden: Iterable[str]) -> str:
-    """The answer's beginning; reads it up to the cap, so that its connection can be used again."""
+    """The beginning of the answer without secrets; reads on up to a cap, so that its connection can be used again."""
     body = bytearray()
-    # Whatever happens to the rest of the answer: there is a status.
+    # The status counts even if the rest of the answer does not come.
     with contextlib.suppress(exceptions.HTTPError, OSError):
         while len(body) < MAX_ANSWER_BYTES and (chunk := response.read1(_CHUNK, decode_content=False)):
             body += chunk
     text = body.decode(errors="replace")
-    for one in hidden:
-        text = text.replace(one, "[hidden]")
-    return "".join(one if one.isprintable() else " " for one in text[:_EXCERPT]).strip()
+    for secret in hidden:
+        text = text.replace(secret, "[hidden]")
+    return "".join(char if char.isprintable() else " " for char in text[:_EXCERPT]).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from transforms.domain.shard.shard_state import ShardState
 
@@ -18,7 +18,7 @@ def draw_garbage_limit() -> float:
     return random.uniform(*GARBAGE_LIMITS)  # noqa: S311 - to spread work, not to keep a secret
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class FoldedJournal:
     """The state that a journal amounts to, and how much of the journal is folded into it. Nothing here is stored.
 
@@ -29,6 +29,7 @@ class FoldedJournal:
         freed: the number of elements of the older bag, from its start, that hold no bytes any more.
         garbage_limit: how many times the size of its state the journal may take before it is rewritten.
         moving: while the journal is rewritten, the users that have yet to be moved, the next one last.
+        memory: what the worker remembers of the shard and loses together with the state; the journal never reads it.
     """
 
     state: ShardState
@@ -37,3 +38,4 @@ class FoldedJournal:
     freed: int = 1
     garbage_limit: float = field(default_factory=draw_garbage_limit)
     moving: list[str] | None = None
+    memory: Any = None

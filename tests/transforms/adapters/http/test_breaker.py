@@ -48,7 +48,7 @@ def test_a_success_in_between_starts_the_count_anew(breaker: Breaker) -> None:
     assert not breaker.is_open
 
 
-def test_one_probe_goes_through_after_half_a_second_and_nobody_beside_it(breaker: Breaker, clock: FakeClock) -> None:
+def test_one_probe_goes_through_after_half_a_second_and_no_other_call(breaker: Breaker, clock: FakeClock) -> None:
     fail(breaker, 20)
     clock.now_s += 0.499
     assert not breaker.allows()

@@ -133,7 +133,7 @@ def test_an_answer_cut_off_midway_is_a_connection_error_worth_another_try(
 
 
 @over_both
-def test_nobody_listening_is_a_connection_error(error_of: ErrorOf) -> None:
+def test_a_port_without_a_listener_is_a_connection_error(error_of: ErrorOf) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         server = RawServer(lambda path, head, send: None, f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -263,7 +263,7 @@ def test_over_tls_certificates_are_verified_and_time_is_kept_too(tmp_path: Path)
             assert (caught.value.kind, time.monotonic() - began < 1.5) == ("timeout", True)
 
 
-def test_with_a_ca_file_the_public_cas_vouch_for_nobody(tmp_path: Path) -> None:
+def test_with_a_ca_file_the_public_cas_are_not_trusted(tmp_path: Path) -> None:
     ours, others = tmp_path / "ours", tmp_path / "others"
     ours.mkdir()
     others.mkdir()
@@ -318,7 +318,7 @@ def test_a_ca_file_that_is_replaced_counts_from_then_on_and_one_that_is_gone_as_
         (bytes(range(256)), "no certificates as PEM"),
     ],
 )
-def test_a_ca_file_that_is_none_is_told_when_the_client_is_made(
+def test_a_ca_file_without_certificates_is_an_error_when_the_client_is_made(
     tmp_path: Path, content: bytes | None, trouble: str
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -350,7 +350,7 @@ def test_a_name_is_looked_up(start: Start) -> None:
     assert fetched(HttpClient(10), f"{server.url.replace('127.0.0.1', 'localhost')}/x") == b"1"
 
 
-def test_a_name_that_nobody_knows_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_name_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 

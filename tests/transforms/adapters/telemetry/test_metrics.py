@@ -15,57 +15,57 @@ from transforms.domain.shard.step_result import WEBHOOK
 
 
 def test_a_histogram_is_counters_that_add_up_as_prometheus_has_them() -> None:
-    measures = WorkerMetrics()
-    measures.observe(LATENCY, [3, 5, 6, 70, 99_999])
+    metrics = WorkerMetrics()
+    metrics.observe(LATENCY, [3, 5, 6, 70, 99_999])
 
-    told = measures.take()
+    published = metrics.drain()
     expected = {f"latency_ms_le_{bound}": sum(value <= bound for value in (3, 5, 6, 70, 99_999)) for bound in BOUNDS_MS}
-    assert told == expected | {"latency_ms_le_inf": 5, "latency_ms_sum": 100_083}
-    assert list(told) == bucket_names(LATENCY)
+    assert published == expected | {"latency_ms_le_inf": 5, "latency_ms_sum": 100_083}
+    assert list(published) == bucket_names(LATENCY)
 
 
-def test_what_was_told_is_not_told_again() -> None:
-    measures = WorkerMetrics()
-    measures.observe(LATENCY, [1])
-    measures.count("user_api_calls", 2)
-    measures.take()
-    assert measures.take() == {}
+def test_what_was_published_is_not_published_again() -> None:
+    metrics = WorkerMetrics()
+    metrics.observe(LATENCY, [1])
+    metrics.count("user_api_calls", 2)
+    metrics.drain()
+    assert metrics.drain() == {}
 
-    measures.observe(WEBHOOK, [7])
-    assert measures.take() == dict.fromkeys(bucket_names(WEBHOOK)[1:-1], 1) | {
+    metrics.observe(WEBHOOK, [7])
+    assert metrics.drain() == dict.fromkeys(bucket_names(WEBHOOK)[1:-1], 1) | {
         "webhook_ms_le_5": 0,
         "webhook_ms_sum": 7,
     }
 
 
 def test_a_clock_that_is_behind_makes_no_negative_times() -> None:
-    measures = WorkerMetrics()
-    measures.observe(LATENCY, [-40])
-    assert (measures.take() | {"seen": 0})["latency_ms_sum"] == 0
+    metrics = WorkerMetrics()
+    metrics.observe(LATENCY, [-40])
+    assert (metrics.drain() | {"seen": 0})["latency_ms_sum"] == 0
 
 
-def test_it_is_time_to_tell_for_one_caller_every_so_often() -> None:
-    measures = WorkerMetrics(every_ms=1000)
-    assert [measures.is_due(now_ms) for now_ms in (5000, 5000, 5999, 6000, 6001)] == [True, False, False, True, False]
+def test_one_caller_publishes_each_second() -> None:
+    metrics = WorkerMetrics(every_ms=1000)
+    assert [metrics.is_due(now_ms) for now_ms in (5000, 5000, 5999, 6000, 6001)] == [True, False, False, True, False]
 
 
 def test_nothing_is_lost_between_threads() -> None:
-    measures, told = WorkerMetrics(), []
+    metrics, published = WorkerMetrics(), []
 
     def work() -> None:
         for _ in range(2000):
-            measures.observe(LATENCY, [1])
-            measures.count("user_api_calls")
-        told.append(measures.take())
+            metrics.observe(LATENCY, [1])
+            metrics.count("user_api_calls")
+        published.append(metrics.drain())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    told.append(measures.take())
-    assert sum(one.get("user_api_calls", 0) for one in told) == 8000
-    assert sum(one.get("latency_ms_le_inf", 0) for one in told) == 8000
+    published.append(metrics.drain())
+    assert sum(counts.get("user_api_calls", 0) for counts in published) == 8000
+    assert sum(counts.get("latency_ms_le_inf", 0) for counts in published) == 8000
 
 
 def test_memory_is_what_the_kernel_says() -> None:
@@ -74,8 +74,8 @@ def test_memory_is_what_the_kernel_says() -> None:
 
 
 def test_every_rule_of_a_set_saw_the_events() -> None:
-    measures, first, second = WorkerMetrics(), (rule("a"), rule("b")), (rule("b"),)
+    metrics, first, second = WorkerMetrics(), (rule("a"), rule("b")), (rule("b"),)
     for rules, events in ((first, 3), (second, 4), (first, 2)):
-        measures.evaluated(rules, events)
-    assert measures.take() == {"rule.a.evaluated": 5, "rule.b.evaluated": 9}
-    assert measures.take() == {}
+        metrics.count_evaluated(rules, events)
+    assert metrics.drain() == {"rule.a.evaluated": 5, "rule.b.evaluated": 9}
+    assert metrics.drain() == {}

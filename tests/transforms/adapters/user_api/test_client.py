@@ -331,7 +331,7 @@ def test_no_more_calls_than_allowed_are_on_their_way_however_many_users_are_fetc
     assert len(server.paths) == 60
 
 
-def test_a_call_that_pauses_holds_up_nobody_else() -> None:
+def test_a_call_that_pauses_holds_up_no_other_call() -> None:
     failed = threading.Event()
 
     def answer(path: str, head: str, send: Send) -> None:
@@ -439,7 +439,7 @@ def test_the_deadline_ends_a_fetch_whose_answer_drips(within: str) -> None:
     assert (found.enrichment, found.error_kind) == ("unavailable", "timeout")
 
 
-def test_nobody_listening_is_unavailable() -> None:
+def test_a_port_without_a_listener_is_unavailable() -> None:
     with raw_server(lambda path, head, send: None) as server:
         pass
     found = client(server.url, deadline_s=0.2, chance=lambda: 1.0).fetch("u1")
@@ -622,10 +622,10 @@ def every_turn_taken(api: HttpUserApi) -> Iterator[None]:
     """No call begins in the context."""
 
     async def take() -> None:
-        await api._turns.acquire()
+        await api._slots.acquire()
 
     async def give_back() -> None:
-        api._turns.release()
+        api._slots.release()
 
     api._client.start(take()).result(10)
     yield
@@ -663,7 +663,7 @@ def test_a_ca_of_one_s_own_vouches_for_the_api(tmp_path: Path) -> None:
     assert re.fullmatch("(profile|visit|history): SSLError: self-signed certificate", found.error or "")
 
 
-def test_a_ca_file_that_is_not_there_is_told_when_the_worker_starts(tmp_path: Path) -> None:
+def test_a_missing_ca_file_is_an_error_when_the_worker_starts(tmp_path: Path) -> None:
     with pytest.raises(CaFileError, match="none: No such file"):
         client("https://127.0.0.1:1", ca_file=f"{tmp_path}/none")
 
@@ -722,7 +722,7 @@ def test_a_token_that_is_refused_again_or_is_still_the_same_is_an_error(tmp_path
     assert "s3cr3t" not in repr(api) + repr(vars(api))
 
 
-def test_a_token_that_is_not_there_is_told_when_the_worker_starts(tmp_path: Path) -> None:
+def test_a_missing_token_is_an_error_when_the_worker_starts(tmp_path: Path) -> None:
     settings = UserApiSettings("http://127.0.0.1:1", token=f"file:{tmp_path}/none")
     with pytest.raises(TokenError, match="none: No such file"):
         HttpUserApi(settings, 1.0)

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.waiting import eventually
-from transforms.adapters.user_api import fetch_pool
-from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, shared_pool
+from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi
 from transforms.domain.users.fetched_user import (
     NOTHING_KNOWN,
     OTHER,
@@ -22,7 +21,7 @@ def test_without_an_api_everybody_is_unknown() -> None:
 
 
 class HeldApi:
-    """Answers when it is told to."""
+    """Answers when the test lets it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -44,7 +43,7 @@ def held() -> Iterator[HeldApi]:
 
 
 def take(pool: FetchPool, user_id: str) -> FetchedUser | None:
-    """The answer if it has come; asks for nobody."""
+    """The answer if it has come; starts no fetch."""
     return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls._calls else None
 
 
@@ -83,7 +82,7 @@ def test_whatever_a_client_raises_is_an_unavailable_user(held: HeldApi) -> None:
     assert FetchPool(held, 1).wait("broken") == unavailable(OTHER, "ValueError: no such thing")
 
 
-def test_an_answer_that_nobody_took_in_time_is_asked_for_anew(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_taken_in_time_is_fetched_again(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
     pool = FetchPool(held, 1)
     pool.request("u1")
@@ -104,7 +103,7 @@ def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPat
     assert take(pool, "u1") is None
 
 
-def test_answers_nobody_takes_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_are_never_taken_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
     pool = FetchPool(held, 1)
     monkeypatch.setattr(pool._calls, "_kept", 3)
@@ -129,7 +128,7 @@ def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest
 
 
 class NumberedApi:
-    """Answers each fetch with its number, each when it is told to."""
+    """Answers each fetch with its number, each when the test lets it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -156,7 +155,7 @@ def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_the_answer_of_a_cancelled_fetch_under_way_is_nobody_s(order: tuple[int, int]) -> None:
+def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, int]) -> None:
     api = NumberedApi()
     pool = FetchPool(api, 2)
     pool.request("u1", 111)
@@ -175,7 +174,7 @@ def test_the_answer_of_a_cancelled_fetch_under_way_is_nobody_s(order: tuple[int,
     assert take(pool, "u1") is None
 
 
-def test_polling_asks_for_whom_nobody_asks(held: HeldApi) -> None:
+def test_polling_starts_fetches_that_are_missing(held: HeldApi) -> None:
     pool = FetchPool(held, 2)
     pool.request("u1", 111)
     assert pool.poll(["u1", "lost"], 222) == []
@@ -240,16 +239,3 @@ def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(he
     stop.set()
     cancelling.join(10)
     assert not pool._calls._calls
-
-
-def test_one_pool_is_shared_by_equal_settings() -> None:
-    made: list[FetchPool] = []
-
-    def make() -> FetchPool:
-        made.append(FetchPool(NoUserApi(), 1))
-        return made[-1]
-
-    key = object()
-    assert shared_pool(key, make) is shared_pool(key, make)
-    assert len(made) == 1
-    fetch_pool._pools.pop(key)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
@@ -37,8 +37,6 @@ class FakeTime:
 
 class FakeSender:
     """Answers with the next of its results, the last one for ever; ``at_s`` says when it was asked."""
-
-    troubles: Final[list[str]] = []
 
     def __init__(self, clock: Callable[[], float], *results: SendResult | Exception, took_s: float = 0.0) -> None:
         self._results = list(results)
@@ -150,7 +148,7 @@ def test_answers_that_are_wrong_for_one_webhook_do_not_count_against_the_destina
     assert len(sender.at_s) == 100
 
 
-def test_when_the_breaker_opens_between_tries_the_failure_is_told() -> None:
+def test_when_the_breaker_opens_between_attempts_the_failure_is_the_result() -> None:
     time = FakeTime()
     made, sender = lane(time, FAILED, breaker=Breaker(failures=1, first_pause_s=10.0, clock=time.clock))
     assert made.send("a", b"") == FAILED
@@ -185,8 +183,6 @@ def test_an_open_breaker_uses_up_no_rate() -> None:
 
 
 class HeldSender:
-    troubles: Final[list[str]] = []
-
     def __init__(self) -> None:
         self.go = threading.Event()
         self.began: list[str] = []

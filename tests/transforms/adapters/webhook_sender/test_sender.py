@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3.util.connection
 from standardwebhooks import Webhook
 
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls, tempt
-from transforms.adapters.http import calls
 from transforms.adapters.http.calls import CaFileError
 from transforms.adapters.webhook_sender.checked_host import Resolve, system_addresses
 from transforms.adapters.webhook_sender.sender import Sender, tls_context
@@ -141,7 +141,7 @@ def test_a_header_may_be_a_secret_which_is_not_shown(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("key", "auth", "trouble"),
+    ("key", "auth", "error"),
     [
         (None, "x", "env:KEY: no such environment variable"),
         ("s3cr3t", "x", "env:KEY: a key that does not begin with whsec_"),
@@ -150,7 +150,7 @@ def test_a_header_may_be_a_secret_which_is_not_shown(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_nothing_is_sent_while_a_secret_is_missing_and_it_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, key: str | None, auth: str | None, trouble: str
+    monkeypatch: pytest.MonkeyPatch, key: str | None, auth: str | None, error: str
 ) -> None:
     for name, value in (("KEY", key), ("AUTH", auth)):
         if value is None:
@@ -163,13 +163,11 @@ def test_nothing_is_sent_while_a_secret_is_missing_and_it_is_tried_again(
         assert server.paths == []
         assert (result.outcome, result.attempts, result.error_kind) == (Outcome.RETRY, 0, "unsigned")
         assert result.error is not None
-        assert result.error.startswith(trouble)
-        assert one.troubles == [result.error]
+        assert result.error.startswith(error)
         assert "s3cr3t" not in repr(result)
         monkeypatch.setenv("KEY", SECRET)
         monkeypatch.setenv("AUTH", "x")
         assert one.attempt("msg_1", BODY).outcome is Outcome.DELIVERED
-        assert one.troubles == []
 
 
 # What an answer means
@@ -447,7 +445,7 @@ def test_a_certificate_must_be_for_the_name_and_from_a_known_ca(hooks_tls: Path)
     }
 
 
-def test_a_ca_file_that_is_none_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_ca_file_without_certificates_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     for name, trouble in (("ca.pem", "no certificates as PEM"), ("none", "No such file or directory")):
         with pytest.raises(CaFileError, match=trouble):
@@ -549,7 +547,7 @@ def test_what_is_connected_to_is_the_public_address_that_was_checked(monkeypatch
         connected.append(address)
         raise ConnectionRefusedError(111, "refused")
 
-    monkeypatch.setattr(calls.urllib3.util.connection, "create_connection", connect)
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
     answers = iter([["93.184.216.34"], ["127.0.0.1"], ["169.254.169.254"], ["1.1.1.1"]])
     one = sender("https://hooks.example.com/", policy=PUBLIC, resolve=lambda host: next(answers))
     results = [one.attempt("msg_1", BODY) for _ in range(2)]
@@ -580,7 +578,7 @@ def test_a_redirect_into_the_network_is_not_followed() -> None:
         assert seen() == 0
 
 
-def test_a_sender_that_nobody_has_any_more_keeps_no_thread() -> None:
+def test_a_sender_without_references_keeps_no_thread() -> None:
     attempt("https://hooks.example.com/", policy=PUBLIC, resolve=refuse)
     until_s = time.monotonic() + 10
     while [thread for thread in threading.enumerate() if thread.name.startswith("webhook-lookup")]:

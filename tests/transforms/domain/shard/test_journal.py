@@ -23,6 +23,7 @@ from transforms.domain.shard.facts import (
     UserSeen,
     UserUpdated,
 )
+from transforms.domain.shard.folded_journal import FoldedJournal
 from transforms.domain.shard.journal import Journal
 from transforms.domain.shard.journal_elements import (
     JournalElement,
@@ -93,7 +94,7 @@ def test_an_entry_survives_the_codec() -> None:
 
 def test_a_decoded_head_has_nothing_but_its_generation() -> None:
     head = JournalHead(3)
-    head.folded, head.stored_bytes = journals.FoldedJournal(ShardState(5)), 9
+    head.folded, head.stored_bytes = FoldedJournal(ShardState(5)), 9
     decoded = decode_element(encode_element(head))
     assert isinstance(decoded, JournalHead)
     assert (decoded.generation, decoded.folded, decoded.stored_bytes, decoded.snapshot) == (3, None, 0, b"")

@@ -26,7 +26,7 @@ from tests.transforms.domain.shard.test_step_oracle import ORACLE_NAMES, Both
 from transforms.domain.base.durations import Duration
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard import journal as journals
-from transforms.domain.shard.step import StepResult
+from transforms.domain.shard.step_result import StepResult
 
 USERS = ["one-user", "other-user"]
 SECOND_MS = 1000

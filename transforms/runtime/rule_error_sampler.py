@@ -1,4 +1,4 @@
-"""Which rule errors get a dead letter: a rule that fails on every event must not flood the topic."""
+"""Which rule errors become dead letters: a rule that fails on every event must not flood the topic."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class _Count:
     minute: int
     letters: int = 0
     left_out: int = 0
-    since_ms: int = 0  # when the first one was left out
+    since_ms: int = 0  # when the first error was left out
 
 
-class ErrorLetters:
-    """Of each rule's errors, those that become dead letters: the first ``per_minute`` of every minute.
+class RuleErrorSampler:
+    """Lets the first ``per_minute`` errors of each rule and minute become dead letters. Thread-safe.
 
-    The next minute's first letter says in its detail how many were left out. Time is whatever clock the caller has, ms.
-    Kept in memory, one a worker, shared by its threads; it holds one small record for each rule that ever failed.
+    The first dead letter of the next minute says in its detail how many errors were left out. Times are of the caller's
+    clock. A worker has one sampler in memory, with a small record for each rule that ever failed.
     """
 
     def __init__(self, per_minute: int = DEFAULT_PER_MINUTE) -> None:
@@ -35,19 +35,19 @@ class ErrorLetters:
         self._counts: dict[str, _Count] = {}
 
     def choose(self, letters: Sequence[DeadLetter], now_ms: int) -> list[DeadLetter]:
-        """The letters to send, in their order: all that are of other reasons, and the chosen ones of rule errors."""
+        """The dead letters to publish, in their order: all with other reasons, and the sampled rule errors."""
         chosen = []
         for letter in letters:
-            one = letter if letter.reason != RULE_ERROR else self._rule_error(letter, now_ms)
-            if one is not None:
-                chosen.append(one)
+            sampled = letter if letter.reason != RULE_ERROR else self._sample(letter, now_ms)
+            if sampled is not None:
+                chosen.append(sampled)
         return chosen
 
-    def _rule_error(self, letter: DeadLetter, now_ms: int) -> DeadLetter | None:
+    def _sample(self, letter: DeadLetter, now_ms: int) -> DeadLetter | None:
         minute = now_ms // _MINUTE_MS
         with self._lock:
             count = self._counts.setdefault(letter.rule or "", _Count(minute))
-            if minute > count.minute:  # a clock that is set back goes on with the minute it was in
+            if minute > count.minute:  # a clock that is set back stays in the later minute
                 count.minute, count.letters = minute, 0
             if count.letters >= self._per_minute:
                 count.since_ms = count.since_ms if count.left_out else now_ms

@@ -1,0 +1,93 @@
+"""The resources of a worker process: all of its DoFn instances and shards share them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar, cast
+
+from transforms.adapters.telemetry.metrics import WorkerMetrics
+from transforms.adapters.user_api.client import HttpUserApi
+from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, UserApi
+from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.domain.rules.quarantine import Quarantine
+from transforms.runtime.event_log import EventLog
+from transforms.runtime.rule_error_sampler import RuleErrorSampler
+from transforms.runtime.settings import HandleSettings, WebhookSettings
+
+_T = TypeVar("_T")
+
+
+class ProcessResources:
+    """Makes each resource on first use and keeps it until the process ends. Thread-safe.
+
+    Beam creates and drops DoFn instances at any time, so no resource may belong to one of them: a user has at most one
+    fetch in flight in a process, and rates, breakers and limits hold for the process.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant, because one resource may need another.
+        self._lock = threading.RLock()
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """The resource of a key; the first caller makes it."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return cast(_T, self._made[key])
+
+    def reset(self) -> None:
+        """Forget all resources, as if the process started anew; their users keep them. For tests."""
+        with self._lock:
+            self._made.clear()
+
+    def quarantine(self) -> Quarantine:
+        """The rules that are set aside because they keep hitting their limits."""
+        return self.once(Quarantine, Quarantine)
+
+    def metrics(self) -> WorkerMetrics:
+        """The metrics that belong to no shard, of calls to the user API for example."""
+        return self.once(WorkerMetrics, WorkerMetrics)
+
+    def event_log(self) -> EventLog:
+        """The log; its limits count the lines of all shards."""
+        return self.once(EventLog, EventLog)
+
+    def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
+        """The sampler of rule errors with this limit."""
+        return self.once((RuleErrorSampler, per_minute), lambda: RuleErrorSampler(per_minute))
+
+    def fetch_pool(self, settings: HandleSettings) -> FetchPool:
+        """The pool of the settings' user API.
+
+        Raises:
+            TokenError: the API's token cannot be read.
+            CaFileError: its CA file cannot be used.
+        """
+        api, deadline_s = settings.user_api, settings.shard.enrichment_deadline_ms / 1000
+        fields = settings.shard.history_fields
+
+        def make() -> FetchPool:
+            client: UserApi = NoUserApi()
+            if api.base_url is not None:
+                client = HttpUserApi(api, deadline_s, fields, metrics=self.metrics())
+            return FetchPool(client, api.concurrency)
+
+        return self.once((FetchPool, api, deadline_s, fields), make)
+
+    def send_pool(self, settings: WebhookSettings) -> SendPool:
+        """The pool of these destinations, with their rates, breakers and connections.
+
+        Raises:
+            CaFileError: the CA file cannot be used.
+        """
+        documents = tuple(destination.model_dump_json() for destination in settings.destinations)
+        policy, ca_file, harnesses = settings.policy, settings.ca_file, settings.harnesses
+        return self.once(
+            (SendPool, documents, policy, ca_file, harnesses),
+            lambda: SendPool(settings.destinations, policy, harnesses=harnesses, ca_file=ca_file),
+        )
+
+
+PROCESS: Final = ProcessResources()
