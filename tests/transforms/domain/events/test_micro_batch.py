@@ -48,10 +48,10 @@ def named(vectors: list[dict[str, Any]]) -> list[Any]:
 def test_micro_batches_are_the_bytes_that_java_writes(vector: dict[str, Any]) -> None:
     records = [
         Record(
-            *map(fields.get, ("partition", "offset", "timestamp_ms")),
+            *(fields["partition"], fields["offset"], fields["timestamp_ms"]),
             of_hex(fields["key_hex"]),
-            of_hex(fields["value_hex"]),
-        )  # type: ignore[arg-type]
+            bytes.fromhex(fields["value_hex"]),
+        )
         for fields in vector["records"]
     ]
     assert encode_batch(vector["kind"], vector["topic"], records).hex() == vector["hex"]
