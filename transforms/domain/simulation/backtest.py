@@ -141,8 +141,8 @@ class Backtest:
             if isinstance(fact, EventObserved):
                 self._reached.setdefault(fact.user_id, 0)
         self._counts.update(step_result.counts)
-        self._rule_counts.update(step_result.rule_counts)
         for (rule, name), number in step_result.rule_counts.items():
+            self._rule_counts[rule, name] += number
             if name == "fired":
                 self._timelines[rule].add(now_ms, number)
         for letter in step_result.dead_letters:

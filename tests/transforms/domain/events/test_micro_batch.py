@@ -47,10 +47,10 @@ def named(vectors: list[dict[str, Any]]) -> list[Any]:
 @pytest.mark.parametrize("vector", named(VECTORS["micro_batches"]))
 def test_micro_batches_are_the_bytes_that_java_writes(vector: dict[str, Any]) -> None:
     records = [
-        Record(  # type: ignore[call-arg]
-            *map(fields.get, ("partition", "offset", "timestamp_ms")),
+        Record(
+            *(fields["partition"], fields["offset"], fields["timestamp_ms"]),
             of_hex(fields["key_hex"]),
-            of_hex(fields["value_hex"]),
+            bytes.fromhex(fields["value_hex"]),
         )
         for fields in vector["records"]
     ]
