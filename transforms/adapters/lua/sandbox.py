@@ -93,7 +93,10 @@ class Sandbox:
         """See ``Engine``."""
         mask = None
         if selected is not None:
-            mask = "".join("1" if number in selected else "0" for number in range(len(self._programs)))
+            flags = bytearray(b"0" * len(self._programs))
+            for number in selected:
+                flags[number] = 49
+            mask = flags.decode()
         columns = None
         if history is not None:
             columns = self._table(
@@ -130,11 +133,15 @@ class Sandbox:
             return self._table(_rounded(value), recursive=True)
 
 
+# The outcomes without a text, by kind: made once, as many events have some.
+_TEXTLESS: Final = {kind.value: Outcome(kind) for kind in OutcomeKind}
+
+
 def _unpacked(packed: str) -> Outcomes:
     """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, three texts an outcome."""
     parts = iter(packed.split("\0"))
     return {
-        int(number) - 1: Outcome(OutcomeKind(kind), text)
+        int(number) - 1: Outcome(OutcomeKind(kind), text) if text else _TEXTLESS[kind]
         for number, kind, text in zip(parts, parts, parts, strict=True)
     }
 

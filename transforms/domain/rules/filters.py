@@ -164,8 +164,9 @@ class FilterSet:
         again = [number for number, outcome in outcomes.items() if outcome.kind is OutcomeKind.NEEDS_HISTORY]
         if again:
             history = columns_of(user.history.rows())
-            rest = {number: outcome for number, outcome in outcomes.items() if number not in again}
-            outcomes = {**rest, **self._engine.run(again, history)}
+            completed = self._engine.run(again, history)
+            rest = {number: done for number, done in outcomes.items() if done.kind is not OutcomeKind.NEEDS_HISTORY}
+            outcomes = {**rest, **completed}
         if self._key_programs:
             allowed = (self._programs[number] for number, done in outcomes.items() if done.kind is OutcomeKind.ALLOWED)
             names = [program.rule.name for program in allowed if program.field == FILTER]
