@@ -1,6 +1,6 @@
-"""The real Kafka and Flink that tests marked ``stack`` share: started by the first test that asks, stopped at the end.
+"""The real Kafka and Flink that tests marked ``stack`` share: the first test that needs them starts them.
 
-A test that kills something uses a stack of its own, or leaves this one as it found it.
+They stop at the end of the session. A test that kills a process uses a stack of its own, or repairs the shared one.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.overrides import without_cloud_clients
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that tests start to press it.
+# A shell starts background processes with SIGINT ignored, and so would be the processes that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run: what fails for one fails for all. ARGS=--hypothesis-profile=random looks for others.
-# Machines that are busy take long for an example.
+# ``same`` tries the same examples in every run, so that a failure is everybody's; `make test-random` tries others.
+# There is no deadline, because a busy machine takes long for an example.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
 settings.register_profile("quick", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("same")
 
-# As the launcher and the workers import it: quicker, and without the cloud clients' warnings.
+# Imported as the launcher and the workers do it: quicker, and without the warnings of the cloud clients.
 with without_cloud_clients():
     import apache_beam  # noqa: F401
 
 
 TESTS = Path(__file__).parent
 FOLDERS_THAT_SHARE = ("docs", "faults", "infra")
-SHARED_STACK = {"kafka", "flink"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of tests/faults; pytest asks no conftest below this one for them."""
+    """Options of tests/faults; pytest reads options from this conftest only."""
     parser.addoption("--every_fault", action="store_true", help="run tests/faults whole, not only a choice of them")
     parser.addoption("--faults_seed", type=int, default=random.randrange(10**6), help="of order and random choices")
     parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
@@ -50,25 +49,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
-        item.add_marker(pytest.mark.xdist_group(process_group(item)))
-    # The longest group begins first. ``--no-loadscope-reorder`` keeps this order.
-    items.sort(key=lambda item: SHARED_STACK.isdisjoint(getattr(item, "fixturenames", ())))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(process_group(item)))
+    # The longest group begins first; ``--no-loadscope-reorder`` keeps this order.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "stack")  # type: ignore[union-attr]
 
 
 def process_group(item: pytest.Item) -> str:
     """Return the group of tests that one process of pytest-xdist runs, so that what they share starts once.
 
-    A session's fixture lives in one process: Terraform's folder, what the pages print, the stack of the faults, and for
-    everything else that needs them the shared Kafka and Flink. Other tests are grouped by module.
+    A session's fixture lives in one process: Terraform's folder, the output of the pages' commands, the stack of the
+    faults, the shared broker, and the shared broker with a cluster. Other tests are grouped by module.
     """
     folder = item.path.parent.relative_to(TESTS).as_posix()
     if folder in FOLDERS_THAT_SHARE:
         return folder
-    return item.location[0] if SHARED_STACK.isdisjoint(getattr(item, "fixturenames", ())) else "stack"
+    fixtures = getattr(item, "fixturenames", ())
+    return "stack" if "flink" in fixtures else "broker" if "kafka" in fixtures else item.location[0]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Which faults, in words that repeat the run."""
+    """Name the option that repeats the run's choice and order of faults."""
     return f"faults: --faults_seed={config.option.faults_seed}"
 
 

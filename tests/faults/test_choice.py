@@ -1,4 +1,4 @@
-"""What ``make test`` runs of all this: five kills of four kinds in one job, and F16: two minutes without any."""
+"""``make test`` runs five kills of four kinds in one job, ``make test-faults`` also F16, a soak without any fault."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def test_five_kills_of_four_kinds(stack: Stack, tmp_path: Path, seed: int) -> No
     assert max(result.recovery_s) <= RECOVERY_LIMIT_S
 
 
+@pytest.mark.every_fault
 def test_f16_soak(stack: Stack, tmp_path: Path, seed: int, results: Keep, request: pytest.FixtureRequest) -> None:
-    """Memory and state: the last quarter of the time against the second."""
+    """Memory and state in the last quarter of the time must be those of the second quarter."""
     minutes = request.config.option.soak_minutes
     users = USERS[:100]
     result = results(Result("F16", f"{minutes:g} minutes without a fault", 1, seed))
@@ -43,7 +44,7 @@ def test_f16_soak(stack: Stack, tmp_path: Path, seed: int, results: Keep, reques
     options = ("--compact_bytes=20000",)
     resident: list[float] = []
     sizes: list[float] = []
-    # Whatever came out is in memory when it is compared.
+    # All outputs are in memory when they are compared.
     rate = min(200.0, _EVENTS / (minutes * 60))
     with experiment(stack, tmp_path, result, *options, rate=rate, users=users, history_size=60) as run:
         quarter_s = minutes * 60 / 4
