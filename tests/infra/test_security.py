@@ -131,7 +131,7 @@ def test_every_disk_is_gp3_and_encrypted_with_our_key(audited: Report, run: str)
             assert (disk["encrypted"], disk["volume_type"], disk["kms_key_id"]) == ("true", "gp3", key)
     instances, volumes = audited.resources(run, "aws_instance"), audited.resources(run, "aws_ebs_volume")
     assert (len(templates), len(instances), len(volumes)) == (2, 3, 3)
-    for root in (one["root_block_device"][0] for one in instances):
+    for root in (instance["root_block_device"][0] for instance in instances):
         assert (root["encrypted"], root["volume_type"], root["kms_key_id"]) == (True, "gp3", key)
     for volume in volumes:
         assert (volume["encrypted"], volume["type"], volume["kms_key_id"]) == (True, "gp3", key)
@@ -159,46 +159,46 @@ def test_no_keys_anywhere() -> None:
 
 @RUNS
 def test_nothing_is_destroyed_by_mistake(audited: Report, run: str) -> None:
-    assert [one["force_destroy"] for one in audited.resources(run, "aws_s3_bucket")] == [False] * 3
-    assert [one["disable_api_termination"] for one in audited.resources(run, "aws_instance")] == [True] * 3
-    assert [one["final_snapshot"] for one in audited.resources(run, "aws_ebs_volume")] == [True] * 3
-    assert [one["deletion_window_in_days"] for one in audited.resources(run, "aws_kms_key")] == [30]
+    assert [bucket["force_destroy"] for bucket in audited.resources(run, "aws_s3_bucket")] == [False] * 3
+    assert [instance["disable_api_termination"] for instance in audited.resources(run, "aws_instance")] == [True] * 3
+    assert [volume["final_snapshot"] for volume in audited.resources(run, "aws_ebs_volume")] == [True] * 3
+    assert [key["deletion_window_in_days"] for key in audited.resources(run, "aws_kms_key")] == [30]
 
 
 def by_bucket(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
     """The resource of this kind of each bucket, by bucket."""
-    found = {one["bucket"]: one for one in audited.resources(run, f"aws_s3_bucket{kind}")}
-    assert set(found) == {one["bucket"] for one in audited.resources(run, "aws_s3_bucket")}
-    assert len(found) == 3
-    return found
+    resources = {resource["bucket"]: resource for resource in audited.resources(run, f"aws_s3_bucket{kind}")}
+    assert set(resources) == {resource["bucket"] for resource in audited.resources(run, "aws_s3_bucket")}
+    assert len(resources) == 3
+    return resources
 
 
 def bucket_arns(audited: Report, run: str) -> set[str]:
-    return {f"arn:aws:s3:::{one['bucket']}" for one in audited.resources(run, "aws_s3_bucket")}
+    return {f"arn:aws:s3:::{bucket['bucket']}" for bucket in audited.resources(run, "aws_s3_bucket")}
 
 
 @RUNS
 def test_buckets_are_versioned_private_and_encrypted_with_our_key(audited: Report, run: str) -> None:
-    for one in by_bucket(audited, run, "_versioning").values():
-        assert one["versioning_configuration"][0]["status"] == "Enabled"
-    for one in by_bucket(audited, run, "_public_access_block").values():
+    for versioning in by_bucket(audited, run, "_versioning").values():
+        assert versioning["versioning_configuration"][0]["status"] == "Enabled"
+    for block in by_bucket(audited, run, "_public_access_block").values():
         blocks = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
-        assert all(one[key] is True for key in blocks)
-    for one in by_bucket(audited, run, "_ownership_controls").values():
-        assert one["rule"][0]["object_ownership"] == "BucketOwnerEnforced"
-    for one in by_bucket(audited, run, "_server_side_encryption_configuration").values():
-        (default,) = one["rule"][0]["apply_server_side_encryption_by_default"]
+        assert all(block[key] is True for key in blocks)
+    for ownership in by_bucket(audited, run, "_ownership_controls").values():
+        assert ownership["rule"][0]["object_ownership"] == "BucketOwnerEnforced"
+    for encryption in by_bucket(audited, run, "_server_side_encryption_configuration").values():
+        (default,) = encryption["rule"][0]["apply_server_side_encryption_by_default"]
         assert (default["sse_algorithm"], default["kms_master_key_id"]) == ("aws:kms", key_of(audited, run))
 
 
 @RUNS
 def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
     assert by_bucket(audited, run, "_policy")
-    for one in audited.every(run):
-        if one["type"] == "aws_s3_bucket_policy":
-            kind, bucket = one["index"], one["values"]["bucket"]
+    for resource in audited.every(run):
+        if resource["type"] == "aws_s3_bucket_policy":
+            kind, bucket = resource["index"], resource["values"]["bucket"]
             # Which document a mocked policy is, its dependencies tell.
-            assert any(name.endswith("aws_iam_policy_document.tls_only") for name in one["depends_on"])
+            assert any(name.endswith("aws_iam_policy_document.tls_only") for name in resource["depends_on"])
             (deny,) = audited.policy(run, f'tls_only["{kind}"]')
             assert (deny["effect"], deny["actions"]) == ("Deny", ["s3:*"])
             assert deny["principals"] == [{"identifiers": ["*"], "type": "*"}]
@@ -208,8 +208,8 @@ def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
 
 @RUNS
 def test_lifecycle_rules_expire_no_live_object(audited: Report, run: str) -> None:
-    for one in by_bucket(audited, run, "_lifecycle_configuration").values():
-        for rule in one["rule"]:
+    for lifecycle in by_bucket(audited, run, "_lifecycle_configuration").values():
+        for rule in lifecycle["rule"]:
             assert not rule["transition"]
             for expiration in rule["expiration"]:
                 assert not expiration["days"]
@@ -219,16 +219,22 @@ def test_lifecycle_rules_expire_no_live_object(audited: Report, run: str) -> Non
 
 @RUNS
 def test_the_key_is_this_accounts_and_rotates(audited: Report, run: str) -> None:
-    (key,) = (one for one in audited.every(run) if one["type"] == "aws_kms_key")
+    (key,) = (resource for resource in audited.every(run) if resource["type"] == "aws_kms_key")
     assert key["values"]["enable_key_rotation"] is True
     assert any(name.endswith("aws_iam_policy_document.key") for name in key["depends_on"])
     account, scoping = "123456789012", {"kms:CallerAccount", "aws:SourceAccount"}
     for statement in audited.policy(run, "key"):
-        scope = {one["variable"]: one["values"] for one in statement["condition"] if one["test"] == "StringEquals"}
+        scope = {
+            condition["variable"]: condition["values"]
+            for condition in statement["condition"]
+            if condition["test"] == "StringEquals"
+        }
         named = [who for principal in statement["principals"] for who in principal["identifiers"]]
-        assert named == [f"arn:aws:iam::{account}:root"] or [account] in [scope.get(one) for one in scoping]
+        assert named == [f"arn:aws:iam::{account}:root"] or [account] in [scope.get(variable) for variable in scoping]
         # Anybody of the account is Auto Scaling's role.
-        roles = [one["values"] for one in statement["condition"] if one["variable"] == "aws:PrincipalArn"]
+        roles = [
+            condition["values"] for condition in statement["condition"] if condition["variable"] == "aws:PrincipalArn"
+        ]
         assert named != ["*"] or all("/aws-service-role/autoscaling" in role for (role,) in roles)
         assert named != ["*"] or len(roles) == 1
     for topic in audited.resources(run, "aws_sns_topic"):
@@ -252,52 +258,52 @@ def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
 
 def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
     """The policy statements of a node kind's role, by statement id."""
-    return {one["sid"]: one for one in audited.policy(run, f'node["{kind}"]')}
+    return {statement["sid"]: statement for statement in audited.policy(run, f'node["{kind}"]')}
 
 
 @RUNS
 @pytest.mark.parametrize("kind", NODES)
 def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
-    found = statements(audited, run, kind)
+    granted = statements(audited, run, kind)
     common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics"}
     flink = {"StateObjects", "StateList", "InternalTls"}
     kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
     secrets = {"Secrets"} if run == EVERYTHING_ON else set()
     own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": {"Drain", *secrets}}[kind]
-    assert set(found) == common | own | (flink | kafka if kind != "zookeeper" else set())
-    for name, one in found.items():
-        assert one["effect"] in (None, "Allow")
-        assert not one["not_actions"]
-        assert not one["not_resources"]
-        assert [action for action in one["actions"] if "*" in action] == []
+    assert set(granted) == common | own | (flink | kafka if kind != "zookeeper" else set())
+    for name, statement in granted.items():
+        assert statement["effect"] in (None, "Allow")
+        assert not statement["not_actions"]
+        assert not statement["not_resources"]
+        assert [action for action in statement["actions"] if "*" in action] == []
         # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
-        assert ("*" in one["resources"]) == (name in {"SessionManager", "Metrics"})
+        assert ("*" in statement["resources"]) == (name in {"SessionManager", "Metrics"})
     buckets = {arn.split("-")[1]: arn for arn in bucket_arns(audited, run)}
-    assert found["Artifacts"]["resources"] == [f"{buckets['artifacts']}/releases/*"]
-    assert found["Artifacts"]["actions"] == ["s3:GetObject"]
-    assert found["Key"]["resources"] == [key_of(audited, run)]
-    assert [one["values"] for one in found["Metrics"]["condition"]] == [["EventTrigger/test"]]
+    assert granted["Artifacts"]["resources"] == [f"{buckets['artifacts']}/releases/*"]
+    assert granted["Artifacts"]["actions"] == ["s3:GetObject"]
+    assert granted["Key"]["resources"] == [key_of(audited, run)]
+    assert [condition["values"] for condition in granted["Metrics"]["condition"]] == [["EventTrigger/test"]]
     if kind != "zookeeper":
         state = {buckets["checkpoints"], buckets["savepoints"]}
-        assert set(found["StateObjects"]["resources"]) == {f"{arn}/test/*" for arn in state}
-        assert set(found["StateList"]["resources"]) == state
-        assert [one["values"] for one in found["StateList"]["condition"]] == [["test", "test/*"]]
+        assert set(granted["StateObjects"]["resources"]) == {f"{arn}/test/*" for arn in state}
+        assert set(granted["StateList"]["resources"]) == state
+        assert [condition["values"] for condition in granted["StateList"]["condition"]] == [["test", "test/*"]]
     if own & secrets:
-        assert found["Secrets"]["actions"] == ["secretsmanager:GetSecretValue"]
-        (secret,) = found["Secrets"]["resources"]
+        assert granted["Secrets"]["actions"] == ["secretsmanager:GetSecretValue"]
+        (secret,) = granted["Secrets"]["resources"]
         assert secret.endswith(":secret:webhooks-AbCdEf")
 
 
 @RUNS
 def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Report, run: str) -> None:
     buckets = bucket_arns(audited, run)
-    allowed = {resource for one in audited.policy(run, "s3_endpoint") for resource in one["resources"]}
+    allowed = {resource for statement in audited.policy(run, "s3_endpoint") for resource in statement["resources"]}
     assert allowed == {
         *buckets,
         *(f"{arn}/*" for arn in buckets),
         "arn:aws:s3:::al2023-repos-eu-central-1-*/*",
     }
-    names = {one["service_name"].rpartition(".")[2] for one in audited.resources(run, "aws_vpc_endpoint")}
+    names = {endpoint["service_name"].rpartition(".")[2] for endpoint in audited.resources(run, "aws_vpc_endpoint")}
     assert names - {"secretsmanager"} == {
         "s3",
         "ssm",

@@ -1,7 +1,7 @@
 """`make infra-tools`: programs that tests run and that no Python package contains.
 
-What Debian has is installed where this is root on a machine with apt-get; otherwise one error says all that is missing.
-Runs before there is an environment, so with the standard library alone.
+On a machine with apt-get, root gets Debian's packages installed; otherwise one error names all missing programs.
+The module runs before `make setup`, so it imports the standard library alone.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def cache_weight(*values: Any) -> int:
     Why: the state cache weighs a value on each write. Beam follows every reference, through the classes of the objects
     into all imported modules.
 
-    Gain: 3.7 µs instead of 0.87 ms of CPU a write.
+    Gain: 3.7 µs instead of 0.87 ms of CPU a write; 12 ms instead of 67 for a bundle of 16 user shards.
     """
     return max(1, sum(_weight(value, _DEPTH) for value in values))
 

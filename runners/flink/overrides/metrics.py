@@ -14,7 +14,8 @@ def reset_processor(processor: Any) -> None:
     Why: Beam reports every metric that a bundle processor ever changed with each bundle, nearly all with an increase of
     0.
 
-    Gain: TODO 8 µs of CPU a metric and bundle
+    Gain: 8 µs of CPU for each such metric and bundle; 11.6 instead of 15.5 ms for a bundle of 16 user shards, 2.6
+    instead of 6.4 for a bundle of one event.
     """
     processor.counter_factory.reset()
     processor.state_sampler.reset()
@@ -29,7 +30,7 @@ def own_metrics(processor: Any) -> list[Any]:
     Why: Beam adds the times, counts and sizes of each transform and PCollection, 30 metrics beside ours, which the
     worker encodes and the TaskManager looks up by name twice.
 
-    Gain: TODO
+    Gain: 10.4 instead of 12.1 ms of CPU for a bundle of 16 user shards, 2.5 instead of 3.0 for a bundle of one event.
     """
     return [
         metric

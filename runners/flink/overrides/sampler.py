@@ -13,7 +13,8 @@ def start_untimed(sampler: Any) -> None:
     few milliseconds, less and less often. The end of the bundle waits for it: a tenth of the time of the bundle and
     a millisecond on average, twice that at most. We do not use the times.
 
-    Gain: TODO
+    Gain: 11.3 instead of 12.5 ms of CPU for a bundle of 16 user shards. Together with ``own_metrics``, the time from a
+    bundle's last byte of input to its answer is 15.0 ms instead of 22.1 (docs/performance.md).
     """
     from apache_beam.runners.worker import statesampler
 

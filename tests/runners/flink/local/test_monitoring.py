@@ -19,7 +19,7 @@ STAND_IN = """\
 import configparser, json, pathlib, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-options = dict(one.removeprefix("--").split("=", 1) for one in sys.argv[2:])
+options = dict(option.removeprefix("--").split("=", 1) for option in sys.argv[2:])
 settings = configparser.ConfigParser()
 settings.read_string(pathlib.Path(options["config"]).read_text())
 provisioning = pathlib.Path(settings["paths"]["provisioning"])
