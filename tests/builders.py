@@ -266,7 +266,7 @@ class MemoryBag:
 
     def __init__(self, stored: Iterable[bytes] = ()) -> None:
         self.stored = list(stored)
-        self.elements = [decode_element(one) for one in self.stored]
+        self.elements = [decode_element(stored_bytes) for stored_bytes in self.stored]
 
     def read(self) -> list[JournalElement]:
         return list(self.elements)
@@ -288,10 +288,13 @@ class Elements(MemoryBag):
         self.elements = elements
 
 
-def contents(view: ShardState) -> dict[str, Any]:
-    """All that a view holds; who was seen at the same time may come in any order."""
-    view.put_in_order()
-    for times in ([one.last_seen_ms for one in view.users.values()], [one.deadline_ms for one in view.parked.values()]):
+def contents(state: ShardState) -> dict[str, Any]:
+    """Everything that a state holds; users who were seen at the same time may come in any order."""
+    state.put_in_order()
+    for times in (
+        [user.last_seen_ms for user in state.users.values()],
+        [events.deadline_ms for events in state.parked.values()],
+    ):
         assert times == sorted(times)
     return {
         "users": sorted(
@@ -306,15 +309,15 @@ def contents(view: ShardState) -> dict[str, Any]:
                 user.history.limit,
                 user.history.rows(),
             )
-            for user_id, user in view.users.items()
+            for user_id, user in state.users.items()
         ),
-        "rules": {user_id: packed_rule_state(state, user_id) for user_id, state in view.rule_states.items()},
-        "awaited": set(view.waiting_for_profile),
-        "disabled": sorted(view.disabled),
-        "deliveries": {user_id: list(one) for user_id, one in view.deliveries.items()},
-        "due": (view.stream_due.next_ms(), view.clock_due.next_ms()),
-        "rule_set": None if view.rules is None else (view.rules.number, view.rules.record),
-        "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in view.parked.items()},
+        "rules": {user_id: packed_rule_state(rule_state, user_id) for user_id, rule_state in state.rule_states.items()},
+        "awaited": set(state.waiting_for_profile),
+        "disabled": sorted(state.disabled),
+        "deliveries": {user_id: list(one) for user_id, one in state.deliveries.items()},
+        "due": (state.stream_due.next_ms(), state.clock_due.next_ms()),
+        "rule_set": None if state.rules is None else (state.rules.number, state.rules.record),
+        "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in state.parked.items()},
     }
 
 
@@ -346,7 +349,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 
 
 class Shard:
-    """One user shard at a settable time, its journal in memory; ``asked_ms``: since when the API is asked for whom."""
+    """One user shard at a settable time, its journal in memory; ``fetch_started_ms`` are its fetches in flight."""
 
     def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
         self.settings = ShardSettings(**settings)
@@ -355,20 +358,20 @@ class Shard:
         self.bags = [MemoryBag(), MemoryBag()]
         self.journal = self.open()
         self.now_ms = NOW_MS
-        self.asked_ms: dict[str, int] = {}
+        self.fetch_started_ms: dict[str, int] = {}
 
     def open(self) -> Journal:
         return Journal(self.bags, self.settings.history_size, self.compact_bytes)
 
     @property
-    def view(self) -> ShardState:
+    def state(self) -> ShardState:
         return self.journal.folded.state
 
     def restore(self) -> None:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.asked_ms = dict.fromkeys((*self.view.parked, *self.view.waiting_for_profile), self.now_ms)
+        self.fetch_started_ms = dict.fromkeys((*self.state.parked, *self.state.waiting_for_profile), self.now_ms)
 
     def step(
         self,
@@ -376,23 +379,23 @@ class Shard:
         answers: Sequence[Answer] = (),
         now_ms: int | None = None,
         stream_ms: int | None = None,
-        tries: Sequence[DeliveryResult] = (),
+        delivery_results: Sequence[DeliveryResult] = (),
     ) -> StepResult:
         self.now_ms = self.now_ms if now_ms is None else now_ms
         for answer in answers:
-            self.asked_ms.pop(answer.user_id, None)
+            self.fetch_started_ms.pop(answer.user_id, None)
         with self.journal.changing():
-            asked_ms = self.asked_ms
-            given = StepInput(self.now_ms, batch, answers, tries, asked_ms, stream_ms)
-            done = step(self.view, StepContext(self.settings, self.filters), given)
+            fetch_started_ms = self.fetch_started_ms
+            given = StepInput(self.now_ms, batch, answers, delivery_results, fetch_started_ms, stream_ms)
+            done = step(self.state, StepContext(self.settings, self.filters), given)
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
-        self.asked_ms |= dict.fromkeys(done.users_to_fetch, self.now_ms)
-        wanted = {**self.view.users, **self.view.parked, **self.view.waiting_for_profile}
-        for user_id in [one for one in self.asked_ms if one not in wanted]:
-            del self.asked_ms[user_id]
+        self.fetch_started_ms |= dict.fromkeys(done.users_to_fetch, self.now_ms)
+        wanted = {**self.state.users, **self.state.parked, **self.state.waiting_for_profile}
+        for user_id in [one for one in self.fetch_started_ms if one not in wanted]:
+            del self.fetch_started_ms[user_id]
         return done
 
     def inspect(self, user_id: str) -> dict[str, Any]:

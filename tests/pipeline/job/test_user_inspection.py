@@ -97,8 +97,8 @@ def test_the_docs_show_what_is_printed() -> None:
     shard.step(batch(event("user_1", event_id="e16"), event("user_1", event_id="e17", event_name="checkout")))
     known = {"profile": {"country": "US", "tier": 2}, "visit": VISIT, "history": []}
     shard.step(answers=[Answer("user_1", fetched(known))])
-    (waiting,) = shard.view.deliveries["user_1"]
-    shard.step(tries=[DeliveryResult("user_1", waiting.action_id, RETRY, 2, 503, "status: 503")])
+    (waiting,) = shard.state.deliveries["user_1"]
+    shard.step(delivery_results=[DeliveryResult("user_1", waiting.action_id, RETRY, 2, 503, "status: 503")])
     shown = list(text_lines(shard.inspect("user_1"), NOW_MS + 41_000, 20))
     operations = (ROOT / "docs" / "operations.md").read_text("utf-8")
     assert "\n".join(("```", *shown, "```")) in operations, "\n".join(shown)

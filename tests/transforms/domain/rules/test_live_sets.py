@@ -104,7 +104,7 @@ def test_events_that_waited_are_for_the_set_that_is_live_when_they_go_on() -> No
     # Nor does the end of a wait in the same step come before the set.
     shard = shard_of(0, OLD)
     shard.step(batch(event("u1", n=0), event("u1", n=1)))
-    shard.asked_ms["u1"] = NOW_MS
+    shard.fetch_started_ms["u1"] = NOW_MS
     done = shard.step(published(1, NEW), now_ms=NOW_MS + shard.settings.enrichment_deadline_ms)
     assert fired(done) == [("r", 2, 1)]
 
@@ -132,15 +132,15 @@ def test_what_is_held_goes_out_with_the_number_of_the_set_that_decided_it() -> N
 def test_a_shard_without_users_remembers_its_set_over_restores_and_rewrites() -> None:
     shard = shard_of(0, OLD, compact_bytes=1)
     shard.step(published(7, NEW))
-    assert not shard.view.is_empty
+    assert not shard.state.is_empty
     for user in ("u1", "u2", "u3"):
         with_loaded_users(shard, user)
         shard.restore()
         shard.step(control({"forget": user}))
         shard.restore()
-    assert shard.view.users == {}
-    assert shard.view.rules is not None
-    assert shard.view.rules.number == 7
+    assert shard.state.users == {}
+    assert shard.state.rules is not None
+    assert shard.state.rules.number == 7
     with_loaded_users(shard, "u1")
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 7)]
 
@@ -174,7 +174,7 @@ def test_a_set_on_the_control_topic_is_a_dead_letter() -> None:
     done = shard.step(published(3, NEW, topic="control"))
     assert [(letter.reason, letter.topic) for letter in done.shared_dead_letters] == [("bad_control_record", "control")]
     assert "rule sets go to --rules_topic" in done.shared_dead_letters[0].detail
-    assert shard.view.rules is None
+    assert shard.state.rules is None
 
 
 def test_sets_are_compiled_once_and_few_are_kept() -> None:

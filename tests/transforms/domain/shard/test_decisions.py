@@ -43,7 +43,7 @@ class Logged:
 
 
 def lines(done: StepResult) -> list[dict[str, Any]]:
-    return [json.loads(one.to_json()) for one in done.decisions]
+    return [json.loads(decision.to_json()) for decision in done.decisions]
 
 
 def told(found: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
@@ -201,7 +201,7 @@ def test_a_webhook_is_told_of_until_it_is_delivered() -> None:
     assert (fired["decision"], fired["destination"]) == ("fired", "crm")
 
     def come_back(ended: str, **named: Any) -> list[dict[str, Any]]:
-        return logged.step(tries=[DeliveryResult("u", fired["action_id"], ended, **named)])
+        return logged.step(delivery_results=[DeliveryResult("u", fired["action_id"], ended, **named)])
 
     (retried,) = come_back(RETRY, attempts=3, status=503, message="status: 503", latency_ms=12)
     assert come_back(DELAYED, attempts=0, retry_after_s=1.0) == []
@@ -228,7 +228,7 @@ def test_a_webhook_that_is_not_delivered_says_why() -> None:
     ]  # fmt: skip
     assert found[2]["detail"].startswith("destination_unknown: ")
     (ended,) = logged.step(
-        tries=[DeliveryResult("u", found[0]["action_id"], REFUSED, 1, 400, "status: 400", latency_ms=31)]
+        delivery_results=[DeliveryResult("u", found[0]["action_id"], REFUSED, 1, 400, "status: 400", latency_ms=31)]
     )
     assert (ended["decision"], ended["attempts"], ended["status"], ended["latency_ms"]) == ("undelivered", 1, 400, 31)
     assert ended["detail"] == "undelivered: after 1 attempts: status: 400"

@@ -71,10 +71,10 @@ FACTS: list[Fact] = [
 
 
 def applied(*facts: Fact) -> ShardState:
-    view = ShardState(5)
+    state = ShardState(5)
     for fact in facts:
-        view.apply(7, fact)
-    return view
+        state.apply(7, fact)
+    return state
 
 
 def opened(*bags: list[JournalElement]) -> Journal:
@@ -102,16 +102,16 @@ def test_a_decoded_head_has_nothing_but_its_generation() -> None:
 
 def test_every_fact_is_replayed_as_it_was_applied() -> None:
     journal = opened([JournalHead(1), make_entry(7, FACTS[:5]), make_entry(7, FACTS[5:])])
-    view = journal.folded.state
-    assert contents(view) == contents(applied(*FACTS))
-    assert contents(view) != contents(applied(*FACTS[:-1]))
+    state = journal.folded.state
+    assert contents(state) == contents(applied(*FACTS))
+    assert contents(state) != contents(applied(*FACTS[:-1]))
     assert journal.refolded == 2
-    assert view.users["u1"].visit == Visit("w", 5, 0, False)
-    assert view.users["u5"].visit == Visit("v5", 1, 3, True)
-    assert [row.from_api for row in view.users["u5"].history.rows()] == [True, False]
-    assert view.parked["u2"].records == [("t", Record(1, 3, 3, None, b""))]
-    assert list(view.users) == ["u6", "u1", "u5", "u3"]
-    assert list(view.parked) == ["u6", "u7", "u2"]
+    assert state.users["u1"].visit == Visit("w", 5, 0, False)
+    assert state.users["u5"].visit == Visit("v5", 1, 3, True)
+    assert [row.from_api for row in state.users["u5"].history.rows()] == [True, False]
+    assert state.parked["u2"].records == [("t", Record(1, 3, 3, None, b""))]
+    assert list(state.users) == ["u6", "u1", "u5", "u3"]
+    assert list(state.parked) == ["u6", "u7", "u2"]
 
 
 # Written by the first release. State that is out there looks like this: never change these, add to them.
@@ -179,7 +179,7 @@ def test_a_journal_of_the_first_release_is_carried_on_and_written_anew() -> None
         journal.append(8, [fact])
         assert contents(Journal(bags, 5).folded.state) == contents(journal.folded.state)
     assert journal.compactions > 0
-    assert not any(isinstance(one, JournalHead) and one.snapshot for bag in bags for one in bag.elements)
+    assert not any(isinstance(element, JournalHead) and element.snapshot for bag in bags for element in bag.elements)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ def test_bytes_that_the_runner_has_are_let_go_and_never_read_again() -> None:
 
 def test_the_heads_weigh_for_their_bags() -> None:
     shard = loaded(Shard(rule()), 3)
-    (head,) = (one for bag in shard.bags for one in bag.elements if isinstance(one, JournalHead))
-    entries = [one for bag in shard.bags for one in bag.elements if isinstance(one, JournalEntry)]
+    (head,) = (element for bag in shard.bags for element in bag.elements if isinstance(element, JournalHead))
+    entries = [element for bag in shard.bags for element in bag.elements if isinstance(element, JournalEntry)]
     assert all(entry.stored for entry in entries)
-    assert head.cache_weight_of_bag() == shard.view.nbytes + sum(len(entry.stored or b"") for entry in entries)
+    assert head.cache_weight_of_bag() == shard.state.nbytes + sum(len(entry.stored or b"") for entry in entries)
 
 
 # Written anew
@@ -281,11 +281,13 @@ def test_the_journal_moves_from_bag_to_bag_a_few_users_at_a_time(monkeypatch: py
     for number in range(500):
         before = [len(bag.stored) for bag in shard.bags]
         shard.step(batch(event(f"user-{number % 10:04d}")))
-        added = [one for bag, count in zip(shard.bags, before, strict=True) for one in bag.stored[count:]]
+        added = [
+            stored_bytes for bag, count in zip(shard.bags, before, strict=True) for stored_bytes in bag.stored[count:]
+        ]
         largest = max(largest, *map(len, added), 0)
         used = (bool(shard.bags[0].stored), bool(shard.bags[1].stored))
         seen += [used] if used not in seen[-1:] else []
-        assert contents(restored(shard)) == contents(shard.view)
+        assert contents(restored(shard)) == contents(shard.state)
     # One, both while users move, the other, and so on.
     assert seen[:5] == [(True, False), (True, True), (False, True), (True, True), (True, False)]
     assert largest < 4000
@@ -300,7 +302,7 @@ def test_the_journal_stays_in_proportion_to_what_it_amounts_to() -> None:
     for number in range(5000):
         shard.step(batch(event(f"user-{number % 40:04d}")))
         log = sum(shard.journal.folded.log_bytes)
-        assert log < 2.6 * shard.view.packed_bytes
+        assert log < 2.6 * shard.state.packed_bytes
     assert sum(sizes(shard)) < 40 * 10 * 100
 
 
@@ -324,7 +326,7 @@ def test_a_journal_of_a_few_that_were_many_shrinks(monkeypatch: pytest.MonkeyPat
     shard.now_ms += 9_000
     shard.step(batch(event("user-0000")))
     shard.step(now_ms=shard.now_ms + 1_000)
-    assert list(shard.view.users) == ["user-0000"]
+    assert list(shard.state.users) == ["user-0000"]
     for _ in range(3):
         shard.step(batch(event("user-0000")))
     assert sum(sizes(shard)) < before / 20
@@ -340,11 +342,11 @@ def test_nothing_of_a_forgotten_user_is_left_in_the_bags(monkeypatch: pytest.Mon
         shard.step(batch(event("user-0008")))
     shard.step(batch(event("waits")))
     stored = [b"".join(bag.stored) for bag in shard.bags]
-    assert all(b"user-0007" in one for one in stored)
+    assert all(b"user-0007" in stored_bytes for stored_bytes in stored)
     shard.step(control({"forget": "user-0007"}, {"forget": "waits"}))
     stored = [b"".join(bag.stored) for bag in shard.bags]
     assert b"user-0007" not in b"".join(stored)
     assert b"waits" not in b"".join(stored)
     assert b"user-0008" in b"".join(stored)
-    assert contents(restored(shard)) == contents(shard.view)
-    assert len(shard.view.users) == 19
+    assert contents(restored(shard)) == contents(shard.state)
+    assert len(shard.state.users) == 19

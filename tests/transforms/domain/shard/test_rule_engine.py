@@ -48,7 +48,7 @@ class Told:
     def _see(self, done: StepResult) -> list[str]:
         self.counts += done.counts
         self.letters += done.dead_letters
-        return [f"{one.rule}:{orjson.loads(one.body)['event']['event_id']}" for one in done.actions]
+        return [f"{action.rule}:{orjson.loads(action.body)['event']['event_id']}" for action in done.actions]
 
     def pass_stream(self, to_ms: int) -> list[str]:
         return self.take(stream_ms=NOON + to_ms)
@@ -114,7 +114,7 @@ def test_caps_outlive_the_idle_user_and_a_restore_until_the_stream_is_past_them(
     told = Told(rule("r", cap={"count": 1, "window": "1h"}))
     told.say(0)
     told.pass_time(20 * MINUTE)
-    assert told.shard.view.users == {}
+    assert told.shard.state.users == {}
     told.shard.restore()
     assert told.say(30 * MINUTE) == []
     told.pass_stream(HOUR + 10 * SECOND - 1)
@@ -122,7 +122,7 @@ def test_caps_outlive_the_idle_user_and_a_restore_until_the_stream_is_past_them(
     told.pass_stream(HOUR + 10 * SECOND)
     assert told.remembered()["caps"] == []
     told.pass_time(20 * MINUTE)
-    assert told.shard.view.is_empty
+    assert told.shard.state.is_empty
 
 
 def test_another_version_of_the_rule_goes_on_with_its_cap() -> None:
@@ -246,7 +246,7 @@ def test_a_restore_asks_anew_for_a_user_whom_a_sequence_waits_for() -> None:
     told.pass_time(20 * MINUTE)
     told.shard.step(stream_ms=NOON + HOUR)
     told.shard.restore()
-    assert list(told.shard.asked_ms) == ["u"]
+    assert list(told.shard.fetch_started_ms) == ["u"]
     assert len(told.shard.step(answers=[Answer("u", fetched(None))]).actions) == 1
 
 
@@ -295,7 +295,7 @@ def test_too_much_of_a_user_is_a_dead_letter() -> None:
         told.say(number, "add", parameters={"cart": number})
     for number in range(101):
         told.say(number, "go")
-    assert [(one.reason, one.rule) for one in told.letters] == [
+    assert [(letter.reason, letter.rule) for letter in told.letters] == [
         ("rule_state_full", "begins"),
         ("rule_state_full", "holds"),
     ]
@@ -324,9 +324,9 @@ def test_whoever_is_forgotten_is_forgotten_by_rules() -> None:
     told.pass_time(20 * MINUTE)
     (erasure,) = told.shard.step(control({"forget": "u"})).erasures
     assert erasure.found
-    assert told.shard.view.is_empty
+    assert told.shard.state.is_empty
     assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
-    assert told.shard.view.stream_due.next_ms() is None
+    assert told.shard.state.stream_due.next_ms() is None
     assert all(bag.stored == [] for bag in told.shard.bags)
 
 

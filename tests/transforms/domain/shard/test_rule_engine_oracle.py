@@ -201,13 +201,17 @@ class Remembering(Both):
         assert not any(self.oracle.open.values())
 
     def _see(self, done: StepResult) -> None:
-        self.out += [Out(self.now_ms, len(self.told), one.rule, orjson.loads(one.body)) for one in done.actions]
+        self.out += [
+            Out(self.now_ms, len(self.told), action.rule, orjson.loads(action.body)) for action in done.actions
+        ]
         super()._see(done)
         self._fire_stream_timers()
 
     def _fire_stream_timers(self) -> None:
         done = self.shard.step(now_ms=self.now_ms, stream_ms=self.stream_ms)
-        self.out += [Out(self.now_ms, len(self.told), one.rule, orjson.loads(one.body)) for one in done.actions]
+        self.out += [
+            Out(self.now_ms, len(self.told), action.rule, orjson.loads(action.body)) for action in done.actions
+        ]
         self.oracle.pass_time(self.now_ms)
         self.oracle.pass_stream(self.stream_ms)
         super()._see(done)
@@ -550,9 +554,9 @@ def test_nothing_of_a_forgotten_user_remains(monkeypatch: pytest.MonkeyPatch, se
     gone = USERS[0].encode()
     both.tell((USERS[0], "last", "begin", 0, PARAMETERS[0]))
     assert any(both.shard.inspect(USERS[0])["ruleState"].values())
-    assert any(gone in one for bag in both.shard.bags for one in bag.stored)
+    assert any(gone in stored_bytes for bag in both.shard.bags for stored_bytes in bag.stored)
     both.forget(USERS[0])
-    assert not any(gone in one for bag in both.shard.bags for one in bag.stored)
+    assert not any(gone in stored_bytes for bag in both.shard.bags for stored_bytes in bag.stored)
     both.restore()
     assert not any(both.shard.inspect(USERS[0])["ruleState"].values())
     before = len(both.out)

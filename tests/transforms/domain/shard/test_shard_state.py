@@ -130,18 +130,18 @@ def test_a_replayed_view_equals_the_live_one_after_every_step(
             shard.take()
         else:
             shard.restore()
-        assert contents(shard.replayed()) == contents(shard.view)
-        assert shard.replayed().nbytes == shard.view.nbytes
+        assert contents(shard.replayed()) == contents(shard.state)
+        assert shard.replayed().nbytes == shard.state.nbytes
     for user_id in USERS:
         shard.take(control({"forget": user_id}))
     empty = ShardState(history_size)
-    if shard.view.rules is None:
+    if shard.state.rules is None:
         assert [bag.elements for bag in shard.bags] == [[], []]
     else:
-        assert shard.view.rules.number == number
-        empty.apply(0, RuleSetReplaced(number, shard.view.rules.record))
-    assert contents(shard.view) == contents(empty)
-    assert shard.view.nbytes == empty.nbytes
+        assert shard.state.rules.number == number
+        empty.apply(0, RuleSetReplaced(number, shard.state.rules.record))
+    assert contents(shard.state) == contents(empty)
+    assert shard.state.nbytes == empty.nbytes
     assert contents(shard.replayed()) == contents(empty)
 
 
@@ -160,21 +160,21 @@ def test_a_history_size_that_was_lowered_holds_from_the_restore_on() -> None:
 
 
 def test_memory_is_counted_while_users_come_change_and_go() -> None:
-    view = JournaledShard()
-    view.filters = filters = filter_set(())
+    shard = JournaledShard()
+    shard.filters = filters = filter_set(())
     filters.waits = True
-    empty = view.view.nbytes
-    view.take(batch(event("u1")))
-    parked = view.view.nbytes
+    empty = shard.state.nbytes
+    shard.take(batch(event("u1")))
+    parked = shard.state.nbytes
     assert parked > empty
-    view.take(None, Answer("u1", fetched({"profile": {"note": "x" * 5000}, "visit": None, "history": []})))
-    loaded = view.view.nbytes
+    shard.take(None, Answer("u1", fetched({"profile": {"note": "x" * 5000}, "visit": None, "history": []})))
+    loaded = shard.state.nbytes
     assert loaded > empty + 5000
-    view.take(batch(event("u1")))
-    assert view.view.nbytes > loaded
-    view.now_ms += view.settings.ttl_ms
-    view.take()
-    assert view.view.nbytes == empty
+    shard.take(batch(event("u1")))
+    assert shard.state.nbytes > loaded
+    shard.now_ms += shard.settings.ttl_ms
+    shard.take()
+    assert shard.state.nbytes == empty
 
 
 def test_a_fact_of_a_newer_release_is_refused() -> None:

@@ -38,7 +38,7 @@ def test_a_miss_waits_and_asks_for_the_user_once() -> None:
     assert done.actions == []
     assert done.counts["state_misses"] == 2
     assert list(shard.step(batch(event("u1"))).users_to_fetch) == []
-    assert len(shard.view.parked["u1"].records) == 3
+    assert len(shard.state.parked["u1"].records) == 3
 
 
 def test_events_that_waited_run_in_their_order_when_the_answer_comes() -> None:
@@ -49,7 +49,7 @@ def test_events_that_waited_run_in_their_order_when_the_answer_comes() -> None:
     assert ids(done) == ["a", "b", "c", "d"]
     assert orjson.loads(done.actions[0].body)["userProfile"] == {"country": "US"}
     assert (done.counts["users_loaded"], done.counts["users_fetched"]) == (1, 1)
-    assert "u2" in shard.view.parked
+    assert "u2" in shard.state.parked
 
 
 def test_other_users_flow_on_while_one_waits() -> None:
@@ -69,11 +69,11 @@ def test_a_hit_is_handled_at_once() -> None:
 def test_an_answer_nobody_waits_for_changes_nothing() -> None:
     shard = loaded(Shard(rule(), ttl_ms=1000), "u1")
     shard.now_ms += 1000  # gone, if not swept yet
-    assert shard.view.users
+    assert shard.state.users
     done = shard.step(answers=[Answer("u1", fetched(US)), Answer("u9", fetched(US))], now_ms=shard.now_ms)
     assert [type(fact) for fact in done.facts] == [IdleUsersForgotten]
     assert dict(done.counts) == {"users_expired": 1}
-    assert (shard.view.users, done.actions) == ({}, [])
+    assert (shard.state.users, done.actions) == ({}, [])
 
 
 def test_each_event_sees_the_ones_before_it_and_not_itself() -> None:
@@ -152,7 +152,7 @@ def test_after_the_deadline_events_run_with_an_empty_profile() -> None:
     assert ids(done) == ["a", "b"]
     assert orjson.loads(done.actions[0].body)["userProfile"] == {"enrichment": "unavailable"}
     assert done.counts["users_unavailable"] == done.counts["enrichment_errors_timeout"] == 1
-    assert shard.view.parked == {}
+    assert shard.state.parked == {}
 
 
 def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> None:
@@ -162,7 +162,7 @@ def test_time_in_which_nobody_asked_does_not_count_towards_the_deadline() -> Non
 
     def later(ms: int) -> StepResult:
         given = StepInput(NOW_MS + ms, fetch_started_ms=asked)
-        return step(shard.view, StepContext(shard.settings, shard.filters), given)
+        return step(shard.state, StepContext(shard.settings, shard.filters), given)
 
     assert later(5000).facts == later(5099).facts == []
     assert later(5100).counts["users_unavailable"] == 1
@@ -190,7 +190,7 @@ def test_an_api_error_is_unavailable_at_once() -> None:
 def test_idle_user_is_forgotten(waited: int, found: bool) -> None:
     shard = loaded(Shard(ttl_ms=1000), "u1", known=US)
     done = shard.step(now_ms=NOW_MS + waited)
-    assert ("u1" in shard.view.users) is found
+    assert ("u1" in shard.state.users) is found
     assert done.counts["users_expired"] == (0 if found else 1)
     assert shard.inspect("u1")["found"] is found
 
@@ -208,9 +208,9 @@ def test_an_event_keeps_its_user_for_another_ttl() -> None:
     shard = loaded(Shard(ttl_ms=1000), "u1", "u2")
     shard.step(batch(event("u1")), now_ms=NOW_MS + 900)
     shard.step(now_ms=NOW_MS + 1899)
-    assert list(shard.view.users) == ["u1"]
+    assert list(shard.state.users) == ["u1"]
     shard.step(now_ms=NOW_MS + 1900)
-    assert list(shard.view.users) == []
+    assert list(shard.state.users) == []
 
 
 def test_forgotten_history_no_longer_finds_duplicates() -> None:
@@ -231,13 +231,13 @@ def test_events_that_wait_do_not_expire() -> None:
 
 def test_the_first_ttl_to_end_is_known() -> None:
     shard = Shard(ttl_ms=1000)
-    assert idle_due_ms(shard.view, shard.settings) is None
+    assert idle_due_ms(shard.state, shard.settings) is None
     loaded(shard, "u1")
     shard.step(now_ms=NOW_MS + 5)
     loaded(shard, "u2")
-    assert idle_due_ms(shard.view, shard.settings) == NOW_MS + 1000
+    assert idle_due_ms(shard.state, shard.settings) == NOW_MS + 1000
     shard.step(batch(event("u1")), now_ms=NOW_MS + 7)
-    assert idle_due_ms(shard.view, shard.settings) == NOW_MS + 1005
+    assert idle_due_ms(shard.state, shard.settings) == NOW_MS + 1005
 
 
 # Dead letters
@@ -291,7 +291,7 @@ def test_a_forgotten_user_is_gone_with_all_that_waits() -> None:
     shard.step(batch(event("u2")))
     done = shard.step(control({"forget": "u1"}, {"forget": "u2"}, {"forget": "nobody"}))
     assert done.counts["users_forgotten"] == 3
-    assert (dict(shard.view.users), shard.view.parked) == ({}, {})
+    assert (dict(shard.state.users), shard.state.parked) == ({}, {})
     assert shard.step(answers=[Answer("u2", fetched(US))]).actions == []
     assert list(shard.step(batch(event("u1"))).users_to_fetch) == ["u1"]
 
@@ -310,7 +310,7 @@ def test_an_inspection_changes_nothing() -> None:
     done = shard.step(control({"inspect": "u1"}, {"inspect": "u2"}), now_ms=NOW_MS + 5)
     assert done.facts == []
     assert [(one.user_id, orjson.loads(one.body)["found"]) for one in done.inspections] == [("u1", True), ("u2", False)]
-    assert shard.view.users["u1"].last_seen_ms == NOW_MS
+    assert shard.state.users["u1"].last_seen_ms == NOW_MS
 
 
 @pytest.mark.parametrize(
@@ -343,6 +343,6 @@ def test_answers_come_before_the_batch_and_expiry_after_it() -> None:
     done = shard.step(batch(event("u1", event_id="a")), now_ms=NOW_MS + 999)
     assert ids(done) == ["a"]
     done = shard.step(batch(event("u3")), now_ms=NOW_MS + 1500)
-    assert list(shard.view.users) == ["u1"]
+    assert list(shard.state.users) == ["u1"]
     done = shard.step(batch(event("u3", event_id="late")), [Answer("u3", fetched(None))])
     assert ids(done)[-1] == "late"

@@ -81,7 +81,7 @@ class Both:
 
     def answer(self, user_id: str) -> None:
         """What the API says now; nothing if it is not being asked. A user who is gone gets an answer all the same."""
-        if user_id in self.shard.view.users and user_id not in self.shard.asked_ms:
+        if user_id in self.shard.state.users and user_id not in self.shard.fetch_started_ms:
             self.wait(0)
             return
         known = fetched(self.api.get(user_id), self.shard.settings.history_fields)
@@ -94,8 +94,8 @@ class Both:
 
         It answers for somebody else if it is not being asked for this user.
         """
-        if user_id not in self.shard.asked_ms:
-            user_id = min(self.shard.asked_ms, default=user_id)
+        if user_id not in self.shard.fetch_started_ms:
+            user_id = min(self.shard.fetch_started_ms, default=user_id)
         if known is None:
             self.api.pop(user_id, None)
         elif known == UNAVAILABLE:
@@ -135,11 +135,12 @@ class Both:
     def _see(self, done: StepResult) -> None:
         self.oracle.pass_time(self.now_ms)
         self.seen += [
-            SeenAction(orjson.loads(one.body), one.rule, one.rule_version, one.action_id) for one in done.actions
+            SeenAction(orjson.loads(action.body), action.rule, action.rule_version, action.action_id)
+            for action in done.actions
         ]
         self.letters += [orjson.loads(letter.to_json()) for letter in done.dead_letters]
         self.counts.update(done.counts)
-        assert set(self.shard.asked_ms) == self.oracle.asked
+        assert set(self.shard.fetch_started_ms) == self.oracle.asked
 
 
 # Small ranges, so that whatever comes meets something of the same id, the same time or the same user.
@@ -283,7 +284,7 @@ def test_a_long_stream_gives_what_the_oracle_says(history_size: int, policies: t
             both.answer(user_id)
     both.check(users)
     assert len(both.seen) > 1000
-    assert {one.rule for one in both.seen} == {rule.name for rule in both.oracle.rules}
+    assert {action.rule for action in both.seen} == {rule.name for rule in both.oracle.rules}
 
 
 def test_the_comparison_notices_each_kind_of_difference() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.builders import control, rule
 from tests.examples import examples
-from tests.transforms.domain.shard.test_webhook_dispatch import WEBHOOK, Mailed, switch
+from tests.transforms.domain.shard.test_webhook_dispatch import WEBHOOK, WebhookShard, switch
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, GONE, REFUSED, RETRY, Delivery
 from transforms.runtime.outbox import Outbox
 
@@ -32,7 +32,7 @@ DO = st.one_of(
 )
 
 
-class Watched(Mailed):
+class Watched(WebhookShard):
     """Remembers what was handed to the pool and what came of it."""
 
     def __init__(self) -> None:
@@ -45,8 +45,8 @@ class Watched(Mailed):
         self.delivered: Counter[str] = Counter()
         self.forgotten: set[str] = set()
 
-    def go_on(self) -> None:
-        deliveries = self.shard.view.deliveries
+    def start_all_due(self) -> None:
+        deliveries = self.shard.state.deliveries
         for user_id, one in self.outbox.due(deliveries, self.shard.now_ms):
             self.outbox.sent(deliveries, user_id, one.action_id)
             self.in_flight.append((user_id, one))
@@ -56,7 +56,7 @@ class Watched(Mailed):
         if what == "say":
             event_id = f"{how[0]}-{next(self.numbers):04d}"
             self.said[how[0]].append(event_id)
-            self.say(event_id, how[0])
+            self.send_event(event_id, how[0])
         elif what == "end" and self.in_flight:
             _, one = self.in_flight.pop(how[1] % len(self.in_flight))
             if how[0] == DELIVERED:
@@ -64,23 +64,23 @@ class Watched(Mailed):
             self.end(one, how[0], retry_after_s=3.0 if how[0] == DELAYED else None)
         elif what == "wait":
             self.shard.now_ms += how[0]
-            self.take()
+            self.step()
         elif what == "restore":
             self.shard.restore()
-            self.outbox = Outbox(self.shard.view.deliveries)
+            self.outbox = Outbox(self.shard.state.deliveries)
             self.in_flight.clear()
         elif what == "forget":
-            waiting = self.shard.view.deliveries.get(how[0], ())
-            self.forgotten |= {f"{one.destination}:{one.event_id}" for one in waiting}
-            self.take(control({"forget": how[0]}))
+            waiting = self.shard.state.deliveries.get(how[0], ())
+            self.forgotten |= {f"{delivery.destination}:{delivery.event_id}" for delivery in waiting}
+            self.step(control({"forget": how[0]}))
             # As the worker does: what has not begun is not sent, and nobody waits for what has.
             for _, one in [one for one in self.in_flight if one[0] == how[0]]:
                 self.outbox.finished(one.action_id)
             self.in_flight = [one for one in self.in_flight if one[0] != how[0]]
             self.load(how[0])
         elif what == "switch":
-            self.take(switch(*how))
-        self.go_on()
+            self.step(switch(*how))
+        self.start_all_due()
 
 
 @examples(150)
@@ -89,12 +89,14 @@ def test_each_webhook_ends_once_and_in_order(doing: list[tuple[Any, ...]]) -> No
     watched = Watched()
     for what, *how in doing:
         watched.do(what, *how)
-    while watched.shard.view.deliveries or watched.in_flight:
+    while watched.shard.state.deliveries or watched.in_flight:
         for number in range(len(watched.in_flight)):
             watched.do("end", (DELIVERED, RETRY)[number % 2], 0)
         watched.do("wait", 80_000_000)
 
-    lost = Counter(f"{one.action.destination}:{one.action.event_id}" for one in watched.letters if one.action)
+    lost = Counter(
+        f"{letter.action.destination}:{letter.action.event_id}" for letter in watched.letters if letter.action
+    )
     assert set(lost.values()) <= {1}
     every = {f"{name}:{one}" for said in watched.said.values() for one in said for name in DESTINATIONS}
     assert set(lost) | set(watched.delivered) | watched.forgotten == every

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.builders import NOW_MS, Shard, control
-from tests.transforms.domain.shard.test_webhook_dispatch import Mailed, names, switch
+from tests.transforms.domain.shard.test_webhook_dispatch import WebhookShard, names, switch
 from transforms.domain.events.dead_letter import LostAction
 from transforms.domain.rules.actions import action_id
 from transforms.domain.webhooks.delivery_queue import DELIVERED, REFUSED, RETRY, Delivery
@@ -56,12 +56,12 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("fields", "named"), MALFORMED, ids=[named for _, named in MALFORMED])
 def test_a_record_that_is_none_is_a_dead_letter_that_names_the_field(fields: dict[str, Any], named: str) -> None:
-    mailed = Mailed()
-    mailed.take(control(redrive(**fields)))
-    (letter,) = mailed.letters
+    webhooks = WebhookShard()
+    webhooks.step(control(redrive(**fields)))
+    (letter,) = webhooks.letters
     assert (letter.reason, letter.stage, letter.topic, letter.offset) == ("bad_control_record", "control", "control", 0)
     assert named in letter.detail
-    assert mailed.waiting() == []
+    assert webhooks.waiting() == []
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_a_record_that_is_none_is_a_dead_letter_that_names_the_field(fields: dic
     ],
 )
 def test_so_is_one_of_another_shape(record: Any) -> None:
-    mailed = Mailed()
-    mailed.take(control(record))
-    assert [one.reason for one in mailed.letters] == ["bad_control_record"]
-    assert mailed.letters[0].detail.startswith("redrive: ")
+    webhooks = WebhookShard()
+    webhooks.step(control(record))
+    assert [letter.reason for letter in webhooks.letters] == ["bad_control_record"]
+    assert webhooks.letters[0].detail.startswith("redrive: ")
 
 
 def test_one_that_every_shard_gets_is_told_once() -> None:
@@ -86,76 +86,76 @@ def test_one_that_every_shard_gets_is_told_once() -> None:
     assert (len(done.dead_letters), len(done.shared_dead_letters)) == (0, 1)
 
 
-def lost(mailed: Mailed) -> LostAction:
+def lost(webhooks: WebhookShard) -> LostAction:
     """The action of the one dead letter that there is, which is taken away."""
-    (letter,) = mailed.letters
-    mailed.letters.clear()
+    (letter,) = webhooks.letters
+    webhooks.letters.clear()
     assert letter.action is not None
     return letter.action
 
 
 def test_a_refused_webhook_is_sent_again_with_its_id_and_body() -> None:
-    mailed = Mailed()
-    mailed.say("a")
-    (first,) = mailed.collect()
-    mailed.end(first, REFUSED, status=400, message="HTTP 400")
-    record = orjson.loads(redrive_record(lost(mailed), "r"))
-    mailed.shard.now_ms += 10 * 86_400_000
-    mailed.take(control(record))
-    mailed.shard.restore()
-    (again,) = mailed.collect()
+    webhooks = WebhookShard()
+    webhooks.send_event("a")
+    (first,) = webhooks.start_due()
+    webhooks.end(first, REFUSED, status=400, message="HTTP 400")
+    record = orjson.loads(redrive_record(lost(webhooks), "r"))
+    webhooks.shard.now_ms += 10 * 86_400_000
+    webhooks.step(control(record))
+    webhooks.shard.restore()
+    (again,) = webhooks.start_due()
     assert (again.action_id, again.body, again.rule, again.event_id) == (first.action_id, first.body, "r", "a")
     assert again.decided_ms == NOW_MS + 10 * 86_400_000
-    mailed.end(again, RETRY, status=503)  # its three days have only begun
-    assert mailed.waiting() == ["a"]
-    (again,) = mailed.collect(60_000)
-    mailed.end(again, DELIVERED, status=200)
-    assert (mailed.waiting(), mailed.letters, mailed.counts["redrives"]) == ([], [], 1)
-    assert mailed.counts["deliveries_queued"] == mailed.counts["deliveries_refused"] + 1 == 2
+    webhooks.end(again, RETRY, status=503)  # its three days have only begun
+    assert webhooks.waiting() == ["a"]
+    (again,) = webhooks.start_due(60_000)
+    webhooks.end(again, DELIVERED, status=200)
+    assert (webhooks.waiting(), webhooks.letters, webhooks.counts["redrives"]) == ([], [], 1)
+    assert webhooks.counts["deliveries_queued"] == webhooks.counts["deliveries_refused"] + 1 == 2
 
 
 def test_it_goes_behind_what_waits_already() -> None:
-    mailed = Mailed()
-    mailed.say("b")
-    mailed.take(control(redrive()))
-    assert mailed.waiting() == ["b", "a"]
-    assert names(mailed.collect()) == ["crm:b"]
+    webhooks = WebhookShard()
+    webhooks.send_event("b")
+    webhooks.step(control(redrive()))
+    assert webhooks.waiting() == ["b", "a"]
+    assert names(webhooks.start_due()) == ["crm:b"]
 
 
 def test_what_waits_already_is_not_queued_twice() -> None:
-    mailed = Mailed()
-    mailed.take(control(redrive(), redrive(body=base64.b64encode(b"other").decode())))
-    (one,) = mailed.collect()
-    mailed.take(control(redrive()))  # under way
-    assert (one.body, mailed.waiting(), mailed.letters) == (LOST.body, ["a"], [])
-    assert (mailed.counts["redrives"], mailed.counts["redrives_ignored"]) == (1, 2)
+    webhooks = WebhookShard()
+    webhooks.step(control(redrive(), redrive(body=base64.b64encode(b"other").decode())))
+    (one,) = webhooks.start_due()
+    webhooks.step(control(redrive()))  # under way
+    assert (one.body, webhooks.waiting(), webhooks.letters) == (LOST.body, ["a"], [])
+    assert (webhooks.counts["redrives"], webhooks.counts["redrives_ignored"]) == (1, 2)
 
 
 def test_what_still_cannot_be_sent_is_a_dead_letter_again_with_the_same_action() -> None:
-    mailed = Mailed()
-    mailed.take(control(redrive(destination="other")))
-    mailed.take(control(redrive(body=base64.b64encode(b"x" * 300_000).decode())))
-    mailed.take(switch("crm", False))
-    mailed.take(control(redrive()))
-    mailed.take(switch("crm", True))
+    webhooks = WebhookShard()
+    webhooks.step(control(redrive(destination="other")))
+    webhooks.step(control(redrive(body=base64.b64encode(b"x" * 300_000).decode())))
+    webhooks.step(switch("crm", False))
+    webhooks.step(control(redrive()))
+    webhooks.step(switch("crm", True))
     for number in range(101):
-        mailed.take(control(redrive(action_id=f"{number:032x}")))
-    assert [one.reason for one in mailed.letters] == [
+        webhooks.step(control(redrive(action_id=f"{number:032x}")))
+    assert [letter.reason for letter in webhooks.letters] == [
         "destination_unknown",
         "action_too_large",
         "destination_disabled",
         "delivery_queue_full",
     ]
-    again = mailed.letters[2]
+    again = webhooks.letters[2]
     assert again.action is not None
     assert (again.rule, again.stage) == ("r", "delivery")
     assert (again.action.action_id, again.action.body, again.action.user_id) == (LOST.action_id, LOST.body, "u")
-    assert len(mailed.waiting()) == 100
+    assert len(webhooks.waiting()) == 100
 
 
 def test_a_user_who_is_not_in_the_state_gets_it_too() -> None:
-    mailed = Mailed()
-    mailed.take(control({"forget": "u"}))
-    mailed.take(control(redrive()))
-    assert names(mailed.collect()) == ["crm:a"]
-    assert mailed.shard.view.users == {}
+    webhooks = WebhookShard()
+    webhooks.step(control({"forget": "u"}))
+    webhooks.step(control(redrive()))
+    assert names(webhooks.start_due()) == ["crm:a"]
+    assert webhooks.shard.state.users == {}
