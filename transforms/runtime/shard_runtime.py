@@ -129,6 +129,8 @@ class ShardRuntime:
         for user_id in (*self._state.parked, *self._state.waiting_for_profile):
             if user_id not in fetch_started_ms:  # a restore has lost the fetch
                 fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
+        if not fetch_started_ms:
+            return []
         return [Answer(user_id, fetched) for user_id, fetched in pool.poll(fetch_started_ms, self._now_ms)]
 
     def _wait_for_fetches(self) -> list[Answer]:
