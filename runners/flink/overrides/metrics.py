@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from runners.flink.overrides.override import Override
-
 
 def reset_processor(processor: Any) -> None:
     """Make a bundle processor ready for its next bundle, without the metrics of the last one.
@@ -37,17 +35,3 @@ def own_metrics(processor: Any) -> list[Any]:
         for transform_id, operation in processor.ops.items()
         for metric in operation.user_monitoring_infos(transform_id).values()
     ]
-
-
-_PROCESS_BUNDLE = {"bundle_processor.BundleProcessor.process_bundle": "6a41161ebe7eade4"}
-
-RESET_PROCESSOR = Override(
-    reset_processor,
-    "bundle_processor.BundleProcessor.reset",
-    {"bundle_processor.BundleProcessor.reset": "369c1884af108ef0", **_PROCESS_BUNDLE},
-)
-OWN_METRICS = Override(
-    own_metrics,
-    "bundle_processor.BundleProcessor.monitoring_infos",
-    {"bundle_processor.BundleProcessor.monitoring_infos": "c36b13616451ab42", **_PROCESS_BUNDLE},
-)

@@ -3,8 +3,6 @@
 import threading
 from typing import Any
 
-from runners.flink.overrides.override import Override
-
 
 def start_untimed(sampler: Any) -> None:
     """Make a bundle's sampler the current thread's, which metrics go through. All its times stay 0.
@@ -34,12 +32,3 @@ def stop_untimed(sampler: Any) -> None:
 
     statesampler.set_current_tracker(None)
     sampler.finished = True
-
-
-_SAMPLER = {
-    "statesampler.StateSampler": "6f6bff93c4d9c0c0",
-    "bundle_processor.BundleProcessor.process_bundle": "6a41161ebe7eade4",
-}
-
-START_UNTIMED = Override(start_untimed, "statesampler.StateSampler.start", _SAMPLER)
-STOP_UNTIMED = Override(stop_untimed, "statesampler.StateSampler.stop", _SAMPLER)
