@@ -20,9 +20,9 @@ from typing import Any
 
 from junitparser import Error, Failure, JUnitXml
 
-from runners.flink import artifacts, worker
+from runners.flink import artifacts
 from runners.flink.overrides import BEAM_VERSION, OVERRIDES, without_cloud_clients
-from runners.flink.overrides.override import changed_sources
+from tests.overridden import WRITTEN_AGAINST, changed_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "newest-beam.md"
@@ -30,7 +30,7 @@ TESTS = ("tests/transforms", "tests/runners/flink/overrides")
 
 # It fails for every other release, which the page shows as changed source.
 _DIGESTS_TEST = (
-    "tests/runners/flink/overrides/test_override.py::test_beam_has_the_source_that_the_overrides_were_written_against"
+    "tests/runners/flink/overrides/test_overrides.py::test_beam_has_the_source_that_the_overrides_were_written_against"
 )
 _MESSAGE_CHARACTERS = 160
 
@@ -96,11 +96,9 @@ def describe() -> dict[str, Any]:
     """The release of the Beam that is installed, and which of its source each override was not written against."""
     with without_cloud_clients():
         from apache_beam.version import __version__ as installed
-    written_against = {override.name: override.written_against for override in OVERRIDES}
-    written_against["worker.py"] = worker.WRITTEN_AGAINST
     return {
         "beam": installed,
-        "changed": {name: changed_sources(digests) for name, digests in written_against.items()},
+        "changed": {name: changed_sources(digests) for name, digests in WRITTEN_AGAINST.items()},
     }
 
 
@@ -128,7 +126,7 @@ def page(described: dict[str, Any], results: Results, failed_here: Collection[st
         "| override | replaces | source that differs in the newest Beam |",
         "|---|---|---|",
     ]
-    targets = {override.name: f"`{override.target}`" for override in OVERRIDES}
+    targets = {replacement.__name__: f"`{target}`" for target, replacement in OVERRIDES.items()}
     for name, changed in described["changed"].items():
         differs = ", ".join(f"`{part}`{' (missing)' * (digest == 'missing')}" for part, digest in changed.items())
         lines.append(f"| `{name}` | {targets.get(name, 'nothing; it starts the SDK harness')} | {differs or 'none'} |")

@@ -33,11 +33,6 @@ OVERRIDES_VARIABLE = "EVENT_TRIGGER_BEAM_OVERRIDES"
 LOG_LEVEL_VARIABLE = "EVENT_TRIGGER_LOG_LEVEL"
 LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
 DEFAULT_CACHE_MB = 256
-# Digests of the source of Beam that this module was written against (overrides/override.py).
-WRITTEN_AGAINST = {
-    "sdk_worker_main.create_harness": "2ee8acdb08bc1b6b",
-    "sdk_worker_main.main": "fea9481fce5034ee",
-}
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
 # Python's default is 5 ms. On a busy core every other thread of a worker waits this long for each of its steps, also

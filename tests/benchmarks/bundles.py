@@ -276,7 +276,7 @@ _WITHOUT: Final = """\
 import sys
 from runners.flink import overrides, worker
 names = sys.argv.pop(1).split(",")
-overrides.OVERRIDES = tuple(override for override in overrides.OVERRIDES if override.name not in names)
+overrides.OVERRIDES = {target: new for target, new in overrides.OVERRIDES.items() if new.__name__ not in names}
 worker.main()
 """
 
@@ -390,9 +390,9 @@ def main() -> int:
     parser.add_argument("--over_ms", type=float, default=20, help="time within which a bundle's micro-batches come")
     parser.add_argument("--without", default="", help="overrides of Beam to leave out, separated by commas")
     arguments = parser.parse_args()
-    unknown = {*filter(None, arguments.without.split(","))} - {override.name for override in OVERRIDES}
-    if unknown:
-        parser.error(f"--without={arguments.without}; allowed: {', '.join(override.name for override in OVERRIDES)}")
+    names = [replacement.__name__ for replacement in OVERRIDES.values()]
+    if {*filter(None, arguments.without.split(","))} - {*names}:
+        parser.error(f"--without={arguments.without}; allowed: {', '.join(names)}")
     for text in arguments.shapes.split(","):
         shape = Shape(*map(int, text.split("x")))
         cost = measured(shape, arguments.bundles, arguments.over_ms, arguments.without)

@@ -8,29 +8,33 @@ source that each was written against. docs/newest-beam.md has the result of a ru
 (``make test-newest-beam``). Beam is imported inside functions only, because ``without_cloud_clients`` has to act first.
 """
 
-from typing import Final
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from runners.flink.errors import LocalStackError
-from runners.flink.overrides.cache_weight import CACHE_WEIGHT
+from runners.flink.overrides.cache_weight import cache_weight
 from runners.flink.overrides.imports import without_cloud_clients
-from runners.flink.overrides.metrics import OWN_METRICS, RESET_PROCESSOR
-from runners.flink.overrides.override import Override
-from runners.flink.overrides.sampler import START_UNTIMED, STOP_UNTIMED
-from runners.flink.overrides.state import COMMIT_PIPELINED, KEEP_HANDLES, READ_BAG
+from runners.flink.overrides.metrics import own_metrics, reset_processor
+from runners.flink.overrides.sampler import start_untimed, stop_untimed
+from runners.flink.overrides.state import commit_pipelined, keep_handles, read_bag
 
-__all__ = ["BEAM_VERSION", "OVERRIDES", "Override", "apply", "without_cloud_clients"]
+__all__ = ["BEAM_VERSION", "OVERRIDES", "apply", "beam_part", "without_cloud_clients"]
 
 BEAM_VERSION: Final = "2.70.0"
-OVERRIDES: Final = (
-    CACHE_WEIGHT,
-    COMMIT_PIPELINED,
-    KEEP_HANDLES,
-    READ_BAG,
-    RESET_PROCESSOR,
-    OWN_METRICS,
-    START_UNTIMED,
-    STOP_UNTIMED,
-)
+
+# The replacement of each function of Beam, named from apache_beam.runners.worker on.
+OVERRIDES: Mapping[str, Callable[..., Any]] = {
+    "statecache.get_deep_size": cache_weight,
+    "bundle_processor.FnApiUserStateContext.commit": commit_pipelined,
+    "bundle_processor.FnApiUserStateContext.reset": keep_handles,
+    "bundle_processor.SynchronousBagRuntimeState.read": read_bag,
+    "bundle_processor.BundleProcessor.reset": reset_processor,
+    "bundle_processor.BundleProcessor.monitoring_infos": own_metrics,
+    "statesampler.StateSampler.start": start_untimed,
+    "statesampler.StateSampler.stop": stop_untimed,
+}
 
 
 def apply() -> None:
@@ -46,5 +50,17 @@ def apply() -> None:
             f"apache-beam: version {installed} found, but the overrides of its internals are made for {BEAM_VERSION}; "
             "check runners/flink/overrides against the new source or set EVENT_TRIGGER_BEAM_OVERRIDES=off"
         )
-    for override in OVERRIDES:
-        override.install()
+    for target, replacement in OVERRIDES.items():
+        owner, _, name = target.rpartition(".")
+        setattr(beam_part(owner), name, replacement)
+
+
+def beam_part(name: str) -> Any:
+    """A module, class or function of Beam's worker, by its name from ``apache_beam.runners.worker`` on.
+
+    Raises:
+        ImportError: Beam has no such module.
+        AttributeError: the module has no such part.
+    """
+    module, *attributes = name.split(".")
+    return functools.reduce(getattr, attributes, importlib.import_module(f"apache_beam.runners.worker.{module}"))

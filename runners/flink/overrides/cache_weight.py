@@ -3,8 +3,6 @@
 import sys
 from typing import Any
 
-from runners.flink.overrides.override import Override
-
 _DEPTH = 4
 _LIST_SLOT = 8
 _BYTES_HEAD = sys.getsizeof(b"")
@@ -52,14 +50,3 @@ def _weight(value: Any, depth: int) -> int:
         if hasattr(value, "get_referents_for_cache"):  # Beam's CacheAware: a large side input's first page
             return 64 + sum(_weight(referent, depth - 1) for referent in value.get_referents_for_cache())
     return sys.getsizeof(value, 64)
-
-
-CACHE_WEIGHT = Override(
-    cache_weight,
-    "statecache.get_deep_size",
-    {
-        "statecache.get_deep_size": "da557bd7faffc13f",
-        "statecache.WeightedValue": "edb8e7c733088c84",
-        "statecache.StateCache": "8a67e40b941bd833",
-    },
-)

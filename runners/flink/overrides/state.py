@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from runners.flink.overrides.override import Override
-
 _MAX_HANDLES = 1024
 
 
@@ -92,26 +90,3 @@ def read_bag(bag: Any) -> Any:
     if type(stored) is not list:
         stored = list(stored)
     return stored + bag._added_elements if bag._added_elements else stored
-
-
-_HANDLES = {
-    "bundle_processor.FnApiUserStateContext": "febd15312c4d2c3d",
-    "bundle_processor.SynchronousBagRuntimeState": "975ad68a8d234d0a",
-    "bundle_processor.ReadModifyWriteRuntimeState": "106f3652278f83e6",
-    "bundle_processor.CombiningValueRuntimeState": "dc6ab56c662eeb68",
-}
-_CACHING_HANDLER = {"sdk_worker.GlobalCachingStateHandler": "0c95878795be5883"}
-
-COMMIT_PIPELINED = Override(
-    commit_pipelined,
-    "bundle_processor.FnApiUserStateContext.commit",
-    {
-        **_HANDLES,
-        **_CACHING_HANDLER,
-        "sdk_worker.GrpcStateHandler": "d03e89160a6eba13",
-        "sdk_worker._Future": "67a5534e1bd2e614",
-        "sdk_worker._DeferredCall": "866a0bdfdc0257ea",
-    },
-)
-KEEP_HANDLES = Override(keep_handles, "bundle_processor.FnApiUserStateContext.reset", _HANDLES)
-READ_BAG = Override(read_bag, "bundle_processor.SynchronousBagRuntimeState.read", {**_HANDLES, **_CACHING_HANDLER})
