@@ -24,7 +24,7 @@ from pipeline.embedded.stream import Visitors
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch.flink import submit
 from pipeline.launch.options import parse
-from pipeline.launch.run import quieten
+from pipeline.launch.run import quiet_logging
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("throughput", "latency"), help="one part only")
     parser.add_argument("--option", action="append", default=[], help="option for the pipeline's latency runs")
     arguments = parser.parse_args()
-    quieten()
+    quiet_logging()
     figures: dict[str, dict[str, float]] = {}
 
     def measure(name: str, run: Callable[[], dict[str, float]]) -> None:
