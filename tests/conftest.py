@@ -70,14 +70,11 @@ def process_group(module: str) -> str:
     """Return the group of a module's tests. Every process that runs a group starts what its tests share once.
 
     A session's fixture lives in one process: Terraform's folder, the output of the pages' commands, the stack of the
-    faults, the broker with a cluster, the broker alone. ``test_operating`` takes four minutes and has a stack of its
-    own in the other process, so that both end at about the same time.
+    faults, the broker with a cluster, the broker alone.
     """
     path = ROOT / module
     if path.parent.name in ("docs", "faults", "infra"):
         return path.parent.name
-    if path.name == "test_operating.py":
-        return "second stack"
     text = path.read_text()
     return "stack" if "flink: LocalFlink" in text else "broker" if "kafka: LocalKafka" in text else module
 
