@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Two processes: one runs the tests with the shared Kafka and Flink, the other the rest (tests/conftest.py groups them).
-PARALLEL := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
 .PHONY: help setup run demo test test-quick test-random test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean

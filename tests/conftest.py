@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -32,8 +34,7 @@ with without_cloud_clients():
     import apache_beam  # noqa: F401
 
 
-TESTS = Path(__file__).parent
-FOLDERS_THAT_SHARE = ("docs", "faults", "infra")
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,27 +46,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with a stack more time than their own deadlines add up to, and say which tests share a process."""
+    """Give tests with a stack more time than their own deadlines add up to, and put the longest group first."""
     for item in items:
         if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(process_group(item)))
-    # The longest group begins first; ``--no-loadscope-reorder`` keeps this order.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "stack")  # type: ignore[union-attr]
+    items.sort(key=lambda item: process_group(item.nodeid.partition("::")[0]) != "stack")
 
 
-def process_group(item: pytest.Item) -> str:
-    """Return the group of tests that one process of pytest-xdist runs, so that what they share starts once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have one process run all tests of a group. (xdist's own groups have no effect under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return process_group(nodeid.partition("::")[0])
+
+    return GroupScheduling(config, log)
+
+
+@cache
+def process_group(module: str) -> str:
+    """Return the group of a module's tests. Every process that runs a group starts what its tests share once.
 
     A session's fixture lives in one process: Terraform's folder, the output of the pages' commands, the stack of the
-    faults, the shared broker, and the shared broker with a cluster. Other tests are grouped by module.
+    faults, the broker with a cluster, the broker alone.
     """
-    folder = item.path.parent.relative_to(TESTS).as_posix()
-    if folder in FOLDERS_THAT_SHARE:
-        return folder
-    fixtures = getattr(item, "fixturenames", ())
-    return "stack" if "flink" in fixtures else "broker" if "kafka" in fixtures else item.location[0]
+    path = ROOT / module
+    if path.parent.name in ("docs", "faults", "infra"):
+        return path.parent.name
+    text = path.read_text()
+    return "stack" if "flink: LocalFlink" in text else "broker" if "kafka: LocalKafka" in text else module
 
 
 def pytest_report_header(config: pytest.Config) -> str:

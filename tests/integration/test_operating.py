@@ -12,8 +12,7 @@ from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.integration.jobs import Topics, inspect, launch, reading, running, submit
 
-# Four minutes: two processes of pytest-xdist end sooner if this module has a broker and a cluster of its own.
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("second stack")]
+pytestmark = pytest.mark.stack
 
 RULE = "name: every_event\nversion: 1\nfilter: event.event_name ~= nil\nactions: [{type: kafka}]\n"
 OPTIONS = ("--checkpointing_interval_ms=1000", "--starting_offsets=earliest")
