@@ -28,7 +28,7 @@ from transforms.runtime.metrics_publisher import SHARD_SIZES
 ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "transforms").rglob("*.py"))]
 # Where names are not counted but listed, or counted for a report.
-NOT_COUNTING = {"metric_names.py", "backtest.py", "rule_tests.py", "rule_explain.py", "timelines.py"}
+NOT_COUNTING = {"metric_names.py", "backtest.py", "case_runner.py", "explain.py", "timelines.py"}
 # What an f-string fills in stands for a placeholder of the table, or for one of these.
 FILLED = {
     "users_{fetched.enrichment}": ["users_fetched", "users_unknown", "users_unavailable"],
@@ -67,11 +67,11 @@ def texts(node: ast.AST) -> Iterator[str]:
 def counted(tree: ast.AST) -> Iterator[str]:
     """Names of metrics, as far as they stand where something is counted."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and getattr(node.value, "attr", None) in HOLDING:
+        if isinstance(node, ast.Subscript) and getattr(node.value, "attr", getattr(node.value, "id", None)) in HOLDING:
             yield from texts(node.slice)
         elif isinstance(node, ast.Return) and node.value is not None:
             yield from (text for text in texts(node.value) if re.match(r"action\.\w", text))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "_count":
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("self._count", "scope.count"):
             # A rule or destination, what it did, and the name of all of them together.
             if isinstance(node.args[0], ast.Name) and node.args[0].id == "rule":
                 yield from (f"rule.RULE.{text}" for text in texts(node.args[1]))

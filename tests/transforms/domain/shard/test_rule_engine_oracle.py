@@ -25,7 +25,7 @@ from tests.oracle import UNAVAILABLE, Oracle, OracleRule, OracleSequence, RuleFa
 from tests.transforms.domain.shard.test_step_oracle import ORACLE_NAMES, Both
 from transforms.domain.base.durations import Duration
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard import journal as journals
+from transforms.domain.shard import journal_elements
 from transforms.domain.shard.step_result import StepResult
 
 USERS = ["one-user", "other-user"]
@@ -547,7 +547,7 @@ def test_nothing_goes_out_in_quiet_hours_and_all_of_it_in_the_end(seed: int) -> 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_of_a_forgotten_user_remains(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(journals, "_COMPRESS_FROM", 10**9)
+    monkeypatch.setattr(journal_elements, "_COMPRESS_FROM", 10**9)
     specs = COMBINATIONS[seed :: len(COMBINATIONS) // TOGETHER]
     both = Remembering([*specs, ALL[True]], UNITS[seed % 2], STREAMS[0], NOWS[seed % 3], ttl_ms=1_000_000)
     run(both, list(random_session(seed, 120, is_orderly=True)))
