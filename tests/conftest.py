@@ -6,6 +6,7 @@ They stop at the end of the session. A test that kills a process uses a stack of
 from __future__ import annotations
 
 import random
+import re
 import signal
 from collections.abc import Iterator
 from functools import cache
@@ -67,16 +68,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @cache
 def process_group(module: str) -> str:
-    """Return the group of a module's tests. Every process that runs a group starts what its tests share once.
+    """Return the group of a module's tests: one process runs a group, so that what its tests share starts once.
 
-    A session's fixture lives in one process: Terraform's folder, the output of the pages' commands, the stack of the
-    faults, the broker with a cluster, the broker alone.
+    All tests with a broker or a cluster are one group, because two stacks at a time are more than two cores carry.
     """
     path = ROOT / module
-    if path.parent.name in ("docs", "faults", "infra"):
-        return path.parent.name
-    text = path.read_text()
-    return "stack" if "flink: LocalFlink" in text else "broker" if "kafka: LocalKafka" in text else module
+    folder = path.parent.name
+    if folder in ("docs", "infra"):  # they share Terraform's folder, and the output of the pages' commands
+        return folder
+    has_stack = folder in ("integration", "faults") or re.search(r"\bLocal(Flink|Kafka)\b", path.read_text())
+    return "stack" if has_stack else module
 
 
 def pytest_report_header(config: pytest.Config) -> str:
