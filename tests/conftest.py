@@ -55,6 +55,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to each process of pytest-xdist: all of them have to collect the same tests in the same order."""
+    node.workerinput["faults_seed"] = node.config.option.faults_seed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the seed of the run, in a process of pytest-xdist."""
+    if hasattr(config, "workerinput"):
+        config.option.faults_seed = config.workerinput["faults_seed"]
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Have one process run all tests of a group. (xdist's own groups have no effect under pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling
