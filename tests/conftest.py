@@ -5,6 +5,7 @@ They stop at the end of the session. A test that kills a process uses a stack of
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import signal
@@ -31,8 +32,10 @@ settings.register_profile("quick", derandomize=True, deadline=None, max_examples
 settings.load_profile("same")
 
 # Imported as the launcher and the workers do it: quicker, and without the warnings of the cloud clients.
+logging.disable(logging.WARNING)  # Beam's, about packages that nobody here needs; they would follow pytest's summary
 with without_cloud_clients():
     import apache_beam  # noqa: F401
+logging.disable(logging.NOTSET)
 
 
 ROOT = Path(__file__).parent.parent
