@@ -6,6 +6,7 @@ They stop at the end of the session. A test that kills a process uses a stack of
 from __future__ import annotations
 
 import random
+import re
 import signal
 from collections.abc import Iterator
 from functools import cache
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.overrides import without_cloud_clients
+from tests.flink_cluster import FlinkCluster
+from tests.kafka_broker import KafkaBroker
 
 # A shell starts background processes with SIGINT ignored, and so would be the processes that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,7 +77,9 @@ def process_group(module: str) -> str:
     if path.parent.name in ("docs", "faults", "infra"):
         return path.parent.name
     text = path.read_text()
-    return "stack" if "flink: LocalFlink" in text else "broker" if "kafka: LocalKafka" in text else module
+    if re.search(r"flink: (LocalFlink|FlinkCluster)\b", text):
+        return "stack"
+    return "broker" if re.search(r"kafka: (LocalKafka|KafkaBroker)\b", text) else module
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -85,14 +88,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[LocalKafka]:
+def kafka() -> Iterator[KafkaBroker]:
     """A running broker; tests make topics of their own."""
-    with LocalKafka() as broker:
+    with KafkaBroker() as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
-def flink() -> Iterator[LocalFlink]:
+def flink() -> Iterator[FlinkCluster]:
     """A running cluster of one TaskManager with two slots, our connectors in its class path, checkpoints on disk."""
-    with LocalFlink(task_managers=1, slots=2) as cluster:
+    with FlinkCluster(task_managers=1, slots=2) as cluster:
         yield cluster
