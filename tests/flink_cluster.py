@@ -25,6 +25,8 @@ _LEADER_METRIC = re.compile(r"^flink_jobmanager_numRegisteredTaskManagers\b", re
 class FlinkCluster(LocalFlink):
     """A session cluster whose processes can be killed and started again.
 
+    ``plugins`` are plugin folders beside the default ones, e.g. one with the S3 file system.
+
     If ``config`` makes the cluster highly available, there may be several ``job_managers``, of which one leads, and
     jobs outlive them. Each keeps its ports when it is killed and started again.
     """
@@ -47,10 +49,10 @@ class FlinkCluster(LocalFlink):
             slots=slots,
             config=config,
             jars=jars,
-            plugins=plugins,
             environment=environment,
         )
         self._wanted_job_managers = job_managers
+        self._plugins = plugins
         self._ports: dict[str, tuple[int, int]] = {}  # of RPC and REST, by the JobManager's name
         self._killed: list[Process] = []  # TaskManagers, until the end: their workers may still be in the process group
 
@@ -126,6 +128,9 @@ class FlinkCluster(LocalFlink):
         """Start every killed JobManager again on its ports, return when the TaskManagers have found a leader."""
         self._start_job_managers()
         self._wait_for_registration()
+
+    def _make_folders(self, plugins: Sequence[Path]) -> None:
+        super()._make_folders([*plugins, *self._plugins])
 
     def _start_job_managers(self) -> None:
         """Start each JobManager that does not run, and return when all of them serve REST."""

@@ -58,14 +58,9 @@ class LocalKafka(Service):
         (self._open_work_dir() / "log4j2.properties").write_text(_LOG4J)
         self._ports = free_ports(2)
         properties = self._write_properties()
-        format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config", properties]
-        result = subprocess.run(
-            [*self._java("format.log"), *format_command],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        command = [*self._java("format.log"), "kafka.tools.StorageTool", "format"]
+        command += ["--cluster-id", _cluster_id(), "--config", properties]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
             raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {result.stdout}{result.stderr}")
         self._start_broker(properties)

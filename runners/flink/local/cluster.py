@@ -12,17 +12,15 @@ from runners.flink.rest import FlinkRest
 
 READY_S = 90.0
 
-_PLUGINS = ("metrics-prometheus",)
-
 
 class LocalFlink(Service):
     """A session cluster.
 
     ``task_managers`` are started with ``slots`` task slots each. ``config`` adds to or replaces Flink settings
     (``configuration.BASE`` and ``LOCAL``). ``jars`` go into the cluster's class path beside Flink's own; by default
-    these are our connectors. ``plugins`` are further plugin folders, e.g. one with the S3 file system. ``environment``
-    is added to the TaskManagers' environment and so to that of their Python workers. ``work_dir`` gets everything,
-    state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
+    these are our connectors. ``environment`` is added to the TaskManagers' environment and so to that of their Python
+    workers. ``work_dir`` gets everything, state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``,
+    ``savepoints/``, ``tmp/``.
     """
 
     name = "Flink"
@@ -34,7 +32,6 @@ class LocalFlink(Service):
         slots: int = 2,
         config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
-        plugins: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         if task_managers < 0 or slots < 1:
@@ -46,7 +43,6 @@ class LocalFlink(Service):
         self._slots = slots
         self._config = dict(config or {})
         self._jars = jars
-        self._plugins = plugins
         self._environment = dict(environment or {})
         self._settings: dict[str, str] = {}
         self._class_path = ""
@@ -88,7 +84,7 @@ class LocalFlink(Service):
         jars = artifacts.connectors() if self._jars is None else self._jars
         # Flink's own scripts put flink-dist last as well, so that a jar of ours may shadow what it bundles.
         own = sorted((flink / "lib").glob("*.jar"), key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
-        self._make_folders([*(flink / "plugins" / name for name in _PLUGINS), *self._plugins])
+        self._make_folders([flink / "plugins" / "metrics-prometheus"])
         self._class_path = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
         self._settings = self._all_settings()
         self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir)

@@ -93,13 +93,8 @@ class Launcher:
         flink_dist = self._class_path.rpartition(":")[2]
         tool_path = f"{artifacts.flink_home() / 'bin' / 'bash-java-utils.jar'}:{flink_dist}"
         command = [self._java, "-XX:TieredStopAtLevel=1", "-cp", tool_path, _MEMORY_TOOL]
-        result = subprocess.run(
-            [*command, f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self._work_dir / "conf")],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        command += [f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self._work_dir / "conf")]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         results = [
             line.removeprefix(_MEMORY_RESULT) for line in result.stdout.splitlines() if line.startswith(_MEMORY_RESULT)
         ]
