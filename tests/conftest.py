@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.overrides import without_cloud_clients
+from tests.flink_cluster import FlinkCluster
+from tests.kafka_broker import KafkaBroker
 
 # A shell starts background processes with SIGINT ignored, and so would be the processes that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,7 +91,9 @@ def process_group(module: str) -> str:
     folder = path.parent.name
     if folder in ("docs", "infra"):  # they share Terraform's folder, and the output of the pages' commands
         return folder
-    has_stack = folder in ("integration", "faults") or re.search(r"\bLocal(Flink|Kafka)\b", path.read_text())
+    has_stack = folder in ("integration", "faults") or re.search(
+        r"\b(LocalFlink|LocalKafka|FlinkCluster|KafkaBroker)\b", path.read_text()
+    )
     return "stack" if has_stack else module
 
 
@@ -101,14 +103,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[LocalKafka]:
+def kafka() -> Iterator[KafkaBroker]:
     """A running broker; tests make topics of their own."""
-    with LocalKafka() as broker:
+    with KafkaBroker() as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
-def flink() -> Iterator[LocalFlink]:
+def flink() -> Iterator[FlinkCluster]:
     """A running cluster of one TaskManager with two slots, our connectors in its class path, checkpoints on disk."""
-    with LocalFlink(task_managers=1, slots=2) as cluster:
+    with FlinkCluster(task_managers=1, slots=2) as cluster:
         yield cluster

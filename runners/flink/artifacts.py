@@ -123,12 +123,9 @@ def java() -> str:
 def _fetch_flink(folder: Path) -> None:
     with _temporary_directory(folder) as download:
         _report(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
-        download_command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        _run(
-            "pip",
-            [*download_command, "--dest", str(download), f"apache-flink-libraries=={FLINK_VERSION}"],
-            hint="this Python needs pip (python -m ensurepip) and access to a package index",
-        )
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        command += ["--dest", str(download), f"apache-flink-libraries=={FLINK_VERSION}"]
+        _run("pip", command, hint="this Python needs pip (python -m ensurepip) and access to a package index")
         sdist = download / _FLINK_SDIST
         _check_sha256(sdist, _FLINK_SDIST_SHA256)
         _report(f"Flink {FLINK_VERSION}: unpacking ...")
@@ -186,14 +183,10 @@ def _maven(goals: Sequence[str], folder: Path) -> None:
 
 def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
     with tempfile.NamedTemporaryFile(prefix=f"event-trigger-{name}-", suffix=".log") as log:
-        status = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False
-        ).returncode
-        if status != 0:
-            output = tail(Path(log.name))
-            raise LocalStackError(
-                f"{name}: {' '.join(command)} ended with {status}; {hint}. Its output ended:\n{output}"
-            )
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False)
+        if result.returncode != 0:
+            problem = f"{name}: {' '.join(command)} ended with {result.returncode}; {hint}"
+            raise LocalStackError(f"{problem}. Its output ended:\n{tail(Path(log.name))}")
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:

@@ -1,8 +1,7 @@
 """The job server: a JVM that accepts Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from runners.flink import artifacts, configuration
@@ -18,31 +17,17 @@ class JobServer(Service):
     """A job server for one Flink cluster. Jobs on Flink go on when it stops.
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
-    ``pipeline.*``) from the program that submits the job: from the config.yaml in ``conf_dir``, by default
-    ``configuration.OF_JOBS`` with ``config`` on top; Beam's options come on top of both. ``jars`` are the connectors,
-    ``heap_mb`` is the JVM's heap, ``arguments`` are further flags of Beam's FlinkJobServerDriver.
+    ``pipeline.*``) from the program that submits the job: ``configuration.OF_JOBS`` with ``config`` on top; Beam's
+    options come on top of both.
     """
 
     name = "job server"
     grace_s = 0  # it holds nothing; its own shutdown waits for open streams
 
-    def __init__(
-        self,
-        flink_master: str,
-        *,
-        conf_dir: Path | None = None,
-        config: Mapping[str, str] | None = None,
-        jars: Sequence[Path] | None = None,
-        heap_mb: int = 512,
-        arguments: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, flink_master: str, *, config: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._flink_master = flink_master
-        self._conf_dir = conf_dir
         self._config = dict(config or {})
-        self._jars = jars
-        self._heap_mb = heap_mb
-        self._arguments = arguments
         self._stdout_offset = 0
         self._lines: list[dict[str, Any]] = []
         self._job_endpoint: str | None = None
@@ -62,28 +47,24 @@ class JobServer(Service):
         """
         work_dir = self._open_work_dir()
         flink_jars = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
-        jars = artifacts.connectors() if self._jars is None else self._jars
-        (work_dir / "conf").mkdir()
-        configuration.write(work_dir / "conf", {**configuration.OF_JOBS, **self._config})
-        log4j = work_dir / "conf" / "log4j.properties"
-        command = [artifacts.java(), f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC"]
+        jars = [*artifacts.connectors(), *flink_jars]
+        conf_dir = work_dir / "conf"
+        conf_dir.mkdir()
+        configuration.write(conf_dir, {**configuration.OF_JOBS, **self._config})
+        command = [artifacts.java(), "-Xmx512m", "-XX:+UseSerialGC"]
         # Quick to start: the archive of the JDK's classes, and no optimizing compiler for a few submissions.
         command += ["-Xshare:auto", "-XX:TieredStopAtLevel=1", *configuration.JAVA_17_OPTIONS]
-        command += [f"-Dlog.file={work_dir / 'job-server.log'}", f"-Dlog4j.configurationFile={log4j}"]
-        command += [f"-Djava.io.tmpdir={work_dir}", "-cp", ":".join(str(jar) for jar in [*jars, *flink_jars]), _MAIN]
+        command += [
+            f"-Dlog.file={work_dir / 'job-server.log'}",
+            f"-Dlog4j.configurationFile={conf_dir / 'log4j.properties'}",
+        ]
+        command += [f"-Djava.io.tmpdir={work_dir}", "-cp", ":".join(str(jar) for jar in jars), _MAIN]
         command += ["--flink-master", self._flink_master, "--job-host", "127.0.0.1"]
         command += ["--job-port", "0", "--artifact-port", "0", "--expansion-port", "0"]
-        command += ["--artifacts-dir", str(work_dir / "artifacts")]
-        command += ["--flink-conf-dir", str(self._conf_dir or work_dir / "conf")]
-        self._process = Process.start(
-            self.name,
-            [*command, *self._arguments],
-            log_file=work_dir / "job-server.log",
-            stdout_file=work_dir / "stdout",
-            cwd=work_dir,
-        )
-        self._process.wait_for(lambda: self._find_line("job_endpoint") is not None, what="ready", deadline_s=_READY_S)
-        self._job_endpoint = str(self._pop_value("job_endpoint"))
+        command += ["--artifacts-dir", str(work_dir / "artifacts"), "--flink-conf-dir", str(conf_dir)]
+        log_file, stdout_file = work_dir / "job-server.log", work_dir / "stdout"
+        self._process = Process.start(self.name, command, log_file=log_file, stdout_file=stdout_file, cwd=work_dir)
+        self._job_endpoint = str(self._wait_for_line("job_endpoint", what="ready", deadline_s=_READY_S))
 
     def wait_submitted(self, deadline_s: float) -> str:
         """The id of the next job that Flink has accepted; each job is returned once, in the order of submission.
@@ -91,35 +72,30 @@ class JobServer(Service):
         Raises:
             LocalStackError: ``deadline_s`` seconds have passed, or the job server ended; with the end of its log.
         """
-        if self._process is None:
-            raise LocalStackError("job server: not started")
-        self._process.wait_for(
-            lambda: self._find_line("submitted") is not None,
-            what="submitting a job",
-            deadline_s=deadline_s,
-            every_s=0.05,
-        )
-        return str(self._pop_value("submitted")["job_id"])
-
-    def log_tail(self, lines: int = 60) -> str:
-        """The last lines of its log, which say why a submission was refused."""
-        return self._process.log_tail(lines) if self._process is not None else "(not started)"
+        submitted = self._wait_for_line("submitted", what="submitting a job", deadline_s=deadline_s, every_s=0.05)
+        return str(submitted["job_id"])
 
     def stop(self) -> None:
         """Stop the JVM and remove its files; jobs on Flink go on. May be called twice."""
         super().stop()
         self._job_endpoint, self._stdout_offset, self._lines = None, 0, []
 
-    def _find_line(self, key: str) -> dict[str, Any] | None:
-        self._read_stdout()
-        return next((line for line in self._lines if key in line), None)
-
-    def _pop_value(self, key: str) -> Any:
+    def _wait_for_line(self, key: str, *, what: str, deadline_s: float, every_s: float = 0.1) -> Any:
+        """Wait for a line of its output with ``key``, take the line away, and return the value of ``key``."""
+        if self._process is None:
+            raise LocalStackError("job server: not started")
+        self._process.wait_for(
+            lambda: self._find_line(key) is not None, what=what, deadline_s=deadline_s, every_s=every_s
+        )
         line = self._find_line(key)
         if line is None:
             raise LocalStackError(f"job server: printed no {key!r}")
         self._lines.remove(line)
         return line[key]
+
+    def _find_line(self, key: str) -> dict[str, Any] | None:
+        self._read_stdout()
+        return next((line for line in self._lines if key in line), None)
 
     def _read_stdout(self) -> None:
         with (self.work_dir / "stdout").open("rb") as stdout:

@@ -6,11 +6,10 @@ has ``user_sha256`` instead, as in audit records, unless user ids are switched o
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
@@ -95,13 +94,12 @@ def without_secrets(text: str) -> str:
 
 def format_before(handler: logging.Handler, written_by: logging.Formatter) -> None:
     """Have a handler emit formatted records only: Beam's would append the exception's unfiltered traceback."""
-    handler.emit = functools.partial(_emit_formatted, handler.emit, written_by)  # type: ignore[method-assign]
+    emit = handler.emit
 
+    def emit_formatted(record: logging.LogRecord) -> None:
+        formatted = logging.makeLogRecord(record.__dict__)
+        formatted.msg, formatted.args = written_by.format(record), ()
+        formatted.exc_info = formatted.exc_text = formatted.stack_info = None
+        emit(formatted)
 
-def _emit_formatted(
-    emit: Callable[[logging.LogRecord], None], written_by: logging.Formatter, record: logging.LogRecord
-) -> None:
-    formatted = logging.makeLogRecord(record.__dict__)
-    formatted.msg, formatted.args = written_by.format(record), ()
-    formatted.exc_info = formatted.exc_text = formatted.stack_info = None
-    emit(formatted)
+    handler.emit = emit_formatted  # type: ignore[method-assign]

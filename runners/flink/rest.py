@@ -52,10 +52,6 @@ class FlinkRest:
         """A job with its vertices."""
         return self._get(f"/jobs/{quote(job_id)}")
 
-    def plan(self, job_id: str) -> dict[str, Any]:
-        """The job's plan: ``nodes`` with ids, descriptions and inputs."""
-        return dict(self._get(f"/jobs/{quote(job_id)}/plan")["plan"])
-
     def exceptions(self, job_id: str) -> dict[str, Any]:
         """Why tasks of the job failed: ``root-exception`` and ``exceptionHistory``."""
         return self._get(f"/jobs/{quote(job_id)}/exceptions")
@@ -124,47 +120,6 @@ class FlinkRest:
                 raise LocalStackError(
                     f"job {job_id} is {state} with tasks {tasks} after {deadline_s:g} s, not {'/'.join(states)}: "
                     f"{self.why(job_id)}"
-                )
-            time.sleep(_POLL_S)
-
-    def restarted_at(self, job_id: str) -> int:
-        """When the job last began to restart after a failure, in epoch milliseconds; 0 if it never did."""
-        return int(self.job(job_id)["timestamps"]["RESTARTING"])
-
-    def wait_for_recovery(self, job_id: str, since: int, deadline_s: float) -> None:
-        """Wait until the job has restarted later than ``since`` and every task runs again.
-
-        After a ``kill -9`` Flink calls a job RUNNING for seconds, until it notices that the TaskManager is missing.
-        Read ``restarted_at`` before the kill and pass it as ``since`` after it.
-
-        Raises:
-            LocalStackError: after ``deadline_s`` seconds, or at once if the job ended.
-        """
-        give_up = time.monotonic() + deadline_s
-        while True:
-            job = self.job(job_id)  # one request: REST responds from a copy that it renews every few seconds
-            state, tasks = str(job["state"]), [vertex["status"] for vertex in job["vertices"]]
-            restarted = int(job["timestamps"]["RESTARTING"]) > since
-            if restarted and state == "RUNNING" and all(task == "RUNNING" for task in tasks):
-                return
-            if state in TERMINAL_STATES or time.monotonic() > give_up:
-                status = f"{state}, {'restarted' if restarted else 'not restarted'}, tasks {tasks}"
-                raise LocalStackError(
-                    f"job {job_id} did not recover within {deadline_s:g} s: {status}: {self.why(job_id)}"
-                )
-            time.sleep(_POLL_S)
-
-    def wait_for_checkpoint(self, job_id: str, completed: int, deadline_s: float) -> dict[str, Any]:
-        """Wait until the job has completed at least ``completed`` checkpoints and return the latest of them."""
-        give_up = time.monotonic() + deadline_s
-        while True:
-            checkpoints = self.checkpoints(job_id)
-            if checkpoints["counts"]["completed"] >= completed:
-                return dict(checkpoints["latest"]["completed"])
-            if time.monotonic() > give_up:
-                raise LocalStackError(
-                    f"job {job_id}: {completed} completed checkpoints wanted within {deadline_s:g} s, "
-                    f"found {checkpoints['counts']}"
                 )
             time.sleep(_POLL_S)
 

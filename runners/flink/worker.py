@@ -94,9 +94,7 @@ def harness_environment(arguments: argparse.Namespace, provision: Any) -> dict[s
 def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     from runners.flink import overrides
 
-    setting = os.environ.get(OVERRIDES_VARIABLE, "on")
-    if setting not in ("on", "off"):
-        raise LocalStackError(f"{OVERRIDES_VARIABLE}={setting!r}; allowed: on, off")
+    setting = _setting(OVERRIDES_VARIABLE, "on", ("on", "off"))
     started = time.monotonic()
     with overrides.without_cloud_clients():
         from apache_beam.runners.worker import sdk_worker_main
@@ -192,9 +190,7 @@ def _open_log(worker_id: str) -> None:
 
 def _log_as_json(fields: dict[str, Any]) -> None:
     """Write log records to the worker's own log too, beside its prints; Beam sends them to the TaskManager's log."""
-    level = os.environ.get(LOG_LEVEL_VARIABLE, "INFO")
-    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise LocalStackError(f"{LOG_LEVEL_VARIABLE}={level!r}; allowed: DEBUG, INFO, WARNING, ERROR")
+    level = _setting(LOG_LEVEL_VARIABLE, "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
     logging.getLogger("event_trigger").setLevel(level)
     if os.environ.get(LOG_DIR_VARIABLE):
         handler = logging.StreamHandler()
@@ -203,10 +199,15 @@ def _log_as_json(fields: dict[str, Any]) -> None:
 
 
 def _formatter(fields: dict[str, Any]) -> logging.Formatter:
-    users = os.environ.get(LOG_USERS_VARIABLE, "hash")
-    if users not in ("hash", "id"):
-        raise LocalStackError(f"{LOG_USERS_VARIABLE}={users!r}; allowed: hash, id")
-    return logs.formatter(fields, show_users=users == "id")
+    return logs.formatter(fields, show_users=_setting(LOG_USERS_VARIABLE, "hash", ("hash", "id")) == "id")
+
+
+def _setting(variable: str, default: str, allowed: Sequence[str]) -> str:
+    """The value of an environment variable."""
+    value = os.environ.get(variable, default)
+    if value not in allowed:
+        raise LocalStackError(f"{variable}={value!r}; allowed: {', '.join(allowed)}")
+    return value
 
 
 if __name__ == "__main__":

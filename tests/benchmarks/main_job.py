@@ -25,11 +25,11 @@ from pipeline.embedded.user_api import UserApi
 from pipeline.launch.flink import submit
 from pipeline.launch.options import parse
 from pipeline.launch.run import quiet_logging
-from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers.sampling import cpu_seconds
 from tests.builders import load_rules
+from tests.flink_cluster import FlinkCluster
+from tests.kafka_broker import KafkaBroker
 from transforms.domain.rules.sets import RuleSet
 
 _PARTITIONS = 4
@@ -55,7 +55,7 @@ class Topics:
 class Bench:
     """A broker, a cluster and a user API; each measurement gets topics and a job of its own."""
 
-    def __init__(self, kafka: LocalKafka, flink: LocalFlink, api: UserApi, work_dir: Path) -> None:
+    def __init__(self, kafka: KafkaBroker, flink: FlinkCluster, api: UserApi, work_dir: Path) -> None:
         self.kafka, self.flink, self.api = kafka, flink, api
         self.rules_file = work_dir / "rule.yaml"
         self.rules_file.write_text(_RULE)
@@ -100,8 +100,8 @@ def running_bench() -> Iterator[Bench]:
     """All of it on this machine while the context is open."""
     with (
         tempfile.TemporaryDirectory() as work,
-        LocalKafka(long_lived=True) as kafka,
-        LocalFlink(task_managers=1, slots=2) as flink,
+        KafkaBroker(long_lived=True) as kafka,
+        FlinkCluster(task_managers=1, slots=2) as flink,
         UserApi() as api,
     ):
         yield Bench(kafka, flink, api, Path(work))
@@ -150,7 +150,7 @@ def count(consumer: Consumer) -> int:
     return len([message for message in consumer.consume(10_000, 0.2) if message.error() is None])
 
 
-def reader(kafka: LocalKafka, topic: str) -> Consumer:
+def reader(kafka: KafkaBroker, topic: str) -> Consumer:
     """A consumer of a whole topic from its start."""
     consumer = Consumer(
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}

@@ -30,9 +30,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pipeline.launch.flink import submit
 from pipeline.launch.options import parse
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from tests.benchmarks import shards
 from tests.benchmarks.user_api import SLOW_PREFIX, UserApiProcess
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 
 _PARTITIONS: Final = 4
 # Of the events that fill the state so many are followed by an action: they tell how far it is.
@@ -52,7 +52,7 @@ class Stack:
     def __enter__(self) -> Stack:
         self._folder = tempfile.TemporaryDirectory()
         self.kafka = LocalKafka().__enter__()
-        self.flink = LocalFlink(task_managers=1, slots=2).__enter__()
+        self.flink = FlinkCluster(task_managers=1, slots=2).__enter__()
         self.api = UserApiProcess(self._slow_s).__enter__()
         self.rest = self.flink.rest
         tag = uuid.uuid4().hex[:8]
@@ -210,13 +210,13 @@ def size(users: int, user_shards: int) -> Figures:
             job_id = stack.submit(*options, f"--savepoint_path={savepoint}")
         figures |= _memory("restored", stack, before, users)
         done = stack.rest.checkpoints(job_id)["counts"]["completed"]
-        stack.rest.wait_for_checkpoint(job_id, done + 1, 300)
-        since = stack.rest.restarted_at(job_id)
+        wait_for_checkpoint(stack.rest, job_id, done + 1, 300)
+        since = restarted_at(stack.rest, job_id)
         # First the kill, then the events: what comes out afterwards has been restored.
         stack.flink.kill_task_manager()
         with _restoring(stack, known, figures, "killed"):
             stack.flink.start_task_manager()
-            stack.rest.wait_for_recovery(job_id, since, 300)
+            wait_for_recovery(stack.rest, job_id, since, 300)
         stack.rest.cancel(job_id)
     return figures
 
@@ -256,9 +256,9 @@ def _memory(when: str, stack: Stack, before: Figures, users: int) -> Figures:
 def _checkpoints(stack: Stack, job_id: str, known: Sequence[bytes]) -> Figures:
     rest = stack.rest
     done = rest.checkpoints(job_id)["counts"]["completed"]
-    full = rest.wait_for_checkpoint(job_id, done + 2, 300)  # the one under way may have begun before
+    full = wait_for_checkpoint(rest, job_id, done + 2, 300)  # the one under way may have begun before
     with Load(stack, 1000, _choices(known), 1000):
-        loaded = rest.wait_for_checkpoint(job_id, done + 4, 300)
+        loaded = wait_for_checkpoint(rest, job_id, done + 4, 300)
     return {
         "checkpoint MB, full": full["state_size"] / 1e6,
         "checkpoint MB, nothing new": full["checkpointed_size"] / 1e6,

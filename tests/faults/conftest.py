@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runners.flink.local.broker import LocalKafka
 from tests.faults.experiment import Result, write
 from tests.faults.stack import Stack, running_stack
+from tests.kafka_broker import KafkaBroker
 
 
 @pytest.hookimpl(trylast=True)
@@ -39,7 +39,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def stack(kafka: LocalKafka) -> Iterator[Stack]:
+def stack(kafka: KafkaBroker) -> Iterator[Stack]:
     """Two JobManagers, two TaskManagers, ZooKeeper, S3. Every fault repairs what it has broken."""
     with running_stack(kafka) as running:
         yield running

@@ -31,6 +31,7 @@ from tests.faults.verdict import (
     judge,
     repeats_from_before,
 )
+from tests.flink_cluster import restarted_at
 from tests.integration.jobs import ROOT, Reader, Topics, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction
@@ -110,7 +111,7 @@ class Experiment:
 
     def restarted_at(self) -> int:
         """When the job last began to restart."""
-        return self.rest.restarted_at(self.job_id)
+        return restarted_at(self.rest, self.job_id)
 
     def completed(self) -> int:
         """Checkpoints completed so far, as the JobManager counts them."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
-from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from tests.faults.s3 import CREDENTIALS, LocalS3
 from tests.faults.zookeeper import LocalZooKeeper
+from tests.flink_cluster import FlinkCluster
+from tests.kafka_broker import KafkaBroker
 
 _MARK = "EVENT_TRIGGER_FAULTS"
 _GONE_S = 20.0
@@ -25,9 +25,9 @@ _GONE_S = 20.0
 class Stack:
     """A running stack. ``mark`` is in the environment of all processes of Flink and of their children."""
 
-    kafka: LocalKafka
+    kafka: KafkaBroker
     s3: LocalS3
-    flink: LocalFlink
+    flink: FlinkCluster
     mark: str
     worker_tmp: Path
 
@@ -73,14 +73,14 @@ JOB_THREADS = ("kafka-producer-", "kafka-coordina", "Source Data Fe", "Source: "
 
 
 @contextmanager
-def running_stack(kafka: LocalKafka) -> Iterator[Stack]:
+def running_stack(kafka: KafkaBroker) -> Iterator[Stack]:
     """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3."""
     with LocalZooKeeper() as zookeeper, LocalS3() as s3:
         mark = uuid.uuid4().hex
         worker_tmp = Path(f"/tmp/event-trigger-faults-{mark}")  # noqa: S108 - its name is unique
         worker_tmp.mkdir()
         try:
-            with LocalFlink(
+            with FlinkCluster(
                 task_managers=2,
                 slots=2,
                 job_managers=2,

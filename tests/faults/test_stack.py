@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.stack import Stack, within
+from tests.flink_cluster import wait_for_checkpoint
 from tests.integration.jobs import Topics, inspect, reading, running
 
 pytestmark = pytest.mark.stack
@@ -23,7 +24,7 @@ def test_checkpoints_savepoints_and_metadata_are_on_s3(stack: Stack, tmp_path: P
             stack.flink, topics, rules, f"--control_topic={topics.control}", "--checkpointing_interval_ms=1000"
         ) as job,
     ):
-        done = rest.wait_for_checkpoint(job, 1, 60)
+        done = wait_for_checkpoint(rest, job, 1, 60)
         assert done["external_path"].startswith(f"s3://{stack.s3.bucket}/checkpoints/{job}/chk-")
         assert not inspect(topics, inspections, ["nobody"])["nobody"]["found"]
         assert rest.stop(job).startswith(f"s3://{stack.s3.bucket}/savepoints/savepoint-")

@@ -14,8 +14,8 @@ import pytest
 from pipeline.cli.main import main
 from pipeline.kafka.rules_topic import RulesTopic
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from tests.builders import NOW_MS, event
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import Reader, Topics, launch, reading, running
 
 pytestmark = pytest.mark.stack
@@ -78,7 +78,7 @@ def fired_by(actions: Reader, events: Events, since: int, set_: Seen) -> None:
 
 
 def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_forgets_none(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics = Topics(kafka)
     rules_topic = f"rules-{topics.tag}"
@@ -125,12 +125,12 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
         assert orjson.loads(letter.value())["reason"] == "bad_control_record"
         assert orjson.loads(letter.value())["topic"] == rules_topic
         completed = flink.rest.checkpoints(job_id)["counts"]["completed"]
-        flink.rest.wait_for_checkpoint(job_id, completed + 2, 30)
+        wait_for_checkpoint(flink.rest, job_id, completed + 2, 30)
 
         standby.join()
-        since, killed_at = flink.rest.restarted_at(job_id), events.count
+        since, killed_at = restarted_at(flink.rest, job_id), events.count
         flink.kill_task_manager(0)
-        flink.rest.wait_for_recovery(job_id, since, 120)
+        wait_for_recovery(flink.rest, job_id, since, 120)
         fired_by(actions, events, killed_at, ("greeting", "2", "2"))
 
         assert main(["rules", "rollback", *where]) == 0

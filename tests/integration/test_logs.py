@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from tests.builders import event
+from tests.flink_cluster import FlinkCluster
 from tests.integration.jobs import Topics, launch, reading
 from tests.waiting import eventually
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stack
 USER = "alice-in-wonderland"
 
 
-def of_workers(flink: LocalFlink) -> list[dict[str, Any]]:
+def of_workers(flink: FlinkCluster) -> list[dict[str, Any]]:
     lines = [line for file in flink.log_dir.glob("worker-*.log") for line in file.read_text().splitlines()]
     return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -31,7 +31,7 @@ def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKaf
     rules.write_text("name: welcome\nversion: 3\nfilter: 'true'\nactions: [{type: kafka}]\n")
     topics.produce([(USER.encode(), orjson.dumps(event(USER, event_id="e1"))), (USER.encode(), b"no JSON")])
     with (
-        LocalFlink(environment={"EVENT_TRIGGER_LOG_LEVEL": "DEBUG"}) as flink,
+        FlinkCluster(environment={"EVENT_TRIGGER_LOG_LEVEL": "DEBUG"}) as flink,
         reading(kafka, topics.actions) as actions,
     ):
         options = [f"--flink_master={flink.flink_master}", f"--rules={rules}", *topics.options()]

@@ -15,9 +15,9 @@ import yaml
 from confluent_kafka import Message
 
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents, user_api_of
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
@@ -60,7 +60,7 @@ def letters(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("user_shards", [128, 0], ids=["by-user-shard", "by-user"])
 def test_actions_dead_letters_and_state_are_the_oracles(
-    kafka: LocalKafka, flink: LocalFlink, rules: Path, oracle: Oracle, user_shards: int
+    kafka: LocalKafka, flink: FlinkCluster, rules: Path, oracle: Oracle, user_shards: int
 ) -> None:
     topics = Topics(kafka)
     topics.produce(RECORDS)
@@ -94,7 +94,7 @@ def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
     """
     topics = Topics(kafka)
     with (
-        LocalFlink(task_managers=2, slots=2) as flink,
+        FlinkCluster(task_managers=2, slots=2) as flink,
         serve_users(user_api_of(USERS)) as api,
         reading(kafka, topics.actions) as actions,
         reading(kafka, topics.dead_letters) as dead_letters,
@@ -120,12 +120,12 @@ def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
         producer.start()
         for _ in range(2):
             done = rest.checkpoints(job_id)["counts"]["completed"]
-            rest.wait_for_checkpoint(job_id, done + 2, 60)
+            wait_for_checkpoint(rest, job_id, done + 2, 60)
             survivor = flink.task_manager_pids[1]
-            workers, since = _children(survivor), rest.restarted_at(job_id)
+            workers, since = _children(survivor), restarted_at(rest, job_id)
             flink.kill_task_manager(0)
             flink.start_task_manager()
-            rest.wait_for_recovery(job_id, since, 90)
+            wait_for_recovery(rest, job_id, since, 90)
             assert workers & _children(survivor), "no worker lived on: this is to restore under a living one"
         producer.join()
         check(oracle, topics, actions, dead_letters, inspections)

@@ -16,6 +16,7 @@ from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import LOCALHOST, free_ports
 from tests.builders import event
+from tests.flink_cluster import wait_for_checkpoint
 from tests.integration.jobs import Topics, control_record, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.readme import METRICS as PAGE
@@ -144,7 +145,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     ):
         actions.until(len(views), 60)
         receiver.until(lambda: len(set(receiver.ids("/crm"))) == len(views), 60)
-        flink.rest.wait_for_checkpoint(job_id, 2, 30)
+        wait_for_checkpoint(flink.rest, job_id, 2, 30)
         name = f"test-{topics.tag}"
         seen: list[Scraped] = []
 

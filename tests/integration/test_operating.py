@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
+from tests.flink_cluster import FlinkCluster, wait_for_checkpoint
 from tests.integration.jobs import Topics, inspect, launch, reading, running, submit
 
 pytestmark = pytest.mark.stack
@@ -34,18 +34,18 @@ def history(state: dict[str, list[dict[str, str]]]) -> list[str]:
     return [row["event_id"] for row in state["eventHistory"]]
 
 
-def test_offsets_are_committed_to_the_group_on_checkpoint(kafka: LocalKafka, flink: LocalFlink, rules: Path) -> None:
+def test_offsets_are_committed_to_the_group_on_checkpoint(kafka: LocalKafka, flink: FlinkCluster, rules: Path) -> None:
     topics = Topics(kafka)
     topics.produce(event(f"user-{number % 7}", number) for number in range(100))
 
     with running(flink, topics, rules, *OPTIONS) as job_id, reading(kafka, topics.actions) as actions:
         actions.until(100, 30)
-        FlinkRest(flink.rest_url).wait_for_checkpoint(job_id, 2, 30)
+        wait_for_checkpoint(FlinkRest(flink.rest_url), job_id, 2, 30)
         topics.wait_for_commits(100, 20)
 
 
 def test_a_savepoint_without_control_topic_is_restored_into_a_job_with_one(
-    kafka: LocalKafka, flink: LocalFlink, rules: Path
+    kafka: LocalKafka, flink: FlinkCluster, rules: Path
 ) -> None:
     topics = Topics(kafka)
     rest = FlinkRest(flink.rest_url)
@@ -72,7 +72,7 @@ def test_a_savepoint_without_control_topic_is_restored_into_a_job_with_one(
 
 
 def test_a_restore_that_changes_user_shards_is_refused_naming_both(
-    kafka: LocalKafka, flink: LocalFlink, rules: Path
+    kafka: LocalKafka, flink: FlinkCluster, rules: Path
 ) -> None:
     topics = Topics(kafka)
     rest = FlinkRest(flink.rest_url)
@@ -103,7 +103,7 @@ def test_a_restore_that_changes_user_shards_is_refused_naming_both(
     assert "user_shards" in done.stderr
 
 
-def test_an_idle_user_is_forgotten_and_loaded_anew(kafka: LocalKafka, flink: LocalFlink, rules: Path) -> None:
+def test_an_idle_user_is_forgotten_and_loaded_anew(kafka: LocalKafka, flink: FlinkCluster, rules: Path) -> None:
     topics = Topics(kafka)
     topics.produce([event("idle", 1), event("idle", 2)])
     options = (*OPTIONS, "--state_ttl_seconds=3", f"--control_topic={topics.control}")
@@ -125,7 +125,7 @@ def test_an_idle_user_is_forgotten_and_loaded_anew(kafka: LocalKafka, flink: Loc
     assert [len(orjson.loads(message.value())["eventHistory"]) for message in actions.messages] == [0, 1, 0, 1]
 
 
-def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, flink: LocalFlink, rules: Path) -> None:
+def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, flink: FlinkCluster, rules: Path) -> None:
     used, latencies_s = [], []
     for number in range(15):
         topics = Topics(kafka)
@@ -142,7 +142,7 @@ def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, fl
     assert max(used[3:]) - used[3] < 5e6
 
 
-def _metaspace(flink: LocalFlink) -> int:
+def _metaspace(flink: FlinkCluster) -> int:
     """Bytes of classes in the TaskManagers, asked of the virtual machines.
 
     After one lost answer Flink's REST server asks for no metrics for ten minutes (``web.timeout``).

@@ -14,9 +14,9 @@ import yaml
 
 from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.builders import event
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running
 from tests.integration.user_api import serve_users
 
@@ -118,7 +118,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
     topics = Topics(kafka)
     decisions = f"decisions-{topics.tag}"
     kafka.create_topic(decisions, 2)
-    with LocalFlink(task_managers=1, slots=2) as flink:
+    with FlinkCluster(task_managers=1, slots=2) as flink:
         # A whole minute, and long enough away for a slow machine to start the job and to hold what is to be held.
         quiet_until = datetime.fromtimestamp((time.time() + 150) // 60 * 60, UTC)
         with (
@@ -151,16 +151,16 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
             rule_state = inspect(topics, inspections, USERS[:1])[USERS[0]]["ruleState"]
             assert [sequence["rule"] for sequence in rule_state["sequences"]] == ["abandoned", "bought"]
             assert [event["rule"] for event in rule_state["held"]] == ["held"]
-            rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
+            wait_for_checkpoint(rest, job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 60)
 
-            since = rest.restarted_at(job_id)
+            since = restarted_at(rest, job_id)
             flink.kill_task_manager(0)
             # While nothing runs: those who buy in time must not be told that they left their cart.
             produce(topics, "checkout", BUYERS, cart=1)
             produce(topics, "checkout", LEAVERS, cart=2)
             time.sleep(WITHIN_S + 2)  # the time of the sequences passes while the job is down
             flink.start_task_manager()
-            rest.wait_for_recovery(job_id, since, 90)
+            wait_for_recovery(rest, job_id, since, 90)
             produce(topics, "page_view", USERS, 3, page=0)
 
             expected = Counter(

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import TERMINAL_STATES
+from tests.flink_cluster import FlinkCluster
 from tests.integration.jobs import Reader, Topics, launch, reading
 from tests.waiting import eventually
 
@@ -23,7 +23,7 @@ RULE = "name: every_event\nversion: {version}\nfilter: event.event_name ~= nil\n
 class Operator:
     """Runs the commands of one job, as an operator in a terminal does."""
 
-    def __init__(self, flink: LocalFlink, topics: Topics, folder: Path) -> None:
+    def __init__(self, flink: FlinkCluster, topics: Topics, folder: Path) -> None:
         self.flink, self.topics = flink, topics
         self.name = f"steered-{topics.tag}"
         self.rules = folder / "rules.yaml"
@@ -66,7 +66,7 @@ class Operator:
 
 
 @pytest.fixture
-def operator(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> Iterator[Operator]:
+def operator(kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path) -> Iterator[Operator]:
     operator = Operator(flink, Topics(kafka), tmp_path)
     yield operator
     for job in flink.rest.jobs():

@@ -17,8 +17,8 @@ import yaml
 import zstandard
 
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stream, rule_documents, user_api_of
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import UNAVAILABLE, Oracle, SeenAction, action_differences, state_differences
@@ -73,7 +73,7 @@ def agree(oracle: Oracle, topics: Topics, inspections: Reader, names: Sequence[s
 # Waiting
 
 
-def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
+def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path) -> None:
     """One is killed while all users wait, the next while answers arrive: each action comes once, in order."""
     names = users(3300)
     records = list(random_stream(seed=5, users=len(names), events=11_500, poison=False))
@@ -128,16 +128,16 @@ def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: L
         agree(oracle, topics, inspections, names)
 
 
-def replace_task_manager(flink: LocalFlink, job_id: str) -> None:
+def replace_task_manager(flink: FlinkCluster, job_id: str) -> None:
     """``kill -9`` the only TaskManager, start another, wait until the job has recovered there."""
-    since = flink.rest.restarted_at(job_id)
+    since = restarted_at(flink.rest, job_id)
     flink.kill_task_manager()
     flink.start_task_manager()
-    flink.rest.wait_for_recovery(job_id, since, 120)
+    wait_for_recovery(flink.rest, job_id, since, 120)
 
 
 def test_where_no_rule_waits_events_run_at_once_and_the_answer_is_folded_in(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path
 ) -> None:
     policies = ("run", "skip")
     names = users(60)
@@ -196,7 +196,7 @@ def ahead_of_time(names: Sequence[str]) -> list[Record]:
 # TTL
 
 
-def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> None:
+def test_users_whose_ttl_has_ended_leave_nothing(kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path) -> None:
     """One shard is empty after it, so its journal is cleared; other shards keep a user, so theirs are rewritten."""
     compact_bytes = 20_000
     names, living = users(2000), "evergreen"
@@ -256,11 +256,11 @@ def rich_users(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def savepoint(flink: LocalFlink, job_id: str) -> Path:
+def savepoint(flink: FlinkCluster, job_id: str) -> Path:
     return Path(urlsplit(flink.rest.savepoint(job_id)).path)
 
 
-def savepoint_bytes(flink: LocalFlink, job_id: str) -> int:
+def savepoint_bytes(flink: FlinkCluster, job_id: str) -> int:
     """The size of all state. A checkpoint also holds deleted entries that RocksDB has not yet compacted."""
     return sum(path.stat().st_size for path in savepoint(flink, job_id).rglob("*") if path.is_file())
 
@@ -269,7 +269,7 @@ def savepoint_bytes(flink: LocalFlink, job_id: str) -> int:
 
 
 def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path
 ) -> None:
     """Forget two of three users: one with profile, history and a refresh in flight, one that waits for its profile."""
     loaded, waiting, bystander = "loaded-4f1c", "waiting-9b27", "bystander-e60d"
@@ -385,7 +385,7 @@ def uncompressed(folder: Path) -> bytes:
 
 
 def test_a_profile_is_refreshed_and_outlives_a_user_api_that_fails(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path
 ) -> None:
     user = "user-1"
     known: dict[str, Any] = {user: {"profile": {"plan": "free"}, "visit": None, "history": []}}

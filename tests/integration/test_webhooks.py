@@ -14,9 +14,9 @@ import yaml
 
 from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.rest import FlinkRest
 from tests.builders import event
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import Reader, Topics, inspect, reading, running
 from tests.receiver import SECRET, Receiver, receiving
 from transforms.domain.rules.actions import action_id
@@ -157,7 +157,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
     kafka.create_topic(log, 2)
     with (
         receiving() as receiver,
-        LocalFlink(task_managers=2, slots=2) as flink,
+        FlinkCluster(task_managers=2, slots=2) as flink,
         reading(kafka, topics.dead_letters) as dead_letters,
         reading(kafka, log) as decisions,
     ):
@@ -176,11 +176,11 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
                 producer.start()
                 # In the midst of it: some are sent, and not yet in a checkpoint.
                 receiver.until(lambda before=before: len(receiver.seen) > before + 50, 60)
-                since = rest.restarted_at(job_id)
+                since = restarted_at(rest, job_id)
                 flink.kill_task_manager(kill % 2)
                 flink.start_task_manager()
                 producer.join()
-                rest.wait_for_recovery(job_id, since, 90)
+                wait_for_recovery(rest, job_id, since, 90)
             every = expected_ids("crm", 20)
             receiver.until(lambda: every <= set(receiver.ids("/crm")), 120)
             assert set(receiver.ids("/crm")) == every
@@ -190,7 +190,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
 
 
 def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
-    kafka: LocalKafka, flink: LocalFlink, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics = Topics(kafka)
     wake = threading.Event()
@@ -219,7 +219,7 @@ def test_a_destination_that_hangs_or_is_gone_holds_up_nobody(
             rest = FlinkRest(flink.rest_url)
             produce(topics, range(3))
             receiver.until(lambda: set(receiver.ids("/crm")) == expected_ids("crm", 3), 60)
-            rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 30)
+            wait_for_checkpoint(rest, job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 30)
             # All this time nobody else was answered: 8 attempts are under way in each of two workers, no more.
             assert 0 < len(receiver.ids("/slow")) <= 16
             assert {message.value() for message in control.until(1, 30)} == {b'{"destination":"gone","enabled":false}'}

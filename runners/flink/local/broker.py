@@ -5,8 +5,7 @@ import contextlib
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runners.flink import artifacts
@@ -15,6 +14,7 @@ from runners.flink.local.processes import LOCALHOST, Process, accepts_connection
 from runners.flink.local.service import Service
 
 _READY_S = 60.0
+_TOPIC_S = 30.0
 _LOG4J = """\
 rootLogger.level=INFO
 rootLogger.appenderRef.file.ref=file
@@ -29,38 +29,25 @@ appender.file.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
 class LocalKafka(Service):
     """One Kafka broker.
 
-    ``config`` adds to or replaces the broker's properties, ``heap_mb`` is the JVM's heap. A ``long_lived`` broker
-    spends its first minutes compiling itself, after which a record costs half as much: for benchmarks. ``work_dir``
-    holds ``server.properties``, ``data/`` and ``broker.log``; a broker that starts in a given one finds its old data.
+    ``config`` adds to or replaces the broker's properties. ``work_dir`` holds ``server.properties``, ``data/`` and
+    ``broker.log``.
     """
 
     name = "Kafka broker"
+    # No optimizing compiler for a broker that lives for minutes.
+    jvm_options: Sequence[str] = ("-Xmx512m", "-Xms128m", "-XX:TieredStopAtLevel=1")
 
-    def __init__(
-        self,
-        *,
-        config: Mapping[str, str] | None = None,
-        heap_mb: int = 512,
-        long_lived: bool = False,
-        work_dir: Path | None = None,
-    ) -> None:
-        super().__init__(work_dir)
+    def __init__(self, *, config: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         self._config = dict(config or {})
-        self._heap_mb = heap_mb
-        self._long_lived = long_lived
         self._ports: list[int] = []
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients connect to, ``127.0.0.1:port``; the same after a restart."""
+        """What clients connect to, ``127.0.0.1:port``."""
         if not self._ports:
             raise LocalStackError("Kafka broker: not started")
         return f"{LOCALHOST}:{self._ports[0]}"
-
-    @property
-    def pid(self) -> int:
-        """The broker's process id."""
-        return self._running().pid
 
     def start(self) -> None:
         """Start the broker and return when it answers clients.
@@ -68,40 +55,17 @@ class LocalKafka(Service):
         Raises:
             LocalStackError: the broker runs already, or did not start; with the end of its log.
         """
-        if self._process is not None and self._process.running:
-            raise LocalStackError(f"Kafka broker: is already running (pid {self._process.pid})")
-        java, classpath = artifacts.java(), ":".join(str(jar) for jar in artifacts.kafka_jars())
-        if self._work_dir is None:
-            self._ports = free_ports(2)
-            (self._open_work_dir() / "log4j2.properties").write_text(_LOG4J)
-        if self._process is not None:
-            self._process.stop()
-        properties = self.work_dir / "server.properties"
-        properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
-        if not (self.work_dir / "data" / "meta.properties").is_file():
-            self._format_data(java, classpath, properties)
-        command = [java, f"-Xmx{self._heap_mb}m", f"-Xms{min(self._heap_mb, 128)}m", *self._jvm_options("broker.log")]
-        self._process = Process.start(
-            self.name,
-            [*command, "-cp", classpath, "kafka.Kafka", str(properties)],
-            log_file=self.work_dir / "broker.out",
-        )
-        self._process.log_file = self.work_dir / "broker.log"
-        self._process.wait_for(self._answers, what="answering clients", deadline_s=_READY_S, every_s=0.1)
+        (self._open_work_dir() / "log4j2.properties").write_text(_LOG4J)
+        self._ports = free_ports(2)
+        properties = self._write_properties()
+        command = [*self._java("format.log"), "kafka.tools.StorageTool", "format"]
+        command += ["--cluster-id", _cluster_id(), "--config", properties]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if result.returncode != 0:
+            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {result.stdout}{result.stderr}")
+        self._start_broker(properties)
 
-    def kill(self) -> None:
-        """``kill -9`` the broker; its data stay."""
-        self._running().kill()
-
-    def restart(self) -> None:
-        """Start the broker again on the same ports and data, after ``kill`` or instead of a running one."""
-        if self._process is not None:
-            self._process.stop()
-        self.start()
-
-    def create_topic(
-        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, deadline_s: float = 30.0
-    ) -> None:
+    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Create a topic and return when every partition has a leader."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import NewTopic
@@ -109,29 +73,28 @@ class LocalKafka(Service):
         admin = self._admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         try:
-            admin.create_topics([topic], operation_timeout=deadline_s, request_timeout=deadline_s)[name].result()
+            admin.create_topics([topic], operation_timeout=_TOPIC_S, request_timeout=_TOPIC_S)[name].result()
         except KafkaException as error:
             raise LocalStackError(f"topic {name!r} with {partitions} partitions, {config or {}}: {error}") from error
-        give_up = time.monotonic() + deadline_s
+        give_up = time.monotonic() + _TOPIC_S
         while time.monotonic() < give_up:
             with contextlib.suppress(KafkaException):
                 created = admin.list_topics(name, timeout=5).topics[name].partitions
                 if len(created) == partitions and all(partition.leader >= 0 for partition in created.values()):
                     return
             time.sleep(0.05)
-        raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {deadline_s:g} s")
+        raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {_TOPIC_S:g} s")
 
-    def _format_data(self, java: str, classpath: str, properties: Path) -> None:
-        format_command = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config"]
-        result = subprocess.run(
-            [java, "-Xmx128m", *self._jvm_options("format.log"), "-cp", classpath, *format_command, str(properties)],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if result.returncode != 0:
-            raise LocalStackError(f"Kafka broker: its log folder cannot be formatted: {result.stdout}{result.stderr}")
+    def _write_properties(self) -> str:
+        path = self.work_dir / "server.properties"
+        path.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        return str(path)
+
+    def _start_broker(self, properties: str) -> None:
+        command = [*self._java("broker.log"), "kafka.Kafka", properties]
+        self._process = Process.start(self.name, command, log_file=self.work_dir / "broker.out")
+        self._process.log_file = self.work_dir / "broker.log"
+        self._process.wait_for(self._answers, what="answering clients", deadline_s=_READY_S)
 
     def _properties(self) -> dict[str, Any]:
         client, controller = (f"{LOCALHOST}:{port}" for port in self._ports)
@@ -158,33 +121,27 @@ class LocalKafka(Service):
             "transaction.state.log.num.partitions": "5",
             # The first consumer of a group does not wait for others.
             "group.initial.rebalance.delay.ms": "0",
-            # A broker that was killed waits at its next start until its old session has ended. For any other broker a
-            # short session only does harm: a pause of the machine would take every partition's only leader away.
-            "broker.session.timeout.ms": "3000" if self._was_killed() else "60000",
+            # A pause of the machine would end a short session and so take every partition's only leader away.
+            "broker.session.timeout.ms": "60000",
             "broker.heartbeat.interval.ms": "500",
             **self._config,
         }
 
-    def _was_killed(self) -> bool:
-        data = self.work_dir / "data"
-        return (data / "__cluster_metadata-0").is_dir() and not (data / ".kafka_cleanshutdown").is_file()
-
-    def _jvm_options(self, log: str) -> list[str]:
+    def _java(self, log: str) -> list[str]:
+        """The command of a JVM with Kafka's classes, up to the name of its main class."""
         return [
-            # Quick to start: simple collector, no optimizing compiler for a broker that lives for minutes.
+            artifacts.java(),
+            *self.jvm_options,
+            # Quick to start: simple collector, archive of the JDK's classes.
             "-XX:+UseSerialGC",
-            *([] if self._long_lived else ["-XX:TieredStopAtLevel=1"]),
             "-Xshare:auto",
             "-Djava.awt.headless=true",
             f"-Dlog.file={self.work_dir / log}",
             f"-Djava.io.tmpdir={self.work_dir}",
             f"-Dlog4j2.configurationFile={self.work_dir / 'log4j2.properties'}",
+            "-cp",
+            ":".join(str(jar) for jar in artifacts.kafka_jars()),
         ]
-
-    def _running(self) -> Process:
-        if self._process is None or not self._process.running:
-            raise LocalStackError("Kafka broker: is not running")
-        return self._process
 
     def _answers(self) -> bool:
         from confluent_kafka import KafkaException

@@ -1,17 +1,16 @@
-"""A Flink cluster on 127.0.0.1: JobManagers and TaskManagers, each a process of its own."""
+"""A Flink cluster on 127.0.0.1: a JobManager and TaskManagers, each a process of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from runners.flink import artifacts, configuration
 from runners.flink.errors import LocalStackError
 from runners.flink.local.launcher import Launcher
-from runners.flink.local.members import READY_S, JobManagers, TaskManagers
-from runners.flink.local.processes import LOCALHOST
+from runners.flink.local.processes import LOCALHOST, Process, accepts_connections, free_ports, stop_all
 from runners.flink.local.service import Service
 from runners.flink.rest import FlinkRest
 
-_PLUGINS = ("metrics-prometheus",)
+READY_S = 90.0
 
 
 class LocalFlink(Service):
@@ -19,12 +18,9 @@ class LocalFlink(Service):
 
     ``task_managers`` are started with ``slots`` task slots each. ``config`` adds to or replaces Flink settings
     (``configuration.BASE`` and ``LOCAL``). ``jars`` go into the cluster's class path beside Flink's own; by default
-    these are our connectors. ``plugins`` are further plugin folders, e.g. one with the S3 file system. ``environment``
-    is added to the TaskManagers' environment and so to that of their Python workers. ``work_dir`` gets everything,
-    state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
-
-    If ``config`` makes the cluster highly available, there may be several ``job_managers``, of which one leads, and
-    jobs outlive them.
+    these are our connectors. ``environment`` is added to the TaskManagers' environment and so to that of their Python
+    workers. ``work_dir`` gets everything, state and checkpoints included: ``conf/``, ``log/``, ``checkpoints/``,
+    ``savepoints/``, ``tmp/``.
     """
 
     name = "Flink"
@@ -34,49 +30,32 @@ class LocalFlink(Service):
         *,
         task_managers: int = 1,
         slots: int = 2,
-        job_managers: int = 1,
         config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
-        plugins: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
-        work_dir: Path | None = None,
     ) -> None:
         if task_managers < 0 or slots < 1:
             raise LocalStackError(
                 f"Flink: {task_managers} TaskManagers with {slots} slots; at least 0 and 1 are needed"
             )
-        if job_managers < 1 or (job_managers > 1 and "high-availability.type" not in (config or {})):
-            raise LocalStackError(f"Flink: {job_managers} JobManagers; allowed: 1, more with a ZooKeeper")
-        super().__init__(work_dir)
+        super().__init__()
         self._wanted_task_managers = task_managers
         self._slots = slots
         self._config = dict(config or {})
         self._jars = jars
-        self._plugins = plugins
         self._environment = dict(environment or {})
         self._settings: dict[str, str] = {}
-        self._classpath = ""
+        self._class_path = ""
         self._launcher: Launcher | None = None
-        self._job_managers = JobManagers(job_managers)
-        self._task_managers = TaskManagers()
-
-    @property
-    def conf_dir(self) -> Path:
-        """The folder with config.yaml. The job server needs it too: the submitting program reads ``execution.*``."""
-        return self.work_dir / "conf"
-
-    @property
-    def log_dir(self) -> Path:
-        """Logs of the JobManager, the TaskManagers and (``worker-*``) the Python workers."""
-        return self.work_dir / "log"
+        self._job_managers: list[Process] = []
+        self._task_managers: list[Process] = []
 
     @property
     def flink_master(self) -> str:
-        """``127.0.0.1:port`` of a JobManager that runs, leader or not, as the job server needs it."""
-        port = self._job_managers.rest_port or self._settings.get("rest.port")
-        if port is None:
+        """``127.0.0.1:port`` of the JobManager, as the job server needs it."""
+        if "rest.port" not in self._settings:
             raise LocalStackError("Flink: rest.port is not known before start")
-        return f"{LOCALHOST}:{port}"
+        return f"{LOCALHOST}:{self._settings['rest.port']}"
 
     @property
     def rest_url(self) -> str:
@@ -89,30 +68,10 @@ class LocalFlink(Service):
         return FlinkRest(self.rest_url)
 
     @property
-    def job_manager_pid(self) -> int:
-        """The leading JobManager's process id."""
-        return self._job_managers.leader(self._started()).pid
-
-    @property
-    def job_manager_pids(self) -> list[int]:
-        """Process ids of the running JobManagers."""
-        return [process.pid for process in self._job_managers.running]
-
-    @property
-    def task_manager_pids(self) -> list[int]:
-        """Process ids of the running TaskManagers, in the order in which they were started."""
-        return [process.pid for process in self._task_managers.running]
-
-    @property
     def metrics_urls(self) -> list[str]:
         """Where the running processes serve their metrics to Prometheus, JobManagers first."""
-        running = [*self._job_managers.running, *self._task_managers.running]
-        return [self._started().metrics_url(process.name) for process in running]
-
-    @property
-    def classpath(self) -> str:
-        """The class path of the cluster: Flink's lib/ and our jars."""
-        return self._classpath
+        urls = self._started().metrics_urls
+        return [urls[process.name] for process in running([*self._job_managers, *self._task_managers])]
 
     def start(self) -> None:
         """Start the cluster and return when all TaskManagers have registered with their slots.
@@ -120,51 +79,27 @@ class LocalFlink(Service):
         Raises:
             LocalStackError: the cluster runs already, or a process did not start; with the end of its log.
         """
-        if self._work_dir is not None:
-            raise LocalStackError("Flink: is already started")
         java = artifacts.java()
         flink = artifacts.flink_home()
         jars = artifacts.connectors() if self._jars is None else self._jars
         # Flink's own scripts put flink-dist last as well, so that a jar of ours may shadow what it bundles.
         own = sorted((flink / "lib").glob("*.jar"), key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
-        self._classpath = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
-        self._make_folders([*(flink / "plugins" / name for name in _PLUGINS), *self._plugins])
+        self._make_folders([flink / "plugins" / "metrics-prometheus"])
+        self._class_path = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
         self._settings = self._all_settings()
-        launcher = self._launcher = Launcher(java, self._classpath, self._settings, self._environment, self.work_dir)
-        self._job_managers.start(launcher)
-        for _ in range(self._wanted_task_managers):
-            self._task_managers.start(launcher)
+        self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir)
+        self._start_job_managers()
+        for number in range(self._wanted_task_managers):
+            self._start_task_manager(number)
         self._wait_for_registration()
 
     def stop(self) -> None:
         """Stop all processes and remove the temporary folder. May be called twice."""
         # The JobManagers last: TaskManagers deregister from them, and stop their workers.
-        self._task_managers.stop()
-        self._job_managers.stop()
+        stop_all(self._task_managers)
+        stop_all(self._job_managers)
+        self._task_managers, self._job_managers = [], []
         super().stop()
-
-    def start_task_manager(self) -> int:
-        """Remove what killed TaskManagers left on the disk, start one more, return its id when it has registered."""
-        launcher = self._started()
-        self._task_managers.remove_local_dirs(launcher)
-        process = self._task_managers.start(launcher)
-        self._wait_for_registration()
-        return process.pid
-
-    def kill_task_manager(self, index: int = 0) -> int:
-        """``kill -9`` a TaskManager (an index of ``task_manager_pids``) and nothing else; returns its process id."""
-        return self._task_managers.kill(index)
-
-    def kill_job_manager(self) -> int:
-        """``kill -9`` the leading JobManager; returns its process id. Without ZooKeeper its jobs are lost."""
-        leader = self._job_managers.leader(self._started())
-        leader.kill()
-        return leader.pid
-
-    def restart_job_manager(self) -> None:
-        """Start every killed JobManager again on its ports, return when the TaskManagers have found a leader."""
-        self._job_managers.start(self._started())
-        self._wait_for_registration()
 
     def _started(self) -> Launcher:
         if self._launcher is None:
@@ -174,14 +109,12 @@ class LocalFlink(Service):
     def _make_folders(self, plugins: Sequence[Path]) -> None:
         work_dir = self._open_work_dir()
         for name in ("conf", "log", "plugins", "checkpoints", "savepoints", "tmp", "rocksdb"):
-            (work_dir / name).mkdir(exist_ok=True)
+            (work_dir / name).mkdir()
         for plugin in plugins:
-            link = work_dir / "plugins" / plugin.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(plugin)
+            (work_dir / "plugins" / plugin.name).symlink_to(plugin)
 
     def _all_settings(self) -> dict[str, str]:
-        rpc_port, rest_port = self._job_managers.choose_ports()
+        rpc_port, rest_port = free_ports(2)
         return {
             **configuration.BASE,
             **configuration.LOCAL,
@@ -193,8 +126,20 @@ class LocalFlink(Service):
             **self._config,
         }
 
+    def _start_job_managers(self) -> None:
+        """Start the JobManager and return when it serves REST."""
+        process = self._started().start_job_manager("JobManager")
+        self._job_managers.append(process)
+        port = int(self._settings["rest.port"])
+        process.wait_for(lambda: accepts_connections(port), what="serving REST", deadline_s=READY_S)
+
+    def _start_task_manager(self, number: int) -> Process:
+        process = self._started().start_task_manager(f"TaskManager-{number}")
+        self._task_managers.append(process)
+        return process
+
     def _wait_for_registration(self) -> None:
-        rest, expected = self.rest, self._task_managers.running
+        rest, expected = self.rest, running(self._task_managers)
         ids = {process.name.lower() for process in expected}
 
         def registered() -> bool:
@@ -206,5 +151,10 @@ class LocalFlink(Service):
 
         what = f"running {len(expected)} TaskManagers with {self._slots} slots each"
         # Only JobManagers that run: a killed one may stay down while another leads.
-        for process in [*self._task_managers.expected, *self._job_managers.running]:
+        for process in [*self._task_managers, *running(self._job_managers)]:
             process.wait_for(registered, what=what, deadline_s=READY_S)
+
+
+def running(processes: Iterable[Process]) -> list[Process]:
+    """Those of the processes that run."""
+    return [process for process in processes if process.running]

@@ -1,6 +1,5 @@
 """Starts the JVMs of a local Flink cluster."""
 
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,8 @@ class Launcher:
     """Starts JVMs of one cluster with the class path and the settings that they share.
 
     ``work_dir`` has ``conf/``, ``log/`` and ``plugins/``; ``environment`` is added to that of each JVM. Each JVM gets
-    temporary folders of its own, as on a machine of its own, and a port where Prometheus finds its metrics.
+    temporary folders of its own, as on a machine of its own, and a port where Prometheus finds its metrics
+    (``metrics_urls``, by the name of the process).
 
     Raises:
         LocalStackError: Flink refuses the memory settings.
@@ -37,44 +37,27 @@ class Launcher:
         self._environment = environment
         self._work_dir = work_dir
         configuration.write(work_dir / "conf", settings)
-        self._metrics_urls: dict[str, str] = {}
+        self.metrics_urls: dict[str, str] = {}
         with ThreadPoolExecutor(len(_ROLES)) as pool:
             self._memory = dict(zip(_ROLES, pool.map(self._memory_options, _ROLES), strict=True))
 
-    def start_job_manager(self, name: str, rpc_port: int, rest_port: int) -> Process:
-        """Start a JobManager; returns at once."""
-        arguments = ["--executionMode", "cluster", "-D", f"rest.port={rest_port}"]
-        for key in ("jobmanager.rpc.port", "high-availability.jobmanager.port"):
-            arguments += ["-D", f"{key}={rpc_port}"]
-        return self._start(name, "JM", _JOB_MANAGER, arguments, "-XX:+UseSerialGC")
+    def start_job_manager(self, name: str, *arguments: str) -> Process:
+        """Start a JobManager, ``arguments`` added to its command line; returns at once."""
+        return self._start(name, "JM", _JOB_MANAGER, ["--executionMode", "cluster", *arguments], "-XX:+UseSerialGC")
 
     def start_task_manager(self, name: str) -> Process:
         """Start a TaskManager whose id is ``name`` in lower case; returns at once."""
-        state = self._state_dir(name)
+        state = self._work_dir / "rocksdb" / name.lower()
         state.mkdir(parents=True, exist_ok=True)
         # A resource id of its own: Flink must not take a restarted TaskManager for the killed one.
         arguments = ["-D", f"taskmanager.resource-id={name.lower()}", "-D", f"state.backend.rocksdb.localdir={state}"]
         return self._start(name, "TM", _TASK_MANAGER, arguments, "-XX:+UseG1GC")
 
-    def metrics_url(self, name: str) -> str:
-        """Where a process serves its metrics to Prometheus."""
-        return self._metrics_urls[name]
-
-    def remove_local_dirs(self, name: str) -> None:
-        """Remove what a killed process has left on the disk."""
-        for folder in (self._temporary_dir(name), self._state_dir(name)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _temporary_dir(self, name: str) -> Path:
-        return self._work_dir / "tmp" / name.lower()
-
-    def _state_dir(self, task_manager: str) -> Path:
-        return self._work_dir / "rocksdb" / task_manager.lower()
-
     def _start(self, name: str, role: str, entry_class: str, arguments: Sequence[str], collector: str) -> Process:
         memory, dynamic = self._memory[role]
         (metrics_port,) = free_ports(1)
-        conf_dir, log_dir, temporary = self._work_dir / "conf", self._work_dir / "log", self._temporary_dir(name)
+        conf_dir, log_dir = self._work_dir / "conf", self._work_dir / "log"
+        temporary = self._work_dir / "tmp" / name.lower()
         temporary.mkdir(parents=True, exist_ok=True)
         log_file = log_dir / f"{name.lower()}.log"
         command = [self._java, *memory, collector, "-Xshare:auto", *configuration.JAVA_17_OPTIONS]
@@ -99,7 +82,7 @@ class Launcher:
             cwd=self._work_dir,
         )
         process.log_file = log_file
-        self._metrics_urls[name] = f"http://{LOCALHOST}:{metrics_port}/metrics"
+        self.metrics_urls[name] = f"http://{LOCALHOST}:{metrics_port}/metrics"
         return process
 
     def _memory_options(self, role: str) -> tuple[list[str], list[str]]:
@@ -110,13 +93,8 @@ class Launcher:
         flink_dist = self._class_path.rpartition(":")[2]
         tool_path = f"{artifacts.flink_home() / 'bin' / 'bash-java-utils.jar'}:{flink_dist}"
         command = [self._java, "-XX:TieredStopAtLevel=1", "-cp", tool_path, _MEMORY_TOOL]
-        result = subprocess.run(
-            [*command, f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self._work_dir / "conf")],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        command += [f"GET_{role}_RESOURCE_PARAMS", "--configDir", str(self._work_dir / "conf")]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         results = [
             line.removeprefix(_MEMORY_RESULT) for line in result.stdout.splitlines() if line.startswith(_MEMORY_RESULT)
         ]

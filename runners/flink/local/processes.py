@@ -160,14 +160,14 @@ def stop_all(processes: Iterable[Process], grace_s: float = 10.0) -> None:
 def temporary_folder(prefix: str) -> Path:
     """A new folder. ``remove_folder`` removes it, or the end of this process, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-    _REGISTRY.add_folder(folder)
+    _REGISTRY.add(folder)
     return folder
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder that ``temporary_folder`` made. May be called twice."""
     shutil.rmtree(folder, ignore_errors=True)
-    _REGISTRY.remove_folder(folder)
+    _REGISTRY.remove(folder)
 
 
 def group_members(group: int) -> list[int]:
@@ -242,43 +242,31 @@ class _Registry:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._processes: list[Process] = []
-        self._folders: list[Path] = []
+        self._in_use: list[Process | Path] = []
         self._guard: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
-    def add(self, process: Process) -> None:
+    def add(self, thing: Process | Path) -> None:
         with self._lock:
-            self._send(f"+{process.pid}\n")
-            self._processes.append(process)
+            self._send("+", thing)
+            self._in_use.append(thing)
 
-    def add_folder(self, folder: Path) -> None:
+    def remove(self, thing: Process | Path) -> None:
         with self._lock:
-            self._send(f"+{folder}\n")
-            self._folders.append(folder)
-
-    def remove(self, process: Process) -> None:
-        with self._lock:
-            if process in self._processes:
-                self._processes.remove(process)
-                self._send(f"-{process.pid}\n")
-                self._end_idle_guard()
-
-    def remove_folder(self, folder: Path) -> None:
-        with self._lock:
-            if folder in self._folders:
-                self._folders.remove(folder)
-                self._send(f"-{folder}\n")
-                self._end_idle_guard()
+            if thing in self._in_use:
+                self._in_use.remove(thing)
+                self._send("-", thing)
+                if not self._in_use:
+                    self._end_guard()
 
     def stop_everything(self) -> None:
         """Stop all processes that still run. A forked child stops nothing: the processes belong to its parent."""
         if os.getpid() == self._owner:
-            stop_all(list(self._processes), grace_s=3.0)
-            for folder in list(self._folders):
+            stop_all([thing for thing in self._in_use if isinstance(thing, Process)], grace_s=3.0)
+            for folder in [thing for thing in self._in_use if isinstance(thing, Path)]:
                 remove_folder(folder)
 
-    def _send(self, line: str) -> None:
+    def _send(self, sign: str, thing: Process | Path) -> None:
         if self._guard is None:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", self._GUARD],
@@ -289,15 +277,14 @@ class _Registry:
             )
         if self._guard.stdin:
             with contextlib.suppress(BrokenPipeError):  # the guard was killed; the other two mechanisms remain
-                self._guard.stdin.write(line.encode())
+                self._guard.stdin.write(f"{sign}{thing.pid if isinstance(thing, Process) else thing}\n".encode())
                 self._guard.stdin.flush()
 
-    def _end_idle_guard(self) -> None:
-        if not self._processes and not self._folders and self._guard is not None:
-            guard, self._guard = self._guard, None
-            if guard.stdin:
-                with contextlib.suppress(BrokenPipeError):
-                    guard.stdin.close()
+    def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None and guard.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                guard.stdin.close()
             guard.wait()
 
 

@@ -12,16 +12,15 @@ from runners.flink.local.processes import Process, remove_folder, temporary_fold
 class Service(abc.ABC):
     """A service on this machine with a work folder and a process; a context manager that starts and stops it.
 
-    Without ``work_dir`` the service works in a temporary folder that ``stop`` removes; ``stop`` keeps a ``work_dir``
-    that is given. If the start fails halfway, the context manager stops what has started.
+    The service works in a temporary folder that ``stop`` removes. If the start fails halfway, the context manager stops
+    what has started.
     """
 
     name: ClassVar[str]
     grace_s: ClassVar[float] = 10.0
     """How long the process may take to end before it is killed."""
 
-    def __init__(self, work_dir: Path | None = None) -> None:
-        self._given_work_dir = work_dir
+    def __init__(self) -> None:
         self._work_dir: Path | None = None
         self._process: Process | None = None
 
@@ -57,7 +56,7 @@ class Service(abc.ABC):
         """Stop the process and remove the temporary folder. May be called twice."""
         if self._process is not None:
             self._process.stop(self.grace_s)
-        if self._work_dir is not None and self._given_work_dir is None:
+        if self._work_dir is not None:
             remove_folder(self._work_dir)
         self._process = self._work_dir = None
 
@@ -65,8 +64,5 @@ class Service(abc.ABC):
         """Make the work folder; it is there afterwards, also as ``work_dir``."""
         if self._work_dir is not None:
             raise LocalStackError(f"{self.name}: is already started")
-        prefix = f"event-trigger-{self.name.lower().replace(' ', '-')}-"
-        folder = self._given_work_dir or temporary_folder(prefix)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._work_dir = folder.resolve()
+        self._work_dir = temporary_folder(f"event-trigger-{self.name.lower().replace(' ', '-')}-")
         return self._work_dir

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from runners.flink.local.cluster import LocalFlink
 from tests.benchmarks.growth.dimensions import OnStack
 from tests.benchmarks.peers.analysis import fidelity
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, at_rate, drain, latency_at, warm_up, while_running
 from tests.benchmarks.peers.stack import Stack, Topic
 from tests.benchmarks.peers.systems import Running, Wiring, our_jobs
+from tests.flink_cluster import FlinkCluster
 
 
 @contextmanager
 def warm_stack(most_slots: int, point: OnStack) -> Iterator[WarmStack]:
     """The broker and one cluster for all points: Java compiles itself once, in a job like that of ``point``."""
-    with Stack() as stack, LocalFlink(task_managers=1, slots=most_slots) as flink:
+    with Stack() as stack, FlinkCluster(task_managers=1, slots=most_slots) as flink:
         made = WarmStack(stack, flink)
         made.warm_up(point)
         yield made
@@ -26,7 +26,7 @@ def warm_stack(most_slots: int, point: OnStack) -> Iterator[WarmStack]:
 class WarmStack:
     """What runs for all points."""
 
-    def __init__(self, stack: Stack, flink: LocalFlink) -> None:
+    def __init__(self, stack: Stack, flink: FlinkCluster) -> None:
         self._stack = stack
         self._flink = flink
         self._backlogs: dict[OnStack, Backlogs] = {}

@@ -11,11 +11,11 @@ import orjson
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from runners.flink.local.broker import LocalKafka
 from tests.benchmarks.peers.analysis import Expected, Log
 from tests.benchmarks.peers.systems import Wiring
 from tests.benchmarks.peers.workload import HISTORY, PARTITIONS, STUB_DELAY_S, fires
 from tests.benchmarks.user_api import UserApiProcess
+from tests.kafka_broker import KafkaBroker
 
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 
@@ -69,7 +69,7 @@ class Stack:
     """The broker and the user API while the context is open."""
 
     def __enter__(self) -> Stack:
-        self.kafka = LocalKafka(heap_mb=1024, long_lived=True, config={"log.segment.bytes": "1073741824"}).__enter__()
+        self.kafka = KafkaBroker(heap_mb=1024, long_lived=True, config={"log.segment.bytes": "1073741824"}).__enter__()
         self.api = UserApiProcess(STUB_DELAY_S).__enter__()
         self._admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
         return self

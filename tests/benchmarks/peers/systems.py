@@ -15,13 +15,13 @@ from typing import Final, Protocol
 from pipeline.launch.flink import submit
 from pipeline.launch.options import parse
 from runners.flink import artifacts, configuration
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import Process, stop_all
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers import workload
 from tests.benchmarks.peers.environments import python_of, version_of
 from tests.benchmarks.peers.sampling import process_tree
 from tests.builders import load_rules
+from tests.flink_cluster import FlinkCluster
 from transforms.domain.rules.sets import RuleSet
 
 _JOBS: Final = Path(__file__).parent / "jobs"
@@ -79,7 +79,7 @@ class Row:
 class FlinkJob:
     """A job on a cluster with one TaskManager."""
 
-    def __init__(self, flink: LocalFlink, job_id: str) -> None:
+    def __init__(self, flink: FlinkCluster, job_id: str) -> None:
         self._flink, self._job_id = flink, job_id
 
     def groups(self) -> dict[str, list[int]]:
@@ -115,7 +115,7 @@ def checkpoint_figures(written: Sequence[float], whole: Sequence[float], seconds
 
 
 @contextmanager
-def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
+def _until_cancelled(flink: FlinkCluster, job_id: str) -> Iterator[Running]:
     rest = FlinkRest(flink.rest_url)
     rest.wait_for_state(job_id, {"RUNNING"}, _SUBMIT_S)
     try:
@@ -128,13 +128,13 @@ def _until_cancelled(flink: LocalFlink, job_id: str) -> Iterator[Running]:
 @contextmanager
 def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline; ``options`` are its own."""
-    with LocalFlink(task_managers=1, slots=slots) as flink, our_jobs(flink, slots, *options) as job:
+    with FlinkCluster(task_managers=1, slots=slots) as flink, our_jobs(flink, slots, *options) as job:
         yield job
 
 
 @contextmanager
 def our_jobs(
-    flink: LocalFlink, slots: int, *options: str
+    flink: FlinkCluster, slots: int, *options: str
 ) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline, as ``ours``, on a cluster that runs already and has at least so many slots."""
     with tempfile.TemporaryDirectory() as folder:
@@ -173,14 +173,14 @@ def pyflink(slots: int, mode: str) -> Iterator[Callable[[Wiring], AbstractContex
     # The very connector that our jobs use, and PyFlink's jar, which Flink ships in opt/.
     kafka = [jar for jar in artifacts.connectors() if jar.name.startswith(_KAFKA_JARS)]
     jars = [*kafka, *home.glob("opt/flink-python-*.jar")]
-    with LocalFlink(task_managers=1, slots=slots, jars=jars) as flink:
+    with FlinkCluster(task_managers=1, slots=slots, jars=jars) as flink:
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             # `flink run`, without the shell script around it, which PyPI's Flink does not have.
             command = [
                 "env", f"FLINK_CONF_DIR={flink.conf_dir}", f"FLINK_HOME={home}", f"FLINK_OPT_DIR={home / 'opt'}",
                 java, *configuration.JAVA_17_OPTIONS, f"-Dlog.file={flink.log_dir / 'client.log'}",
-                f"-Dlog4j.configurationFile={flink.conf_dir / 'log4j.properties'}", "-cp", flink.classpath,
+                f"-Dlog4j.configurationFile={flink.conf_dir / 'log4j.properties'}", "-cp", flink.class_path,
                 "org.apache.flink.client.cli.CliFrontend", "run", "--detached", f"--jobmanager={flink.flink_master}",
                 f"--python={_JOBS / 'pyflink_job.py'}", f"--pyFiles={_JOBS / 'user_actions.py'}",
                 f"--pyExecutable={python}", f"--pyClientExecutable={python}",

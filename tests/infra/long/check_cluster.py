@@ -32,6 +32,7 @@ from runners.flink.local import processes
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents
+from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.infra import terraform
 from tests.infra.long.machines import HOST, Machine, lan, metadata_service, tunnel, wait_for
 from tests.infra.terraform import ROOT
@@ -486,17 +487,17 @@ def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
     half = len(RECORDS) // 2
     with reading(kafka, topics.actions) as actions:
         topics.produce(RECORDS[:half])
-        rest.wait_for_checkpoint(job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 120)
+        wait_for_checkpoint(rest, job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 120)
         assert objects(cluster["bucket_names"]["checkpoints"], f"{NAME}/checkpoints/{job_id}/")
 
-        since, killed = rest.restarted_at(job_id), booted["taskmanager"]
+        since, killed = restarted_at(rest, job_id), booted["taskmanager"]
         topics.produce(RECORDS[half:])
         killed.kill()
         # What Auto Scaling does next.
         replacement = power_on(
             machines, disks, "tm2", "10.77.2.2", user_data_of(f"{NAME}-taskmanager"), TASKMANAGER_DISKS
         )
-        rest.wait_for_recovery(job_id, since, 600)
+        wait_for_recovery(rest, job_id, since, 600)
         wait_for(lambda: registered(rest) == {replacement.instance_id}, "only the replacement is registered", 60)
 
         actions.until(len(oracle.actions), 300)

@@ -14,10 +14,11 @@ from apache_beam import coders
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import BagStateSpec
 
+from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
-from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import accepts_connections, group_members
+from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
@@ -81,7 +82,7 @@ def submit(server: JobServer, *options: str) -> str:
     return server.wait_submitted(60)
 
 
-def printed(flink: LocalFlink) -> list[dict[str, Any]]:
+def printed(flink: FlinkCluster) -> list[dict[str, Any]]:
     # Up to the last whole line: a worker is writing the next one.
     logs = [log.read_text().rpartition("\n")[0] for log in sorted(flink.log_dir.glob("worker-*.log"))]
     marked = [line for log in logs for line in log.splitlines() if line.startswith("DEBUG EVENT ")]
@@ -89,9 +90,9 @@ def printed(flink: LocalFlink) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def own_flink() -> Iterator[LocalFlink]:
+def own_flink() -> Iterator[FlinkCluster]:
     """A cluster of this module alone: a test may kill its TaskManager, and no other worker writes to its logs."""
-    with LocalFlink(task_managers=1, slots=1) as cluster:
+    with FlinkCluster(task_managers=1, slots=1) as cluster:
         yield cluster
 
 
@@ -104,7 +105,7 @@ def test_nothing_is_known_before_the_start() -> None:
 
 
 @pytest.mark.stack
-def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink: LocalFlink) -> None:
+def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink: FlinkCluster) -> None:
     rest = own_flink.rest
     with JobServer(own_flink.flink_master) as server:
         job_id = submit(server)
@@ -129,22 +130,22 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     # How to restart is not the job's to say: a local cluster waits no longer than this.
     assert "maxBackoffMS=5000" in (own_flink.log_dir / "jobmanager.log").read_text()
 
-    rest.wait_for_checkpoint(job_id, 2, 30)
+    wait_for_checkpoint(rest, job_id, 2, 30)
     (task_manager,) = own_flink.task_manager_pids
     assert len(group_members(task_manager)) == 2
-    restarted_at = rest.restarted_at(job_id)
+    since = restarted_at(rest, job_id)
     own_flink.kill_task_manager(0)
     # Its worker notices this by itself.
     eventually(lambda: group_members(task_manager) == [], "its workers are gone", 5)
     own_flink.start_task_manager()
-    rest.wait_for_recovery(job_id, restarted_at, 60)
+    wait_for_recovery(rest, job_id, since, 60)
     savepoint = rest.stop(job_id)
     assert Path(savepoint.removeprefix("file:")).is_dir()
     assert rest.wait_for_state(job_id, {"FINISHED"}, 30) == "FINISHED"
 
 
 @pytest.mark.stack
-def test_a_job_server_leaves_nothing(own_flink: LocalFlink, left_over: LeftOver) -> None:
+def test_a_job_server_leaves_nothing(own_flink: FlinkCluster, left_over: LeftOver) -> None:
     with JobServer(own_flink.flink_master) as server:
         host, _, port = server.job_endpoint.partition(":")
         assert host in ("127.0.0.1", "localhost")
@@ -155,9 +156,12 @@ def test_a_job_server_leaves_nothing(own_flink: LocalFlink, left_over: LeftOver)
 
 
 @pytest.mark.stack
-def test_a_job_server_that_cannot_start_says_why(tmp_path: Path, left_over: LeftOver) -> None:
+def test_a_job_server_that_cannot_start_says_why(
+    tmp_path: Path, left_over: LeftOver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "not-a-server.jar").touch()
-    server = JobServer("127.0.0.1:1", jars=[tmp_path / "not-a-server.jar"])
+    monkeypatch.setattr(artifacts, "connectors", lambda: [tmp_path / "not-a-server.jar"])
+    server = JobServer("127.0.0.1:1")
     with pytest.raises(LocalStackError, match=r"(?s)job server .*ended before it was ready.*JobServer"):
         server.start()
     server.stop()

@@ -9,6 +9,7 @@ from werkzeug import Request, Response
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.rest import FlinkRest
+from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
 
 JOB = "0123456789abcdef0123456789abcdef"
 
@@ -18,13 +19,13 @@ def rest(httpserver: HTTPServer) -> FlinkRest:
     return FlinkRest(httpserver.url_for("/"), timeout_s=2)
 
 
-def job(state: str, *tasks: str, restarted_at: int = 0) -> dict[str, object]:
+def job(state: str, *tasks: str, restarted: int = 0) -> dict[str, object]:
     vertices = [{"name": f"v{number}", "status": task} for number, task in enumerate(tasks)]
-    return {"state": state, "vertices": vertices, "timestamps": {"RESTARTING": restarted_at}}
+    return {"state": state, "vertices": vertices, "timestamps": {"RESTARTING": restarted}}
 
 
-def answer_job(httpserver: HTTPServer, state: str, *tasks: str, restarted_at: int = 0) -> None:
-    answer = job(state, *tasks, restarted_at=restarted_at)
+def answer_job(httpserver: HTTPServer, state: str, *tasks: str, restarted: int = 0) -> None:
+    answer = job(state, *tasks, restarted=restarted)
     httpserver.expect_ordered_request(f"/jobs/{JOB}").respond_with_json(answer)
 
 
@@ -75,11 +76,11 @@ def test_a_failed_savepoint_is_an_error(rest: FlinkRest, httpserver: HTTPServer)
 
 
 def test_recovery_is_a_restart_that_is_over(rest: FlinkRest, httpserver: HTTPServer) -> None:
-    answer_job(httpserver, "RUNNING", "RUNNING", restarted_at=7)  # has not missed its TaskManager yet
-    answer_job(httpserver, "RESTARTING", "CANCELED", restarted_at=9)
-    answer_job(httpserver, "RUNNING", "INITIALIZING", restarted_at=9)
-    answer_job(httpserver, "RUNNING", "RUNNING", restarted_at=9)
-    rest.wait_for_recovery(JOB, 7, 10)
+    answer_job(httpserver, "RUNNING", "RUNNING", restarted=7)  # has not missed its TaskManager yet
+    answer_job(httpserver, "RESTARTING", "CANCELED", restarted=9)
+    answer_job(httpserver, "RUNNING", "INITIALIZING", restarted=9)
+    answer_job(httpserver, "RUNNING", "RUNNING", restarted=9)
+    wait_for_recovery(rest, JOB, 7, 10)
     assert len(httpserver.log) == 4
 
 
@@ -87,7 +88,7 @@ def test_a_recovery_that_does_not_come_is_an_error(rest: FlinkRest, httpserver: 
     httpserver.expect_request(f"/jobs/{JOB}").respond_with_json(job("RUNNING", "RUNNING"))
     httpserver.expect_request(f"/jobs/{JOB}/exceptions").respond_with_json({})
     with pytest.raises(LocalStackError, match=r"did not recover within 0\.3 s: RUNNING, not restarted"):
-        rest.wait_for_recovery(JOB, rest.restarted_at(JOB), 0.3)
+        wait_for_recovery(rest, JOB, restarted_at(rest, JOB), 0.3)
 
 
 def test_waiting_for_checkpoints_ends_at_the_number(rest: FlinkRest, httpserver: HTTPServer) -> None:
@@ -95,7 +96,7 @@ def test_waiting_for_checkpoints_ends_at_the_number(rest: FlinkRest, httpserver:
         httpserver.expect_ordered_request(f"/jobs/{JOB}/checkpoints").respond_with_json(
             {"counts": {"completed": completed}, "latest": {"completed": {"id": completed}}}
         )
-    assert rest.wait_for_checkpoint(JOB, 2, 10) == {"id": 2}
+    assert wait_for_checkpoint(rest, JOB, 2, 10) == {"id": 2}
 
 
 def test_metrics_are_requested_by_name(rest: FlinkRest, httpserver: HTTPServer) -> None:

@@ -16,6 +16,7 @@ from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import free_ports
 from tests.builders import event
+from tests.flink_cluster import wait_for_checkpoint
 from tests.integration.jobs import Topics, reading, running
 from tests.pipeline.job.test_status import snapshot
 
@@ -73,7 +74,7 @@ def test_a_real_job_is_shown(
         reading(kafka, topics.actions) as actions,
     ):
         actions.until(400, 60)
-        flink.rest.wait_for_checkpoint(job_id, 1, 30)
+        wait_for_checkpoint(flink.rest, job_id, 1, 30)
         assert main(["status", *options, "--json"]) == 0
         status = json.loads(capsys.readouterr().out)
         assert main(["status", *options, "--once"]) == 0

@@ -2,32 +2,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer
 
 from runners.flink.errors import LocalStackError
-from runners.flink.local.broker import LocalKafka
+from tests.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
-def own_kafka() -> Iterator[LocalKafka]:
+def own_kafka() -> Iterator[KafkaBroker]:
     """A broker that tests may kill."""
-    with LocalKafka(config={"message.max.bytes": "123456"}) as broker:
+    with KafkaBroker(config={"message.max.bytes": "123456"}) as broker:
         yield broker
 
 
-def produce(kafka: LocalKafka, topic: str, *values: bytes) -> None:
+def produce(kafka: KafkaBroker, topic: str, *values: bytes) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     for value in values:
         producer.produce(topic, value)
     assert producer.flush(30) == 0
 
 
-def consume(kafka: LocalKafka, topic: str, count: int) -> list[bytes]:
+def consume(kafka: KafkaBroker, topic: str, count: int) -> list[bytes]:
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -48,7 +47,7 @@ def consume(kafka: LocalKafka, topic: str, count: int) -> list[bytes]:
         consumer.close()
 
 
-def test_a_topic_has_its_partitions_and_configuration(own_kafka: LocalKafka) -> None:
+def test_a_topic_has_its_partitions_and_configuration(own_kafka: KafkaBroker) -> None:
     from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
     own_kafka.create_topic("configured", 4, {"retention.ms": "60000"})
@@ -60,13 +59,13 @@ def test_a_topic_has_its_partitions_and_configuration(own_kafka: LocalKafka) -> 
     assert settings["max.message.bytes"].value == "123456"
 
 
-def test_a_topic_that_exists_is_an_error(own_kafka: LocalKafka) -> None:
+def test_a_topic_that_exists_is_an_error(own_kafka: KafkaBroker) -> None:
     own_kafka.create_topic("twice")
     with pytest.raises(LocalStackError, match=r"topic 'twice' with 1 partitions.*already exists"):
         own_kafka.create_topic("twice")
 
 
-def test_a_killed_broker_restarts_with_its_data_on_the_same_port(own_kafka: LocalKafka) -> None:
+def test_a_killed_broker_restarts_with_its_data_on_the_same_port(own_kafka: KafkaBroker) -> None:
     own_kafka.create_topic("kept", 2)
     produce(own_kafka, "kept", b"before")
     servers, pid = own_kafka.bootstrap_servers, own_kafka.pid
@@ -83,12 +82,12 @@ def test_a_killed_broker_restarts_with_its_data_on_the_same_port(own_kafka: Loca
 def test_only_a_killed_broker_has_a_short_session() -> None:
     """Its restart waits for the end of its session. A pause of the machine would end the short session of another."""
 
-    def session_ms(broker: LocalKafka) -> int:
+    def session_ms(broker: KafkaBroker) -> int:
         properties = (broker.work_dir / "server.properties").read_text()
         (setting,) = re.findall(r"broker\.session\.timeout\.ms=(\d+)", properties)
         return int(setting)
 
-    with LocalKafka() as broker:
+    with KafkaBroker() as broker:
         assert session_ms(broker) == 60_000
         broker.kill()
         broker.restart()
@@ -98,7 +97,7 @@ def test_only_a_killed_broker_has_a_short_session() -> None:
 
 
 def test_nothing_is_left_after_stop(left_over: Callable[[], list[str]]) -> None:
-    with LocalKafka() as broker:
+    with KafkaBroker() as broker:
         work_dir = broker.work_dir
         assert "Kafka Server started" in (work_dir / "broker.log").read_text()
     assert left_over() == []
@@ -107,17 +106,7 @@ def test_nothing_is_left_after_stop(left_over: Callable[[], list[str]]) -> None:
         _ = broker.work_dir
 
 
-def test_a_kept_folder_is_used_again(tmp_path: Path, left_over: Callable[[], list[str]]) -> None:
-    folder = tmp_path / "kafka"
-    with LocalKafka(work_dir=folder) as broker:
-        broker.create_topic("kept")
-        produce(broker, "kept", b"x")
-    with LocalKafka(work_dir=folder) as broker:
-        assert consume(broker, "kept", 1) == [b"x"]
-    assert left_over() == []
-
-
 def test_a_broker_that_cannot_start_says_why(left_over: Callable[[], list[str]]) -> None:
-    with pytest.raises(LocalStackError, match=r"num\.partitions"), LocalKafka(config={"num.partitions": "none"}):
+    with pytest.raises(LocalStackError, match=r"num\.partitions"), KafkaBroker(config={"num.partitions": "none"}):
         pass
     assert left_over() == []

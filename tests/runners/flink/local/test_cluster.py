@@ -8,37 +8,39 @@ import yaml
 
 from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
-from runners.flink.local.cluster import LocalFlink
+from tests.flink_cluster import FlinkCluster
 
 LeftOver = Callable[[], list[str]]
 
 
 def test_a_cluster_without_slots_is_refused() -> None:
     with pytest.raises(LocalStackError, match="1 TaskManagers with 0 slots"):
-        LocalFlink(slots=0)
+        FlinkCluster(slots=0)
 
 
 def test_several_job_managers_need_a_zookeeper() -> None:
     with pytest.raises(LocalStackError, match="2 JobManagers; allowed: 1, more with a ZooKeeper"):
-        LocalFlink(job_managers=2)
+        FlinkCluster(job_managers=2)
 
 
 def test_nothing_is_known_before_the_start() -> None:
     with pytest.raises(LocalStackError, match="not started"):
-        _ = LocalFlink(jars=[]).log_dir
+        _ = FlinkCluster(jars=[]).log_dir
     with pytest.raises(LocalStackError, match=r"rest\.port is not known before start"):
-        _ = LocalFlink(jars=[]).flink_master
+        _ = FlinkCluster(jars=[]).flink_master
 
 
 @pytest.fixture(scope="module")
-def own_flink() -> Iterator[LocalFlink]:
+def own_flink() -> Iterator[FlinkCluster]:
     """A cluster that tests may kill; no connectors, since no jobs run on it."""
-    with LocalFlink(task_managers=1, slots=3, jars=[], config={"taskmanager.memory.process.size": "1300m"}) as cluster:
+    with FlinkCluster(
+        task_managers=1, slots=3, jars=[], config={"taskmanager.memory.process.size": "1300m"}
+    ) as cluster:
         yield cluster
 
 
 @pytest.mark.stack
-def test_the_cluster_has_the_requested_task_managers_and_slots(own_flink: LocalFlink) -> None:
+def test_the_cluster_has_the_requested_task_managers_and_slots(own_flink: FlinkCluster) -> None:
     overview = own_flink.rest.overview()
     assert (overview["taskmanagers"], overview["slots-total"], overview["flink-version"]) == (1, 3, "1.19.3")
     assert own_flink.rest_url == f"http://{own_flink.flink_master}"
@@ -47,7 +49,7 @@ def test_the_cluster_has_the_requested_task_managers_and_slots(own_flink: LocalF
 
 
 @pytest.mark.stack
-def test_a_task_manager_really_has_the_memory_of_its_configuration(own_flink: LocalFlink) -> None:
+def test_a_task_manager_really_has_the_memory_of_its_configuration(own_flink: FlinkCluster) -> None:
     (task_manager,) = own_flink.rest.task_managers()
     assert task_manager["memoryConfiguration"]["totalProcessMemory"] == 1300 << 20
     heap = task_manager["memoryConfiguration"]["frameworkHeap"] + task_manager["memoryConfiguration"]["taskHeap"]
@@ -59,14 +61,14 @@ def test_a_task_manager_really_has_the_memory_of_its_configuration(own_flink: Lo
 
 
 @pytest.mark.stack
-def test_every_process_serves_prometheus_metrics(own_flink: LocalFlink) -> None:
+def test_every_process_serves_prometheus_metrics(own_flink: FlinkCluster) -> None:
     job_manager, task_manager = own_flink.metrics_urls[:2]
     assert "flink_jobmanager_Status_JVM" in requests.get(job_manager, timeout=5).text
     assert "flink_taskmanager_Status_JVM" in requests.get(task_manager, timeout=5).text
 
 
 @pytest.mark.stack
-def test_a_killed_task_manager_is_replaced(own_flink: LocalFlink) -> None:
+def test_a_killed_task_manager_is_replaced(own_flink: FlinkCluster) -> None:
     (before,) = own_flink.task_manager_pids
     assert own_flink.kill_task_manager(0) == before
     assert own_flink.task_manager_pids == []
@@ -81,7 +83,7 @@ def test_a_killed_task_manager_is_replaced(own_flink: LocalFlink) -> None:
 
 
 @pytest.mark.stack
-def test_a_restart_removes_the_files_of_a_killed_job_manager(own_flink: LocalFlink) -> None:
+def test_a_restart_removes_the_files_of_a_killed_job_manager(own_flink: FlinkCluster) -> None:
     temporary = own_flink.work_dir / "tmp"
     (before,) = temporary.glob("jobmanager/jm_*")
     own_flink.kill_job_manager()
@@ -94,7 +96,7 @@ def test_a_restart_removes_the_files_of_a_killed_job_manager(own_flink: LocalFli
 
 
 @pytest.mark.stack
-def test_a_second_task_manager_adds_slots(own_flink: LocalFlink) -> None:
+def test_a_second_task_manager_adds_slots(own_flink: FlinkCluster) -> None:
     known = len(own_flink.task_manager_pids)
     pid = own_flink.start_task_manager()
     assert own_flink.task_manager_pids[-1] == pid
@@ -104,7 +106,7 @@ def test_a_second_task_manager_adds_slots(own_flink: LocalFlink) -> None:
 
 @pytest.mark.stack
 def test_nothing_is_left_after_stop(left_over: LeftOver) -> None:
-    with LocalFlink(task_managers=2, slots=1, jars=[]) as cluster:
+    with FlinkCluster(task_managers=2, slots=1, jars=[]) as cluster:
         work_dir = cluster.work_dir
         cluster.kill_task_manager(1)
     assert left_over() == []
@@ -115,7 +117,7 @@ def test_nothing_is_left_after_stop(left_over: LeftOver) -> None:
 def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(left_over: LeftOver) -> None:
     settings = {"heartbeat.interval": "soon"}
     with pytest.raises(LocalStackError, match=r"(?s)JobManager .*Could not parse value 'soon'"):
-        LocalFlink(jars=[], config=settings).__enter__()
+        FlinkCluster(jars=[], config=settings).__enter__()
     assert left_over() == []
 
 
@@ -123,12 +125,12 @@ def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(left_over: Left
 def test_inconsistent_memory_settings_are_refused() -> None:
     settings = {"taskmanager.memory.process.size": "300m"}
     with pytest.raises(LocalStackError, match=r"(?s)Flink's memory settings .*300m.*refused"):
-        LocalFlink(jars=[], config=settings).__enter__()
+        FlinkCluster(jars=[], config=settings).__enter__()
 
 
 @pytest.mark.stack
-def test_the_shared_stack_is_there_for_every_test(kafka: LocalKafka, flink: LocalFlink) -> None:
+def test_the_shared_stack_is_there_for_every_test(kafka: LocalKafka, flink: FlinkCluster) -> None:
     kafka.create_topic("shared-stack", 4)
     overview = flink.rest.overview()
     assert (overview["taskmanagers"], overview["slots-total"]) == (1, 2)
-    assert any("event-trigger-connectors" in jar for jar in flink.classpath.split(":"))
+    assert any("event-trigger-connectors" in jar for jar in flink.class_path.split(":"))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from runners.flink.local.service import Service
 class Sleeper(Service):
     name = "Sleeping thing"
 
-    def __init__(self, work_dir: Path | None = None, *, fails: bool = False) -> None:
-        super().__init__(work_dir)
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
         self._fails = fails
 
     def start(self) -> None:
@@ -35,12 +34,6 @@ def test_stop_ends_the_process_and_removes_the_temporary_folder(left_over: Calla
     service.stop()  # again does no harm
     with pytest.raises(LocalStackError, match=r"^Sleeping thing: not started$"):
         _ = service.work_dir
-
-
-def test_a_given_folder_is_made_and_kept(tmp_path: Path) -> None:
-    with Sleeper(tmp_path / "new" / "folder") as service:
-        assert service.work_dir == tmp_path / "new" / "folder"
-    assert (tmp_path / "new" / "folder" / "log").exists()
 
 
 def test_a_start_that_fails_leaves_nothing(left_over: Callable[[], list[str]]) -> None:
