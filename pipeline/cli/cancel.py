@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import add_job_options, cluster_client, exit_code_of
+from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer
 from pipeline.console import say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
@@ -26,7 +25,7 @@ _CANCELLED_S: Final = 180.0
 
 def main(argv: Sequence[str]) -> int:
     """Cancel a job; the exit code."""
-    return exit_code_of(_cancel, argv)
+    return steer(_cancel, argv)
 
 
 def _cancel(argv: Sequence[str]) -> int:

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config
 from pipeline.cli.progress import Progress
-from pipeline.cli.subcommands import subcommands
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
@@ -29,7 +28,6 @@ from pipeline.job.redriving import (
     stored_letters,
 )
 from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, existing_topic, open_reader, topic_errors
-from pipeline.launch.options import Settings
 from pipeline.timestamps import read_time, shown_time
 
 _DUPLICATES: Final = (
@@ -40,35 +38,23 @@ _DUPLICATES: Final = (
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 1 something was not sent or is not there, 2 an argument or topic is no good."""
-    arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: int(arguments.run(arguments)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline dead-letters", description=__doc__, allow_abbrev=False)
-    commands = subcommands(parser)
-    list_ = commands.add_parser("list", help="one line a letter, and how many there are of each reason")
-    list_.set_defaults(run=_list)
-    show = commands.add_parser("show", help="everything of one letter")
+    parser = CommandGroup("python -m pipeline dead-letters", __doc__)
+    list_ = parser.add("list", _list, "one line a letter, and how many there are of each reason")
+    show = parser.add("show", _show, "everything of one letter")
     show.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` shows it")
-    show.set_defaults(run=_show)
-    redrive_ = commands.add_parser("redrive", help="send letters again: actions with the same id, events as they were")
-    redrive_.add_argument(
+    redrive = parser.add("redrive", _redrive, "send letters again: actions with the same id, events as they were")
+    redrive.add_argument(
         "--control_topic", metavar="TOPIC", help="as the pipeline's; required if there are actions among the letters"
     )
-    redrive_.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
-    redrive_.add_argument("--dry_run", action="store_true", help="count, send nothing")
-    redrive_.set_defaults(run=_redrive)
-    for command in (list_, redrive_):
+    redrive.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
+    redrive.add_argument("--dry_run", action="store_true", help="count, send nothing")
+    for command in (list_, redrive):
         _add_filters(command)
-    default = Settings.dead_letters_topic
-    for command in (list_, show, redrive_):
-        command.add_argument(
-            "--dead_letters_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
-        )
+    for command in (list_, show, redrive):
+        add_topic_option(command, "dead_letters_topic")
         add_kafka_options(command)
         command.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    return parser.run(argv)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import exit_code_of, rest_client
+from pipeline.cli.command_line import RaisingParser, rest_client, steer
 from pipeline.console import say, warn
 from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import retained_checkpoints
@@ -26,7 +25,7 @@ user_shards and max_parallelism belong to the state and cannot; everything else 
 
 def main(argv: Sequence[str]) -> int:
     """Find the state and launch; the exit code."""
-    return exit_code_of(_resume, argv)
+    return steer(_resume, argv)
 
 
 def _resume(argv: Sequence[str]) -> int:

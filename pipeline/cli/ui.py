@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
-from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.command_line import CommandParser, exit_code_of
 from pipeline.errors import OptionError
 from pipeline.launch.options import Settings, parse_rules_optional
 from transforms.adapters.secrets import Secret
-from transforms.domain.base.secret_references import LOCAL, SecretError, is_local_reference
+from transforms.domain.base.secret_references import LOCAL, is_local_reference
 
 PROGRAM: Final = "python -m pipeline ui"
 
@@ -33,22 +33,17 @@ _THREADS: Final = 8
 def main(argv: Sequence[str]) -> int:
     """Serve the page; the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
-    try:
-        settings = parse_rules_optional(rest, PROGRAM)
-        _check(settings, arguments)
-        token = _token(arguments.token)
-    except (OptionError, SecretError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return _serve(settings, arguments, token)
+    return exit_code_of(lambda: _ui(arguments, rest))
+
+
+def _ui(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    settings = parse_rules_optional(rest, PROGRAM)
+    _check(settings, arguments)
+    return _serve(settings, arguments, _token(arguments.token))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(
-        PROGRAM,
-        f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]",
-        _DESCRIPTION,
-    )
+    parser = CommandParser(PROGRAM, f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]", _DESCRIPTION)
     parser.add_argument(
         "--address",
         default=_ADDRESS,

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import PipelineError
-from pipeline.kafka.control_topic import send_control_record
-from pipeline.kafka.topics import existing_topic
+from pipeline.kafka.topics import existing_topic, send_control_record
 from transforms.domain.base.calendar import rfc_3339
 
 

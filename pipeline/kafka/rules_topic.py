@@ -17,21 +17,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, open_reader, topic_errors
 from transforms.domain.rules.model import Rule, RuleError
-from transforms.domain.rules.sets import (
-    Acknowledgement,
-    RuleSet,
-    decode_rule_set,
-    encode_rule_set,
-    number_of_key,
-)
+from transforms.domain.rules.sets import Acknowledgement, RuleSet, decode_rule_set, encode_rule_set, number_of_key
 
 KEPT_SETS: Final = 20
 
 _OTHER_PUBLISHER: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
-
-
-class RulesTopicError(TopicError):
-    """The topic of rule sets, or the audit topic, is not as it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class RulesTopic:
 
     def _check_partitions(self, count: int) -> None:
         if count != 1:
-            raise RulesTopicError(
+            raise TopicError(
                 f"rules topic {self.topic!r} has {count} partitions, allowed is 1: sets apply in the order of one"
             )
 
@@ -126,7 +116,7 @@ class RulesTopic:
                 return  # not every client that may write the topic may also read its configuration
             raise
         if policy != "compact":
-            raise RulesTopicError(
+            raise TopicError(
                 f"rules topic {self.topic!r} has cleanup.policy {policy!r}, allowed is 'compact': the live set would "
                 "be deleted one day, and its number used again"
             )
@@ -184,7 +174,7 @@ class Publisher:
         give_up_s = time.monotonic() + READ_S
         while self._topic.read().highest < rule_set.number:
             if time.monotonic() > give_up_s:
-                raise RulesTopicError(
+                raise TopicError(
                     f"rules topic {self._topic.topic!r}: set {rule_set.number} is published but was not to be read "
                     f"after {READ_S:.0f} s"
                 )
@@ -208,7 +198,7 @@ class Acknowledgements:
             self._reader = self._stack.enter_context(open_reader(config, topic, since_ms))
             if not self._reader.partitions:
                 self._stack.close()
-                raise RulesTopicError(f"{self._description} does not exist")
+                raise TopicError(f"{self._description} does not exist")
             self._add(self._reader.to_end())
 
     def __enter__(self) -> Acknowledgements:
@@ -257,7 +247,7 @@ def _rules_topic_errors(description: str) -> Iterator[None]:
             yield
         except KafkaException as error:
             if error.args[0].code() in _OTHER_PUBLISHER:
-                raise RulesTopicError(
+                raise TopicError(
                     f"{description}: another publisher began meanwhile, so that this one published nothing; see "
                     "`rules status`, then publish again if need be"
                 ) from None

@@ -15,11 +15,11 @@ from werkzeug.wrappers import Response
 
 from pipeline.console import one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
-from pipeline.job.decision_view import delivery_summary
+from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, route
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
-from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, DecisionFilter, JobError, RunningJob
+from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
 from pipeline.ui.watch import Watch
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.model import Rule

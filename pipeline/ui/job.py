@@ -6,12 +6,12 @@ import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import Message
 
 from pipeline.errors import PipelineError
+from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.jobs import newest_job
 from pipeline.job.redriving import Pace, Redriver, RedriveResult, StoredLetter, stored_letters
 from pipeline.job.status import JobSnapshot, take_snapshot
@@ -42,20 +42,6 @@ def _job_errors() -> Iterator[None]:
         yield
     except (TopicError, NoAnswerError, RuleError) as error:
         raise JobError(str(error)) from None
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionFilter:
-    """Selects decisions; a criterion of None selects all."""
-
-    user: str | None = None
-    rule: str | None = None
-    action: str | None = None
-
-    def matches(self, decision: Decision) -> bool:
-        """Whether all criteria select the decision."""
-        criteria = ((self.user, decision.user_id), (self.rule, decision.rule), (self.action, decision.action_id))
-        return all(criterion in (None, value) for criterion, value in criteria)
 
 
 class RunningJob:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.command_line import CommandParser, exit_code_of
 from pipeline.cli.doctor.checks import Doctor
 from pipeline.errors import OptionError
 from pipeline.launch.findings import FAIL, OK, WARN, Finding
@@ -24,25 +25,22 @@ is not; 2: an option cannot be used."""
 
 def main(argv: Sequence[str]) -> int:
     """Run every check; the exit code."""
-    parser = CommandParser(
-        PROGRAM,
-        "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]",
-        _DESCRIPTION,
-    )
+    usage = "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]"
+    parser = CommandParser(PROGRAM, usage, _DESCRIPTION)
     parser.add_argument(
         "--checkpoint_dir", metavar="URL", help="where checkpoints go (default: what the cluster's configuration says)"
     )
     parser.add_argument("--s3_endpoint", metavar="URL", help="S3 endpoint (default: the cluster's, else AWS)")
     parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
     arguments, rest = parser.parse_known_args(argv)
-    try:
-        settings = parse_rules_optional(rest, PROGRAM)
-        for name in ("checkpoint_dir", "s3_endpoint"):
-            if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
-                raise OptionError(f"--{name} is {value!r}, allowed: a URL")
-    except OptionError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return exit_code_of(lambda: _check(arguments, rest))
+
+
+def _check(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    settings = parse_rules_optional(rest, PROGRAM)
+    for name in ("checkpoint_dir", "s3_endpoint"):
+        if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
+            raise OptionError(f"--{name} is {value!r}, allowed: a URL")
     return _print_findings(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
 
 

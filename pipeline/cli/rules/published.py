@@ -8,13 +8,12 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
+from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic
-from pipeline.launch.options import Settings
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
@@ -32,10 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``status``."""
-    default = Settings.audit_topic
-    parser.add_argument(
-        "--audit_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
-    )
+    add_topic_option(parser, "audit_topic")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="wait until the newest set is live in all shards; 1 if it is not"
@@ -43,29 +39,12 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
-    """Publish rules whose tests have passed; returns the exit code."""
-    return _exit_code_of(lambda: _publish(arguments, rules))
+    """Publish rules whose tests have passed; returns the exit code.
 
-
-def rollback(arguments: argparse.Namespace) -> int:
-    """Publish an earlier set's rules again, under a new number; returns the exit code."""
-    return _exit_code_of(lambda: _rollback(arguments))
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """Show the sets on the topic, and in which shards the newest is live; returns the exit code."""
-    return _exit_code_of(lambda: _status(arguments))
-
-
-def _exit_code_of(run: Callable[[], int]) -> int:
-    try:
-        return exit_code_of(run)
-    except RuleError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-
-
-def _publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
+    Raises:
+        RuleError: a rule has changed without a new version, or the set is too large for a record.
+        TopicError: another publisher began meanwhile, or Kafka refused.
+    """
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     if arguments.dry_run:
         published = topic.read()
@@ -110,7 +89,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _rollback(arguments: argparse.Namespace) -> int:
+def rollback(arguments: argparse.Namespace) -> int:
+    """Publish an earlier set's rules again, under a new number; returns the exit code.
+
+    Raises:
+        RuleError: there is no such set, or its rules are live already.
+        TopicError: another publisher began meanwhile, or Kafka refused.
+    """
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     with topic.publishing() as publisher:
         published = publisher.published
@@ -140,7 +125,12 @@ def _earlier_set(topic: str, published: PublishedSets, number: int | None) -> Ru
     return rule_set
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace) -> int:
+    """Show the sets on the topic, and in which shards the newest is live; returns the exit code.
+
+    Raises:
+        TopicError: Kafka does not answer, or a topic is missing.
+    """
     config = kafka_config(arguments)
     published = RulesTopic(arguments.rules_topic, config).read()
     live = published.live
