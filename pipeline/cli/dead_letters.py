@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,18 +15,10 @@ from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic
 from pipeline.cli.progress import Progress
 from pipeline.console import one_line
 from pipeline.errors import OptionError
+from pipeline.job import redriving
 from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
-from pipeline.job.redriving import (
-    ACTIONS,
-    EVENTS,
-    LetterFilter,
-    Pace,
-    Redriver,
-    RedriveResult,
-    StoredLetter,
-    stored_letters,
-)
-from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, existing_topic, open_reader, topic_errors
+from pipeline.job.redriving import ACTIONS, EVENTS, LetterFilter, RedriveResult, StoredLetter
+from pipeline.kafka.topics import TopicReader, existing_topic
 from pipeline.timestamps import read_time, shown_time
 
 _DUPLICATES: Final = (
@@ -82,7 +73,7 @@ def _letters(
     topic = arguments.dead_letters_topic
     description = f"dead letters topic {topic!r}"
     with existing_topic(kafka_config(arguments), topic, description, selected.since_ms) as reader:
-        letters = filter(selected.matches, stored_letters(reader.records(), unreadable))
+        letters = filter(selected.matches, redriving.stored_letters(reader.records(), unreadable))
         yield reader, itertools.islice(letters, arguments.limit)
 
 
@@ -125,18 +116,16 @@ def _line(stored: StoredLetter) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    place = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", arguments.place)
+    place = redriving.read_place(arguments.place)
     if place is None:
         raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
     topic, unreadable = arguments.dead_letters_topic, list[str]()
-    with topic_errors(f"dead letters topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
-        message = reader.record(int(place[1]), int(place[2]))
-    letters = list(stored_letters([] if message is None else [message], unreadable))
-    if not letters:
+    stored = redriving.letter_at(kafka_config(arguments), topic, place, unreadable)
+    if stored is None:
         problem = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
         sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(problem)}\n")
         return 1
-    document = letter_document(letters[0])
+    document = letter_document(stored)
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
@@ -153,14 +142,10 @@ def _redrive(arguments: argparse.Namespace) -> int:
     selected = _letter_filter(arguments)
     if arguments.control_topic is None:
         _check_for_actions(arguments, selected)
-    with topic_errors("redrive"):
-        writer = TopicWriter(kafka_config(arguments))
-        topics = writer.topics()
-    if arguments.control_topic is not None and arguments.control_topic not in topics:
-        raise TopicError(f"control topic {arguments.control_topic!r} does not exist")
+    config = kafka_config(arguments)
+    redriver = redriving.open_redriver(config, arguments.control_topic, arguments.rate, arguments.dry_run)
     unreadable: list[str] = []
     progress = Progress("redrive", sys.stderr)
-    redriver = Redriver(writer, topics, arguments.control_topic, Pace(arguments.rate), arguments.dry_run)
     try:
         with _letters(arguments, selected, unreadable) as (reader, letters):
             for number, stored in enumerate(letters, 1):

@@ -50,8 +50,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: above 0, up to 3600")
     if arguments.history < 1:
         raise OptionError(f"--history is {arguments.history}, allowed: a number from 1 on")
-    if not _is_utf_8(arguments.user_id):
-        raise OptionError(f"USER is {arguments.user_id!r}, allowed: UTF-8")
+    try:
+        arguments.user_id.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"USER is {arguments.user_id!r}, allowed: UTF-8") from None
     topics = arguments.control_topic, arguments.inspections_topic
     state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
     if arguments.json:
@@ -63,14 +65,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"error: the job knows nothing of user {arguments.user_id!r}: never seen, or forgotten\n")
         return 1
     return 0
-
-
-def _is_utf_8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def text_lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.cli.command_line import CommandParser, exit_code_of
+from pipeline.cli.command_line import CommandParser, exit_code_of, rest_client
 from pipeline.cli.tables import table_lines
 from pipeline.errors import OptionError
 from pipeline.job.jobs import newest_job
 from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
-from pipeline.launch.options import Settings, parse_rules_optional
+from pipeline.launch.options import parse_rules_optional
 from runners.flink.rest import FlinkRest
 
 PROGRAM: Final = "python -m pipeline status"
@@ -49,18 +49,15 @@ def main(argv: Sequence[str]) -> int:
 
 def _status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     settings = parse_rules_optional(rest, PROGRAM)
-    if settings.flink_master is None:
-        raise OptionError("--flink_master is missing: give HOST:PORT of Flink's REST endpoint")
+    client = rest_client(settings.flink_master)
     if arguments.every_seconds is not None and not 0.1 <= arguments.every_seconds <= 3600:
         raise OptionError(f"--every_seconds is {arguments.every_seconds}, allowed: 0.1 to 3600")
     with contextlib.suppress(KeyboardInterrupt):
-        _show(settings, arguments)
+        _show(client, newest_job(client, settings.job_name), arguments)
     return 0
 
 
-def _show(settings: Settings, arguments: argparse.Namespace) -> None:
-    rest = FlinkRest(f"http://{settings.flink_master}")
-    job_id = newest_job(rest, settings.job_name)
+def _show(rest: FlinkRest, job_id: str, arguments: argparse.Namespace) -> None:
     every_s = arguments.every_seconds
     if every_s is None:
         # Between refreshes Flink reports the same values, so that shorter intervals would show wrong rates.

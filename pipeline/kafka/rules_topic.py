@@ -15,7 +15,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, open_reader, topic_errors
+from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, TopicReader, existing_topic, open_reader, topic_errors
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, decode_rule_set, encode_rule_set, number_of_key
 
@@ -181,36 +181,28 @@ class Publisher:
             time.sleep(0.05)
 
 
-class Acknowledgements:
-    """The shards' acknowledgements of rule sets on the audit topic since a time; a context manager.
-
-    ``received`` has those that were read so far.
+@contextlib.contextmanager
+def acknowledgements_since(topic: str, config: Mapping[str, str], since_ms: int) -> Iterator[Acknowledgements]:
+    """The shards' acknowledgements of rule sets on the audit topic since a time.
 
     Raises:
         TopicError: Kafka does not answer, or the topic is missing.
     """
+    with existing_topic(config, topic, f"audit topic {topic!r}", since_ms) as reader:
+        yield Acknowledgements(reader)
 
-    def __init__(self, topic: str, config: Mapping[str, str], since_ms: int) -> None:
-        self._description = f"audit topic {topic!r}"
-        self._stack = contextlib.ExitStack()
+
+class Acknowledgements:
+    """Acknowledgements of rule sets; ``received`` has those that were read so far."""
+
+    def __init__(self, reader: TopicReader) -> None:
+        self._reader = reader
         self.received: list[Acknowledgement] = []
-        with _rules_topic_errors(self._description):
-            self._reader = self._stack.enter_context(open_reader(config, topic, since_ms))
-            if not self._reader.partitions:
-                self._stack.close()
-                raise TopicError(f"{self._description} does not exist")
-            self._add(self._reader.to_end())
-
-    def __enter__(self) -> Acknowledgements:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._add(reader.to_end())
 
     def poll(self, timeout_s: float) -> None:
         """Receive the acknowledgements that arrive within a time."""
-        with _rules_topic_errors(self._description):
-            self._add(self._reader.poll(timeout_s))
+        self._add(self._reader.poll(timeout_s))
 
     def _add(self, messages: Sequence[Message]) -> None:
         values = (message.value() for message in messages)

@@ -8,16 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+import confluent_kafka
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pipeline.errors import PipelineError
 
@@ -52,20 +44,21 @@ class TopicReader:
             raise KafkaException(metadata.error)
         self._topic = topic
         self.partitions = list(metadata.partitions)
-        starts = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self.partitions]
+        starts = [TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING) for partition in self.partitions]
         if since_ms is not None and starts:
             for start in starts:
                 start.offset = since_ms
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
             for start in starts:
-                start.offset = start.offset if start.offset >= 0 else OFFSET_END
+                start.offset = start.offset if start.offset >= 0 else confluent_kafka.OFFSET_END
         if last is not None:
             for start in starts:
                 # OFFSET_END would be resolved at the first poll and miss records that are written before it.
                 low, high = self._bounds(start.partition)
                 start.offset = max(low, high - last)
         self._starts = {
-            start.partition: sys.maxsize if start.offset == OFFSET_END else start.offset for start in starts
+            start.partition: sys.maxsize if start.offset == confluent_kafka.OFFSET_END else start.offset
+            for start in starts
         }
         if starts:
             consumer.assign(starts)

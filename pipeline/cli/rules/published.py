@@ -9,11 +9,10 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Final
 
 from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
-from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic
+from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
@@ -134,15 +133,13 @@ def status(arguments: argparse.Namespace) -> int:
     config = kafka_config(arguments)
     published = RulesTopic(arguments.rules_topic, config).read()
     live = published.live
-    if live is None:
-        context: Any = nullcontext()
-    else:
+    behind, shards, received = list[int](), 0, list[Acknowledgement]()
+    if live is not None:
         # The acknowledgements of the set before tell which shards there are.
         since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
-        context = Acknowledgements(arguments.audit_topic, config, max(0, since_ms))
-    with context as acknowledgements:
-        behind, shards = _wait_until_live(live, acknowledgements, arguments.wait or 0.0)
-        received = acknowledgements.received if acknowledgements is not None else []
+        with acknowledgements_since(arguments.audit_topic, config, max(0, since_ms)) as acknowledgements:
+            behind, shards = _wait_until_live(live.number, acknowledgements, arguments.wait or 0.0)
+        received = acknowledgements.received
     if arguments.json:
         sys.stdout.write(json.dumps(_status_json(arguments.rules_topic, published, behind, shards, received)) + "\n")
     else:
@@ -151,15 +148,11 @@ def status(arguments: argparse.Namespace) -> int:
     return 1 if arguments.wait is not None and not is_live_everywhere else 0
 
 
-def _wait_until_live(
-    live: RuleSet | None, acknowledgements: Acknowledgements | None, wait_s: float
-) -> tuple[list[int], int]:
+def _wait_until_live(number: int, acknowledgements: Acknowledgements, wait_s: float) -> tuple[list[int], int]:
     """Wait until all shards have the newest set; returns the shards that have not, and the number of all shards."""
-    if live is None or acknowledgements is None:
-        return [], 0
     give_up_s = time.monotonic() + wait_s
     while True:
-        behind, shards = shards_behind(live.number, acknowledgements.received)
+        behind, shards = shards_behind(number, acknowledgements.received)
         if (shards and not behind) or time.monotonic() >= give_up_s:
             return behind, shards
         acknowledgements.poll(0.1)
