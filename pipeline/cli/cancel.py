@@ -14,7 +14,6 @@ from pipeline.job.jobs import running_job
 from pipeline.job.saved_state import newest_state, wait_for_checkpoint_refresh
 from runners.flink.rest import FlinkRest
 
-PROGRAM: Final = "python -m pipeline cancel"
 _DESCRIPTION: Final = """\
 Ends a job without taking a savepoint: what it has done since its newest checkpoint is done again by whoever goes on
 from there (`python -m pipeline resume`), webhooks with the same ids. In order: `python -m pipeline savepoint --stop`.
@@ -29,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _cancel(argv: Sequence[str]) -> int:
-    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
+    parser = RaisingParser("cancel", "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     arguments = parser.parse_args(argv)

@@ -17,7 +17,7 @@ from pipeline.job.checkpoint_storage import S3Error
 from pipeline.job.jobs import NoJobError
 from pipeline.job.user_inspection import NoAnswerError
 from pipeline.kafka.topics import TopicError
-from pipeline.launch.options import Settings
+from pipeline.launch.options import Settings, parse_rules_optional
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
@@ -66,12 +66,13 @@ def steer(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of a command's flags, without abbreviations.
+    """A parser of the flags of ``python -m pipeline COMMAND``, without abbreviations.
 
-    ``usage`` follows ``program`` in the help's first line; ``description`` keeps its line breaks.
+    ``usage`` follows this in the help's first line; ``description`` keeps its line breaks.
     """
 
-    def __init__(self, program: str, usage: str, description: str) -> None:
+    def __init__(self, command: str, usage: str, description: str) -> None:
+        program = f"python -m pipeline {command}"
         super().__init__(
             prog=program,
             usage=f"{program} {usage}",
@@ -79,6 +80,11 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def run_with_launch_options(self, run: Callable[[argparse.Namespace, Settings], int], argv: Sequence[str]) -> int:
+        """Run a command that also takes the options of a launch; returns its exit code, as ``exit_code_of``."""
+        arguments, options = self.parse_known_args(argv)
+        return exit_code_of(lambda: run(arguments, parse_rules_optional(options, self.prog)))
 
 
 class RaisingParser(CommandParser):
@@ -92,8 +98,8 @@ class RaisingParser(CommandParser):
 class CommandGroup(argparse.ArgumentParser):
     """A command that consists of ``commands``, as ``rules test``; one of them is required."""
 
-    def __init__(self, program: str, description: str | None) -> None:
-        super().__init__(prog=program, description=description, allow_abbrev=False)
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(prog=f"python -m pipeline {command}", description=description, allow_abbrev=False)
         self.commands = self.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
     def add(

@@ -29,7 +29,7 @@ _DUPLICATES: Final = (
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 1 something was not sent or is not there, 2 an argument or topic is no good."""
-    parser = CommandGroup("python -m pipeline dead-letters", __doc__)
+    parser = CommandGroup("dead-letters", __doc__)
     list_ = parser.add("list", _list, "one line a letter, and how many there are of each reason")
     show = parser.add("show", _show, "everything of one letter")
     show.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` shows it")

@@ -7,7 +7,7 @@ wins. Flink's REST API is reached through an SSM session, which is opened before
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cli import resume
@@ -26,15 +26,15 @@ def main(argv: Sequence[str]) -> int:
         "--resume", action="store_true", help="go on from what the last job has left, as python -m pipeline resume"
     )
     arguments, flags = parser.parse_known_args(list(argv))
-    launch = resume.main if arguments.resume else run.launch
-    return exit_code_of(lambda: _deploy(arguments.terraform, flags, launch))
+    return exit_code_of(lambda: _deploy(arguments, flags))
 
 
-def _deploy(folder: Path, flags: Sequence[str], launch: Callable[[Sequence[str]], int]) -> int:
+def _deploy(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     if any(flag.split("=")[0] in ("--flink_master", "--runner") for flag in flags):
         raise OptionError("deploy: --flink_master and --runner are the cluster's")
-    cluster = terraform_cluster(folder)
+    cluster = terraform_cluster(arguments.terraform)
     flags = [*cluster.submit_flags, *flags]
     parse(flags)  # before a session is opened
+    launch = resume.main if arguments.resume else run.launch
     with tunnel(cluster.tunnel_command) as port:
         return launch([*flags, f"--flink_master=localhost:{port}"])

@@ -33,7 +33,7 @@ class SwitchState:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 2 an argument, file or topic that cannot be used."""
-    parser = CommandGroup("python -m pipeline destinations", __doc__)
+    parser = CommandGroup("destinations", __doc__)
     list_ = parser.add("list", _list, "show each destination, whether it is enabled and since when")
     list_.add_argument("--json", action="store_true", help="print JSON")
     enable = parser.add("enable", _switch, "send to a destination again; what was lost: `dead-letters redrive`")

@@ -23,7 +23,7 @@ _ROWS: Final = 20
 
 def main(argv: Sequence[str]) -> int:
     """Show a user's state; the exit code."""
-    parser = CommandGroup("python -m pipeline inspect", __doc__)
+    parser = CommandGroup("inspect", __doc__)
     user = parser.add(
         "user",
         _inspect,

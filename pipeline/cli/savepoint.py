@@ -15,7 +15,6 @@ from pipeline.job.jobs import running_job
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
-PROGRAM: Final = "python -m pipeline savepoint"
 _DESCRIPTION: Final = """\
 Takes a savepoint: all state of a job at one moment, to start it or its next release from. Prints the path, on standard
 output and alone there; what it does meanwhile is told on standard error. With --stop the job ends with it, so that
@@ -31,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _savepoint(argv: Sequence[str]) -> int:
-    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
+    parser = RaisingParser("savepoint", "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--stop", action="store_true", help="end the job with it")
     parser.add_argument("--directory", metavar="URL", help="where to (default: the cluster's state.savepoints.dir)")

@@ -10,15 +10,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.cli.command_line import CommandParser, exit_code_of, rest_client
+from pipeline.cli.command_line import CommandParser, rest_client
 from pipeline.cli.tables import table_lines
 from pipeline.errors import OptionError
 from pipeline.job.jobs import newest_job
 from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
-from pipeline.launch.options import parse_rules_optional
+from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
-
-PROGRAM: Final = "python -m pipeline status"
 
 _DESCRIPTION: Final = """\
 Shows what a job does: throughput, lag, latency, checkpoints, rules, destinations. Counts are since its last start,
@@ -34,7 +32,7 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 def main(argv: Sequence[str]) -> int:
     """Show the status; the exit code."""
     usage = "--flink_master=HOST:PORT [--job_name=NAME] [--once | --json] [--every_seconds=NUMBER]"
-    parser = CommandParser(PROGRAM, usage, _DESCRIPTION)
+    parser = CommandParser("status", usage, _DESCRIPTION)
     parser.add_argument("--once", action="store_true", help="show it once and end")
     parser.add_argument("--json", action="store_true", help="print one JSON document and end")
     parser.add_argument(
@@ -43,12 +41,10 @@ def main(argv: Sequence[str]) -> int:
         metavar="NUMBER",
         help=f"time between two looks (default: {_SHORTEST_INTERVAL_S:g}, or how often the cluster renews its metrics)",
     )
-    arguments, rest = parser.parse_known_args(argv)
-    return exit_code_of(lambda: _status(arguments, rest))
+    return parser.run_with_launch_options(_status, argv)
 
 
-def _status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    settings = parse_rules_optional(rest, PROGRAM)
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     client = rest_client(settings.flink_master)
     if arguments.every_seconds is not None and not 0.1 <= arguments.every_seconds <= 3600:
         raise OptionError(f"--every_seconds is {arguments.every_seconds}, allowed: 0.1 to 3600")

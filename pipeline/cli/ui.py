@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
-from pipeline.cli.command_line import CommandParser, exit_code_of
+from pipeline.cli.command_line import CommandParser
 from pipeline.errors import OptionError
-from pipeline.launch.options import Settings, parse_rules_optional
+from pipeline.launch.options import Settings
 from transforms.adapters.secrets import Secret
 from transforms.domain.base.secret_references import LOCAL, is_local_reference
-
-PROGRAM: Final = "python -m pipeline ui"
 
 _DESCRIPTION: Final = """\
 Serves a web page about a job until Ctrl-C: its rules with matches per minute, recent actions and why, dead letters, one
@@ -32,18 +30,16 @@ _THREADS: Final = 8
 
 def main(argv: Sequence[str]) -> int:
     """Serve the page; the exit code."""
-    arguments, rest = _parser().parse_known_args(argv)
-    return exit_code_of(lambda: _ui(arguments, rest))
+    return _parser().run_with_launch_options(_ui, argv)
 
 
-def _ui(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    settings = parse_rules_optional(rest, PROGRAM)
+def _ui(arguments: argparse.Namespace, settings: Settings) -> int:
     _check(settings, arguments)
     return _serve(settings, arguments, _token(arguments.token))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(PROGRAM, f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]", _DESCRIPTION)
+def _parser() -> CommandParser:
+    parser = CommandParser("ui", f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]", _DESCRIPTION)
     parser.add_argument(
         "--address",
         default=_ADDRESS,

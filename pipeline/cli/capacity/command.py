@@ -15,7 +15,6 @@ from pipeline.cli.capacity.report import plan_document, plan_text
 from pipeline.cli.command_line import RaisingParser, exit_code_of
 from pipeline.errors import OptionError
 
-PROGRAM: Final = "python -m pipeline capacity"
 _DESCRIPTION: Final = """\
 Says how many slots, TaskManagers, partitions and how much memory and network a load needs, from figures that were
 measured on a small machine: docs/capacity.md has the formulae, and what of them has been seen.
@@ -30,8 +29,6 @@ _NUMBERS: Final = {
     "bytes_per_user": (1, 16_000_000, "bytes"),
     "parallelism": (1, 32_768, "slots, a whole number"),
 }
-
-
 # Option -> the figure that it replaces.
 _FIGURES: Final = {
     "event_bytes": "event_bytes",
@@ -46,14 +43,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _capacity(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    plan = _plan(arguments)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    plan = _plan(parser, arguments)
     sys.stdout.write(f"{json.dumps(plan_document(plan))}\n" if arguments.json else plan_text(plan))
     return 0 if plan.is_enough and plan.fits_tier else 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = RaisingParser(PROGRAM, "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
+    parser = RaisingParser("capacity", "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
     parser.add_argument("--events_per_second", metavar="NUMBER", help="at the busiest time")
     parser.add_argument("--users", metavar="NUMBER", help="in the state: with an event within --state_ttl_seconds")
     parser.add_argument("--event_bytes", metavar="NUMBER", help="of an event, JSON (default: as measured)")
@@ -67,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(arguments: argparse.Namespace) -> model.Plan:
+def _plan(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> model.Plan:
     """The plan for the load and the machines that the arguments describe.
 
     Raises:
@@ -77,7 +75,9 @@ def _plan(arguments: argparse.Namespace) -> model.Plan:
     numbers = {name: _number(name, getattr(arguments, name)) for name in _NUMBERS}
     for name in ("events_per_second", "users"):
         if numbers[name] is None:
-            raise OptionError(f"--{name} is missing: give a number; {PROGRAM} --help lists what there is")
+            raise OptionError(
+                f"--{name} is missing: give a number; python -m pipeline capacity --help lists what there is"
+            )
     figures, _ = model.read_figures(arguments.figures or model.FIGURES_FILE)
     given = {figure: value for name, figure in _FIGURES.items() if (value := numbers[name]) is not None}
     figures = replace(figures, **given)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> CommandGroup:
-    parser = CommandGroup("python -m pipeline rules", __doc__)
+    parser = CommandGroup("rules", __doc__)
     check = parser.add("check", _check, "read and compile every rule; shows every problem with file and line")
     test = parser.add("test", _test, "check every rule and run its cases")
     explain = parser.add("explain", explain_rules, "say for each rule why it does or does not fire for an event")
@@ -70,7 +70,12 @@ def _parser() -> CommandGroup:
     for command in (check, test, explain, publish):
         command.add_argument("path", type=Path, help="rule file or directory")
     for command in (test, publish):
-        _add_history_options(command)
+        command.add_argument(
+            "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
+        )
+        command.add_argument(
+            "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
+        )
     for command in (publish, rollback, status):
         published_rules.add_options(command)
     for command in (publish, rollback):
@@ -88,15 +93,6 @@ def _parser() -> CommandGroup:
     rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
     published_rules.add_status_options(status)
     return parser
-
-
-def _add_history_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
-    )
-    parser.add_argument(
-        "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
-    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
