@@ -69,6 +69,13 @@ def _parser() -> CommandGroup:
     new.add_argument("path", type=Path, help="directory; made if it is not there")
     for command in (check, test, explain, publish):
         command.add_argument("path", type=Path, help="rule file or directory")
+    for command in (publish, rollback, status):
+        published_rules.add_options(command)
+    rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
+    for command in (publish, rollback):
+        command.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
+    test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
+    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
     for command in (test, publish):
         command.add_argument(
             "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
@@ -76,11 +83,6 @@ def _parser() -> CommandGroup:
         command.add_argument(
             "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
         )
-    for command in (publish, rollback, status):
-        published_rules.add_options(command)
-    for command in (publish, rollback):
-        command.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
-    test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
     explain.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
     explain.add_argument(
         "--given",
@@ -89,8 +91,6 @@ def _parser() -> CommandGroup:
         help="what is known before it: profile, visit, history, now, events, as in tests",
     )
     explain.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
-    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
-    rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
     published_rules.add_status_options(status)
     return parser
 
