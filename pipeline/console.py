@@ -23,31 +23,26 @@ def log_json(job: str) -> None:
 
 def say(text: str, **fields: Any) -> None:
     """Report progress; ``fields`` become fields of the JSON."""
-    if _json_fields:
-        _LOG.info(text.strip(), extra=fields)
-    else:
-        _print(text)
+    _report(logging.INFO, text.strip(), text, fields)
 
 
 def complain(text: str, **fields: Any) -> None:
     """Report an error that ends the program; ``fields`` become fields of the JSON."""
-    if _json_fields:
-        _LOG.error(text, extra=fields)
-    else:
-        _print(f"error: {text}")
+    _report(logging.ERROR, text, f"error: {text}", fields)
 
 
 def warn(text: str) -> None:
     """Report a problem that does not end the program."""
+    _report(logging.WARNING, text, f"warning: {text}", {})
+
+
+def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None:
+    """Log the message as JSON; while messages are text, write the line."""
     if _json_fields:
-        _LOG.warning(text)
+        _LOG.log(level, message, extra=fields)
     else:
-        _print(f"warning: {text}")
-
-
-def _print(text: str) -> None:
-    sys.stderr.write(f"{logs.without_secrets(text)}\n")
-    sys.stderr.flush()
+        sys.stderr.write(f"{logs.without_secrets(line)}\n")
+        sys.stderr.flush()
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The root of the exceptions of this package, and the one that most of it raises.
+"""The root of the exceptions of this package, and those that several parts raise.
 
 The command line turns them into one line on standard error and an exit code.
 """
@@ -10,6 +10,10 @@ from transforms.domain.base.errors import EventTriggerError
 
 class PipelineError(EventTriggerError):
     """The launcher, a command or the page cannot do what it was asked for."""
+
+
+class SubmissionError(PipelineError, RuntimeError):
+    """Flink or the job server refused the job, or the job failed at its start; the message says why."""
 
 
 class OptionError(PipelineError, ValueError):

@@ -7,15 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import add_job_options, cluster_client, exit_code_of
+from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer
 from pipeline.console import say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
 from pipeline.job.saved_state import newest_state, wait_for_checkpoint_refresh
 from runners.flink.rest import FlinkRest
 
-PROGRAM: Final = "python -m pipeline cancel"
 _DESCRIPTION: Final = """\
 Ends a job without taking a savepoint: what it has done since its newest checkpoint is done again by whoever goes on
 from there (`python -m pipeline resume`), webhooks with the same ids. In order: `python -m pipeline savepoint --stop`.
@@ -26,11 +24,11 @@ _CANCELLED_S: Final = 180.0
 
 def main(argv: Sequence[str]) -> int:
     """Cancel a job; the exit code."""
-    return exit_code_of(_cancel, argv)
+    return steer(_cancel, argv)
 
 
 def _cancel(argv: Sequence[str]) -> int:
-    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
+    parser = RaisingParser("cancel", "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     arguments = parser.parse_args(argv)

@@ -5,31 +5,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config
 from pipeline.cli.progress import Progress
-from pipeline.cli.subcommands import subcommands
 from pipeline.console import one_line
 from pipeline.errors import OptionError
+from pipeline.job import redriving
 from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
-from pipeline.job.redriving import (
-    ACTIONS,
-    EVENTS,
-    LetterFilter,
-    Pace,
-    Redriver,
-    RedriveResult,
-    StoredLetter,
-    stored_letters,
-)
-from pipeline.kafka.topics import TopicError, TopicReader, TopicWriter, existing_topic, open_reader, topic_errors
-from pipeline.launch.options import Settings
+from pipeline.job.redriving import ACTIONS, EVENTS, LetterFilter, RedriveResult, StoredLetter
+from pipeline.kafka.topics import TopicReader, existing_topic
 from pipeline.timestamps import read_time, shown_time
 
 _DUPLICATES: Final = (
@@ -40,35 +29,23 @@ _DUPLICATES: Final = (
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 1 something was not sent or is not there, 2 an argument or topic is no good."""
-    arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: int(arguments.run(arguments)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline dead-letters", description=__doc__, allow_abbrev=False)
-    commands = subcommands(parser)
-    list_ = commands.add_parser("list", help="one line a letter, and how many there are of each reason")
-    list_.set_defaults(run=_list)
-    show = commands.add_parser("show", help="everything of one letter")
+    parser = CommandGroup("dead-letters", __doc__)
+    list_ = parser.add("list", _list, "one line a letter, and how many there are of each reason")
+    show = parser.add("show", _show, "everything of one letter")
     show.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` shows it")
-    show.set_defaults(run=_show)
-    redrive_ = commands.add_parser("redrive", help="send letters again: actions with the same id, events as they were")
-    redrive_.add_argument(
+    redrive = parser.add("redrive", _redrive, "send letters again: actions with the same id, events as they were")
+    redrive.add_argument(
         "--control_topic", metavar="TOPIC", help="as the pipeline's; required if there are actions among the letters"
     )
-    redrive_.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
-    redrive_.add_argument("--dry_run", action="store_true", help="count, send nothing")
-    redrive_.set_defaults(run=_redrive)
-    for command in (list_, redrive_):
+    redrive.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
+    redrive.add_argument("--dry_run", action="store_true", help="count, send nothing")
+    for command in (list_, redrive):
         _add_filters(command)
-    default = Settings.dead_letters_topic
-    for command in (list_, show, redrive_):
-        command.add_argument(
-            "--dead_letters_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
-        )
+    for command in (list_, show, redrive):
+        add_topic_option(command, "dead_letters_topic")
         add_kafka_options(command)
         command.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    return parser.run(argv)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +73,7 @@ def _letters(
     topic = arguments.dead_letters_topic
     description = f"dead letters topic {topic!r}"
     with existing_topic(kafka_config(arguments), topic, description, selected.since_ms) as reader:
-        letters = filter(selected.matches, stored_letters(reader.records(), unreadable))
+        letters = filter(selected.matches, redriving.stored_letters(reader.records(), unreadable))
         yield reader, itertools.islice(letters, arguments.limit)
 
 
@@ -139,18 +116,16 @@ def _line(stored: StoredLetter) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    place = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", arguments.place)
+    place = redriving.read_place(arguments.place)
     if place is None:
         raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
     topic, unreadable = arguments.dead_letters_topic, list[str]()
-    with topic_errors(f"dead letters topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
-        message = reader.record(int(place[1]), int(place[2]))
-    letters = list(stored_letters([] if message is None else [message], unreadable))
-    if not letters:
+    stored = redriving.letter_at(kafka_config(arguments), topic, place, unreadable)
+    if stored is None:
         problem = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
         sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(problem)}\n")
         return 1
-    document = letter_document(letters[0])
+    document = letter_document(stored)
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
@@ -167,14 +142,10 @@ def _redrive(arguments: argparse.Namespace) -> int:
     selected = _letter_filter(arguments)
     if arguments.control_topic is None:
         _check_for_actions(arguments, selected)
-    with topic_errors("redrive"):
-        writer = TopicWriter(kafka_config(arguments))
-        topics = writer.topics()
-    if arguments.control_topic is not None and arguments.control_topic not in topics:
-        raise TopicError(f"control topic {arguments.control_topic!r} does not exist")
+    config = kafka_config(arguments)
+    redriver = redriving.open_redriver(config, arguments.control_topic, arguments.rate, arguments.dry_run)
     unreadable: list[str] = []
     progress = Progress("redrive", sys.stderr)
-    redriver = Redriver(writer, topics, arguments.control_topic, Pace(arguments.rate), arguments.dry_run)
     try:
         with _letters(arguments, selected, unreadable) as (reader, letters):
             for number, stored in enumerate(letters, 1):

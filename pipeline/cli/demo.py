@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -21,26 +20,20 @@ from typing import Any, Final
 import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from pipeline.cli.command_line import exit_code_of
 from pipeline.console import say
 from pipeline.embedded.load import LoadGenerator
-from pipeline.embedded.receiver import Receiver
+from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
+from pipeline.errors import OptionError
 from pipeline.job.status import is_lag, is_records_read
-from pipeline.launch.flink import SubmissionError, submit
+from pipeline.launch.flink import submit
 from pipeline.launch.options import FLINK_RUNNER, Settings
-from runners.flink.errors import LocalStackError
+from pipeline.launch.run import bundled_rules
+from runners.flink.local import monitoring
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
-from runners.flink.local.monitoring import (
-    DASHBOARDS,
-    LocalGrafana,
-    LocalPrometheus,
-    grafana_home,
-    prometheus_program,
-)
 from runners.flink.rest import FlinkRest
-from transforms.adapters.lua.engines import LuaEngines
-from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -55,19 +48,15 @@ _SHOWN_A_SECOND: Final = 4
 
 def main(argv: Sequence[str]) -> int:
     """Run the demo; 0 when it was stopped, 1 when something did not start, 2 for a bad option."""
+    return exit_code_of(lambda: _demo(argv))
+
+
+def _demo(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
-    if arguments is None:
-        return 2
     # SIGTERM stops all processes, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with contextlib.ExitStack() as stack:
-            _run(arguments, stack)
-    except KeyboardInterrupt:
-        pass
-    except (LocalStackError, SubmissionError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        _run(arguments, stack)
     say("\nstopped everything")
     return 0
 
@@ -76,7 +65,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rate", type=float, default=200, help="events a second (default: 200)")
     parser.add_argument("--users", type=int, default=1000, help="made-up users (default: 1000)")
@@ -90,16 +79,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     arguments = parser.parse_args(argv)
     for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
         if not least <= getattr(arguments, name) <= most:
-            sys.stderr.write(f"error: --{name} is {getattr(arguments, name)}, allowed: {least} to {most}\n")
-            return None
+            raise OptionError(f"--{name} is {getattr(arguments, name)}, allowed: {least} to {most}")
     return arguments
 
 
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     grafana = None
     if arguments.monitoring:
-        prometheus_program()  # fails here if it is missing, before anything else starts
-        grafana = grafana_home(os.environ.get("GRAFANA_HOME"))
+        monitoring.prometheus_program()  # fails here if it is missing, before anything else starts
+        grafana = monitoring.grafana_home(os.environ.get("GRAFANA_HOME"))
     say("starting a user API, a receiver of webhooks and a Kafka broker")
     api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
     receiver = stack.enter_context(Receiver())
@@ -144,21 +132,21 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
-    prometheus = stack.enter_context(LocalPrometheus(flink.metrics_urls))
+    prometheus = stack.enter_context(monitoring.LocalPrometheus(flink.metrics_urls))
     pages = "    ".join(f"{name}: {prometheus.page(name)}" for name in ("alerts", "targets"))
     say(f"Prometheus: {prometheus.url}    {pages}")
     if grafana is None:
-        say(f"Grafana: none found (GRAFANA_HOME, or grafana on the PATH); its dashboards are in {DASHBOARDS}")
+        say(
+            f"Grafana: none found (GRAFANA_HOME, or grafana on the PATH); its dashboards are in {monitoring.DASHBOARDS}"
+        )
     else:
-        say(f"Grafana: {stack.enter_context(LocalGrafana(grafana, prometheus.url)).url}/dashboards")
+        say(f"Grafana: {stack.enter_context(monitoring.LocalGrafana(grafana, prometheus.url)).url}/dashboards")
 
 
 def _rules() -> RuleSet:
     """The sample rules, with a Kafka action and a webhook instead of their debug actions."""
-    with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
-        rules = load_rules(Path(bundled), LuaEngines())
     actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
-    return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in rules))
+    return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in bundled_rules()))
 
 
 def _actions_consumer(bootstrap_servers: str, topic: str) -> Consumer:

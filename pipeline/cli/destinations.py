@@ -14,11 +14,9 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
-from pipeline.cli.subcommands import subcommands
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, kafka_config
 from pipeline.errors import OptionError
-from pipeline.kafka.control_topic import send_control_record
-from pipeline.kafka.topics import existing_topic
+from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
 from transforms.domain.webhooks.delivery_queue import is_switch, switch_record
 from transforms.domain.webhooks.destinations import DestinationError, load_destinations
@@ -35,27 +33,19 @@ class SwitchState:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; 0 done, 2 an argument, file or topic that cannot be used."""
-    arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: int(arguments.run(arguments)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline destinations", description=__doc__, allow_abbrev=False)
-    commands = subcommands(parser)
-    list_ = commands.add_parser("list", help="show each destination, whether it is enabled and since when")
+    parser = CommandGroup("destinations", __doc__)
+    list_ = parser.add("list", _list, "show each destination, whether it is enabled and since when")
     list_.add_argument("--json", action="store_true", help="print JSON")
-    list_.set_defaults(run=_list)
-    enable = commands.add_parser("enable", help="send to a destination again; what was lost: `dead-letters redrive`")
-    enable.set_defaults(run=_switch, enabled=True)
-    disable = commands.add_parser("disable", help="send nothing to a destination; all that waits becomes dead letters")
-    disable.set_defaults(run=_switch, enabled=False)
+    enable = parser.add("enable", _switch, "send to a destination again; what was lost: `dead-letters redrive`")
+    disable = parser.add("disable", _switch, "send nothing to a destination; all that waits becomes dead letters")
     for command in (enable, disable):
+        command.set_defaults(enabled=command is enable)
         command.add_argument("name", metavar="NAME", help="of the destination")
     for command in (list_, enable, disable):
         command.add_argument("--control_topic", required=True, metavar="TOPIC", help="as the pipeline's")
         add_kafka_options(command)
         command.add_argument("--destinations", type=Path, metavar="FILE", help="as the pipeline's")
-    return parser
+    return parser.run(argv)
 
 
 def _names(file: Path | None) -> list[str]:

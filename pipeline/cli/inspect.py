@@ -9,14 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
-from pipeline.cli.subcommands import subcommands
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config
 from pipeline.console import one_line
 from pipeline.errors import OptionError
-from pipeline.job.user_inspection import NoAnswerError, headline, inspect_user, is_known, sections
-from pipeline.launch.options import Settings
-
-PROGRAM: Final = "python -m pipeline inspect"
+from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
 
 _DESCRIPTION: Final = """\
 Asks the running job for a user's state through its control topic and shows it: profile, visit, history, what rules
@@ -27,39 +23,24 @@ _ROWS: Final = 20
 
 def main(argv: Sequence[str]) -> int:
     """Show a user's state; the exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: _inspect(arguments))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
-    commands = subcommands(parser)
-    user = commands.add_parser(
+    parser = CommandGroup("inspect", __doc__)
+    user = parser.add(
         "user",
-        help="one user's state from the running job",
+        _inspect,
+        "one user's state from the running job",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     user.add_argument("user_id", metavar="USER", help="user_id")
     user.add_argument("--control_topic", metavar="TOPIC", help="as the pipeline's; required")
-    default = Settings.inspections_topic
-    user.add_argument(
-        "--inspections_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
-    )
+    add_topic_option(user, "inspections_topic")
     add_kafka_options(user)
     user.add_argument(
         "--timeout_seconds", type=float, default=30.0, metavar="NUMBER", help="how long to wait (default: 30)"
     )
-    user.add_argument(
-        "--history",
-        type=int,
-        default=_ROWS,
-        metavar="NUMBER",
-        help=f"events to show (default: {_ROWS})",
-    )
+    user.add_argument("--history", type=int, default=_ROWS, metavar="NUMBER", help=f"events to show (default: {_ROWS})")
     user.add_argument("--json", action="store_true", help="print the state as the job gives it, one JSON object")
-    return parser
+    return parser.run(argv)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -69,14 +50,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: above 0, up to 3600")
     if arguments.history < 1:
         raise OptionError(f"--history is {arguments.history}, allowed: a number from 1 on")
-    if not _is_utf_8(arguments.user_id):
-        raise OptionError(f"USER is {arguments.user_id!r}, allowed: UTF-8")
-    topics = arguments.control_topic, arguments.inspections_topic
     try:
-        state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
-    except NoAnswerError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        arguments.user_id.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"USER is {arguments.user_id!r}, allowed: UTF-8") from None
+    topics = arguments.control_topic, arguments.inspections_topic
+    state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
     if arguments.json:
         sys.stdout.write(json.dumps(state) + "\n")
     elif is_known(state):
@@ -86,14 +65,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"error: the job knows nothing of user {arguments.user_id!r}: never seen, or forgotten\n")
         return 1
     return 0
-
-
-def _is_utf_8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def text_lines(state: Mapping[str, Any], now_ms: int, history_rows: int) -> Iterator[str]:

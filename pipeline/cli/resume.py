@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import exit_code_of, rest_client
+from pipeline.cli.command_line import RaisingParser, rest_client, steer
 from pipeline.console import say, warn
 from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import retained_checkpoints
@@ -16,7 +15,6 @@ from pipeline.launch import run
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
 from runners.flink.rest import FlinkRest
 
-PROGRAM: Final = "python -m pipeline resume"
 _DESCRIPTION: Final = """\
 Starts the pipeline from the newest savepoint or checkpoint that the last job of --job_name has left on the cluster, or
 from --savepoint_path. All other options are those of the launch: the same as at the first start, and what is to change.
@@ -26,12 +24,12 @@ user_shards and max_parallelism belong to the state and cannot; everything else 
 
 def main(argv: Sequence[str]) -> int:
     """Find the state and launch; the exit code."""
-    return exit_code_of(_resume, argv)
+    return steer(_resume, argv)
 
 
 def _resume(argv: Sequence[str]) -> int:
     parser = RaisingParser(
-        PROGRAM, "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION
+        "resume", "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION
     )
     parser.add_argument(
         "--from_job", metavar="NAME_OR_ID", help="job whose newest state it is (default: the last of --job_name)"
@@ -39,7 +37,7 @@ def _resume(argv: Sequence[str]) -> int:
     arguments, options = parser.parse_known_args(argv)
     if not any(option.partition("=")[0] == "--runner" for option in options):
         options = [f"--runner={FLINK_RUNNER}", *options]
-    settings = parse(options, PROGRAM)
+    settings = parse(options, parser.prog)
     if settings.start_without_state:
         raise OptionError("--start_without_state is of no use with resume, which starts from state")
     rest = rest_client(settings.flink_master)

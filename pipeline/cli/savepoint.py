@@ -8,30 +8,29 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.cli.flink_options import MAX_TIMEOUT_S, add_job_options, cluster_client, exit_code_of
+from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer
 from pipeline.console import say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
-PROGRAM: Final = "python -m pipeline savepoint"
 _DESCRIPTION: Final = """\
 Takes a savepoint: all state of a job at one moment, to start it or its next release from. Prints the path, on standard
 output and alone there; what it does meanwhile is told on standard error. With --stop the job ends with it, so that
 nothing is handled twice: `python -m pipeline resume` goes on from there.
 0: taken; 1: no such job, Flink does not answer or could not take it; 2: an option cannot be used."""
+_MAX_TIMEOUT_S: Final = 86_400.0
 _ENDED_S: Final = 60.0
 
 
 def main(argv: Sequence[str]) -> int:
     """Take a savepoint; the exit code."""
-    return exit_code_of(_savepoint, argv)
+    return steer(_savepoint, argv)
 
 
 def _savepoint(argv: Sequence[str]) -> int:
-    parser = RaisingParser(PROGRAM, "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
+    parser = RaisingParser("savepoint", "--flink_master=HOST:PORT [--job=NAME_OR_ID] [--stop]", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--stop", action="store_true", help="end the job with it")
     parser.add_argument("--directory", metavar="URL", help="where to (default: the cluster's state.savepoints.dir)")
@@ -39,8 +38,8 @@ def _savepoint(argv: Sequence[str]) -> int:
         "--timeout_seconds", type=float, default=600.0, metavar="NUMBER", help="how long to wait for it (default: 600)"
     )
     arguments = parser.parse_args(argv)
-    if not 1 <= arguments.timeout_seconds <= MAX_TIMEOUT_S:
-        raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {MAX_TIMEOUT_S:g}")
+    if not 1 <= arguments.timeout_seconds <= _MAX_TIMEOUT_S:
+        raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {_MAX_TIMEOUT_S:g}")
     with cluster_client(arguments) as rest:
         return _take_savepoint(rest, arguments)
 

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
-from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.command_line import CommandParser
 from pipeline.errors import OptionError
-from pipeline.launch.options import Settings, parse_rules_optional
+from pipeline.launch.options import Settings
 from transforms.adapters.secrets import Secret
-from transforms.domain.base.secret_references import LOCAL, SecretError, is_local_reference
-
-PROGRAM: Final = "python -m pipeline ui"
+from transforms.domain.base.secret_references import LOCAL, is_local_reference
 
 _DESCRIPTION: Final = """\
 Serves a web page about a job until Ctrl-C: its rules with matches per minute, recent actions and why, dead letters, one
@@ -32,23 +30,16 @@ _THREADS: Final = 8
 
 def main(argv: Sequence[str]) -> int:
     """Serve the page; the exit code."""
-    arguments, rest = _parser().parse_known_args(argv)
-    try:
-        settings = parse_rules_optional(rest, PROGRAM)
-        _check(settings, arguments)
-        token = _token(arguments.token)
-    except (OptionError, SecretError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return _serve(settings, arguments, token)
+    return _parser().run_with_launch_options(_ui, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(
-        PROGRAM,
-        f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]",
-        _DESCRIPTION,
-    )
+def _ui(arguments: argparse.Namespace, settings: Settings) -> int:
+    _check(settings, arguments)
+    return _serve(settings, arguments, _token(arguments.token))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("ui", f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]", _DESCRIPTION)
     parser.add_argument(
         "--address",
         default=_ADDRESS,

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
+from pipeline.cli.command_line import add_kafka_options, exit_code_of, kafka_config
 from pipeline.console import one_line
 from pipeline.errors import OptionError
-from pipeline.job.decision_view import delivery_summary
+from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.kafka.topics import TopicError, open_reader, topic_errors
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.shard.decisions import Decision, decode_decision
@@ -73,6 +73,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list[Decision], int]:
         TopicError: the topic cannot be read.
     """
     decisions, unreadable = [], 0
+    selected = DecisionFilter(user=arguments.user, event=arguments.event, rule=arguments.rule)
     lines = _lines_of_topic(arguments) if arguments.decisions_file is None else _lines_of_file(arguments.decisions_file)
     for line in lines:
         try:
@@ -80,12 +81,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list[Decision], int]:
         except ValueError:
             unreadable += 1
             continue
-        criteria = (
-            (arguments.user, decision.user_id),
-            (arguments.event, decision.event_id),
-            (arguments.rule, decision.rule),
-        )
-        if all(criterion in (None, value) for criterion, value in criteria):
+        if selected.matches(decision):
             decisions.append(decision)
     return decisions, unreadable
 

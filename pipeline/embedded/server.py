@@ -1,11 +1,10 @@
-"""An HTTP server in this process, the base of the embedded user API and the demo's receiver."""
+"""An HTTP server in this process, the base of the embedded user API, and the demo's receiver of webhooks."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -32,9 +31,7 @@ class LocalServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -47,3 +44,17 @@ class _Server(ThreadingHTTPServer):
         # At the end of every job, clients close idle connections.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+class Receiver(LocalServer):
+    """Answers every POST with 204 on 127.0.0.1 while the context is open. It does not check signatures."""
+
+    def __init__(self) -> None:
+        super().__init__("embedded-receiver", _Handler)
+
+
+class _Handler(QuietHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()

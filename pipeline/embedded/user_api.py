@@ -43,23 +43,20 @@ def profile_of(user_id: str) -> dict[str, Any] | None:
 
 
 def _answer(user_id: str, resource: str) -> Any:
-    if profile_of(user_id) is None:
+    profile = profile_of(user_id)
+    if profile is None:
         return None
-    if resource == "profile":
-        return profile_of(user_id)
-    if resource == "visit":
-        return {
-            "visit_id": f"visit_{user_id}",
-            "start_time": FIRST_EVENT_MS - 60_000,
-            "page_count": 2,
-            "is_first_visit": False,
-        }
-    if resource == "history":
-        return [
-            {"event_id": f"{user_id}_past_{age}", "event_name": "page_view", "timestamp": FIRST_EVENT_MS - age * 60_000}
-            for age in (3, 2, 1)
-        ]
-    return None
+    visit = {
+        "visit_id": f"visit_{user_id}",
+        "start_time": FIRST_EVENT_MS - 60_000,
+        "page_count": 2,
+        "is_first_visit": False,
+    }
+    history = [
+        {"event_id": f"{user_id}_past_{age}", "event_name": "page_view", "timestamp": FIRST_EVENT_MS - age * 60_000}
+        for age in (3, 2, 1)
+    ]
+    return {"profile": profile, "visit": visit, "history": history}.get(resource)
 
 
 def _handler(delay_s: float) -> type[BaseHTTPRequestHandler]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Final
 from confluent_kafka import Message
 
 from pipeline.errors import PipelineError
-from pipeline.kafka.topics import TopicWriter
+from pipeline.kafka.topics import TopicError, TopicWriter, open_reader, topic_errors
 from transforms.domain.events.dead_letter import CONTROL, INPUT, RULE, DeadLetter
 from transforms.domain.webhooks.redrive import redrive_record
 
@@ -56,6 +57,25 @@ def stored_letters(messages: Iterable[Message], unreadable: list[str]) -> Iterat
             unreadable.append(f"{message.partition()}/{message.offset()}: {error}")
         else:
             yield StoredLetter(message.partition(), message.offset(), message.timestamp()[1], letter)
+
+
+def read_place(text: str) -> tuple[int, int] | None:
+    """Partition and offset of a ``StoredLetter.place``; None if the text is none."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def letter_at(
+    config: Mapping[str, str], topic: str, place: tuple[int, int], unreadable: list[str]
+) -> StoredLetter | None:
+    """The dead letter at a partition and offset, or None if there is none; ``unreadable`` as of ``stored_letters``.
+
+    Raises:
+        TopicError: Kafka does not answer.
+    """
+    with topic_errors(f"dead letters topic {topic!r}"), open_reader(config, topic) as reader:
+        message = reader.record(*place)
+    return next(stored_letters([] if message is None else [message], unreadable), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +194,22 @@ class RedriveResult:
 
     def __str__(self) -> str:
         return f"{self.sent.total()} sent, {self.skipped.total()} skipped, {self.failed.total()} failed"
+
+
+def open_redriver(
+    config: Mapping[str, str], control_topic: str | None, rate: float | None = None, dry_run: bool = False
+) -> Redriver:
+    """A redriver that sends at most ``rate`` letters a second; None does not limit it.
+
+    Raises:
+        TopicError: Kafka does not answer, or there is no such control topic.
+    """
+    with topic_errors("redrive"):
+        writer = TopicWriter(config)
+        topics = writer.topics()
+    if control_topic is not None and control_topic not in topics:
+        raise TopicError(f"control topic {control_topic!r} does not exist")
+    return Redriver(writer, topics, control_topic, Pace(rate), dry_run)
 
 
 class Redriver:

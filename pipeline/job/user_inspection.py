@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import PipelineError
-from pipeline.kafka.control_topic import send_control_record
-from pipeline.kafka.topics import existing_topic
+from pipeline.kafka.topics import existing_topic, send_control_record
 from transforms.domain.base.calendar import rfc_3339
 
 
@@ -54,13 +53,7 @@ def _state(value: bytes | None) -> dict[str, Any] | None:
 def is_known(state: Mapping[str, Any]) -> bool:
     """Whether the job holds anything of the user. Rule state and deliveries outlive the user's state."""
     rule_state = state.get("ruleState") or {}
-    return bool(
-        state.get("found")
-        or state.get("parked")
-        or state.get("deliveries")
-        or state.get("left_out")
-        or any(rule_state.values())
-    )
+    return any(state.get(name) for name in ("found", "parked", "deliveries", "left_out")) or any(rule_state.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ def _ranges(consumer: Consumer, topic: str, from_ms: int | None, until_ms: int |
         partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_ANSWER_S)
         for partition in metadata.partitions
     }
-    firsts = _offsets_at(consumer, topic, from_ms, {partition: high for partition, (_, high) in bounds.items()})
-    ends = _offsets_at(consumer, topic, until_ms, {partition: high for partition, (_, high) in bounds.items()})
+    highs = {partition: high for partition, (_, high) in bounds.items()}
+    firsts, ends = (_offsets_at(consumer, topic, at_ms, highs) for at_ms in (from_ms, until_ms))
     return {
         partition: (low if from_ms is None else firsts[partition], ends[partition])
         for partition, (low, _) in bounds.items()

@@ -15,23 +15,13 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, open_reader, topic_errors
+from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, TopicReader, existing_topic, open_reader, topic_errors
 from transforms.domain.rules.model import Rule, RuleError
-from transforms.domain.rules.sets import (
-    Acknowledgement,
-    RuleSet,
-    decode_rule_set,
-    encode_rule_set,
-    number_of_key,
-)
+from transforms.domain.rules.sets import Acknowledgement, RuleSet, decode_rule_set, encode_rule_set, number_of_key
 
 KEPT_SETS: Final = 20
 
 _OTHER_PUBLISHER: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
-
-
-class RulesTopicError(TopicError):
-    """The topic of rule sets, or the audit topic, is not as it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class RulesTopic:
 
     def _check_partitions(self, count: int) -> None:
         if count != 1:
-            raise RulesTopicError(
+            raise TopicError(
                 f"rules topic {self.topic!r} has {count} partitions, allowed is 1: sets apply in the order of one"
             )
 
@@ -126,7 +116,7 @@ class RulesTopic:
                 return  # not every client that may write the topic may also read its configuration
             raise
         if policy != "compact":
-            raise RulesTopicError(
+            raise TopicError(
                 f"rules topic {self.topic!r} has cleanup.policy {policy!r}, allowed is 'compact': the live set would "
                 "be deleted one day, and its number used again"
             )
@@ -184,43 +174,35 @@ class Publisher:
         give_up_s = time.monotonic() + READ_S
         while self._topic.read().highest < rule_set.number:
             if time.monotonic() > give_up_s:
-                raise RulesTopicError(
+                raise TopicError(
                     f"rules topic {self._topic.topic!r}: set {rule_set.number} is published but was not to be read "
                     f"after {READ_S:.0f} s"
                 )
             time.sleep(0.05)
 
 
-class Acknowledgements:
-    """The shards' acknowledgements of rule sets on the audit topic since a time; a context manager.
-
-    ``received`` has those that were read so far.
+@contextlib.contextmanager
+def acknowledgements_since(topic: str, config: Mapping[str, str], since_ms: int) -> Iterator[Acknowledgements]:
+    """The shards' acknowledgements of rule sets on the audit topic since a time.
 
     Raises:
         TopicError: Kafka does not answer, or the topic is missing.
     """
+    with existing_topic(config, topic, f"audit topic {topic!r}", since_ms) as reader:
+        yield Acknowledgements(reader)
 
-    def __init__(self, topic: str, config: Mapping[str, str], since_ms: int) -> None:
-        self._description = f"audit topic {topic!r}"
-        self._stack = contextlib.ExitStack()
+
+class Acknowledgements:
+    """Acknowledgements of rule sets; ``received`` has those that were read so far."""
+
+    def __init__(self, reader: TopicReader) -> None:
+        self._reader = reader
         self.received: list[Acknowledgement] = []
-        with _rules_topic_errors(self._description):
-            self._reader = self._stack.enter_context(open_reader(config, topic, since_ms))
-            if not self._reader.partitions:
-                self._stack.close()
-                raise RulesTopicError(f"{self._description} does not exist")
-            self._add(self._reader.to_end())
-
-    def __enter__(self) -> Acknowledgements:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._add(reader.to_end())
 
     def poll(self, timeout_s: float) -> None:
         """Receive the acknowledgements that arrive within a time."""
-        with _rules_topic_errors(self._description):
-            self._add(self._reader.poll(timeout_s))
+        self._add(self._reader.poll(timeout_s))
 
     def _add(self, messages: Sequence[Message]) -> None:
         values = (message.value() for message in messages)
@@ -257,7 +239,7 @@ def _rules_topic_errors(description: str) -> Iterator[None]:
             yield
         except KafkaException as error:
             if error.args[0].code() in _OTHER_PUBLISHER:
-                raise RulesTopicError(
+                raise TopicError(
                     f"{description}: another publisher began meanwhile, so that this one published nothing; see "
                     "`rules status`, then publish again if need be"
                 ) from None

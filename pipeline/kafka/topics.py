@@ -8,16 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+import confluent_kafka
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pipeline.errors import PipelineError
 
@@ -52,20 +44,21 @@ class TopicReader:
             raise KafkaException(metadata.error)
         self._topic = topic
         self.partitions = list(metadata.partitions)
-        starts = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self.partitions]
+        starts = [TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING) for partition in self.partitions]
         if since_ms is not None and starts:
             for start in starts:
                 start.offset = since_ms
             starts = consumer.offsets_for_times(starts, timeout=ANSWER_S)
             for start in starts:
-                start.offset = start.offset if start.offset >= 0 else OFFSET_END
+                start.offset = start.offset if start.offset >= 0 else confluent_kafka.OFFSET_END
         if last is not None:
             for start in starts:
                 # OFFSET_END would be resolved at the first poll and miss records that are written before it.
                 low, high = self._bounds(start.partition)
                 start.offset = max(low, high - last)
         self._starts = {
-            start.partition: sys.maxsize if start.offset == OFFSET_END else start.offset for start in starts
+            start.partition: sys.maxsize if start.offset == confluent_kafka.OFFSET_END else start.offset
+            for start in starts
         }
         if starts:
             consumer.assign(starts)
@@ -244,3 +237,22 @@ class TopicWriter:
         while left and (now_left := self._producer.flush(READ_S)) < left:
             left = now_left
         return left
+
+
+def send_control_record(config: Mapping[str, str], topic: str, key: bytes, value: bytes) -> None:
+    """Send a record and wait until the broker has it.
+
+    Raises:
+        TopicError: the topic does not exist, or Kafka refuses the record or does not answer.
+    """
+    description = f"control topic {topic!r}"
+    errors: list[str] = []
+    with topic_errors(description):
+        writer = TopicWriter(config)
+        if topic not in writer.topics():
+            raise TopicError(f"{description} does not exist")
+        writer.write(topic, key, value, on_result=lambda error: errors.append(error) if error else None)
+        if writer.flush():
+            errors.append("no answer")
+    if errors:
+        raise TopicError(f"{description}: {errors[0]}")

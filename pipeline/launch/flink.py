@@ -16,12 +16,11 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.console import complain, say, warn
-from pipeline.errors import OptionError, PipelineError
+from pipeline.errors import OptionError, SubmissionError
 from pipeline.launch import graph
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from pipeline.launch.preflight import check_cluster, check_kafka
 from pipeline.launch.transactions import checkpoint_settings
-from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import remove_folder, temporary_folder
@@ -38,38 +37,32 @@ _NO_MASTER: Final = "127.0.0.1:1"
 
 
 def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
-    """Submit the pipeline and follow the job until it ends; returns the exit code."""
-    try:
-        with contextlib.ExitStack() as stack:
-            master = settings.flink_master
-            if settings.plan_file is not None:
-                submit(settings, rule_set, master or _NO_MASTER, destinations)
-                return 0
-            check_kafka(settings)
-            if master is None:
-                cluster = stack.enter_context(local_cluster(settings))
-                master = cluster.flink_master
-            rest = FlinkRest(f"http://{master}")
-            # The job server would retry for a minute, and fail later at a Flink of another version.
-            check_cluster(settings, rest)
-            if settings.starting_offsets == "latest" and settings.savepoint_path is None:
-                warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
-            say(f"submitting {settings.job_name!r} to Flink at {master}")
-            job_id = submit(settings, rule_set, master, destinations)
-            if settings.savepoint_path is not None:
-                wait_until_restored(rest, job_id, settings.savepoint_path)
-            say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
-            return 0 if settings.detached else follow(rest, job_id)
-    except OptionError as error:
-        complain(str(error))
-        return 2
-    except (LocalStackError, SubmissionError) as error:
-        complain(str(error))
-        return 1
+    """Submit the pipeline and follow the job until it ends; returns the exit code.
 
-
-class SubmissionError(PipelineError, RuntimeError):
-    """Flink or the job server refused the job, or the job failed at its start; the message says why."""
+    Raises:
+        OptionError: an option cannot be used with this cluster or Kafka.
+        LocalStackError: Flink does not answer, or cannot keep what the job promises.
+        SubmissionError: Flink refused the job, or the job failed at its start.
+    """
+    with contextlib.ExitStack() as stack:
+        master = settings.flink_master
+        if settings.plan_file is not None:
+            submit(settings, rule_set, master or _NO_MASTER, destinations)
+            return 0
+        check_kafka(settings)
+        if master is None:
+            master = stack.enter_context(local_cluster(settings)).flink_master
+        rest = FlinkRest(f"http://{master}")
+        # The job server would retry for a minute, and fail later at a Flink of another version.
+        check_cluster(settings, rest)
+        if settings.starting_offsets == "latest" and settings.savepoint_path is None:
+            warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
+        say(f"submitting {settings.job_name!r} to Flink at {master}")
+        job_id = submit(settings, rule_set, master, destinations)
+        if settings.savepoint_path is not None:
+            wait_until_restored(rest, job_id, settings.savepoint_path)
+        say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
+        return 0 if settings.detached else follow(rest, job_id)
 
 
 def local_cluster(settings: Settings) -> LocalFlink:

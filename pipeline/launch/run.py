@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline.console import complain, log_json, say, warn
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, SubmissionError
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.validation import OUTPUT_FILES
+from runners.flink.errors import LocalStackError
 from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
@@ -37,14 +38,17 @@ def launch(arguments: Sequence[str]) -> int:
         for rule in rule_set.rules:
             check_destinations(rule, [destination.name for destination in destinations])
         _truncate_output_files(settings)
+        import_beam()
+        if settings.runner == FLINK_RUNNER:
+            from pipeline.launch.flink import run_on_flink
+
+            return run_on_flink(settings, rule_set, destinations)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
         complain(str(error))
         return 2
-    import_beam()
-    if settings.runner == FLINK_RUNNER:
-        from pipeline.launch.flink import run_on_flink
-
-        return run_on_flink(settings, rule_set, destinations)
+    except (LocalStackError, SubmissionError) as error:
+        complain(str(error))
+        return 1
     from pipeline.launch.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
@@ -117,13 +121,15 @@ def _newest_usable_set(topic: str, published: PublishedSets) -> RuleSet | None:
     return None
 
 
+def bundled_rules() -> tuple[Rule, ...]:
+    """The sample rules of the embedded default."""
+    with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as folder:
+        return load_rules(folder, LuaEngines())
+
+
 def _rules(settings: Settings) -> tuple[Rule, ...]:
     """The rules of the files, checked here so that a bad rule ends the launch, not a worker."""
-    if settings.rules is not None:
-        rules = load_rules(settings.rules, LuaEngines())
-    else:
-        with resources.as_file(resources.files("pipeline.embedded").joinpath("rules")) as bundled:
-            rules = load_rules(Path(bundled), LuaEngines())
+    rules = bundled_rules() if settings.rules is None else load_rules(settings.rules, LuaEngines())
     for rule in rules:
         if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
             raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,11 +14,11 @@ from werkzeug.wrappers import Response
 
 from pipeline.console import one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
-from pipeline.job.decision_view import delivery_summary
-from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, route
+from pipeline.job.decision_log import DecisionFilter, delivery_summary
+from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, read_place, route
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
-from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, DecisionFilter, JobError, RunningJob
+from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
 from pipeline.ui.watch import Watch
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.model import Rule
@@ -148,7 +147,7 @@ class _Pages:
 
     def redrive(self) -> Response:
         self._guard.check_signed_in()
-        places = filter(None, map(_place, request.form.getlist("place")))
+        places = filter(None, map(read_place, request.form.getlist("place")))
         chosen = sorted(set(places))[:_MAX_ROWS]  # keeps the order of a user's letters, which are in one partition
         total = RedriveResult()
         for partition, offset in chosen:
@@ -234,11 +233,6 @@ def _document(rule: Rule) -> list[tuple[str, str]]:
         for name, value in document.items()
         if name not in ("name", "version")
     ]
-
-
-def _place(text: str) -> tuple[int, int] | None:
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
-    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def _redrive_notice(result: RedriveResult) -> str:

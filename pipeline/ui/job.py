@@ -6,18 +6,18 @@ import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import Message
 
 from pipeline.errors import PipelineError
+from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.jobs import newest_job
-from pipeline.job.redriving import Pace, Redriver, RedriveResult, StoredLetter, stored_letters
+from pipeline.job.redriving import RedriveResult, StoredLetter, letter_at, open_redriver, stored_letters
 from pipeline.job.status import JobSnapshot, take_snapshot
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.rules_topic import RulesTopic
-from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic, open_reader, topic_errors
+from pipeline.kafka.topics import TopicError, existing_topic, topic_errors
 from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
 from transforms.adapters.lua.engines import LuaEngines
@@ -42,20 +42,6 @@ def _job_errors() -> Iterator[None]:
         yield
     except (TopicError, NoAnswerError, RuleError) as error:
         raise JobError(str(error)) from None
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionFilter:
-    """Selects decisions; a criterion of None selects all."""
-
-    user: str | None = None
-    rule: str | None = None
-    action: str | None = None
-
-    def matches(self, decision: Decision) -> bool:
-        """Whether all criteria select the decision."""
-        criteria = ((self.user, decision.user_id), (self.rule, decision.rule), (self.action, decision.action_id))
-        return all(criterion in (None, value) for criterion, value in criteria)
 
 
 class RunningJob:
@@ -112,19 +98,13 @@ class RunningJob:
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         """The dead letter at a place, or None if there is none."""
-        topic = self.settings.dead_letters_topic
-        with _job_errors(), topic_errors(f"dead letters topic {topic!r}"), open_reader(self._config, topic) as reader:
-            message = reader.record(partition, offset)
-            return next(stored_letters([] if message is None else [message], []), None)
+        with _job_errors():
+            return letter_at(self._config, self.settings.dead_letters_topic, (partition, offset), [])
 
     def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
         """Send letters again, as ``dead-letters redrive`` does."""
         with _job_errors(), topic_errors("redrive"):
-            writer = TopicWriter(self._config)
-            topics, control_topic = writer.topics(), self.settings.control_topic
-            if control_topic is not None and control_topic not in topics:
-                raise TopicError(f"control topic {control_topic!r} does not exist")
-            redriver = Redriver(writer, topics, control_topic, Pace(None), dry_run=False)
+            redriver = open_redriver(self._config, self.settings.control_topic)
             for stored in letters:
                 redriver.send(stored.letter)
             redriver.flush()

@@ -51,7 +51,7 @@ def parsed(name: str, arguments: Sequence[str]) -> Parsed:
         parse_args(self, args, namespace)
         raise Parsed(self, [])
 
-    module = main.COMMANDS[name].load()
+    module = main.load(name)
     said = io.StringIO()
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", known),
@@ -80,7 +80,7 @@ def _first_parser(name: str, arguments: Sequence[str]) -> argparse.ArgumentParse
     def first(self: Any, args: Any = None, namespace: Any = None) -> Any:
         raise Parsed(self, [])
 
-    module = main.COMMANDS[name].load()
+    module = main.load(name)
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_known_args", first),
         mock.patch.object(argparse.ArgumentParser, "parse_args", first),

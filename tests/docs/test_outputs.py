@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli.doctor.checks import check_topics
 from pipeline.cli.doctor.command import _text_line
 from pipeline.cli.main import main
-from pipeline.cli.status.text import status_text
+from pipeline.cli.status import status_text
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import UserApi
 from pipeline.job.status import JobSnapshot, status_of

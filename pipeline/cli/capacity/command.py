@@ -10,23 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.capacity.model import (
-    FIGURES_FILE,
-    TIERS,
-    Figures,
-    FiguresError,
-    Load,
-    Plan,
-    Tier,
-    choose,
-    read_figures,
-)
+from pipeline.cli.capacity import model
 from pipeline.cli.capacity.report import plan_document, plan_text
-from pipeline.cli.command_parser import RaisingParser
-from pipeline.console import complain
+from pipeline.cli.command_line import RaisingParser, exit_code_of
 from pipeline.errors import OptionError
 
-PROGRAM: Final = "python -m pipeline capacity"
 _DESCRIPTION: Final = """\
 Says how many slots, TaskManagers, partitions and how much memory and network a load needs, from figures that were
 measured on a small machine: docs/capacity.md has the formulae, and what of them has been seen.
@@ -41,22 +29,29 @@ _NUMBERS: Final = {
     "bytes_per_user": (1, 16_000_000, "bytes"),
     "parallelism": (1, 32_768, "slots, a whole number"),
 }
+# Option -> the figure that it replaces.
+_FIGURES: Final = {
+    "event_bytes": "event_bytes",
+    "action_bytes": "action_bytes",
+    "bytes_per_user": "memory_bytes_per_user",
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the plan; returns the exit code."""
-    try:
-        arguments = _parser().parse_args(argv)
-        plan = _plan(arguments)
-    except (OptionError, FiguresError) as error:
-        complain(str(error))
-        return 2
+    return exit_code_of(lambda: _capacity(argv))
+
+
+def _capacity(argv: Sequence[str]) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    plan = _plan(parser, arguments)
     sys.stdout.write(f"{json.dumps(plan_document(plan))}\n" if arguments.json else plan_text(plan))
     return 0 if plan.is_enough and plan.fits_tier else 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = RaisingParser(PROGRAM, "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
+    parser = RaisingParser("capacity", "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
     parser.add_argument("--events_per_second", metavar="NUMBER", help="at the busiest time")
     parser.add_argument("--users", metavar="NUMBER", help="in the state: with an event within --state_ttl_seconds")
     parser.add_argument("--event_bytes", metavar="NUMBER", help="of an event, JSON (default: as measured)")
@@ -70,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
+def _plan(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> model.Plan:
     """The plan for the load and the machines that the arguments describe.
 
     Raises:
@@ -80,24 +75,21 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     numbers = {name: _number(name, getattr(arguments, name)) for name in _NUMBERS}
     for name in ("events_per_second", "users"):
         if numbers[name] is None:
-            raise OptionError(f"--{name} is missing: give a number; {PROGRAM} --help lists what there is")
-    figures, _ = read_figures(arguments.figures or FIGURES_FILE)
-    figures = _replace_figure(figures, "event_bytes", numbers["event_bytes"])
-    figures = _replace_figure(figures, "action_bytes", numbers["action_bytes"])
-    figures = _replace_figure(figures, "memory_bytes_per_user", numbers["bytes_per_user"])
-    load = Load(numbers["events_per_second"] or 0, numbers["users"] or 0, numbers["actions_per_event"] or 0)
+            raise OptionError(
+                f"--{name} is missing: give a number; python -m pipeline capacity --help lists what there is"
+            )
+    figures, _ = model.read_figures(arguments.figures or model.FIGURES_FILE)
+    given = {figure: value for name, figure in _FIGURES.items() if (value := numbers[name]) is not None}
+    figures = replace(figures, **given)
+    load = model.Load(numbers["events_per_second"] or 0, numbers["users"] or 0, numbers["actions_per_event"] or 0)
     parallelism = None if numbers["parallelism"] is None else round(numbers["parallelism"])
-    return choose(load, figures, _tiers(arguments.tier), parallelism)
+    return model.choose(load, figures, _tiers(arguments.tier), parallelism)
 
 
-def _replace_figure(figures: Figures, name: str, value: float | None) -> Figures:
-    return figures if value is None else replace(figures, **{name: value})
-
-
-def _tiers(name: str | None) -> Sequence[Tier]:
-    tiers = [tier for tier in TIERS if name in (None, tier.name)]
+def _tiers(name: str | None) -> Sequence[model.Tier]:
+    tiers = [tier for tier in model.TIERS if name in (None, tier.name)]
     if not tiers:
-        raise OptionError(f"--tier is {name!r}, allowed: {', '.join(tier.name for tier in TIERS)}")
+        raise OptionError(f"--tier is {name!r}, allowed: {', '.join(tier.name for tier in model.TIERS)}")
     return tiers
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import PipelineError
+from pipeline.errors import OptionError
 
 FIGURES_FILE: Final = Path(__file__).with_name("capacity.json")
 
@@ -42,7 +42,7 @@ _MIB: Final = 1024 * 1024
 _ROUNDING: Final = 1e-9  # so that rounding errors do not add a machine
 
 
-class FiguresError(PipelineError, ValueError):
+class FiguresError(OptionError):
     """A file of figures that cannot be used; the message says why."""
 
 

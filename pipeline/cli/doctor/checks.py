@@ -15,17 +15,8 @@ import requests
 
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
 from pipeline.kafka.cluster_settings import KafkaAdminError, topic_partitions
-from pipeline.launch.findings import (
-    FAIL,
-    OK,
-    SKIP,
-    WARN,
-    Cluster,
-    Finding,
-    check_beam,
-    check_checkpoint_dir,
-    check_jars,
-)
+from pipeline.launch import findings
+from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
@@ -68,7 +59,7 @@ class Doctor:
         """Yield each finding as soon as it is known."""
         yield self._java()
         yield self._maven()
-        yield check_beam()
+        yield findings.check_beam()
         yield self._ports()
         yield from self._kafka()
         yield from self._flink()
@@ -275,8 +266,8 @@ def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     else:
         message = f"{slots}, --parallelism is {settings.parallelism}"
         yield Finding("Slots", FAIL, message, "add TaskManagers, end another job or lower --parallelism")
-    yield check_jars(cluster)
-    yield check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
+    yield findings.check_jars(cluster)
+    yield findings.check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
 
 
 def _connection_problem(address: str) -> str | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from pipeline.cli.command_parser import CommandParser
+from pipeline.cli.command_line import CommandParser
 from pipeline.cli.doctor.checks import Doctor
 from pipeline.errors import OptionError
 from pipeline.launch.findings import FAIL, OK, WARN, Finding
-from pipeline.launch.options import parse_rules_optional
-
-PROGRAM: Final = "python -m pipeline doctor"
+from pipeline.launch.options import Settings
 
 _DESCRIPTION: Final = """\
 Checks what a launch depends on: this machine, Kafka and its topics, Flink, the user API, S3, clocks.
@@ -24,25 +23,20 @@ is not; 2: an option cannot be used."""
 
 def main(argv: Sequence[str]) -> int:
     """Run every check; the exit code."""
-    parser = CommandParser(
-        PROGRAM,
-        "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]",
-        _DESCRIPTION,
-    )
+    usage = "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]"
+    parser = CommandParser("doctor", usage, _DESCRIPTION)
     parser.add_argument(
         "--checkpoint_dir", metavar="URL", help="where checkpoints go (default: what the cluster's configuration says)"
     )
     parser.add_argument("--s3_endpoint", metavar="URL", help="S3 endpoint (default: the cluster's, else AWS)")
     parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
-    arguments, rest = parser.parse_known_args(argv)
-    try:
-        settings = parse_rules_optional(rest, PROGRAM)
-        for name in ("checkpoint_dir", "s3_endpoint"):
-            if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
-                raise OptionError(f"--{name} is {value!r}, allowed: a URL")
-    except OptionError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return parser.run_with_launch_options(_check, argv)
+
+
+def _check(arguments: argparse.Namespace, settings: Settings) -> int:
+    for name in ("checkpoint_dir", "s3_endpoint"):
+        if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
+            raise OptionError(f"--{name} is {value!r}, allowed: a URL")
     return _print_findings(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 from confluent_kafka import KafkaException
 
-from pipeline.cli.rules.backtest_inputs import BacktestError, open_lines, read_profiles
+from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
 from pipeline.errors import OptionError
 from pipeline.kafka.recorded_topic import records_between
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     except RuleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except (OptionError, BacktestError, RecordingError, TokenError) as error:
+    except (OptionError, RecordingError, TokenError) as error:
         sys.stderr.write(f"error: {error}\n")
     except KafkaException as error:
         sys.stderr.write(f"error: --events_topic {settings.events_topic}: {error.args[0].str()}\n")
@@ -105,17 +106,17 @@ class _Run:
         self._from_ms = read_time("from", arguments.from_)
         self._until_ms = read_time("until", arguments.until)
         if (arguments.events is None) == (settings.bootstrap_servers is None):
-            raise BacktestError("give either --events=FILE or --bootstrap_servers=…, to say where events come from")
+            raise OptionError("give either --events=FILE or --bootstrap_servers=…, to say where events come from")
         if arguments.profiles is not None and settings.user_api_url is not None:
-            raise BacktestError("--profiles and --user_api_url are two answers to one question: give one")
+            raise OptionError("--profiles and --user_api_url are two answers to one question: give one")
         for name in ("json", "actions", "plot"):
             path = getattr(arguments, name)
             if path is not None and not path.parent.is_dir():
-                raise BacktestError(f"--{name} is {str(path)!r}: there is no such directory")
+                raise OptionError(f"--{name} is {str(path)!r}: there is no such directory")
         if arguments.plot is not None and arguments.plot.suffix not in _PLOT_SUFFIXES:
-            raise BacktestError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
+            raise OptionError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
         if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-            raise BacktestError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
+            raise OptionError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
 
     def run(self) -> int:
         arguments, settings = self._arguments, self._settings
@@ -126,7 +127,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             write = None
             if arguments.actions is not None:
-                write = _ActionsFile(stack.enter_context(arguments.actions.open("wb"))).write
+                write = partial(_write_action, stack.enter_context(arguments.actions.open("wb")))
             backtests: list[Backtest] = []
             for rules in rule_sets:
                 on_sent = write if not backtests else None
@@ -216,23 +217,18 @@ class _Run:
             plot_firings(reports, names, arguments.plot)
 
 
-class _ActionsFile:
-    """The actions that the job would have sent, as JSON Lines."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, at_ms: int, sent: SentAction) -> None:
-        line: dict[str, Any] = {
-            "time": at_ms,
-            "rule": sent.rule,
-            "version": sent.version,
-            "action": sent.action,
-            "action_id": sent.action_id,
-            "user_id": sent.user_id,
-            "body": orjson.Fragment(sent.body),
-        }
-        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+def _write_action(file: BinaryIO, at_ms: int, sent: SentAction) -> None:
+    """Write an action that the job would have sent, as a line of JSON."""
+    line: dict[str, Any] = {
+        "time": at_ms,
+        "rule": sent.rule,
+        "version": sent.version,
+        "action": sent.action,
+        "action_id": sent.action_id,
+        "user_id": sent.user_id,
+        "body": orjson.Fragment(sent.body),
+    }
+    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class _Progress:

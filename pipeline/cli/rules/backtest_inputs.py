@@ -10,16 +10,12 @@ from pathlib import Path
 
 import orjson
 
-from pipeline.errors import PipelineError
+from pipeline.errors import OptionError
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.user_api.client import PROFILE, fetched_user
 from transforms.domain.simulation.backtest import Fetch
 from transforms.domain.simulation.recordings import RecordingError
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
-
-
-class BacktestError(PipelineError, ValueError):
-    """An argument or a file that cannot be used."""
 
 
 @contextlib.contextmanager
@@ -51,7 +47,7 @@ def read_profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
     into memory.
 
     Raises:
-        BacktestError: a line is no user, or a user is there twice.
+        OptionError: a line is no user, or a user is there twice.
         RecordingError: a ``.gz`` file is damaged.
     """
     lines_by_user: dict[str, bytes] = {}
@@ -62,9 +58,9 @@ def read_profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
             try:
                 user_id = _user(line, history_fields)[0]
             except (CallError, ValueError) as error:
-                raise BacktestError(f"{path}:{number}: {error}") from None
+                raise OptionError(f"{path}:{number}: {error}") from None
             if user_id in lines_by_user:
-                raise BacktestError(f"{path}:{number}: user {user_id!r} is there twice")
+                raise OptionError(f"{path}:{number}: user {user_id!r} is there twice")
             lines_by_user[user_id] = line
 
     def fetch(user_id: str) -> FetchedUser:

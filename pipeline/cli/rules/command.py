@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli.command_line import CommandGroup
 from pipeline.cli.rules import published as published_rules
 from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
-from pipeline.cli.subcommands import subcommands
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
@@ -46,64 +46,53 @@ def main(argv: Sequence[str]) -> int:
         from pipeline.cli.rules import backtest
 
         return backtest.main(argv[1:])
-    arguments = _parser().parse_args(argv)
-    return int(arguments.run(arguments))
+    return _parser().run(argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline rules", description=__doc__, allow_abbrev=False)
-    commands = subcommands(parser)
-    check = commands.add_parser("check", help="read and compile every rule; shows every problem with file and line")
-    check.add_argument("path", type=Path, help="rule file or directory")
-    check.set_defaults(run=_check)
-    test = commands.add_parser("test", help="check every rule and run its cases")
-    test.add_argument("path", type=Path, help="rule file or directory")
+def _parser() -> CommandGroup:
+    parser = CommandGroup("rules", __doc__)
+    check = parser.add("check", _check, "read and compile every rule; shows every problem with file and line")
+    test = parser.add("test", _test, "check every rule and run its cases")
+    explain = parser.add("explain", explain_rules, "say for each rule why it does or does not fire for an event")
+    parser.commands.add_parser(
+        "backtest", help="replay recorded events and say what each rule would have done", allow_abbrev=False
+    )
+    parser.add("schema", _schema, "print the JSON Schema of rule files")
+    new = parser.add("new", _new, "write a first rule with cases")
+    publish = parser.add("publish", _publish, "test every rule, then make the rules live in running jobs")
+    rollback = parser.add(
+        "rollback", published_rules.rollback, "make an earlier set's rules live again, under a new number"
+    )
+    status = parser.add(
+        "status", published_rules.status, "show the published sets, and which is live in which user shards"
+    )
+    new.add_argument("path", type=Path, help="directory; made if it is not there")
+    for command in (check, test, explain, publish):
+        command.add_argument("path", type=Path, help="rule file or directory")
+    for command in (publish, rollback, status):
+        published_rules.add_options(command)
+    rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
+    for command in (publish, rollback):
+        command.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
     test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
-    _add_history_options(test)
-    test.set_defaults(run=_test)
-    explain_ = commands.add_parser("explain", help="say for each rule why it does or does not fire for an event")
-    explain_.add_argument("path", type=Path, help="rule file or directory")
-    explain_.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
-    explain_.add_argument(
+    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
+    for command in (test, publish):
+        command.add_argument(
+            "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
+        )
+        command.add_argument(
+            "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
+        )
+    explain.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
+    explain.add_argument(
         "--given",
         type=Path,
         metavar="FILE",
         help="what is known before it: profile, visit, history, now, events, as in tests",
     )
-    explain_.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
-    explain_.set_defaults(run=explain_rules)
-    commands.add_parser("backtest", help="replay recorded events and say what each rule would have done")
-    schema = commands.add_parser("schema", help="print the JSON Schema of rule files")
-    schema.set_defaults(run=_schema)
-    new = commands.add_parser("new", help="write a first rule with cases")
-    new.add_argument("path", type=Path, help="directory; made if it is not there")
-    new.set_defaults(run=_new)
-    publish = commands.add_parser("publish", help="test every rule, then make the rules live in running jobs")
-    publish.add_argument("path", type=Path, help="rule file or directory")
-    published_rules.add_options(publish)
-    publish.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
-    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
-    _add_history_options(publish)
-    publish.set_defaults(run=_publish)
-    rollback = commands.add_parser("rollback", help="make an earlier set's rules live again, under a new number")
-    published_rules.add_options(rollback)
-    rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
-    rollback.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
-    rollback.set_defaults(run=published_rules.rollback)
-    status = commands.add_parser("status", help="show the published sets, and which is live in which user shards")
-    published_rules.add_options(status)
+    explain.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
     published_rules.add_status_options(status)
-    status.set_defaults(run=published_rules.status)
     return parser
-
-
-def _add_history_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
-    )
-    parser.add_argument(
-        "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
-    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -138,7 +127,7 @@ def _test(arguments: argparse.Namespace) -> int:
         except OSError as error:
             sys.stderr.write(f"error: {arguments.junit_xml}: {error.strerror}\n")
             return 2
-    return _showcount_of(files, results, seconds)
+    return _show_totals(files, results, seconds)
 
 
 def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResult]:
@@ -155,7 +144,7 @@ def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResu
     return results
 
 
-def _showcount_of(files: RuleFiles, results: list[CaseResult], seconds: float) -> int:
+def _show_totals(files: RuleFiles, results: list[CaseResult], seconds: float) -> int:
     """Print the numbers of rules, cases and failures; returns the exit code."""
     failed = sum(not result.passed for result in results)
     counts = f"{count_of(len(files.rules), 'rule')}, {count_of(len(results), 'case')}, {failed} failed"
@@ -170,7 +159,7 @@ def _publish(arguments: argparse.Namespace) -> int:
         return 1
     _warn_of_failed_dry_calls(files)
     results = _run_cases(arguments, files)
-    if _showcount_of(files, results, time.perf_counter() - started):
+    if _show_totals(files, results, time.perf_counter() - started):
         sys.stderr.write("error: a case failed, nothing was published\n")
         return 1
     return published_rules.publish(arguments, tuple(loaded.rule for loaded in files.rules))

@@ -8,13 +8,11 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any, Final
 
-from pipeline.cli.kafka_options import add_kafka_options, exit_code_of, kafka_config
-from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic
-from pipeline.launch.options import Settings
+from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
+from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
@@ -32,10 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``status``."""
-    default = Settings.audit_topic
-    parser.add_argument(
-        "--audit_topic", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})"
-    )
+    add_topic_option(parser, "audit_topic")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="wait until the newest set is live in all shards; 1 if it is not"
@@ -43,29 +38,12 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
-    """Publish rules whose tests have passed; returns the exit code."""
-    return _exit_code_of(lambda: _publish(arguments, rules))
+    """Publish rules whose tests have passed; returns the exit code.
 
-
-def rollback(arguments: argparse.Namespace) -> int:
-    """Publish an earlier set's rules again, under a new number; returns the exit code."""
-    return _exit_code_of(lambda: _rollback(arguments))
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """Show the sets on the topic, and in which shards the newest is live; returns the exit code."""
-    return _exit_code_of(lambda: _status(arguments))
-
-
-def _exit_code_of(run: Callable[[], int]) -> int:
-    try:
-        return exit_code_of(run)
-    except RuleError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-
-
-def _publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
+    Raises:
+        RuleError: a rule has changed without a new version, or the set is too large for a record.
+        TopicError: another publisher began meanwhile, or Kafka refused.
+    """
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     if arguments.dry_run:
         published = topic.read()
@@ -110,7 +88,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _rollback(arguments: argparse.Namespace) -> int:
+def rollback(arguments: argparse.Namespace) -> int:
+    """Publish an earlier set's rules again, under a new number; returns the exit code.
+
+    Raises:
+        RuleError: there is no such set, or its rules are live already.
+        TopicError: another publisher began meanwhile, or Kafka refused.
+    """
     topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
     with topic.publishing() as publisher:
         published = publisher.published
@@ -140,19 +124,22 @@ def _earlier_set(topic: str, published: PublishedSets, number: int | None) -> Ru
     return rule_set
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace) -> int:
+    """Show the sets on the topic, and in which shards the newest is live; returns the exit code.
+
+    Raises:
+        TopicError: Kafka does not answer, or a topic is missing.
+    """
     config = kafka_config(arguments)
     published = RulesTopic(arguments.rules_topic, config).read()
     live = published.live
-    if live is None:
-        context: Any = nullcontext()
-    else:
+    behind, shards, received = list[int](), 0, list[Acknowledgement]()
+    if live is not None:
         # The acknowledgements of the set before tell which shards there are.
         since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
-        context = Acknowledgements(arguments.audit_topic, config, max(0, since_ms))
-    with context as acknowledgements:
-        behind, shards = _wait_until_live(live, acknowledgements, arguments.wait or 0.0)
-        received = acknowledgements.received if acknowledgements is not None else []
+        with acknowledgements_since(arguments.audit_topic, config, max(0, since_ms)) as acknowledgements:
+            behind, shards = _wait_until_live(live.number, acknowledgements, arguments.wait or 0.0)
+        received = acknowledgements.received
     if arguments.json:
         sys.stdout.write(json.dumps(_status_json(arguments.rules_topic, published, behind, shards, received)) + "\n")
     else:
@@ -161,15 +148,11 @@ def _status(arguments: argparse.Namespace) -> int:
     return 1 if arguments.wait is not None and not is_live_everywhere else 0
 
 
-def _wait_until_live(
-    live: RuleSet | None, acknowledgements: Acknowledgements | None, wait_s: float
-) -> tuple[list[int], int]:
+def _wait_until_live(number: int, acknowledgements: Acknowledgements, wait_s: float) -> tuple[list[int], int]:
     """Wait until all shards have the newest set; returns the shards that have not, and the number of all shards."""
-    if live is None or acknowledgements is None:
-        return [], 0
     give_up_s = time.monotonic() + wait_s
     while True:
-        behind, shards = shards_behind(live.number, acknowledgements.received)
+        behind, shards = shards_behind(number, acknowledgements.received)
         if (shards and not behind) or time.monotonic() >= give_up_s:
             return behind, shards
         acknowledgements.poll(0.1)

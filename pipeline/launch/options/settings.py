@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.launch.options.all_options import FlinkOptions, InputOptions, OutputOptions, RuleOptions, StateOptions
 from pipeline.launch.options.fields import DIRECT_RUNNER
-from pipeline.launch.options.flink_options import FlinkOptions
-from pipeline.launch.options.input_options import InputOptions
 from pipeline.launch.options.kafka_properties import kafka_properties
-from pipeline.launch.options.output_options import OutputOptions
-from pipeline.launch.options.rule_options import RuleOptions
-from pipeline.launch.options.state_options import StateOptions
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.launch.flink import SubmissionError, wait_until_restored
+from pipeline.errors import SubmissionError
+from pipeline.launch.flink import wait_until_restored
 from runners.flink.rest import FlinkRest
 
 LOST = "org.apache.flink.util.FlinkExpectedException: TaskExecutor 10.0.0.2 has no more allocated slots"

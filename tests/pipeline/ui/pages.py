@@ -10,12 +10,13 @@ from typing import Any
 
 from waitress.server import create_server
 
+from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import RedriveResult, StoredLetter
 from pipeline.job.status import JobSnapshot, status_of
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
-from pipeline.ui.job import DecisionFilter, JobError
+from pipeline.ui.job import JobError
 from pipeline.ui.watch import Watch
 from transforms.adapters.secrets import Secret
 from transforms.domain.rules.sets import RuleSet

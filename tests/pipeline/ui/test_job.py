@@ -8,8 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from pipeline.job.decision_log import DecisionFilter
 from pipeline.launch.options import parse_rules_optional
-from pipeline.ui.job import DecisionFilter, JobError, RunningJob
+from pipeline.ui.job import JobError, RunningJob
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
 from tests.integration.jobs import Topics, reading

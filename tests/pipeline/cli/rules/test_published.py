@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from pipeline.cli.main import main
 from pipeline.errors import OptionError
 from pipeline.kafka import topics
-from pipeline.kafka.rules_topic import KEPT_SETS, RulesTopic, RulesTopicError
+from pipeline.kafka.rules_topic import KEPT_SETS, RulesTopic
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse
 from pipeline.launch.run import _rule_set
 from runners.flink.local.broker import LocalKafka
@@ -262,7 +263,7 @@ def test_the_newest_sets_are_kept(published: Published) -> None:
 
 def test_of_two_publishers_the_one_that_began_first_gets_an_error(published: Published) -> None:
     with published.topic.publishing() as early, published.topic.publishing() as late:
-        with pytest.raises(RulesTopicError, match=r"another publisher began meanwhile, so that this one published no"):
+        with pytest.raises(TopicError, match=r"another publisher began meanwhile, so that this one published no"):
             early.publish([rule("early")], "me", "", 5)
         assert late.publish([rule("late")], "me", "", 5).number == 1
     assert [rule_set.versions for rule_set in published.topic.read().sets] == [{"late": 1}]
@@ -290,7 +291,7 @@ def test_no_number_is_used_twice_however_many_publish(published: Published) -> N
                 with RulesTopic(published.name, published.config).publishing() as publisher:
                     numbers.append(publisher.publish([rule("r")], "me", "", 5).number)
                 return
-            except RulesTopicError as error:
+            except TopicError as error:
                 others.append(str(error))
 
     threads = [threading.Thread(target=publish_once) for _ in range(4)]

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.cli.status.text import status_text
+from pipeline.cli.status import status_text
 from pipeline.job.status import status_of
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink

@@ -1,1 +1,0 @@
-"""The ``status`` command: a job's status in the terminal, or as JSON."""

@@ -1,0 +1,261 @@
+"""Every option by its group. The dataclasses' fields are flags; no other place has defaults."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.launch.options import fields
+from pipeline.launch.options.fields import flink_option, input_option, output_option, rule_option, state_option
+from transforms.adapters.lua.engines import Isolation
+from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
+from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """What the Kafka sources read."""
+
+    bootstrap_servers: str | None = input_option(
+        None, "Kafka brokers, HOST:PORT[,HOST:PORT]; without them DirectRunner runs the bundled stream"
+    )
+    events_topic: str = input_option("user-tracking-events", "topic of user-tracking events, keyed by user_id")
+    control_topic: str | None = input_option(None, "topic of control records (forget, inspect, destination, redrive)")
+    group_id: str = input_option("flink-event-trigger", "consumer group that offsets are committed to")
+    starting_offsets: str = input_option(
+        "committed",
+        "where to start without state; committed falls back to earliest",
+        choices=("committed", "earliest", "latest", "timestamp"),
+    )
+    starting_timestamp_ms: int | None = input_option(
+        None, "broker time to start from with --starting_offsets=timestamp", unit="ms since the epoch", least=0
+    )
+    isolation_level: str = input_option(
+        "read_committed",
+        "whether records of open transactions are read",
+        choices=("read_committed", "read_uncommitted"),
+    )
+    kafka_property: tuple[str, ...] = input_option(
+        (), "NAME=VALUE for every Kafka client, as security.protocol=SASL_SSL; may be repeated"
+    )
+    consumer_property: tuple[str, ...] = input_option((), "NAME=VALUE for Kafka consumers; may be repeated")
+    user_key: str = input_option(
+        "record", "where the user comes from: the record key, or user_id in the body", choices=("record", "field")
+    )
+    user_shards: int = input_option(
+        16,
+        "user shards the state is kept in, fixed for its life, at least 4 a slot; 0 keys by user",
+        unit="shards",
+        least=0,
+        most=32768,
+    )
+    max_parallelism: int = input_option(
+        128, "Flink key groups, fixed for the state's life", unit="key groups", least=1, most=32768
+    )
+    batch_linger_ms: int = input_option(
+        10, "longest time a record waits for others, half of it on average", unit="ms", least=0, most=10_000
+    )
+    batch_max_records: int = input_option(1000, "records that end the wait", unit="records", least=1, most=100_000)
+    batch_max_bytes: int = input_option(1_000_000, "bytes that end the wait", unit="bytes", least=1024, most=8_000_000)
+    watermark_out_of_orderness_ms: int = input_option(5000, "how late the watermark is", unit="ms", least=0)
+    watermark_idleness_ms: int = input_option(
+        10_000, "silence after which a partition counts as read until then", unit="ms", least=1
+    )
+    max_event_bytes: int = input_option(
+        10_240, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOptions:
+    """What the stateful step keeps of users, and how it calls the user API."""
+
+    state_ttl_seconds: float = state_option(
+        600.0, "idle time after which a user is forgotten", unit="s", least=0.1, most=315_360_000
+    )
+    history_size: int = state_option(100, "events kept in a user's history", unit="events", least=1, most=10_000)
+    history_fields: tuple[str, ...] = state_option(
+        (), "event field kept in the history besides event_id, event_name, timestamp; may be repeated"
+    )
+    user_api_url: str | None = state_option(
+        None, "base URL of the user API: {base}/users/{id}/profile, /visit, /history; without it nobody is known"
+    )
+    user_api_timeout_seconds: float = state_option(2.0, "time one call may take", unit="s", least=0.01)
+    user_api_concurrency: int = state_option(
+        32, "calls at a time per worker; a user takes three", unit="calls", least=1, most=1024
+    )
+    user_api_max_answer_bytes: int = state_option(
+        1_000_000, "larger answers are errors", unit="bytes", least=1024, most=16_000_000
+    )
+    user_api_token: str | None = state_option(
+        None,
+        f"where workers find the user API's bearer token: {TOKEN_REFERENCES}; never the token itself; needs https, "
+        "or http to this machine",
+    )
+    user_api_ca_file: Path | None = state_option(
+        None,
+        "PEM file of the CAs that vouch for the user API instead of the public ones; an absolute path on every worker",
+        unit="path",
+    )
+    enrichment_deadline_seconds: float = state_option(
+        10.0, "after it an event runs with an empty profile", unit="s", least=0.1, most=600
+    )
+    enrichment_retry_seconds: float = state_option(
+        30.0, "pause before a user whose profile did not come is asked for again", unit="s", least=0.1, most=86_400
+    )
+    profile_max_age_seconds: float | None = state_option(
+        None, "age from which a profile is fetched anew, in use until then; without it never", unit="s", least=0.1
+    )
+    max_waiting_bytes: int = state_option(
+        1_000_000,
+        "events of one user that may wait for its profile; more run without",
+        unit="bytes",
+        least=1024,
+        most=16_000_000,
+    )
+    max_user_bytes: int = state_option(
+        16_000_000,
+        "profile and history of one user; the oldest history goes",
+        unit="bytes",
+        least=16_384,
+        most=16_000_000,
+    )
+    allowed_lateness_seconds: float = state_option(
+        10.0,
+        "how late an event may be for a sequence, cooldown or cap to take it into account",
+        unit="s",
+        least=0,
+        most=604_800,
+    )
+    state_cache_mb: int = state_option(1024, "memory of a worker for folded state", unit="MB", least=1)
+    compact_bytes: int = state_option(
+        262_144, "journal bytes from which a shard is compacted", unit="bytes", least=1024
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """Where rules come from, and how their Lua runs."""
+
+    rules: Path | None = rule_option(
+        None,
+        "rule file or directory of *.yaml; required, but for the bundled stream or a --rules_topic that holds a set",
+        unit="path",
+    )
+    rules_topic: str | None = rule_option(
+        None,
+        "topic of published rule sets, one partition, compacted: the newest is live, from the launch on; "
+        "--rules counts while it is empty",
+    )
+    rules_isolation: Isolation = rule_option(
+        "none",
+        "with process, rules' Lua runs in processes of its own, one for each thread that handles events",
+        choices=typing.get_args(Isolation),
+    )
+    rule_error_letters_per_minute: int = rule_option(
+        DEFAULT_PER_MINUTE,
+        "errors of a rule that become dead letters, of each worker; further ones are counted",
+        unit="dead letters a minute",
+        least=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where records and webhooks go."""
+
+    actions_topic: str = output_option("event-actions", "topic of Kafka actions that name none")
+    cloudevents_source: str | None = output_option(
+        None, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
+    )
+    dead_letters_topic: str = output_option("event-dead-letters", "topic of dead letters")
+    dead_letters_file: Path | None = output_option(
+        None, "for the bundled stream, dead letters as JSON Lines in this file, written anew", unit="path"
+    )
+    inspections_topic: str = output_option("user-inspections", "topic of inspected users")
+    audit_topic: str = output_option(
+        "event-audit", "topic of audit records: who was forgotten when, by hash; which rule set is live where"
+    )
+    decisions_topic: str | None = output_option(
+        None, "topic of the decision log, keyed by user; without it and --decisions_file there is none"
+    )
+    decisions_file: Path | None = output_option(
+        None, "on DirectRunner, the decision log as JSON Lines in this file, written anew", unit="path"
+    )
+    decision_sample: float = output_option(
+        0.0, "of events and rules that did not fire, the share in the decision log", unit="0 to 1", least=0, most=1
+    )
+    actions_file: Path | None = output_option(
+        None, "on DirectRunner, every action as JSON Lines in this file, written anew", unit="path"
+    )
+    destinations: Path | None = output_option(None, "YAML file of webhooks' destinations", unit="path")
+    destination_host: tuple[str, ...] = output_option(
+        (), "host that webhooks may go to, *.example.com for all below; without it every public one; may be repeated"
+    )
+    allow_private_destinations: bool = output_option(
+        False, "for development: webhooks may go to this machine and private networks, and over plain http"
+    )
+    webhook_ca_file: Path | None = output_option(
+        None,
+        "PEM file of the CAs that vouch for receivers instead of the public ones; an absolute path on every worker",
+        unit="path",
+    )
+    delivery_guarantee: str = output_option(
+        fields.AT_LEAST_ONCE,
+        "of Kafka actions on Flink; exactly once is visible at the next checkpoint",
+        choices=(fields.AT_LEAST_ONCE, fields.EXACTLY_ONCE),
+    )
+    transactional_id_prefix: str = output_option("event-trigger", "of exactly-once actions; unique per job")
+    transaction_timeout_ms: int = output_option(
+        900_000, "must exceed checkpoint interval plus restart, and fit the broker's maximum", unit="ms", least=1000
+    )
+    producer_property: tuple[str, ...] = output_option((), "NAME=VALUE for Kafka producers; may be repeated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlinkOptions:
+    """How the launcher submits the job, and how Flink runs it."""
+
+    runner: str = flink_option(
+        fields.DIRECT_RUNNER,
+        "DirectRunner runs once over what is there now and ends",
+        choices=(fields.DIRECT_RUNNER, fields.FLINK_RUNNER),
+    )
+
+    flink_master: str | None = flink_option(
+        None, "HOST:PORT of Flink's REST endpoint; without it a local cluster is started"
+    )
+    job_name: str = flink_option("event-trigger", "name of the Flink job")
+    parallelism: int = flink_option(2, "subtasks of every step", unit="slots", least=1, most=32768)
+    checkpointing_interval_ms: int = flink_option(60_000, "time between checkpoints", unit="ms", least=100)
+    savepoint_path: str | None = flink_option(
+        None, "savepoint or checkpoint to start from; `python -m pipeline resume` finds it"
+    )
+    allow_non_restored_state: bool = flink_option(
+        False, "start although parts of the savepoint belong to no step any more, and drop them"
+    )
+    start_without_state: bool = flink_option(
+        False, "start anew although an ended job of this name has left state on the cluster"
+    )
+    checkpoint_dir_is_shared: bool = flink_option(
+        False, "all machines of the cluster share its file:// checkpoint folder"
+    )
+    bundle_time_ms: int = flink_option(6, "longest time of a Beam bundle", unit="ms", least=1, most=10_000)
+    bundle_size: int = flink_option(1000, "micro-batches that end a bundle", unit="batches", least=1)
+    workers_per_task_manager: int = flink_option(
+        2, "Python workers of a TaskManager: its number of slots", unit="processes", least=1, most=64
+    )
+    worker_keep_ms: int = flink_option(
+        0, "how long workers wait for their job to come back after a failure", unit="ms", least=0, most=600_000
+    )
+    worker_command: str | None = flink_option(
+        None, "program that starts a Python worker on the TaskManagers; default: this environment's", unit="path"
+    )
+    detached: bool = flink_option(False, "return as soon as Flink has taken the job")
+    log_format: str = flink_option(
+        fields.TEXT, "how the launcher tells what it does, on standard error", choices=(fields.TEXT, fields.JSON)
+    )
+    plan_file: Path | None = flink_option(
+        None, "write the Flink plan as JSON to this file, submit nothing", unit="path"
+    )
