@@ -11,11 +11,10 @@ from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import StoredRules
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.facts import RuleSetReplaced, UserForgotten
-from transforms.domain.shard.rule_engine import RuleEngine
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step_result import Erasure, Inspection, StepResult
+from transforms.domain.shard.step_result import Erasure, Inspection
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, is_switch
 from transforms.domain.webhooks.redrive import read_redrive
@@ -29,27 +28,19 @@ _ALLOWED = (
 class ControlHandler:
     """Handles the control records of one step; a record that is none of them becomes a dead letter."""
 
-    __slots__ = ("_dispatch", "_engine", "_recorder", "_result", "_rule_sets", "_state")
+    __slots__ = ("_dispatch", "_result", "_scope", "_state")
 
-    def __init__(
-        self,
-        recorder: FactRecorder,
-        result: StepResult,
-        engine: RuleEngine,
-        dispatch: WebhookDispatch,
-        rule_sets: RuleSets | None,
-    ) -> None:
-        self._recorder = recorder
-        self._state = recorder.state
-        self._result = result
-        self._engine = engine
+    def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
+        self._scope = scope
+        self._state = scope.state
+        self._result = scope.result
         self._dispatch = dispatch
-        self._rule_sets = rule_sets
 
     def handle(self, topic: str, record: Record) -> None:
         """Handle a record of the control topic or of the rules topic."""
-        if self._rule_sets is not None and topic == self._rule_sets.topic:
-            self._replace_rules(self._rule_sets, topic, record)
+        rule_sets = self._scope.rule_sets
+        if rule_sets is not None and topic == rule_sets.topic:
+            self._replace_rules(rule_sets, topic, record)
             return
         try:
             document = orjson.loads(record.value)
@@ -79,14 +70,14 @@ class ControlHandler:
         except RuleError as error:
             self._result.reject_control(topic, record, str(error), _is_shared(record))
             return
-        self._recorder.record(RuleSetReplaced(rule_set.number, record.value))
+        self._scope.record(RuleSetReplaced(rule_set.number, record.value))
         self._result.applied_rule_sets.append(rule_set.number)
         self._result.counts["rule_sets_applied"] += 1
-        self._engine.use(live)
+        self._scope.use(live)
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
         try:
-            user_id, delivery = read_redrive(record.value, self._recorder.now_ms)
+            user_id, delivery = read_redrive(record.value, self._scope.now_ms)
         except ValueError as error:
             self._result.reject_control(topic, record, str(error), is_shared)
         else:
@@ -100,8 +91,8 @@ class ControlHandler:
         if user_id in state.deliveries:
             result.counts["deliveries_forgotten"] += len(list(state.deliveries[user_id]))
             result.users_with_new_deliveries[user_id] = None
-        self._recorder.record(UserForgotten(user_id, True))
-        result.erasures.append(Erasure(user_id, found, self._recorder.now_ms, topic, record))
+        self._scope.record(UserForgotten(user_id, True))
+        result.erasures.append(Erasure(user_id, found, self._scope.now_ms, topic, record))
 
 
 def _inspect(state: ShardState, user_id: str) -> bytes:

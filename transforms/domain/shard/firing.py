@@ -36,7 +36,7 @@ from transforms.domain.rules.state import (
 )
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import ActionHeld, ActionReleased, FiringsForgotten, RuleFired
-from transforms.domain.shard.rule_scope import RuleScope
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispatch
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -82,7 +82,7 @@ class Firing:
 
     __slots__ = ("_dispatch", "_scope")
 
-    def __init__(self, scope: RuleScope, dispatch: WebhookDispatch) -> None:
+    def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
         self._scope = scope
         self._dispatch = dispatch
 
@@ -137,7 +137,7 @@ class Firing:
         scope, user_id = self._scope, trigger.user_id
         for slot, keep, until_ms in firings_of(rule, trigger.profile, key, at_ms, scope.settings.allowed_lateness_ms):
             self._make_room(user_id, rule, slot, scope.state.rule_state(user_id))
-            scope.recorder.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms))
+            scope.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms))
 
     def _make_room(self, user_id: str, rule: Rule, slot: str, state: RuleState) -> None:
         """Forget the cooldown that ends first when a new slot would be one too many."""
@@ -146,7 +146,7 @@ class Firing:
         cooldowns = [firings for firings in state.fired.values() if firings.slot != CAP]
         if len(cooldowns) >= MAX_COOLDOWN_KEYS:
             first = min(cooldowns, key=lambda firings: (firings.until_ms, firings.rule, firings.slot))
-            self._scope.recorder.record(FiringsForgotten(user_id, first.rule, first.slot))
+            self._scope.record(FiringsForgotten(user_id, first.rule, first.slot))
             self._scope.result.counts["cooldowns_cut"] += 1
 
     def _hold(self, rule: Rule, trigger: Trigger, action: FiredAction, until_ms: int) -> None:
@@ -175,7 +175,7 @@ class Firing:
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             log.event(decisions.REFUSED, rule, trigger.fields, detail, action)
             return
-        scope.recorder.record(ActionHeld(trigger.user_id, held))
+        scope.record(ActionHeld(trigger.user_id, held))
         scope.count(rule, "held", "actions_held")
         if log.is_on:
             log.event(decisions.HELD, rule, trigger.fields, f"until {rfc_3339(until_ms)}", action)
@@ -188,10 +188,10 @@ class Firing:
             if rule is not None and rule.quiet_hours is not None and zone is not None:
                 until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
             if until_ms is not None:
-                scope.recorder.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
+                scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
                 scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
                 continue
-            scope.recorder.record(ActionReleased(user_id, held.action_id))
+            scope.record(ActionReleased(user_id, held.action_id))
             if rule is None:
                 scope.result.counts["held_dropped"] += 1
                 scope.log.held(decisions.DROPPED, user_id, held, "no rule of this name is live")

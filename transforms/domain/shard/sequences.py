@@ -20,7 +20,7 @@ from transforms.domain.rules.state import (
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
 from transforms.domain.shard.firing import Firing, Trigger
-from transforms.domain.shard.rule_scope import RuleScope
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
 
 
@@ -29,7 +29,7 @@ class Sequences:
 
     __slots__ = ("_firing", "_scope")
 
-    def __init__(self, scope: RuleScope, firing: Firing) -> None:
+    def __init__(self, scope: StepScope, firing: Firing) -> None:
         self._scope = scope
         self._firing = firing
 
@@ -38,7 +38,7 @@ class Sequences:
         scope = self._scope
         followed = followed_by(scope.state.rule_state(event.user_id), rule, match, event.timestamp_ms)
         for sequence in followed:
-            scope.recorder.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
+            scope.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
             detail = f"sequence that event {sequence.event_id} began"
             scope.log.event(decisions.FOLLOWED, rule, event.fields, detail)
         if followed:
@@ -53,7 +53,7 @@ class Sequences:
         earlier = followed_by(scope.state.rule_state(user_id), rule, match, at_ms)
         if earlier:
             replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
-            scope.recorder.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
+            scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
         elif any(
             sequence.begun_ms > at_ms
             for sequence in open_sequences
@@ -72,7 +72,7 @@ class Sequences:
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             scope.log.event(decisions.REFUSED, rule, event.fields, detail)
             return
-        scope.recorder.record(SequenceBegun(user_id, sequence))
+        scope.record(SequenceBegun(user_id, sequence))
         if scope.log.is_on:
             scope.log.event(decisions.BEGUN, rule, event.fields, f"until {rfc_3339(sequence.end_ms)}")
         scope.count(rule, "begun", "sequences_begun")
@@ -89,7 +89,7 @@ class Sequences:
         """
         scope = self._scope
         for sequence in due_sequences(scope.state.rule_state(user_id), stream_ms):
-            scope.recorder.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
+            scope.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
             rule = self._rule_of(sequence)
             if rule is None:
                 scope.result.counts["sequences_dropped"] += 1
@@ -99,7 +99,7 @@ class Sequences:
             else:
                 scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
         if any(firings.until_ms <= stream_ms for firings in scope.state.rule_state(user_id).fired.values()):
-            scope.recorder.record(FiringsExpired(user_id, stream_ms))
+            scope.record(FiringsExpired(user_id, stream_ms))
 
     def _rule_of(self, sequence: OpenSequence) -> Rule | None:
         """The live rule of a sequence; None if no rule has this name and this kind of sequence."""
