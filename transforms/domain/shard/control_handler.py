@@ -108,7 +108,7 @@ def _inspect(state: ShardState, user_id: str) -> bytes:
         "userProfile": user.profile() if user else None,
         "currentVisit": user.visit.public() if user and user.visit else None,
         "eventHistory": [row.public() for row in user.history.rows()] if user else [],
-        "ruleState": state.rule_state(user_id).public(),
+        "ruleState": state.rule_states.of(user_id).public(),
         "deliveries": state.deliveries.get(user_id, EMPTY_QUEUE).public(),
     }
     body = orjson.dumps(shown)

@@ -118,7 +118,7 @@ class EventHandler:
     def handle_answer(self, answer: Answer) -> None:
         """Fold the user API's answer into the state and handle the events that waited; nothing for a forgotten user."""
         state, user_id, fetched = self._state, answer.user_id, answer.fetched
-        waiting, rules_wait = state.parked.get(user_id), user_id in state.waiting_for_profile
+        waiting, rules_wait = state.parked.get(user_id), user_id in state.rule_states.waiting_for_profile
         user = self.live_user(user_id) if rules_wait else state.users.get(user_id)
         if waiting is None and not rules_wait and (user is None or self._has_expired(user)):
             return
@@ -133,8 +133,8 @@ class EventHandler:
         self._limit_history(user_id, user)
         for topic, record, event in events:
             self._observe(topic, record, event, user)
-        if user_id in state.waiting_for_profile:
-            stream_ms = state.rule_state(user_id).profile_wait_ms
+        if user_id in state.rule_states.waiting_for_profile:
+            stream_ms = state.rule_states.of(user_id).profile_wait_ms
             self._record(facts.ProfileWaitSet(user_id, 0))
             self._engine.sequences.settle(user_id, stream_ms)
 

@@ -15,8 +15,13 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from transforms.domain.shard.facts import Fact, UserMoved
-from transforms.domain.shard.folded_journal import FoldedJournal, draw_garbage_limit
-from transforms.domain.shard.journal_elements import JournalEntry, JournalHead, make_entry
+from transforms.domain.shard.journal_elements import (
+    FoldedJournal,
+    JournalEntry,
+    JournalHead,
+    draw_garbage_limit,
+    make_entry,
+)
 from transforms.domain.shard.shard_state import ShardState
 
 DEFAULT_COMPACT_BYTES: Final = 256 * 1024

@@ -81,14 +81,14 @@ class _ShardStep:
 
     def release_held_actions(self) -> None:
         """Send the actions that quiet hours held until now."""
-        for user_id in self._state.clock_due.until(self._scope.now_ms):
+        for user_id in self._state.rule_states.clock_due.until(self._scope.now_ms):
             self._engine.firing.release_held_actions(user_id)
 
     def settle_rule_state(self, stream_ms: int) -> None:
         """Settle the sequences that are due at ``stream_ms``, and forget firings that no event can ask for."""
         sequences = self._engine.sequences
-        for user_id in self._state.stream_due.until(stream_ms):
-            is_due = any(sequence.due_ms <= stream_ms for sequence in self._state.rule_state(user_id).open)
+        for user_id in self._state.rule_states.stream_due.until(stream_ms):
+            is_due = any(sequence.due_ms <= stream_ms for sequence in self._state.rule_states.of(user_id).open)
             user = self.events.live_user(user_id) if is_due else None
             has_answer = user is not None and user.enrichment != PENDING
             needs_answer = not has_answer and sequences.needs_profile(user_id, stream_ms)

@@ -13,18 +13,8 @@ from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import DeliveryQueued, DeliveryRescheduled, DeliverySettled, DestinationSwitched
 from transforms.domain.shard.step_result import DELIVERY, WEBHOOK
 from transforms.domain.shard.step_scope import StepScope
-from transforms.domain.webhooks.delivery_queue import (
-    DELAYED,
-    DELIVERED,
-    EMPTY_QUEUE,
-    GONE,
-    MAX_BODY_BYTES,
-    MAX_QUEUE_BYTES,
-    MAX_QUEUED,
-    RETRY,
-    Delivery,
-    DeliveryResult,
-)
+from transforms.domain.webhooks import delivery_queue
+from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, Delivery, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
 
 NO_COORDINATE = -1  # partition and offset of a record that Kafka never had
@@ -95,14 +85,14 @@ class WebhookDispatch:
     def _why_not(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
         """Reason and detail for the dead letter of a delivery that cannot be queued."""
         name = delivery.destination
-        if len(delivery.body) > MAX_BODY_BYTES:
-            return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {MAX_BODY_BYTES}"
+        if len(delivery.body) > delivery_queue.MAX_BODY_BYTES:
+            return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {delivery_queue.MAX_BODY_BYTES}"
         if name not in self._scope.settings.destinations:
             return reasons.DESTINATION_UNKNOWN, f"there is no destination {name!r} in the destinations file"
         if name in self._state.disabled:
             return reasons.DESTINATION_DISABLED, f"destination {name!r} is disabled"
         if self._state.deliveries.get(user_id, EMPTY_QUEUE).is_full(name, delivery.nbytes):
-            allowed = f"{MAX_QUEUED} and {MAX_QUEUE_BYTES} bytes"
+            allowed = f"{delivery_queue.MAX_QUEUED} and {delivery_queue.MAX_QUEUE_BYTES} bytes"
             return reasons.DELIVERY_QUEUE_FULL, f"too many of this user wait for {name!r}, allowed are {allowed}"
         return None
 
@@ -161,7 +151,7 @@ class WebhookDispatch:
         if result.attempts:
             self._result.durations_ms.append((WEBHOOK, result.latency_ms))
         schedule = self._scope.settings.destinations.get(name)
-        is_delayed = result.outcome == DELAYED
+        is_delayed = result.outcome == delivery_queue.DELAYED
         if not is_delayed:
             delivery = msgspec.structs.replace(
                 delivery,
@@ -180,14 +170,14 @@ class WebhookDispatch:
                 self._log.delivery(decisions.RETRIED, user_id, delivery, result.message, result.latency_ms)
             return
         self._record(DeliverySettled(user_id, result.action_id))
-        if result.outcome == DELIVERED:
+        if result.outcome == delivery_queue.DELIVERED:
             self._count(name, "delivered", "deliveries_delivered")
             self._result.durations_ms.append((DELIVERY, self._scope.now_ms - delivery.decided_ms))
             self._log.delivery(decisions.DELIVERED, user_id, delivery, "", result.latency_ms)
             return
-        outcome = "given_up" if result.outcome in (RETRY, DELAYED) else "refused"
+        outcome = "given_up" if result.outcome in (delivery_queue.RETRY, delivery_queue.DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")
-        if result.outcome == GONE:
+        if result.outcome == delivery_queue.GONE:
             self._result.gone_destinations.append(name)
         detail = f"after {delivery.attempts} attempts: {result.message}"
         self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=result.latency_ms)
@@ -202,10 +192,10 @@ def _emitted(action: Action) -> str:
 
 def _next_attempt_ms(delivery: Delivery, result: DeliveryResult, schedule: RetrySchedule, now_ms: int) -> int | None:
     """When the next attempt is due; None: there is none."""
-    if result.outcome == DELAYED:
+    if result.outcome == delivery_queue.DELAYED:
         due_ms = now_ms + round(1000 * (result.retry_after_s or 0))
         return due_ms if due_ms <= (delivery.first_ms or delivery.decided_ms) + schedule.give_up_after.ms else None
-    if result.outcome != RETRY:
+    if result.outcome != delivery_queue.RETRY:
         return None
     next_s = schedule.next_try_s(
         delivery.first_ms / 1000, now_ms / 1000, delivery.failures, result.retry_after_s, result.chance

@@ -112,7 +112,11 @@ class Simulator:
         return {user_id: started_ms + wait_ms for user_id, started_ms in self._fetch_started_ms.items()}
 
     def _next_due_ms(self) -> int | None:
-        due = [self.state.stream_due.next_ms(), self.state.clock_due.next_ms(), *self._deadlines_ms().values()]
+        due = [
+            self.state.rule_states.stream_due.next_ms(),
+            self.state.rule_states.clock_due.next_ms(),
+            *self._deadlines_ms().values(),
+        ]
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     def _run(self, batch: MicroBatch | None, stream_ms: int | None = None, answers: Iterable[Answer] = ()) -> None:

@@ -6,7 +6,6 @@ Every problem of a file is reported with file, line and field.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,7 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from transforms.domain.base.checked_documents import Problem, documents, validated
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.base.models import StrictModel
+from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.base.secret_references import ALLOWED, is_reference
 from transforms.domain.rules.model import Name
 from transforms.domain.webhooks.retries import RetrySchedule
@@ -96,9 +95,9 @@ class Destination(StrictModel):
     def _is_consistent(self) -> Destination:
         if self.timeout.ms > MAX_TIMEOUT.ms:
             raise ValueError(f"timeout is {self.timeout}, allowed are up to {MAX_TIMEOUT}")
-        repeated = [name for name, count in Counter(name.lower() for name in self.headers).items() if count > 1]
-        if repeated:
-            raise ValueError(f"header {repeated[0]!r} is given twice; case makes no difference")
+        name = repeated(name.lower() for name in self.headers)
+        if name is not None:
+            raise ValueError(f"header {name!r} is given twice; case makes no difference")
         return self
 
 
