@@ -216,7 +216,7 @@ class RuleState:
         """The ``ruleState`` of an inspection; times in ms."""
         caps = sorted((firings for firings in self.fired.values() if firings.slot == CAP), key=lambda cap: cap.rule)
         cooldowns = [
-            {"rule": firings.rule, "key": _key_of(firings.slot), "fired_at": firings.times_ms[-1]}
+            {"rule": firings.rule, "key": firings.slot.partition(":")[2] or None, "fired_at": firings.times_ms[-1]}
             for firings in self.fired.values()
             if firings.slot != CAP
         ]
@@ -251,10 +251,6 @@ NOTHING: Final = RuleState()  # for users without rule state; never changed
 def cooldown_slot(key: str | None) -> str:
     """The slot of a cooldown, or of one value of its key."""
     return COOLDOWN if key is None else f"{COOLDOWN}:{short(key)}"
-
-
-def _key_of(slot: str) -> str | None:
-    return slot.partition(":")[2] or None
 
 
 def short(text: str) -> str:

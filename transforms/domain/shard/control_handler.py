@@ -8,7 +8,7 @@ import orjson
 
 from transforms.domain.events.micro_batch import is_for_all
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
-from transforms.domain.rules.live_sets import RuleSets
+from transforms.domain.rules.live_sets import RuleSets, cached_rule_set
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import StoredRules
 from transforms.domain.shard.facts import RuleSetReplaced, UserForgotten
@@ -28,11 +28,10 @@ _ALLOWED = (
 class ControlHandler:
     """Handles the control records of one step; a record that is none of them becomes a dead letter."""
 
-    __slots__ = ("_dispatch", "_result", "_scope", "_state")
+    __slots__ = ("_dispatch", "_result", "_scope")
 
     def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
         self._scope = scope
-        self._state = scope.state
         self._result = scope.result
         self._dispatch = dispatch
 
@@ -49,7 +48,7 @@ class ControlHandler:
             return
         name, user_id = next(iter(document.items()), (None, None)) if isinstance(document, dict) else (None, None)
         if name == "inspect" and isinstance(user_id, str) and len(document) == 1:
-            self._result.inspections.append(Inspection(user_id, _inspect(self._state, user_id)))
+            self._result.inspections.append(Inspection(user_id, _inspect(self._scope.state, user_id)))
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self._forget(user_id, topic, record)
         elif is_switch(document):
@@ -62,8 +61,8 @@ class ControlHandler:
     def _replace_rules(self, rule_sets: RuleSets, topic: str, record: Record) -> None:
         """Make a rule set live if its number is higher; one that cannot be used changes nothing."""
         try:
-            rule_set = rule_sets.decoded(record.value)
-            if not rule_sets.replaces(rule_set.number, self._state.rules):
+            rule_set = cached_rule_set(record.value)
+            if not rule_sets.replaces(rule_set.number, self._scope.state.rules):
                 self._result.counts["rule_sets_ignored"] += 1
                 return
             live = rule_sets.compiled(StoredRules(rule_set.number, record.value))
@@ -84,7 +83,7 @@ class ControlHandler:
             self._dispatch.redrive(user_id, delivery)
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
-        state, result = self._state, self._result
+        state, result = self._scope.state, self._result
         waiting, found = state.parked.get(user_id), state.holds(user_id)
         result.counts["users_forgotten"] += 1
         result.counts["events_forgotten"] += len(waiting.records) if waiting is not None else 0

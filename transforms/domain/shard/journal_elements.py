@@ -34,8 +34,7 @@ _decompressors: list[zstandard.ZstdDecompressor] = []
 GARBAGE_LIMITS: Final = (1.15, 1.35)
 
 
-def draw_garbage_limit() -> float:
-    """How many times the size of its state a journal may take."""
+def _draw_garbage_limit() -> float:
     return random.uniform(*GARBAGE_LIMITS)  # noqa: S311 - to spread work, not to keep a secret
 
 
@@ -57,9 +56,13 @@ class FoldedJournal:
     counts: list[int] = field(default_factory=lambda: [0, 0])
     log_bytes: list[int] = field(default_factory=lambda: [0, 0])
     freed: int = 1
-    garbage_limit: float = field(default_factory=draw_garbage_limit)
+    garbage_limit: float = field(default_factory=_draw_garbage_limit)
     moving: list[str] | None = None
     memory: Any = None
+
+    def end_moving(self) -> None:
+        """All users are moved; the next rewrite begins at another limit."""
+        self.moving, self.garbage_limit = None, _draw_garbage_limit()
 
 
 class JournalHead:

@@ -189,7 +189,7 @@ _HANDLERS: Final[dict[type[Fact], _Handler]] = {
     facts.UserMoved: lambda state, _, fact: state._move(fact),
     facts.HistoryRowDropped: lambda state, _, fact: state.users.drop_row(fact.user_id, fact.event_id),
     facts.HistoryCut: lambda state, _, fact: state.users.cut_history(fact.user_id, fact.max_bytes),
-    facts.EventParked: lambda state, _, fact: state.parked.park(fact),
+    facts.EventParked: lambda state, _, fact: state.parked.park(*msgspec.structs.astuple(fact)),
     facts.EventsUnparked: lambda state, _, fact: state.parked.unpark(fact.user_id),
     facts.RuleFired: _rule_state(RuleState.fire),
     facts.FiringsExpired: _rule_state(RuleState.expire_firings),
