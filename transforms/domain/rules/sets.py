@@ -184,8 +184,7 @@ def number_of_key(key: bytes | None) -> int | None:
 
 def _document(rule: Rule) -> dict[str, Any]:
     # Without defaults, so that a release without some field can read every set that does not use that field.
-    document: dict[str, Any] = rule.model_dump(mode="json", exclude_defaults=True)
-    return document
+    return rule.model_dump(mode="json", exclude_defaults=True)
 
 
 def _check_version(document: Any) -> None:

@@ -14,6 +14,8 @@ from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import Delivery
 
+_About = OpenSequence | HeldAction | Delivery
+
 
 class DecisionLog:
     """The decisions of one step; without a decision log its methods do nothing.
@@ -63,11 +65,6 @@ class DecisionLog:
             )
         )
 
-    @property
-    def count(self) -> int:
-        """How many decisions the step has so far."""
-        return len(self._decisions)
-
     def sampled(self, user_id: str, event_id: str, rules: Iterable[Rule], since: int) -> list[Rule]:
         """A sample of the rules about which nothing was logged since there were ``since`` decisions."""
         logged = {decision.rule for decision in self._decisions[since:]}
@@ -113,14 +110,7 @@ class DecisionLog:
             status=delivery.status,
         )
 
-    def _add(
-        self,
-        decision: str,
-        user_id: str,
-        about: OpenSequence | HeldAction | Delivery,
-        detail: str | None,
-        **fields: Any,
-    ) -> None:
+    def _add(self, decision: str, user_id: str, about: _About, detail: str | None, **fields: Any) -> None:
         if self.is_on:
             all_fields = {"event_id": about.event_id, "rule": about.rule, "detail": detail, **fields}
             self._decisions.append(Decision(decision=decision, time=self._now_ms, user_id=user_id, **all_fields))

@@ -42,7 +42,7 @@ class RuleEngine:
         """
         scope, result, log = self._scope, self._scope.result, self._scope.log
         filters = scope.filters
-        logged = log.count if log.is_sampling else 0
+        logged = len(result.decisions)
         filter_result = filters.evaluate(event, visit, user)
         result.evaluated_events += 1
         if filter_result.tripped or filter_result.quarantined:

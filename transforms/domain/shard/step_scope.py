@@ -24,17 +24,7 @@ class StepScope:
         filters: the live rule set, compiled; ``rule_set`` is its number.
     """
 
-    __slots__ = (
-        "fetch_started_ms",
-        "filters",
-        "log",
-        "now_ms",
-        "result",
-        "rule_set",
-        "rule_sets",
-        "settings",
-        "state",
-    )
+    __slots__ = ("fetch_started_ms", "filters", "log", "now_ms", "result", "rule_set", "rule_sets", "settings", "state")
 
     def __init__(self, state: ShardState, context: StepContext, step_input: StepInput) -> None:
         self.state = state

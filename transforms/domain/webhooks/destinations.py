@@ -6,8 +6,9 @@ Every problem of a file is reported with file, line and field.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -135,7 +136,7 @@ def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destinati
         destination = validated(Destination, path, document, item, problems, at, shown=_SHOWN)
         if destination is None:
             continue
-        errors = _errors(destination, destinations, policy)
+        errors = list(_errors(destination, destinations, policy))
         for field_name, error in errors:
             line = document.line_of((*at, field_name))
             problems.append(Problem(path, line, f"destinations.{number}.{field_name}: {error}"))
@@ -144,13 +145,11 @@ def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destinati
     return tuple(destinations.values()), problems
 
 
-def _errors(destination: Destination, others: dict[str, Destination], policy: EgressPolicy) -> list[tuple[str, Any]]:
-    """Return field and message of each error that the model itself cannot find."""
-    errors: list[tuple[str, Any]] = []
+def _errors(destination: Destination, others: Collection[str], policy: EgressPolicy) -> Iterator[tuple[str, str]]:
+    """Yield field and message of each error that the model itself cannot find."""
     if destination.name in others:
-        errors.append(("name", f"{destination.name!r} is taken; names are unique"))
+        yield "name", f"{destination.name!r} is taken; names are unique"
     try:
         parse_target(destination.url, policy)
     except BlockedError as error:
-        errors.append(("url", error))
-    return errors
+        yield "url", str(error)
