@@ -312,10 +312,10 @@ def contents(state: ShardState) -> dict[str, Any]:
             for user_id, user in state.users.items()
         ),
         "rules": {user_id: packed_rule_state(rule_state, user_id) for user_id, rule_state in state.rule_states.items()},
-        "awaited": set(state.waiting_for_profile),
+        "awaited": set(state.rule_states.waiting_for_profile),
         "disabled": sorted(state.disabled),
         "deliveries": {user_id: list(one) for user_id, one in state.deliveries.items()},
-        "due": (state.stream_due.next_ms(), state.clock_due.next_ms()),
+        "due": (state.rule_states.stream_due.next_ms(), state.rule_states.clock_due.next_ms()),
         "rule_set": None if state.rules is None else (state.rules.number, state.rules.record),
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in state.parked.items()},
     }
@@ -371,7 +371,9 @@ class Shard:
         """Go on with what a runner has of this shard; for users whose events wait the user API is asked anew."""
         self.bags = [MemoryBag(bag.stored) for bag in self.bags]
         self.journal = self.open()
-        self.fetch_started_ms = dict.fromkeys((*self.state.parked, *self.state.waiting_for_profile), self.now_ms)
+        self.fetch_started_ms = dict.fromkeys(
+            (*self.state.parked, *self.state.rule_states.waiting_for_profile), self.now_ms
+        )
 
     def step(
         self,
@@ -393,7 +395,7 @@ class Shard:
             elif done.facts:
                 self.journal.append(self.now_ms, done.facts)
         self.fetch_started_ms |= dict.fromkeys(done.users_to_fetch, self.now_ms)
-        wanted = {**self.state.users, **self.state.parked, **self.state.waiting_for_profile}
+        wanted = {**self.state.users, **self.state.parked, **self.state.rule_states.waiting_for_profile}
         for user_id in [one for one in self.fetch_started_ms if one not in wanted]:
             del self.fetch_started_ms[user_id]
         return done

@@ -24,7 +24,7 @@ from transforms.domain.rules import model as rules
 from transforms.domain.rules import sets as rule_sets
 from transforms.domain.rules import state as rule_state
 from transforms.domain.shard import parked_store
-from transforms.domain.shard.folded_journal import GARBAGE_LIMITS
+from transforms.domain.shard.journal_elements import GARBAGE_LIMITS
 from transforms.domain.webhooks import delivery_queue as deliveries
 from transforms.domain.webhooks.retries import RetrySchedule
 from transforms.runtime import event_log as notes

@@ -126,7 +126,7 @@ class ShardRuntime:
 
     def _poll_fetches(self) -> list[Answer]:
         fetch_started_ms, pool = self.memory.fetch_started_ms, self._services.fetch_pool
-        for user_id in (*self._state.parked, *self._state.waiting_for_profile):
+        for user_id in (*self._state.parked, *self._state.rule_states.waiting_for_profile):
             if user_id not in fetch_started_ms:  # a restore has lost the fetch
                 fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
         if not fetch_started_ms:

@@ -109,7 +109,7 @@ class ShardTimers:
     def arm(self, state: ShardState, settings: HandleSettings, now_ms: int) -> None:
         """Set the timers whose time has changed; inline, only the stream timer."""
         memory, tick_ms = self._memory, settings.sweep_every_ms
-        stream_ms = stream_timer_ms(state.stream_due.next_ms(), memory.stream_due_ms, tick_ms)
+        stream_ms = stream_timer_ms(state.rule_states.stream_due.next_ms(), memory.stream_due_ms, tick_ms)
         if stream_ms is not None:
             memory.stream_due_ms = stream_ms
             self._stream.set(Timestamp(micros=stream_ms * 1000))
@@ -120,7 +120,7 @@ class ShardTimers:
             memory.idle_due_ms = idle_ms
             self._idle.set(Timestamp(micros=idle_ms * 1000))
             self._meta.write(b"%d %d" % (_SCHEMA_VERSION, idle_ms))
-        pending_ms = pending_timer_ms(state.clock_due.next_ms(), memory, settings, now_ms)
+        pending_ms = pending_timer_ms(state.rule_states.clock_due.next_ms(), memory, settings, now_ms)
         if pending_ms is not None:
             memory.pending_due_ms = pending_ms
             self._pending.set(Timestamp(micros=pending_ms * 1000))

@@ -28,11 +28,11 @@ from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.adapters.user_api.token import TokenError
 from transforms.domain.events.record import Record
+from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import RuleError
 from transforms.domain.simulation.backtest import Backtest, Fetch
 from transforms.domain.simulation.recordings import RecordingError, records_of
-from transforms.domain.simulation.simulator import SentAction
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 PROGRAM: Final = "python -m pipeline rules backtest"
@@ -217,13 +217,13 @@ class _Run:
             plot_firings(reports, names, arguments.plot)
 
 
-def _write_action(file: BinaryIO, at_ms: int, sent: SentAction) -> None:
+def _write_action(file: BinaryIO, at_ms: int, sent: FiredAction) -> None:
     """Write an action that the job would have sent, as a line of JSON."""
     line: dict[str, Any] = {
         "time": at_ms,
         "rule": sent.rule,
-        "version": sent.version,
-        "action": sent.action,
+        "version": sent.rule_version,
+        "action": sent.action.name,
         "action_id": sent.action_id,
         "user_id": sent.user_id,
         "body": orjson.Fragment(sent.body),

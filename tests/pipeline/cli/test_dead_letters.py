@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from confluent_kafka import Producer
+from msgspec.structs import replace
 
 from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka

@@ -80,8 +80,7 @@ class LostAction:
         return {**asdict(self), "body": base64.b64encode(self.body).decode()}
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp"}):
     """A record that was not handled, with its coordinates in Kafka and its original bytes, or a lost action.
 
     Attributes:
@@ -115,7 +114,7 @@ class DeadLetter:
             action = replace(action, body=action.body[:MAX_VALUE_BYTES])
         detail = self.detail if len(self.detail) <= MAX_DETAIL else f"{self.detail[:MAX_DETAIL]}…"
         cut = self.cut or (key, value, action) != (self.key, self.value, self.action)
-        return replace(self, detail=detail, key=key, value=value, action=action, cut=cut)
+        return msgspec.structs.replace(self, detail=detail, key=key, value=value, action=action, cut=cut)
 
     @property
     def stage(self) -> str:
@@ -141,37 +140,17 @@ class DeadLetter:
             letter["action"] = self.action.public()
         return orjson.dumps(letter)
 
-    @classmethod
-    def of_json(cls, value: bytes) -> DeadLetter:
+    @staticmethod
+    def of_json(value: bytes) -> DeadLetter:
         """Decode what ``to_json`` of this or another release wrote.
 
         Raises:
             ValueError: the bytes are not a dead letter; the message names the field.
         """
         try:
-            letter = _decoder.decode(value)
+            return _decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"no dead letter: {error}") from None
-        return cls(
-            *(letter.reason, letter.detail, letter.topic, letter.partition, letter.offset, letter.timestamp),
-            *(letter.key, letter.value, letter.rule, letter.action, letter.cut),
-        )
 
 
-class _Letter(msgspec.Struct):
-    """The JSON form of ``DeadLetter``: bytes are base64."""
-
-    reason: str
-    detail: str
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes
-    rule: str | None = None
-    action: LostAction | None = None
-    cut: bool = False
-
-
-_decoder = msgspec.json.Decoder(_Letter)
+_decoder = msgspec.json.Decoder(DeadLetter)

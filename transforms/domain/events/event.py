@@ -34,9 +34,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "event_id": (str,),
-    "user_id": (str,),
-    "event_name": (str,),
+    **dict.fromkeys(("event_id", "user_id", "event_name"), (str,)),
     "timestamp": (int,),
     **{name: (int, float) if name == "duration" else (type(default),) for name, default in DEFAULTS.items()},
 }

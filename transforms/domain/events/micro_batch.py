@@ -88,11 +88,10 @@ def split_by_shard(
     """Group records by user shard and yield (Beam key, micro-batch). Each user's records keep their order."""
     by_key: dict[bytes, list[Record]] = {}
     for record in records:
-        keys = (
-            control_keys(record, user_shards)
-            if kind == CONTROL
-            else [key_of(user_bytes(record, user_key), user_shards)]
-        )
+        if kind == CONTROL:
+            keys = control_keys(record, user_shards)
+        else:
+            keys = [key_of(user_bytes(record, user_key), user_shards)]
         for key in keys:
             by_key.setdefault(key, []).append(record)
     for key, grouped in by_key.items():
@@ -101,8 +100,7 @@ def split_by_shard(
 
 def shard_of_key(key: bytes) -> int:
     """Return the user shard of a Beam key that ``key_of`` made with ``user_shards`` above 0."""
-    shard: int = _SHARD_KEY.unpack(key)[0]
-    return shard
+    return int(_SHARD_KEY.unpack(key)[0])
 
 
 def is_for_all(document: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +10,7 @@ import msgspec
 import orjson
 from pydantic import TypeAdapter
 
-from transforms.domain.rules import templates
-from transforms.domain.rules.model import Action, Rule
+from transforms.domain.rules.model import Action
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
@@ -60,51 +58,6 @@ def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState,
     if history:
         body["eventHistory"] = [row.public() for row in user.history.rows()]
     return orjson.dumps(body)
-
-
-def body_by_template(
-    template: dict[str, Any],
-    fired: dict[str, Any],
-    fields: dict[str, Any],
-    profile: dict[str, Any],
-    visit: Visit | None,
-    user: UserState,
-) -> bytes:
-    """Encode a body that the rule defines; ``fired`` holds what its ``${action.…}`` placeholders can name."""
-    values = {
-        "event": fields,
-        "user": profile,
-        "visit": {} if visit is None else visit.public(),
-        "history": [row.public() for row in user.history.rows()],
-        "action": fired,
-    }
-    return templates.render(template, values)
-
-
-def fire(
-    rule: Rule,
-    user_id: str,
-    event_id: str,
-    body_of: Callable[[Action, str], bytes],
-    rule_set: int = 0,
-    at_ms: int = 0,
-) -> list[FiredAction]:
-    """Return every action of a rule that fires for an event.
-
-    Args:
-        rule: the rule.
-        user_id: the event's user.
-        event_id: the event.
-        body_of: encodes the body of an action and its id.
-        rule_set: number of the rule set.
-        at_ms: event time of the firing.
-    """
-    fired = []
-    for action in rule.actions:
-        identity = action_id(user_id, event_id, rule.name, rule.version, action.name)
-        body = body_of(action, identity)
-        fired.append(FiredAction(identity, user_id, rule.name, rule.version, action, body, rule_set, at_ms))
-    return fired
 
 
 # The destination of actions that are written to a file: no topic name has a colon.

@@ -41,11 +41,8 @@ def _split_event(given: Any, name: str) -> Any:
     """Split an event's mapping into ``{name, fields}``: the key ``name`` is not a field of the event."""
     if not isinstance(given, dict):
         raise ValueError("an event is a mapping of its fields")
-    return {name: given[name], "fields": _without(given, name)} if name in given else {"fields": given}
-
-
-def _without(given: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key != name}
+    fields = dict(given)
+    return {name: fields.pop(name), "fields": fields} if name in given else {"fields": fields}
 
 
 def _event_schema(name: str, description: str) -> dict[str, Any]:

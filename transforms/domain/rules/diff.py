@@ -37,10 +37,10 @@ def rule_changes(live: Iterable[Rule], wanted: Iterable[Rule]) -> RuleChanges:
         if old is None or old == new:
             continue
         changed.append(name)
+        fields = _differing_fields(old, new)
         if new.version < old.version:
             problems.append(f"rule {name!r}: version {new.version} is lower than the live {old.version}")
-        elif new.version == old.version and _meaning(new) != _meaning(old):
-            fields = ", ".join(_differing(old, new))
+        elif new.version == old.version and fields:
             problems.append(f"rule {name!r}: {fields} differ from the live version {old.version}: raise the version")
     return RuleChanges(
         tuple(name for name in after if name not in before),
@@ -67,18 +67,14 @@ def reused_versions(earlier: Iterable[tuple[int, Iterable[Rule]]], wanted: Itera
     for rule in wanted:
         for number, rules in newest_first:
             old = next((past for past in rules if (past.name, past.version) == (rule.name, rule.version)), None)
-            if old is not None and _meaning(old) != _meaning(rule):
-                fields = ", ".join(_differing(old, rule))
+            if old is not None and (fields := _differing_fields(old, rule)):
                 earlier_version = f"version {rule.version} in set {number}"
                 problems.append(f"rule {rule.name!r}: {fields} differ from {earlier_version}: raise the version")
                 break
     return tuple(problems)
 
 
-def _meaning(rule: Rule) -> Rule:
-    return rule.model_copy(update={"description": ""})
-
-
-def _differing(old: Rule, new: Rule) -> list[str]:
+def _differing_fields(old: Rule, new: Rule) -> str:
+    """The fields, apart from the description, that make one rule mean something else than the other."""
     names = (name for name in Rule.model_fields if name != "description")
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
+    return ", ".join(name for name in names if getattr(old, name) != getattr(new, name))

@@ -116,13 +116,16 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
     before = len(problems)
     lua = _lua_places(file, document)
     if "filter_file" in value:
-        value = _with_filter_file(file, document, lua, problems)
-        if value is None:
+        try:
+            lua_file, text = _filter_file(file, value)
+        except ValueError as error:
+            problems.append(Problem(file, document.line_of(("filter_file",)), str(error)))
             return
-    given_cases = value.get("tests", [])
-    fields = {key: given for key, given in value.items() if key != "tests"}
+        lua["filter"] = (lua_file, 1)
+        value = {**value, "filter": text}
+    fields = {key: given for key, given in value.items() if key not in _FILE_FIELDS}
     rule = validated(Rule, file, document, fields, problems, more_fields=_FILE_FIELDS)
-    cases = _cases(file, document, given_cases, problems)
+    cases = _cases(file, document, value.get("tests", []), problems)
     if not isinstance(rule, Rule):
         return
     loaded = LoadedRule(rule, file, document.line, lua, tuple(cases))
@@ -150,30 +153,25 @@ def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
     }
 
 
-def _with_filter_file(
-    file: Path, document: Document, lua: dict[str, tuple[Path, int]], problems: list[Problem]
-) -> dict[str, Any] | None:
-    """Return the document's value with the text of the Lua file as its filter, None if there is a problem."""
-    name, line = document.value["filter_file"], document.line_of(("filter_file",))
-    if "filter" in document.value:
-        problems.append(Problem(file, line, "filter and filter_file are both given, allowed is one"))
-        return None
+def _filter_file(file: Path, value: dict[str, Any]) -> tuple[Path, str]:
+    """The Lua file that a rule names, and its text.
+
+    Raises:
+        ValueError: the name or the file cannot be used.
+    """
+    name = value["filter_file"]
+    if "filter" in value:
+        raise ValueError("filter and filter_file are both given, allowed is one")
     shown = f"filter_file is {name!r}: "
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.lua", name):
-        problems.append(Problem(file, line, f"{shown}allowed is the name of a .lua file beside this one"))
-        return None
-    source = file.parent / name
-    if not source.is_file():
-        problems.append(Problem(file, line, f"{shown}no such file beside it"))
-        return None
+        raise ValueError(f"{shown}allowed is the name of a .lua file beside this one")
+    lua_file = file.parent / name
+    if not lua_file.is_file():
+        raise ValueError(f"{shown}no such file beside it")
     try:
-        text = source.read_bytes().decode()
+        return lua_file, lua_file.read_bytes().decode()
     except (UnicodeDecodeError, OSError) as error:
-        problems.append(Problem(file, line, f"{shown}not UTF-8: {error}"))
-        return None
-    lua["filter"] = (source, 1)
-    rest = {key: value for key, value in document.value.items() if key != "filter_file"}
-    return rest | {"filter": text}
+        raise ValueError(f"{shown}not UTF-8: {error}") from None
 
 
 def _read_cases(file: Path, result: RuleFiles) -> None:

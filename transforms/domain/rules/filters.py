@@ -13,16 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from transforms.domain.events.event import Event
-from transforms.domain.rules.engine import (
-    Columns,
-    CompileError,
-    EngineError,
-    EngineFactory,
-    OutcomeKind,
-    Outcomes,
-    Program,
-    SourceChecker,
-)
+from transforms.domain.rules import engine
+from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
@@ -65,10 +57,10 @@ class _RuleProgram:
     field: str
     source: str
 
-    def for_engine(self) -> Program:
+    def for_engine(self) -> engine.Program:
         # Lua's messages begin with this name: rule tests find the field by it.
         name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
-        return Program(name, self.source, self.field == COOLDOWN_KEY)
+        return engine.Program(name, self.source, self.field == COOLDOWN_KEY)
 
 
 def programs_of(rule: Rule) -> list[tuple[str, str]]:
@@ -100,7 +92,7 @@ class FilterSet:
     def __init__(
         self,
         rules: tuple[Rule, ...],
-        lua: EngineFactory,
+        lua: engine.EngineFactory,
         clock_ms: Callable[[], int],
         quarantine: Quarantine | None = None,
     ) -> None:
@@ -118,7 +110,7 @@ class FilterSet:
         }
         try:
             self._engine = lua.engine([program.for_engine() for program in self._programs])
-        except CompileError as error:
+        except engine.CompileError as error:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
@@ -145,7 +137,7 @@ class FilterSet:
             outcomes = self._engine.run(selected, None)
             if outcomes:
                 outcomes = self._completed(outcomes, user)
-        except EngineError as error:
+        except engine.EngineError as error:
             return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
         if not outcomes and not quarantined:
             return _NO_RULE
@@ -231,7 +223,7 @@ def _profile_fields(names: tuple[str, ...]) -> ProfileFields:
     return ProfileFields(names)
 
 
-def lua_problems(rule: Rule, lua: SourceChecker) -> list[tuple[str, str]]:
+def lua_problems(rule: Rule, lua: engine.SourceChecker) -> list[tuple[str, str]]:
     """Field and message for each of a rule's Lua texts that cannot work; Lua's own messages have its line."""
     problems = []
     for field_name, source in programs_of(rule):

@@ -15,8 +15,8 @@ from transforms.domain.rules.sets import RuleSet, StoredRules, decode_rule_set
 # While a set travels to the shards, two sets are live in a worker; a few more for the next ones.
 _COMPILED_SETS: Final = 4
 
-# A worker has many shards, and each gets every record of the topic.
-_decoded = functools.lru_cache(maxsize=32)(decode_rule_set)
+# ``decode_rule_set``, cached: a worker has many shards, and each gets every record of the topic.
+cached_rule_set = functools.lru_cache(maxsize=32)(decode_rule_set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,6 @@ class RuleSets:
         """
         return number >= max(1, self.initial.number) and (stored is None or number > stored.number)
 
-    def decoded(self, record: bytes) -> RuleSet:
-        """The rule set of a record.
-
-        Raises:
-            RuleError: the record is no rule set.
-        """
-        return _decoded(record)
-
     def compiled(self, stored: StoredRules) -> LiveSet:
         """A stored set, compiled; the latest few are kept.
 
@@ -83,7 +75,7 @@ class RuleSets:
         live_set = self._compiled.get(stored.digest)
         if live_set is None:
             try:
-                filters = self._compile_rules(self.decoded(stored.record).rules)
+                filters = self._compile_rules(cached_rule_set(stored.record).rules)
             except RuleError as error:
                 raise RuleError(f"rule set {stored.number} cannot be used: {error}") from None
             live_set = self._compiled[stored.digest] = LiveSet(stored.number, filters)

@@ -5,7 +5,6 @@ The docstrings and descriptions of the models are part of docs/rule.schema.json.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from transforms.domain.base.calendar import zone_of
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.base.models import StrictModel
+from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules import templates
 
 MAX_LUA_BYTES: Final = 64 * 1024
@@ -184,9 +183,9 @@ class Rule(StrictModel):
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:
-        repeated = [name for name, count in Counter(action.name for action in self.actions).items() if count > 1]
-        if repeated:
-            raise ValueError(f"action name {repeated[0]!r} is used twice; names are unique within a rule")
+        name = repeated(action.name for action in self.actions)
+        if name is not None:
+            raise ValueError(f"action name {name!r} is used twice; names are unique within a rule")
         return self
 
 

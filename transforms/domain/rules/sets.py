@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from transforms.domain.base.models import StrictModel
+from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules.model import Rule, RuleError
 
 RECORD_VERSION: Final = 1
@@ -150,9 +149,9 @@ def decode_rule_set(value: bytes) -> RuleSet:
         content = _Record.model_validate(document).rules
     except ValidationError as error:
         raise RuleError(_first_error(error)) from None
-    repeated = _repeated([rule.name for rule in content.rules])
-    if repeated is not None:
-        raise RuleError(f"rule set: rule name {repeated!r} is used twice; names are unique")
+    name = repeated(rule.name for rule in content.rules)
+    if name is not None:
+        raise RuleError(f"rule set: rule name {name!r} is used twice; names are unique")
     return RuleSet(content.number, content.rules, content.published, content.by, content.note)
 
 
@@ -185,8 +184,7 @@ def number_of_key(key: bytes | None) -> int | None:
 
 def _document(rule: Rule) -> dict[str, Any]:
     # Without defaults, so that a release without some field can read every set that does not use that field.
-    document: dict[str, Any] = rule.model_dump(mode="json", exclude_defaults=True)
-    return document
+    return rule.model_dump(mode="json", exclude_defaults=True)
 
 
 def _check_version(document: Any) -> None:
@@ -205,10 +203,6 @@ def _first_error(error: ValidationError) -> str:
     if details["type"] == "missing":
         return f"rule set: {name} is missing"
     return f"rule set: {name} is {_shortener.repr(details['input'])}: {message}"
-
-
-def _repeated(names: list[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 class StoredRules:

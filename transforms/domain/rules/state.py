@@ -6,6 +6,7 @@ It outlives the user's idle TTL. Only ``ShardState.apply`` changes it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -216,7 +217,7 @@ class RuleState:
         """The ``ruleState`` of an inspection; times in ms."""
         caps = sorted((firings for firings in self.fired.values() if firings.slot == CAP), key=lambda cap: cap.rule)
         cooldowns = [
-            {"rule": firings.rule, "key": _key_of(firings.slot), "fired_at": firings.times_ms[-1]}
+            {"rule": firings.rule, "key": firings.slot.partition(":")[2] or None, "fired_at": firings.times_ms[-1]}
             for firings in self.fired.values()
             if firings.slot != CAP
         ]
@@ -253,10 +254,6 @@ def cooldown_slot(key: str | None) -> str:
     return COOLDOWN if key is None else f"{COOLDOWN}:{short(key)}"
 
 
-def _key_of(slot: str) -> str | None:
-    return slot.partition(":")[2] or None
-
-
 def short(text: str) -> str:
     """A text, or the hash of a text of more than 64 characters."""
     return text if len(text) <= _LONG_TEXT else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -289,21 +286,19 @@ def is_capped(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int)
 
 def firings_of(
     rule: Rule, profile: dict[str, Any], key: str | None, at_ms: int, lateness_ms: int
-) -> list[tuple[str, int, int]]:
+) -> Iterator[tuple[str, int, int]]:
     """What rule state keeps of a firing at ``at_ms``.
 
-    Returns:
+    Yields:
         For each slot: its name, how many firings it keeps, and the stream time until which it keeps them, ms.
     """
-    kept = []
     if rule.cooldown is not None:
-        kept.append((cooldown_slot(key), 1, at_ms + rule.cooldown.time.ms + lateness_ms))
+        yield cooldown_slot(key), 1, at_ms + rule.cooldown.time.ms + lateness_ms
     if rule.cap is not None and rule.cap.window is not None:
-        kept.append((CAP, rule.cap.count, at_ms + rule.cap.window.ms + lateness_ms))
+        yield CAP, rule.cap.count, at_ms + rule.cap.window.ms + lateness_ms
     elif rule.cap is not None:
         end_ms = period_end_ms(at_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
-        kept.append((CAP, rule.cap.count, end_ms + _ZONES_APART_MS + lateness_ms))
-    return kept
+        yield CAP, rule.cap.count, end_ms + _ZONES_APART_MS + lateness_ms
 
 
 def _per(cap: Cap) -> Any:

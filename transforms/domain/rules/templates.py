@@ -16,16 +16,12 @@ _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
 _MAX_DEPTH: Final = 20
 
 
-def check(template: Any) -> None:
-    """Check a template.
+def check(template: Any, levels: int = _MAX_DEPTH) -> None:
+    """Check a template of at most ``levels`` levels.
 
     Raises:
         ValueError: a placeholder that cannot have a value, or too many levels.
     """
-    _check(template, _MAX_DEPTH)
-
-
-def _check(template: Any, levels: int) -> None:
     if levels == 0:
         raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(template, str):
@@ -36,10 +32,10 @@ def _check(template: Any, levels: int) -> None:
         for name, inner in template.items():
             if not isinstance(name, str):
                 raise ValueError(f"the name {name!r} is no text")
-            _check(inner, levels - 1)
+            check(inner, levels - 1)
     elif isinstance(template, list | tuple):
         for inner in template:
-            _check(inner, levels - 1)
+            check(inner, levels - 1)
 
 
 def render(template: Any, values: dict[str, Any]) -> bytes:

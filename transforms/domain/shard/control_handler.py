@@ -8,14 +8,13 @@ import orjson
 
 from transforms.domain.events.micro_batch import is_for_all
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
-from transforms.domain.rules.live_sets import RuleSets
+from transforms.domain.rules.live_sets import RuleSets, cached_rule_set
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import StoredRules
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.facts import RuleSetReplaced, UserForgotten
-from transforms.domain.shard.rule_engine import RuleEngine
 from transforms.domain.shard.shard_state import ShardState
-from transforms.domain.shard.step_result import Erasure, Inspection, StepResult
+from transforms.domain.shard.step_result import Erasure, Inspection
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, is_switch
 from transforms.domain.webhooks.redrive import read_redrive
@@ -29,27 +28,18 @@ _ALLOWED = (
 class ControlHandler:
     """Handles the control records of one step; a record that is none of them becomes a dead letter."""
 
-    __slots__ = ("_dispatch", "_engine", "_recorder", "_result", "_rule_sets", "_state")
+    __slots__ = ("_dispatch", "_result", "_scope")
 
-    def __init__(
-        self,
-        recorder: FactRecorder,
-        result: StepResult,
-        engine: RuleEngine,
-        dispatch: WebhookDispatch,
-        rule_sets: RuleSets | None,
-    ) -> None:
-        self._recorder = recorder
-        self._state = recorder.state
-        self._result = result
-        self._engine = engine
+    def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
+        self._scope = scope
+        self._result = scope.result
         self._dispatch = dispatch
-        self._rule_sets = rule_sets
 
     def handle(self, topic: str, record: Record) -> None:
         """Handle a record of the control topic or of the rules topic."""
-        if self._rule_sets is not None and topic == self._rule_sets.topic:
-            self._replace_rules(self._rule_sets, topic, record)
+        rule_sets = self._scope.rule_sets
+        if rule_sets is not None and topic == rule_sets.topic:
+            self._replace_rules(rule_sets, topic, record)
             return
         try:
             document = orjson.loads(record.value)
@@ -58,7 +48,7 @@ class ControlHandler:
             return
         name, user_id = next(iter(document.items()), (None, None)) if isinstance(document, dict) else (None, None)
         if name == "inspect" and isinstance(user_id, str) and len(document) == 1:
-            self._result.inspections.append(Inspection(user_id, _inspect(self._state, user_id)))
+            self._result.inspections.append(Inspection(user_id, _inspect(self._scope.state, user_id)))
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self._forget(user_id, topic, record)
         elif is_switch(document):
@@ -71,37 +61,37 @@ class ControlHandler:
     def _replace_rules(self, rule_sets: RuleSets, topic: str, record: Record) -> None:
         """Make a rule set live if its number is higher; one that cannot be used changes nothing."""
         try:
-            rule_set = rule_sets.decoded(record.value)
-            if not rule_sets.replaces(rule_set.number, self._state.rules):
+            rule_set = cached_rule_set(record.value)
+            if not rule_sets.replaces(rule_set.number, self._scope.state.rules):
                 self._result.counts["rule_sets_ignored"] += 1
                 return
             live = rule_sets.compiled(StoredRules(rule_set.number, record.value))
         except RuleError as error:
             self._result.reject_control(topic, record, str(error), _is_shared(record))
             return
-        self._recorder.record(RuleSetReplaced(rule_set.number, record.value))
+        self._scope.record(RuleSetReplaced(rule_set.number, record.value))
         self._result.applied_rule_sets.append(rule_set.number)
         self._result.counts["rule_sets_applied"] += 1
-        self._engine.use(live)
+        self._scope.use(live)
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
         try:
-            user_id, delivery = read_redrive(record.value, self._recorder.now_ms)
+            user_id, delivery = read_redrive(record.value, self._scope.now_ms)
         except ValueError as error:
             self._result.reject_control(topic, record, str(error), is_shared)
         else:
             self._dispatch.redrive(user_id, delivery)
 
     def _forget(self, user_id: str, topic: str, record: Record) -> None:
-        state, result = self._state, self._result
+        state, result = self._scope.state, self._result
         waiting, found = state.parked.get(user_id), state.holds(user_id)
         result.counts["users_forgotten"] += 1
         result.counts["events_forgotten"] += len(waiting.records) if waiting is not None else 0
         if user_id in state.deliveries:
             result.counts["deliveries_forgotten"] += len(list(state.deliveries[user_id]))
             result.users_with_new_deliveries[user_id] = None
-        self._recorder.record(UserForgotten(user_id, True))
-        result.erasures.append(Erasure(user_id, found, self._recorder.now_ms, topic, record))
+        self._scope.record(UserForgotten(user_id, True))
+        result.erasures.append(Erasure(user_id, found, self._scope.now_ms, topic, record))
 
 
 def _inspect(state: ShardState, user_id: str) -> bytes:
@@ -117,7 +107,7 @@ def _inspect(state: ShardState, user_id: str) -> bytes:
         "userProfile": user.profile() if user else None,
         "currentVisit": user.visit.public() if user and user.visit else None,
         "eventHistory": [row.public() for row in user.history.rows()] if user else [],
-        "ruleState": state.rule_state(user_id).public(),
+        "ruleState": state.rule_states.of(user_id).public(),
         "deliveries": state.deliveries.get(user_id, EMPTY_QUEUE).public(),
     }
     body = orjson.dumps(shown)

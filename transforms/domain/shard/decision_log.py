@@ -14,6 +14,8 @@ from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import Delivery
 
+_About = OpenSequence | HeldAction | Delivery
+
 
 class DecisionLog:
     """The decisions of one step; without a decision log its methods do nothing.
@@ -63,11 +65,6 @@ class DecisionLog:
             )
         )
 
-    @property
-    def count(self) -> int:
-        """How many decisions the step has so far."""
-        return len(self._decisions)
-
     def sampled(self, user_id: str, event_id: str, rules: Iterable[Rule], since: int) -> list[Rule]:
         """A sample of the rules about which nothing was logged since there were ``since`` decisions."""
         logged = {decision.rule for decision in self._decisions[since:]}
@@ -76,65 +73,47 @@ class DecisionLog:
 
     def sequence(self, decision: str, user_id: str, sequence: OpenSequence, detail: str) -> None:
         """Log the end of a sequence that fires nothing."""
-        if not self.is_on:
-            return
-        self._decisions.append(
-            Decision(
-                decision=decision,
-                time=self._now_ms,
-                user_id=user_id,
-                event_id=sequence.event_id,
-                event_time=sequence.begun_ms,
-                rule=sequence.rule,
-                rule_set=self.rule_set,
-                detail=detail,
-            )
-        )
+        self._add(decision, user_id, sequence, detail, event_time=sequence.begun_ms, rule_set=self.rule_set)
 
     def held(self, decision: str, user_id: str, held: HeldAction, detail: str | None = None) -> None:
         """Log a decision about an action that quiet hours held."""
         if not self.is_on:
             return
         action = decode_action(held.action)
-        self._decisions.append(
-            Decision(
-                decision=decision,
-                time=self._now_ms,
-                user_id=user_id,
-                event_id=held.event_id,
-                rule=held.rule,
-                version=held.version,
-                rule_set=held.rule_set,
-                action=action.name,
-                action_id=held.action_id,
-                destination=_destination_of(action),
-                detail=detail,
-            )
+        self._add(
+            decision,
+            user_id,
+            held,
+            detail,
+            version=held.version,
+            rule_set=held.rule_set,
+            action=action.name,
+            action_id=held.action_id,
+            destination=_destination_of(action),
         )
 
     def delivery(
         self, decision: str, user_id: str, delivery: Delivery, detail: str = "", latency_ms: int | None = None
     ) -> None:
         """Log a decision about a webhook; ``latency_ms`` is that of its last request."""
-        if not self.is_on:
-            return
-        self._decisions.append(
-            Decision(
-                decision=decision,
-                time=self._now_ms,
-                user_id=user_id,
-                event_id=delivery.event_id,
-                rule=delivery.rule,
-                version=delivery.version,
-                action=delivery.action,
-                action_id=delivery.action_id,
-                destination=delivery.destination,
-                attempts=delivery.attempts,
-                latency_ms=latency_ms,
-                status=delivery.status,
-                detail=detail or None,
-            )
+        self._add(
+            decision,
+            user_id,
+            delivery,
+            detail or None,
+            version=delivery.version,
+            action=delivery.action,
+            action_id=delivery.action_id,
+            destination=delivery.destination,
+            attempts=delivery.attempts,
+            latency_ms=latency_ms,
+            status=delivery.status,
         )
+
+    def _add(self, decision: str, user_id: str, about: _About, detail: str | None, **fields: Any) -> None:
+        if self.is_on:
+            all_fields = {"event_id": about.event_id, "rule": about.rule, "detail": detail, **fields}
+            self._decisions.append(Decision(decision=decision, time=self._now_ms, user_id=user_id, **all_fields))
 
 
 def _destination_of(action: Action) -> str | None:

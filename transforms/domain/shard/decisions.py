@@ -34,11 +34,6 @@ DELIVERED: Final = "delivered"
 RETRIED: Final = "retried"
 UNDELIVERED: Final = "undelivered"
 
-DECISIONS: Final = (
-    *(FIRED, HELD, RELEASED, DROPPED, REFUSED, COOLED_DOWN, CAPPED, SKIPPED, ERROR, BEGUN, NOT_BEGUN, NO_MATCH),
-    *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
-)
-
 # The topic of decisions that go to a file; no real topic has a colon in its name.
 FILE: Final = "file:decisions"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.event import MAX_SAFE_INTEGER, Event, parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.shard import facts
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.rule_engine import RuleEngine
-from transforms.domain.shard.step_input import Answer, ShardSettings
-from transforms.domain.shard.step_result import StepResult
+from transforms.domain.shard.step_input import Answer
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.users.fetched_user import OVERFLOW, TIMEOUT, FetchedUser, unavailable
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import PENDING, UNAVAILABLE, UserState
@@ -21,23 +20,16 @@ from transforms.domain.users.visit import advance_visit, join_visits
 class EventHandler:
     """Handles events: finds or loads their user, runs the rules, adds them to the history."""
 
-    __slots__ = ("_engine", "_fetch_started_ms", "_now_ms", "_record", "_result", "_settings", "_state")
+    __slots__ = ("_engine", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
 
-    def __init__(
-        self,
-        recorder: FactRecorder,
-        settings: ShardSettings,
-        result: StepResult,
-        engine: RuleEngine,
-        fetch_started_ms: Mapping[str, int],
-    ) -> None:
-        self._state = recorder.state
-        self._now_ms = recorder.now_ms
-        self._record = recorder.record
-        self._settings = settings
-        self._result = result
+    def __init__(self, scope: StepScope, engine: RuleEngine) -> None:
+        self._scope = scope
+        self._state = scope.state
+        self._now_ms = scope.now_ms
+        self._record = scope.record
+        self._settings = scope.settings
+        self._result = scope.result
         self._engine = engine
-        self._fetch_started_ms = fetch_started_ms
 
     def handle(self, topic: str, record: Record) -> None:
         """Handle an event, or park it until the user API has answered."""
@@ -49,7 +41,7 @@ class EventHandler:
             self._park(user_id, topic, record)
             return
         user = self.live_user(user_id)
-        settings, waits = self._settings, self._engine.filters.waits
+        settings, waits = self._settings, self._scope.filters.waits
         self._result.counts["state_misses" if user is None else "state_hits"] += 1
         if user is None or user.is_due(self._now_ms, settings.profile_max_age_ms, settings.enrichment_retry_ms):
             self.request_fetch(user_id)
@@ -72,7 +64,7 @@ class EventHandler:
 
     def request_fetch(self, user_id: str) -> None:
         """Have the user API asked for a user, unless a fetch is in flight."""
-        if user_id not in self._fetch_started_ms:
+        if user_id not in self._scope.fetch_started_ms:
             self._result.users_to_fetch[user_id] = None
 
     def _has_expired(self, user: UserState) -> bool:
@@ -126,7 +118,7 @@ class EventHandler:
     def handle_answer(self, answer: Answer) -> None:
         """Fold the user API's answer into the state and handle the events that waited; nothing for a forgotten user."""
         state, user_id, fetched = self._state, answer.user_id, answer.fetched
-        waiting, rules_wait = state.parked.get(user_id), user_id in state.waiting_for_profile
+        waiting, rules_wait = state.parked.get(user_id), user_id in state.rule_states.waiting_for_profile
         user = self.live_user(user_id) if rules_wait else state.users.get(user_id)
         if waiting is None and not rules_wait and (user is None or self._has_expired(user)):
             return
@@ -141,8 +133,8 @@ class EventHandler:
         self._limit_history(user_id, user)
         for topic, record, event in events:
             self._observe(topic, record, event, user)
-        if user_id in state.waiting_for_profile:
-            stream_ms = state.rule_state(user_id).profile_wait_ms
+        if user_id in state.rule_states.waiting_for_profile:
+            stream_ms = state.rule_states.of(user_id).profile_wait_ms
             self._record(facts.ProfileWaitSet(user_id, 0))
             self._engine.sequences.settle(user_id, stream_ms)
 
@@ -182,7 +174,7 @@ class EventHandler:
         for user_id, waiting in self._state.parked.items():
             if waiting.deadline_ms > self._now_ms:
                 break
-            if self._fetch_started_ms.get(user_id, started_until_ms) <= started_until_ms:
+            if self._scope.fetch_started_ms.get(user_id, started_until_ms) <= started_until_ms:
                 late.append(user_id)
         self._result.users_given_up += late
         for user_id in late:

@@ -9,7 +9,9 @@ old journal says.
 
 from __future__ import annotations
 
-from typing import Final
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -29,15 +31,14 @@ class PackedParkedEvents(msgspec.Struct, array_like=True):
     user_id: str = ""
 
 
-# A worker must not drop a field that a newer release wrote: so unknown fields are an error.
-class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
-    pass
+class Fact(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The base of all facts. A worker must not drop a field that a newer release wrote: unknown fields are an error."""
 
 
 # Users
 
 
-class EventObserved(_Fact, frozen=True, tag=0):
+class EventObserved(Fact, frozen=True, tag=0):
     """The user's history got a row; ``visit`` None: the visit did not change."""
 
     user_id: str
@@ -45,7 +46,7 @@ class EventObserved(_Fact, frozen=True, tag=0):
     visit: Visit | None
 
 
-class UserLoaded(_Fact, frozen=True, tag=1):
+class UserLoaded(Fact, frozen=True, tag=1):
     """The shard got a new user; ``rows`` are the history that the user API knows."""
 
     user_id: str
@@ -55,20 +56,20 @@ class UserLoaded(_Fact, frozen=True, tag=1):
     rows: list[Row]
 
 
-class IdleUsersForgotten(_Fact, frozen=True, tag=4):
+class IdleUsersForgotten(Fact, frozen=True, tag=4):
     """Users whose last event came at ``cutoff_ms`` or before lost their state, but not the state of rules."""
 
     cutoff_ms: int
 
 
-class UserForgotten(_Fact, frozen=True, tag=5):
+class UserForgotten(Fact, frozen=True, tag=5):
     """A user lost the user state and the waiting events; with ``everything`` also rule state and deliveries."""
 
     user_id: str
     everything: bool = False
 
 
-class UserUpdated(_Fact, frozen=True, tag=6):
+class UserUpdated(Fact, frozen=True, tag=6):
     """The user API answered for a known user.
 
     ``enrichment`` None: the request failed and the old profile stays. ``visit`` None: the visit did not change.
@@ -81,27 +82,27 @@ class UserUpdated(_Fact, frozen=True, tag=6):
     rows: list[Row]
 
 
-class UserSeen(_Fact, frozen=True, tag=7):
+class UserSeen(Fact, frozen=True, tag=7):
     """The user sent an event that changed nothing but the time of the last one."""
 
     user_id: str
 
 
-class HistoryRowDropped(_Fact, frozen=True, tag=8):
+class HistoryRowDropped(Fact, frozen=True, tag=8):
     """The history lost the row of one event."""
 
     user_id: str
     event_id: str
 
 
-class HistoryCut(_Fact, frozen=True, tag=9):
+class HistoryCut(Fact, frozen=True, tag=9):
     """The history lost its oldest rows, until it had at most ``max_bytes``."""
 
     user_id: str
     max_bytes: int
 
 
-class UserMoved(_Fact, frozen=True, tag=10):
+class UserMoved(Fact, frozen=True, tag=10):
     """Everything that the shard keeps of one user; written when the journal is rewritten. None: nothing is kept."""
 
     user: PackedUser | None
@@ -119,7 +120,7 @@ class UserMoved(_Fact, frozen=True, tag=10):
 # Events that wait for the user API
 
 
-class EventParked(_Fact, frozen=True, tag=2):
+class EventParked(Fact, frozen=True, tag=2):
     """An event waits for the user API's answer, at most until ``deadline_ms``."""
 
     user_id: str
@@ -128,7 +129,7 @@ class EventParked(_Fact, frozen=True, tag=2):
     record: Record
 
 
-class EventsUnparked(_Fact, frozen=True, tag=3):
+class EventsUnparked(Fact, frozen=True, tag=3):
     """The user's events wait no longer."""
 
     user_id: str
@@ -137,7 +138,7 @@ class EventsUnparked(_Fact, frozen=True, tag=3):
 # Rules
 
 
-class RuleFired(_Fact, frozen=True, tag=11):
+class RuleFired(Fact, frozen=True, tag=11):
     """A rule fired. The slot keeps the ``keep`` latest firings until the stream is at ``until_ms``."""
 
     user_id: str
@@ -148,14 +149,14 @@ class RuleFired(_Fact, frozen=True, tag=11):
     until_ms: int
 
 
-class SequenceBegun(_Fact, frozen=True, tag=12):
+class SequenceBegun(Fact, frozen=True, tag=12):
     """An event began a sequence."""
 
     user_id: str
     sequence: OpenSequence
 
 
-class SequenceEnded(_Fact, frozen=True, tag=13):
+class SequenceEnded(Fact, frozen=True, tag=13):
     """The sequence of a rule ended; ``event_id`` is the event that began it."""
 
     user_id: str
@@ -164,35 +165,35 @@ class SequenceEnded(_Fact, frozen=True, tag=13):
     match: str
 
 
-class ActionHeld(_Fact, frozen=True, tag=14):
+class ActionHeld(Fact, frozen=True, tag=14):
     """Quiet hours hold an action: for the first time, or for longer."""
 
     user_id: str
     action: HeldAction
 
 
-class ActionReleased(_Fact, frozen=True, tag=15):
+class ActionReleased(Fact, frozen=True, tag=15):
     """A held action waits no longer."""
 
     user_id: str
     action_id: str
 
 
-class ProfileWaitSet(_Fact, frozen=True, tag=16):
+class ProfileWaitSet(Fact, frozen=True, tag=16):
     """Rule state that is due by ``stream_ms`` waits for the user API's answer; 0: it waits no longer."""
 
     user_id: str
     stream_ms: int
 
 
-class FiringsExpired(_Fact, frozen=True, tag=17):
+class FiringsExpired(Fact, frozen=True, tag=17):
     """Firings that no rule needs after ``stream_ms`` were forgotten."""
 
     user_id: str
     stream_ms: int
 
 
-class FiringsForgotten(_Fact, frozen=True, tag=19):
+class FiringsForgotten(Fact, frozen=True, tag=19):
     """All firings of one slot were forgotten."""
 
     user_id: str
@@ -200,7 +201,7 @@ class FiringsForgotten(_Fact, frozen=True, tag=19):
     slot: str
 
 
-class RuleSetReplaced(_Fact, frozen=True, tag=18):
+class RuleSetReplaced(Fact, frozen=True, tag=18):
     """A rule set became live in the shard; ``record`` is the record of the rules topic."""
 
     number: int
@@ -210,67 +211,46 @@ class RuleSetReplaced(_Fact, frozen=True, tag=18):
 # Webhooks
 
 
-class DeliveryQueued(_Fact, frozen=True, tag=20):
+class DeliveryQueued(Fact, frozen=True, tag=20):
     """A webhook joined its user's queue."""
 
     user_id: str
     delivery: Delivery
 
 
-class DeliveryRescheduled(_Fact, frozen=True, tag=21):
+class DeliveryRescheduled(Fact, frozen=True, tag=21):
     """A webhook gets another attempt; ``delivery`` is what it is after the last one."""
 
     user_id: str
     delivery: Delivery
 
 
-class DeliverySettled(_Fact, frozen=True, tag=22):
+class DeliverySettled(Fact, frozen=True, tag=22):
     """A webhook left its queue: delivered, refused, given up or dropped."""
 
     user_id: str
     action_id: str
 
 
-class DestinationSwitched(_Fact, frozen=True, tag=23):
+class DestinationSwitched(Fact, frozen=True, tag=23):
     """A destination was enabled or disabled."""
 
     destination: str
     is_enabled: bool
 
 
-Fact = (
-    EventObserved
-    | UserLoaded
-    | EventParked
-    | EventsUnparked
-    | IdleUsersForgotten
-    | UserForgotten
-    | UserUpdated
-    | UserSeen
-    | HistoryRowDropped
-    | HistoryCut
-    | UserMoved
-    | RuleFired
-    | SequenceBegun
-    | SequenceEnded
-    | ActionHeld
-    | ActionReleased
-    | ProfileWaitSet
-    | FiringsExpired
-    | RuleSetReplaced
-    | FiringsForgotten
-    | DeliveryQueued
-    | DeliveryRescheduled
-    | DeliverySettled
-    | DestinationSwitched
-)
+# What the decoder has to choose from: every fact above, by its tag.
+if TYPE_CHECKING:
+    _AnyFact = Fact
+else:
+    _AnyFact = reduce(or_, Fact.__subclasses__())
 
 
 class FactBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The facts of one step, all decided at ``now_ms``."""
 
     now_ms: int
-    facts: list[Fact]
+    facts: list[_AnyFact]
 
 
 NEWEST_FACT: Final = DestinationSwitched.__struct_config__.tag

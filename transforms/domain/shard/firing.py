@@ -11,32 +11,14 @@ import msgspec
 from transforms.domain.base.calendar import quiet_until_ms, rfc_3339, zone_of
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
-from transforms.domain.rules.actions import (
-    FiredAction,
-    body_by_template,
-    decode_action,
-    encode_action,
-    enriched_event,
-    fire,
-)
+from transforms.domain.rules import state as rule_state
+from transforms.domain.rules import templates
+from transforms.domain.rules.actions import FiredAction, action_id, decode_action, encode_action, enriched_event
 from transforms.domain.rules.model import Action, Cap, DebugAction, KafkaAction, Rule, WebhookAction
-from transforms.domain.rules.state import (
-    CAP,
-    MAX_BYTES,
-    MAX_COOLDOWN_KEYS,
-    MAX_HELD,
-    HeldAction,
-    RuleState,
-    cools_down,
-    firings_of,
-    has_bad_zone,
-    is_capped,
-    short,
-    zone_for,
-)
+from transforms.domain.rules.state import MAX_BYTES, MAX_COOLDOWN_KEYS, MAX_HELD, HeldAction, RuleState
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import ActionHeld, ActionReleased, FiringsForgotten, RuleFired
-from transforms.domain.shard.rule_scope import RuleScope
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispatch
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -67,11 +49,26 @@ class Trigger:
     def _without_history(self) -> bytes:
         return enriched_event(self.fields, self.visit, self.user, history=False)
 
-    def body(self, rule: Rule, action: Action, action_id: str) -> bytes:
-        """What an action of a rule sends: its template, filled in, or the enriched event."""
+    def actions(self, rule: Rule, rule_set: int, at_ms: int) -> list[FiredAction]:
+        """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
+        fired = []
+        for action in rule.actions:
+            identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
+            body = self._body(rule, action, identity)
+            fired.append(FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms))
+        return fired
+
+    def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
+        """What an action sends: its template, filled in, or the enriched event."""
         if not isinstance(action, DebugAction) and action.body is not None:
-            fired = {"id": action_id, "name": action.name, "rule": rule.name, "version": rule.version}
-            return body_by_template(action.body, fired, self.fields, self.profile, self.visit, self.user)
+            values = {
+                "event": self.fields,
+                "user": self.profile,
+                "visit": {} if self.visit is None else self.visit.public(),
+                "history": [row.public() for row in self.user.history.rows()],
+                "action": {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version},
+            }
+            return templates.render(action.body, values)
         if isinstance(action, WebhookAction) and not action.history:
             return self._without_history
         return self._enriched
@@ -82,7 +79,7 @@ class Firing:
 
     __slots__ = ("_dispatch", "_scope")
 
-    def __init__(self, scope: RuleScope, dispatch: WebhookDispatch) -> None:
+    def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
         self._scope = scope
         self._dispatch = dispatch
 
@@ -96,18 +93,18 @@ class Firing:
         scope, log = self._scope, self._scope.log
         if self._is_stopped(rule, trigger, at_ms, key):
             return
-        if (rule.quiet_hours or (rule.cap and rule.cap.per)) and has_bad_zone(rule.time_zone, trigger.profile):
+        if (rule.quiet_hours or (rule.cap and rule.cap.per)) and rule_state.has_bad_zone(
+            rule.time_zone, trigger.profile
+        ):
             scope.result.counts["time_zones_unknown"] += 1
         scope.count(rule, "fired")
         if rule.cooldown is not None or rule.cap is not None:
             self._remember(rule, trigger, at_ms, key)
         until_ms = None
         if rule.quiet_hours is not None:
-            zone = zone_for(rule.time_zone, trigger.profile)
+            zone = rule_state.zone_for(rule.time_zone, trigger.profile)
             until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
-        body_of = functools.partial(trigger.body, rule)
-        actions = fire(rule, trigger.user_id, trigger.event_id, body_of, scope.rule_set, at_ms)
-        for action in actions:
+        for action in trigger.actions(rule, scope.rule_set, at_ms):
             if (excess := _excess(action)) is not None:
                 scope.result.reject(trigger.topic, trigger.record, reasons.KAFKA_ACTION_TOO_LARGE, excess, rule.name)
                 log.event(decisions.REFUSED, rule, trigger.fields, excess, action)
@@ -119,14 +116,14 @@ class Firing:
 
     def _is_stopped(self, rule: Rule, trigger: Trigger, at_ms: int, key: str | None) -> bool:
         scope, log = self._scope, self._scope.log
-        state = scope.state.rule_state(trigger.user_id)
-        if cools_down(state, rule, key, at_ms):
+        state = scope.state.rule_states.of(trigger.user_id)
+        if rule_state.cools_down(state, rule, key, at_ms):
             scope.count(rule, "cooled_down", "rules_cooled_down")
             if log.is_on:
-                detail = None if key is None else f"key {short(key)}"
+                detail = None if key is None else f"key {rule_state.short(key)}"
                 log.event(decisions.COOLED_DOWN, rule, trigger.fields, detail)
             return True
-        if rule.cap is not None and is_capped(state, rule, trigger.profile, at_ms):
+        if rule.cap is not None and rule_state.is_capped(state, rule, trigger.profile, at_ms):
             scope.count(rule, "capped", "rules_capped")
             if log.is_on:
                 log.event(decisions.CAPPED, rule, trigger.fields, f"{rule.cap.count} {_span_of(rule.cap)}")
@@ -135,23 +132,24 @@ class Firing:
 
     def _remember(self, rule: Rule, trigger: Trigger, at_ms: int, key: str | None) -> None:
         scope, user_id = self._scope, trigger.user_id
-        for slot, keep, until_ms in firings_of(rule, trigger.profile, key, at_ms, scope.settings.allowed_lateness_ms):
-            self._make_room(user_id, rule, slot, scope.state.rule_state(user_id))
-            scope.recorder.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms))
+        lateness_ms = scope.settings.allowed_lateness_ms
+        for slot, keep, until_ms in rule_state.firings_of(rule, trigger.profile, key, at_ms, lateness_ms):
+            self._make_room(user_id, rule, slot, scope.state.rule_states.of(user_id))
+            scope.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms))
 
     def _make_room(self, user_id: str, rule: Rule, slot: str, state: RuleState) -> None:
         """Forget the cooldown that ends first when a new slot would be one too many."""
-        if slot == CAP or len(state.fired) < MAX_COOLDOWN_KEYS or (rule.name, slot) in state.fired:
+        if slot == rule_state.CAP or len(state.fired) < MAX_COOLDOWN_KEYS or (rule.name, slot) in state.fired:
             return
-        cooldowns = [firings for firings in state.fired.values() if firings.slot != CAP]
+        cooldowns = [firings for firings in state.fired.values() if firings.slot != rule_state.CAP]
         if len(cooldowns) >= MAX_COOLDOWN_KEYS:
             first = min(cooldowns, key=lambda firings: (firings.until_ms, firings.rule, firings.slot))
-            self._scope.recorder.record(FiringsForgotten(user_id, first.rule, first.slot))
+            self._scope.record(FiringsForgotten(user_id, first.rule, first.slot))
             self._scope.result.counts["cooldowns_cut"] += 1
 
     def _hold(self, rule: Rule, trigger: Trigger, action: FiredAction, until_ms: int) -> None:
         scope, log = self._scope, self._scope.log
-        zone = zone_for(rule.time_zone, trigger.profile).key
+        zone = rule_state.zone_for(rule.time_zone, trigger.profile).key
         held = HeldAction(
             rule.name,
             rule.version,
@@ -164,7 +162,7 @@ class Firing:
             action.rule_set,
             action.at_ms,
         )
-        waiting = scope.state.rule_state(trigger.user_id).held
+        waiting = scope.state.rule_states.of(trigger.user_id).held
         if any(other.action_id == held.action_id for other in waiting):
             # The same event again, after the history has lost it: the first decision stands.
             log.event(decisions.HELD, rule, trigger.fields, "already", action)
@@ -175,7 +173,7 @@ class Firing:
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             log.event(decisions.REFUSED, rule, trigger.fields, detail, action)
             return
-        scope.recorder.record(ActionHeld(trigger.user_id, held))
+        scope.record(ActionHeld(trigger.user_id, held))
         scope.count(rule, "held", "actions_held")
         if log.is_on:
             log.event(decisions.HELD, rule, trigger.fields, f"until {rfc_3339(until_ms)}", action)
@@ -183,15 +181,15 @@ class Firing:
     def release_held_actions(self, user_id: str) -> None:
         """Send the user's actions that quiet hours held until now; if it is quiet again, hold them for longer."""
         scope = self._scope
-        for held in [held for held in scope.state.rule_state(user_id).held if held.until_ms <= scope.now_ms]:
+        for held in [held for held in scope.state.rule_states.of(user_id).held if held.until_ms <= scope.now_ms]:
             rule, zone, until_ms = scope.filters.by_name.get(held.rule), zone_of(held.zone), None
             if rule is not None and rule.quiet_hours is not None and zone is not None:
                 until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
             if until_ms is not None:
-                scope.recorder.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
+                scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
                 scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
                 continue
-            scope.recorder.record(ActionReleased(user_id, held.action_id))
+            scope.record(ActionReleased(user_id, held.action_id))
             if rule is None:
                 scope.result.counts["held_dropped"] += 1
                 scope.log.held(decisions.DROPPED, user_id, held, "no rule of this name is live")

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from transforms.domain.shard.facts import Fact, UserMoved
-from transforms.domain.shard.folded_journal import FoldedJournal, draw_garbage_limit
-from transforms.domain.shard.journal_elements import JournalEntry, JournalHead, make_entry
+from transforms.domain.shard.journal_elements import FoldedJournal, JournalEntry, JournalHead, make_entry
 from transforms.domain.shard.shard_state import ShardState
 
 DEFAULT_COMPACT_BYTES: Final = 256 * 1024
@@ -193,7 +192,7 @@ class Journal:
         if facts:
             self._add(make_entry(now_ms, facts))
         if not moving:
-            self.folded.moving, self.folded.garbage_limit = None, draw_garbage_limit()
+            self.folded.end_moving()
             self.compactions += 1
             if len(self._heads) > 1:
                 self._drop(self._older)

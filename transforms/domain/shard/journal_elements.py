@@ -1,15 +1,20 @@
-"""The elements of a journal's bags, and how they are stored: kind, codec version, whether compressed, body."""
+"""The elements of a journal's bags, and how they are stored: kind, codec version, whether compressed, body.
+
+The first element of a bag also carries the journal, folded, while the worker has it in memory.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import msgspec
 import zstandard
 
 from transforms.domain.shard.facts import Fact, FactBatch, decode_facts
-from transforms.domain.shard.folded_journal import FoldedJournal
+from transforms.domain.shard.shard_state import ShardState
 
 _COMPRESS_FROM: Final = 256
 
@@ -22,6 +27,42 @@ _ENTRY: Final = (b"E", b"\x01")
 # list and puts it back. Both are atomic in Python, so the list needs no lock.
 _compressors: list[zstandard.ZstdCompressor] = []
 _decompressors: list[zstandard.ZstdDecompressor] = []
+
+
+# Bounds of ``garbage_limit``. It is drawn for each shard and rewrite: the shards of a worker fill evenly and would
+# otherwise all be rewritten in the same seconds.
+GARBAGE_LIMITS: Final = (1.15, 1.35)
+
+
+def _draw_garbage_limit() -> float:
+    return random.uniform(*GARBAGE_LIMITS)  # noqa: S311 - to spread work, not to keep a secret
+
+
+@dataclass(slots=True, eq=False)
+class FoldedJournal:
+    """The state that a journal amounts to, and how much of the journal is folded into it. Nothing here is stored.
+
+    Attributes:
+        state: the shard's state.
+        counts: for each bag the number of elements that are folded.
+        log_bytes: for each bag the bytes of these elements, uncompressed.
+        freed: the number of elements of the older bag, from its start, that hold no bytes any more.
+        garbage_limit: how many times the size of its state the journal may take before it is rewritten.
+        moving: while the journal is rewritten, the users that have yet to be moved, the next one last.
+        memory: what the worker remembers of the shard and loses together with the state; the journal never reads it.
+    """
+
+    state: ShardState
+    counts: list[int] = field(default_factory=lambda: [0, 0])
+    log_bytes: list[int] = field(default_factory=lambda: [0, 0])
+    freed: int = 1
+    garbage_limit: float = field(default_factory=_draw_garbage_limit)
+    moving: list[str] | None = None
+    memory: Any = None
+
+    def end_moving(self) -> None:
+        """All users are moved; the next rewrite begins at another limit."""
+        self.moving, self.garbage_limit = None, _draw_garbage_limit()
 
 
 class JournalHead:

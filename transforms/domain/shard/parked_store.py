@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from transforms.domain.events.record import Record
-from transforms.domain.shard.facts import EventParked, PackedParkedEvents
+from transforms.domain.shard.facts import PackedParkedEvents
 
 RECORD_OVERHEAD_BYTES: Final = 300
 
@@ -34,9 +34,17 @@ class ParkedStore(dict[str, ParkedEvents]):
         self.nbytes = 0
         self._in_order = True
 
-    def park(self, fact: EventParked) -> None:
+    def park(self, user_id: str, deadline_ms: int, topic: str, record: Record) -> None:
         """Add an event. The first one of a user sets the deadline for those that follow."""
-        self._add(fact.user_id, fact.deadline_ms, fact.topic, fact.record)
+        waiting = self.get(user_id)
+        if waiting is None:
+            if self and deadline_ms < next(reversed(self.values())).deadline_ms:
+                self._in_order = False
+            waiting = self[user_id] = ParkedEvents(deadline_ms)
+        waiting.records.append((topic, record))
+        nbytes = RECORD_OVERHEAD_BYTES + len(record.value)
+        waiting.nbytes += nbytes
+        self.nbytes += nbytes
 
     def unpark(self, user_id: str) -> None:
         """Remove the events of a user."""
@@ -61,15 +69,4 @@ class ParkedStore(dict[str, ParkedEvents]):
         """Put packed events in, in place of those that may be there."""
         self.unpark(packed.user_id)
         for topic, record in packed.records:
-            self._add(packed.user_id, packed.deadline_ms, topic, record)
-
-    def _add(self, user_id: str, deadline_ms: int, topic: str, record: Record) -> None:
-        waiting = self.get(user_id)
-        if waiting is None:
-            if self and deadline_ms < next(reversed(self.values())).deadline_ms:
-                self._in_order = False
-            waiting = self[user_id] = ParkedEvents(deadline_ms)
-        waiting.records.append((topic, record))
-        nbytes = RECORD_OVERHEAD_BYTES + len(record.value)
-        waiting.nbytes += nbytes
-        self.nbytes += nbytes
+            self.park(packed.user_id, packed.deadline_ms, topic, record)

@@ -5,18 +5,13 @@ from __future__ import annotations
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterResult, FilterSet
-from transforms.domain.rules.live_sets import LiveSet
+from transforms.domain.rules.filters import FilterResult
 from transforms.domain.rules.model import Rule
 from transforms.domain.rules.state import match_of
 from transforms.domain.shard import decisions
-from transforms.domain.shard.decision_log import DecisionLog
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.firing import Firing, Trigger
-from transforms.domain.shard.rule_scope import RuleScope
 from transforms.domain.shard.sequences import Sequences
-from transforms.domain.shard.step_input import ShardSettings
-from transforms.domain.shard.step_result import StepResult
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -32,27 +27,10 @@ class RuleEngine:
 
     __slots__ = ("_scope", "firing", "sequences")
 
-    def __init__(
-        self,
-        recorder: FactRecorder,
-        settings: ShardSettings,
-        live: LiveSet,
-        result: StepResult,
-        dispatch: WebhookDispatch,
-        log: DecisionLog,
-    ) -> None:
-        self._scope = RuleScope(recorder, settings, live, result, log)
-        self.firing = Firing(self._scope, dispatch)
-        self.sequences = Sequences(self._scope, self.firing)
-
-    @property
-    def filters(self) -> FilterSet:
-        """The filters of the live rule set."""
-        return self._scope.filters
-
-    def use(self, live: LiveSet) -> None:
-        """Make another rule set live for all events that follow."""
-        self._scope.use(live)
+    def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
+        self._scope = scope
+        self.firing = Firing(scope, dispatch)
+        self.sequences = Sequences(scope, self.firing)
 
     def handle_event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
         """Run all rules on an event.
@@ -64,7 +42,7 @@ class RuleEngine:
         """
         scope, result, log = self._scope, self._scope.result, self._scope.log
         filters = scope.filters
-        logged = log.count if log.is_sampling else 0
+        logged = len(result.decisions)
         filter_result = filters.evaluate(event, visit, user)
         result.evaluated_events += 1
         if filter_result.tripped or filter_result.quarantined:

@@ -8,19 +8,13 @@ from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.record import Record
+from transforms.domain.rules import state as rule_state
 from transforms.domain.rules.model import Rule
-from transforms.domain.rules.state import (
-    MAX_BYTES,
-    MAX_OPEN,
-    OpenSequence,
-    begin_sequence,
-    due_sequences,
-    followed_by,
-)
+from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
 from transforms.domain.shard.firing import Firing, Trigger
-from transforms.domain.shard.rule_scope import RuleScope
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
 
 
@@ -29,16 +23,16 @@ class Sequences:
 
     __slots__ = ("_firing", "_scope")
 
-    def __init__(self, scope: RuleScope, firing: Firing) -> None:
+    def __init__(self, scope: StepScope, firing: Firing) -> None:
         self._scope = scope
         self._firing = firing
 
     def follow(self, rule: Rule, trigger: Trigger, event: Event, match: str) -> None:
         """End the open sequences of a rule that the event follows; a ``followed_by`` rule fires once."""
         scope = self._scope
-        followed = followed_by(scope.state.rule_state(event.user_id), rule, match, event.timestamp_ms)
+        followed = rule_state.followed_by(scope.state.rule_states.of(event.user_id), rule, match, event.timestamp_ms)
         for sequence in followed:
-            scope.recorder.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
+            scope.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
             detail = f"sequence that event {sequence.event_id} began"
             scope.log.event(decisions.FOLLOWED, rule, event.fields, detail)
         if followed:
@@ -49,11 +43,11 @@ class Sequences:
     def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
         """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
         scope, user_id, at_ms = self._scope, event.user_id, event.timestamp_ms
-        open_sequences = scope.state.rule_state(user_id).open
-        earlier = followed_by(scope.state.rule_state(user_id), rule, match, at_ms)
+        open_sequences = scope.state.rule_states.of(user_id).open
+        earlier = rule_state.followed_by(scope.state.rule_states.of(user_id), rule, match, at_ms)
         if earlier:
             replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
-            scope.recorder.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
+            scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
         elif any(
             sequence.begun_ms > at_ms
             for sequence in open_sequences
@@ -61,8 +55,8 @@ class Sequences:
         ):
             scope.log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
             return
-        sequence = begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
-        open_sequences = scope.state.rule_state(user_id).open
+        sequence = rule_state.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
+        open_sequences = scope.state.rule_states.of(user_id).open
         open_bytes = sum(other.nbytes for other in open_sequences)
         if len(open_sequences) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
             scope.result.counts["sequences_refused"] += 1
@@ -72,14 +66,14 @@ class Sequences:
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             scope.log.event(decisions.REFUSED, rule, event.fields, detail)
             return
-        scope.recorder.record(SequenceBegun(user_id, sequence))
+        scope.record(SequenceBegun(user_id, sequence))
         if scope.log.is_on:
             scope.log.event(decisions.BEGUN, rule, event.fields, f"until {rfc_3339(sequence.end_ms)}")
         scope.count(rule, "begun", "sequences_begun")
 
     def needs_profile(self, user_id: str, stream_ms: int) -> bool:
         """Whether a sequence of the user that is due at ``stream_ms`` may fire."""
-        due = due_sequences(self._scope.state.rule_state(user_id), stream_ms)
+        due = rule_state.due_sequences(self._scope.state.rule_states.of(user_id), stream_ms)
         return any(sequence.fields and self._rule_of(sequence) for sequence in due)
 
     def settle(self, user_id: str, stream_ms: int) -> None:
@@ -88,8 +82,8 @@ class Sequences:
         A sequence of a ``not_followed_by`` rule fires.
         """
         scope = self._scope
-        for sequence in due_sequences(scope.state.rule_state(user_id), stream_ms):
-            scope.recorder.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
+        for sequence in rule_state.due_sequences(scope.state.rule_states.of(user_id), stream_ms):
+            scope.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
             rule = self._rule_of(sequence)
             if rule is None:
                 scope.result.counts["sequences_dropped"] += 1
@@ -98,8 +92,8 @@ class Sequences:
                 self._time_out(user_id, sequence, rule)
             else:
                 scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
-        if any(firings.until_ms <= stream_ms for firings in scope.state.rule_state(user_id).fired.values()):
-            scope.recorder.record(FiringsExpired(user_id, stream_ms))
+        if any(firings.until_ms <= stream_ms for firings in scope.state.rule_states.of(user_id).fired.values()):
+            scope.record(FiringsExpired(user_id, stream_ms))
 
     def _rule_of(self, sequence: OpenSequence) -> Rule | None:
         """The live rule of a sequence; None if no rule has this name and this kind of sequence."""

@@ -19,8 +19,7 @@ from transforms.domain.rules.state import RuleState
 from transforms.domain.shard import facts
 from transforms.domain.shard.facts import Fact, PackedParkedEvents
 from transforms.domain.shard.parked_store import ParkedStore
-from transforms.domain.shard.rule_state_store import RuleStateStore
-from transforms.domain.shard.sized_store import SizedStore
+from transforms.domain.shard.sized_store import RuleStateStore, SizedStore
 from transforms.domain.shard.user_store import UserStore
 from transforms.domain.users.user import OVERHEAD_BYTES, PackedUser
 from transforms.domain.webhooks.delivery_queue import DeliveryQueue
@@ -49,20 +48,9 @@ class ShardState:
         deliveries: webhooks that have not ended, by user.
         rules: the rule set that was published last; None while there is only the one that the job was launched with.
         disabled: the destinations that get no webhooks.
-        stream_due: ``rule_states.stream_due``; likewise ``clock_due`` and ``waiting_for_profile``.
     """
 
-    __slots__ = (
-        "clock_due",
-        "deliveries",
-        "disabled",
-        "parked",
-        "rule_states",
-        "rules",
-        "stream_due",
-        "users",
-        "waiting_for_profile",
-    )
+    __slots__ = ("deliveries", "disabled", "parked", "rule_states", "rules", "users")
 
     def __init__(self, history_size: int) -> None:
         self.users = UserStore(history_size)
@@ -71,9 +59,6 @@ class ShardState:
         self.deliveries: SizedStore[DeliveryQueue] = SizedStore(DeliveryQueue)
         self.rules: StoredRules | None = None
         self.disabled: dict[str, None] = {}
-        self.stream_due = self.rule_states.stream_due
-        self.clock_due = self.rule_states.clock_due
-        self.waiting_for_profile = self.rule_states.waiting_for_profile
 
     @property
     def is_empty(self) -> bool:
@@ -96,10 +81,6 @@ class ShardState:
     def apply(self, now_ms: int, fact: Fact) -> None:
         """Change the state by one fact that was decided at ``now_ms``."""
         _HANDLERS[type(fact)](self, now_ms, fact)
-
-    def rule_state(self, user_id: str) -> RuleState:
-        """The rule state of a user, only to be read."""
-        return self.rule_states.of(user_id)
 
     def holds(self, user_id: str) -> bool:
         """Whether the shard keeps anything of a user."""
@@ -208,7 +189,7 @@ _HANDLERS: Final[dict[type[Fact], _Handler]] = {
     facts.UserMoved: lambda state, _, fact: state._move(fact),
     facts.HistoryRowDropped: lambda state, _, fact: state.users.drop_row(fact.user_id, fact.event_id),
     facts.HistoryCut: lambda state, _, fact: state.users.cut_history(fact.user_id, fact.max_bytes),
-    facts.EventParked: lambda state, _, fact: state.parked.park(fact),
+    facts.EventParked: lambda state, _, fact: state.parked.park(*msgspec.structs.astuple(fact)),
     facts.EventsUnparked: lambda state, _, fact: state.parked.unpark(fact.user_id),
     facts.RuleFired: _rule_state(RuleState.fire),
     facts.FiringsExpired: _rule_state(RuleState.expire_firings),

@@ -7,16 +7,14 @@ fetches to start.
 from __future__ import annotations
 
 from transforms.domain.events.micro_batch import EVENTS, MicroBatch
-from transforms.domain.rules.live_sets import LiveSet, RuleSets
 from transforms.domain.shard.control_handler import ControlHandler
-from transforms.domain.shard.decision_log import DecisionLog
 from transforms.domain.shard.event_handler import EventHandler
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.facts import IdleUsersForgotten, ProfileWaitSet
 from transforms.domain.shard.rule_engine import RuleEngine
 from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.shard.step_input import ShardSettings, StepContext, StepInput
 from transforms.domain.shard.step_result import StepResult
+from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import PENDING
 
@@ -59,25 +57,20 @@ def idle_due_ms(state: ShardState, settings: ShardSettings) -> int | None:
 class _ShardStep:
     """One step: its parts, one a subject, and what time makes due."""
 
-    __slots__ = ("_engine", "_recorder", "_rule_sets", "_settings", "_state", "dispatch", "events", "result")
+    __slots__ = ("_engine", "_scope", "_state", "dispatch", "events", "result")
 
     def __init__(self, state: ShardState, context: StepContext, step_input: StepInput) -> None:
-        settings, rules = context.settings, context.rules
-        self._rule_sets = rules if isinstance(rules, RuleSets) else None
-        live = rules.live(state.rules) if isinstance(rules, RuleSets) else LiveSet(0, rules)
-        self.result = result = StepResult()
         self._state = state
-        self._settings = settings
-        self._recorder = recorder = FactRecorder(state, step_input.now_ms, result.facts)
-        log = DecisionLog(recorder.now_ms, settings, result)
-        self.dispatch = WebhookDispatch(recorder, settings, result, log)
-        self._engine = RuleEngine(recorder, settings, live, result, self.dispatch, log)
-        self.events = EventHandler(recorder, settings, result, self._engine, step_input.fetch_started_ms)
+        self._scope = StepScope(state, context, step_input)
+        self.result = self._scope.result
+        self.dispatch = WebhookDispatch(self._scope)
+        self._engine = RuleEngine(self._scope, self.dispatch)
+        self.events = EventHandler(self._scope, self._engine)
 
     def handle_batch(self, batch: MicroBatch) -> None:
         """Handle events or control records, in their order."""
         if batch.kind != EVENTS:
-            control = ControlHandler(self._recorder, self.result, self._engine, self.dispatch, self._rule_sets)
+            control = ControlHandler(self._scope, self.dispatch)
             for record in batch.records:
                 control.handle(batch.topic, record)
             return
@@ -88,14 +81,14 @@ class _ShardStep:
 
     def release_held_actions(self) -> None:
         """Send the actions that quiet hours held until now."""
-        for user_id in self._state.clock_due.until(self._recorder.now_ms):
+        for user_id in self._state.rule_states.clock_due.until(self._scope.now_ms):
             self._engine.firing.release_held_actions(user_id)
 
     def settle_rule_state(self, stream_ms: int) -> None:
         """Settle the sequences that are due at ``stream_ms``, and forget firings that no event can ask for."""
         sequences = self._engine.sequences
-        for user_id in self._state.stream_due.until(stream_ms):
-            is_due = any(sequence.due_ms <= stream_ms for sequence in self._state.rule_state(user_id).open)
+        for user_id in self._state.rule_states.stream_due.until(stream_ms):
+            is_due = any(sequence.due_ms <= stream_ms for sequence in self._state.rule_states.of(user_id).open)
             user = self.events.live_user(user_id) if is_due else None
             has_answer = user is not None and user.enrichment != PENDING
             needs_answer = not has_answer and sequences.needs_profile(user_id, stream_ms)
@@ -103,15 +96,15 @@ class _ShardStep:
                 self.events.request_fetch(user_id)
             if needs_answer or user_id in self._state.parked:
                 # The user's events that wait come first.
-                self._recorder.record(ProfileWaitSet(user_id, stream_ms))
+                self._scope.record(ProfileWaitSet(user_id, stream_ms))
             else:
                 sequences.settle(user_id, stream_ms)
 
     def forget_idle_users(self) -> None:
         """Forget the users whose TTL has ended."""
-        due_ms = idle_due_ms(self._state, self._settings)
-        if due_ms is None or self._recorder.now_ms < due_ms:
+        due_ms = idle_due_ms(self._state, self._scope.settings)
+        if due_ms is None or self._scope.now_ms < due_ms:
             return
         before = len(self._state.users)
-        self._recorder.record(IdleUsersForgotten(self._recorder.now_ms - self._settings.ttl_ms))
+        self._scope.record(IdleUsersForgotten(self._scope.now_ms - self._scope.settings.ttl_ms))
         self.result.counts["users_expired"] += before - len(self._state.users)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -135,13 +135,6 @@ class StepResult:
         self.shared_dead_letters = []
 
 
-def _dead_letter(
-    topic: str,
-    record: Record,
-    reason: str,
-    detail: str,
-    rule: str | None = None,
-    action: LostAction | None = None,
-) -> DeadLetter:
+def _dead_letter(topic: str, record: Record, reason: str, detail: str, *lost: Any) -> DeadLetter:
     coordinates = (topic, record.partition, record.offset, record.timestamp_ms)
-    return DeadLetter(reason, detail, *coordinates, record.key, record.value, rule, action).fitting()
+    return DeadLetter(reason, detail, *coordinates, record.key, record.value, *lost).fitting()

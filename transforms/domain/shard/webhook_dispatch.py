@@ -10,23 +10,11 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Action, KafkaAction, WebhookAction
 from transforms.domain.shard import decisions
-from transforms.domain.shard.decision_log import DecisionLog
-from transforms.domain.shard.fact_recorder import FactRecorder
 from transforms.domain.shard.facts import DeliveryQueued, DeliveryRescheduled, DeliverySettled, DestinationSwitched
-from transforms.domain.shard.step_input import ShardSettings
-from transforms.domain.shard.step_result import DELIVERY, WEBHOOK, StepResult
-from transforms.domain.webhooks.delivery_queue import (
-    DELAYED,
-    DELIVERED,
-    EMPTY_QUEUE,
-    GONE,
-    MAX_BODY_BYTES,
-    MAX_QUEUE_BYTES,
-    MAX_QUEUED,
-    RETRY,
-    Delivery,
-    DeliveryResult,
-)
+from transforms.domain.shard.step_result import DELIVERY, WEBHOOK
+from transforms.domain.shard.step_scope import StepScope
+from transforms.domain.webhooks import delivery_queue
+from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, Delivery, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
 
 NO_COORDINATE = -1  # partition and offset of a record that Kafka never had
@@ -35,15 +23,14 @@ NO_COORDINATE = -1  # partition and offset of a record that Kafka never had
 class WebhookDispatch:
     """The webhooks' part of one step of a shard."""
 
-    __slots__ = ("_log", "_now_ms", "_record", "_result", "_settings", "_state")
+    __slots__ = ("_log", "_record", "_result", "_scope", "_state")
 
-    def __init__(self, recorder: FactRecorder, settings: ShardSettings, result: StepResult, log: DecisionLog) -> None:
-        self._state = recorder.state
-        self._now_ms = recorder.now_ms
-        self._record = recorder.record
-        self._settings = settings
-        self._result = result
-        self._log = log
+    def __init__(self, scope: StepScope) -> None:
+        self._scope = scope
+        self._state = scope.state
+        self._record = scope.record
+        self._result = scope.result
+        self._log = scope.log
 
     def _count(self, destination: str, outcome: str, metric: str | None = None) -> None:
         self._result.counts[f"action.webhook.{destination}.{outcome}"] += 1
@@ -72,8 +59,8 @@ class WebhookDispatch:
             fired.action.name,
             event_id,
             fired.body,
-            self._now_ms,
-            self._now_ms,
+            self._scope.now_ms,
+            self._scope.now_ms,
         )
         self._queue(fired.user_id, delivery, topic, record)
 
@@ -98,14 +85,14 @@ class WebhookDispatch:
     def _why_not(self, user_id: str, delivery: Delivery) -> tuple[str, str] | None:
         """Reason and detail for the dead letter of a delivery that cannot be queued."""
         name = delivery.destination
-        if len(delivery.body) > MAX_BODY_BYTES:
-            return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {MAX_BODY_BYTES}"
-        if name not in self._settings.destinations:
+        if len(delivery.body) > delivery_queue.MAX_BODY_BYTES:
+            return reasons.ACTION_TOO_LARGE, f"{len(delivery.body)} bytes, allowed are {delivery_queue.MAX_BODY_BYTES}"
+        if name not in self._scope.settings.destinations:
             return reasons.DESTINATION_UNKNOWN, f"there is no destination {name!r} in the destinations file"
         if name in self._state.disabled:
             return reasons.DESTINATION_DISABLED, f"destination {name!r} is disabled"
         if self._state.deliveries.get(user_id, EMPTY_QUEUE).is_full(name, delivery.nbytes):
-            allowed = f"{MAX_QUEUED} and {MAX_QUEUE_BYTES} bytes"
+            allowed = f"{delivery_queue.MAX_QUEUED} and {delivery_queue.MAX_QUEUE_BYTES} bytes"
             return reasons.DELIVERY_QUEUE_FULL, f"too many of this user wait for {name!r}, allowed are {allowed}"
         return None
 
@@ -134,7 +121,7 @@ class WebhookDispatch:
             delivery.status,
         )
         if record is None:
-            record = Record(NO_COORDINATE, NO_COORDINATE, self._now_ms, user_id.encode(), b"")
+            record = Record(NO_COORDINATE, NO_COORDINATE, self._scope.now_ms, user_id.encode(), b"")
         self._result.reject(topic, record, reason, detail, delivery.rule, action)
 
     def switch(self, destination: str, enabled: bool) -> None:
@@ -163,18 +150,18 @@ class WebhookDispatch:
         self._result.counts["delivery_attempts"] += result.attempts
         if result.attempts:
             self._result.durations_ms.append((WEBHOOK, result.latency_ms))
-        schedule = self._settings.destinations.get(name)
-        is_delayed = result.outcome == DELAYED
+        schedule = self._scope.settings.destinations.get(name)
+        is_delayed = result.outcome == delivery_queue.DELAYED
         if not is_delayed:
             delivery = msgspec.structs.replace(
                 delivery,
                 failures=delivery.failures + 1,
                 attempts=delivery.attempts + result.attempts,
-                first_ms=delivery.first_ms or self._now_ms,
+                first_ms=delivery.first_ms or self._scope.now_ms,
                 status=result.status,
                 message=result.message,
             )
-        due_ms = None if schedule is None else _next_attempt_ms(delivery, result, schedule, self._now_ms)
+        due_ms = None if schedule is None else _next_attempt_ms(delivery, result, schedule, self._scope.now_ms)
         if due_ms is not None:
             outcome = "delayed" if is_delayed else "retried"
             self._count(name, outcome, f"deliveries_{outcome}")
@@ -183,14 +170,14 @@ class WebhookDispatch:
                 self._log.delivery(decisions.RETRIED, user_id, delivery, result.message, result.latency_ms)
             return
         self._record(DeliverySettled(user_id, result.action_id))
-        if result.outcome == DELIVERED:
+        if result.outcome == delivery_queue.DELIVERED:
             self._count(name, "delivered", "deliveries_delivered")
-            self._result.durations_ms.append((DELIVERY, self._now_ms - delivery.decided_ms))
+            self._result.durations_ms.append((DELIVERY, self._scope.now_ms - delivery.decided_ms))
             self._log.delivery(decisions.DELIVERED, user_id, delivery, "", result.latency_ms)
             return
-        outcome = "given_up" if result.outcome in (RETRY, DELAYED) else "refused"
+        outcome = "given_up" if result.outcome in (delivery_queue.RETRY, delivery_queue.DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")
-        if result.outcome == GONE:
+        if result.outcome == delivery_queue.GONE:
             self._result.gone_destinations.append(name)
         detail = f"after {delivery.attempts} attempts: {result.message}"
         self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=result.latency_ms)
@@ -205,10 +192,10 @@ def _emitted(action: Action) -> str:
 
 def _next_attempt_ms(delivery: Delivery, result: DeliveryResult, schedule: RetrySchedule, now_ms: int) -> int | None:
     """When the next attempt is due; None: there is none."""
-    if result.outcome == DELAYED:
+    if result.outcome == delivery_queue.DELAYED:
         due_ms = now_ms + round(1000 * (result.retry_after_s or 0))
         return due_ms if due_ms <= (delivery.first_ms or delivery.decided_ms) + schedule.give_up_after.ms else None
-    if result.outcome != RETRY:
+    if result.outcome != delivery_queue.RETRY:
         return None
     next_s = schedule.next_try_s(
         delivery.first_ms / 1000, now_ms / 1000, delivery.failures, result.retry_after_s, result.chance

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
+from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.facts import EventObserved
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
-from transforms.domain.simulation.simulator import SentAction, Simulator
+from transforms.domain.simulation.simulator import Simulator
 from transforms.domain.simulation.timelines import Timeline
 from transforms.domain.users.fetched_user import FetchedUser
 
 Fetch = Callable[[str], FetchedUser]
-OnSent = Callable[[int, SentAction], None]
+OnSent = Callable[[int, FiredAction], None]
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Backtest:
         """End the process that the rules run in, if they have one."""
         self._simulator.close()
 
-    def _count(self, step_result: StepResult, sent: list[SentAction]) -> None:
+    def _count(self, step_result: StepResult, sent: list[FiredAction]) -> None:
         now_ms = self._simulator.now_ms
         self._evaluated += step_result.evaluated_events
         for fact in step_result.facts:

@@ -12,7 +12,7 @@ import orjson
 
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
-from transforms.domain.rules.actions import action_id
+from transforms.domain.rules.actions import FiredAction, action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
@@ -20,7 +20,7 @@ from transforms.domain.rules.filters import FILTER
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
-from transforms.domain.simulation.simulator import OnEvaluation, SentAction, Simulator
+from transforms.domain.simulation.simulator import OnEvaluation, Simulator
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import FETCHED, PENDING
@@ -128,13 +128,13 @@ class CaseRun:
         if case.wait is not None:
             self._simulator.advance(now_ms + case.wait.ms)
 
-    def _collect(self, step_result: StepResult, sent: list[SentAction]) -> None:
+    def _collect(self, step_result: StepResult, sent: list[FiredAction]) -> None:
         if self._number == self._number_of_events:
             for (_, name), count in step_result.rule_counts.items():
                 self.last_event_counts[name] += count
-        for action in sent:
-            event = self._numbers.get(action.action_id, self._number)
-            self.fired.append(Fired(action.action, event, orjson.loads(action.body)))
+        for fired in sent:
+            event = self._numbers.get(fired.action_id, self._number)
+            self.fired.append(Fired(fired.action.name, event, orjson.loads(fired.body)))
         for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
                 file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)

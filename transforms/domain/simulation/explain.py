@@ -61,14 +61,13 @@ def explain(loaded: LoadedRule, case: Case, settings: ShardSettings, lua: LuaSup
     fires = any(fired.event == len(case.events) for fired in run.fired)
     explanation = Explanation(loaded.rule, fires, [*run.refused, *run.errors])
     if last_seen and not run.refused:
-        explanation.lines = _lines(loaded.rule, lua, *last_seen[0])
+        explanation.lines = _lines(loaded.rule, lua, last_seen[0])
         explanation.lines += [f"  {text}" for name, text in _OUTCOMES.items() if run.last_event_counts[name]]
     return explanation
 
 
-def _lines(
-    rule: Rule, lua: LuaSupport, event: Event, profile: dict[str, Any], visit: Visit, rows: list[Row]
-) -> list[str]:
+def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
+    event, profile, visit, rows = seen
     if not lua.check(rule.filter, "filter").is_expression:
         return ["  its filter is a body with return: only expressions can be taken apart"]
     condition = take_apart(rule.filter)

@@ -6,12 +6,13 @@ One user shard holds all users. Every destination that a rule names exists and a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from transforms.domain.events.event import Event
 from transforms.domain.events.micro_batch import EVENTS, VERSION, MicroBatch
 from transforms.domain.events.record import Record
+from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import Rule, WebhookAction
@@ -30,19 +31,7 @@ _TOPIC: Final = "events"
 _NO_ANSWER: Final = unavailable(TIMEOUT, "no answer")
 
 
-@dataclass(frozen=True, slots=True)
-class SentAction:
-    """An action that left the pipeline; ``body`` is JSON."""
-
-    action_id: str
-    user_id: str
-    rule: str
-    version: int
-    action: str
-    body: bytes
-
-
-OnStep = Callable[[StepResult, list[SentAction]], None]
+OnStep = Callable[[StepResult, list[FiredAction]], None]
 OnEvaluation = Callable[[Event, Visit, UserState], None]
 
 
@@ -112,7 +101,11 @@ class Simulator:
         return {user_id: started_ms + wait_ms for user_id, started_ms in self._fetch_started_ms.items()}
 
     def _next_due_ms(self) -> int | None:
-        due = [self.state.stream_due.next_ms(), self.state.clock_due.next_ms(), *self._deadlines_ms().values()]
+        due = [
+            self.state.rule_states.stream_due.next_ms(),
+            self.state.rule_states.clock_due.next_ms(),
+            *self._deadlines_ms().values(),
+        ]
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     def _run(self, batch: MicroBatch | None, stream_ms: int | None = None, answers: Iterable[Answer] = ()) -> None:
@@ -122,16 +115,13 @@ class Simulator:
             step_input = StepInput(self.now_ms, batch, answers, results, self._fetch_started_ms, stream_ms)
             step_result = step(self.state, self._context, step_input)
             batch = stream_ms = None
-            sent = [
-                SentAction(item.action_id, item.user_id, item.rule, item.rule_version, item.action.name, item.body)
-                for item in step_result.actions
-            ]
+            decided = {fired.action_id: fired for fired in step_result.decided_actions}
             webhooks = [
-                SentAction(item.action_id, user_id, item.rule, item.version, item.action, item.body)
+                decided[delivery.action_id]
                 for user_id in step_result.users_with_new_deliveries
-                for item in self.state.deliveries.get(user_id, EMPTY_QUEUE)
+                for delivery in self.state.deliveries.get(user_id, EMPTY_QUEUE)
             ]
-            self._on_step(step_result, sent + webhooks)
+            self._on_step(step_result, step_result.actions + webhooks)
             results = [DeliveryResult(webhook.user_id, webhook.action_id, DELIVERED) for webhook in webhooks]
             answers = self._answers(step_result.users_to_fetch)
 

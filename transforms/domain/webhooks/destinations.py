@@ -6,16 +6,16 @@ Every problem of a file is reported with file, line and field.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from transforms.domain.base.checked_documents import Problem, documents, validated
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.base.models import StrictModel
+from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.base.secret_references import ALLOWED, is_reference
 from transforms.domain.rules.model import Name
 from transforms.domain.webhooks.retries import RetrySchedule
@@ -96,9 +96,9 @@ class Destination(StrictModel):
     def _is_consistent(self) -> Destination:
         if self.timeout.ms > MAX_TIMEOUT.ms:
             raise ValueError(f"timeout is {self.timeout}, allowed are up to {MAX_TIMEOUT}")
-        repeated = [name for name, count in Counter(name.lower() for name in self.headers).items() if count > 1]
-        if repeated:
-            raise ValueError(f"header {repeated[0]!r} is given twice; case makes no difference")
+        name = repeated(name.lower() for name in self.headers)
+        if name is not None:
+            raise ValueError(f"header {name!r} is given twice; case makes no difference")
         return self
 
 
@@ -136,7 +136,7 @@ def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destinati
         destination = validated(Destination, path, document, item, problems, at, shown=_SHOWN)
         if destination is None:
             continue
-        errors = _errors(destination, destinations, policy)
+        errors = list(_errors(destination, destinations, policy))
         for field_name, error in errors:
             line = document.line_of((*at, field_name))
             problems.append(Problem(path, line, f"destinations.{number}.{field_name}: {error}"))
@@ -145,13 +145,11 @@ def read_destinations(path: Path, policy: EgressPolicy) -> tuple[tuple[Destinati
     return tuple(destinations.values()), problems
 
 
-def _errors(destination: Destination, others: dict[str, Destination], policy: EgressPolicy) -> list[tuple[str, Any]]:
-    """Return field and message of each error that the model itself cannot find."""
-    errors: list[tuple[str, Any]] = []
+def _errors(destination: Destination, others: Collection[str], policy: EgressPolicy) -> Iterator[tuple[str, str]]:
+    """Yield field and message of each error that the model itself cannot find."""
     if destination.name in others:
-        errors.append(("name", f"{destination.name!r} is taken; names are unique"))
+        yield "name", f"{destination.name!r} is taken; names are unique"
     try:
         parse_target(destination.url, policy)
     except BlockedError as error:
-        errors.append(("url", error))
-    return errors
+        yield "url", str(error)

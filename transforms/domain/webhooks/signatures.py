@@ -12,8 +12,6 @@ from typing import Final
 
 from transforms.domain.base.secret_references import SecretError
 
-ID_HEADER: Final = "webhook-id"
-TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
 
 _PREFIX: Final = "whsec_"
@@ -67,7 +65,7 @@ def signature_headers(keys: Iterable[bytes], webhook_id: str, timestamp_s: int, 
     signed = f"{webhook_id}.{timestamp_s}.".encode() + body
     macs = (hmac.digest(key, signed, hashlib.sha256) for key in keys)
     return {
-        ID_HEADER: webhook_id,
-        TIMESTAMP_HEADER: str(timestamp_s),
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp_s),
         SIGNATURE_HEADER: " ".join(f"v1,{base64.b64encode(mac).decode()}" for mac in macs),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
-from dataclasses import replace
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from tests.integration.jobs import ROOT
 from transforms.domain.events import dead_letter as dead_letters
@@ -26,7 +27,7 @@ def test_a_letter_is_read_as_it_was_written(letter: DeadLetter) -> None:
 
 def test_a_letter_of_the_longest_record_is_truncated_to_fit_into_a_record_and_says_so() -> None:
     mb = 1 << 20
-    action = replace(ACTION, body=b"b" * mb)
+    action = dataclasses.replace(ACTION, body=b"b" * mb)
     cut = replace(LOST, detail="ä" * mb, key=b"k" * mb, value=b"v" * mb, action=action).fitting()
     written = cut.to_json()
     assert len(written) + len(cut.key or b"") < 1_000_000

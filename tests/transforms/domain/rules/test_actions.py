@@ -4,7 +4,8 @@ import orjson
 
 from tests.builders import NOW_MS, event, record, rule
 from transforms.domain.events.event import parse_event
-from transforms.domain.rules.actions import action_id, enriched_event, fire
+from transforms.domain.rules.actions import action_id, enriched_event
+from transforms.domain.shard.firing import Trigger
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -34,12 +35,14 @@ def test_each_part_changes_the_action_id() -> None:
 def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
     twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
     parsed = parse_event(record(event(event_id="e1")), NOW_MS, 10_000, "record")
-    fired = fire(twice, parsed.user_id, parsed.event_id, lambda action, action_id: b"{}")
+    user = UserState(0, "fetched", b"{}", History(5))
+    fired = Trigger("u1", "e1", parsed.fields, user, None, "events", record(parsed.fields)).actions(twice, 0, NOW_MS)
+    body = enriched_event(parsed.fields, None, user)
     assert [
         (action.rule, action.rule_version, action.action.name, action.user_id, action.body) for action in fired
     ] == [
-        ("r", 3, "kafka", "u1", b"{}"),
-        ("r", 3, "debug", "u1", b"{}"),
+        ("r", 3, "kafka", "u1", body),
+        ("r", 3, "debug", "u1", body),
     ]
     assert [item.action_id for item in fired] == [action_id("u1", "e1", "r", 3, name) for name in ("kafka", "debug")]
 

@@ -23,9 +23,9 @@ from transforms.domain.shard.facts import (
     UserSeen,
     UserUpdated,
 )
-from transforms.domain.shard.folded_journal import FoldedJournal
 from transforms.domain.shard.journal import Journal
 from transforms.domain.shard.journal_elements import (
+    FoldedJournal,
     JournalElement,
     JournalEntry,
     JournalHead,

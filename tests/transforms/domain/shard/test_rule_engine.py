@@ -326,7 +326,7 @@ def test_whoever_is_forgotten_is_forgotten_by_rules() -> None:
     assert erasure.found
     assert told.shard.state.is_empty
     assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
-    assert told.shard.state.stream_due.next_ms() is None
+    assert told.shard.state.rule_states.stream_due.next_ms() is None
     assert all(bag.stored == [] for bag in told.shard.bags)
 
 

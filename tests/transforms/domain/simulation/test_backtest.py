@@ -20,10 +20,10 @@ from tests.builders import (
 from tests.oracle import Oracle, SeenAction, action_differences
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.record import Record
+from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.backtest import Backtest, Report, RuleReport
-from transforms.domain.simulation.simulator import SentAction
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 MINUTE_MS = 60_000
@@ -47,7 +47,7 @@ class Replay:
             return NOTHING_KNOWN
         return fetched({"profile": self.profile, "visit": None, "history": []})
 
-    def on_sent(self, at_ms: int, sent: SentAction) -> None:
+    def on_sent(self, at_ms: int, sent: FiredAction) -> None:
         event = orjson.loads(sent.body)["event"]
         self.sent.append(((at_ms - NOW_MS) / MINUTE_MS, sent.rule, sent.user_id, event["event_id"]))
 
@@ -237,8 +237,8 @@ def test_a_random_stream_does_what_the_oracle_says(every_ms: int, policies: tupl
     oracle = Oracle(oracle_rules(policies), api)
     seen_actions: list[SeenAction] = []
 
-    def on_sent(at_ms: int, action: SentAction) -> None:
-        seen_actions.append(SeenAction(orjson.loads(action.body), action.rule, action.version, action.action_id))
+    def on_sent(at_ms: int, action: FiredAction) -> None:
+        seen_actions.append(SeenAction(orjson.loads(action.body), action.rule, action.rule_version, action.action_id))
 
     backtest = Backtest(
         sample_rules(policies=policies), ShardSettings(), lambda user: fetched(api.get(user)), LuaEngines(), on_sent
