@@ -24,16 +24,7 @@ import msgspec
 
 from transforms.adapters.lua.sandbox import Sandbox
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.rules.engine import (
-    Columns,
-    CompileError,
-    EngineError,
-    Outcome,
-    OutcomeKind,
-    Outcomes,
-    Program,
-    Reads,
-)
+from transforms.domain.rules import engine
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
@@ -54,17 +45,17 @@ _T = TypeVar("_T")
 class _StartAnswer(msgspec.Struct):
     """What the programs read; None if program ``number`` does not compile."""
 
-    reads: Reads | None = None
+    reads: engine.Reads | None = None
     number: int = 0
     message: str = ""
 
 
 # The first request is the programs. Each further one is a run: the inputs (None: those of the run before), the selected
 # programs and the history. Its answer is the outcomes, or the message of an ``EngineError``.
-_Run = tuple[_Inputs | None, list[int] | None, Columns | None]
-_RunAnswer = dict[int, Outcome] | str
+_Run = tuple[_Inputs | None, list[int] | None, engine.Columns | None]
+_RunAnswer = dict[int, engine.Outcome] | str
 _encode: Final = msgspec.msgpack.encode
-_PROGRAMS: Final = msgspec.msgpack.Decoder(list[Program])
+_PROGRAMS: Final = msgspec.msgpack.Decoder(list[engine.Program])
 _RUN: Final[msgspec.msgpack.Decoder[_Run]] = msgspec.msgpack.Decoder(_Run)
 _START_ANSWER: Final = msgspec.msgpack.Decoder(_StartAnswer)
 _RUN_ANSWER: Final[msgspec.msgpack.Decoder[_RunAnswer]] = msgspec.msgpack.Decoder(_RunAnswer)
@@ -87,11 +78,11 @@ class SandboxProcess:
         EngineError: the process does not start.
     """
 
-    def __init__(self, programs: Sequence[Program], answer_seconds: float | None = None) -> None:
+    def __init__(self, programs: Sequence[engine.Program], answer_seconds: float | None = None) -> None:
         self._programs = tuple(programs)
         self._answer_seconds = answer_seconds or ANSWER_SECONDS + ANSWER_SECONDS_PER_PROGRAM * len(programs)
         self._inputs: _Inputs | None = None
-        self.reads: Reads = {}
+        self.reads: engine.Reads = {}
         self._child = self._start()
         self._has_inputs = False
 
@@ -106,10 +97,10 @@ class SandboxProcess:
             answer = child.ask(self._programs, _START_ANSWER, START_SECONDS)
         except _EndedError as error:
             child.kill()
-            raise EngineError(f"the sandbox's process did not start: {error}") from None
+            raise engine.EngineError(f"the sandbox's process did not start: {error}") from None
         if answer.reads is None:
             child.kill()
-            raise CompileError(answer.number, answer.message)
+            raise engine.CompileError(answer.number, answer.message)
         self.reads = answer.reads
         return child
 
@@ -119,7 +110,7 @@ class SandboxProcess:
         self._inputs = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
         self._has_inputs = False
 
-    def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
+    def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
         try:
             return self._ask(selected, history, self._answer_seconds)
@@ -129,23 +120,27 @@ class SandboxProcess:
             selected = [number for number, program in enumerate(self._programs) if not program.wants_value]
         return self._run_one_by_one(selected, history)
 
-    def _run_one_by_one(self, selected: Collection[int], history: Columns | None) -> Outcomes:
-        outcomes: dict[int, Outcome] = {}
+    def _run_one_by_one(self, selected: Collection[int], history: engine.Columns | None) -> engine.Outcomes:
+        outcomes: dict[int, engine.Outcome] = {}
         for number in sorted(selected):
             try:
                 outcomes |= self._ask([number], history, ANSWER_SECONDS)
             except _EndedError as error:
-                outcomes[number] = Outcome(OutcomeKind.LIMIT, f"over budget: its process was ended: {error}")
+                outcomes[number] = engine.Outcome(
+                    engine.OutcomeKind.LIMIT, f"over budget: its process was ended: {error}"
+                )
                 self._restart()
         return outcomes
 
-    def _ask(self, selected: Collection[int] | None, history: Columns | None, seconds: float) -> dict[int, Outcome]:
+    def _ask(
+        self, selected: Collection[int] | None, history: engine.Columns | None, seconds: float
+    ) -> dict[int, engine.Outcome]:
         inputs = None if self._has_inputs else self._inputs
         numbers = None if selected is None else list(selected)
         answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
         self._has_inputs = True
         if isinstance(answer, str):
-            raise EngineError(answer)
+            raise engine.EngineError(answer)
         if not all(0 <= number < len(self._programs) for number in answer):
             raise _EndedError(_NO_ANSWER)
         return answer
@@ -264,7 +259,7 @@ def serve() -> None:
     source, sink = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     try:
         sandbox = Sandbox(_PROGRAMS.decode(_read_frame(source)))
-    except CompileError as error:
+    except engine.CompileError as error:
         _reply(sink, _StartAnswer(None, error.number, str(error)))
         return
     _confine()
@@ -275,7 +270,7 @@ def serve() -> None:
             sandbox.set_inputs(*inputs)
         try:
             _reply(sink, sandbox.run(selected, history))
-        except EngineError as error:
+        except engine.EngineError as error:
             _reply(sink, str(error))
 
 

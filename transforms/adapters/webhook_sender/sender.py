@@ -16,23 +16,13 @@ from urllib3 import exceptions
 
 from transforms.adapters.http.calls import CallError, TimedPool, TimedTlsPool, check_ca_file, open_answer, retry_after_s
 from transforms.adapters.secrets import Secret
-from transforms.adapters.webhook_sender.checked_host import (
-    CheckedHost,
-    LookupFailedError,
-    Resolve,
-    system_addresses,
-)
+from transforms.adapters.webhook_sender.checked_host import CheckedHost, LookupFailedError, Resolve, system_addresses
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, STATUS, TIMEOUT
 from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
 from transforms.domain.webhooks.results import Outcome, SendResult
 from transforms.domain.webhooks.signatures import SIGNATURE_HEADER, parse_keys, signature_headers
-from transforms.domain.webhooks.url_policy import (
-    BlockedError,
-    EgressPolicy,
-    Target,
-    parse_target,
-)
+from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, Target, parse_target
 
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
