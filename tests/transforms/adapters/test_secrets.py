@@ -13,8 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from transforms.adapters import secrets as secret_references
-from transforms.adapters.secrets import Secret, read_secret
-from transforms.adapters.user_api.token import Token
+from transforms.adapters.secrets import Secret, Token, read_secret
 from transforms.domain.base.secret_references import SecretError, is_local_reference, is_reference
 
 LOCAL = ["env:TOKEN", "env:_a1", "file:/run/secrets/token", "file:/a b"]

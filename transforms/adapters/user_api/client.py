@@ -20,9 +20,9 @@ import orjson
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.http.client import HttpClient
+from transforms.adapters.secrets import Token
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CALL, WorkerMetrics
 from transforms.adapters.threads import DaemonThreads
-from transforms.adapters.user_api.token import Token
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.users.fetched_user import (

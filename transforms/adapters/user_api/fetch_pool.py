@@ -28,16 +28,16 @@ class NoUserApi:
         return NOTHING_KNOWN
 
 
-class FetchPool:
+class FetchPool(KeyedCalls[FetchedUser]):
     """Runs fetches in ``concurrency`` threads; answers are kept until they are taken, for a minute at most.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
     def __init__(self, api: UserApi, concurrency: int) -> None:
+        super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
         self._threads = DaemonThreads(concurrency, "user-api")
-        self._calls: KeyedCalls[FetchedUser] = KeyedCalls(kept=10_000, kept_s=60.0)
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch, unless one is in flight or its answer waits to be taken.
@@ -45,29 +45,18 @@ class FetchPool:
         Returns:
             The ``now_ms`` that the user's fetch was started with.
         """
-        return self._calls.start(user_id, lambda: self._begin(user_id), now_ms)
+        return self._start(user_id, lambda: self._begin(user_id), now_ms)
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
         """User and answer of the fetches that have ended, each answer once; starts the fetches that are missing."""
         polled = list(user_ids)
         for user_id in polled:
             self.request(user_id, now_ms)
-        return self._calls.poll(polled)
+        return super().poll(polled)
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, after as long as the client's deadline lets it take; nobody else gets it."""
-        return self._calls.detach(user_id, lambda: self._begin(user_id)).result()
-
-    def cancel(self, user_id: str) -> None:
-        """Forget the user: a fetch that has not started never does, and the answer of one in flight is dropped.
-
-        The next ``request`` starts a new fetch, even while the old one is in flight.
-        """
-        self._calls.cancel(user_id)
-
-    def withdraw(self, user_id: str) -> bool:
-        """Drop a fetch that has not started yet; returns False if the user's fetch is in flight or has ended."""
-        return self._calls.withdraw(user_id)
+        return self._detach(user_id, lambda: self._begin(user_id)).result()
 
     def _begin(self, user_id: str) -> Future[FetchedUser]:
         return self._threads.submit(self._fetch, user_id)

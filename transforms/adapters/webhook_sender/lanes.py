@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.threads import DaemonThreads
-from transforms.adapters.webhook_sender.rates import TokenBucket
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
@@ -25,7 +24,6 @@ PAUSED: Final = "paused"
 QUICK_RETRIES: Final = 2
 QUICK_S: Final = 5.0
 _QUICK: Final = Backoff(first_s=0.25, longest_s=2.0)
-_BURST: Final = 1.0  # so that no second has more calls than the rate
 
 
 class WebhookSender(Protocol):
@@ -33,6 +31,25 @@ class WebhookSender(Protocol):
 
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
         """Make one request with a JSON body; returns its result, also if the request failed."""
+
+
+class TokenBucket:
+    """Spreads calls evenly at ``rate_per_s``, so that no second has more. Thread-safe; times are of any one clock, s.
+
+    Not from a library: aiolimiter needs asyncio, and limits has no reservations of tokens that are still to come.
+    """
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._between_s = 1 / rate_per_s
+        self._next_s = float("-inf")
+        self._lock = threading.Lock()
+
+    def take(self, now_s: float) -> float:
+        """Reserve a token; returns the seconds until it is there, 0 if it is there now."""
+        with self._lock:
+            due_s = max(self._next_s, now_s)
+            self._next_s = due_s + self._between_s
+            return due_s - now_s
 
 
 class FullError(EventTriggerError):
@@ -62,7 +79,7 @@ class Lane:
         self._sender = sender
         self._threads = DaemonThreads(destination.max_in_flight, f"webhook-{destination.name}")
         self._room = threading.BoundedSemaphore(destination.max_in_flight + max_waiting)
-        self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses, _BURST)
+        self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses)
         self._breaker = breaker or Breaker(clock=clock)
         self._clock = clock
         self._sleep = sleep
