@@ -168,9 +168,8 @@ def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> It
     Raises:
         KafkaException: the topic does not exist, a partition reports an error, or no record comes for a minute.
     """
-    bounds = _bounds(consumer, topic)
-    ends = {partition: high for partition, (_, high) in bounds.items()}
-    positions = _starts(consumer, topic, settings, bounds)
+    lows, ends = _bounds(consumer, topic)
+    positions = _starts(consumer, topic, settings, lows, ends)
     consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
     unfinished = {partition for partition, offset in positions.items() if offset < ends[partition]}
     give_up_at = time.monotonic() + _STALLED_S
@@ -191,31 +190,29 @@ def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> It
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic}: no records for {_STALLED_S} s"))
 
 
-def _bounds(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
-    """First offset and end of each partition."""
+def _bounds(consumer: Consumer, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+    """The first offsets by partition, and the ends."""
     metadata = consumer.list_topics(topic, timeout=10).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    return {
-        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        for partition in metadata.partitions
-    }
+    lows, ends = {}, {}
+    for partition in metadata.partitions:
+        lows[partition], ends[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    return lows, ends
 
 
 def _starts(
-    consumer: Consumer, topic: str, settings: ReadSettings, bounds: dict[int, tuple[int, int]]
+    consumer: Consumer, topic: str, settings: ReadSettings, lows: dict[int, int], ends: dict[int, int]
 ) -> dict[int, int]:
-    lows = {partition: low for partition, (low, _) in bounds.items()}
-    ends = {partition: high for partition, (_, high) in bounds.items()}
     if settings.starting_offsets == "earliest":
         return lows
     if settings.starting_offsets == "latest":
         return ends
     if settings.starting_offsets == "timestamp":
-        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
+        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in ends]
         positions, missing = consumer.offsets_for_times(times, timeout=10), ends
     else:
-        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in bounds])
+        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in lows])
         missing = lows
     return {start.partition: start.offset if start.offset >= 0 else missing[start.partition] for start in positions}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
 from transforms.adapters.keyed_calls import KeyedCalls
@@ -19,22 +18,15 @@ class UserApi(Protocol):
         """Profile, visit and history of one user; ``unavailable`` with the error's kind if the API does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoUserApi:
-    """The client when no user API is configured."""
-
-    def fetch(self, user_id: str) -> FetchedUser:
-        """An unknown user with an empty profile; never an error."""
-        return NOTHING_KNOWN
-
-
 class FetchPool(KeyedCalls[FetchedUser]):
     """Runs fetches in ``concurrency`` threads; answers are kept until they are taken, for a minute at most.
+
+    Without a user API every user is unknown, with an empty profile.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    def __init__(self, api: UserApi, concurrency: int) -> None:
+    def __init__(self, api: UserApi | None, concurrency: int) -> None:
         super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
         self._threads = DaemonThreads(concurrency, "user-api")
@@ -63,6 +55,6 @@ class FetchPool(KeyedCalls[FetchedUser]):
 
     def _fetch(self, user_id: str) -> FetchedUser:
         try:
-            return self._api.fetch(user_id)
+            return NOTHING_KNOWN if self._api is None else self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - no error of a client may park its user for ever
             return unavailable(OTHER, f"{type(error).__name__}: {error}")

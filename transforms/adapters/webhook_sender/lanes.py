@@ -123,13 +123,11 @@ class Lane:
     def _try(self, webhook_id: str, body: bytes) -> SendResult:
         """One attempt when the rate allows it, unless the receiver asked for a pause or the breaker is open."""
         held = self._held()
-        if held is not None:
-            return held
-        if self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
+        if held is None and self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
             self._sleep(wait_s)
             held = self._held()
-            if held is not None:
-                return held
+        if held is not None:
+            return held
         permit = self._breaker.enter()
         if permit is None:
             return _not_sent(BREAKER_OPEN, "breaker open")

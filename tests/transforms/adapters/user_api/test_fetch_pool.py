@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.waiting import eventually
-from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi
+from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.users.fetched_user import (
     NOTHING_KNOWN,
     OTHER,
@@ -17,7 +17,7 @@ from transforms.domain.users.fetched_user import (
 
 
 def test_without_an_api_everybody_is_unknown() -> None:
-    assert NoUserApi().fetch("u1") == NOTHING_KNOWN
+    assert FetchPool(None, 1).wait("u1") == NOTHING_KNOWN
 
 
 class HeldApi:
