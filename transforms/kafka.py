@@ -7,7 +7,7 @@ to Flink's own source and sink; every other runner ignores the URN and runs what
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -124,19 +124,13 @@ class WriteToTopic(beam.PTransform):
 
 
 # For some runners Beam rebuilds the pipeline from its proto, and needs a constructor for each of our URNs.
-@beam.PTransform.register_urn(READ_EVENTS_URN, None)
-def _read_events(_: Any, payload: bytes, __: Any) -> ReadEvents:
-    return ReadEvents(ReadSettings(**orjson.loads(payload)))
+def _constructor(transform: Any, settings: Any) -> Callable[[Any, bytes, Any], Any]:
+    return lambda _, payload, __: transform(settings(**orjson.loads(payload)))
 
 
-@beam.PTransform.register_urn(READ_CONTROL_URN, None)
-def _read_control(_: Any, payload: bytes, __: Any) -> ReadControl:
-    return ReadControl(ReadSettings(**orjson.loads(payload)))
-
-
-@beam.PTransform.register_urn(WRITE_TO_TOPIC_URN, None)
-def _write_to_topic(_: Any, payload: bytes, __: Any) -> WriteToTopic:
-    return WriteToTopic(WriteSettings(**orjson.loads(payload)))
+beam.PTransform.register_urn(READ_EVENTS_URN, None, _constructor(ReadEvents, ReadSettings))
+beam.PTransform.register_urn(READ_CONTROL_URN, None, _constructor(ReadControl, ReadSettings))
+beam.PTransform.register_urn(WRITE_TO_TOPIC_URN, None, _constructor(WriteToTopic, WriteSettings))
 
 
 class _ReadTopicFn(beam.DoFn):

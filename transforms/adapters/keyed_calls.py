@@ -83,9 +83,8 @@ class KeyedCalls(Generic[_T]):
     def _drop_untaken(self) -> None:
         while self._calls:
             key, eldest = next(iter(self._calls.items()))
-            if not eldest.future.done():
-                return
-            if len(self._calls) < self._kept and not eldest.ended_before(self._kept_s):
+            room = len(self._calls) < self._kept
+            if not eldest.future.done() or (room and not eldest.ended_before(self._kept_s)):
                 return
             del self._calls[key]
 

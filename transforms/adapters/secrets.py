@@ -29,14 +29,15 @@ class TokenError(EventTriggerError, ValueError):
     """A token cannot be read; the message names the reference, never the token."""
 
 
-def read_secret(reference: str) -> str:
-    """Read a secret now; from AWS this takes some seconds at most.
+def read_secret(reference: str, check: Callable[[str], object]) -> str:
+    """Read a secret now, without white space around it; from AWS this takes some seconds at most.
 
     Args:
         reference: ``env:NAME``, ``file:PATH`` or ``aws-secret:ID[#KEY]``.
+        check: raises SecretError, without the text, for a text of the wrong form.
 
     Raises:
-        SecretError: the secret cannot be read, or is not ASCII.
+        SecretError: the secret cannot be read, is not ASCII or has the wrong form.
     """
     where, _, name = reference.partition(":")
     try:
@@ -47,6 +48,8 @@ def read_secret(reference: str) -> str:
         else:
             text = _read_aws(name)
         text.encode("ascii")
+        text = text.strip()
+        check(text)
     except KeyError:
         raise SecretError(f"{reference}: no such environment variable") from None
     except OSError as error:
@@ -62,7 +65,7 @@ class Secret:
     """A secret that is read on first use, and again when it is older than ``refresh_s``. Thread-safe.
 
     One caller at a time reads it again. The others get the former text, which stays in use as long as the secret cannot
-    be read. ``check`` raises SecretError, without the text, for a text of the wrong form.
+    be read. ``check`` is that of ``read_secret``.
     """
 
     def __init__(
@@ -99,11 +102,7 @@ class Secret:
 
     def _reread(self, former: str | None) -> str:
         try:
-            text = read_secret(self._reference).strip()
-            try:
-                self._check(text)
-            except SecretError as error:
-                raise SecretError(f"{self._reference}: {error}") from None
+            text = read_secret(self._reference, self._check)
         except SecretError:
             if former is None:
                 raise
@@ -146,12 +145,14 @@ class Token:
 
     def _read(self) -> str:
         try:
-            text = read_secret(self._reference).strip()
+            return read_secret(self._reference, _check_token)
         except SecretError as error:
             raise TokenError(f"token {error}") from None
-        if not _TOKEN.fullmatch(text):
-            raise TokenError(f"token {self._reference}: empty, or with characters that are not visible ASCII")
-        return text
+
+
+def _check_token(text: str) -> None:
+    if not _TOKEN.fullmatch(text):
+        raise SecretError("empty, or with characters that are not visible ASCII")
 
 
 def _read_aws(name: str) -> str:

@@ -61,10 +61,6 @@ class ShardServices:
         for name, is_failing in failing.items():
             self.event_log.breaker(f"destination {name}", is_failing, now_ms)
 
-    def close(self) -> None:
-        """Close the rules' Lua; the process's resources stay open."""
-        self.rule_sets.close()
-
 
 class ShardRuntime:
     """A shard while one element or timer of it is handled: its journal, opened, its memory and its timers.

@@ -83,16 +83,16 @@ class SandboxProcess:
         self._answer_seconds = answer_seconds or ANSWER_SECONDS + ANSWER_SECONDS_PER_PROGRAM * len(programs)
         self._inputs: _Inputs | None = None
         self.reads: engine.Reads = {}
-        self._child = self._start()
-        self._has_inputs = False
+        self._start()
 
     @property
     def pid(self) -> int:
         """The process that runs the programs now."""
-        return self._child.pid
+        return self._child.process.pid
 
-    def _start(self) -> _Child:
-        child = _Child()
+    def _start(self) -> None:
+        child = self._child = _Child()
+        self._has_inputs = False
         try:
             answer = child.ask(self._programs, _START_ANSWER, START_SECONDS)
         except _EndedError as error:
@@ -102,7 +102,6 @@ class SandboxProcess:
             child.kill()
             raise engine.CompileError(answer.number, answer.message)
         self.reads = answer.reads
-        return child
 
     def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
@@ -147,8 +146,7 @@ class SandboxProcess:
 
     def _restart(self) -> None:
         self._child.kill()
-        self._child = self._start()
-        self._has_inputs = False
+        self._start()
 
     def close(self) -> None:
         """End the process."""
@@ -168,7 +166,7 @@ class _Child:
     def __init__(self) -> None:
         # Python runs isolated from the environment (-I), so it gets the path of this package as an argument.
         home = str(Path(__file__).parents[3])
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", _BOOT, home],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -177,17 +175,13 @@ class _Child:
             cwd="/",
             start_new_session=True,
         )
-        assert self._process.stdin is not None  # noqa: S101 - both are pipes
-        assert self._process.stdout is not None  # noqa: S101
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        assert self.process.stdin is not None  # noqa: S101 - both are pipes
+        assert self.process.stdout is not None  # noqa: S101
+        self._to, self._from = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         # For owners that never call close(). The process would end with its pipe; this does not wait for that.
-        self._finalizer = weakref.finalize(self, _end, self._process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.kill = weakref.finalize(self, _end, self.process)
 
     def ask(self, request: Any, decoder: msgspec.msgpack.Decoder[_T], seconds: float) -> _T:
         """Send a request and wait for its answer.
@@ -195,7 +189,7 @@ class _Child:
         Raises:
             _EndedError: there is no answer, or one that the decoder refuses.
         """
-        if not self._finalizer.alive:
+        if not self.kill.alive:
             raise _EndedError("it was ended")  # by now, the numbers of its pipes may belong to other files
         deadline = time.monotonic() + seconds
         packed = _encode(request)
@@ -239,11 +233,8 @@ class _Child:
 
     def _how_it_ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return f"exit code {self._process.wait(1)}"
+            return f"exit code {self.process.wait(1)}"
         return "it closed its pipe"
-
-    def kill(self) -> None:
-        self._finalizer()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -23,16 +23,7 @@ HISTOGRAM: Final = "histogram"
 RULE, DESTINATION, SHARD, REASON, KIND, TOPIC = "RULE", "DESTINATION", "SHARD", "REASON", "KIND", "TOPIC"
 
 REASONS: Final = tuple(value for name, value in vars(dead_letters).items() if name.isupper() and isinstance(value, str))
-KINDS: Final = (
-    profiles.TIMEOUT,
-    profiles.CONNECTION,
-    profiles.STATUS,
-    profiles.BREAKER_OPEN,
-    profiles.TOO_LARGE,
-    profiles.BAD_ANSWER,
-    profiles.OVERFLOW,
-    profiles.OTHER,
-)
+KINDS: Final = tuple(getattr(profiles, name) for name in profiles.__annotations__ if name != "NOTHING_KNOWN")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Protocol
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.user_api.client import HttpUserApi
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, OTHER, FetchedUser, unavailable
-
-
-class UserApi(Protocol):
-    """A client of the user API. It blocks, is called from several threads, and raises nothing for network errors."""
-
-    def fetch(self, user_id: str) -> FetchedUser:
-        """Profile, visit and history of one user; ``unavailable`` with the error's kind if the API does not answer."""
 
 
 class FetchPool(KeyedCalls[FetchedUser]):
@@ -26,7 +19,7 @@ class FetchPool(KeyedCalls[FetchedUser]):
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    def __init__(self, api: UserApi | None, concurrency: int) -> None:
+    def __init__(self, api: HttpUserApi | None, concurrency: int) -> None:
         super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
         self._threads = DaemonThreads(concurrency, "user-api")

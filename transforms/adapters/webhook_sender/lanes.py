@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.webhook_sender.sender import Sender
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
@@ -24,13 +25,6 @@ PAUSED: Final = "paused"
 QUICK_RETRIES: Final = 2
 QUICK_S: Final = 5.0
 _QUICK: Final = Backoff(first_s=0.25, longest_s=2.0)
-
-
-class WebhookSender(Protocol):
-    """Sends webhooks to one destination, as ``sender.Sender``: it blocks, and raises nothing for network errors."""
-
-    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """Make one request with a JSON body; returns its result, also if the request failed."""
 
 
 class TokenBucket:
@@ -62,12 +56,15 @@ class Lane:
     A lane has ``max_in_flight`` threads and a queue for ``max_waiting`` webhooks, keeps the destination's rate (its
     share for one of ``harnesses`` processes), makes quick retries, and stops at an open breaker. A destination that
     fails or hangs therefore delays only its own lane.
+
+    Attributes:
+        breaker: the destination's breaker.
     """
 
     def __init__(
         self,
         destination: Destination,
-        sender: WebhookSender,
+        sender: Sender,
         harnesses: int,
         max_waiting: int,
         *,
@@ -80,16 +77,11 @@ class Lane:
         self._threads = DaemonThreads(destination.max_in_flight, f"webhook-{destination.name}")
         self._room = threading.BoundedSemaphore(destination.max_in_flight + max_waiting)
         self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses)
-        self._breaker = breaker or Breaker(clock=clock)
+        self.breaker = breaker or Breaker(clock=clock)
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
         self._paused_until_s = 0.0
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the destination's breaker is open."""
-        return self._breaker.is_open
 
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
         """Send in one of the lane's threads.
@@ -128,7 +120,7 @@ class Lane:
             held = self._held()
         if held is not None:
             return held
-        permit = self._breaker.enter()
+        permit = self.breaker.enter()
         if permit is None:
             return _not_sent(BREAKER_OPEN, "breaker open")
         healthy = False
@@ -138,7 +130,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
             return SendResult(Outcome.RETRY, error_kind=OTHER, error=f"{type(error).__name__}: {error}")
         finally:
-            self._breaker.leave(permit, healthy)
+            self.breaker.leave(permit, healthy)
         if result.retry_after_s is not None and result.status in (429, 503):
             self._paused_until_s = max(self._paused_until_s, self._clock() + result.retry_after_s)
         return result
@@ -147,7 +139,7 @@ class Lane:
         paused_s = self._paused_until_s - self._clock()
         if paused_s > 0:
             return _not_sent(PAUSED, "the receiver asked to wait", paused_s)
-        return None if self._breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
+        return None if self.breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
 
 
 def _not_sent(kind: str, error: str, retry_after_s: float | None = None) -> SendResult:

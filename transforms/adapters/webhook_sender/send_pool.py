@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Final, NoReturn
 
 from transforms.adapters.keyed_calls import KeyedCalls
-from transforms.adapters.webhook_sender.lanes import FullError, Lane, WebhookSender
+from transforms.adapters.webhook_sender.lanes import FullError, Lane
 from transforms.adapters.webhook_sender.sender import Sender, tls_context
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
@@ -40,7 +40,7 @@ class SendPool(KeyedCalls[SendResult]):
         harnesses: int = 1,
         ca_file: str | None = None,
         max_waiting: int = 1000,
-        sender: Callable[[Destination], WebhookSender] | None = None,
+        sender: Callable[[Destination], Sender] | None = None,
     ) -> None:
         # Without its result a webhook is sent again: results are kept long.
         super().__init__(kept=20_000, kept_s=600.0)
@@ -53,7 +53,7 @@ class SendPool(KeyedCalls[SendResult]):
 
     def failing(self) -> dict[str, bool]:
         """By destination whether its breaker is open."""
-        return {name: lane.is_failing for name, lane in self._lanes.items()}
+        return {name: lane.breaker.is_open for name, lane in self._lanes.items()}
 
     def request(self, webhook_id: str, destination: str, body: bytes) -> bool:
         """Send, unless the webhook is in flight or its result waits to be taken; False if the queue is full."""
