@@ -37,7 +37,7 @@ class Resolver:
         self.lookups.append(host)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
-            raise answer
+            raise type(answer)(*answer.args)  # a raised parameter would keep the host alive through its traceback
         return answer
 
 
