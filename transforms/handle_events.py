@@ -92,7 +92,7 @@ class _HandleFn(beam.DoFn):
         self._services.metrics.finish_bundle()
 
     def teardown(self) -> None:
-        self._services.close()
+        self._services.rule_sets.close()  # the process's resources stay open
 
     def process(
         self,

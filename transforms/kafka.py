@@ -7,7 +7,7 @@ to Flink's own source and sink; every other runner ignores the URN and runs what
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -124,19 +124,13 @@ class WriteToTopic(beam.PTransform):
 
 
 # For some runners Beam rebuilds the pipeline from its proto, and needs a constructor for each of our URNs.
-@beam.PTransform.register_urn(READ_EVENTS_URN, None)
-def _read_events(_: Any, payload: bytes, __: Any) -> ReadEvents:
-    return ReadEvents(ReadSettings(**orjson.loads(payload)))
+def _constructor(transform: Any, settings: Any) -> Callable[[Any, bytes, Any], Any]:
+    return lambda _, payload, __: transform(settings(**orjson.loads(payload)))
 
 
-@beam.PTransform.register_urn(READ_CONTROL_URN, None)
-def _read_control(_: Any, payload: bytes, __: Any) -> ReadControl:
-    return ReadControl(ReadSettings(**orjson.loads(payload)))
-
-
-@beam.PTransform.register_urn(WRITE_TO_TOPIC_URN, None)
-def _write_to_topic(_: Any, payload: bytes, __: Any) -> WriteToTopic:
-    return WriteToTopic(WriteSettings(**orjson.loads(payload)))
+beam.PTransform.register_urn(READ_EVENTS_URN, None, _constructor(ReadEvents, ReadSettings))
+beam.PTransform.register_urn(READ_CONTROL_URN, None, _constructor(ReadControl, ReadSettings))
+beam.PTransform.register_urn(WRITE_TO_TOPIC_URN, None, _constructor(WriteToTopic, WriteSettings))
 
 
 class _ReadTopicFn(beam.DoFn):
@@ -168,9 +162,8 @@ def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> It
     Raises:
         KafkaException: the topic does not exist, a partition reports an error, or no record comes for a minute.
     """
-    bounds = _bounds(consumer, topic)
-    ends = {partition: high for partition, (_, high) in bounds.items()}
-    positions = _starts(consumer, topic, settings, bounds)
+    lows, ends = _bounds(consumer, topic)
+    positions = _starts(consumer, topic, settings, lows, ends)
     consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
     unfinished = {partition for partition, offset in positions.items() if offset < ends[partition]}
     give_up_at = time.monotonic() + _STALLED_S
@@ -191,31 +184,29 @@ def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> It
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic}: no records for {_STALLED_S} s"))
 
 
-def _bounds(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
-    """First offset and end of each partition."""
+def _bounds(consumer: Consumer, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+    """The first offsets by partition, and the ends."""
     metadata = consumer.list_topics(topic, timeout=10).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    return {
-        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        for partition in metadata.partitions
-    }
+    lows, ends = {}, {}
+    for partition in metadata.partitions:
+        lows[partition], ends[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    return lows, ends
 
 
 def _starts(
-    consumer: Consumer, topic: str, settings: ReadSettings, bounds: dict[int, tuple[int, int]]
+    consumer: Consumer, topic: str, settings: ReadSettings, lows: dict[int, int], ends: dict[int, int]
 ) -> dict[int, int]:
-    lows = {partition: low for partition, (low, _) in bounds.items()}
-    ends = {partition: high for partition, (_, high) in bounds.items()}
     if settings.starting_offsets == "earliest":
         return lows
     if settings.starting_offsets == "latest":
         return ends
     if settings.starting_offsets == "timestamp":
-        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in bounds]
+        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in ends]
         positions, missing = consumer.offsets_for_times(times, timeout=10), ends
     else:
-        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in bounds])
+        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in lows])
         missing = lows
     return {start.partition: start.offset if start.offset >= 0 else missing[start.partition] for start in positions}
 

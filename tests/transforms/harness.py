@@ -24,7 +24,7 @@ from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
 
 def wait_for_answers(pool: fetch_pool.FetchPool) -> None:
     """Return when the user API has answered all requests of the pool; fails after 10 s."""
-    for call in list(pool._calls._calls.values()):
+    for call in list(pool._calls.values()):
         call.future.result(10)
 
 

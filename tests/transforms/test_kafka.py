@@ -26,7 +26,7 @@ class Group:
 
 
 def starts(group: Any) -> dict[int, int]:
-    return _starts(group, "t", SETTINGS, {0: (2, 9), 1: (3, 9)})
+    return _starts(group, "t", SETTINGS, {0: 2, 1: 3}, {0: 9, 1: 9})
 
 
 def test_a_group_s_coordinator_that_is_not_there_yet_is_waited_for() -> None:

@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class KeyedCalls(Generic[_T]):
-    """Futures by key. Thread-safe; shared by all user shards of a worker.
+    """The base of pools: futures by key. Thread-safe; shared by all user shards of a worker.
 
     A shard that has moved to another worker never takes its results. They are dropped when newer calls start: results
     beyond ``kept`` in number, and results older than ``kept_s``.
@@ -25,17 +25,8 @@ class KeyedCalls(Generic[_T]):
         self._lock = threading.Lock()
         self._calls: OrderedDict[str, _Call[_T]] = OrderedDict()
 
-    def start(self, key: str, begin: Callable[[], Future[_T]], now_ms: int = 0) -> int:
-        """Start a call, unless one is in flight or its result waits to be taken.
-
-        Returns:
-            The ``now_ms`` that the key's call was started with.
-        """
-        with self._lock:
-            return self._call(key, begin, now_ms).started_ms
-
     def poll(self, keys: Iterable[str]) -> list[tuple[str, _T]]:
-        """Key and result of the calls that have ended; each result is returned once."""
+        """Key and result of the calls that have ended, each once; nothing for keys without a call."""
         results = []
         with self._lock:
             for key in keys:
@@ -45,15 +36,11 @@ class KeyedCalls(Generic[_T]):
                     results.append((key, call.future.result()))
         return results
 
-    def detach(self, key: str, begin: Callable[[], Future[_T]]) -> Future[_T]:
-        """The key's call, started if there is none; from now on only the caller has it."""
-        with self._lock:
-            call = self._call(key, begin, 0)
-            del self._calls[key]
-        return call.future
-
     def cancel(self, key: str) -> None:
-        """Forget the key: a call that has not started never does, and the result of one in flight is dropped."""
+        """Forget the key: a call that has not started never does, and the result of one in flight is dropped.
+
+        The key can have a new call at once, even while the old one is in flight.
+        """
         with self._lock:
             call = self._calls.pop(key, None)
         if call is not None:
@@ -68,6 +55,22 @@ class KeyedCalls(Generic[_T]):
             self._calls.pop(key, None)
             return True
 
+    def _start(self, key: str, begin: Callable[[], Future[_T]], now_ms: int = 0) -> int:
+        """Start a call, unless one is in flight or its result waits to be taken.
+
+        Returns:
+            The ``now_ms`` that the key's call was started with.
+        """
+        with self._lock:
+            return self._call(key, begin, now_ms).started_ms
+
+    def _detach(self, key: str, begin: Callable[[], Future[_T]]) -> Future[_T]:
+        """The key's call, started if there is none; from now on only the caller has it."""
+        with self._lock:
+            call = self._call(key, begin, 0)
+            del self._calls[key]
+        return call.future
+
     def _call(self, key: str, begin: Callable[[], Future[_T]], now_ms: int) -> _Call[_T]:
         """The key's call, started if there is none; the caller holds the lock."""
         call = self._calls.get(key)
@@ -80,9 +83,8 @@ class KeyedCalls(Generic[_T]):
     def _drop_untaken(self) -> None:
         while self._calls:
             key, eldest = next(iter(self._calls.items()))
-            if not eldest.future.done():
-                return
-            if len(self._calls) < self._kept and not eldest.ended_before(self._kept_s):
+            room = len(self._calls) < self._kept
+            if not eldest.future.done() or (room and not eldest.ended_before(self._kept_s)):
                 return
             del self._calls[key]
 

@@ -1,7 +1,11 @@
-"""Reads secrets by reference: options, files and plans hold the place of a secret, never its text."""
+"""Reads secrets by reference: options, files and plans hold the place of a secret, never its text.
+
+A reference has the form of ``domain.base.secret_references``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -13,20 +17,27 @@ from typing import Any, Final
 import orjson
 
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.base.secret_references import SecretError
+from transforms.domain.base.secret_references import ALLOWED, SecretError, is_reference
 
 _ARN_REGION: Final = re.compile(r"arn:[a-z-]+:secretsmanager:([a-z0-9-]+):")
 _AWS_TIMEOUT_S: Final = 3.0
+_TOKEN: Final = re.compile(r"[!-~]+")  # anything else could end the header
+_TOKEN_PAUSE_S: Final = 5.0
 
 
-def read_secret(reference: str) -> str:
-    """Read a secret now; from AWS this takes some seconds at most.
+class TokenError(EventTriggerError, ValueError):
+    """A token cannot be read; the message names the reference, never the token."""
+
+
+def read_secret(reference: str, check: Callable[[str], object]) -> str:
+    """Read a secret now, without white space around it; from AWS this takes some seconds at most.
 
     Args:
         reference: ``env:NAME``, ``file:PATH`` or ``aws-secret:ID[#KEY]``.
+        check: raises SecretError, without the text, for a text of the wrong form.
 
     Raises:
-        SecretError: the secret cannot be read, or is not ASCII.
+        SecretError: the secret cannot be read, is not ASCII or has the wrong form.
     """
     where, _, name = reference.partition(":")
     try:
@@ -37,9 +48,15 @@ def read_secret(reference: str) -> str:
         else:
             text = _read_aws(name)
         text.encode("ascii")
-    except (KeyError, OSError, UnicodeError) as error:
-        raise SecretError(f"{reference}: {_reason(error)}") from None
-    except _AwsError as error:
+        text = text.strip()
+        check(text)
+    except KeyError:
+        raise SecretError(f"{reference}: no such environment variable") from None
+    except OSError as error:
+        raise SecretError(f"{reference}: {error.strerror}") from None
+    except UnicodeError:
+        raise SecretError(f"{reference}: not ASCII") from None
+    except SecretError as error:
         raise SecretError(f"{reference}: {error}") from None
     return text
 
@@ -48,7 +65,7 @@ class Secret:
     """A secret that is read on first use, and again when it is older than ``refresh_s``. Thread-safe.
 
     One caller at a time reads it again. The others get the former text, which stays in use as long as the secret cannot
-    be read. ``check`` raises SecretError, without the text, for a text of the wrong form.
+    be read. ``check`` is that of ``read_secret``.
     """
 
     def __init__(
@@ -85,11 +102,7 @@ class Secret:
 
     def _reread(self, former: str | None) -> str:
         try:
-            text = read_secret(self._reference).strip()
-            try:
-                self._check(text)
-            except SecretError as error:
-                raise SecretError(f"{self._reference}: {error}") from None
+            text = read_secret(self._reference, self._check)
         except SecretError:
             if former is None:
                 raise
@@ -99,11 +112,51 @@ class Secret:
         return text
 
 
-class _AwsError(EventTriggerError):
-    """AWS's reason, without the secret."""
+class Token:
+    """A bearer token that is read at once, and again by ``reread``; only ``value`` has its text. Thread-safe.
+
+    Raises:
+        TokenError: the reference has another form, or the token cannot be read.
+    """
+
+    def __init__(self, reference: str, clock: Callable[[], float] = time.monotonic) -> None:
+        if not is_reference(reference):
+            raise TokenError(f"a token reference of another form, allowed: {ALLOWED}")
+        self._reference = reference
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due_s = clock()
+        self.value = self._read()
+
+    def __repr__(self) -> str:
+        return f"Token({self._reference!r})"
+
+    def reread(self) -> str:
+        """Read the token again; returns the former one if that fails, or if it was read less than five seconds ago.
+
+        Without the pause, an API that refuses the newest token as well would have the secret read for each call.
+        """
+        with self._lock:
+            if self._clock() >= self._due_s:
+                self._due_s = self._clock() + _TOKEN_PAUSE_S
+                with contextlib.suppress(TokenError):  # a file may be missing while it is replaced
+                    self.value = self._read()
+        return self.value
+
+    def _read(self) -> str:
+        try:
+            return read_secret(self._reference, _check_token)
+        except SecretError as error:
+            raise TokenError(f"token {error}") from None
+
+
+def _check_token(text: str) -> None:
+    if not _TOKEN.fullmatch(text):
+        raise SecretError("empty, or with characters that are not visible ASCII")
 
 
 def _read_aws(name: str) -> str:
+    """The text of AWS's secret; a ``SecretError`` says AWS's reason only."""
     # Imported here because it takes 0.3 s, which only users of such secrets should wait for.
     import boto3
     from botocore.config import Config
@@ -116,12 +169,12 @@ def _read_aws(name: str) -> str:
         client = boto3.session.Session(region_name=region and region[1]).client("secretsmanager", config=config)
         answer = client.get_secret_value(SecretId=secret_id)
     except ClientError as error:
-        raise _AwsError(str(error.response.get("Error", {}).get("Code", "no reason given"))) from None
+        raise SecretError(str(error.response.get("Error", {}).get("Code", "no reason given"))) from None
     except BotoCoreError as error:
-        raise _AwsError(type(error).__name__) from None
+        raise SecretError(type(error).__name__) from None
     text = answer.get("SecretString")
     if not isinstance(text, str):
-        raise _AwsError("binary, allowed is text")
+        raise SecretError("binary, allowed is text")
     return _json_field(text, key) if key else text
 
 
@@ -131,13 +184,7 @@ def _json_field(text: str, key: str) -> str:
     except orjson.JSONDecodeError:
         fields = None
     if not isinstance(fields, dict):
-        raise _AwsError("not a JSON object, so it has no keys")
+        raise SecretError("not a JSON object, so it has no keys")
     if not isinstance(fields.get(key), str):
-        raise _AwsError(f"no text under the key {key!r}")
+        raise SecretError(f"no text under the key {key!r}")
     return str(fields[key])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return "no such environment variable"
-    return str(error.strerror) if isinstance(error, OSError) else "not ASCII"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,7 +24,7 @@ class DaemonThreads:
         self._name = name
         self._started = 0
         self._lock = threading.Lock()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[..., _T], *args: Any) -> Future[_T]:
@@ -34,27 +35,22 @@ class DaemonThreads:
                 name = f"{self._name}-{self._started}"
                 threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True).start()
                 self._started += 1
-        self._jobs.put(_Job(future, work, args))
+        self._jobs.put(functools.partial(_run, future, work, args))
         return future
 
 
-class _Job:
-    def __init__(self, future: Future[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self._future, self._work, self._args = future, work, args
-
-    def run(self) -> None:
-        if not self._future.set_running_or_notify_cancel():
-            return
+def _run(future: Future[_T], work: Callable[..., _T], args: tuple[Any, ...]) -> None:
+    if future.set_running_or_notify_cancel():
         try:
-            result = self._work(*self._args)
+            result = work(*args)
         except BaseException as error:  # noqa: BLE001 - the future's reader gets it
-            self._future.set_exception(error)
+            future.set_exception(error)
         else:
-            self._future.set_result(result)
+            future.set_result(result)
 
 
-def _work(jobs: SimpleQueue[_Job | None]) -> None:
+def _work(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
-        job.run()
+        job()
         del job  # so that an idle thread keeps neither the result nor, through the work, its pool alive
     jobs.put(None)  # for the next thread

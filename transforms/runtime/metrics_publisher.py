@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from apache_beam.metrics import Metrics
 
+from transforms.adapters.telemetry import metrics
 from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE, known_counters
-from transforms.adapters.telemetry.metrics import (
-    LATENCY,
-    PUBLISH_EVERY_MS,
-    WorkerMetrics,
-    cpu_ms,
-    resident_bytes,
-)
 from transforms.domain.rules.live_sets import LiveSet
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.shard_state import ShardState
@@ -31,7 +26,7 @@ class MetricsPublisher:
         counts: what the current bundle adds to counters; a dict costs a tenth of a Beam counter.
     """
 
-    def __init__(self, worker: WorkerMetrics, rules: Sequence[str], destinations: Sequence[str]) -> None:
+    def __init__(self, worker: metrics.WorkerMetrics, rules: Sequence[str], destinations: Sequence[str]) -> None:
         self.counts: dict[str, int] = {}
         self._worker = worker
         self._destinations = destinations
@@ -78,7 +73,7 @@ class MetricsPublisher:
         for histogram, took_ms in result.durations_ms:
             worker.observe(histogram, (took_ms,))
         if result.produced_ms:
-            worker.observe(LATENCY, [now_ms - produced_ms for produced_ms in result.produced_ms])
+            worker.observe(metrics.LATENCY, [now_ms - produced_ms for produced_ms in result.produced_ms])
         if rules is not None:
             worker.count_evaluated(rules, result.evaluated_events)
 
@@ -93,8 +88,8 @@ class MetricsPublisher:
             self.show(name, value)
         for name, is_failing in failing.items():
             self.show(f"destination.{name}.breaker_open", int(is_failing))
-        self.show("worker_rss_bytes", resident_bytes())
-        self.show("worker_cpu_ms", cpu_ms())
+        self.show("worker_rss_bytes", metrics.resident_bytes())
+        self.show("worker_cpu_ms", time.process_time_ns() // 1_000_000)
 
     def publish_rules(self, live: LiveSet, state: ShardState) -> None:
         """Publish which rules and destinations are in use, as one shard knows it: all of them know the same."""
@@ -105,7 +100,7 @@ class MetricsPublisher:
 
     def publish_shard(self, state: ShardState, journal_bytes: int, memory: ShardMemory, now_ms: int) -> None:
         """Publish the sizes of a shard that has a number, at most once a second."""
-        is_late = now_ms - memory.published_ms < PUBLISH_EVERY_MS
+        is_late = now_ms - memory.published_ms < metrics.PUBLISH_EVERY_MS
         memory.has_unpublished_size = is_late and not state.is_empty
         if memory.has_unpublished_size:
             return

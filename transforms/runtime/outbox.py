@@ -9,15 +9,8 @@ from typing import Final
 
 from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.base.due_index import DueIndex
-from transforms.domain.webhooks.delivery_queue import (
-    DELAYED,
-    EMPTY_QUEUE,
-    REFUSED,
-    RETRY,
-    Delivery,
-    DeliveryQueue,
-    DeliveryResult,
-)
+from transforms.domain.webhooks import delivery_queue
+from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, DeliveryQueue, DeliveryResult
 from transforms.domain.webhooks.results import SendResult
 
 # The longest pause before a webhook that was not attempted is attempted again; the shortest is half of it.
@@ -49,7 +42,7 @@ class Outbox:
         """When the next delivery is due."""
         return self._due.next_ms()
 
-    def due(self, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> list[tuple[str, Delivery]]:
+    def due(self, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> list[tuple[str, delivery_queue.Delivery]]:
         """User and delivery of all that are due and not in flight."""
         return [
             (user_id, delivery)
@@ -63,10 +56,6 @@ class Outbox:
         self.in_flight[action_id] = user_id
         self.changed(deliveries, (user_id,))
 
-    def finished(self, action_id: str) -> str:
-        """Note that a delivery is not in flight any more; returns its user."""
-        return self.in_flight.pop(action_id)
-
     def send_due(self, pool: SendPool, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> None:
         """Hand the pool what is due; what it has no room for stays due."""
         for user_id, delivery in self.due(deliveries, now_ms):
@@ -75,32 +64,33 @@ class Outbox:
 
     def poll(self, pool: SendPool) -> list[DeliveryResult]:
         """The results that the pool has by now."""
-        if not self.in_flight:
-            return []
-        return [
-            delivery_result(self.finished(action_id), action_id, result)
-            for action_id, result in pool.poll(self.in_flight)
-        ]
+        return self._delivery_results(pool.poll(self.in_flight)) if self.in_flight else []
 
     def wait(self, pool: SendPool) -> list[DeliveryResult]:
         """The results of everything in flight; what would be attempted again later counts as refused."""
-        results = [(action_id, pool.wait(action_id)) for action_id in self.in_flight]
-        ended = [delivery_result(self.finished(action_id), action_id, result) for action_id, result in results]
-        return [replace(result, outcome=REFUSED) if result.outcome in (RETRY, DELAYED) else result for result in ended]
+        later = (delivery_queue.RETRY, delivery_queue.DELAYED)
+        results = self._delivery_results([(action_id, pool.wait(action_id)) for action_id in self.in_flight])
+        return [
+            replace(result, outcome=delivery_queue.REFUSED) if result.outcome in later else result for result in results
+        ]
+
+    def _delivery_results(self, results: list[tuple[str, SendResult]]) -> list[DeliveryResult]:
+        """The pool's results as inputs of a step; they are no longer in flight."""
+        return [delivery_result(self.in_flight.pop(action_id), action_id, result) for action_id, result in results]
 
     def withdraw(self, pool: SendPool, user_id: str) -> None:
         """Send no more of a user's webhooks, and forget those in flight."""
         for action_id in [action_id for action_id, owner in self.in_flight.items() if owner == user_id]:
             pool.withdraw(action_id)
-            self.finished(action_id)
+            del self.in_flight[action_id]
 
 
 def delivery_result(user_id: str, action_id: str, result: SendResult) -> DeliveryResult:
     """A result of the pool as an input of the shard's step."""
     chance = random.random()  # noqa: S311 - to spread attempts, not to keep a secret
     outcome, retry_after_s = result.outcome.value, result.retry_after_s  # both have the same names
-    if outcome == RETRY and result.attempts == 0:
-        outcome = DELAYED
+    if outcome == delivery_queue.RETRY and result.attempts == 0:
+        outcome = delivery_queue.DELAYED
         retry_after_s = _DELAY_S * (1 + chance) / 2 if retry_after_s is None else retry_after_s
     # The beginning of the answer, too: it is where receivers say why they refuse.
     message = ": ".join(text for text in (result.error, result.excerpt) if text)

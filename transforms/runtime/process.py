@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
-from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi, UserApi
+from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.runtime.event_log import EventLog
@@ -19,16 +19,20 @@ _T = TypeVar("_T")
 
 
 class ProcessResources:
-    """Makes each resource on first use and keeps it until the process ends. Thread-safe.
+    """Makes each pool on first use and keeps it until the process ends. Thread-safe.
 
     Beam creates and drops DoFn instances at any time, so no resource may belong to one of them: a user has at most one
     fetch in flight in a process, and rates, breakers and limits hold for the process.
+
+    Attributes:
+        quarantine: the rules that are set aside because they keep hitting their limits.
+        metrics: those that belong to no shard, of calls to the user API for example.
+        event_log: the log; its limits count the lines of all shards.
     """
 
     def __init__(self) -> None:
-        # Reentrant, because one resource may need another.
-        self._lock = threading.RLock()
-        self._made: dict[Hashable, Any] = {}
+        self._lock = threading.Lock()
+        self.reset()
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """The resource of a key; the first caller makes it."""
@@ -38,21 +42,10 @@ class ProcessResources:
             return cast(_T, self._made[key])
 
     def reset(self) -> None:
-        """Forget all resources, as if the process started anew; their users keep them. For tests."""
+        """Forget all resources, as if the process started anew; their users keep them. For tests, too."""
         with self._lock:
-            self._made.clear()
-
-    def quarantine(self) -> Quarantine:
-        """The rules that are set aside because they keep hitting their limits."""
-        return self.once(Quarantine, Quarantine)
-
-    def metrics(self) -> WorkerMetrics:
-        """The metrics that belong to no shard, of calls to the user API for example."""
-        return self.once(WorkerMetrics, WorkerMetrics)
-
-    def event_log(self) -> EventLog:
-        """The log; its limits count the lines of all shards."""
-        return self.once(EventLog, EventLog)
+            self.quarantine, self.metrics, self.event_log = Quarantine(), WorkerMetrics(), EventLog()
+            self._made: dict[Hashable, Any] = {}
 
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
         """The sampler of rule errors with this limit."""
@@ -69,10 +62,9 @@ class ProcessResources:
         fields = settings.shard.history_fields
 
         def make() -> FetchPool:
-            client: UserApi = NoUserApi()
-            if api.base_url is not None:
-                client = HttpUserApi(api, deadline_s, fields, metrics=self.metrics())
-            return FetchPool(client, api.concurrency)
+            if api.base_url is None:
+                return FetchPool(None, api.concurrency)
+            return FetchPool(HttpUserApi(api, deadline_s, fields, metrics=self.metrics), api.concurrency)
 
         return self.once((FetchPool, api, deadline_s, fields), make)
 

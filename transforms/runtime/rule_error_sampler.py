@@ -38,12 +38,8 @@ class RuleErrorSampler:
 
     def choose(self, letters: Sequence[DeadLetter], now_ms: int) -> list[DeadLetter]:
         """The dead letters to publish, in their order: all with other reasons, and the sampled rule errors."""
-        chosen = []
-        for letter in letters:
-            sampled = letter if letter.reason != RULE_ERROR else self._sample(letter, now_ms)
-            if sampled is not None:
-                chosen.append(sampled)
-        return chosen
+        sampled = (self._sample(letter, now_ms) if letter.reason == RULE_ERROR else letter for letter in letters)
+        return [letter for letter in sampled if letter is not None]
 
     def _sample(self, letter: DeadLetter, now_ms: int) -> DeadLetter | None:
         minute = now_ms // _MINUTE_MS

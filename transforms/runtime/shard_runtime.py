@@ -41,14 +41,14 @@ class ShardServices:
         self.clock = clock
         initial = RuleSet(settings.rule_set, settings.rules)
         lua = LuaEngines(settings.isolation)
-        compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine())
+        compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
         self.rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
         self.step_context = StepContext(settings.shard, self.rule_sets)
         self.fetch_pool = PROCESS.fetch_pool(settings)
         self.send_pool = PROCESS.send_pool(settings.webhooks)
         self.rule_error_sampler = PROCESS.rule_error_sampler(settings.error_letters_per_minute)
-        self.event_log = PROCESS.event_log()
-        self.worker_metrics = PROCESS.metrics()
+        self.event_log = PROCESS.event_log
+        self.worker_metrics = PROCESS.metrics
         destinations = [destination.name for destination in settings.webhooks.destinations]
         self.metrics = MetricsPublisher(self.worker_metrics, [rule.name for rule in settings.rules], destinations)
 
@@ -60,10 +60,6 @@ class ShardServices:
         self.event_log.breaker("the user API", bool(self.worker_metrics.gauges().get(USER_API_BREAKER)), now_ms)
         for name, is_failing in failing.items():
             self.event_log.breaker(f"destination {name}", is_failing, now_ms)
-
-    def close(self) -> None:
-        """Close the rules' Lua; the process's resources stay open."""
-        self.rule_sets.close()
 
 
 class ShardRuntime:

@@ -129,10 +129,8 @@ class ShardTimers:
         """Unset all timers and clear the cell: with ``user_shards=0`` the key is a user, whom a timer would name."""
         memory = self._memory
         self._meta.clear()
-        if memory.idle_due_ms is not None:
-            self._idle.clear()
-        if memory.pending_due_ms is not None:
-            self._pending.clear()
-        if memory.stream_due_ms is not None:
-            self._stream.clear()
+        set_ms = (memory.idle_due_ms, memory.pending_due_ms, memory.stream_due_ms)
+        for timer, due_ms in zip((self._idle, self._pending, self._stream), set_ms, strict=True):
+            if due_ms is not None:
+                timer.clear()
         memory.idle_due_ms = memory.pending_due_ms = memory.stream_due_ms = None

@@ -23,7 +23,7 @@ from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.overrides import BEAM_VERSION
 from runners.flink.rest import FlinkRest
-from transforms.adapters.user_api.token import Token, TokenError
+from transforms.adapters.secrets import Token, TokenError
 
 _ANSWER_S: Final = 5.0
 _PORTS: Final = 8  # of a job server, a JobManager, a TaskManager and their metrics

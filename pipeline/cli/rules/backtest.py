@@ -24,9 +24,9 @@ from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
 from pipeline.timestamps import read_time, shown_time
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
-from transforms.adapters.user_api.token import TokenError
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.files import load_rules

@@ -13,8 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from transforms.adapters import secrets as secret_references
-from transforms.adapters.secrets import Secret, read_secret
-from transforms.adapters.user_api.token import Token
+from transforms.adapters.secrets import Secret, Token, read_secret
 from transforms.domain.base.secret_references import SecretError, is_local_reference, is_reference
 
 LOCAL = ["env:TOKEN", "env:_a1", "file:/run/secrets/token", "file:/a b"]
@@ -65,8 +64,8 @@ def aws(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
 def test_a_secret_comes_from_aws_whole_or_one_key_of_it(aws: dict[str, Any]) -> None:
     aws["crm"] = {"SecretString": "whsec_abc"}
     aws["both"] = {"SecretString": json.dumps({"current": "whsec_new", "number": 1})}
-    assert read_secret("aws-secret:crm") == "whsec_abc"
-    assert read_secret("aws-secret:both#current") == "whsec_new"
+    assert read_secret("aws-secret:crm", str) == "whsec_abc"
+    assert read_secret("aws-secret:both#current", str) == "whsec_new"
     assert Token("aws-secret:both#current").value == "whsec_new"
 
 
@@ -76,10 +75,10 @@ def test_the_region_of_an_arn_is_where_it_is_asked_for(
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     arn = "arn:aws:secretsmanager:eu-west-3:123456789012:secret:crm-AbCdEf"
     aws[arn] = {"SecretString": "x"}
-    assert read_secret(f"aws-secret:{arn}") == "x"
+    assert read_secret(f"aws-secret:{arn}", str) == "x"
     assert "/eu-west-3/secretsmanager/" in httpserver.log[0][0].headers["Authorization"]
     with pytest.raises(SecretError, match=r"^aws-secret:crm: NoRegionError$"):
-        read_secret("aws-secret:crm")
+        read_secret("aws-secret:crm", str)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_an_aws_secret_that_cannot_be_used_is_named_and_not_shown(aws: dict[str,
     aws["binary"] = {"SecretBinary": "czNjcjN0"}
     aws["latin"] = {"SecretString": "s3cr3tß"}
     with pytest.raises(SecretError) as caught:
-        read_secret(f"aws-secret:{name}")
+        read_secret(f"aws-secret:{name}", str)
     assert str(caught.value) == f"aws-secret:{name}: {reason}"
     assert caught.value.__cause__ is None
 
@@ -163,11 +162,11 @@ def test_a_secret_that_was_never_there_is_an_error_each_time_until_it_is(tmp_pat
 
 def test_one_caller_reads_it_again_and_the_others_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, reading, go = FakeClock(), threading.Event(), threading.Event()
-    monkeypatch.setattr(secret_references, "read_secret", lambda _: "old")
+    monkeypatch.setattr(secret_references, "read_secret", lambda _, __: "old")
     secret = Secret("env:A", anything, 60.0, clock)
     assert secret.text() == "old"
 
-    def slowly(_: str) -> str:
+    def slowly(*_: object) -> str:
         reading.set()
         assert go.wait(10)
         return "new"

@@ -61,7 +61,7 @@ def test_threads_that_ask_at_the_same_time_get_the_same_thing() -> None:
 
 def test_after_a_reset_everything_is_made_anew() -> None:
     process = ProcessResources()
-    before = (process.quarantine(), process.metrics(), process.event_log())
+    before = (process.quarantine, process.metrics, process.event_log)
     process.reset()
-    after = (process.quarantine(), process.metrics(), process.event_log())
+    after = (process.quarantine, process.metrics, process.event_log)
     assert not set(map(id, before)) & set(map(id, after))

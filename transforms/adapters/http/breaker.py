@@ -21,6 +21,9 @@ class Breaker:
     A success resets the count, so single failures do not open the breaker; a moment in which no call gets through does.
     The first pause is short, so that such a moment costs little.
     Thread-safe. Every permit must be handed back with ``leave``; a probe that is not handed back blocks all others.
+
+    Attributes:
+        is_open: whether only probes get a permit; read only.
     """
 
     def __init__(
@@ -35,16 +38,11 @@ class Breaker:
         self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._open = False
+        self.is_open = False
         self._failures = 0  # in a row, while closed
         self._pause_s = first_pause_s
         self._probe_at = 0.0  # while open
         self._probing = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether only probes get a permit."""
-        return self._open
 
     def allows(self) -> bool:
         """Whether ``enter`` would return a permit now."""
@@ -65,12 +63,12 @@ class Breaker:
                 self._probing = False
             if healthy:
                 self._failures, self._pause_s = 0, self._first_pause_s
-                self._open = False
+                self.is_open = False
             elif not self.is_open:
                 self._failures += 1
                 if self._failures >= self._allowed:
                     self._probe_at = self._clock() + self._pause_s
-                    self._open = True
+                    self.is_open = True
             elif permit is Permit.PROBE:
                 self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
                 self._probe_at = self._clock() + self._pause_s

@@ -204,13 +204,8 @@ class _Connection(HTTPConnection):
         super().send(data)
 
 
-class _TlsConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-    def send(self, data: Any) -> None:
-        if self.sock is not None:
-            _limit(self.sock, _call.ends_s)
-        super().send(data)
+class _TlsConnection(_Connection, HTTPSConnection):
+    """As ``_Connection``, whose ``send`` comes first."""
 
 
 class TimedPool(urllib3.HTTPConnectionPool):

@@ -8,17 +8,7 @@ from typing import Any, Final
 
 import lupa.luajit21
 
-from transforms.domain.rules.engine import (
-    Columns,
-    CompileError,
-    EngineError,
-    Outcome,
-    OutcomeKind,
-    Outcomes,
-    Program,
-    Reads,
-    SourceCheck,
-)
+from transforms.domain.rules import engine
 
 _NO_LIMIT: Final = 2**40
 _MEMORY_PER_CALL: Final = 16 * 1024 * 1024
@@ -35,11 +25,11 @@ class Sandbox:
         CompileError: the first program that does not compile.
     """
 
-    def __init__(self, programs: Sequence[Program]) -> None:
+    def __init__(self, programs: Sequence[engine.Program]) -> None:
         self._programs = tuple(programs)
         self._values: list[Any] = []
         self._characters = 0
-        self.reads: Reads = {"event": [], "user": [], "visit": []}
+        self.reads: engine.Reads = {"event": [], "user": [], "visit": []}
         self._start()
 
     def _start(self) -> None:
@@ -48,7 +38,7 @@ class Sandbox:
         for number, program in enumerate(self._programs):
             problem, _, _, reads = compile_program(program.source, program.name, program.wants_value)
             if problem is not None:
-                raise CompileError(number, problem)
+                raise engine.CompileError(number, problem)
             for read in filter(None, reads.split("\0")):
                 table, _, field = read.partition("\1")
                 self._note_read(table, field or None)
@@ -89,7 +79,7 @@ class Sandbox:
         values += [self._converted(inputs[number]) for number in self._wholes]
         self._values, self._characters = values, characters
 
-    def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
+    def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
         mask = None
         if selected is not None:
@@ -118,7 +108,7 @@ class Sandbox:
             packed = self._evaluate(mask, columns, *self._values)
         except (lupa.luajit21.LuaError, UnicodeDecodeError) as error:
             self._start()
-            raise EngineError(f"{type(error).__name__}: {error}") from error
+            raise engine.EngineError(f"{type(error).__name__}: {error}") from error
         finally:
             self._lua.set_max_memory(_NO_LIMIT)
         return {} if packed is None else _unpacked(packed)
@@ -134,14 +124,14 @@ class Sandbox:
 
 
 # The outcomes without a text, by kind: made once, as many events have some.
-_TEXTLESS: Final = {kind.value: Outcome(kind) for kind in OutcomeKind}
+_TEXTLESS: Final = {kind.value: engine.Outcome(kind) for kind in engine.OutcomeKind}
 
 
-def _unpacked(packed: str) -> Outcomes:
+def _unpacked(packed: str) -> engine.Outcomes:
     """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, three texts an outcome."""
     parts = iter(packed.split("\0"))
     return {
-        int(number) - 1: Outcome(OutcomeKind(kind), text) if text else _TEXTLESS[kind]
+        int(number) - 1: engine.Outcome(engine.OutcomeKind(kind), text) if text else _TEXTLESS[kind]
         for number, kind, text in zip(parts, parts, parts, strict=True)
     }
 
@@ -157,11 +147,11 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def check_source(source: str, name: str) -> SourceCheck:
+def check_source(source: str, name: str) -> engine.SourceCheck:
     """See ``SourceChecker``."""
     _, compile_program, *_ = _load_sandbox()
     problem, is_expression, unknown_names, _ = compile_program(source, name, False)
-    return SourceCheck(problem, tuple(unknown_names.split()), is_expression)
+    return engine.SourceCheck(problem, tuple(unknown_names.split()), is_expression)
 
 
 def _load_sandbox() -> tuple[Any, Any, Any, Any]:

@@ -24,16 +24,7 @@ import msgspec
 
 from transforms.adapters.lua.sandbox import Sandbox
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.rules.engine import (
-    Columns,
-    CompileError,
-    EngineError,
-    Outcome,
-    OutcomeKind,
-    Outcomes,
-    Program,
-    Reads,
-)
+from transforms.domain.rules import engine
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
@@ -54,17 +45,17 @@ _T = TypeVar("_T")
 class _StartAnswer(msgspec.Struct):
     """What the programs read; None if program ``number`` does not compile."""
 
-    reads: Reads | None = None
+    reads: engine.Reads | None = None
     number: int = 0
     message: str = ""
 
 
 # The first request is the programs. Each further one is a run: the inputs (None: those of the run before), the selected
 # programs and the history. Its answer is the outcomes, or the message of an ``EngineError``.
-_Run = tuple[_Inputs | None, list[int] | None, Columns | None]
-_RunAnswer = dict[int, Outcome] | str
+_Run = tuple[_Inputs | None, list[int] | None, engine.Columns | None]
+_RunAnswer = dict[int, engine.Outcome] | str
 _encode: Final = msgspec.msgpack.encode
-_PROGRAMS: Final = msgspec.msgpack.Decoder(list[Program])
+_PROGRAMS: Final = msgspec.msgpack.Decoder(list[engine.Program])
 _RUN: Final[msgspec.msgpack.Decoder[_Run]] = msgspec.msgpack.Decoder(_Run)
 _START_ANSWER: Final = msgspec.msgpack.Decoder(_StartAnswer)
 _RUN_ANSWER: Final[msgspec.msgpack.Decoder[_RunAnswer]] = msgspec.msgpack.Decoder(_RunAnswer)
@@ -87,31 +78,30 @@ class SandboxProcess:
         EngineError: the process does not start.
     """
 
-    def __init__(self, programs: Sequence[Program], answer_seconds: float | None = None) -> None:
+    def __init__(self, programs: Sequence[engine.Program], answer_seconds: float | None = None) -> None:
         self._programs = tuple(programs)
         self._answer_seconds = answer_seconds or ANSWER_SECONDS + ANSWER_SECONDS_PER_PROGRAM * len(programs)
         self._inputs: _Inputs | None = None
-        self.reads: Reads = {}
-        self._child = self._start()
-        self._has_inputs = False
+        self.reads: engine.Reads = {}
+        self._start()
 
     @property
     def pid(self) -> int:
         """The process that runs the programs now."""
-        return self._child.pid
+        return self._child.process.pid
 
-    def _start(self) -> _Child:
-        child = _Child()
+    def _start(self) -> None:
+        child = self._child = _Child()
+        self._has_inputs = False
         try:
             answer = child.ask(self._programs, _START_ANSWER, START_SECONDS)
         except _EndedError as error:
             child.kill()
-            raise EngineError(f"the sandbox's process did not start: {error}") from None
+            raise engine.EngineError(f"the sandbox's process did not start: {error}") from None
         if answer.reads is None:
             child.kill()
-            raise CompileError(answer.number, answer.message)
+            raise engine.CompileError(answer.number, answer.message)
         self.reads = answer.reads
-        return child
 
     def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
         """See ``Engine``."""
@@ -119,7 +109,7 @@ class SandboxProcess:
         self._inputs = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
         self._has_inputs = False
 
-    def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
+    def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
         try:
             return self._ask(selected, history, self._answer_seconds)
@@ -129,31 +119,34 @@ class SandboxProcess:
             selected = [number for number, program in enumerate(self._programs) if not program.wants_value]
         return self._run_one_by_one(selected, history)
 
-    def _run_one_by_one(self, selected: Collection[int], history: Columns | None) -> Outcomes:
-        outcomes: dict[int, Outcome] = {}
+    def _run_one_by_one(self, selected: Collection[int], history: engine.Columns | None) -> engine.Outcomes:
+        outcomes: dict[int, engine.Outcome] = {}
         for number in sorted(selected):
             try:
                 outcomes |= self._ask([number], history, ANSWER_SECONDS)
             except _EndedError as error:
-                outcomes[number] = Outcome(OutcomeKind.LIMIT, f"over budget: its process was ended: {error}")
+                outcomes[number] = engine.Outcome(
+                    engine.OutcomeKind.LIMIT, f"over budget: its process was ended: {error}"
+                )
                 self._restart()
         return outcomes
 
-    def _ask(self, selected: Collection[int] | None, history: Columns | None, seconds: float) -> dict[int, Outcome]:
+    def _ask(
+        self, selected: Collection[int] | None, history: engine.Columns | None, seconds: float
+    ) -> dict[int, engine.Outcome]:
         inputs = None if self._has_inputs else self._inputs
         numbers = None if selected is None else list(selected)
         answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
         self._has_inputs = True
         if isinstance(answer, str):
-            raise EngineError(answer)
+            raise engine.EngineError(answer)
         if not all(0 <= number < len(self._programs) for number in answer):
             raise _EndedError(_NO_ANSWER)
         return answer
 
     def _restart(self) -> None:
         self._child.kill()
-        self._child = self._start()
-        self._has_inputs = False
+        self._start()
 
     def close(self) -> None:
         """End the process."""
@@ -173,7 +166,7 @@ class _Child:
     def __init__(self) -> None:
         # Python runs isolated from the environment (-I), so it gets the path of this package as an argument.
         home = str(Path(__file__).parents[3])
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", _BOOT, home],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -182,17 +175,13 @@ class _Child:
             cwd="/",
             start_new_session=True,
         )
-        assert self._process.stdin is not None  # noqa: S101 - both are pipes
-        assert self._process.stdout is not None  # noqa: S101
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        assert self.process.stdin is not None  # noqa: S101 - both are pipes
+        assert self.process.stdout is not None  # noqa: S101
+        self._to, self._from = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         # For owners that never call close(). The process would end with its pipe; this does not wait for that.
-        self._finalizer = weakref.finalize(self, _end, self._process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.kill = weakref.finalize(self, _end, self.process)
 
     def ask(self, request: Any, decoder: msgspec.msgpack.Decoder[_T], seconds: float) -> _T:
         """Send a request and wait for its answer.
@@ -200,7 +189,7 @@ class _Child:
         Raises:
             _EndedError: there is no answer, or one that the decoder refuses.
         """
-        if not self._finalizer.alive:
+        if not self.kill.alive:
             raise _EndedError("it was ended")  # by now, the numbers of its pipes may belong to other files
         deadline = time.monotonic() + seconds
         packed = _encode(request)
@@ -244,11 +233,8 @@ class _Child:
 
     def _how_it_ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return f"exit code {self._process.wait(1)}"
+            return f"exit code {self.process.wait(1)}"
         return "it closed its pipe"
-
-    def kill(self) -> None:
-        self._finalizer()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -264,7 +250,7 @@ def serve() -> None:
     source, sink = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     try:
         sandbox = Sandbox(_PROGRAMS.decode(_read_frame(source)))
-    except CompileError as error:
+    except engine.CompileError as error:
         _reply(sink, _StartAnswer(None, error.number, str(error)))
         return
     _confine()
@@ -275,7 +261,7 @@ def serve() -> None:
             sandbox.set_inputs(*inputs)
         try:
             _reply(sink, sandbox.run(selected, history))
-        except EngineError as error:
+        except engine.EngineError as error:
             _reply(sink, str(error))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final
 
 from transforms.adapters.telemetry.metrics import bucket_names
@@ -24,16 +23,7 @@ HISTOGRAM: Final = "histogram"
 RULE, DESTINATION, SHARD, REASON, KIND, TOPIC = "RULE", "DESTINATION", "SHARD", "REASON", "KIND", "TOPIC"
 
 REASONS: Final = tuple(value for name, value in vars(dead_letters).items() if name.isupper() and isinstance(value, str))
-KINDS: Final = (
-    profiles.TIMEOUT,
-    profiles.CONNECTION,
-    profiles.STATUS,
-    profiles.BREAKER_OPEN,
-    profiles.TOO_LARGE,
-    profiles.BAD_ANSWER,
-    profiles.OVERFLOW,
-    profiles.OTHER,
-)
+KINDS: Final = tuple(getattr(profiles, name) for name in profiles.__annotations__ if name != "NOTHING_KNOWN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +164,10 @@ def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shard
         REASON: list(REASONS),
         KIND: list(KINDS),
     }
-    parts = [(placeholder, values) for placeholder, values in names.items() if placeholder in name]
-    filled_names = []
-    for chosen in product(*(values for _, values in parts)):
-        filled = name
-        for (placeholder, _), value in zip(parts, chosen, strict=True):
-            filled = filled.replace(placeholder, value)
-        filled_names.append(filled)
+    filled_names = [name]
+    for placeholder, values in names.items():
+        if placeholder in name:
+            filled_names = [filled.replace(placeholder, value) for filled in filled_names for value in values]
     return filled_names
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -109,11 +108,6 @@ class WorkerMetrics:
                     counts.update(dict(zip(bucket_names(histogram), values, strict=True)))
                     buckets[:] = [0] * len(buckets)
             return dict(counts)
-
-
-def cpu_ms() -> int:
-    """CPU time of this process with all its threads, ms."""
-    return time.process_time_ns() // 1_000_000
 
 
 def resident_bytes() -> int:

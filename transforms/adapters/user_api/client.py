@@ -20,19 +20,13 @@ import orjson
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.http.client import HttpClient
+from transforms.adapters.secrets import Token
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CALL, WorkerMetrics
 from transforms.adapters.threads import DaemonThreads
-from transforms.adapters.user_api.token import Token
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
-from transforms.domain.users.fetched_user import (
-    BAD_ANSWER,
-    BREAKER_OPEN,
-    NOTHING_KNOWN,
-    TIMEOUT,
-    FetchedUser,
-    unavailable,
-)
+from transforms.domain.users import fetched_user as error_kinds
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser, unavailable
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import FETCHED
 from transforms.domain.users.visit import Visit
@@ -116,7 +110,7 @@ class HttpUserApi:
         if user_id in (".", ".."):
             return NOTHING_KNOWN  # in a URL these are path steps, not names
         if not self._breaker.allows():
-            return unavailable(BREAKER_OPEN, "breaker open")
+            return unavailable(error_kinds.BREAKER_OPEN, "breaker open")
         try:
             return self._client.start(self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))).result()
         except CallError as error:
@@ -183,7 +177,7 @@ class HttpUserApi:
         done, _ = await asyncio.wait(running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED)
         if not done and self._clock() >= fetch.ends_s:
             name = next(iter(running.values()))
-            raise fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
+            raise fetch.error or CallError(error_kinds.TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
         return done
 
     def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
@@ -213,7 +207,7 @@ class HttpUserApi:
         ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
         permit = self._breaker.enter()
         if permit is None:
-            raise CallError(BREAKER_OPEN, "breaker open")
+            raise CallError(error_kinds.BREAKER_OPEN, "breaker open")
         healthy, began_s = False, self._clock()
         try:
             content = await self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
@@ -278,7 +272,7 @@ def _bearer(token: str) -> dict[str, str]:
 
 
 def _bad(name: str, reason: str) -> CallError:
-    return CallError(BAD_ANSWER, f"{name}: {reason}")
+    return CallError(error_kinds.BAD_ANSWER, f"{name}: {reason}")
 
 
 def _json(name: str, content: bytes | None) -> Any:

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.user_api.client import HttpUserApi
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, OTHER, FetchedUser, unavailable
 
 
-class UserApi(Protocol):
-    """A client of the user API. It blocks, is called from several threads, and raises nothing for network errors."""
-
-    def fetch(self, user_id: str) -> FetchedUser:
-        """Profile, visit and history of one user; ``unavailable`` with the error's kind if the API does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoUserApi:
-    """The client when no user API is configured."""
-
-    def fetch(self, user_id: str) -> FetchedUser:
-        """An unknown user with an empty profile; never an error."""
-        return NOTHING_KNOWN
-
-
-class FetchPool:
+class FetchPool(KeyedCalls[FetchedUser]):
     """Runs fetches in ``concurrency`` threads; answers are kept until they are taken, for a minute at most.
+
+    Without a user API every user is unknown, with an empty profile.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    def __init__(self, api: UserApi, concurrency: int) -> None:
+    def __init__(self, api: HttpUserApi | None, concurrency: int) -> None:
+        super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
         self._threads = DaemonThreads(concurrency, "user-api")
-        self._calls: KeyedCalls[FetchedUser] = KeyedCalls(kept=10_000, kept_s=60.0)
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch, unless one is in flight or its answer waits to be taken.
@@ -45,35 +30,24 @@ class FetchPool:
         Returns:
             The ``now_ms`` that the user's fetch was started with.
         """
-        return self._calls.start(user_id, lambda: self._begin(user_id), now_ms)
+        return self._start(user_id, lambda: self._begin(user_id), now_ms)
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
         """User and answer of the fetches that have ended, each answer once; starts the fetches that are missing."""
         polled = list(user_ids)
         for user_id in polled:
             self.request(user_id, now_ms)
-        return self._calls.poll(polled)
+        return super().poll(polled)
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, after as long as the client's deadline lets it take; nobody else gets it."""
-        return self._calls.detach(user_id, lambda: self._begin(user_id)).result()
-
-    def cancel(self, user_id: str) -> None:
-        """Forget the user: a fetch that has not started never does, and the answer of one in flight is dropped.
-
-        The next ``request`` starts a new fetch, even while the old one is in flight.
-        """
-        self._calls.cancel(user_id)
-
-    def withdraw(self, user_id: str) -> bool:
-        """Drop a fetch that has not started yet; returns False if the user's fetch is in flight or has ended."""
-        return self._calls.withdraw(user_id)
+        return self._detach(user_id, lambda: self._begin(user_id)).result()
 
     def _begin(self, user_id: str) -> Future[FetchedUser]:
         return self._threads.submit(self._fetch, user_id)
 
     def _fetch(self, user_id: str) -> FetchedUser:
         try:
-            return self._api.fetch(user_id)
+            return NOTHING_KNOWN if self._api is None else self._api.fetch(user_id)
         except Exception as error:  # noqa: BLE001 - no error of a client may park its user for ever
             return unavailable(OTHER, f"{type(error).__name__}: {error}")

@@ -8,19 +8,12 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
+from transforms.adapters.http.calls import CallError
 from transforms.adapters.threads import DaemonThreads
-from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.users.fetched_user import CONNECTION, TIMEOUT
 from transforms.domain.webhooks.url_policy import EgressPolicy, Target, check_address, literal_address
 
 Resolve = Callable[[str], list[str]]
-
-
-class LookupFailedError(EventTriggerError):
-    """The host has no address now; ``timed_out``: the resolver has not answered in time."""
-
-    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(reason)
-        self.timed_out = timed_out
 
 
 def system_addresses(host: str) -> list[str]:
@@ -64,7 +57,7 @@ class CheckedHost:
 
         Raises:
             BlockedError: an address is not allowed, even if others are.
-            LookupFailedError: there is no address within ``timeout_s``.
+            CallError: there is no address within ``timeout_s``.
         """
         if self._literal is not None:
             addresses: tuple[str, ...] = (str(self._literal),)
@@ -90,9 +83,10 @@ class CheckedHost:
             return future.result(timeout_s)
         except TimeoutError:
             future.cancel()
-            raise LookupFailedError(f"no address of {self._host} in time", timed_out=True) from None
+            raise CallError(TIMEOUT, f"no address of {self._host} in time") from None
         except (OSError, UnicodeError) as error:
-            raise LookupFailedError(f"no address of {self._host}: {_reason(error)}") from None
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise CallError(CONNECTION, f"no address of {self._host}: {reason}") from None
 
     def _fetch(self) -> tuple[str, ...]:
         """Runs in the thread; callers that waited meanwhile use the same look-up."""
@@ -104,7 +98,3 @@ class CheckedHost:
             with self._lock:
                 self._addresses, self._until_s = addresses, self._clock() + self._kept_s
         return addresses
-
-
-def _reason(error: Exception) -> str:
-    return str((error.strerror if isinstance(error, OSError) else None) or type(error).__name__)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.threads import DaemonThreads
-from transforms.adapters.webhook_sender.rates import TokenBucket
+from transforms.adapters.webhook_sender.sender import Sender
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BREAKER_OPEN, OTHER
@@ -25,14 +25,25 @@ PAUSED: Final = "paused"
 QUICK_RETRIES: Final = 2
 QUICK_S: Final = 5.0
 _QUICK: Final = Backoff(first_s=0.25, longest_s=2.0)
-_BURST: Final = 1.0  # so that no second has more calls than the rate
 
 
-class WebhookSender(Protocol):
-    """Sends webhooks to one destination, as ``sender.Sender``: it blocks, and raises nothing for network errors."""
+class TokenBucket:
+    """Spreads calls evenly at ``rate_per_s``, so that no second has more. Thread-safe; times are of any one clock, s.
 
-    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """Make one request with a JSON body; returns its result, also if the request failed."""
+    Not from a library: aiolimiter needs asyncio, and limits has no reservations of tokens that are still to come.
+    """
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._between_s = 1 / rate_per_s
+        self._next_s = float("-inf")
+        self._lock = threading.Lock()
+
+    def take(self, now_s: float) -> float:
+        """Reserve a token; returns the seconds until it is there, 0 if it is there now."""
+        with self._lock:
+            due_s = max(self._next_s, now_s)
+            self._next_s = due_s + self._between_s
+            return due_s - now_s
 
 
 class FullError(EventTriggerError):
@@ -45,12 +56,15 @@ class Lane:
     A lane has ``max_in_flight`` threads and a queue for ``max_waiting`` webhooks, keeps the destination's rate (its
     share for one of ``harnesses`` processes), makes quick retries, and stops at an open breaker. A destination that
     fails or hangs therefore delays only its own lane.
+
+    Attributes:
+        breaker: the destination's breaker.
     """
 
     def __init__(
         self,
         destination: Destination,
-        sender: WebhookSender,
+        sender: Sender,
         harnesses: int,
         max_waiting: int,
         *,
@@ -62,17 +76,12 @@ class Lane:
         self._sender = sender
         self._threads = DaemonThreads(destination.max_in_flight, f"webhook-{destination.name}")
         self._room = threading.BoundedSemaphore(destination.max_in_flight + max_waiting)
-        self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses, _BURST)
-        self._breaker = breaker or Breaker(clock=clock)
+        self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses)
+        self.breaker = breaker or Breaker(clock=clock)
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
         self._paused_until_s = 0.0
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the destination's breaker is open."""
-        return self._breaker.is_open
 
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
         """Send in one of the lane's threads.
@@ -106,14 +115,12 @@ class Lane:
     def _try(self, webhook_id: str, body: bytes) -> SendResult:
         """One attempt when the rate allows it, unless the receiver asked for a pause or the breaker is open."""
         held = self._held()
-        if held is not None:
-            return held
-        if self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
+        if held is None and self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
             self._sleep(wait_s)
             held = self._held()
-            if held is not None:
-                return held
-        permit = self._breaker.enter()
+        if held is not None:
+            return held
+        permit = self.breaker.enter()
         if permit is None:
             return _not_sent(BREAKER_OPEN, "breaker open")
         healthy = False
@@ -123,7 +130,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
             return SendResult(Outcome.RETRY, error_kind=OTHER, error=f"{type(error).__name__}: {error}")
         finally:
-            self._breaker.leave(permit, healthy)
+            self.breaker.leave(permit, healthy)
         if result.retry_after_s is not None and result.status in (429, 503):
             self._paused_until_s = max(self._paused_until_s, self._clock() + result.retry_after_s)
         return result
@@ -132,7 +139,7 @@ class Lane:
         paused_s = self._paused_until_s - self._clock()
         if paused_s > 0:
             return _not_sent(PAUSED, "the receiver asked to wait", paused_s)
-        return None if self._breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
+        return None if self.breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
 
 
 def _not_sent(kind: str, error: str, retry_after_s: float | None = None) -> SendResult:

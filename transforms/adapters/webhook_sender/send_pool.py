@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Final, NoReturn
 
 from transforms.adapters.keyed_calls import KeyedCalls
-from transforms.adapters.webhook_sender.lanes import FullError, Lane, WebhookSender
+from transforms.adapters.webhook_sender.lanes import FullError, Lane
 from transforms.adapters.webhook_sender.sender import Sender, tls_context
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
@@ -17,7 +17,7 @@ from transforms.domain.webhooks.url_policy import EgressPolicy
 NO_DESTINATION: Final = "no_destination"
 
 
-class SendPool:
+class SendPool(KeyedCalls[SendResult]):
     """Sends webhooks in the lanes of their destinations: one attempt per id at a time, results kept until taken.
 
     Webhooks of one destination start in the order of their requests, but they overlap and overtake each other. A caller
@@ -40,20 +40,20 @@ class SendPool:
         harnesses: int = 1,
         ca_file: str | None = None,
         max_waiting: int = 1000,
-        sender: Callable[[Destination], WebhookSender] | None = None,
+        sender: Callable[[Destination], Sender] | None = None,
     ) -> None:
+        # Without its result a webhook is sent again: results are kept long.
+        super().__init__(kept=20_000, kept_s=600.0)
         tls = tls_context(ca_file)
         make = sender or (lambda destination: Sender(destination, policy, tls))
         self._lanes = {
             destination.name: Lane(destination, make(destination), harnesses, max_waiting)
             for destination in destinations
         }
-        # Without its result a webhook is sent again: results are kept long.
-        self._calls: KeyedCalls[SendResult] = KeyedCalls(kept=20_000, kept_s=600.0)
 
     def failing(self) -> dict[str, bool]:
         """By destination whether its breaker is open."""
-        return {name: lane.is_failing for name, lane in self._lanes.items()}
+        return {name: lane.breaker.is_open for name, lane in self._lanes.items()}
 
     def request(self, webhook_id: str, destination: str, body: bytes) -> bool:
         """Send, unless the webhook is in flight or its result waits to be taken; False if the queue is full."""
@@ -61,17 +61,13 @@ class SendPool:
         if lane is None:
             error = f"destination {destination!r} is not in the destinations file"
             result = SendResult(Outcome.REFUSED, 0, error_kind=NO_DESTINATION, error=error)
-            self._calls.start(webhook_id, lambda: _done(result))
+            self._start(webhook_id, lambda: _done(result))
             return True
         try:
-            self._calls.start(webhook_id, lambda: lane.submit(webhook_id, body))
+            self._start(webhook_id, lambda: lane.submit(webhook_id, body))
         except FullError:
             return False
         return True
-
-    def poll(self, webhook_ids: Iterable[str]) -> list[tuple[str, SendResult]]:
-        """Id and result of the webhooks that have ended, each once; nothing for ids that were not requested."""
-        return self._calls.poll(webhook_ids)
 
     def wait(self, webhook_id: str) -> SendResult:
         """Wait for the result of a webhook that was requested, and take it.
@@ -79,11 +75,7 @@ class SendPool:
         Raises:
             LookupError: it was not requested, or its result was taken.
         """
-        return self._calls.detach(webhook_id, _not_requested).result()
-
-    def withdraw(self, webhook_id: str) -> bool:
-        """Drop a webhook that waits in its lane; returns False if it is in flight or has ended."""
-        return self._calls.withdraw(webhook_id)
+        return self._detach(webhook_id, _not_requested).result()
 
 
 def _not_requested() -> NoReturn:

@@ -16,23 +16,13 @@ from urllib3 import exceptions
 
 from transforms.adapters.http.calls import CallError, TimedPool, TimedTlsPool, check_ca_file, open_answer, retry_after_s
 from transforms.adapters.secrets import Secret
-from transforms.adapters.webhook_sender.checked_host import (
-    CheckedHost,
-    LookupFailedError,
-    Resolve,
-    system_addresses,
-)
+from transforms.adapters.webhook_sender.checked_host import CheckedHost, Resolve, system_addresses
 from transforms.domain.base.secret_references import SecretError
-from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, STATUS, TIMEOUT
+from transforms.domain.users.fetched_user import BAD_ANSWER, STATUS
 from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
 from transforms.domain.webhooks.results import Outcome, SendResult
 from transforms.domain.webhooks.signatures import SIGNATURE_HEADER, parse_keys, signature_headers
-from transforms.domain.webhooks.url_policy import (
-    BlockedError,
-    EgressPolicy,
-    Target,
-    parse_target,
-)
+from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, Target, parse_target
 
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
@@ -121,47 +111,42 @@ class Sender:
     def _post(
         self, connections: _Connections, headers: dict[str, str], body: bytes, ends_s: float, hidden: Iterable[str]
     ) -> SendResult:
+        address = None
         try:
             address, pool = connections.pool(self._timeout_s)
-        except BlockedError as error:
-            return SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(error))
-        except LookupFailedError as error:
-            kind = TIMEOUT if error.timed_out else CONNECTION
-            return SendResult(Outcome.RETRY, error_kind=kind, error=str(error), healthy=False)
-        remaining_s = ends_s - time.monotonic()
-        # For connecting and for the TLS handshake: both together fit into the remaining time.
-        connect_s = min(_SLOWEST_CONNECT_S, remaining_s / 2)
-        try:
+            remaining_s = ends_s - time.monotonic()
+            # For connecting and for the TLS handshake: both together fit into the remaining time.
+            connect_s = min(_SLOWEST_CONNECT_S, remaining_s / 2)
             with open_answer(
                 pool.urlopen, "POST", self._path, headers, remaining_s, body=body, connect_s=connect_s
             ) as response:
                 return self._result(response.status, response.headers.get("Retry-After"), _excerpt(response, hidden))
+        except BlockedError as error:
+            return SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(error))
         except CallError as error:
-            connections.failed(address)
+            if address is not None:
+                connections.failed(address)
             return SendResult(Outcome.RETRY, error_kind=error.kind, error=str(error), healthy=False)
 
     def _result(self, status: int, retry_after: str | None, excerpt: str) -> SendResult:
         """The meaning of a status (Standard Webhooks, "Response status codes")."""
         if 200 <= status < 300:
             return SendResult(Outcome.DELIVERED, status=status)
+        refused = SendResult(Outcome.REFUSED, 1, status, STATUS, f"HTTP {status}", excerpt=excerpt)
         if status == 410:
-            return SendResult(Outcome.GONE, 1, status, STATUS, "HTTP 410", excerpt=excerpt)
+            return replace(refused, outcome=Outcome.GONE)
         if 300 <= status < 400:
-            reason = f"HTTP {status}: a redirect, never followed"
-            return SendResult(Outcome.REFUSED, 1, status, REDIRECT, reason, excerpt=excerpt)
+            return replace(refused, error_kind=REDIRECT, error=f"HTTP {status}: a redirect, never followed")
         if status in (408, 425, 429) or 500 <= status < 600:
             after_s = retry_after_s(retry_after, self._wall_clock())
             after_s = None if after_s is None else min(after_s, self._longest_retry_after_s)
             # A 429 with Retry-After is an answer; without it, it means that no call gets through.
             healthy = status in (408, 425) or (status == 429 and after_s is not None)
-            reason = f"HTTP {status}"
-            return SendResult(
-                Outcome.RETRY, 1, status, STATUS, reason, retry_after_s=after_s, excerpt=excerpt, healthy=healthy
-            )
+            return replace(refused, outcome=Outcome.RETRY, retry_after_s=after_s, healthy=healthy)
         if 400 <= status < 500:
-            return SendResult(Outcome.REFUSED, 1, status, STATUS, f"HTTP {status}", excerpt=excerpt)
-        reason = f"HTTP {status}: no such status"
-        return SendResult(Outcome.RETRY, 1, status, BAD_ANSWER, reason, excerpt=excerpt, healthy=False)
+            return refused
+        error = f"HTTP {status}: no such status"
+        return replace(refused, outcome=Outcome.RETRY, error_kind=BAD_ANSWER, error=error, healthy=False)
 
 
 class _Connections:
@@ -181,7 +166,7 @@ class _Connections:
 
         Raises:
             BlockedError: an address is not allowed.
-            LookupFailedError: there is no address.
+            CallError: there is no address.
         """
         addresses = self._host.addresses(timeout_s)
         with self._lock:
@@ -203,11 +188,7 @@ class _Connections:
         if self._target.scheme == "http":
             return TimedPool(address, self._target.port, maxsize=self._size)
         return TimedTlsPool(
-            address,
-            self._target.port,
-            maxsize=self._size,
-            ssl_context=self._tls,
-            server_hostname=self._target.host,
+            address, self._target.port, maxsize=self._size, ssl_context=self._tls, server_hostname=self._target.host
         )
 
 

@@ -27,9 +27,9 @@ from pytest_httpserver import HTTPServer
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server
 from transforms.adapters.http.breaker import Breaker, Permit
 from transforms.adapters.http.calls import CaFileError
+from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi, UserApiSettings
 from transforms.adapters.user_api.fetch_pool import FetchPool
-from transforms.adapters.user_api.token import TokenError
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.visit import Visit

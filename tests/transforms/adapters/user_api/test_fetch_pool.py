@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.waiting import eventually
-from transforms.adapters.user_api.fetch_pool import FetchPool, NoUserApi
+from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.users.fetched_user import (
     NOTHING_KNOWN,
     OTHER,
@@ -17,7 +17,7 @@ from transforms.domain.users.fetched_user import (
 
 
 def test_without_an_api_everybody_is_unknown() -> None:
-    assert NoUserApi().fetch("u1") == NOTHING_KNOWN
+    assert FetchPool(None, 1).wait("u1") == NOTHING_KNOWN
 
 
 class HeldApi:
@@ -44,7 +44,7 @@ def held() -> Iterator[HeldApi]:
 
 def take(pool: FetchPool, user_id: str) -> FetchedUser | None:
     """The answer if it has come; starts no fetch."""
-    return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls._calls else None
+    return dict(pool.poll([user_id])).get(user_id) if user_id in pool._calls else None
 
 
 def test_a_user_is_asked_for_once_however_often_it_is_wanted(held: HeldApi) -> None:
@@ -87,7 +87,7 @@ def test_an_answer_that_is_not_taken_in_time_is_fetched_again(held: HeldApi, mon
     pool = FetchPool(held, 1)
     pool.request("u1")
     pool.wait("after it")
-    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)  # every answer is too old
+    monkeypatch.setattr(pool, "_kept_s", -1.0)  # every answer is too old
     pool.request("u1")
     monkeypatch.undo()
     assert pool.wait("u1").profile_json == b"u1"
@@ -99,18 +99,18 @@ def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPat
     pool = FetchPool(held, 1)
     pool.request("u1")
     pool.wait("after it")
-    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)
+    monkeypatch.setattr(pool, "_kept_s", -1.0)
     assert take(pool, "u1") is None
 
 
 def test_answers_that_are_never_taken_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
     pool = FetchPool(held, 1)
-    monkeypatch.setattr(pool._calls, "_kept", 3)
+    monkeypatch.setattr(pool, "_kept", 3)
     for number in range(10):
         pool.request(f"u{number}")
         pool.wait("after it")
-    assert len(pool._calls._calls) <= 3
+    assert len(pool._calls) <= 3
     assert take(pool, "u0") is None
     assert take(pool, "u9") is not None
 
@@ -121,10 +121,10 @@ def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest
     for number in range(10):
         pool.request(f"u{number}")
     pool.wait("after them")
-    assert len(pool._calls._calls) == 10
-    monkeypatch.setattr(pool._calls, "_kept_s", -1.0)
+    assert len(pool._calls) == 10
+    monkeypatch.setattr(pool, "_kept_s", -1.0)
     pool.request("another")
-    assert list(pool._calls._calls) == ["another"]
+    assert list(pool._calls) == ["another"]
 
 
 class NumberedApi:
@@ -238,4 +238,4 @@ def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(he
         assert list(asking.map(ask, [f"u{number}" for number in range(8)])) == [200] * 8
     stop.set()
     cancelling.join(10)
-    assert not pool._calls._calls
+    assert not pool._calls

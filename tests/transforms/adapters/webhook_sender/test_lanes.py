@@ -13,6 +13,7 @@ from tests.transforms.adapters.webhook_sender.test_sender import destination
 from tests.waiting import eventually
 from transforms.adapters.http.breaker import Breaker
 from transforms.adapters.webhook_sender.lanes import FullError, Lane
+from transforms.adapters.webhook_sender.sender import Sender
 from transforms.domain.webhooks.results import Outcome, SendResult
 
 DELIVERED = SendResult(Outcome.DELIVERED, status=200)
@@ -182,7 +183,7 @@ def test_an_open_breaker_uses_up_no_rate() -> None:
     assert time.pauses == [0.25]
 
 
-class HeldSender:
+class HeldSender(Sender):
     def __init__(self) -> None:
         self.go = threading.Event()
         self.began: list[str] = []

@@ -59,7 +59,7 @@ class WebhookShard:
         return [one for _, one in due]
 
     def end(self, delivery: Delivery, outcome: str, **fields: Any) -> None:
-        user_id = self.outbox.finished(delivery.action_id)
+        user_id = self.outbox.in_flight.pop(delivery.action_id)
         self.step(delivery_results=[DeliveryResult(user_id, delivery.action_id, outcome, **fields)])
 
     def waiting(self) -> list[str]:
@@ -281,7 +281,7 @@ def test_a_410_is_told() -> None:
     webhooks = WebhookShard()
     webhooks.send_event("a")
     (one,) = webhooks.start_due()
-    user_id = webhooks.outbox.finished(one.action_id)
+    user_id = webhooks.outbox.in_flight.pop(one.action_id)
     done = webhooks.shard.step(
         delivery_results=[DeliveryResult(user_id, one.action_id, GONE, status=410, message="HTTP 410")]
     )

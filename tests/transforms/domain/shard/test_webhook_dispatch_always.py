@@ -75,7 +75,7 @@ class Watched(WebhookShard):
             self.step(control({"forget": how[0]}))
             # As the worker does: what has not begun is not sent, and nobody waits for what has.
             for _, one in [one for one in self.in_flight if one[0] == how[0]]:
-                self.outbox.finished(one.action_id)
+                self.outbox.in_flight.pop(one.action_id)
             self.in_flight = [one for one in self.in_flight if one[0] != how[0]]
             self.load(how[0])
         elif what == "switch":

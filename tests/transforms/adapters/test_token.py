@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms.adapters.user_api.token import Token, TokenError
+from transforms.adapters.secrets import Token, TokenError
 
 
 @pytest.mark.parametrize("text", ["", "s3cr3t", "file:relative", "aws-secret:"])
