@@ -86,14 +86,14 @@ class HarnessShard:
         return fn
 
     @property
-    def view(self) -> ShardState:
+    def state(self) -> ShardState:
         return self.harness.folded_state(self.settings.history_size)
 
     @property
-    def asked_ms(self) -> dict[str, int]:
-        view = self.view
+    def fetch_started_ms(self) -> dict[str, int]:
+        state = self.state
         return dict.fromkeys(
-            (user_id for user_id in self.pool.requested if user_id in view.users or user_id in view.parked), 0
+            (user_id for user_id in self.pool.requested if user_id in state.users or user_id in state.parked), 0
         )
 
     def step(
@@ -130,7 +130,7 @@ class HarnessShard:
     def restore(self) -> None:
         self.harness.restore()
         self.pool.requested.clear()
-        if self.view.parked:  # then their timer was set, and fires
+        if self.state.parked:  # then their timer was set, and fires
             self.harness.now_ms = self.now_ms
             self.harness.bundle(next(self.instances), timer="pending")
 
