@@ -85,16 +85,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def process_group(module: str) -> str:
     """Return the group of a module's tests: one process runs a group, so that what its tests share starts once.
 
-    All tests with a broker or a cluster are one group, because two stacks at a time are more than two cores carry.
+    All tests with a cluster are one group, because two clusters at a time are more than two cores carry.
     """
     path = ROOT / module
     folder = path.parent.name
     if folder in ("docs", "infra"):  # they share Terraform's folder, and the output of the pages' commands
         return folder
-    has_stack = folder in ("integration", "faults") or re.search(
-        r"\b(LocalFlink|LocalKafka|FlinkCluster|KafkaBroker)\b", path.read_text()
-    )
-    return "stack" if has_stack else module
+    text = path.read_text()
+    if folder in ("integration", "faults") or re.search(r"\b(LocalFlink|FlinkCluster)\b", text):
+        return "stack"
+    return "broker" if re.search(r"\b(LocalKafka|KafkaBroker)\b", text) else module
 
 
 def pytest_report_header(config: pytest.Config) -> str:
