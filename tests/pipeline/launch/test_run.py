@@ -21,6 +21,7 @@ from tests.oracle import Oracle, OracleRule, SeenAction, action_differences, dea
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow  # each test starts the launcher, and Beam with it
 
 # pipeline/embedded/rules, written in Python.
 RULES = [

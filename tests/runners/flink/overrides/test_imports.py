@@ -3,7 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_cloud_clients_are_not_imported_and_stay_importable() -> None:
     code = (
         "import sys\n"

@@ -214,6 +214,7 @@ def body_of(values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
     return whole | st.tuples(whole, st.integers(0, 20)).map(lambda cut: cut[0][: cut[1]]) | st.binary(max_size=20)
 
 
+@pytest.mark.slow
 def test_whatever_the_bodies_are_the_user_is_known_or_unknown_or_unavailable_with_a_reason() -> None:
     bodies: dict[str, bytes] = {}
     seen: Counter[str] = Counter()
