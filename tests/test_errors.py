@@ -8,10 +8,15 @@ import pkgutil
 
 import pytest
 
+from pipeline.errors import PipelineError
+from runners.flink.errors import FlinkRunnerError
 from transforms.domain.base.errors import EventTriggerError
 
 
-@pytest.mark.parametrize(("package", "root"), [("transforms", EventTriggerError)])
+@pytest.mark.parametrize(
+    ("package", "root"),
+    [("transforms", EventTriggerError), ("pipeline", PipelineError), ("runners", FlinkRunnerError)],
+)
 def test_every_exception_class_derives_from_the_root(package: str, root: type[Exception]) -> None:
     path = importlib.import_module(package).__path__
     modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(path, f"{package}.")]
