@@ -47,18 +47,26 @@ MAX_SAFE_INTEGER: Final = 2**53
 DEFAULT_MAX_EVENT_BYTES: Final = 10 * 1024
 # orjson reads more than 250 levels but cannot write them.
 MAX_DEPTH: Final = 100
+# 2000-01-01: an earlier timestamp, such as -1 or 0, is none.
+MIN_TIMESTAMP_MS: Final = 946_684_800_000
 # A timestamp further ahead is wrong, and its event would stay the newest of the history for ever.
 MAX_FUTURE_MS: Final = 24 * 3600 * 1000
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """A valid event; ``fields`` holds the whole event with defaults filled in and unknown fields kept."""
+    """A valid event.
+
+    Attributes:
+        fields: the whole event with defaults filled in and unknown fields kept.
+        received_ms: the record's Kafka time; the event's own timestamp where the record has no usable one.
+    """
 
     event_id: str
     user_id: str
     event_name: str
     timestamp_ms: int
     fields: dict[str, Any]
+    received_ms: int
 
 
 def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str) -> Event:
@@ -87,7 +95,9 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
     # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
     if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
-    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], fields["timestamp"], fields)
+    own_ms, record_ms = fields["timestamp"], record.timestamp_ms
+    received_ms = record_ms if record_ms >= MIN_TIMESTAMP_MS else own_ms
+    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], own_ms, fields, received_ms)
     _check_values(event, now_ms)
     if user_key == "record" and record.key != event.user_id.encode():
         raise RejectedError(

@@ -34,7 +34,7 @@ def nested(levels: int) -> bytes:
 
 def test_a_complete_event_is_read_with_all_its_fields() -> None:
     fields = event(parameters={"utm_source": "google"}, duration=1.5, mood="unknown fields are kept")
-    assert parse(fields) == Event(fields["event_id"], "u1", "page_view", NOW_MS, {**DEFAULTS, **fields})
+    assert parse(fields) == Event(fields["event_id"], "u1", "page_view", NOW_MS, {**DEFAULTS, **fields}, NOW_MS)
 
 
 def test_absent_fields_get_their_defaults() -> None:
