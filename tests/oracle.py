@@ -31,6 +31,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UNAVAILABLE = "unavailable"
 DAY_MS = 24 * 3600 * 1000
+YEAR_2000_MS = 946_684_800_000
+YEAR_3000_MS = 32_503_680_000_000
 LETTER_BYTES = 256 * 1024  # docs/dead-letters.md, "cut"
 
 Filter = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], bool]
@@ -139,6 +141,18 @@ class OracleHeld:
     zone: str
 
 
+class OracleEvent(dict[str, Any]):
+    """A valid event; ``received_ms`` is its record's Kafka time, or its own where the record has no usable one."""
+
+    received_ms: int
+
+
+def time_of(event: dict[str, Any]) -> int:
+    """The time of an event or a row of a history where order matters: a fast clock counts as the record's time."""
+    own_ms: int = event["timestamp"]
+    return min(own_ms, event.received_ms) if isinstance(event, OracleEvent) else own_ms
+
+
 @dataclass(frozen=True)
 class OracleRecord:
     """An event with the record it came as."""
@@ -211,12 +225,12 @@ class Oracle:
 
     # Inputs
 
-    def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None) -> None:
-        """One record of the events topic."""
+    def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None, record_ms: int = -1) -> None:
+        """One record of the events topic; ``record_ms`` is its Kafka time, -1 without one."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
         try:
-            event = self._read(key, value)
+            event = self._read(key, value, record_ms)
         except Rejected as reason:
             self.dead_letters.append(OracleDeadLetter(str(reason), key, value))
             return
@@ -347,7 +361,7 @@ class Oracle:
 
     # Semantics
 
-    def _read(self, key: bytes | None, value: bytes) -> dict[str, Any]:
+    def _read(self, key: bytes | None, value: bytes, record_ms: int) -> OracleEvent:
         if len(value) > self.max_event_bytes:
             raise Rejected("too_large")
         event = _strict_json(value)
@@ -367,11 +381,15 @@ class Oracle:
             raise Rejected("out_of_range")
         if "" in (event["event_id"], event["user_id"], event["event_name"]):
             raise Rejected("out_of_range")
-        if event["timestamp"] <= 0 or event["timestamp"] > min(self.now_ms + DAY_MS, 2**53):
+        has_time = YEAR_2000_MS <= record_ms <= self.now_ms + DAY_MS
+        latest_ms = (record_ms if has_time else self.now_ms) + DAY_MS if record_ms >= YEAR_2000_MS else YEAR_3000_MS
+        if not YEAR_2000_MS <= event["timestamp"] <= min(latest_ms, YEAR_3000_MS):
             raise Rejected("out_of_range")
         if self.user_key == "record" and key != event["user_id"].encode():
             raise Rejected("key_mismatch")
-        return {**DEFAULTS, **event}
+        read = OracleEvent({**DEFAULTS, **event})
+        read.received_ms = record_ms if has_time else event["timestamp"]
+        return read
 
     def _expire(self, user_id: str) -> None:
         user = self.users.get(user_id)
@@ -435,7 +453,7 @@ class Oracle:
     def _fold_in_history(self, user: OracleUser, past: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
         in_hand = [*user.history, *waiting]
         ids = [event["event_id"] for event in in_hand]
-        oldest = min((event["timestamp"] for event in in_hand), default=2**53)
+        oldest = min((time_of(event) for event in in_hand), default=2**53)
         rows = [self._row(row) for row in past if row["timestamp"] <= oldest and row["event_id"] not in ids]
         user.api_ids = {row["event_id"] for row in rows}
         user.history = sorted([*rows, *user.history], key=lambda row: row["timestamp"])[-self.history_size :]
@@ -478,9 +496,9 @@ class Oracle:
             if rule.sequence is not None:
                 self._move_sequences(rule, rule.sequence, body, allowed, follows, key, passed_over)
             elif allowed:
-                self._fire(rule, body, event["timestamp"], key)
-        later = [row for row in user.history if row["timestamp"] > event["timestamp"]]
-        earlier = [row for row in user.history if row["timestamp"] <= event["timestamp"]]
+                self._fire(rule, body, time_of(event), key)
+        later = [row for row in user.history if row["timestamp"] > time_of(event)]
+        earlier = [row for row in user.history if row["timestamp"] <= time_of(event)]
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
 
     def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
@@ -507,7 +525,7 @@ class Oracle:
         passed_over: bool,
     ) -> None:
         event = body["event"]
-        user_id, at_ms = event["user_id"], event["timestamp"]
+        user_id, at_ms = event["user_id"], time_of(event)
         match = None if sequence.match is None else _value_at(event, sequence.match)
         if sequence.match is not None and match is None:
             return
@@ -623,13 +641,13 @@ class Oracle:
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
         pages = 1 if event["event_type"] == "pageview" else 0
-        if user.visit is not None and event["timestamp"] < user.visit["start_time"]:
+        if user.visit is not None and time_of(event) < user.visit["start_time"]:
             return
         if user.visit is None or user.visit_ended or event["is_first_in_visit"]:
             user.visit_assumed = user.visit is None and user.has_no_answer() and not event["is_first_in_visit"]
             user.visit = {
                 "visit_id": event["event_id"],
-                "start_time": event["timestamp"],
+                "start_time": time_of(event),
                 "page_count": pages,
                 "is_first_visit": event["is_first_event"],
             }
@@ -639,7 +657,7 @@ class Oracle:
 
     def _row(self, event: dict[str, Any]) -> dict[str, Any]:
         names = ["event_id", "event_name", "timestamp", *(name for name in self.history_fields if name in event)]
-        return {name: event[name] for name in names}
+        return {name: event[name] for name in names} | {"timestamp": time_of(event)}
 
 
 # Local time, minute by minute.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import event, oracle_rules, random_stream, user_api_of
+from tests.builders import NOW_MS, event, oracle_rules, random_stream, user_api_of
 from tests.faults.verdict import HOOK, HOOK_RULE, Fault, FilterResult, firings_of_webhooks, judge, repeats_from_before
 from tests.oracle import Oracle, SeenAction
 
@@ -142,7 +142,7 @@ def test_a_repeat_must_be_of_what_no_checkpoint_knew(arrived: list[tuple[float, 
 
 def test_an_event_too_late_for_its_history_is_acted_on_again() -> None:
     oracle = Oracle([HOOK_RULE], {}, history_size=1)
-    for event_id, at_ms in (("new", 200), ("late", 100), ("late", 100)):
+    for event_id, at_ms in (("new", NOW_MS + 200), ("late", NOW_MS + 100), ("late", NOW_MS + 100)):
         record = event("u1", event_id=event_id, event_name="click", timestamp=at_ms, is_first_in_visit=True)
         oracle.feed(b"u1", json.dumps(record).encode())
     bodies = firings_of_webhooks(oracle)["u1", "late"]

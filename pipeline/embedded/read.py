@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from pipeline.embedded.stream import FIRST_EVENT_MS, bundled_records
+from pipeline.embedded.stream import bundled_records
 from transforms.domain.events.micro_batch import EVENTS, split_by_shard
-from transforms.domain.events.record import Record
+from transforms.domain.events.record import NO_TIME, Record
 
 _RECORDS_A_BATCH = 100
 
@@ -19,7 +19,8 @@ _RECORDS_A_BATCH = 100
 class ReadBundledEvents(beam.PTransform):
     """The bundled stream as micro-batches by user shard.
 
-    Output: ``KV<bytes, bytes>`` in the format of ``ReadEvents``; topic, offsets and record times are made up.
+    Output: ``KV<bytes, bytes>`` in the format of ``ReadEvents``; topic and offsets are made up,
+    and records have no Kafka time.
     """
 
     topic: str
@@ -32,8 +33,6 @@ class ReadBundledEvents(beam.PTransform):
         return pbegin | beam.Impulse() | "Batches" >> batches
 
     def _batches(self) -> Iterator[tuple[bytes, bytes]]:
-        records = (
-            Record(0, offset, FIRST_EVENT_MS, key, value) for offset, (key, value) in enumerate(bundled_records())
-        )
+        records = (Record(0, offset, NO_TIME, key, value) for offset, (key, value) in enumerate(bundled_records()))
         while chunk := list(itertools.islice(records, _RECORDS_A_BATCH)):
             yield from split_by_shard(EVENTS, self.topic, chunk, self.user_shards, self.user_key)

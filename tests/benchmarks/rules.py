@@ -15,7 +15,7 @@ import orjson
 
 from tests.builders import NOW_MS, event, filter_set, record, rule
 from transforms.adapters.lua.engines import Isolation
-from transforms.domain.events.event import Event, parse_event
+from transforms.domain.events.event import Event, EventLimits, parse_event
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -63,7 +63,7 @@ def event_and_user() -> tuple[Event, UserState, Visit]:
         history.add(Row(NOW_MS - 1000 + number, f"evt_{number:08d}", "page_view" if number % 3 else "click"))
     profile = orjson.dumps({"country": "DE"} | _PROFILE)
     user = UserState(NOW_MS, "fetched", profile, history)
-    return parse_event(record(fields), NOW_MS, 100_000, "record"), user, Visit("v", NOW_MS, 3, False)
+    return parse_event(record(fields), NOW_MS, EventLimits(max_event_bytes=100_000)), user, Visit("v", NOW_MS, 3, False)
 
 
 def best(call: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -25,7 +25,7 @@ from tests.infra.terraform import environment
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.lua.sandbox import check_source
 from transforms.domain.base.yaml_documents import YamlError, read_documents
-from transforms.domain.events.event import parse_event
+from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.model import Rule
@@ -102,7 +102,7 @@ def check_json(document: Any, place: str) -> None:
     """
     if isinstance(document, dict) and {"event_id", "event_name"} <= document.keys():
         value = json.dumps(document).encode()
-        parse_event(Record(0, 0, 0, document["user_id"].encode(), value), _LATEST_MS, 10_240, "record")
+        parse_event(Record(0, 0, 0, document["user_id"].encode(), value), _LATEST_MS, EventLimits())
         return
     unknown = [key for key in _keys(document) if not re.search(rf"\b{re.escape(key)}\b", _code())]
     if unknown:

@@ -97,7 +97,8 @@ def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "name: us_page_view\nversion: 1\nactions: [{type: debug}]\n"
         'filter: event.event_name == "page_view" and user.country == "US"\n'
     )
-    (tmp_path / "event.json").write_text('{"event_id": "e", "user_id": "u", "event_name": "page_view", "timestamp": 1}')
+    event = '{"event_id": "e", "user_id": "u", "event_name": "page_view", "timestamp": 1704067200000}'
+    (tmp_path / "event.json").write_text(event)
     (tmp_path / "given.yaml").write_text("profile: {country: DE}")
 
     given = ["--event", str(tmp_path / "event.json"), "--given", str(tmp_path / "given.yaml")]

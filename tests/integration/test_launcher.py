@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.embedded.stream import bundled_records
 from runners.flink.local.broker import LocalKafka
+from tests.builders import NOW_MS
 from tests.integration.jobs import Topics, launch, reading
 from tests.integration.launchers import interrupt, nothing_is_left, started
 
@@ -26,7 +27,9 @@ def test_without_flink_master_a_local_cluster_is_started_and_ended(
         [
             (
                 b"u",
-                orjson.dumps({"event_id": "e", "user_id": "u", "event_name": "n", "timestamp": 1, "triggerable": True}),
+                orjson.dumps(
+                    {"event_id": "e", "user_id": "u", "event_name": "n", "timestamp": NOW_MS, "triggerable": True}
+                ),
             )
         ]
     )
@@ -81,7 +84,7 @@ def test_direct_runner_starts_at_the_given_position(
     first_ms = time.time_ns() // 1_000_000 - 60_000
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for number in range(4):
-        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": 1, "triggerable": True}
+        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": NOW_MS, "triggerable": True}
         producer.produce(topics.events, orjson.dumps(event), b"u", timestamp=first_ms + 500 * number)
     producer.flush(10)
     rules = tmp_path / "rule.yaml"

@@ -9,6 +9,7 @@ import pytest
 
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
+from tests.builders import NOW_MS
 from tests.flink_cluster import FlinkCluster, wait_for_checkpoint
 from tests.integration.jobs import Topics, inspect, launch, reading, running, submit
 
@@ -26,7 +27,7 @@ def rules(tmp_path: Path) -> Path:
 
 
 def event(user: str, number: int) -> tuple[bytes, bytes]:
-    fields = {"event_id": f"{user}-{number}", "user_id": user, "event_name": "page_view", "timestamp": 1000 + number}
+    fields = {"event_id": f"{user}-{number}", "user_id": user, "event_name": "page_view", "timestamp": NOW_MS + number}
     return user.encode(), orjson.dumps(fields)
 
 

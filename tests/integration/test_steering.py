@@ -11,6 +11,7 @@ import pytest
 
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import TERMINAL_STATES
+from tests.builders import NOW_MS
 from tests.flink_cluster import FlinkCluster
 from tests.integration.jobs import Reader, Topics, launch, reading
 from tests.waiting import eventually
@@ -61,7 +62,7 @@ class Operator:
         return {str(path.relative_to(self.flink.work_dir)) for folder in folders for path in folder.rglob("*")}
 
     def produces(self, number: int) -> None:
-        body = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": 1000 + number}
+        body = {"event_id": str(number), "user_id": "u", "event_name": "page_view", "timestamp": NOW_MS + number}
         self.topics.produce([(b"u", orjson.dumps(body))])
 
 

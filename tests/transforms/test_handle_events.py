@@ -330,7 +330,7 @@ class Timeline:
 
 def early(*event_ids: str, user: str = "u1") -> Element:
     """Events of 1970 as one batch of the user's shard."""
-    records = [record(event(user, event_id=event_id, timestamp=1)) for event_id in event_ids]
+    records = [record(event(user, event_id=event_id)) for event_id in event_ids]
     ((key, payload),) = split_by_shard(EVENTS, "events", records, 8, "record")
     return key, payload
 
@@ -397,7 +397,7 @@ RULES: tuple[Rule, ...] = sample_rules("kafka")
 
 def chunks_of(seed: int, users: int, events: int, size: int) -> tuple[list[Any], Oracle]:
     """A stream as batches, and the oracle after it."""
-    raw = list(random_stream(seed, users, events, poison=False, first_ms=1_000_000))
+    raw = list(random_stream(seed, users, events, poison=False))
     oracle = Oracle(oracle_rules())
     for key, value in raw:
         oracle.feed(key, value)
@@ -498,7 +498,7 @@ def test_a_step_that_raises_is_retried_from_what_was_committed(monkeypatch: pyte
 def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
     harness = Harness(HandleSettings(RULES, inspection_topic="i"))
     fn = harness.instance()
-    first, second = batch(event("u1", timestamp=1)), batch(event("u2", timestamp=1))
+    first, second = batch(event("u1")), batch(event("u2"))
     harness.bundle(fn, first)
     assert harness.due == {"idle": None, "pending": 10_025, "stream": None}
     # The bundle that loads u1 sets the first idle timer, and fails.
@@ -513,14 +513,14 @@ def test_timers_that_a_failed_bundle_set_are_set_again_by_its_retry() -> None:
 def test_the_idle_timer_is_remembered_over_a_restore() -> None:
     harness = Harness(HandleSettings(RULES, ShardSettings(ttl_ms=60_000), inspection_topic="i"))
     fn = harness.instance()
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     harness.fire_pending(fn)
     due = harness.due["idle"]
     assert due == harness.now_ms + 60_000 + 1000
     harness.restore()
     harness.due["idle"] = None
     harness.now_ms += 5000
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     assert harness.due["idle"] is None  # Flink restored it, nothing sets it again
     harness.now_ms = due
     harness.bundle(fn, timer="idle")
@@ -533,7 +533,7 @@ def test_the_idle_timer_is_remembered_over_a_restore() -> None:
 
 def test_a_user_who_waited_through_a_restart_is_fetched_before_it_is_given_up() -> None:
     harness = Harness(HandleSettings(RULES, ShardSettings(enrichment_deadline_ms=10_000), inspection_topic="i"))
-    harness.bundle(harness.instance(), batch(event("u1", timestamp=1)))
+    harness.bundle(harness.instance(), batch(event("u1")))
     PROCESS.reset()  # the worker died with its answers
     harness.restore()
     harness.now_ms += 15_000
@@ -570,17 +570,17 @@ def test_nothing_is_stored_for_a_shard_without_users() -> None:
     fn = harness.instance()
     harness.bundle(fn, batch(record(b"poison", b"u1")))
     assert harness.stored.cells == {}
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     harness.fire_pending(fn)
     assert len(harness.stored.cells) == 2
-    harness.bundle(fn, batch(event("u2", timestamp=1)))
+    harness.bundle(fn, batch(event("u2")))
     for user in ("u1", "u2"):
         assert harness.due["idle"] is not None
         assert harness.due["pending"] is not None
         harness.bundle(fn, control({"forget": user}))
     assert harness.stored.cells == {}
     assert harness.due == {"idle": None, "pending": None, "stream": None}
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     harness.fire_pending(fn)
     assert harness.state(fn)["found"]
 
@@ -588,13 +588,13 @@ def test_nothing_is_stored_for_a_shard_without_users() -> None:
 def test_state_of_a_newer_release_is_refused() -> None:
     harness = Harness(HandleSettings(RULES))
     fn = harness.instance()
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     harness.fire_pending(fn)
     (meta,) = [name for name in harness.stored.cells if b"meta_v1" in name]
     harness.stored.cells[meta] = harness.stored.cells[meta].replace(b"1 ", b"2 ", 1)
     harness.restore()
     with pytest.raises(ValueError, match="state schema 2: this worker reads up to 1; use the newer release"):
-        harness.bundle(fn, batch(event("u1", timestamp=1)))
+        harness.bundle(fn, batch(event("u1")))
 
 
 def test_a_cached_shard_is_not_folded_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def relaunched(harness: Harness, number: int, *rules: Rule) -> None:
 def fired(harness: Harness, fn: _HandleFn) -> tuple[str, str, str]:
     """Rule, version and set of the headers of the one action that an event gets."""
     before = len(harness.outputs)
-    harness.bundle(fn, batch(event("u1", timestamp=1)))
+    harness.bundle(fn, batch(event("u1")))
     if harness.due["pending"] is not None:
         harness.fire_pending(fn)
     (produced,) = (decode_produced(output.value) for output in harness.outputs[before:] if output.tag == ACTIONS)

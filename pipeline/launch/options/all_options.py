@@ -10,6 +10,7 @@ from pipeline.launch.options import fields
 from pipeline.launch.options.fields import flink_option, input_option, output_option, rule_option, state_option
 from transforms.adapters.lua.engines import Isolation
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
+from transforms.domain.events.event import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 
@@ -64,6 +65,20 @@ class InputOptions:
     )
     max_event_bytes: int = input_option(
         10_240, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
+    )
+    min_event_timestamp_ms: int = input_option(
+        MIN_TIMESTAMP_MS,
+        "events with an earlier timestamp are dead letters; default: the year 2000",
+        unit="ms since the epoch",
+        least=1,
+        most=MAX_TIMESTAMP_MS,
+    )
+    max_event_lead_seconds: float = input_option(
+        86_400.0,
+        "events with a timestamp further ahead of their record's Kafka time are dead letters",
+        unit="s",
+        least=1,
+        most=315_360_000,
     )
 
 

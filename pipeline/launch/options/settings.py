@@ -50,6 +50,8 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
             history_fields=self.history_fields,
             max_event_bytes=self.max_event_bytes,
             user_key=self.user_key,
+            min_timestamp_ms=self.min_event_timestamp_ms,
+            max_lead_ms=round(self.max_event_lead_seconds * 1000),
             destinations={destination.name: destination.retry for destination in destinations},
             decision_sample=self.decision_sample if self.keeps_decisions else None,
         )

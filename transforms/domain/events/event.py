@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 import orjson
 
+from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.record import Record
@@ -47,17 +49,39 @@ MAX_SAFE_INTEGER: Final = 2**53
 DEFAULT_MAX_EVENT_BYTES: Final = 10 * 1024
 # orjson reads more than 250 levels but cannot write them.
 MAX_DEPTH: Final = 100
-# 2000-01-01: an earlier timestamp, such as -1 or 0, is none.
+# 2000-01-01: an earlier time of a record, such as -1 or 0, is none.
 MIN_TIMESTAMP_MS: Final = 946_684_800_000
-# A timestamp further ahead is wrong, and its event would stay the newest of the history for ever.
-MAX_FUTURE_MS: Final = 24 * 3600 * 1000
+# 3000-01-01: calendars can still add a month to it, and microseconds since 1970 are far above it.
+MAX_TIMESTAMP_MS: Final = 32_503_680_000_000
+DAY_MS: Final = 24 * 3600 * 1000
+# What producers send instead of milliseconds, and how many of it a millisecond is.
+_UNITS: Final = (("seconds", 1e-3), ("microseconds", 1e3), ("nanoseconds", 1e6))
+
+
+@dataclass(frozen=True, slots=True)
+class EventLimits:
+    """What an event must be like.
+
+    Attributes:
+        max_event_bytes: limit of the record's value.
+        user_key: ``record`` if the record's key has to be the ``user_id``, otherwise ``field``.
+        min_timestamp_ms: an earlier timestamp cannot be one.
+        max_lead_ms: a timestamp further ahead of the record's Kafka time cannot be one: its event would stay the newest
+            of the history, and the last firing of a cap.
+    """
+
+    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+    user_key: str = "record"
+    min_timestamp_ms: int = MIN_TIMESTAMP_MS
+    max_lead_ms: int = DAY_MS
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """A valid event.
 
     Attributes:
-        fields: the whole event with defaults filled in and unknown fields kept.
+        timestamp_ms: the event's time where order matters: its own timestamp, at most ``received_ms``.
+        fields: the whole event with defaults filled in and unknown fields kept; ``timestamp`` is the event's own.
         received_ms: the record's Kafka time; the event's own timestamp where the record has no usable one.
     """
 
@@ -69,20 +93,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     received_ms: int
 
 
-def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str) -> Event:
+def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
     """Parse and validate an event.
 
     Args:
         record: the Kafka record; its value is JSON.
-        now_ms: processing time, to refuse timestamps of the future.
-        max_event_bytes: limit of the record's value.
-        user_key: ``record`` if the record's key has to be the ``user_id``, otherwise ``field``.
+        now_ms: processing time; a record's Kafka time is not usable if it is ahead of this by more than the limit.
+        limits: what is allowed.
 
     Raises:
         RejectedError: the record is not a valid event; the detail names the field, the value and what is allowed.
     """
-    if len(record.value) > max_event_bytes:
-        raise RejectedError(reasons.TOO_LARGE, f"{len(record.value)} bytes, allowed are {max_event_bytes}")
+    if len(record.value) > limits.max_event_bytes:
+        raise RejectedError(reasons.TOO_LARGE, f"{len(record.value)} bytes, allowed are {limits.max_event_bytes}")
     try:
         fields = orjson.loads(record.value)
     except orjson.JSONDecodeError as error:
@@ -95,15 +118,53 @@ def parse_event(record: Record, now_ms: int, max_event_bytes: int, user_key: str
     # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
     if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
-    own_ms, record_ms = fields["timestamp"], record.timestamp_ms
-    received_ms = record_ms if record_ms >= MIN_TIMESTAMP_MS else own_ms
-    event = Event(fields["event_id"], fields["user_id"], fields["event_name"], own_ms, fields, received_ms)
-    _check_values(event, now_ms)
-    if user_key == "record" and record.key != event.user_id.encode():
-        raise RejectedError(
-            reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {event.user_id!r}: they must be equal"
+    event_id, user_id, event_name = fields["event_id"], fields["user_id"], fields["event_name"]
+    if not (event_id and user_id and event_name):
+        empty = next(name for name in REQUIRED if not fields[name])
+        raise RejectedError(reasons.OUT_OF_RANGE, f"{empty} is empty")
+    own_ms, received_ms = fields["timestamp"], record.timestamp_ms
+    latest_ms = now_ms + limits.max_lead_ms
+    if not (limits.min_timestamp_ms <= own_ms <= received_ms <= latest_ms and received_ms >= MIN_TIMESTAMP_MS):
+        received_ms = _received_ms(own_ms, received_ms, now_ms, limits)
+    if limits.user_key == "record" and record.key != user_id.encode():
+        raise RejectedError(reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {user_id!r}: they must be equal")
+    at_ms = own_ms if own_ms < received_ms else received_ms
+    return Event(event_id, user_id, event_name, at_ms, fields, received_ms)
+
+
+def _received_ms(own_ms: int, record_ms: int, now_ms: int, limits: EventLimits) -> int:
+    """Return the record's Kafka time, or the event's timestamp where the record has no usable one.
+
+    Raises:
+        RejectedError: the event's timestamp cannot be one.
+    """
+    # A machine whose own clock is before 2000 cannot tell what is in the future.
+    clock_ms = now_ms if now_ms >= MIN_TIMESTAMP_MS else MAX_TIMESTAMP_MS
+    is_usable = MIN_TIMESTAMP_MS <= record_ms <= clock_ms + limits.max_lead_ms
+    latest_ms = MAX_TIMESTAMP_MS
+    if record_ms >= MIN_TIMESTAMP_MS:
+        latest_ms = min(latest_ms, (record_ms if is_usable else clock_ms) + limits.max_lead_ms)
+    if limits.min_timestamp_ms <= own_ms <= latest_ms:
+        return record_ms if is_usable else own_ms
+    if own_ms < limits.min_timestamp_ms:
+        problem = f"is before {rfc_3339(limits.min_timestamp_ms)}"
+    elif latest_ms == MAX_TIMESTAMP_MS:
+        problem = f"is after {rfc_3339(latest_ms)}"
+    else:
+        problem = f"is more than {limits.max_lead_ms // 1000} s ahead of "
+        problem += (
+            f"its record's Kafka time, {rfc_3339(record_ms)}" if is_usable else f"the clock, {rfc_3339(clock_ms)}"
         )
-    return event
+    allowed = f"allowed are {limits.min_timestamp_ms} to {latest_ms}, ms since 1970"
+    raise RejectedError(reasons.OUT_OF_RANGE, f"timestamp {own_ms} {problem}, {allowed}{_unit_hint(own_ms, now_ms)}")
+
+
+def _unit_hint(own: float, now_ms: int) -> str:
+    """Return in which unit a timestamp would be one of this century, empty if in none."""
+    for unit, per_ms in _UNITS:
+        if MIN_TIMESTAMP_MS * per_ms <= own <= (now_ms + DAY_MS) * per_ms:
+            return f"; it looks like {unit}: {rfc_3339(int(own / per_ms))}"
+    return ""
 
 
 def nested_deeper(value: Any, levels: int) -> bool:
@@ -131,12 +192,3 @@ def _check_types(fields: dict[str, Any]) -> None:
         if allowed is not None and type(value) not in allowed:
             names = " or ".join(kind.__name__ for kind in allowed)
             raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {type(value).__name__}, allowed is {names}")
-
-
-def _check_values(event: Event, now_ms: int) -> None:
-    for name, text in (("event_id", event.event_id), ("user_id", event.user_id), ("event_name", event.event_name)):
-        if not text:
-            raise RejectedError(reasons.OUT_OF_RANGE, f"{name} is empty")
-    latest = min(now_ms + MAX_FUTURE_MS, MAX_SAFE_INTEGER)
-    if not 0 < event.timestamp_ms <= latest:
-        raise RejectedError(reasons.OUT_OF_RANGE, f"timestamp {event.timestamp_ms}, allowed are 1 to {latest} (ms)")

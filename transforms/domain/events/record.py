@@ -15,8 +15,12 @@ _encoder = msgspec.msgpack.Encoder()
 MAX_PRODUCED_BYTES = 900_000
 
 
+# Kafka's timestamp of a record that has none.
+NO_TIME = -1
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A consumed Kafka record: coordinates, Kafka's timestamp in ms, key and value."""
+    """A consumed Kafka record: coordinates, Kafka's timestamp in ms (``NO_TIME`` without one), key and value."""
 
     partition: int
     offset: int

@@ -71,9 +71,8 @@ class EventHandler:
         return self._now_ms >= user.last_seen_ms + self._settings.ttl_ms
 
     def _parse(self, topic: str, record: Record) -> Event | None:
-        settings = self._settings
         try:
-            return parse_event(record, self._now_ms, settings.max_event_bytes, settings.user_key)
+            return parse_event(record, self._now_ms, self._settings)
         except RejectedError as rejection:
             self._result.reject(topic, record, rejection.reason, rejection.detail)
             return None

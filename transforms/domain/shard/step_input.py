@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from transforms.domain.events.event import DEFAULT_MAX_EVENT_BYTES
+from transforms.domain.events.event import EventLimits
 from transforms.domain.events.micro_batch import MicroBatch
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
@@ -15,10 +15,10 @@ from transforms.domain.webhooks.retries import RetrySchedule
 
 
 @dataclass(frozen=True, slots=True)
-class ShardSettings:
+class ShardSettings(EventLimits):
     """Settings of the shards; times in ms, sizes in bytes or rows.
 
-    Attributes:
+    Attributes (besides those of ``EventLimits``):
         ttl_ms: a user is forgotten this long after the last event.
         enrichment_deadline_ms: how long an event waits for the user API.
         enrichment_retry_ms: pause after a failed request before the user API is asked again.
@@ -28,8 +28,6 @@ class ShardSettings:
         max_user_bytes: limit of one user's profile and history.
         history_size: rows of a history.
         history_fields: event fields that a history keeps.
-        max_event_bytes: limit of one event.
-        user_key: where the user id is read, ``record`` or ``field``.
         destinations: retry schedules by destination.
         decision_sample: the share of rules that did not fire and are in the decision log; None: there is no log.
     """
@@ -43,8 +41,6 @@ class ShardSettings:
     max_user_bytes: int = 16_000_000
     history_size: int = 100
     history_fields: tuple[str, ...] = ()
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
-    user_key: str = "record"
     destinations: Mapping[str, RetrySchedule] = field(default_factory=dict)
     decision_sample: float | None = None
 

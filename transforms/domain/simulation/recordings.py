@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.events.event import MAX_FUTURE_MS
+from transforms.domain.events.event import DAY_MS, MIN_TIMESTAMP_MS
 from transforms.domain.events.record import Record
 
 _ENVELOPE: Final = {"timestamp_ms", "key", "value"}
@@ -22,8 +22,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
     """Yield a record for each line that is not empty; the line number is the offset.
 
     A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
-    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, more than a day after ``now_ms``,
-    or not JSON) gets the time of the line before and becomes the same dead letter as in production.
+    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, before 2000, more than a day
+    after ``now_ms``, or not JSON) gets the time of the line before and becomes the same dead letter as in production.
 
     Args:
         lines: the recording.
@@ -38,7 +38,7 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
         line = line.strip()
         if not line:
             continue
-        record = _record_of(line, number, last_ms, now_ms + MAX_FUTURE_MS, f"{name}:{number}")
+        record = _record_of(line, number, last_ms, now_ms + DAY_MS, f"{name}:{number}")
         last_ms = record.timestamp_ms
         yield record
 
@@ -53,7 +53,7 @@ def _record_of(line: bytes, number: int, last_ms: int, latest_ms: int, place: st
     if "timestamp_ms" in document and "value" in document and not document.keys() - _ENVELOPE:
         return _envelope_record(document, number, place)
     at_ms, user_id = document.get("timestamp"), document.get("user_id")
-    if type(at_ms) is not int or not 0 < at_ms <= latest_ms:
+    if type(at_ms) is not int or not MIN_TIMESTAMP_MS <= at_ms <= latest_ms:
         at_ms = last_ms
     return Record(0, number, at_ms, user_id.encode() if isinstance(user_id, str) else None, line)
 

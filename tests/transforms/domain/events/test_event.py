@@ -12,12 +12,20 @@ from tests.builders import NOW_MS, event, record
 from tests.oracle import DEFAULTS, Oracle
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.dead_letter import RejectedError
-from transforms.domain.events.event import DEFAULT_MAX_EVENT_BYTES, MAX_DEPTH, MAX_FUTURE_MS, Event, parse_event
+from transforms.domain.events.event import (
+    DAY_MS,
+    MAX_DEPTH,
+    MAX_TIMESTAMP_MS,
+    MIN_TIMESTAMP_MS,
+    Event,
+    EventLimits,
+    parse_event,
+)
 from transforms.domain.events.record import Record
 
 
 def parse(value: dict[str, Any] | bytes, key: bytes | None = b"", user_key: str = "record") -> Event:
-    return parse_event(record(value, key), NOW_MS, DEFAULT_MAX_EVENT_BYTES, user_key)
+    return parse_event(record(value, key), NOW_MS, EventLimits(user_key=user_key))
 
 
 def rejection(value: dict[str, Any] | bytes, key: bytes | None = b"u1") -> RejectedError:
@@ -82,23 +90,120 @@ def test_an_empty_name_is_rejected(name: str) -> None:
     assert (error.reason, error.detail) == (reasons.OUT_OF_RANGE, f"{name} is empty")
 
 
-@pytest.mark.parametrize("timestamp", [0, -1, NOW_MS + MAX_FUTURE_MS + 1, 2**53 + 1, 2**63])
-def test_a_timestamp_out_of_range_is_rejected(timestamp: int) -> None:
-    error = rejection(event(timestamp=timestamp))
-    assert error.reason == reasons.OUT_OF_RANGE
-    assert f"timestamp {timestamp}, allowed are 1 to {NOW_MS + MAX_FUTURE_MS}" in error.detail
+def received(timestamp: int, record_ms: int, now_ms: int = NOW_MS, **limits: int) -> Event:
+    """The event with this timestamp, of a record with this Kafka time."""
+    value = orjson.dumps(event(timestamp=timestamp))
+    return parse_event(Record(0, 0, record_ms, b"u1", value), now_ms, EventLimits(**limits))
 
 
-@pytest.mark.parametrize("timestamp", [1, NOW_MS, NOW_MS + MAX_FUTURE_MS])
-def test_a_timestamp_in_range_is_accepted(timestamp: int) -> None:
-    assert parse(event(timestamp=timestamp)).timestamp_ms == timestamp
+def refusal(timestamp: int, record_ms: int = NOW_MS, now_ms: int = NOW_MS, **limits: int) -> str:
+    with pytest.raises(RejectedError) as caught:
+        received(timestamp, record_ms, now_ms, **limits)
+    assert caught.value.reason == reasons.OUT_OF_RANGE
+    return caught.value.detail
+
+
+SECONDS = NOW_MS // 1000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "why"),
+    [
+        (0, "is before 2000-01-01T00:00:00.000Z"),
+        (-1, "is before 2000-01-01T00:00:00.000Z"),
+        (-(2**63), "is before 2000-01-01T00:00:00.000Z"),
+        (MIN_TIMESTAMP_MS - 1, "is before 2000-01-01T00:00:00.000Z"),
+        (SECONDS, "is before 2000-01-01T00:00:00.000Z"),
+        (NOW_MS + DAY_MS + 1, "is more than 86400 s ahead of its record's Kafka time, 2024-01-01T00:00:00.000Z"),
+        (2**53, "is more than 86400 s ahead of its record's Kafka time, 2024-01-01T00:00:00.000Z"),
+        (2**64 - 1, "is more than 86400 s ahead of its record's Kafka time, 2024-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_timestamp_that_cannot_be_one_is_rejected_with_what_is_allowed(timestamp: int, why: str) -> None:
+    allowed = f"allowed are {MIN_TIMESTAMP_MS} to {NOW_MS + DAY_MS}, ms since 1970"
+    assert refusal(timestamp).startswith(f"timestamp {timestamp} {why}, {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "unit"),
+    [
+        (SECONDS, "seconds"),
+        (MIN_TIMESTAMP_MS // 1000, "seconds"),
+        (NOW_MS * 1000 + 999, "microseconds"),
+        (NOW_MS * 10**6 + 999, "nanoseconds"),
+    ],
+)
+@pytest.mark.parametrize("record_ms", [NOW_MS, -1, NOW_MS + 365 * DAY_MS])
+def test_a_timestamp_in_another_unit_is_told_so(timestamp: int, unit: str, record_ms: int) -> None:
+    when = "2000-01-01" if timestamp == MIN_TIMESTAMP_MS // 1000 else "2024-01-01"
+    assert refusal(timestamp, record_ms).endswith(f"; it looks like {unit}: {when}T00:00:00.000Z")
+
+
+@pytest.mark.parametrize("timestamp", [1, -SECONDS, NOW_MS + 30 * DAY_MS, NOW_MS * 10**5, 2**64 - 1])
+def test_no_unit_is_guessed_where_none_fits(timestamp: int) -> None:
+    assert "looks like" not in refusal(timestamp)
+
+
+@pytest.mark.parametrize("timestamp", [MIN_TIMESTAMP_MS, NOW_MS - 1, NOW_MS])
+def test_a_timestamp_before_the_record_s_kafka_time_is_the_event_s_time(timestamp: int) -> None:
+    parsed = received(timestamp, NOW_MS)
+    assert (parsed.timestamp_ms, parsed.received_ms) == (timestamp, NOW_MS)
+
+
+@pytest.mark.parametrize("lead_ms", [1, DAY_MS])
+def test_a_small_lead_counts_as_the_record_s_time_and_the_event_stays_as_it_is(lead_ms: int) -> None:
+    parsed = received(NOW_MS + lead_ms, NOW_MS)
+    assert (parsed.timestamp_ms, parsed.received_ms) == (NOW_MS, NOW_MS)
+    assert parsed.fields["timestamp"] == NOW_MS + lead_ms
+
+
+@pytest.mark.parametrize("record_ms", [-1, 0, SECONDS, MIN_TIMESTAMP_MS - 1])
+@pytest.mark.parametrize("timestamp", [MIN_TIMESTAMP_MS, NOW_MS, NOW_MS + 400 * DAY_MS, MAX_TIMESTAMP_MS])
+def test_an_event_of_a_record_without_a_usable_time_has_its_own(timestamp: int, record_ms: int) -> None:
+    parsed = received(timestamp, record_ms)
+    assert (parsed.timestamp_ms, parsed.received_ms) == (timestamp, timestamp)
+    assert refusal(MAX_TIMESTAMP_MS + 1, record_ms).startswith(
+        f"timestamp {MAX_TIMESTAMP_MS + 1} is after 3000-01-01T00:00:00.000Z"
+    )
+
+
+@pytest.mark.parametrize("record_ms", [NOW_MS + DAY_MS + 1, NOW_MS * 1000, 2**63 - 1])
+def test_a_record_s_time_far_ahead_of_the_clock_is_not_usable_and_lets_no_event_in(record_ms: int) -> None:
+    parsed = received(NOW_MS, record_ms)
+    assert (parsed.timestamp_ms, parsed.received_ms) == (NOW_MS, NOW_MS)
+    assert "is more than 86400 s ahead of the clock, 2024-01-01T00:00:00.000Z" in refusal(
+        NOW_MS + DAY_MS + 1, record_ms
+    )
+
+
+def test_both_limits_of_timestamps_are_settings() -> None:
+    assert received(5, NOW_MS, min_timestamp_ms=5).timestamp_ms == 5
+    assert "is before 2023-01-01" in refusal(NOW_MS - 366 * DAY_MS, min_timestamp_ms=NOW_MS - 365 * DAY_MS)
+    assert received(NOW_MS + 9000, NOW_MS, max_lead_ms=9000).timestamp_ms == NOW_MS
+    assert "is more than 9 s ahead of its record's Kafka time" in refusal(NOW_MS + 9001, max_lead_ms=9000)
+
+
+TIMES = st.sampled_from([-1, 0, SECONDS, MIN_TIMESTAMP_MS, NOW_MS, NOW_MS + DAY_MS, MAX_TIMESTAMP_MS]).flatmap(
+    lambda at_ms: st.integers(at_ms - 2, at_ms + 2)
+)
+
+
+@given(TIMES, TIMES)
+def test_the_oracle_agrees_on_times(timestamp: int, record_ms: int) -> None:
+    value = orjson.dumps(event(timestamp=timestamp))
+    oracle = Oracle([])
+    oracle.feed(b"u1", value, NOW_MS, record_ms)
+    if oracle.dead_letters:
+        refusal(timestamp, record_ms)
+    else:
+        assert received(timestamp, record_ms).timestamp_ms == oracle.state("u1")["eventHistory"][0]["timestamp"]
 
 
 def test_the_size_limit_counts_bytes_and_includes_its_end() -> None:
     value = orjson.dumps(event(note="é" * 100))
-    assert parse_event(Record(0, 0, 0, b"u1", value), NOW_MS, len(value), "record").user_id == "u1"
+    assert parse_event(Record(0, 0, NOW_MS, b"u1", value), NOW_MS, EventLimits(len(value))).user_id == "u1"
     with pytest.raises(RejectedError, match=f"too_large: {len(value)} bytes, allowed are {len(value) - 1}"):
-        parse_event(Record(0, 0, 0, b"u1", value), NOW_MS, len(value) - 1, "record")
+        parse_event(Record(0, 0, NOW_MS, b"u1", value), NOW_MS, EventLimits(len(value) - 1))
 
 
 @pytest.mark.parametrize("key", [None, b"", b"u2", b"U1", b"u1\x00"])
@@ -145,7 +250,7 @@ def test_poison_is_rejected_with_its_reason(value: bytes, reason: str) -> None:
 @pytest.mark.parametrize("value", [value for value, _ in POISON.values()], ids=POISON.keys())
 def test_the_oracle_agrees_on_poison(value: bytes) -> None:
     oracle = Oracle([])
-    oracle.feed(b"u1", value)
+    oracle.feed(b"u1", value, NOW_MS, NOW_MS)
     assert [letter.reason for letter in oracle.dead_letters] == [rejection(value).reason]
 
 
@@ -180,7 +285,7 @@ JSON = st.recursive(
 def test_the_oracle_agrees_on_events_with_any_field_replaced(replaced: dict[str, Any]) -> None:
     value = json.dumps(event() | replaced).encode()
     oracle = Oracle([])
-    oracle.feed(b"u1", value, NOW_MS)
+    oracle.feed(b"u1", value, NOW_MS, NOW_MS)
     assert [letter.reason for letter in oracle.dead_letters] == rejections(value)
 
 

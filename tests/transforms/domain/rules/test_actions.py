@@ -3,7 +3,7 @@ from __future__ import annotations
 import orjson
 
 from tests.builders import NOW_MS, event, record, rule
-from transforms.domain.events.event import parse_event
+from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.rules.actions import action_id, enriched_event
 from transforms.domain.shard.firing import Trigger
 from transforms.domain.users.history import History, Row
@@ -34,7 +34,7 @@ def test_each_part_changes_the_action_id() -> None:
 
 def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
     twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
-    parsed = parse_event(record(event(event_id="e1")), NOW_MS, 10_000, "record")
+    parsed = parse_event(record(event(event_id="e1")), NOW_MS, EventLimits())
     user = UserState(0, "fetched", b"{}", History(5))
     fired = Trigger("u1", "e1", parsed.fields, user, None, "events", record(parsed.fields)).actions(twice, 0, NOW_MS)
     body = enriched_event(parsed.fields, None, user)
@@ -48,7 +48,7 @@ def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
 
 
 def test_the_body_has_the_four_keys_of_the_spec() -> None:
-    parsed = parse_event(record(event(event_id="e1", mood="good")), NOW_MS, 10_000, "record")
+    parsed = parse_event(record(event(event_id="e1", mood="good")), NOW_MS, EventLimits())
     history = History(5)
     history.add(Row(NOW_MS - 1, "e0", "session_start"))
     visit = Visit("v", NOW_MS - 5, 5, False)

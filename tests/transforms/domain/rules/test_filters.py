@@ -15,7 +15,7 @@ from tests.builders import NOW_MS, event, filter_set, record, rule
 from tests.integration.jobs import ROOT
 from tests.transforms.adapters.lua.hostile import HARMLESS, HOSTILE
 from transforms.adapters.lua.engines import LuaEngines
-from transforms.domain.events.event import parse_event
+from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.rules.filters import FilterResult, FilterSet, lua_problems
 from transforms.domain.rules.model import RuleError
 from transforms.domain.users.history import History, Row
@@ -33,7 +33,7 @@ def evaluate(
     visit: Visit | None = None,
     rows: list[Row] | None = None,
 ) -> FilterResult:
-    parsed = parse_event(record(event(**(fields or {}))), NOW_MS, 1_000_000, "record")
+    parsed = parse_event(record(event(**(fields or {}))), NOW_MS, EventLimits(max_event_bytes=1_000_000))
     history = History(100)
     for row in rows or ():
         history.add(row)
@@ -153,7 +153,7 @@ class CountingHistory(History):
 def test_the_history_is_read_once_and_only_when_a_filter_reaches_for_it(
     sources: tuple[str, ...], event_name: str, decoded: int
 ) -> None:
-    parsed = parse_event(record(event(event_name=event_name)), NOW_MS, 10_000, "record")
+    parsed = parse_event(record(event(event_name=event_name)), NOW_MS, EventLimits())
     history = CountingHistory(100)
     history.add(Row(1, "e1", "n"))
     filters = filter_set(tuple(rule(f"r{number}", source) for number, source in enumerate(sources)))
@@ -221,7 +221,7 @@ def test_a_rule_whose_key_fails_does_not_fire(key: str, message: str) -> None:
     [("event.triggerable", False), ("user.country", True), ("local u = user return u.country", True)],
 )
 def test_the_profile_is_only_read_if_a_filter_reads_it(source: str, reads: bool) -> None:
-    parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
+    parsed = parse_event(record(event()), NOW_MS, EventLimits())
     unreadable = UserState(0, "fetched", b"{", History(100))
     filters = filter_set((rule("a", source),))
     with pytest.raises(ValueError, match="data") if reads else nullcontext():
@@ -231,7 +231,7 @@ def test_the_profile_is_only_read_if_a_filter_reads_it(source: str, reads: bool)
 def test_filters_see_fields_of_any_name_and_where_the_profile_came_from() -> None:
     source = "user['last visit, µs'] == 7 and user.plan == nil and user.enrichment == 'unknown'"
     filters = filter_set((rule("a", source),))
-    parsed = parse_event(record(event()), NOW_MS, 10_000, "record")
+    parsed = parse_event(record(event()), NOW_MS, EventLimits())
     user = UserState(0, "unknown", orjson.dumps({"last visit, µs": 7, "other": [1]}), History(100))
     assert filters.evaluate(parsed, Visit("v", 1, 1, False), user).allowed == filters.rules
 

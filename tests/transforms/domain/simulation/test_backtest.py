@@ -175,7 +175,10 @@ def test_a_rule_in_quarantine_is_not_evaluated_and_comes_back_by_the_recording_s
 def test_rejected_events_are_dead_letters_by_reason_and_repeats_are_not_evaluated() -> None:
     replay = Replay(rule("r"))
     replay.event("a", "go", 0).event("a", "go", 1, event_id="e1")
-    for key, value in ((b"a", b'{"event_id":"e","user_id":"b","event_name":"go","timestamp":1}'), (b"a", b"{")):
+    for key, value in (
+        (b"a", b'{"event_id":"e","user_id":"b","event_name":"go","timestamp":%d}' % NOW_MS),
+        (b"a", b"{"),
+    ):
         replay.backtest.feed(Record(0, 9, NOW_MS + 3 * MINUTE_MS, key, value))
     report = replay.finish()
     assert report.dead_letters == {"key_mismatch": 1, "not_json": 1}

@@ -38,12 +38,13 @@ def test_the_line_number_is_the_offset_and_empty_lines_are_skipped() -> None:
         {"timestamp": 1.5},
         {"timestamp": 0},
         {"timestamp": -5},
+        {"timestamp": NOW_MS // 1000},
         {"timestamp": NOW_MS + 86_400_001},
     ],
 )
 def test_a_line_without_a_usable_time_gets_the_time_of_the_line_before(odd: Any) -> None:
     raw = odd if isinstance(odd, bytes) else orjson.dumps(odd)
-    assert read({"timestamp": 5, "user_id": "u"}, odd)[1] == Record(0, 2, 5, None, raw)
+    assert read({"timestamp": NOW_MS - 5, "user_id": "u"}, odd)[1] == Record(0, 2, NOW_MS - 5, None, raw)
 
 
 def test_a_timestamp_a_day_ahead_is_accepted() -> None:
@@ -65,8 +66,8 @@ def test_an_envelope_has_its_own_time(line: Any, expected: Record) -> None:
 
 
 def test_an_event_with_the_envelope_s_field_names_is_an_event() -> None:
-    line = {"event_id": "e", "user_id": "u", "timestamp": 3, "timestamp_ms": 9, "value": 4}
-    assert read(line)[0].timestamp_ms == 3
+    line = {"event_id": "e", "user_id": "u", "timestamp": NOW_MS - 3, "timestamp_ms": 9, "value": 4}
+    assert read(line)[0].timestamp_ms == NOW_MS - 3
 
 
 @pytest.mark.parametrize(

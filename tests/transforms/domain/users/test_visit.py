@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.builders import NOW_MS, event, record
-from transforms.domain.events.event import Event, parse_event
+from transforms.domain.events.event import Event, EventLimits, parse_event
 from transforms.domain.users.visit import Visit, advance_visit, join_visits
 
 OPEN = Visit("v1", NOW_MS, 2, True)
@@ -17,7 +17,7 @@ def assumed(pages: int, first: bool, ended: bool = False) -> Visit:
 
 
 def parsed(**fields: Any) -> Event:
-    return parse_event(record(event(event_id="e1", **fields)), NOW_MS, 10_000, "record")
+    return parse_event(record(event(event_id="e1", **fields)), NOW_MS, EventLimits())
 
 
 @pytest.mark.parametrize(
