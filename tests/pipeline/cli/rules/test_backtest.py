@@ -106,8 +106,9 @@ def test_the_report_says_what_each_rule_did(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_the_bundled_stream_does_what_it_does_on_directrunner(tmp_path: Path) -> None:
+    later_ms = FIRST_EVENT_MS + 24 * 3_600_000  # than every event
     lines = [
-        {"timestamp_ms": FIRST_EVENT_MS + number, "key": key.decode(), "value": value.decode()}
+        {"timestamp_ms": later_ms + number, "key": key.decode(), "value": value.decode()}
         for number, (key, value) in enumerate(bundled_records())
     ]
     events = recording(tmp_path / "events.jsonl", *lines)
