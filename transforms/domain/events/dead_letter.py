@@ -19,6 +19,7 @@ MISSING_FIELD = "missing_field"
 WRONG_TYPE = "wrong_type"
 OUT_OF_RANGE = "out_of_range"
 KEY_MISMATCH = "key_mismatch"
+DUPLICATE_USER_ID = "duplicate_user_id"
 BAD_CONTROL_RECORD = "bad_control_record"
 RULE_ERROR = "rule_error"
 RULE_STATE_FULL = "rule_state_full"
@@ -37,7 +38,8 @@ CONTROL = "control"
 UNKNOWN = "unknown"
 
 STAGES: Final = {
-    **dict.fromkeys((TOO_LARGE, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE, KEY_MISMATCH), INPUT),
+    **dict.fromkeys((TOO_LARGE, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE), INPUT),
+    **dict.fromkeys((KEY_MISMATCH, DUPLICATE_USER_ID), INPUT),
     BAD_CONTROL_RECORD: CONTROL,
     **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE), RULE),
     **dict.fromkeys((ACTION_TOO_LARGE, DELIVERY_QUEUE_FULL), DELIVERY),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
@@ -42,7 +44,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 }
 # Most events have every field with the right type: one lookup of the tuple of types proves it.
 _all_fields = itemgetter(*_TYPES)
-_COMPLETE: Final = frozenset(itertools.product(*_TYPES.values()))
+_COMPLETE: Final = tuple(itertools.product(*_TYPES.values()))
 
 # 2**53: the largest integer that both JSON readers and LuaJIT hold exactly.
 MAX_SAFE_INTEGER: Final = 2**53
@@ -56,6 +58,10 @@ MAX_TIMESTAMP_MS: Final = 32_503_680_000_000
 DAY_MS: Final = 24 * 3600 * 1000
 # What producers send instead of milliseconds, and how many of it a millisecond is.
 _UNITS: Final = (("seconds", 1e-3), ("microseconds", 1e3), ("nanoseconds", 1e6))
+# An escape of an ASCII letter or underscore, as in "user\\u005fid".
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
+# Objects as lists of pairs. Numbers do not matter, and Python refuses to read the longest.
+_pairs_decoder: Final = json.JSONDecoder(object_pairs_hook=list, parse_int=len, parse_float=len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +110,11 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
     Raises:
         RejectedError: the record is not a valid event; the detail names the field, the value and what is allowed.
     """
-    if len(record.value) > limits.max_event_bytes:
-        raise RejectedError(reasons.TOO_LARGE, f"{len(record.value)} bytes, allowed are {limits.max_event_bytes}")
+    value = record.value
+    if len(value) > limits.max_event_bytes:
+        raise RejectedError(reasons.TOO_LARGE, f"{len(value)} bytes, allowed are {limits.max_event_bytes}")
     try:
-        fields = orjson.loads(record.value)
+        fields = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise RejectedError(reasons.NOT_JSON, str(error)) from None
     if type(fields) is not dict:
@@ -116,8 +123,12 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
         _check_types(fields)
         fields = DEFAULTS | fields
     # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
-    if record.value.count(b"{") + record.value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
+    if value.count(b"{") + value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
+    # Finding the first and the last is cheaper than counting. Without a backslash a name has one spelling.
+    is_named_once = value.find(b"user_id") == value.rfind(b"user_id")
+    if not (is_named_once and value.rfind(b"\\") < 0) and _has_two_user_ids(value, fields):
+        raise RejectedError(reasons.DUPLICATE_USER_ID, "user_id stands twice in the object, allowed is once")
     event_id, user_id, event_name = fields["event_id"], fields["user_id"], fields["event_name"]
     if not (event_id and user_id and event_name):
         empty = next(name for name in REQUIRED if not fields[name])
@@ -130,6 +141,19 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
         raise RejectedError(reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {user_id!r}: they must be equal")
     at_ms = own_ms if own_ms < received_ms else received_ms
     return Event(event_id, user_id, event_name, at_ms, fields, received_ms)
+
+
+def _has_two_user_ids(value: bytes, fields: dict[str, Any]) -> bool:
+    """Whether an event's bytes have a second top-level ``user_id``; ``fields`` has the last of them."""
+    # Parsing drops the first of two, so that fewer are written again. Only an escaped letter could hide that.
+    named = value.count(b"user_id")
+    if _ESCAPED_LETTER.search(value) is None and (named == 1 or orjson.dumps(fields).count(b"user_id") == named):
+        return False
+    try:
+        pairs: list[tuple[str, Any]] = _pairs_decoder.decode(value.decode())
+    except RecursionError:  # in a value that parsing dropped
+        raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels") from None
+    return sum(name == "user_id" for name, _ in pairs) > 1
 
 
 def _received_ms(own_ms: int, record_ms: int, now_ms: int, limits: EventLimits) -> int:

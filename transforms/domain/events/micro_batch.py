@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+import orjson
 
 from transforms.domain.events.record import Record
 
@@ -71,15 +72,17 @@ def user_bytes(record: Record, user_key: str) -> bytes:
     """Return a record's user: its key (``record``) or ``user_id`` in its body (``field``); empty without a user."""
     if user_key == "record":
         return record.key or b""
+    document = _document_of(record)
+    user_id = document.get("user_id") if isinstance(document, dict) else None
+    return user_id.encode() if isinstance(user_id, str) else b""
+
+
+def _document_of(record: Record) -> Any:
+    """Return the record's JSON as the step reads it, None if it is not JSON."""
     try:
-        user_id = msgspec.json.decode(record.value, type=_UserId).user_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return b""
-    return user_id.encode("utf-8", "replace")
-
-
-class _UserId(msgspec.Struct):
-    user_id: str
+        return orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def split_by_shard(
@@ -115,14 +118,11 @@ def control_keys(record: Record, user_shards: int) -> list[bytes]:
 
     Those are one user's key, every shard, or the key of the empty user (runners/flink/connectors/README.md).
     """
-    try:
-        document = msgspec.json.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        document = None
+    document = _document_of(record)
     if isinstance(document, dict):
         for name in _USER_FIELDS:
             if isinstance(document.get(name), str):
-                return [key_of(document[name].encode("utf-8", "replace"), user_shards)]
+                return [key_of(document[name].encode(), user_shards)]
     if user_shards and is_for_all(document):
         return [_SHARD_KEY.pack(shard, 0) for shard in range(user_shards)]
     return [key_of(b"", user_shards)]

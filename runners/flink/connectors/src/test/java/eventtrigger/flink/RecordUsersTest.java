@@ -40,6 +40,16 @@ class RecordUsersTest {
   }
 
   @Test
+  void numbersAndTextsMayBeAsLongAsThePythonSideReadsThem() {
+    String digits = "1".repeat(60_000);
+    String body = "{\"" + digits + "\": " + digits + ", \"b\": \"" + digits + "\", \"user_id\": \"u\"}";
+    assertArrayEquals(Records.utf8("u"), RecordUsers.userOfBody(Records.withBody(body)));
+    assertArrayEquals(
+        Records.utf8("u"),
+        RecordUsers.userOfControl(Records.withBody(body.replace("user_id", "forget"))));
+  }
+
+  @Test
   void bodyNestedBeyondReasonHasNoUser() {
     String body = "{\"a\":" + "[".repeat(10_000) + "]".repeat(10_000) + ", \"user_id\": \"u\"}";
     assertArrayEquals(RecordUsers.NO_USER, RecordUsers.userOfBody(Records.withBody(body)));
@@ -51,6 +61,10 @@ class RecordUsersTest {
       textBlock =
           """
           {"forget": "u1"}               | u1
+          {"forget": "u1", "forget": "u2"} | u2
+          {"forget": "u1", "forget": 2, "inspect": "u3"} | u3
+          {"forget": 1, "rules": [], "forget": "u2"} | u2
+          {"forge\\u0074": "u1"}         | u1
           {"inspect": "u2"}              | u2
           {"forget": "u1", "rules": {}}  | u1
           {"redrive": "u3", "action": {}} | u3
