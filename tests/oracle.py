@@ -364,13 +364,16 @@ class Oracle:
     def _read(self, key: bytes | None, value: bytes, record_ms: int) -> OracleEvent:
         if len(value) > self.max_event_bytes:
             raise Rejected("too_large")
-        event = _strict_json(value)
+        event, pairs = _strict_json(value)
         if not isinstance(event, dict):
             raise Rejected("not_an_object")
         for name in ("event_id", "user_id", "event_name", "timestamp"):
             if name not in event:
                 raise Rejected("missing_field")
         expected = {"event_id": "", "user_id": "", "event_name": "", "timestamp": 0, **DEFAULTS}
+        event = {name: field for name, field in event.items() if field is not None or name not in DEFAULTS}
+        if isinstance(event["timestamp"], float) and event["timestamp"].is_integer():
+            event["timestamp"] = int(event["timestamp"])
         for name, example in expected.items():
             if name not in event or type(event[name]) is type(example):
                 continue
@@ -379,6 +382,8 @@ class Oracle:
             raise Rejected("wrong_type")
         if _depth(event) > 100:
             raise Rejected("out_of_range")
+        if sum(name == "user_id" for name, _ in pairs) > 1:
+            raise Rejected("duplicate_user_id")
         if "" in (event["event_id"], event["user_id"], event["event_name"]):
             raise Rejected("out_of_range")
         has_time = YEAR_2000_MS <= record_ms <= self.now_ms + DAY_MS
@@ -743,26 +748,34 @@ def _same_json(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def _strict_json(value: bytes) -> Any:
+def _strict_json(value: bytes) -> tuple[Any, list[tuple[str, Any]]]:
+    """A JSON value, and the names and values of the object that it is, also those that stand twice."""
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object is the last
+        return dict(found)
+
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
-    def number(digits: str) -> int | float:
-        whole = int(digits) if len(digits) < 400 else refuse(digits)
-        return whole if -(2**63) <= whole < 2**64 else float(whole)
+    def whole(digits: str) -> int:
+        return int(digits[:4000])  # Python refuses to read more than 4300
 
     def real(digits: str) -> float:
         found = float(digits)
         return refuse(digits) if found in (float("inf"), float("-inf")) else found
 
     try:
-        document = json.loads(value.decode("utf-8"), parse_constant=refuse, parse_int=number, parse_float=real)
+        document = json.loads(
+            value.decode("utf-8"), parse_constant=refuse, parse_int=whole, parse_float=real, object_pairs_hook=keep
+        )
         json.dumps(document, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
     except (ValueError, RecursionError):
         raise Rejected("not_json") from None
     if _depth(document) > 1024:
         raise Rejected("not_json")
-    return document
+    return document, pairs
 
 
 def _depth(document: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
+from transforms.domain.base import exact_json
 
 _DESCRIPTION: Final = """\
 Asks the running job for a user's state through its control topic and shows it: profile, visit, history, what rules
@@ -57,7 +57,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     topics = arguments.control_topic, arguments.inspections_topic
     state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
     if arguments.json:
-        sys.stdout.write(json.dumps(state) + "\n")
+        sys.stdout.write(exact_json.dumps(state).decode() + "\n")
     elif is_known(state):
         lines = text_lines(state, round(time.time() * 1000), arguments.history)
         sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)

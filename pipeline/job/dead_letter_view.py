@@ -6,9 +6,8 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from pipeline.job.redriving import StoredLetter
+from transforms.domain.base import exact_json
 
 
 def letter_summary(stored: StoredLetter) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _readable(value: bytes | None, is_json: bool = False) -> Any:
     try:
         text = value.decode()
         if is_json:
-            orjson.loads(value)
+            exact_json.loads(value)
     except ValueError:
         return {"base64": base64.b64encode(value).decode()}
     return text

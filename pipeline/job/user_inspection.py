@@ -11,6 +11,7 @@ import orjson
 
 from pipeline.errors import PipelineError
 from pipeline.kafka.topics import existing_topic, send_control_record
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import rfc_3339
 
 
@@ -44,7 +45,7 @@ def inspect_user(
 
 def _state(value: bytes | None) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(value or b"")
+        document = exact_json.loads(value or b"")
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) and isinstance(document.get("user_id"), str) else None
@@ -164,7 +165,7 @@ def _fields(document: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else exact_json.dumps(value).decode()
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:

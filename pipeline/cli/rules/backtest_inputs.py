@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import orjson
 
 from pipeline.errors import OptionError
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.user_api.client import PROFILE, fetched_user
+from transforms.domain.base import exact_json
 from transforms.domain.simulation.backtest import Fetch
 from transforms.domain.simulation.recordings import RecordingError
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
@@ -53,6 +53,7 @@ def read_profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
     lines_by_user: dict[str, bytes] = {}
     with open_lines(str(path)) as lines:
         for number, line in enumerate(lines, 1):
+            line = line.removeprefix(BOM_UTF8 if number == 1 else b"")
             if not line.strip():
                 continue
             try:
@@ -71,7 +72,7 @@ def read_profiles(path: Path, history_fields: tuple[str, ...]) -> Fetch:
 
 
 def _user(line: bytes, history_fields: tuple[str, ...]) -> tuple[str, FetchedUser]:
-    document = orjson.loads(line)
+    document = exact_json.loads(line)
     if not isinstance(document, dict) or not isinstance(document.get("user_id"), str):
         raise ValueError("allowed is an object with user_id, profile, and perhaps visit and history")
     if document.get(PROFILE) is None:

@@ -58,7 +58,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: the file holds something else.
     """
-    text = path.read_text("utf-8")
+    text = path.read_text("utf-8-sig")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:

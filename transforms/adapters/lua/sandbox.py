@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from importlib import resources
 from typing import Any, Final
@@ -72,7 +73,7 @@ class Sandbox:
             if kind is str:
                 characters += len(value)
             elif kind is int:
-                value = _rounded(value)
+                value = rounded(value)
             elif kind is dict or kind is list:
                 value = self._converted(value)
             values.append(value)
@@ -120,7 +121,7 @@ class Sandbox:
         try:
             return self._table(value, recursive=True)
         except OverflowError:
-            return self._table(_rounded(value), recursive=True)
+            return self._table(rounded(value), recursive=True)
 
 
 # The outcomes without a text, by kind: made once, as many events have some.
@@ -136,15 +137,22 @@ def _unpacked(packed: str) -> engine.Outcomes:
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """A JSON value whose integers Lua can take: it has doubles only, and rounds beyond 2^53 anyway."""
     if type(value) is int:
-        return value if -(2**53) <= value <= 2**53 else float(value)
+        return value if -(2**53) <= value <= 2**53 else _double(value)
     if type(value) is dict:
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     if type(value) is list:
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return value
+
+
+def _double(integer: int) -> float:
+    try:
+        return float(integer)
+    except OverflowError:
+        return math.inf if integer > 0 else -math.inf
 
 
 def check_source(source: str, name: str) -> engine.SourceCheck:

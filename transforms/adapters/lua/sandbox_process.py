@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from transforms.adapters.lua.sandbox import Sandbox
+from transforms.adapters.lua.sandbox import Sandbox, rounded
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.rules import engine
 
@@ -54,7 +54,8 @@ class _StartAnswer(msgspec.Struct):
 # programs and the history. Its answer is the outcomes, or the message of an ``EngineError``.
 _Run = tuple[_Inputs | None, list[int] | None, engine.Columns | None]
 _RunAnswer = dict[int, engine.Outcome] | str
-_encode: Final = msgspec.msgpack.encode
+# Rules see the longest integers as the nearest double.
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=float)
 _PROGRAMS: Final = msgspec.msgpack.Decoder(list[engine.Program])
 _RUN: Final[msgspec.msgpack.Decoder[_Run]] = msgspec.msgpack.Decoder(_Run)
 _START_ANSWER: Final = msgspec.msgpack.Decoder(_StartAnswer)
@@ -136,7 +137,11 @@ class SandboxProcess:
     ) -> dict[int, engine.Outcome]:
         inputs = None if self._has_inputs else self._inputs
         numbers = None if selected is None else list(selected)
-        answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
+        try:
+            answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
+        except OverflowError:  # an integer of a profile that has more than 64 bits
+            event, user, visit = map(rounded, inputs or ())
+            answer = self._child.ask(((event, user, visit), numbers, history), _RUN_ANSWER, seconds)
         self._has_inputs = True
         if isinstance(answer, str):
             raise engine.EngineError(answer)
@@ -192,7 +197,7 @@ class _Child:
         if not self.kill.alive:
             raise _EndedError("it was ended")  # by now, the numbers of its pipes may belong to other files
         deadline = time.monotonic() + seconds
-        packed = _encode(request)
+        packed = _encoder.encode(request)
         self._write(len(packed).to_bytes(4, "big") + packed, deadline)
         size = int.from_bytes(self._read(4, deadline), "big")
         if size > _MAX_ANSWER:
@@ -283,6 +288,6 @@ def _read_frame(source: BinaryIO) -> bytes:
 
 
 def _reply(sink: BinaryIO, answer: Any) -> None:
-    packed = _encode(answer)
+    packed = _encoder.encode(answer)
     sink.write(len(packed).to_bytes(4, "big") + packed)
     sink.flush()

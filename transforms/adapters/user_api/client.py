@@ -23,6 +23,7 @@ from transforms.adapters.http.client import HttpClient
 from transforms.adapters.secrets import Token
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CALL, WorkerMetrics
 from transforms.adapters.threads import DaemonThreads
+from transforms.domain.base import exact_json
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.users import fetched_user as error_kinds
@@ -254,7 +255,7 @@ def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> Fe
         raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
     history = _history(answers.get(HISTORY), history_fields)
     # Copied because orjson's buffers have up to four times the size of the result, and this one is kept.
-    profile_json = bytes(memoryview(orjson.dumps(answers[PROFILE])))
+    profile_json = bytes(memoryview(exact_json.dumps(answers[PROFILE])))
     return FetchedUser(FETCHED, profile_json, _visit(answers.get(VISIT)), history)
 
 
@@ -279,7 +280,7 @@ def _json(name: str, content: bytes | None) -> Any:
     if content is None:
         return None
     try:
-        answer = orjson.loads(content)
+        answer = exact_json.loads(content)
     except orjson.JSONDecodeError as error:
         raise _bad(name, f"not JSON: {error}") from None
     if nested_deeper(answer, MAX_DEPTH):
@@ -328,5 +329,18 @@ def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
 def _checked(name: str, answer: Any, shape: type[_T]) -> _T:
     try:
         return msgspec.convert(answer, shape)
+    except msgspec.ValidationError:
+        pass
+    try:
+        return msgspec.convert(_with_whole_numbers(answer), shape)
     except msgspec.ValidationError as error:
         raise _bad(name, str(error)) from None
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """A JSON value with 5 in place of 5.0."""
+    if type(value) is dict:
+        return {name: _with_whole_numbers(inner) for name, inner in value.items()}
+    if type(value) is list:
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if type(value) is float and value.is_integer() else value

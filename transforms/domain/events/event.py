@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.dead_letter import RejectedError
@@ -114,14 +115,13 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
     if len(value) > limits.max_event_bytes:
         raise RejectedError(reasons.TOO_LARGE, f"{len(value)} bytes, allowed are {limits.max_event_bytes}")
     try:
-        fields = orjson.loads(value)
+        fields = exact_json.loads(value)
     except orjson.JSONDecodeError as error:
         raise RejectedError(reasons.NOT_JSON, str(error)) from None
     if type(fields) is not dict:
         raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
     if not _is_complete(fields):
-        _check_types(fields)
-        fields = DEFAULTS | fields
+        fields = _completed(fields)
     # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
     if value.count(b"{") + value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
@@ -147,7 +147,7 @@ def _has_two_user_ids(value: bytes, fields: dict[str, Any]) -> bool:
     """Whether an event's bytes have a second top-level ``user_id``; ``fields`` has the last of them."""
     # Parsing drops the first of two, so that fewer are written again. Only an escaped letter could hide that.
     named = value.count(b"user_id")
-    if _ESCAPED_LETTER.search(value) is None and (named == 1 or orjson.dumps(fields).count(b"user_id") == named):
+    if _ESCAPED_LETTER.search(value) is None and (named == 1 or exact_json.dumps(fields).count(b"user_id") == named):
         return False
     try:
         pairs: list[tuple[str, Any]] = _pairs_decoder.decode(value.decode())
@@ -180,7 +180,13 @@ def _received_ms(own_ms: int, record_ms: int, now_ms: int, limits: EventLimits) 
             f"its record's Kafka time, {rfc_3339(record_ms)}" if is_usable else f"the clock, {rfc_3339(clock_ms)}"
         )
     allowed = f"allowed are {limits.min_timestamp_ms} to {latest_ms}, ms since 1970"
-    raise RejectedError(reasons.OUT_OF_RANGE, f"timestamp {own_ms} {problem}, {allowed}{_unit_hint(own_ms, now_ms)}")
+    raise RejectedError(
+        reasons.OUT_OF_RANGE, f"timestamp {_shown(own_ms)} {problem}, {allowed}{_unit_hint(own_ms, now_ms)}"
+    )
+
+
+def _shown(number: float) -> str:
+    return str(number) if abs(number) < 2**64 else f"{float(number)}"
 
 
 def _unit_hint(own: float, now_ms: int) -> str:
@@ -206,13 +212,23 @@ def _is_complete(fields: dict[str, Any]) -> bool:
         return False
 
 
-def _check_types(fields: dict[str, Any]) -> None:
+def _completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with defaults filled in, also for null, and with a whole number as ``timestamp``."""
     for name in REQUIRED:
         if name not in fields:
             raise RejectedError(reasons.MISSING_FIELD, f"{name} is missing")
-    for name, value in fields.items():
-        allowed = _TYPES.get(name)
+    complete = DEFAULTS | fields
+    for name, allowed in _TYPES.items():
+        value = complete[name]
         # type() instead of isinstance(): True is an int in Python but not a number in JSON.
-        if allowed is not None and type(value) not in allowed:
+        kind = type(value)
+        if kind in allowed:
+            continue
+        if value is None and name in DEFAULTS:
+            complete[name] = DEFAULTS[name]
+        elif name == "timestamp" and kind is float and value.is_integer():
+            complete[name] = int(value)
+        elif kind is not exact_json.LongInteger or int not in allowed:
             names = " or ".join(kind.__name__ for kind in allowed)
-            raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {type(value).__name__}, allowed is {names}")
+            raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {kind.__name__}, allowed is {names}")
+    return complete

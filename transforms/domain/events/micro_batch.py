@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.events.record import Record
 
 VERSION = 1
@@ -80,7 +81,7 @@ def user_bytes(record: Record, user_key: str) -> bytes:
 def _document_of(record: Record) -> Any:
     """Return the record's JSON as the step reads it, None if it is not JSON."""
     try:
-        return orjson.loads(record.value)
+        return exact_json.loads(record.value)
     except orjson.JSONDecodeError:
         return None
 

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 from pydantic import TypeAdapter
 
+from transforms.domain.base import exact_json
 from transforms.domain.rules.model import Action
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
@@ -57,7 +58,7 @@ def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState,
     }
     if history:
         body["eventHistory"] = [row.public() for row in user.history.rows()]
-    return orjson.dumps(body)
+    return exact_json.dumps(body)
 
 
 # The destination of actions that are written to a file: no topic name has a colon.

@@ -169,7 +169,7 @@ def _filter_file(file: Path, value: dict[str, Any]) -> tuple[Path, str]:
     if not lua_file.is_file():
         raise ValueError(f"{shown}no such file beside it")
     try:
-        return lua_file, lua_file.read_bytes().decode()
+        return lua_file, lua_file.read_bytes().decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{shown}not UTF-8: {error}") from None
 

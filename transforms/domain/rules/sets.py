@@ -7,6 +7,7 @@ are published. A set's record is a control record, ``{"rules": {…}}``, and con
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import reprlib
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import Field, ValidationError
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules.model import Rule, RuleError
 
@@ -96,7 +98,7 @@ class RuleSet:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        documents = orjson.dumps([_document(rule) for rule in self.rules], option=orjson.OPT_SORT_KEYS)
+        documents = exact_json.dumps([_document(rule) for rule in self.rules], orjson.OPT_SORT_KEYS)
         object.__setattr__(self, "digest", hashlib.sha256(documents).hexdigest())
 
     @property
@@ -116,7 +118,7 @@ def encode_rule_set(rule_set: RuleSet) -> bytes:
     Raises:
         RuleError: the record is too large, or ``decode_rule_set`` would refuse it.
     """
-    value = orjson.dumps(
+    value = exact_json.dumps(
         {
             "rules": {
                 "version": RECORD_VERSION,
@@ -141,8 +143,9 @@ def decode_rule_set(value: bytes) -> RuleSet:
     if len(value) > MAX_RECORD_BYTES:
         raise RuleError(f"rule set is {len(value)} bytes, allowed are {MAX_RECORD_BYTES}: use fewer or shorter rules")
     try:
-        document = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
+        exact_json.loads(value)  # stricter, but pydantic would take its long integers for floats
+        document = json.loads(value)
+    except (ValueError, RecursionError) as error:
         raise RuleError(f"rule set is not JSON: {error}") from None
     _check_version(document)
     try:

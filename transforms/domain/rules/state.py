@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import period_end_ms, period_start_ms, zone_of
 from transforms.domain.events.event import Event
 from transforms.domain.rules.model import Cap, Rule, TimeZone
@@ -327,13 +328,13 @@ def match_of(path: str | None, event: Event) -> str | None:
     value: Any = event.fields
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    return None if value is None else short(orjson.dumps(_canonical(value), option=orjson.OPT_SORT_KEYS).decode())
+    return None if value is None else short(exact_json.dumps(_canonical(value), orjson.OPT_SORT_KEYS).decode())
 
 
 def _canonical(value: Any) -> Any:
     """A JSON value in the form that equal values share: 1 and 1.0 are the same number."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value) if abs(value) < 2**63 else value
+    if type(value) is float and value.is_integer():
+        return int(value)
     if isinstance(value, list):
         return [_canonical(item) for item in value]
     if isinstance(value, dict):
@@ -362,5 +363,5 @@ def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, latene
     if sequence is None:
         raise ValueError(f"rule {rule.name} has no sequence")
     end_ms = event.timestamp_ms + sequence.within.ms
-    fields = b"" if sequence.not_followed_by is None else orjson.dumps(event.fields)
+    fields = b"" if sequence.not_followed_by is None else exact_json.dumps(event.fields)
     return OpenSequence(rule.name, match, event.event_id, event.timestamp_ms, end_ms, end_ms + lateness_ms, key, fields)

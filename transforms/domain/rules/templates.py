@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-import orjson
+from transforms.domain.base import exact_json
 
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
 ROOTS: Final = ("event", "user", "visit", "history", "action")
@@ -44,7 +44,7 @@ def render(template: Any, values: dict[str, Any]) -> bytes:
     A text that is only a placeholder becomes the value with its type, or null if there is none. A placeholder within a
     text becomes text, or nothing.
     """
-    return orjson.dumps(_rendered(template, values))
+    return exact_json.dumps(_rendered(template, values))
 
 
 def _rendered(template: Any, values: dict[str, Any]) -> Any:
@@ -80,4 +80,4 @@ def _value(path: str, values: dict[str, Any]) -> Any:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else exact_json.dumps(value).decode()

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.events.micro_batch import is_for_all
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
 from transforms.domain.rules.live_sets import RuleSets, cached_rule_set
@@ -42,7 +43,7 @@ class ControlHandler:
             self._replace_rules(rule_sets, topic, record)
             return
         try:
-            document = orjson.loads(record.value)
+            document = exact_json.loads(record.value)
         except orjson.JSONDecodeError as error:
             self._result.reject_control(topic, record, f"not JSON: {error}", False)
             return
@@ -110,18 +111,18 @@ def _inspect(state: ShardState, user_id: str) -> bytes:
         "ruleState": state.rule_states.of(user_id).public(),
         "deliveries": state.deliveries.get(user_id, EMPTY_QUEUE).public(),
     }
-    body = orjson.dumps(shown)
+    body = exact_json.dumps(shown)
     for name in ("eventHistory", "userProfile", "ruleState", "deliveries", "currentVisit"):
         if len(body) <= MAX_PRODUCED_BYTES:
             break
         shown |= {name: None, "left_out": [*shown.get("left_out", ()), name]}
-        body = orjson.dumps(shown)
+        body = exact_json.dumps(shown)
     return body
 
 
 def _is_shared(record: Record) -> bool:
     """Whether every shard gets a control record."""
     try:
-        return is_for_all(orjson.loads(record.value))
+        return is_for_all(exact_json.loads(record.value))
     except orjson.JSONDecodeError:
         return False

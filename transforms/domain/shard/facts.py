@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from transforms.domain.base import exact_json
 from transforms.domain.events.record import Record
 from transforms.domain.rules.state import HeldAction, OpenSequence, PackedRuleState
 from transforms.domain.users.history import Row
@@ -254,7 +255,7 @@ class FactBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 NEWEST_FACT: Final = DestinationSwitched.__struct_config__.tag
-_decoder = msgspec.msgpack.Decoder(FactBatch)
+_decoder = msgspec.msgpack.Decoder(FactBatch, ext_hook=exact_json.of_msgpack)
 
 
 def decode_facts(packed: bytes) -> FactBatch:

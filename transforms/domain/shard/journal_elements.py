@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import zstandard
 
+from transforms.domain.base import exact_json
 from transforms.domain.shard.facts import Fact, FactBatch, decode_facts
 from transforms.domain.shard.shard_state import ShardState
 
@@ -120,7 +121,7 @@ JournalElement = JournalHead | JournalEntry
 
 def make_entry(now_ms: int, facts: Sequence[Fact]) -> JournalEntry:
     """An entry of facts that were decided at ``now_ms``."""
-    packed = msgspec.msgpack.encode((now_ms, facts))
+    packed = msgspec.msgpack.encode((now_ms, facts), enc_hook=exact_json.to_msgpack)
     return JournalEntry(_store(_ENTRY, packed), len(packed))
 
 

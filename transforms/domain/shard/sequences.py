@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import orjson
-
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
@@ -105,7 +104,7 @@ class Sequences:
     def _time_out(self, user_id: str, sequence: OpenSequence, rule: Rule) -> None:
         scope = self._scope
         user = scope.state.users[user_id]
-        fields = orjson.loads(sequence.fields)
+        fields = exact_json.loads(sequence.fields)
         if scope.skips(rule, user):
             scope.count(rule, "skipped", "rules_skipped")
             scope.log.event(decisions.SKIPPED, rule, fields, f"profile is {user.enrichment}")

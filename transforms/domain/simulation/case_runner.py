@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import orjson
-
+from transforms.domain.base import exact_json
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction, action_id
@@ -124,7 +123,7 @@ class CaseRun:
                 self._numbers[identity] = number
             self._simulator.advance(now_ms - 1)
             self._number = number
-            self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), orjson.dumps(fields)))
+            self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), exact_json.dumps(fields)))
         if case.wait is not None:
             self._simulator.advance(now_ms + case.wait.ms)
 
@@ -134,7 +133,7 @@ class CaseRun:
                 self.last_event_counts[name] += count
         for fired in sent:
             event = self._numbers.get(fired.action_id, self._number)
-            self.fired.append(Fired(fired.action.name, event, orjson.loads(fired.body)))
+            self.fired.append(Fired(fired.action.name, event, json.loads(fired.body)))
         for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
                 file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
@@ -165,7 +164,7 @@ def _fetched(case: Case) -> FetchedUser:
         start_ms = case.visit.start_time if case.visit.start_time is not None else case.now - _MINUTE_MS
         visit = Visit(case.visit.visit_id, start_ms, case.visit.page_count, case.visit.is_first_visit)
     if isinstance(case.profile, dict):
-        return FetchedUser(FETCHED, orjson.dumps(case.profile), visit, _rows(case))
+        return FetchedUser(FETCHED, exact_json.dumps(case.profile), visit, _rows(case))
     return FetchedUser(case.profile, b"{}", visit, _rows(case))
 
 

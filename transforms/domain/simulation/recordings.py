@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.events.event import DAY_MS, MIN_TIMESTAMP_MS
 from transforms.domain.events.record import Record
@@ -35,7 +37,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
     """
     last_ms = 0
     for number, line in enumerate(lines, 1):
-        line = line.strip()
+        # Editors and other programs begin a file with a byte order mark.
+        line = line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()
         if not line:
             continue
         record = _record_of(line, number, last_ms, now_ms + DAY_MS, f"{name}:{number}")
@@ -45,7 +48,7 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
 
 def _record_of(line: bytes, number: int, last_ms: int, latest_ms: int, place: str) -> Record:
     try:
-        document = orjson.loads(line)
+        document = exact_json.loads(line)
     except orjson.JSONDecodeError:
         return Record(0, number, last_ms, None, line)
     if not isinstance(document, dict):
@@ -66,5 +69,5 @@ def _envelope_record(document: dict[str, Any], number: int, place: str) -> Recor
     key = document.get("key", user_id if isinstance(user_id, str) else None)
     if key is not None and not isinstance(key, str):
         raise RecordingError(f"{place}: key is {key!r}, allowed: text or null")
-    content = value.encode() if isinstance(value, str) else orjson.dumps(value)
+    content = value.encode() if isinstance(value, str) else exact_json.dumps(value)
     return Record(0, number, at_ms, None if key is None else key.encode(), content)

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from transforms.domain.base import exact_json
+
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One past event in compact form.
@@ -34,9 +36,9 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in the journal
 
-_rows_decoder = msgspec.msgpack.Decoder(list[Row])
+_rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=exact_json.of_msgpack)
 _encoded_rows_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(enc_hook=exact_json.to_msgpack)
 # Old rows are dropped 28 at a time, because dropping re-encodes; readers only see the last `limit` rows.
 _SLACK: Final = 28
 _HASH_BYTES: Final = 4

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from transforms.domain.base import exact_json
 from transforms.domain.users.history import History, Packed
 from transforms.domain.users.visit import Visit
 
@@ -40,7 +41,12 @@ class ProfileFields:
         """Return the fields that the profile has, by name."""
         if not self.names:
             return {}
-        values = msgspec.structs.astuple(self._decoder.decode(profile_json))
+        try:
+            values = msgspec.structs.astuple(self._decoder.decode(profile_json))
+        except msgspec.ValidationError:
+            # An integer of more digits than Python's own integers are read from.
+            profile = exact_json.loads(profile_json)
+            return {name: profile[name] for name in self.names if name in profile}
         return {name: value for name, value in zip(self.names, values, strict=True) if value is not msgspec.UNSET}
 
 
@@ -113,7 +119,7 @@ class UserState:
 
     def profile(self) -> dict[str, Any]:
         """Return the profile as rules and actions see it; without a profile it has only ``enrichment``."""
-        profile: dict[str, Any] = orjson.loads(self.profile_json)
+        profile: dict[str, Any] = exact_json.loads(self.profile_json)
         if self.enrichment != FETCHED:
             profile[ENRICHMENT] = self.enrichment
         return profile

@@ -98,7 +98,7 @@ def event(*fields: str, order: random.Random | None = None) -> bytes:
 
 ANN = '"user_id":"ann"'
 ESCAPED = r'"user\u005fid":"bob"'
-LONG = "9" * 300
+LONG = "9" * 5000
 ODD_EVENTS = {
     "plain": event(ANN),
     "escaped name": event(ESCAPED),

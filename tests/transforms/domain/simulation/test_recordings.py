@@ -47,6 +47,17 @@ def test_a_line_without_a_usable_time_gets_the_time_of_the_line_before(odd: Any)
     assert read({"timestamp": NOW_MS - 5, "user_id": "u"}, odd)[1] == Record(0, 2, NOW_MS - 5, None, raw)
 
 
+def test_a_byte_order_mark_at_the_beginning_is_not_read() -> None:
+    line = orjson.dumps({"event_id": "e", "user_id": "u", "timestamp": NOW_MS})
+    assert read(b"\xef\xbb\xbf" + line, line) == [Record(0, 1, NOW_MS, b"u", line), Record(0, 2, NOW_MS, b"u", line)]
+    assert read(b"\xef\xbb\xbf") == []
+
+
+def test_a_value_keeps_its_long_integers() -> None:
+    (found,) = read(b'{"timestamp_ms": 7, "key": "k", "value": {"n": 18446744073709551616}}')
+    assert found.value == b'{"n":18446744073709551616}'
+
+
 def test_a_timestamp_a_day_ahead_is_accepted() -> None:
     assert read({"timestamp": NOW_MS + 86_400_000})[0].timestamp_ms == NOW_MS + 86_400_000
 
