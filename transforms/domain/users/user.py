@@ -21,9 +21,11 @@ PENDING: Final = "pending"  # the user API has not answered yet, and no rule wai
 # Estimated memory of a user besides profile and history: objects, keys, the visit, hashes of 100 history rows, and the
 # cached fields of the profile.
 OVERHEAD_BYTES: Final = 1500
+_ID_BYTES: Final = 100
 _MAX_CACHED_FIELDS: Final = 10
 _MAX_CACHED_CHARACTERS: Final = 100
 _NO_FIELDS: Final[dict[str, Any]] = {}
+_NO_IDS: Final[frozenset[str]] = frozenset()
 
 
 class ProfileFields:
@@ -59,6 +61,8 @@ class PackedUser(msgspec.Struct, array_like=True):
     history: Packed
     fetched_ms: int = 0
     failed_ms: int = 0
+    stream_since_ms: int = 0
+    listed: list[str] = []
 
 
 class UserState:
@@ -72,6 +76,9 @@ class UserState:
         history: the last events.
         fetched_ms: when the user API answered.
         failed_ms: when the last fetch failed; 0 if none failed since the last answer.
+        stream_since_ms: Kafka time of the first event; what came later comes from the stream. 0: an earlier release
+            stored the user.
+        listed: ids of events that are still to come and whose pages are in the visit, as the user API had them.
     """
 
     __slots__ = (
@@ -82,7 +89,9 @@ class UserState:
         "fetched_ms",
         "history",
         "last_seen_ms",
+        "listed",
         "profile_json",
+        "stream_since_ms",
         "visit",
     )
 
@@ -93,6 +102,8 @@ class UserState:
         self.history = history
         self.fetched_ms = 0
         self.failed_ms = 0
+        self.stream_since_ms = 0
+        self.listed: frozenset[str] = _NO_IDS
 
     def replace_profile(self, enrichment: str, profile_json: bytes) -> None:
         """Replace the profile and its origin."""
@@ -104,7 +115,7 @@ class UserState:
     @property
     def nbytes(self) -> int:
         """Estimated memory in bytes, for the state cache."""
-        return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes
+        return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes + _ID_BYTES * len(self.listed)
 
     @property
     def has_profile(self) -> bool:
@@ -133,6 +144,11 @@ class UserState:
             self._cached_values, self._cached_fields = values, fields
         return values
 
+    def forget_listed(self, event_id: str) -> None:
+        """Forget that an event was still to come, or all of them once another visit has begun."""
+        is_listed_visit = self.visit is not None and self.visit.from_api
+        self.listed = self.listed - {event_id} if is_listed_visit else _NO_IDS
+
     def is_due(self, now_ms: int, max_age_ms: int | None, retry_ms: int) -> bool:
         """Whether the user has to be fetched again.
 
@@ -158,6 +174,8 @@ class UserState:
             self.history.pack(),
             self.fetched_ms,
             self.failed_ms,
+            self.stream_since_ms,
+            sorted(self.listed),
         )
 
     @classmethod
@@ -168,4 +186,5 @@ class UserState:
         )
         user.visit = packed.visit
         user.fetched_ms, user.failed_ms = packed.fetched_ms, packed.failed_ms
+        user.stream_since_ms, user.listed = packed.stream_since_ms, frozenset(packed.listed)
         return user
