@@ -308,6 +308,8 @@ def contents(state: ShardState) -> dict[str, Any]:
                 user.failed_ms,
                 user.history.limit,
                 user.history.rows(),
+                user.stream_since_ms,
+                user.listed,
             )
             for user_id, user in state.users.items()
         ),

@@ -467,7 +467,7 @@ class Oracle:
             return
         start_ms, live = known["start_time"], user.visit
         began_earlier = live is not None and start_ms <= live["start_time"]
-        if began_earlier and (not user.visit_assumed or start_ms < (user.visit_after_ms or 0)):
+        if began_earlier and (not user.visit_assumed or start_ms <= (user.visit_after_ms or 0)):
             return
         if not began_earlier and start_ms > user.stream_since_ms:
             return

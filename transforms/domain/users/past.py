@@ -65,7 +65,7 @@ def _is_current(known: Visit, live: Visit | None, until_ms: int) -> bool:
     if live is None:
         return known.start_ms <= until_ms
     if known.start_ms <= live.start_ms:
-        return live.assumed and known.start_ms >= live.after_ms
+        return live.assumed and known.start_ms > live.after_ms
     return known.start_ms <= until_ms
 
 
