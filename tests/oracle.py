@@ -31,6 +31,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UNAVAILABLE = "unavailable"
 DAY_MS = 24 * 3600 * 1000
+YEAR_2000_MS = 946_684_800_000
 LETTER_BYTES = 256 * 1024  # docs/dead-letters.md, "cut"
 
 Filter = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], bool]
@@ -139,14 +140,25 @@ class OracleHeld:
     zone: str
 
 
+class OracleEvent(dict[str, Any]):
+    """A valid event; ``received_ms`` is its record's Kafka time, or its own where the record has no usable one."""
+
+    received_ms: int
+
+
+def time_of(event: dict[str, Any]) -> int:
+    """The time of an event or a row of a history where order matters."""
+    own_ms: int = event["timestamp"]
+    return own_ms
+
+
 @dataclass(frozen=True)
 class OracleRecord:
     """An event with the record it came as."""
 
-    event: dict[str, Any]
+    event: OracleEvent
     key: bytes | None
     value: bytes
-    received_ms: int
 
 
 @dataclass
@@ -218,16 +230,16 @@ class Oracle:
 
     # Inputs
 
-    def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None, received_ms: int | None = None) -> None:
-        """One record of the events topic; ``received_ms`` is its Kafka time, None if it has no usable one."""
+    def feed(self, key: bytes | None, value: bytes, now_ms: int | None = None, record_ms: int = -1) -> None:
+        """One record of the events topic; ``record_ms`` is its Kafka time, -1 without one."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
         try:
-            event = self._read(key, value)
+            event = self._read(key, value, record_ms)
         except Rejected as reason:
             self.dead_letters.append(OracleDeadLetter(str(reason), key, value))
             return
-        record = OracleRecord(event, key, value, event["timestamp"] if received_ms is None else received_ms)
+        record = OracleRecord(event, key, value)
         user_id = event["user_id"]
         self._expire(user_id)
         if user_id in self.users:
@@ -238,7 +250,7 @@ class Oracle:
             self._park(record)
         else:
             self.asked.add(user_id)
-            self.users[user_id] = OracleUser("pending", self.now_ms, stream_since_ms=record.received_ms)
+            self.users[user_id] = OracleUser("pending", self.now_ms, stream_since_ms=event.received_ms)
             self._handle(record)
         if self.answers_at_once and user_id in self.asked:
             self.answer(user_id)
@@ -354,7 +366,7 @@ class Oracle:
 
     # Semantics
 
-    def _read(self, key: bytes | None, value: bytes) -> dict[str, Any]:
+    def _read(self, key: bytes | None, value: bytes, record_ms: int) -> OracleEvent:
         if len(value) > self.max_event_bytes:
             raise Rejected("too_large")
         event = _strict_json(value)
@@ -378,7 +390,9 @@ class Oracle:
             raise Rejected("out_of_range")
         if self.user_key == "record" and key != event["user_id"].encode():
             raise Rejected("key_mismatch")
-        return {**DEFAULTS, **event}
+        read = OracleEvent({**DEFAULTS, **event})
+        read.received_ms = record_ms if record_ms >= YEAR_2000_MS else event["timestamp"]
+        return read
 
     def _expire(self, user_id: str) -> None:
         user = self.users.get(user_id)
@@ -419,7 +433,7 @@ class Oracle:
     def _stream_since_ms(self, user_id: str) -> int:
         """When the first event reached Kafka; without one a sequence has ended, at the stream's time."""
         waiting = self.waiting.get(user_id)
-        return waiting[0].received_ms if waiting else self.awaited[user_id]
+        return waiting[0].event.received_ms if waiting else self.awaited[user_id]
 
     def _stop_waiting(self, user_id: str) -> None:
         for record in self.waiting.pop(user_id, []):
@@ -478,7 +492,7 @@ class Oracle:
                 event["event_id"]
                 for event in waiting
                 if event["event_type"] == "pageview"
-                and event["timestamp"] >= start_ms
+                and time_of(event) >= start_ms
                 and event["event_id"] in api_ids
                 and event["event_id"] not in handled
             }
@@ -527,7 +541,7 @@ class Oracle:
             body["currentVisit"] = None
             filters_visit = {
                 "visit_id": "",
-                "start_time": event["timestamp"],
+                "start_time": time_of(event),
                 "page_count": 0,
                 "is_first_visit": False,
             }
@@ -693,7 +707,7 @@ class Oracle:
 
     def _advance_visit(self, user: OracleUser, event: dict[str, Any], was_listed: bool) -> bool:
         """Move the user's visit; returns whether the event belongs to it."""
-        at_ms, is_page = event["timestamp"], event["event_type"] == "pageview"
+        at_ms, is_page = time_of(event), event["event_type"] == "pageview"
         is_first, is_last = event["is_first_in_visit"], event["is_last_in_visit"]
         end_ms, after_ms = user.visit_end_ms, user.visit_after_ms
         begun = {
@@ -724,15 +738,26 @@ class Oracle:
         return True
 
     def _row(self, event: dict[str, Any]) -> dict[str, Any]:
-        names = ["event_id", "event_name", "timestamp", *(name for name in self.history_fields if name in event)]
-        return {name: event[name] for name in names}
+        row = {"event_id": event["event_id"], "event_name": event["event_name"], "timestamp": time_of(event)}
+        # From the whole to its parts: what is there already is not taken apart.
+        for path in sorted(self.history_fields, key=lambda path: path.count(".")):
+            if path in event:
+                row[path] = event[path]
+        for path in sorted(self.history_fields, key=lambda path: path.count(".")):
+            if path not in event and _has(event, path) and not _has(row, path):
+                inside = row
+                *outer, last = path.split(".")
+                for name in outer:
+                    inside = inside.setdefault(name, {})
+                inside[last] = _value_at(event, path)
+        return row
 
 
 # Local time, minute by minute.
 
 
 def _zone_of(rule: OracleRule, profile: dict[str, Any]) -> str:
-    name = profile.get(rule.zone_field) if rule.zone_field is not None else None
+    name = _value_at(profile, rule.zone_field) if rule.zone_field is not None else None
     if not isinstance(name, str):
         return rule.zone_default
     try:
@@ -792,13 +817,23 @@ def _clocks_of(day: date, zone: str) -> set[str]:
 
 
 def _value_at(event: dict[str, Any], path: str) -> Any:
-    """An event's value at a path like ``parameters.cart_id``; None if there is none."""
+    """A value at a path like ``parameters.cart_id``, or of a field that is called that; None if there is none."""
+    if path in event:
+        return event[path]
     found: Any = event
     for name in path.split("."):
         if not isinstance(found, dict) or name not in found:
             return None
         found = found[name]
     return found
+
+
+def _has(document: dict[str, Any], path: str) -> bool:
+    if path in document:
+        return True
+    *outer, last = path.split(".")
+    inside = _value_at(document, ".".join(outer)) if outer else document
+    return isinstance(inside, dict) and last in inside
 
 
 def _same_json(left: Any, right: Any) -> bool:

@@ -52,7 +52,7 @@ def send(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, received: in
     It reached Kafka ``received`` ms after NOW_MS, by default at the time of its timestamp.
     """
     sent = event("u1", event_id=event_id, timestamp=NOW_MS + at, **fields)
-    oracle.feed(b"u1", orjson.dumps(sent), oracle.now_ms + wait, None if received is None else NOW_MS + received)
+    oracle.feed(b"u1", orjson.dumps(sent), oracle.now_ms + wait, -1 if received is None else NOW_MS + received)
     oracle.pass_time(oracle.now_ms)
 
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.field_paths import MISSING, value_at
+
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
 ROOTS: Final = ("event", "user", "visit", "history", "action")
 
@@ -71,10 +73,11 @@ def _parts(template: str) -> tuple[str, ...]:
 
 
 def _value(path: str, values: dict[str, Any]) -> Any:
-    value: Any = values
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+    root, _, field = path.partition(".")
+    value = values[root]
+    if field:
+        value = value_at(value, field) if isinstance(value, dict) else MISSING
+    return None if value is MISSING else value
 
 
 def _as_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transforms.domain.base.field_paths import selection
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.event import Event, parse_event
 from transforms.domain.events.record import Record
@@ -21,7 +22,7 @@ from transforms.domain.users.visit import PAGE_VIEW, advance_visit
 class EventHandler:
     """Handles events: finds or loads their user, runs the rules, adds them to the history."""
 
-    __slots__ = ("_engine", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
+    __slots__ = ("_engine", "_history_fields", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
 
     def __init__(self, scope: StepScope, engine: RuleEngine) -> None:
         self._scope = scope
@@ -30,6 +31,7 @@ class EventHandler:
         self._record = scope.record
         self._settings = scope.settings
         self._result = scope.result
+        self._history_fields = selection(scope.settings.history_fields)
         self._engine = engine
 
     def handle(self, topic: str, record: Record) -> None:
@@ -106,7 +108,7 @@ class EventHandler:
         self._limit_history(event.user_id, user)
 
     def _row_of(self, event: Event, is_of_visit: bool) -> Row:
-        extra = {name: event.fields[name] for name in self._settings.history_fields if name in event.fields}
+        extra = self._history_fields.of(event.fields)
         is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None, False, is_page)
 
