@@ -242,7 +242,7 @@ def oracle_of(records: Iterable[tuple[bytes, bytes]], api: dict[str, Any], **set
     """The oracle after the sample rules met these records."""
     oracle = Oracle(oracle_rules(), api, **settings)
     for key, value in records:
-        oracle.feed(key, value)
+        oracle.feed(key, value, None, record(value, key).timestamp_ms)
     return oracle
 
 
