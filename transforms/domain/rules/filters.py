@@ -133,6 +133,7 @@ class FilterSet:
                 event.fields,
                 user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
                 filter_visit(visit, event) if self._reads_visit else {},
+                user.enrichment,
             )
             outcomes = self._engine.run(selected, None)
             if outcomes:

@@ -11,7 +11,7 @@ import orjson
 from transforms.domain.base.field_paths import MISSING, value_at
 
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
-ROOTS: Final = ("event", "user", "visit", "history", "action")
+ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
 _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")

@@ -11,7 +11,8 @@ import orjson
 from transforms.domain.users.history import History, Packed
 from transforms.domain.users.visit import Visit
 
-# The profile field in which rules and actions see why there is no fetched profile, and its values.
+# Where rules and actions see why there is no fetched profile: a field of the empty profile, and a name beside the
+# profile, as a fetched profile may have such a field of its own. And the values.
 ENRICHMENT: Final = "enrichment"
 FETCHED: Final = "fetched"
 UNKNOWN: Final = "unknown"  # the user API answered 404
@@ -25,6 +26,7 @@ _ID_BYTES: Final = 100
 _MAX_CACHED_FIELDS: Final = 10
 _MAX_CACHED_CHARACTERS: Final = 100
 _NO_FIELDS: Final[dict[str, Any]] = {}
+_ENRICHMENT_BYTES: Final = ENRICHMENT.encode()
 _NO_IDS: Final[frozenset[str]] = frozenset()
 
 
@@ -121,6 +123,15 @@ class UserState:
     def has_profile(self) -> bool:
         """Whether the user API has answered, also that it does not know the user."""
         return self.enrichment not in (PENDING, UNAVAILABLE)
+
+    @property
+    def has_enrichment_field(self) -> bool:
+        """Whether a fetched profile has a field that is called like the one that says why there is none."""
+        profile_json = self.profile_json
+        # Where neither is in it, it need not be decoded; a backslash may be a letter of the name.
+        if self.enrichment != FETCHED or not (_ENRICHMENT_BYTES in profile_json or b"\\" in profile_json):
+            return False
+        return ENRICHMENT in orjson.loads(profile_json)
 
     def profile(self) -> dict[str, Any]:
         """Return the profile as rules and actions see it; without a profile it has only ``enrichment``."""

@@ -17,6 +17,7 @@ VALUES = {
     "user": {"name": "Ünal"},
     "visit": {"page_count": 3},
     "history": [],
+    "enrichment": "fetched",
     "action": {"id": "abc"},
 }
 
@@ -33,6 +34,8 @@ VALUES = {
         ("${event.event_name.deeper}", None),
         ("${event.a.b} ${event.a.c}", "5 7"),
         ("${history.a}", None),
+        ("${enrichment}", "fetched"),
+        ("${enrichment.a}", None),
         ("Hello ${user.name}, ${visit.page_count} pages", "Hello Ünal, 3 pages"),
         ("${user.name}${user.name}", "ÜnalÜnal"),
         ("[${user.missing}]", "[]"),
