@@ -13,6 +13,7 @@ import orjson
 
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.adapters.lua.engines import Isolation, LuaEngines
+from transforms.adapters.user_api.client import fetched_user
 from transforms.domain.events.micro_batch import (
     CONTROL,
     EVENTS,
@@ -35,14 +36,10 @@ from transforms.domain.shard.step import step
 from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, STATUS, FetchedUser, unavailable
-from transforms.domain.users.history import Row
-from transforms.domain.users.visit import Visit
 from transforms.domain.webhooks.delivery_queue import DeliveryResult
 from transforms.runtime.clocks import monotonic_ms
 
 NOW_MS = 1_704_067_200_000  # the spec's example event
-
-VISIT_FIELDS = ("visit_id", "start_time", "page_count", "is_first_visit")
 
 _numbers = itertools.count()
 
@@ -100,19 +97,7 @@ def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
         return NOTHING_KNOWN
     if known == UNAVAILABLE:
         return unavailable(STATUS, "test")
-    seen = known["visit"]
-    visit = None if seen is None else Visit(*(seen[name] for name in VISIT_FIELDS))
-    rows = [
-        Row(
-            one["timestamp"],
-            one["event_id"],
-            one["event_name"],
-            {name: one[name] for name in history_fields if name in one} or None,
-            from_api=True,
-        )
-        for one in known["history"]
-    ]
-    return FetchedUser("fetched", orjson.dumps(known["profile"]), visit, rows)
+    return fetched_user(known, history_fields)
 
 
 # The same rules twice: as documents with Lua filters, and as Python functions.
@@ -265,7 +250,7 @@ def oracle_of(records: Iterable[tuple[bytes, bytes]], api: dict[str, Any], **set
     """The oracle after the sample rules met these records."""
     oracle = Oracle(oracle_rules(), api, **settings)
     for key, value in records:
-        oracle.feed(key, value)
+        oracle.feed(key, value, None, record(value, key).timestamp_ms)
     return oracle
 
 
@@ -316,6 +301,8 @@ def contents(state: ShardState) -> dict[str, Any]:
                 user.failed_ms,
                 user.history.limit,
                 user.history.rows(),
+                user.stream_since_ms,
+                user.listed,
             )
             for user_id, user in state.users.items()
         ),

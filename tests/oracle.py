@@ -157,7 +157,7 @@ def time_of(event: dict[str, Any]) -> int:
 class OracleRecord:
     """An event with the record it came as."""
 
-    event: dict[str, Any]
+    event: OracleEvent
     key: bytes | None
     value: bytes
 
@@ -170,8 +170,13 @@ class OracleUser:
     fetched_ms: int = 0
     failed_ms: int | None = None  # when the user API last failed, if it did since it last answered
     visit: dict[str, Any] | None = None
-    visit_ended: bool = False
-    visit_assumed: bool = False
+    visit_assumed: bool = False  # whether its start is
+    visit_end_ms: int | None = None  # None: it has not ended
+    visit_after_ms: int | None = None  # when the visit before ended, if that is known
+    visit_of_api: bool = False
+    stream_since_ms: int = 0
+    listed: set[str] = field(default_factory=set)  # events to come that the API's history had
+    pages: set[str] = field(default_factory=set)  # handled events that counted as a page
     history: list[dict[str, Any]] = field(default_factory=list)
     api_ids: set[str] = field(default_factory=set)  # events known from the user API alone
 
@@ -208,7 +213,8 @@ class Oracle:
         self.stream_ms = 0
         self.users: dict[str, OracleUser] = {}
         self.asked: set[str] = set()
-        self.awaited: set[str] = set()  # users whose sequences that are over wait for the user API
+        # Users whose sequences that are over wait for the user API, and the stream's time when they began to.
+        self.awaited: dict[str, int] = {}
         self.waiting: dict[str, list[OracleRecord]] = {}
         self.waiting_bytes: dict[str, int] = {}
         self.deadlines: dict[str, int] = {}
@@ -245,7 +251,7 @@ class Oracle:
             self._park(record)
         else:
             self.asked.add(user_id)
-            self.users[user_id] = OracleUser("pending", self.now_ms)
+            self.users[user_id] = OracleUser("pending", self.now_ms, stream_since_ms=event.received_ms)
             self._handle(record)
         if self.answers_at_once and user_id in self.asked:
             self.answer(user_id)
@@ -260,7 +266,7 @@ class Oracle:
         self.asked.remove(user_id)
         known = UNAVAILABLE if unavailable else self.api.get(user_id)
         if user_id not in self.users:
-            self.users[user_id] = OracleUser("pending", self.now_ms)
+            self.users[user_id] = OracleUser("pending", self.now_ms, stream_since_ms=self._stream_since_ms(user_id))
         self._fold_in(self.users[user_id], known, [record.event for record in self.waiting.get(user_id, [])])
         self._stop_waiting(user_id)
 
@@ -292,7 +298,7 @@ class Oracle:
         self.users.pop(user_id, None)
         self.waiting.pop(user_id, None)
         self.asked.discard(user_id)
-        self.awaited.discard(user_id)
+        self.awaited.pop(user_id, None)
         self.firings.pop(user_id, None)
         self.open.pop(user_id, None)
         self.held = [waiting for waiting in self.held if waiting.action.user_id != user_id]
@@ -428,8 +434,14 @@ class Oracle:
 
     def _give_up(self, user_id: str) -> None:
         """Evaluate the waiting events without a profile; the fetch goes on."""
-        self.users[user_id] = OracleUser("unavailable", self.now_ms, failed_ms=self.now_ms)
+        since_ms = self._stream_since_ms(user_id)
+        self.users[user_id] = OracleUser("unavailable", self.now_ms, failed_ms=self.now_ms, stream_since_ms=since_ms)
         self._stop_waiting(user_id)
+
+    def _stream_since_ms(self, user_id: str) -> int:
+        """When the first event reached Kafka; without one a sequence has ended, at the stream's time."""
+        waiting = self.waiting.get(user_id)
+        return waiting[0].event.received_ms if waiting else self.awaited[user_id]
 
     def _stop_waiting(self, user_id: str) -> None:
         for record in self.waiting.pop(user_id, []):
@@ -452,8 +464,8 @@ class Oracle:
         user.enrichment = "fetched"
         user.fetched = dict(known["profile"])
         if not refresh:
+            self._fold_in_visit(user, known["visit"], known["history"], waiting)
             self._fold_in_history(user, known["history"], waiting)
-            self._fold_in_visit(user, known["visit"])
 
     def _fold_in_history(self, user: OracleUser, past: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
         in_hand = [*user.history, *waiting]
@@ -463,33 +475,88 @@ class Oracle:
         user.api_ids = {row["event_id"] for row in rows}
         user.history = sorted([*rows, *user.history], key=lambda row: row["timestamp"])[-self.history_size :]
 
-    def _fold_in_visit(self, user: OracleUser, visit: dict[str, Any] | None) -> None:
-        if visit is None:
+    def _fold_in_visit(
+        self,
+        user: OracleUser,
+        known: dict[str, Any] | None,
+        past: list[dict[str, Any]],
+        waiting: list[dict[str, Any]],
+    ) -> None:
+        """The API's visit, if it is one of events in hand; called before its history is folded in."""
+        if known is None:
             return
-        if user.visit is None:
-            user.visit = dict(visit)
-        elif user.visit_assumed and visit["start_time"] <= user.visit["start_time"]:
-            user.visit = {**visit, "page_count": visit["page_count"] + user.visit["page_count"]}
+        start_ms, live = known["start_time"], user.visit
+        began_earlier = live is not None and start_ms <= live["start_time"]
+        if began_earlier and (not user.visit_assumed or start_ms <= (user.visit_after_ms or 0)):
+            return
+        if not began_earlier and start_ms > user.stream_since_ms:
+            return
+        api_ids = {row["event_id"] for row in past}
+        handled = {row["event_id"]: row["timestamp"] for row in user.history}
+        page_count = known["page_count"] - len(
+            {
+                event["event_id"]
+                for event in waiting
+                if event["event_type"] == "pageview"
+                and time_of(event) >= start_ms
+                and event["event_id"] in api_ids
+                and event["event_id"] not in handled
+            }
+        )
+        page_count = max(0, page_count)
+        if live is not None and user.visit_end_ms is not None and user.visit_end_ms < start_ms:
+            user.visit_end_ms = None
+        elif live is not None:
+            kept = [id_ for id_, at_ms in handled.items() if id_ in user.pages and at_ms >= live["start_time"]]
+            page_count += sum(handled[id_] >= start_ms and id_ not in api_ids for id_ in kept)
+            if began_earlier:
+                page_count += max(0, live["page_count"] - len(kept))
+        user.visit = {**known, "page_count": page_count}
+        user.visit_assumed, user.visit_after_ms, user.visit_of_api = False, None, True
+        waiting_ids = {event["event_id"] for event in waiting}
+        user.listed = {
+            row["event_id"]
+            for row in past
+            if row["timestamp"] > user.stream_since_ms
+            and row["timestamp"] >= start_ms
+            and row["event_id"] not in waiting_ids
+            and row["event_id"] not in handled
+        }
 
     def _handle(self, record: OracleRecord) -> None:
         event = record.event
         user = self.users[event["user_id"]]
         user.last_seen_ms = self.now_ms
+        was_listed = event["event_id"] in user.listed
         if event["event_id"] in user.api_ids:
+            was_listed = was_listed or any(row["event_id"] == event["event_id"] for row in user.history)
             user.api_ids.remove(event["event_id"])
             user.history = [row for row in user.history if row["event_id"] != event["event_id"]]
         if any(row["event_id"] == event["event_id"] for row in user.history):
             self.duplicates.append((event["user_id"], event["event_id"]))
             return
         self.handled += 1
-        self._advance_visit(user, event)
+        belongs = self._advance_visit(user, event, was_listed)
+        user.listed.discard(event["event_id"])
+        user.pages.discard(event["event_id"])
+        if belongs and event["event_type"] == "pageview":
+            user.pages.add(event["event_id"])
         body = self._body(event, user)
+        filters_visit = body["currentVisit"]
+        if not belongs:
+            body["currentVisit"] = None
+            filters_visit = {
+                "visit_id": "",
+                "start_time": time_of(event),
+                "page_count": 0,
+                "is_first_visit": False,
+            }
         for rule in self.rules:
             passed_over = self._passes_over(rule, user)
             self.skipped += passed_over
             if passed_over and rule.sequence is None:
                 continue
-            known = (event, body["userProfile"], body["currentVisit"], body["eventHistory"])
+            known = (event, body["userProfile"], filters_visit, body["eventHistory"])
             try:
                 allowed = rule.allows(*known)
                 follows = rule.sequence is not None and rule.sequence.follows(*known)
@@ -558,7 +625,7 @@ class Oracle:
     def _end_sequences(self, user_id: str) -> None:
         """End the sequences that are over; all of them wait for the user API if any of them has to."""
         user = self.users.get(user_id)
-        self.awaited.discard(user_id)
+        self.awaited.pop(user_id, None)
         ended = [
             sequence
             for sequence in self.open.get(user_id, [])
@@ -567,11 +634,11 @@ class Oracle:
         over = [(sequence, self._rule_of(sequence)) for sequence in ended]
         may_fire = any(rule is not None and sequence.kind == "not_followed_by" for sequence, rule in over)
         if over and user_id in self.waiting:
-            self.awaited.add(user_id)
+            self.awaited[user_id] = self.stream_ms
             return
         if may_fire and (user is None or user.enrichment == "pending"):
             self.asked.add(user_id)
-            self.awaited.add(user_id)
+            self.awaited[user_id] = self.stream_ms
             return
         for sequence, rule in sorted(over, key=lambda found: (found[0].ends_ms, found[0].begun_ms)):
             self.open[user_id].remove(sequence)
@@ -644,32 +711,59 @@ class Oracle:
             else:
                 self.actions.append(waiting.action)
 
-    def _advance_visit(self, user: OracleUser, event: dict[str, Any]) -> None:
-        pages = 1 if event["event_type"] == "pageview" else 0
-        if user.visit is not None and time_of(event) < user.visit["start_time"]:
-            return
-        if user.visit is None or user.visit_ended or event["is_first_in_visit"]:
-            user.visit_assumed = user.visit is None and user.has_no_answer() and not event["is_first_in_visit"]
-            user.visit = {
-                "visit_id": event["event_id"],
-                "start_time": time_of(event),
-                "page_count": pages,
-                "is_first_visit": event["is_first_event"],
-            }
-        else:
-            user.visit = {**user.visit, "page_count": user.visit["page_count"] + pages}
-        user.visit_ended = event["is_last_in_visit"]
+    def _advance_visit(self, user: OracleUser, event: dict[str, Any], was_listed: bool) -> bool:
+        """Move the user's visit; returns whether the event belongs to it."""
+        at_ms, is_page = time_of(event), event["event_type"] == "pageview"
+        is_first, is_last = event["is_first_in_visit"], event["is_last_in_visit"]
+        end_ms, after_ms = user.visit_end_ms, user.visit_after_ms
+        begun = {
+            "visit_id": event["event_id"],
+            "start_time": at_ms,
+            "page_count": int(is_page),
+            "is_first_visit": event["is_first_event"],
+        }
+        if user.visit is not None and at_ms < user.visit["start_time"]:
+            is_start = is_first or after_ms is not None
+            too_old = after_ms is not None and at_ms < after_ms
+            if not user.visit_assumed or not is_start or too_old or is_last:
+                return False
+            user.visit = {**begun, "page_count": user.visit["page_count"] + int(is_page)}
+            user.visit_assumed = not is_first
+            return True
+        if user.visit is None or (is_first if end_ms is None else at_ms >= end_ms):
+            user.visit = begun
+            user.visit_assumed = not is_first
+            user.visit_after_ms = end_ms
+            user.visit_of_api = False
+            user.visit_end_ms = at_ms if is_last else None
+            return True
+        if is_page and not (was_listed and user.visit_of_api):
+            user.visit = {**user.visit, "page_count": user.visit["page_count"] + 1}
+        if is_last:
+            user.visit_end_ms = at_ms if end_ms is None else max(end_ms, at_ms)
+        return True
 
     def _row(self, event: dict[str, Any]) -> dict[str, Any]:
-        names = ["event_id", "event_name", "timestamp", *(name for name in self.history_fields if name in event)]
-        return {name: event[name] for name in names} | {"timestamp": time_of(event)}
+        row = {"event_id": event["event_id"], "event_name": event["event_name"], "timestamp": time_of(event)}
+        # From the whole to its parts: what is there already is not taken apart.
+        for path in sorted(self.history_fields, key=lambda path: path.count(".")):
+            if path in event:
+                row[path] = event[path]
+        for path in sorted(self.history_fields, key=lambda path: path.count(".")):
+            if path not in event and _has(event, path) and not _has(row, path):
+                inside = row
+                *outer, last = path.split(".")
+                for name in outer:
+                    inside = inside.setdefault(name, {})
+                inside[last] = _value_at(event, path)
+        return row
 
 
 # Local time, minute by minute.
 
 
 def _zone_of(rule: OracleRule, profile: dict[str, Any]) -> str:
-    name = profile.get(rule.zone_field) if rule.zone_field is not None else None
+    name = _value_at(profile, rule.zone_field) if rule.zone_field is not None else None
     if not isinstance(name, str):
         return rule.zone_default
     try:
@@ -729,13 +823,23 @@ def _clocks_of(day: date, zone: str) -> set[str]:
 
 
 def _value_at(event: dict[str, Any], path: str) -> Any:
-    """An event's value at a path like ``parameters.cart_id``; None if there is none."""
+    """A value at a path like ``parameters.cart_id``, or of a field that is called that; None if there is none."""
+    if path in event:
+        return event[path]
     found: Any = event
     for name in path.split("."):
         if not isinstance(found, dict) or name not in found:
             return None
         found = found[name]
     return found
+
+
+def _has(document: dict[str, Any], path: str) -> bool:
+    if path in document:
+        return True
+    *outer, last = path.split(".")
+    inside = _value_at(document, ".".join(outer)) if outer else document
+    return isinstance(inside, dict) and last in inside
 
 
 def _same_json(left: Any, right: Any) -> bool:

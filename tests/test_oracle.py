@@ -46,10 +46,13 @@ def visit(start: int, pages: int) -> dict[str, Any]:
     return {"visit_id": "v", "start_time": NOW_MS + start, "page_count": pages, "is_first_visit": True}
 
 
-def send(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, **fields: Any) -> None:
-    """An event of ``u1`` with a timestamp ``at`` ms after NOW_MS, ``wait`` ms after the last one."""
+def send(oracle: Oracle, event_id: str, at: int = 0, wait: int = 0, received: int | None = None, **fields: Any) -> None:
+    """An event of ``u1`` with a timestamp ``at`` ms after NOW_MS, ``wait`` ms after the last one.
+
+    It reached Kafka ``received`` ms after NOW_MS, by default at the time of its timestamp.
+    """
     sent = event("u1", event_id=event_id, timestamp=NOW_MS + at, **fields)
-    oracle.feed(b"u1", orjson.dumps(sent), oracle.now_ms + wait)
+    oracle.feed(b"u1", orjson.dumps(sent), oracle.now_ms + wait, -1 if received is None else NOW_MS + received)
     oracle.pass_time(oracle.now_ms)
 
 
@@ -107,12 +110,13 @@ def test_an_event_that_left_the_history_is_no_duplicate_any_more() -> None:
 
 
 @pytest.mark.parametrize("policy", ["wait", "run"])
-def test_the_api_s_rows_are_taken_up_to_the_oldest_event_in_hand_and_without_those(policy: str) -> None:
+@pytest.mark.parametrize("at", [3, -72_000_000])
+def test_the_api_s_rows_are_taken_up_to_the_first_kafka_time_and_without_events_in_hand(policy: str, at: int) -> None:
     oracle = oracle_with(policy, known=api(a=-9, p=-5, tie=3, newer=4, b=2))
-    send(oracle, "b", 7)
-    send(oracle, "a", 3)
+    send(oracle, "b", at, received=3)
+    send(oracle, "a", 3, received=9)
     oracle.answer("u1")
-    assert rows(oracle) == ["p", "tie", "a", "b"]
+    assert rows(oracle) == (["p", "tie", "b", "a"] if at == 3 else ["b", "p", "tie", "a"])
 
 
 def test_the_newest_of_the_api_s_rows_are_taken_whatever_their_order() -> None:

@@ -19,7 +19,7 @@ import yaml
 from confluent_kafka import Message
 
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
-from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
+from tests.builders import oracle_rules, random_stream, record, rule_documents, user_api_of
 from tests.faults.load import Load, Record
 from tests.faults.stack import Stack, within
 from tests.faults.verdict import (
@@ -152,7 +152,7 @@ class Experiment:
         first = 0
         for last, change in [*self.changes, (len(self.load.ledger), lambda oracle: None)]:
             for key, value in self.load.records(first, last):
-                oracle.feed(key, value)
+                oracle.feed(key, value, None, record(value, key).timestamp_ms)
             change(oracle)
             first = last
         return oracle

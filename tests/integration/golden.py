@@ -29,7 +29,7 @@ import yaml
 from pipeline.launch.options import parse
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
-from tests.builders import oracle_rules, random_stream, rule_documents, user_api_of
+from tests.builders import oracle_rules, random_stream, record, rule_documents, user_api_of
 from tests.integration.jobs import Topics, control_record, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction, action_differences, state_differences
@@ -120,7 +120,7 @@ class Golden:
     def feed(self, oracle: Oracle, records: Records) -> None:
         """Records that come while calls for held users wait."""
         for key, value in records:
-            oracle.feed(key, value)
+            oracle.feed(key, value, None, record(value, key).timestamp_ms)
             if key.decode() not in self.held:
                 oracle.answer(key.decode())
 

@@ -17,7 +17,17 @@ import yaml
 import zstandard
 
 from runners.flink.local.broker import LocalKafka
-from tests.builders import NOW_MS, PAIRS, Pair, event, oracle_rules, random_stream, rule_documents, user_api_of
+from tests.builders import (
+    NOW_MS,
+    PAIRS,
+    Pair,
+    event,
+    oracle_rules,
+    random_stream,
+    record,
+    rule_documents,
+    user_api_of,
+)
 from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
@@ -51,7 +61,7 @@ def write_rules(folder: Path, policies: Sequence[str] = ("wait",), pairs: Sequen
 
 def feed(oracle: Oracle, records: Sequence[Record]) -> None:
     for key, value in records:
-        oracle.feed(key, value)
+        oracle.feed(key, value, None, record(value, key).timestamp_ms)
 
 
 def answer_all(oracle: Oracle) -> None:
@@ -296,9 +306,9 @@ def test_a_forgotten_user_is_in_no_savepoint_and_starts_anew(
     ):
 
         def send(user: str, note: str) -> None:
-            record = keyed(event(user, parameters={"note": note}))
-            topics.produce([record])
-            oracle.feed(*record)
+            sent = keyed(event(user, parameters={"note": note}))
+            topics.produce([sent])
+            feed(oracle, [sent])
 
         def check() -> None:
             actions.until(len(oracle.actions), 60)

@@ -91,7 +91,8 @@ class StateOptions:
     )
     history_size: int = state_option(100, "events kept in a user's history", unit="events", least=1, most=10_000)
     history_fields: tuple[str, ...] = state_option(
-        (), "event field kept in the history besides event_id, event_name, timestamp; may be repeated"
+        (),
+        "event field kept in the history besides event_id, event_name, timestamp, also a path: parameters.sku",
     )
     user_api_url: str | None = state_option(
         None, "base URL of the user API: {base}/users/{id}/profile, /visit, /history; without it nobody is known"

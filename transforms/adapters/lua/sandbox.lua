@@ -16,7 +16,7 @@ local GARBAGE_KB = 2048 -- that a program may leave behind for the next
 local MESSAGE_BYTES = 500
 local VALUE_BYTES = 200
 
-local KNOWN = { event = true, user = true, visit = true, history = true }
+local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true }
 
 local function unknown_names(found)
   local names = {}
@@ -143,7 +143,7 @@ local function compile(source, name, wants_value)
 end
 
 -- expect_values(numbers, names, wholes): says what the values are that evaluate gets. First come the values of single
--- fields: numbers has the table of each (event 1, user 2, visit 3), names its name. Then come whole tables, by number in
+-- fields: numbers has the table of each (event 1, user 2, visit 3, enrichment 4), names its name. Then come whole tables, by number in
 -- wholes. Many small calls from Python cost more than one with many values.
 local numbers, names, wholes = {}, {}, {}
 local inputs = { {}, {}, {} }
@@ -240,6 +240,7 @@ local function evaluate(mask, history, ...)
   history_columns = history
   shared_rows = nil
   shared.event, shared.user, shared.visit = event, user, visit
+  shared.enrichment, guarded.enrichment = inputs[4], inputs[4] -- a text, so there is nothing to protect
   local packed
   local kept_kb = collectgarbage("count") + GARBAGE_KB
   for i = 1, #programs do

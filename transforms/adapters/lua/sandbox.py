@@ -42,7 +42,7 @@ class Sandbox:
                 raise engine.CompileError(number, problem)
             for read in filter(None, reads.split("\0")):
                 table, _, field = read.partition("\1")
-                self._note_read(table, field or None)
+                self._note_read(table, None if table == engine.ENRICHMENT else field or None)
         for table, fields in self.reads.items():
             if fields is not None and len(fields) > _MOST_FIELDS:
                 self.reads[table] = None
@@ -56,15 +56,17 @@ class Sandbox:
         )
 
     def _note_read(self, table: str, field: str | None) -> None:
-        fields = self.reads[table]
+        fields = self.reads.get(table)
         if field is None:
             self.reads[table] = None
         elif fields is not None and field not in fields:
             fields.append(field)
 
-    def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
+    def set_inputs(
+        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+    ) -> None:
         """See ``Engine``."""
-        inputs = (event, user, visit)
+        inputs: tuple[Any, ...] = (event, user, visit, enrichment)
         characters = 0
         values: list[Any] = []
         for number, name in self._fields:
@@ -77,7 +79,9 @@ class Sandbox:
             elif kind is dict or kind is list:
                 value = self._converted(value)
             values.append(value)
-        values += [self._converted(inputs[number]) for number in self._wholes]
+        for number in self._wholes:
+            value = inputs[number]
+            values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:

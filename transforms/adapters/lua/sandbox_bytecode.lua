@@ -20,7 +20,7 @@ local SETS_FIELD = {
 }
 
 local GET_FIELD = opcode(function(t) return t.x end, 1)
-local INPUTS = { event = true, user = true, visit = true }
+local INPUTS = { event = true, user = true, visit = true, enrichment = true }
 
 -- If the next instruction reads a named field of the table that this one has put into a register, and overwrites the
 -- register, the program reads only that field of the table here. Returns its name.

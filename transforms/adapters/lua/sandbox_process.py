@@ -38,7 +38,7 @@ _BOOT: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from transforms.adapters.lua.sandbox_process import serve; serve()"
 )
 
-_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]
 _T = TypeVar("_T")
 
 
@@ -104,10 +104,13 @@ class SandboxProcess:
             raise engine.CompileError(answer.number, answer.message)
         self.reads = answer.reads
 
-    def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
+    def set_inputs(
+        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+    ) -> None:
         """See ``Engine``."""
         reads = self.reads
-        self._inputs = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
+        picked = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
+        self._inputs = (*picked, enrichment)
         self._has_inputs = False
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:

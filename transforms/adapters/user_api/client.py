@@ -25,6 +25,7 @@ from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CAL
 from transforms.adapters.threads import DaemonThreads
 from transforms.domain.base import exact_json
 from transforms.domain.base.backoff import Backoff
+from transforms.domain.base.field_paths import selection
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.users import fetched_user as error_kinds
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser, unavailable
@@ -314,12 +315,13 @@ def _visit(answer: Any) -> Visit | None:
 def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
     if answer is None:
         return []
+    selected = selection(fields)
     return [
         Row(
             past.timestamp,
             past.event_id,
             past.event_name,
-            {name: event[name] for name in fields if name in event} or None,
+            selected.of(event) or None,
             from_api=True,
         )
         for past, event in zip(_checked(HISTORY, answer, list[_PastEvent]), answer, strict=True)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from transforms.domain.base import exact_json
 from transforms.domain.rules.model import Action
-from transforms.domain.users.user import UserState
+from transforms.domain.users.user import ENRICHMENT, UserState
 from transforms.domain.users.visit import Visit
 
 
@@ -45,6 +45,8 @@ def action_id(user_id: str, event_id: str, rule: str, version: int, action: str)
 def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState, history: bool = True) -> bytes:
     """Encode the default body of actions (docs/spec/event-dispatch.md, "Enriched Event Structure") as JSON.
 
+    Only for a profile with a field ``enrichment`` of its own it has a key more than the specification: ``enrichment``.
+
     Args:
         fields: all fields of the event.
         visit: the visit with the event counted.
@@ -58,6 +60,8 @@ def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState,
     }
     if history:
         body["eventHistory"] = [row.public() for row in user.history.rows()]
+    if user.has_enrichment_field:
+        body[ENRICHMENT] = user.enrichment
     return exact_json.dumps(body)
 
 

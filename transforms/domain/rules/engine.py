@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -38,7 +38,10 @@ class Columns(NamedTuple):
     extras: list[dict[str, Any]] | None
 
 
-# The fields that programs read of ``event``, ``user`` and ``visit``; None: all fields.
+# The name of a text that programs read: why there is no fetched profile.
+ENRICHMENT: Final = "enrichment"
+
+# The fields that programs read of ``event``, ``user`` and ``visit``; None: all fields, or ``enrichment`` itself.
 Reads = dict[str, list[str] | None]
 
 
@@ -82,7 +85,9 @@ class Engine(Protocol):
     def reads(self) -> Reads:
         """What the programs read of the inputs."""
 
-    def set_inputs(self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any]) -> None:
+    def set_inputs(
+        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+    ) -> None:
         """Set what the next runs are about. Only the fields in ``reads`` have to be there."""
 
     def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:

@@ -19,7 +19,7 @@ from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
-from transforms.domain.users.visit import Visit
+from transforms.domain.users.visit import Visit, filter_visit
 
 FILTER: Final = "filter"
 COOLDOWN_KEY: Final = "cooldown.key"
@@ -117,7 +117,7 @@ class FilterSet:
         self._reads_visit = reads["visit"] != []
         self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
 
-    def evaluate(self, event: Event, visit: Visit, user: UserState) -> FilterResult:
+    def evaluate(self, event: Event, visit: Visit | None, user: UserState) -> FilterResult:
         """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
         quarantined: tuple[Rule, ...] = ()
         selected = None
@@ -132,7 +132,8 @@ class FilterSet:
             self._engine.set_inputs(
                 event.fields,
                 user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
-                visit.public() if self._reads_visit else {},
+                filter_visit(visit, event) if self._reads_visit else {},
+                user.enrichment,
             )
             outcomes = self._engine.run(selected, None)
             if outcomes:

@@ -134,7 +134,11 @@ def _known_zone(name: str) -> str:
 class TimeZone(StrictModel):
     """Where the user's days begin: a profile field with an IANA name, and what holds for users without a valid one."""
 
-    profile_field: str | None = Field(default="timezone", min_length=1, description="null: default for everybody")
+    profile_field: str | None = Field(
+        default="timezone",
+        min_length=1,
+        description="a name, or a path like address.timezone; null: default for everybody",
+    )
     default: Annotated[str, AfterValidator(_known_zone)] = "UTC"
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import period_end_ms, period_start_ms, zone_of
+from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.events.event import Event
 from transforms.domain.rules.model import Cap, Rule, TimeZone
 
@@ -308,14 +309,19 @@ def _per(cap: Cap) -> Any:
 
 def zone_for(time_zone: TimeZone, profile: dict[str, Any]) -> Any:
     """The user's time zone, or the default."""
-    named = None if time_zone.profile_field is None else profile.get(time_zone.profile_field)
-    return zone_of(named) or zone_of(time_zone.default)
+    return zone_of(_zone_named(time_zone, profile)) or zone_of(time_zone.default)
 
 
 def has_bad_zone(time_zone: TimeZone, profile: dict[str, Any]) -> bool:
     """Whether the profile names an unknown time zone."""
-    named = None if time_zone.profile_field is None else profile.get(time_zone.profile_field)
+    named = _zone_named(time_zone, profile)
     return named is not None and zone_of(named) is None
+
+
+def _zone_named(time_zone: TimeZone, profile: dict[str, Any]) -> Any:
+    """What the profile says where its time zone should be; None if it says nothing."""
+    named = MISSING if time_zone.profile_field is None else value_at(profile, time_zone.profile_field)
+    return None if named is MISSING else named
 
 
 # Sequences
@@ -325,10 +331,10 @@ def match_of(path: str | None, event: Event) -> str | None:
     """The value that both events of a sequence must have, as text; None if the event lacks it."""
     if path is None:
         return ""
-    value: Any = event.fields
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return None if value is None else short(exact_json.dumps(_canonical(value), orjson.OPT_SORT_KEYS).decode())
+    value = value_at(event.fields, path)
+    if value is None or value is MISSING:
+        return None
+    return short(exact_json.dumps(_canonical(value), orjson.OPT_SORT_KEYS).decode())
 
 
 def _canonical(value: Any) -> Any:

@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from transforms.domain.base import exact_json
+from transforms.domain.base.field_paths import MISSING, value_at
 
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
-ROOTS: Final = ("event", "user", "visit", "history", "action")
+ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
 _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
@@ -71,10 +72,11 @@ def _parts(template: str) -> tuple[str, ...]:
 
 
 def _value(path: str, values: dict[str, Any]) -> Any:
-    value: Any = values
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+    root, _, field = path.partition(".")
+    value = values[root]
+    if field:
+        value = value_at(value, field) if isinstance(value, dict) else MISSING
+    return None if value is MISSING else value
 
 
 def _as_text(value: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transforms.domain.base.field_paths import selection
 from transforms.domain.events.dead_letter import RejectedError
-from transforms.domain.events.event import MAX_SAFE_INTEGER, Event, parse_event
+from transforms.domain.events.event import Event, parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.shard import facts
 from transforms.domain.shard.rule_engine import RuleEngine
@@ -13,14 +14,15 @@ from transforms.domain.shard.step_input import Answer
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.users.fetched_user import OVERFLOW, TIMEOUT, FetchedUser, unavailable
 from transforms.domain.users.history import Row
+from transforms.domain.users.past import past_of
 from transforms.domain.users.user import PENDING, UNAVAILABLE, UserState
-from transforms.domain.users.visit import advance_visit, join_visits
+from transforms.domain.users.visit import PAGE_VIEW, advance_visit
 
 
 class EventHandler:
     """Handles events: finds or loads their user, runs the rules, adds them to the history."""
 
-    __slots__ = ("_engine", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
+    __slots__ = ("_engine", "_history_fields", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
 
     def __init__(self, scope: StepScope, engine: RuleEngine) -> None:
         self._scope = scope
@@ -29,6 +31,7 @@ class EventHandler:
         self._record = scope.record
         self._settings = scope.settings
         self._result = scope.result
+        self._history_fields = selection(scope.settings.history_fields)
         self._engine = engine
 
     def handle(self, topic: str, record: Record) -> None:
@@ -49,7 +52,7 @@ class EventHandler:
             self._park(user_id, topic, record)
             return
         if user is None:
-            self._record(facts.UserLoaded(user_id, PENDING, b"{}", None, []))
+            self._record(facts.UserLoaded(user_id, PENDING, b"{}", None, [], event.received_ms))
             user = self._state.users[user_id]
         self._observe(topic, record, event, user)
 
@@ -94,15 +97,19 @@ class EventHandler:
         if row is not None:
             # The user API was ahead of the stream. The event does not belong to its own past.
             self._record(facts.HistoryRowDropped(event.user_id, event.event_id))
-        visit = advance_visit(user.visit, event)
-        self._engine.handle_event(topic, record, event, user, visit)
+        is_listed = row is not None or event.event_id in user.listed
+        visit = advance_visit(user.visit, event, is_listed)
+        event_visit = visit.of(event)
+        self._engine.handle_event(topic, record, event, user, event_visit)
         self._result.counts["events_handled"] += 1
-        self._record(facts.EventObserved(event.user_id, self._row_of(event), None if visit == user.visit else visit))
+        observed = self._row_of(event, event_visit is not None)
+        self._record(facts.EventObserved(event.user_id, observed, None if visit == user.visit else visit))
         self._limit_history(event.user_id, user)
 
-    def _row_of(self, event: Event) -> Row:
-        extra = {name: event.fields[name] for name in self._settings.history_fields if name in event.fields}
-        return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None)
+    def _row_of(self, event: Event, is_of_visit: bool) -> Row:
+        extra = self._history_fields.of(event.fields)
+        is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
+        return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None, False, is_page)
 
     def _limit_history(self, user_id: str, user: UserState) -> None:
         """Keep a user within ``max_user_bytes``: the oldest history goes."""
@@ -142,10 +149,13 @@ class EventHandler:
     ) -> UserState:
         """Load a user, or update one whose events were handled without an answer or with an older one."""
         counts, enrichment, profile_json = self._result.counts, fetched.enrichment, fetched.profile_json
+        since_ms = self._stream_since_ms(user_id, user, waiting)
         if user is None:
             counts["users_loaded"] += 1
-            rows = _past_rows(fetched, None, waiting, self._settings.history_size)
-            self._record(facts.UserLoaded(user_id, enrichment, profile_json, fetched.visit, rows))
+            past = past_of(fetched, None, waiting, since_ms, self._settings.history_size)
+            self._record(
+                facts.UserLoaded(user_id, enrichment, profile_json, past.visit, past.rows, since_ms, past.listed)
+            )
         elif enrichment == UNAVAILABLE:
             counts["refreshes_failed"] += 1
             unanswered = UNAVAILABLE if user.enrichment == PENDING else None
@@ -155,12 +165,20 @@ class EventHandler:
             self._record(facts.UserUpdated(user_id, enrichment, profile_json, None, []))
         else:
             counts["users_loaded"] += 1
-            visit = join_visits(fetched.visit, user.visit)
-            rows = _past_rows(fetched, user, waiting, self._settings.history_size)
-            self._record(
-                facts.UserUpdated(user_id, enrichment, profile_json, None if visit == user.visit else visit, rows)
-            )
+            past = past_of(fetched, user, waiting, since_ms, self._settings.history_size)
+            visit = None if past.visit == user.visit else past.visit
+            self._record(facts.UserUpdated(user_id, enrichment, profile_json, visit, past.rows, past.listed))
         return self._state.users[user_id]
+
+    def _stream_since_ms(self, user_id: str, user: UserState | None, waiting: Sequence[Event]) -> int:
+        """Kafka time of the first event that the shard has of a user; without one, the stream's time."""
+        if user is not None and user.stream_since_ms:
+            return user.stream_since_ms
+        if user is not None and (oldest_ms := user.history.oldest_ms()) is not None:
+            return oldest_ms  # an earlier release stored the user
+        if waiting:
+            return waiting[0].received_ms
+        return self._state.rule_states.of(user_id).profile_wait_ms
 
     def handle_passed_deadlines(self) -> None:
         """Handle the events of users whose deadline has passed, with an empty profile that is marked unavailable.
@@ -178,17 +196,3 @@ class EventHandler:
         self._result.users_given_up += late
         for user_id in late:
             self.handle_answer(Answer(user_id, unavailable(TIMEOUT, "no answer before the enrichment deadline")))
-
-
-def _past_rows(fetched: FetchedUser, user: UserState | None, waiting: Sequence[Event], limit: int) -> list[Row]:
-    """The user API's history before the oldest event of the stream, the latest ``limit`` rows, oldest first.
-
-    Newer rows come from the stream. The user API may be ahead of the stream, and may know the very events that wait.
-    """
-    ids = {event.event_id for event in waiting}
-    stream_ms = [event.timestamp_ms for event in waiting]
-    if user is not None and (oldest_ms := user.history.oldest_ms()) is not None:
-        stream_ms.append(oldest_ms)
-    until_ms = min(stream_ms, default=MAX_SAFE_INTEGER)
-    rows = [row for row in fetched.history if row.timestamp_ms <= until_ms and row.event_id not in ids]
-    return sorted(rows, key=lambda row: row.timestamp_ms)[-limit:]

@@ -48,13 +48,18 @@ class EventObserved(Fact, frozen=True, tag=0):
 
 
 class UserLoaded(Fact, frozen=True, tag=1):
-    """The shard got a new user; ``rows`` are the history that the user API knows."""
+    """The shard got a new user; ``rows`` are the history that the user API knows.
+
+    The last two fields are ``UserState``'s.
+    """
 
     user_id: str
     enrichment: str
     profile_json: bytes
     visit: Visit | None
     rows: list[Row]
+    stream_since_ms: int = 0
+    listed: list[str] = []
 
 
 class IdleUsersForgotten(Fact, frozen=True, tag=4):
@@ -81,6 +86,7 @@ class UserUpdated(Fact, frozen=True, tag=6):
     profile_json: bytes
     visit: Visit | None
     rows: list[Row]
+    listed: list[str] = []
 
 
 class UserSeen(Fact, frozen=True, tag=7):

@@ -66,6 +66,7 @@ class Trigger:
                 "user": self.profile,
                 "visit": {} if self.visit is None else self.visit.public(),
                 "history": [row.public() for row in self.user.history.rows()],
+                "enrichment": self.user.enrichment,
                 "action": {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version},
             }
             return templates.render(action.body, values)

@@ -32,13 +32,13 @@ class RuleEngine:
         self.firing = Firing(scope, dispatch)
         self.sequences = Sequences(scope, self.firing)
 
-    def handle_event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit) -> None:
+    def handle_event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit | None) -> None:
         """Run all rules on an event.
 
         Args:
             topic: topic of ``record``, for dead letters.
             user: the user's state before the event.
-            visit: the user's visit with the event counted.
+            visit: the visit that the event belongs to, with the event counted.
         """
         scope, result, log = self._scope, self._scope.result, self._scope.log
         filters = scope.filters

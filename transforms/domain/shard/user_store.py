@@ -36,6 +36,10 @@ class UserStore(OrderedDict[str, UserState]):
         self.nbytes += history.nbytes - before
         if fact.visit is not None:
             user.visit = fact.visit
+        if user.listed:
+            before = user.nbytes
+            user.forget_listed(fact.row.event_id)
+            self.nbytes += user.nbytes - before
         self._mark_seen(now_ms, fact.user_id, user)
 
     def load(self, now_ms: int, fact: UserLoaded) -> None:
@@ -44,6 +48,7 @@ class UserStore(OrderedDict[str, UserState]):
         history.merge(fact.rows)
         user = UserState(now_ms, fact.enrichment, fact.profile_json, history)
         user.visit = fact.visit
+        user.stream_since_ms, user.listed = fact.stream_since_ms, frozenset(fact.listed)
         _note_fetch(user, now_ms, fact.enrichment)
         self._put(fact.user_id, user)
         self._mark_seen(now_ms, fact.user_id, user)
@@ -60,6 +65,7 @@ class UserStore(OrderedDict[str, UserState]):
         user.replace_profile(fact.enrichment, fact.profile_json)
         if fact.visit is not None:
             user.visit = fact.visit
+            user.listed = frozenset(fact.listed)
         user.history.merge(fact.rows)
         self.nbytes += user.nbytes - before
 

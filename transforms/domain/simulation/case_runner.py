@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from transforms.domain.base import exact_json
+from transforms.domain.base.field_paths import selection
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction, action_id
@@ -149,11 +150,21 @@ class CaseRun:
 
 def _unkept_fields(case: Case, settings: ShardSettings) -> str | None:
     """Return the problem of a case whose history has fields that production would not keep."""
-    kept = {"event_id", "event_name", "timestamp", *settings.history_fields}
+    kept = selection(("event_id", "event_name", "timestamp", *settings.history_fields))
     for past in case.history:
-        for name in past.fields:
-            if name not in kept:
-                return f"history has the field {name!r}: the pipeline keeps it only with --history_fields={name}"
+        name = _first_missing(past.fields, kept.of(past.fields))
+        if name is not None:
+            return f"history has the field {name!r}: the pipeline keeps it only with --history_fields={name}"
+    return None
+
+
+def _first_missing(fields: dict[str, Any], kept: dict[str, Any]) -> str | None:
+    """Return the path of the first field, or part of a field, that is not kept; None if all are."""
+    for name, value in fields.items():
+        if name not in kept:
+            return name
+        if kept[name] is not value and (inner := _first_missing(value, kept[name])) is not None:
+            return f"{name}.{inner}"
     return None
 
 

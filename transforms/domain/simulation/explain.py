@@ -18,7 +18,7 @@ from transforms.domain.simulation.case_runner import CaseRun
 from transforms.domain.simulation.lua_conditions import Condition, take_apart
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import UserState
-from transforms.domain.users.visit import Visit
+from transforms.domain.users.visit import Visit, filter_visit
 
 _SHOWN: Final = 60
 _NOT_REACHED: Final = "-"
@@ -32,8 +32,8 @@ _OUTCOMES: Final = {
 }
 
 
-# What a filter evaluates: the event, the profile, the visit and the history's rows.
-_Seen = tuple[Event, dict[str, Any], Visit, list[Row]]
+# What a filter evaluates: the event, the profile, the visit, the history's rows, and where the profile is from.
+_Seen = tuple[Event, dict[str, Any], Visit | None, list[Row], str]
 
 
 @dataclass(slots=True)
@@ -54,8 +54,8 @@ def explain(loaded: LoadedRule, case: Case, settings: ShardSettings, lua: LuaSup
     """Run the case's events and explain the last one."""
     last_seen: list[_Seen] = []
 
-    def on_evaluation(event: Event, visit: Visit, user: UserState) -> None:
-        last_seen[:] = [(event, user.profile(), visit, user.history.rows())]
+    def on_evaluation(event: Event, visit: Visit | None, user: UserState) -> None:
+        last_seen[:] = [(event, user.profile(), visit, user.history.rows(), user.enrichment)]
 
     run = CaseRun(loaded, case, settings, lua, on_evaluation)
     fires = any(fired.event == len(case.events) for fired in run.fired)
@@ -67,7 +67,7 @@ def explain(loaded: LoadedRule, case: Case, settings: ShardSettings, lua: LuaSup
 
 
 def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
-    event, profile, visit, rows = seen
+    event, profile, visit, rows, enrichment = seen
     if not lua.check(rule.filter, "filter").is_expression:
         return ["  its filter is a body with return: only expressions can be taken apart"]
     condition = take_apart(rule.filter)
@@ -81,7 +81,7 @@ def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
         engine = lua.engine(programs)
     except CompileError:
         return []
-    engine.set_inputs(event.fields, profile, visit.public())
+    engine.set_inputs(event.fields, profile, filter_visit(visit, event), enrichment)
     outcomes = engine.run(range(len(programs)), columns_of(rows))
     engine.close()
     values = {part.text: _shown_value(outcomes[number]) for number, part in enumerate(conditions)}

@@ -32,7 +32,7 @@ _NO_ANSWER: Final = unavailable(TIMEOUT, "no answer")
 
 
 OnStep = Callable[[StepResult, list[FiredAction]], None]
-OnEvaluation = Callable[[Event, Visit, UserState], None]
+OnEvaluation = Callable[[Event, Visit | None, UserState], None]
 
 
 class Simulator:
@@ -145,7 +145,7 @@ def _call_before_evaluation(filters: FilterSet, on_evaluation: OnEvaluation) -> 
     """Hook into this one filter set, so that production does not pay for the check of a hook."""
     evaluate = filters.evaluate
 
-    def observed(event: Event, visit: Visit, user: UserState) -> FilterResult:
+    def observed(event: Event, visit: Visit | None, user: UserState) -> FilterResult:
         on_evaluation(event, visit, user)
         return evaluate(event, visit, user)
 

@@ -20,6 +20,7 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         extra: the fields that ``--history_fields`` names.
         from_api: whether the row comes from the user API and the event was not read from Kafka yet.
+        is_page: whether the event came through Kafka and is a page of a visit.
     """
 
     timestamp_ms: int
@@ -27,6 +28,7 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     event_name: str
     extra: dict[str, Any] | None = None
     from_api: bool = False
+    is_page: bool = False
 
     def public(self) -> dict[str, Any]:
         """Return the row as rules and actions see it (docs/spec/event-dispatch.md, "Enriched Event Structure")."""

@@ -12,7 +12,8 @@ from transforms.domain.base import exact_json
 from transforms.domain.users.history import History, Packed
 from transforms.domain.users.visit import Visit
 
-# The profile field in which rules and actions see why there is no fetched profile, and its values.
+# Where rules and actions see why there is no fetched profile: a field of the empty profile, and a name beside the
+# profile, as a fetched profile may have such a field of its own. And the values.
 ENRICHMENT: Final = "enrichment"
 FETCHED: Final = "fetched"
 UNKNOWN: Final = "unknown"  # the user API answered 404
@@ -22,9 +23,12 @@ PENDING: Final = "pending"  # the user API has not answered yet, and no rule wai
 # Estimated memory of a user besides profile and history: objects, keys, the visit, hashes of 100 history rows, and the
 # cached fields of the profile.
 OVERHEAD_BYTES: Final = 1500
+_ID_BYTES: Final = 100
 _MAX_CACHED_FIELDS: Final = 10
 _MAX_CACHED_CHARACTERS: Final = 100
 _NO_FIELDS: Final[dict[str, Any]] = {}
+_ENRICHMENT_BYTES: Final = ENRICHMENT.encode()
+_NO_IDS: Final[frozenset[str]] = frozenset()
 
 
 class ProfileFields:
@@ -65,6 +69,8 @@ class PackedUser(msgspec.Struct, array_like=True):
     history: Packed
     fetched_ms: int = 0
     failed_ms: int = 0
+    stream_since_ms: int = 0
+    listed: list[str] = []
 
 
 class UserState:
@@ -78,6 +84,9 @@ class UserState:
         history: the last events.
         fetched_ms: when the user API answered.
         failed_ms: when the last fetch failed; 0 if none failed since the last answer.
+        stream_since_ms: Kafka time of the first event; what came later comes from the stream. 0: an earlier release
+            stored the user.
+        listed: ids of events that are still to come and whose pages are in the visit, as the user API had them.
     """
 
     __slots__ = (
@@ -88,7 +97,9 @@ class UserState:
         "fetched_ms",
         "history",
         "last_seen_ms",
+        "listed",
         "profile_json",
+        "stream_since_ms",
         "visit",
     )
 
@@ -99,6 +110,8 @@ class UserState:
         self.history = history
         self.fetched_ms = 0
         self.failed_ms = 0
+        self.stream_since_ms = 0
+        self.listed: frozenset[str] = _NO_IDS
 
     def replace_profile(self, enrichment: str, profile_json: bytes) -> None:
         """Replace the profile and its origin."""
@@ -110,12 +123,21 @@ class UserState:
     @property
     def nbytes(self) -> int:
         """Estimated memory in bytes, for the state cache."""
-        return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes
+        return OVERHEAD_BYTES + len(self.profile_json) + self.history.nbytes + _ID_BYTES * len(self.listed)
 
     @property
     def has_profile(self) -> bool:
         """Whether the user API has answered, also that it does not know the user."""
         return self.enrichment not in (PENDING, UNAVAILABLE)
+
+    @property
+    def has_enrichment_field(self) -> bool:
+        """Whether a fetched profile has a field that is called like the one that says why there is none."""
+        profile_json = self.profile_json
+        # Where neither is in it, it need not be decoded; a backslash may be a letter of the name.
+        if self.enrichment != FETCHED or not (_ENRICHMENT_BYTES in profile_json or b"\\" in profile_json):
+            return False
+        return ENRICHMENT in orjson.loads(profile_json)
 
     def profile(self) -> dict[str, Any]:
         """Return the profile as rules and actions see it; without a profile it has only ``enrichment``."""
@@ -138,6 +160,11 @@ class UserState:
         if len(values) <= _MAX_CACHED_FIELDS and all(map(_is_small, values.values())):
             self._cached_values, self._cached_fields = values, fields
         return values
+
+    def forget_listed(self, event_id: str) -> None:
+        """Forget that an event was still to come, or all of them once another visit has begun."""
+        is_listed_visit = self.visit is not None and self.visit.from_api
+        self.listed = self.listed - {event_id} if is_listed_visit else _NO_IDS
 
     def is_due(self, now_ms: int, max_age_ms: int | None, retry_ms: int) -> bool:
         """Whether the user has to be fetched again.
@@ -164,6 +191,8 @@ class UserState:
             self.history.pack(),
             self.fetched_ms,
             self.failed_ms,
+            self.stream_since_ms,
+            sorted(self.listed),
         )
 
     @classmethod
@@ -174,4 +203,5 @@ class UserState:
         )
         user.visit = packed.visit
         user.fetched_ms, user.failed_ms = packed.fetched_ms, packed.failed_ms
+        user.stream_since_ms, user.listed = packed.stream_since_ms, frozenset(packed.listed)
         return user

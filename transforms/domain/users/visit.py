@@ -1,16 +1,18 @@
-"""The current visit of a user and how events change it (docs/spec/architecture.md, "Per-User State Structure")."""
+"""The current visit of a user and how events change it (docs/user-state.md, "Which visit an event belongs to")."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from transforms.domain.events.event import Event
 
+PAGE_VIEW: Final = "pageview"
+
 
 class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A visit.
+    """A visit. New fields are added only at the end and with a default: the journal stores it.
 
     Attributes:
         visit_id: id of the event that started the visit.
@@ -19,6 +21,9 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
         is_first_visit: whether this is the user's first visit.
         ended: whether its last event was handled; the next event starts a new visit.
         assumed: whether its first event was not seen; it may be the visit that the user API knows.
+        end_ms: time of its last event; 0 while it has not ended, and if an earlier release saw its end.
+        after_ms: end of the visit before, where that is known; an assumed visit did not start earlier.
+        from_api: whether the user API knew it: its pages include those of events that the API listed.
     """
 
     visit_id: str
@@ -27,6 +32,9 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
     is_first_visit: bool
     ended: bool = False
     assumed: bool = False
+    end_ms: int = 0
+    after_ms: int = 0
+    from_api: bool = False
 
     def public(self) -> dict[str, Any]:
         """Return the visit as rules and actions see it."""
@@ -37,30 +45,65 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
             "is_first_visit": self.is_first_visit,
         }
 
+    def of(self, event: Event) -> Visit | None:
+        """Return the visit if an event that it was advanced by belongs to it, else None."""
+        return self if event.timestamp_ms >= self.start_ms else None
 
-def advance_visit(visit: Visit | None, event: Event) -> Visit:
-    """Return the visit that an event belongs to, with the event counted.
 
-    An event starts a new visit if it has ``is_first_in_visit``, if the visit before has ended, or if there is none. An
-    event of type ``pageview`` raises ``page_count``. An event older than the visit's start changes nothing.
+def filter_visit(visit: Visit | None, event: Event) -> dict[str, Any]:
+    """Return what filters see of an event's visit: without one, values of the same types that say nothing."""
+    return (visit or Visit("", event.timestamp_ms, 0, False)).public()
+
+
+def advance_visit(visit: Visit | None, event: Event, is_listed: bool = False) -> Visit:
+    """Return the user's visit after an event, with the event counted.
+
+    Args:
+        visit: the visit before the event.
+        event: the event, which need not be newer than those before.
+        is_listed: whether the user API listed the event before it came; then the API's visit has its page already.
     """
     fields = event.fields
-    pages = 1 if fields["event_type"] == "pageview" else 0
-    ended = fields["is_last_in_visit"]
-    if visit is not None and event.timestamp_ms < visit.start_ms:
-        return visit
-    if visit is None or visit.ended or fields["is_first_in_visit"]:
-        assumed = visit is None and not fields["is_first_in_visit"]
-        return Visit(event.event_id, event.timestamp_ms, pages, fields["is_first_event"], ended, assumed)
-    if not pages and not ended:
-        return visit
-    return msgspec.structs.replace(visit, page_count=visit.page_count + pages, ended=ended)
+    at_ms = event.timestamp_ms
+    pages = 1 if fields["event_type"] == PAGE_VIEW else 0
+    is_first, is_last = fields["is_first_in_visit"], fields["is_last_in_visit"]
+    if visit is not None:
+        if at_ms < visit.start_ms:
+            return _with_earlier_start(visit, event, pages)
+        if not (at_ms >= visit.end_ms if visit.ended else is_first):
+            if is_listed and visit.from_api:
+                pages = 0
+            if not pages and not is_last:
+                return visit
+            end_ms = max(visit.end_ms, at_ms) if is_last else visit.end_ms
+            return msgspec.structs.replace(
+                visit, page_count=visit.page_count + pages, ended=visit.ended or is_last, end_ms=end_ms
+            )
+    after_ms = max(visit.start_ms, visit.end_ms) if visit is not None and visit.ended else 0
+    end_ms = at_ms if is_last else 0
+    return Visit(
+        event.event_id,
+        at_ms,
+        pages,
+        fields["is_first_event"],
+        is_last,
+        not is_first,
+        end_ms,
+        0 if is_first else after_ms,
+    )
 
 
-def join_visits(known: Visit | None, live: Visit | None) -> Visit | None:
-    """Merge the user API's visit (``known``) into that of events that were handled before its answer (``live``)."""
-    if live is None:
-        return known
-    if known is None or not live.assumed or known.start_ms > live.start_ms:
-        return live
-    return msgspec.structs.replace(known, page_count=known.page_count + live.page_count, ended=live.ended)
+def _with_earlier_start(visit: Visit, event: Event, pages: int) -> Visit:
+    """Return an assumed visit with the start that it turns out to have had; any other visit as it is."""
+    is_first = event.fields["is_first_in_visit"]
+    is_start = is_first or visit.after_ms > 0
+    if not visit.assumed or not is_start or event.timestamp_ms < visit.after_ms or event.fields["is_last_in_visit"]:
+        return visit
+    return msgspec.structs.replace(
+        visit,
+        visit_id=event.event_id,
+        start_ms=event.timestamp_ms,
+        page_count=visit.page_count + pages,
+        is_first_visit=event.fields["is_first_event"],
+        assumed=not is_first,
+    )

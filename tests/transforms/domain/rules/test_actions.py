@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
+import pytest
 
 from tests.builders import NOW_MS, event, record, rule
 from transforms.domain.events.event import EventLimits, parse_event
@@ -45,6 +48,24 @@ def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
         ("r", 3, "debug", "u1", body),
     ]
     assert [item.action_id for item in fired] == [action_id("u1", "e1", "r", 3, name) for name in ("kafka", "debug")]
+
+
+@pytest.mark.parametrize(
+    ("enrichment", "profile_json", "shown", "fifth"),
+    [
+        ("fetched", b'{"a":"enrichment"}', {"a": "enrichment"}, None),
+        ("fetched", b'{"a":{"enrichment":1}}', {"a": {"enrichment": 1}}, None),
+        ("fetched", b'{"enrichment":"unknown"}', {"enrichment": "unknown"}, "fetched"),
+        ("fetched", b'{"enrichm\\u0065nt":null}', {"enrichment": None}, "fetched"),
+        ("unknown", b"{}", {"enrichment": "unknown"}, None),
+    ],
+)
+def test_only_a_profile_with_a_field_enrichment_makes_a_fifth_key(
+    enrichment: str, profile_json: bytes, shown: Any, fifth: str | None
+) -> None:
+    body = orjson.loads(enriched_event({}, None, UserState(0, enrichment, profile_json, History(5))))
+    assert (body["userProfile"], body.get("enrichment")) == (shown, fifth)
+    assert len(body) == (4 if fifth is None else 5)
 
 
 def test_the_body_has_the_four_keys_of_the_spec() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.builders import NOW_MS, event, filter_set, record, rule
 from tests.integration.jobs import ROOT
 from tests.transforms.adapters.lua.hostile import HARMLESS, HOSTILE
-from transforms.adapters.lua.engines import LuaEngines
+from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.rules.filters import FilterResult, FilterSet, lua_problems
 from transforms.domain.rules.model import RuleError
@@ -32,12 +32,13 @@ def evaluate(
     profile: dict[str, Any] | None = None,
     visit: Visit | None = None,
     rows: list[Row] | None = None,
+    enrichment: str = "fetched",
 ) -> FilterResult:
     parsed = parse_event(record(event(**(fields or {}))), NOW_MS, EventLimits(max_event_bytes=1_000_000))
     history = History(100)
     for row in rows or ():
         history.add(row)
-    user = UserState(0, "fetched", orjson.dumps(profile or {}), history)
+    user = UserState(0, enrichment, orjson.dumps(profile or {}), history)
     return filters.evaluate(parsed, visit or Visit("v", NOW_MS, 3, False), user)
 
 
@@ -47,6 +48,38 @@ def allowed(*sources: str, **inputs: Any) -> list[bool]:
     result = evaluate(filters, **inputs)
     assert result.errors == ()
     return [each_rule in result.allowed for each_rule in filters.rules]
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+@pytest.mark.parametrize(
+    ("enrichment", "profile", "of_user"),
+    [
+        ("fetched", {}, "nil"),
+        ("fetched", {"enrichment": "unknown"}, '"unknown"'),
+        ("unknown", {}, '"unknown"'),
+        ("unavailable", {}, '"unavailable"'),
+        ("pending", {}, '"pending"'),
+    ],
+)
+def test_no_profile_can_say_that_it_was_not_fetched(
+    isolation: Isolation, enrichment: str, profile: dict[str, Any], of_user: str
+) -> None:
+    same = f'enrichment == "{enrichment}"'
+    sources = [
+        same,
+        f"{same} and user.enrichment == {of_user}",
+        f'local seen = {{}} seen.x = enrichment return seen.x == "{enrichment}"',
+        f'enrichment = enrichment .. "!" return enrichment == "{enrichment}!"',
+        f'enrichment:upper() == "{enrichment.upper()}" and enrichment.x == nil',
+        f"(function() return {same} end)()",
+    ]
+    filters = filter_set(
+        tuple(rule(f"r{number}", source) for number, source in enumerate(sources)), isolation=isolation
+    )
+    with closing(filters):
+        for _ in range(2):
+            result = evaluate(filters, profile=profile, enrichment=enrichment)
+            assert (result.errors, result.allowed) == ((), filters.rules)
 
 
 EVENT = {"duration": 1500, "triggerable": True, "parameters": {"utm_source": "google", "list": [3, None, "x"]}}

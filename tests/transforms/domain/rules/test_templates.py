@@ -8,10 +8,16 @@ import pytest
 from transforms.domain.rules.templates import check, render
 
 VALUES = {
-    "event": {"event_name": "buy", "parameters": {"sku": "a-1", "price": 9.5, "tags": ["x"], "none": None}},
+    "event": {
+        "event_name": "buy",
+        "a.b": 5,
+        "a": {"b": 6, "c": 7},
+        "parameters": {"sku": "a-1", "price": 9.5, "tags": ["x"], "none": None},
+    },
     "user": {"name": "Ünal"},
     "visit": {"page_count": 3},
     "history": [],
+    "enrichment": "fetched",
     "action": {"id": "abc"},
 }
 
@@ -26,6 +32,10 @@ VALUES = {
         ("${event.parameters.none}", None),
         ("${event.parameters.missing.deeper}", None),
         ("${event.event_name.deeper}", None),
+        ("${event.a.b} ${event.a.c}", "5 7"),
+        ("${history.a}", None),
+        ("${enrichment}", "fetched"),
+        ("${enrichment.a}", None),
         ("Hello ${user.name}, ${visit.page_count} pages", "Hello Ünal, 3 pages"),
         ("${user.name}${user.name}", "ÜnalÜnal"),
         ("[${user.missing}]", "[]"),

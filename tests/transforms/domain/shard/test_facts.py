@@ -91,7 +91,6 @@ WRITTEN: dict[str, Fact] = {
     "SETTLED": DeliverySettled("u1", "a2"),
     "SWITCHED": DestinationSwitched("shop", False),
 }
-SHORT_FORMS = ("FORGOTTEN, without the flag", "MOVED, two fields", "MOVED, three fields")
 
 
 def test_there_are_golden_bytes_of_every_kind() -> None:
@@ -109,12 +108,17 @@ def test_a_fact_of_the_release_with_tuples_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_fact_is_written_as_by_the_release_with_tuples(name: str) -> None:
-    written, golden = make_entry(7, [WRITTEN[name]]).stored or b"", bytes.fromhex(GOLDEN[name])
-    if name in SHORT_FORMS:  # a byte for each field that they lack
-        assert len(golden) < len(written) <= len(golden) + 2
-    else:
-        assert written == golden
+def test_a_fact_is_written_as_by_the_release_with_tuples_and_longer_at_its_ends_only(name: str) -> None:
+    golden, written = bytes.fromhex(GOLDEN[name]), make_entry(7, [WRITTEN[name]]).stored or b""
+    assert golden[:3] == written[:3] == b"E\x01\x00"  # not compressed
+    assert _begins_with(msgspec.msgpack.decode(written[3:]), msgspec.msgpack.decode(golden[3:]))
+
+
+def _begins_with(written: Any, golden: Any) -> bool:
+    """Whether arrays are those of before or have more at their end, at every level."""
+    if not isinstance(written, list) or not isinstance(golden, list):
+        return bool(written == golden)
+    return len(written) >= len(golden) and all(map(_begins_with, written, golden))
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,16 @@ GOLDEN_3_ENTRY = (
     "3adeae4f3eed43f6a39e0f0b003d1e4a22e9fdaf3196502fd3abd919fed00a2ee0160832a039317aed7402"
 )
 
+GOLDEN_4_ENTRY = (
+    "45010128b52ffd609e00550900b6d2412f70d739fc879789ffa7198cf429b69794db8a990e636db4df125435dab2f9ffbf7a"
+    "d46e6f5a7fdd246cd77fff9632053500340035009be799bfeb5eb4a9a02b4a1c1387b5b8166950d1c84b28b63f2eb647185f"
+    "1b45533bd42e0bded8f046f0699a5a89ed500be088051693f4c433ff3f4b9c0afab7b346e9d216dbb98132b59705efe46026"
+    "c2ec10d5fe38caff14c9795058c05c3493840c4467d687f41770f374d1ab360eba26898352b52b3ecfdcfd3f06259d92ced8"
+    "aa827960993213aada1ff712d843daa50cd2fe38fb6f1fc6503bb306d60e1064b6a1591b69c73c5346594af065ce2ca888b4"
+    "3b343481d8cec81ed2633b4046b52f304a2d5f4bb52b3ef43b3b2b447a0b003d1e9246f2cf208e23c28288bf12a8e10b86a2"
+    "0cae390262bae718ef9a79"
+)
+
 
 def test_state_of_the_first_release_is_still_read() -> None:
     head, empty = decode_element(bytes.fromhex(GOLDEN_1_HEAD)), decode_element(bytes.fromhex("480100"))
@@ -164,8 +174,13 @@ def test_state_of_the_releases_with_facts_as_tuples_is_still_read() -> None:
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
 
 
-def test_state_of_this_release_is_read_by_all_that_come() -> None:
+def test_state_of_the_release_before_visits_had_ends_is_still_read() -> None:
     stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_3_ENTRY)]
+    assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
+
+
+def test_state_of_this_release_is_read_by_all_that_come() -> None:
+    stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_4_ENTRY)]
     assert stored == [encode_element(JournalHead(3)), encode_element(make_entry(7, FACTS))]
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
 

@@ -110,6 +110,20 @@ def test_who_has_no_time_zone_has_the_default(profile: Any, midnight: int, unkno
     assert told.counts["time_zones_unknown"] == unknown
 
 
+@pytest.mark.parametrize(
+    "profile",
+    [{"address": {"timezone": "Europe/Berlin"}}, {"address.timezone": "Europe/Berlin", "address": {"timezone": "UTC"}}],
+)
+def test_the_time_zone_may_be_inside_a_field_of_the_profile(profile: Any) -> None:
+    limited = rule("r", cap={"count": 1, "per": "day"}, time_zone={"profile_field": "address.timezone"})
+    told = Told(limited, known=USER | {"profile": profile})
+    midnight_in_berlin = 11 * HOUR
+    assert told.say(0, event_id="a") == ["r:a"]
+    assert told.say(midnight_in_berlin - 1) == []
+    assert told.say(midnight_in_berlin, event_id="b") == ["r:b"]
+    assert told.counts["time_zones_unknown"] == 0
+
+
 def test_caps_outlive_the_idle_user_and_a_restore_until_the_stream_is_past_them() -> None:
     told = Told(rule("r", cap={"count": 1, "window": "1h"}))
     told.say(0)

@@ -103,6 +103,26 @@ def test_the_body_of_an_action_is_the_enriched_event() -> None:
     }
 
 
+def test_a_part_of_a_field_is_in_the_history_where_the_event_has_it() -> None:
+    named = ("parameters.category", "parameters.cart.total")
+    filter_ = 'history[1].parameters.category == "shoes" and history[2].parameters.category == "hats"'
+    shard = Shard(rule(filter_=f"#history == 2 and {filter_}"), history_fields=named)
+    old = {"event_id": "old", "event_name": "n", "timestamp": 4, "parameters": {"category": "shoes", "price": 1}}
+    parameters = {"category": "hats", "price": 2, "cart": {"id": "c", "total": 9}}
+    shard.step(batch(event("u1", event_id="a", parameters=parameters)))
+    shard.step(answers=[Answer("u1", fetched(US | {"history": [old]}, named))])
+    (action,) = shard.step(batch(event("u1", event_id="b"))).actions
+    assert orjson.loads(action.body)["eventHistory"] == [
+        old | {"parameters": {"category": "shoes"}},
+        {
+            "event_id": "a",
+            "event_name": "page_view",
+            "timestamp": NOW_MS,
+            "parameters": {"category": "hats", "cart": {"total": 9}},
+        },
+    ]
+
+
 def test_a_duplicate_is_counted_and_not_acted_on() -> None:
     shard = loaded(Shard(rule()), "u1")
     sent = event("u1")

@@ -248,7 +248,7 @@ def test_a_random_stream_does_what_the_oracle_says(every_ms: int, policies: tupl
     )
     for number, (key, value) in enumerate(records):
         at_ms = NOW_MS + 100_000 + number * every_ms
-        oracle.feed(key, value, at_ms)
+        oracle.feed(key, value, at_ms, at_ms)
         backtest.feed(Record(0, number, at_ms, key, value))
     backtest.finish()
     report = backtest.report()

@@ -138,6 +138,11 @@ def test_a_case_that_holds(tmp_path: Path, case: dict[str, Any], filter_: str) -
             ["history has the field 'platform': the pipeline keeps it only with --history_fields=platform"],
         ),
         (
+            {"history": [{"parameters": {"sku": 1, "cart": {"id": 1}}}], "events": [{}], "expect": "nothing"},
+            "event.go",
+            ["history has the field 'parameters': the pipeline keeps it only with --history_fields=parameters"],
+        ),
+        (
             {"events": [GO], "expect": [{"action": "first", "body": {"event": {"go": False}, "x": 1}}, "second"]},
             "event.go",
             [
@@ -167,6 +172,19 @@ def test_history_has_the_fields_that_the_pipeline_keeps(tmp_path: Path) -> None:
     case = {"history": [{"platform": "ios"}], "events": [{"platform": "web"}, {}], "expect": ["first", "second"]}
     filter_ = "#history == 2 and history[1].platform == 'ios' and history[2].platform == 'web'"
     assert differences(tmp_path, case, filter_, history_fields=("platform",)) == []
+
+
+def test_history_has_the_parts_of_fields_that_the_pipeline_keeps(tmp_path: Path) -> None:
+    past, live = {"parameters": {"sku": 1}}, {"parameters": {"sku": 2, "cart": {"id": 3}}}
+    other = {"parameters": {"sku": 4, "cart": {"id": 5}}}
+    filter_ = "#history == 2 and history[1].parameters.sku == 1 and history[2].parameters.sku == 2"
+    filter_ += " and history[2].parameters.cart == nil"
+    case = {"history": [past], "events": [live, {}], "expect": ["first", "second"]}
+    assert differences(tmp_path, case, filter_, history_fields=("parameters.sku",)) == []
+    problem = (
+        "history has the field 'parameters.cart': the pipeline keeps it only with --history_fields=parameters.cart"
+    )
+    assert differences(tmp_path, case | {"history": [other]}, filter_, history_fields=("parameters.sku",)) == [problem]
 
 
 def test_a_case_with_events_of_two_users_is_refused(tmp_path: Path) -> None:
