@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,17 @@ def event(user_id: str = "u1", **fields: Any) -> dict[str, Any]:
 
 
 def record(value: dict[str, Any] | bytes, key: bytes | None = b"", offset: int = 0) -> Record:
-    """A Kafka record of an event; the key is its user unless given."""
+    """A Kafka record of an event; the key is its user unless given. No event is ahead of its record's time."""
     if isinstance(value, bytes):
-        return Record(0, offset, NOW_MS, key, value)
-    return Record(0, offset, NOW_MS, value["user_id"].encode() if key == b"" else key, orjson.dumps(value))
+        return Record(0, offset, record_ms(value), key, value)
+    raw = orjson.dumps(value)
+    return Record(0, offset, record_ms(raw), value["user_id"].encode() if key == b"" else key, raw)
+
+
+def record_ms(value: bytes) -> int:
+    """The Kafka time of an event's record: ``NOW_MS``, or the event's timestamp if that is later."""
+    found = re.search(rb'"timestamp":\s?([0-9]{13})\b', value)
+    return max(NOW_MS, int(found[1])) if found else NOW_MS
 
 
 def batch(*values: dict[str, Any] | Record) -> MicroBatch:

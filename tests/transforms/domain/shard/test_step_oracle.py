@@ -34,6 +34,7 @@ from tests.oracle import (
     dead_letter_differences,
     state_differences,
 )
+from transforms.domain.events.record import Record
 from transforms.domain.shard.step_input import Answer
 from transforms.domain.shard.step_result import StepResult
 
@@ -74,9 +75,12 @@ class Both:
         self.counts: Counter[str] = Counter()
 
     def events(self, *records: tuple[bytes, bytes]) -> None:
-        done = self.shard.step(batch(*(record(value, key) for key, value in records)), now_ms=self.now_ms)
-        for key, value in records:
-            self.oracle.feed(key, value, self.now_ms)
+        self.records(*(record(value, key) for key, value in records))
+
+    def records(self, *records: Record) -> None:
+        done = self.shard.step(batch(*records), now_ms=self.now_ms)
+        for one in records:
+            self.oracle.feed(one.key, one.value, self.now_ms, one.timestamp_ms)
         self._see(done)
 
     def answer(self, user_id: str) -> None:
