@@ -617,8 +617,8 @@ class Oracle:
             remembered.append(OracleFiring(rule.name, None, at_ms, received_ms, later_ms + rule.cap_window_ms))
         if rule.cap_per is not None:
             end_ms = period_end(max(at_ms, received_ms), rule.cap_per, zone) + 26 * HOUR_MS
-            until_ms = end_ms + self.allowed_lateness_ms
-            remembered.append(OracleFiring(rule.name, None, at_ms, received_ms, until_ms))
+            forgotten_ms = end_ms + self.allowed_lateness_ms
+            remembered.append(OracleFiring(rule.name, None, at_ms, received_ms, forgotten_ms))
         until_ms = None if rule.quiet is None else quiet_until(self.now_ms, rule.quiet, zone)
         for name in rule.actions:
             action = OracleAction(user_id, event_id, rule.name, rule.version, name, body)

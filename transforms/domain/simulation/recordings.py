@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from transforms.domain.base.errors import EventTriggerError
@@ -23,7 +24,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
 
     A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
     ``timestamp`` and its user as the key. A line without a usable timestamp (missing, more than a day after ``now_ms``,
-    or not JSON) gets the time of the line before and becomes the same dead letter as in production.
+    or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older than
+    the one before it: its time is when the line comes.
 
     Args:
         lines: the recording.
@@ -39,6 +41,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
         if not line:
             continue
         record = _record_of(line, number, last_ms, now_ms + MAX_FUTURE_MS, f"{name}:{number}")
+        if record.timestamp_ms < last_ms:
+            record = msgspec.structs.replace(record, timestamp_ms=last_ms)
         last_ms = record.timestamp_ms
         yield record
 

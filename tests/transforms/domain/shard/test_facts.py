@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from transforms.domain.events.record import Record
-from transforms.domain.rules.state import Firings, HeldAction, OpenSequence, PackedRuleState
+from transforms.domain.rules.firings import Firings
+from transforms.domain.rules.state import HeldAction, OpenSequence, PackedRuleState
 from transforms.domain.shard import facts
 from transforms.domain.shard.facts import (
     NEWEST_FACT,
