@@ -24,8 +24,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
 
     A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
     ``timestamp`` and its user as the key. A line without a usable timestamp (missing, more than a day after ``now_ms``,
-    or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older than
-    the one before it: its time is when the line comes.
+    or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older
+    than the one before it: its time is when the line comes.
 
     Args:
         lines: the recording.

@@ -139,6 +139,15 @@ def test_a_slot_is_bounded_while_a_clock_that_is_ahead_holds_a_place() -> None:
     assert (slot.times_ms[-2:], slot.received_ms[-2:]) == ([9_990, 10_000], [9_980, 9_990])
 
 
+def test_a_firing_that_outlasts_those_that_cover_it_is_kept() -> None:
+    """A cap of two in ten. The event time 60 is later than 50 and ends before it does."""
+    slot = Slot("r", "cap")
+    for at_ms, received_ms in ((0, 0), (40, 110), (60, 90), (50, 100), (120, 120)):
+        slot.add(at_ms, received_ms, 2, max(at_ms, received_ms) + 10)
+    slot.expire(100)
+    assert slot.times_ms[-2:] == [50, 120]
+
+
 def test_a_cap_of_a_thousand_is_kept_quickly() -> None:
     slot = Slot("r", "cap")
     for number in range(20_000):
