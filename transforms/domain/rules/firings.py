@@ -77,16 +77,27 @@ class Slot:
     def add(self, at_ms: int, received_ms: int, keep: int, until_ms: int) -> None:
         """Add a firing of a rule that counts ``keep``, to be forgotten when the stream is at ``until_ms``."""
         self.keep = keep
-        insort(self._firings, (until_ms, at_ms, received_ms))
+        firing = until_ms, at_ms, received_ms
+        if not self._firings or (keep == 1 and self._is_latest(firing)):
+            self._firings, self.times_ms, self.received_ms = [firing], [at_ms], [received_ms]
+            return
+        insort(self._firings, firing)
         insort(self.times_ms, at_ms)
         insort(self.received_ms, received_ms)
         # Mostly firings have the same order by all three times, and the first one goes for the one that comes.
-        while len(self._firings) > keep and self._is_covered(self._firings[0], keep + 1):
-            _, at_ms, received_ms = self._firings.pop(0)
+        while len(self._firings) > keep:
+            _, at_ms, received_ms = self._firings[0]
+            if at_ms > self.times_ms[-keep - 1] or received_ms > self.received_ms[-keep - 1]:
+                break
+            del self._firings[0]
             del self.times_ms[bisect_left(self.times_ms, at_ms)]
             del self.received_ms[bisect_left(self.received_ms, received_ms)]
         if len(self._firings) > 2 * keep:
             self._drop_covered()
+
+    def _is_latest(self, firing: _Firing) -> bool:
+        until_ms, at_ms, received_ms = firing
+        return until_ms >= self.until_ms and at_ms >= self.times_ms[-1] and received_ms >= self.received_ms[-1]
 
     def _drop_covered(self) -> None:
         """Drop each firing that decides nothing: by both times ``keep`` are as late and remembered for as long.
@@ -97,17 +108,13 @@ class Slot:
         firings = self._firings
         self._set([])
         for firing in reversed(firings):
-            if not self._is_covered(firing, self.keep):
+            _, at_ms, received_ms = firing
+            first = max(bisect_left(self.times_ms, at_ms), bisect_left(self.received_ms, received_ms))
+            if len(self._firings) - first < self.keep:
                 self._firings.append(firing)
-                insort(self.times_ms, firing[1])
-                insort(self.received_ms, firing[2])
+                insort(self.times_ms, at_ms)
+                insort(self.received_ms, received_ms)
         self._firings.reverse()
-
-    def _is_covered(self, firing: _Firing, count: int) -> bool:
-        """Whether by both times at least ``count`` firings are as late."""
-        _, at_ms, received_ms = firing
-        first = max(bisect_left(self.times_ms, at_ms), bisect_left(self.received_ms, received_ms))
-        return len(self.times_ms) - first >= count
 
     @property
     def is_empty(self) -> bool:

@@ -283,9 +283,12 @@ def caps(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int, rece
     slot, count = state.fired.get((rule.name, CAP)), rule.cap.count
     if slot is None or len(slot.times_ms) < count:
         return None
-    if slot.times_ms[-count] >= _counted_from_ms(rule, rule.cap, profile, at_ms):
+    from_ms, last_ms = _counted_from_ms(rule, rule.cap, profile, at_ms), slot.received_ms[-count]
+    if slot.times_ms[-count] >= from_ms:
         return EVENT_TIME
-    return RECORD_TIME if slot.received_ms[-count] >= _counted_from_ms(rule, rule.cap, profile, received_ms) else None
+    if last_ms < from_ms and at_ms <= received_ms:  # less to compute: a later time counts from no earlier on
+        return None
+    return RECORD_TIME if last_ms >= _counted_from_ms(rule, rule.cap, profile, received_ms) else None
 
 
 def _counted_from_ms(rule: Rule, cap: Cap, profile: dict[str, Any], at_ms: int) -> int:
