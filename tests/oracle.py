@@ -12,8 +12,7 @@ right after the event that had it asked; with ``answers_at_once=False`` it is si
 ``asked`` holds the users it is being asked for. The stream's time stands still unless ``pass_stream`` is called, so no
 sequence comes to its end. The rules are those of docs/user-state.md and docs/rules.md.
 
-Firings are never forgotten here. That makes no difference as long as every event is newer than the stream's time less
-``allowed_lateness_ms``.
+Every firing is remembered, one by one, until ``pass_stream`` forgets it.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UNAVAILABLE = "unavailable"
-DAY_MS = 24 * 3600 * 1000
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS
 YEAR_2000_MS = 946_684_800_000
-YEAR_3000_MS = 32_503_680_000_000
 LETTER_BYTES = 256 * 1024  # docs/dead-letters.md, "cut"
 
 Filter = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], bool]
@@ -113,9 +112,13 @@ class OracleDeadLetter:
 
 @dataclass(frozen=True)
 class OracleFiring:
+    """A firing as a cap (``key`` None) or a cooldown remembers it until the stream's time is ``until_ms``."""
+
     rule: str
-    key: str
+    key: str | None
     at_ms: int
+    received_ms: int
+    until_ms: int
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class OracleOpen:
     kind: str
     match: Any
     key: str
-    event: dict[str, Any]
+    event: OracleEvent
     begun_ms: int
     ends_ms: int
 
@@ -271,11 +274,11 @@ class Oracle:
         self._stop_waiting(user_id)
 
     def pass_stream(self, stream_ms: int, now_ms: int | None = None) -> None:
-        """The stream's time reaches ``stream_ms`` and ends sequences. Past every event: the input has ended."""
+        """The stream's time reaches ``stream_ms`` and ends sequences and firings. Past every event: the input ended."""
         self.now_ms = self.now_ms if now_ms is None else now_ms
         self._release_held()
         self.stream_ms = max(stream_ms, self.stream_ms)
-        for user_id in list(self.open):
+        for user_id in sorted({*self.open, *self.firings}):
             self._expire(user_id)
             self._end_sequences(user_id)
 
@@ -353,14 +356,14 @@ class Oracle:
     def _cooldowns(self, user_id: str) -> list[dict[str, Any]]:
         last: dict[tuple[str, str], int] = {}
         for firing in self.firings.get(user_id, []):
-            last[firing.rule, firing.key] = max(firing.at_ms, last.get((firing.rule, firing.key), 0))
-        cooling = [rule.name for rule in self.rules if rule.cooldown_ms is not None]
-        return [{"rule": rule, "key": key, "fired_at": at_ms} for (rule, key), at_ms in last.items() if rule in cooling]
+            if firing.key is not None:
+                last[firing.rule, firing.key] = max(firing.at_ms, last.get((firing.rule, firing.key), 0))
+        return [{"rule": rule, "key": key, "fired_at": at_ms} for (rule, key), at_ms in last.items()]
 
     def _caps(self, user_id: str) -> list[dict[str, Any]]:
         found = []
         for rule in self.rules:
-            times = sorted(firing.at_ms for firing in self.firings.get(user_id, []) if firing.rule == rule.name)
+            times = sorted(firing.at_ms for firing in self._firings_of(user_id, rule, None))
             if rule.cap_count is not None and times:
                 found.append({"rule": rule.name, "fired_at": times[-rule.cap_count :]})
         return found
@@ -568,9 +571,9 @@ class Oracle:
             if rule.sequence is not None:
                 self._move_sequences(rule, rule.sequence, body, allowed, follows, key, passed_over)
             elif allowed:
-                self._fire(rule, body, time_of(event), key)
-        later = [row for row in user.history if row["timestamp"] > time_of(event)]
-        earlier = [row for row in user.history if row["timestamp"] <= time_of(event)]
+                self._fire(rule, body, time_of(event), event.received_ms, key)
+        later = [row for row in user.history if row["timestamp"] > event["timestamp"]]
+        earlier = [row for row in user.history if row["timestamp"] <= event["timestamp"]]
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
 
     def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
@@ -611,7 +614,7 @@ class Oracle:
             followed = [opened for opened in same_match() if opened.begun_ms <= at_ms <= opened.ends_ms]
             self.open[user_id] = [opened for opened in self.open.get(user_id, []) if opened not in followed]
             if followed and sequence.kind == "followed_by":
-                self._fire(rule, body, at_ms, followed[0].key)
+                self._fire(rule, body, at_ms, event.received_ms, followed[0].key)
         if not allowed or passed_over:
             return
         begun = OracleOpen(rule.name, sequence.kind, match, key, event, at_ms, at_ms + sequence.within_ms)
@@ -623,7 +626,7 @@ class Oracle:
         self.open[user_id] = [*self.open.get(user_id, []), begun]
 
     def _end_sequences(self, user_id: str) -> None:
-        """End the sequences that are over; all of them wait for the user API if any of them has to."""
+        """End the sequences that are over, forget firings; all of it waits for the user API if any sequence has to."""
         user = self.users.get(user_id)
         self.awaited.pop(user_id, None)
         ended = [
@@ -649,7 +652,10 @@ class Oracle:
                 if self._passes_over(rule, user):
                     self.skipped += 1
                 else:
-                    self._fire(rule, self._body(sequence.event, user), sequence.ends_ms, sequence.key)
+                    received_ms = max(sequence.ends_ms + self.allowed_lateness_ms, sequence.event.received_ms)
+                    self._fire(rule, self._body(sequence.event, user), sequence.ends_ms, received_ms, sequence.key)
+        if firings:
+            self.firings[user_id] = [firing for firing in self.firings[user_id] if firing.until_ms > self.stream_ms]
         if self.answers_at_once and user_id in self.awaited:
             self.answer(user_id)
 
@@ -658,22 +664,36 @@ class Oracle:
         found = [rule for rule in self.rules if rule.name == sequence.rule and rule.sequence is not None]
         return next((rule for rule in found if rule.sequence and rule.sequence.kind == sequence.kind), None)
 
-    def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, key: str) -> None:
+    def _fire(self, rule: OracleRule, body: dict[str, Any], at_ms: int, received_ms: int, key: str) -> None:
         """Fire a rule unless its cooldown or cap stops it."""
-        event = body["event"]
+        user_id, event_id = body["event"]["user_id"], body["event"]["event_id"]
         zone = _zone_of(rule, body["userProfile"])
-        earlier = [firing for firing in self.firings.get(event["user_id"], []) if firing.rule == rule.name]
-        last_ms = max((firing.at_ms for firing in earlier if firing.key == key), default=None)
-        if rule.cooldown_ms is not None and last_ms is not None and at_ms - last_ms < rule.cooldown_ms:
+        if rule.cooldown_ms is not None and any(
+            firing.at_ms > at_ms - rule.cooldown_ms or firing.received_ms > received_ms - rule.cooldown_ms
+            for firing in self._firings_of(user_id, rule, key)
+        ):
             self.counts["rules_cooled_down"] += 1
             return
-        if rule.cap_count is not None and self._counted(rule, zone, at_ms, earlier) >= rule.cap_count:
-            self.counts["rules_capped"] += 1
-            return
-        self.firings.setdefault(event["user_id"], []).append(OracleFiring(rule.name, key, at_ms))
+        if rule.cap_count is not None:
+            earlier = self._firings_of(user_id, rule, None)
+            by_event_time = sum(_counts(rule, zone, firing.at_ms, at_ms) for firing in earlier)
+            by_record_time = sum(_counts(rule, zone, firing.received_ms, received_ms) for firing in earlier)
+            if by_event_time >= rule.cap_count or by_record_time >= rule.cap_count:
+                self.counts["rules_capped"] += 1
+                return
+        later_ms = max(at_ms, received_ms) + self.allowed_lateness_ms
+        remembered = self.firings.setdefault(user_id, [])
+        if rule.cooldown_ms is not None:
+            remembered.append(OracleFiring(rule.name, key, at_ms, received_ms, later_ms + rule.cooldown_ms))
+        if rule.cap_window_ms is not None:
+            remembered.append(OracleFiring(rule.name, None, at_ms, received_ms, later_ms + rule.cap_window_ms))
+        if rule.cap_per is not None:
+            end_ms = period_end(max(at_ms, received_ms), rule.cap_per, zone) + 26 * HOUR_MS
+            forgotten_ms = end_ms + self.allowed_lateness_ms
+            remembered.append(OracleFiring(rule.name, None, at_ms, received_ms, forgotten_ms))
         until_ms = None if rule.quiet is None else quiet_until(self.now_ms, rule.quiet, zone)
         for name in rule.actions:
-            action = OracleAction(event["user_id"], event["event_id"], rule.name, rule.version, name, body)
+            action = OracleAction(user_id, event_id, rule.name, rule.version, name, body)
             if rule.quiet is None or until_ms is None:
                 self.actions.append(action)
             else:
@@ -691,12 +711,10 @@ class Oracle:
         else:
             self.held.append(held)
 
-    def _counted(self, rule: OracleRule, zone: str, at_ms: int, earlier: list[OracleFiring]) -> int:
-        if rule.cap_window_ms is not None:
-            return sum(firing.at_ms > at_ms - rule.cap_window_ms for firing in earlier)
-        assert rule.cap_per is not None
-        period = period_of(at_ms, rule.cap_per, zone)
-        return sum(period_of(firing.at_ms, rule.cap_per, zone) >= period for firing in earlier)
+    def _firings_of(self, user_id: str, rule: OracleRule, key: str | None) -> list[OracleFiring]:
+        """What the rule's cap (``key`` None), or its cooldown for a value of its key, remembers."""
+        of_user = self.firings.get(user_id, [])
+        return [firing for firing in of_user if firing.rule == rule.name and firing.key == key]
 
     def _release_held(self) -> None:
         """Held actions whose quiet hours are over go out."""
@@ -781,6 +799,24 @@ def period_of(at_ms: int, per: str, zone: str) -> date:
         "week": day - timedelta(days=day.weekday()),
         "month": day.replace(day=1),
     }[per]
+
+
+@cache
+def period_end(at_ms: int, per: str, zone: str) -> int:
+    """The first second of the next day, week or month."""
+    period, first, last = period_of(at_ms, per, zone), at_ms // 1000, at_ms // 1000 + 33 * DAY_MS // 1000
+    while first < last:
+        middle = (first + last) // 2
+        first, last = (first, middle) if period_of(middle * 1000, per, zone) > period else (middle + 1, last)
+    return last * 1000
+
+
+def _counts(rule: OracleRule, zone: str, firing_ms: int, at_ms: int) -> bool:
+    """Whether, by one of the two times, a firing counts for the cap at ``at_ms``."""
+    if rule.cap_window_ms is not None:
+        return firing_ms > at_ms - rule.cap_window_ms
+    assert rule.cap_per is not None
+    return period_of(firing_ms, rule.cap_per, zone) >= period_of(at_ms, rule.cap_per, zone)
 
 
 def quiet_until(now_ms: int, quiet: tuple[str, str], zone: str) -> int | None:

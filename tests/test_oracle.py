@@ -461,11 +461,13 @@ class RuleFeed:
         self.oracle.now_ms = ms(now)
         self.numbers = itertools.count()
 
-    def send(self, minute: float, name: str = "begin", **fields: Any) -> RuleFeed:
+    def send(self, minute: float, name: str = "begin", record_minute: float | None = None, **fields: Any) -> RuleFeed:
+        """An event of a minute, whose record may be of another."""
         number = next(self.numbers)
         at_ms = NOW_MS + int(minute * MINUTE_MS)
+        record_ms = -1 if record_minute is None else NOW_MS + int(record_minute * MINUTE_MS)
         sent = event("u1", event_id=f"{name}{number}", event_name=name, timestamp=at_ms, **fields)
-        self.oracle.feed(b"u1", orjson.dumps(sent))
+        self.oracle.feed(b"u1", orjson.dumps(sent), record_ms=record_ms)
         self.oracle.answer("u1")
         return self
 
@@ -702,13 +704,49 @@ def test_a_sequence_of_followed_by_ends_silently() -> None:
     assert (feed.fired, feed.open, feed.oracle.counts) == ([], [], {})
 
 
-def test_the_time_of_a_firing_is_the_event_s_or_the_end_of_what_was_not_followed() -> None:
+def test_the_event_time_of_a_firing_is_the_event_s_or_the_end_of_what_was_not_followed() -> None:
     for sequence, at in ((FOLLOWED, 7), (NOT_FOLLOWED, 10)):
-        feed = RuleFeed(sequence=sequence, cooldown_ms=1, cap_count=1, cap_window_ms=1).send(0)
+        feed = RuleFeed(sequence=sequence, cooldown_ms=TEN, cap_count=1, cap_window_ms=TEN).send(0)
         feed.send(7, "follow" if sequence is FOLLOWED else "other").stream(10)
         shown = feed.oracle.state("u1")["ruleState"]
         assert shown["cooldowns"] == [{"rule": "r", "key": "", "fired_at": NOW_MS + at * MINUTE_MS}]
         assert shown["caps"] == [{"rule": "r", "fired_at": [NOW_MS + at * MINUTE_MS]}]
+
+
+@pytest.mark.parametrize(("begun", "received"), [(0, 10 + 1 / 6), (None, 10 + 1 / 6), (60, 60)], ids=str)
+def test_the_record_time_of_an_end_is_the_later_of_the_end_and_the_beginning(
+    begun: float | None, received: float
+) -> None:
+    feed = RuleFeed(sequence=NOT_FOLLOWED, cooldown_ms=TEN).send(0, record_minute=begun).stream(10)
+    assert [firing.received_ms - NOW_MS for firing in feed.oracle.firings["u1"]] == [received * MINUTE_MS]
+
+
+def test_the_record_time_of_what_was_followed_is_that_of_the_event_that_follows() -> None:
+    feed = RuleFeed(sequence=FOLLOWED, cooldown_ms=TEN).send(0, record_minute=60).send(7, "follow", record_minute=20)
+    assert [firing.received_ms - NOW_MS for firing in feed.oracle.firings["u1"]] == [20 * MINUTE_MS]
+
+
+@pytest.mark.parametrize("by", ["cooldown", "cap", "day"])
+def test_firings_count_by_event_time_and_by_record_time(by: str) -> None:
+    rules = {"cooldown": {"cooldown_ms": 2 * TEN}, "cap": {"cap_count": 1, "cap_window_ms": 2 * TEN}}
+    feed = RuleFeed(**rules.get(by, {"cap_count": 1, "cap_per": "day"}))
+    day = 24 * 60
+    feed.oracle.now_ms = NOW_MS + 5 * DAY_MS
+    for at, received in ((0, 0), (-day, 1), (-day, 3 * day), (day, 2), (day, day), (day, 5 * day), (5 * day, None)):
+        feed.send(at, record_minute=received)
+    assert feed.fired == ["begin0", "begin4", "begin6"]
+
+
+def test_a_firing_is_forgotten_when_the_stream_is_past_the_later_of_its_times() -> None:
+    for by, minutes in (
+        ({"cooldown_ms": TEN}, 10),
+        ({"cap_count": 1, "cap_window_ms": TEN}, 10),
+        ({"cap_count": 1, "cap_per": "day"}, 24 * 60 - 30 + 26 * 60),
+    ):
+        for at, received in ((30, None), (30, 30), (-24 * 60, 30)):
+            feed = RuleFeed(**by).send(at, record_minute=received).stream(30 + minutes - 0.1)
+            feed.send(at, record_minute=received).stream(30 + minutes).send(at, record_minute=received)
+            assert feed.fired == ["begin0", "begin2"]
 
 
 @pytest.mark.parametrize(

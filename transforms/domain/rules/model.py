@@ -84,7 +84,7 @@ Lua = Annotated[str, Field(min_length=1), AfterValidator(_within_limit)]
 
 
 class Cooldown(StrictModel):
-    """How long a rule stays silent after it fired, in event time; ``cooldown: 1d`` is short for its ``time``."""
+    """How long a rule stays silent after it fired; ``cooldown: 1d`` is short for its ``time``."""
 
     time: Duration = Field(description="from the event that fired")
     key: Lua | None = Field(
@@ -97,7 +97,7 @@ class Cap(StrictModel):
     """At most ``count`` times a user: in a rolling ``window``, or ``per`` calendar day, week or month."""
 
     count: int = Field(ge=1, le=1000)
-    window: Duration | None = Field(default=None, description="rolling, in event time")
+    window: Duration | None = Field(default=None, description="rolling")
     per: Literal["day", "week", "month"] | None = Field(
         default=None, description="calendar, in the rule's time_zone; weeks begin on Monday"
     )

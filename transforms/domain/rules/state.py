@@ -16,10 +16,15 @@ from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import period_end_ms, period_start_ms, zone_of
 from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.events.event import Event
+from transforms.domain.rules.firings import Firings, Slot
 from transforms.domain.rules.model import Cap, Rule, TimeZone
 
 CAP: Final = "cap"
 COOLDOWN: Final = "cooldown"
+
+# The two times of a firing.
+EVENT_TIME: Final = "event time"
+RECORD_TIME: Final = "record time"
 
 MAX_OPEN: Final = 100
 MAX_HELD: Final = 100
@@ -33,23 +38,12 @@ _LONG_TEXT: Final = 64
 _ZONES_APART_MS: Final = 26 * 3600 * 1000
 
 
-class Firings(msgspec.Struct, array_like=True, gc=False):
-    """The times at which a rule fired, ascending, for its cap or one of its cooldowns (``slot``).
-
-    They are kept until the stream is at ``until_ms``.
-    """
-
-    rule: str
-    slot: str
-    times_ms: list[int]
-    until_ms: int
-
-
 class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An event that began a sequence: open from ``begun_ms`` to ``end_ms``, settled when the stream is at ``due_ms``.
 
     ``match`` is the value that both events must have, ``key`` that of the rule's cooldown. ``fields`` are the event as
-    JSON, empty where only an event that follows can fire.
+    JSON, empty where only an event that follows can fire. ``lag_ms`` is the event's record time less ``begun_ms``; an
+    earlier release did not know it.
     """
 
     rule: str
@@ -60,6 +54,12 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     due_ms: int
     key: str | None = None
     fields: bytes = b""
+    lag_ms: int = 0
+
+    @property
+    def received_ms(self) -> int:
+        """The record time of a firing at the end."""
+        return max(self.due_ms, self.begun_ms + self.lag_ms)
 
     @property
     def nbytes(self) -> int:
@@ -114,7 +114,7 @@ class RuleState:
     __slots__ = ("fired", "held", "nbytes", "open", "profile_wait_ms")
 
     def __init__(self) -> None:
-        self.fired: dict[tuple[str, str], Firings] = {}
+        self.fired: dict[tuple[str, str], Slot] = {}
         self.open: list[OpenSequence] = []
         self.held: list[HeldAction] = []
         self.profile_wait_ms = 0
@@ -127,9 +127,10 @@ class RuleState:
 
     def stream_due_ms(self) -> int | None:
         """Stream time at which a sequence is settled or a firing forgotten; without what waits for the user API."""
-        due_ms = [sequence.due_ms for sequence in self.open]
-        due_ms += [firings.until_ms for firings in self.fired.values()]
-        return min((at_ms for at_ms in due_ms if at_ms > self.profile_wait_ms), default=None)
+        after_ms = self.profile_wait_ms
+        due_ms = [sequence.due_ms for sequence in self.open if sequence.due_ms > after_ms]
+        due_ms += [at_ms for slot in self.fired.values() if (at_ms := slot.due_ms(after_ms)) is not None]
+        return min(due_ms, default=None)
 
     def clock_due_ms(self) -> int | None:
         """Processing time at which the first held action is released."""
@@ -137,27 +138,31 @@ class RuleState:
 
     # Changes
 
-    def fire(self, rule: str, slot: str, at_ms: int, keep: int, until_ms: int) -> None:
-        """Add a firing to a slot, which keeps the ``keep`` latest."""
-        firings = self.fired.get((rule, slot))
-        if firings is None:
-            firings = self.fired[rule, slot] = Firings(rule, slot, [], 0)
-            self.nbytes += _ITEM_BYTES
-        self.nbytes -= 8 * len(firings.times_ms)
-        firings.times_ms = sorted([*firings.times_ms, at_ms])[-keep:]
-        firings.until_ms = max(firings.until_ms, until_ms)
-        self.nbytes += 8 * len(firings.times_ms)
+    def fire(self, rule: str, slot: str, at_ms: int, keep: int, until_ms: int, lag_ms: int = 0) -> None:
+        """Add a firing to a slot; its record time is ``lag_ms`` after ``at_ms``."""
+        kept = self.fired.get((rule, slot))
+        if kept is None:
+            kept = self.fired[rule, slot] = Slot(rule, slot)
+        else:
+            self.nbytes -= kept.nbytes
+        kept.add(at_ms, at_ms + lag_ms, keep, until_ms)
+        self.nbytes += kept.nbytes
 
     def forget_firings(self, rule: str, slot: str) -> None:
         """Forget all firings of a slot."""
-        firings = self.fired.pop((rule, slot), None)
-        if firings is not None:
-            self.nbytes -= _ITEM_BYTES + 8 * len(firings.times_ms)
+        kept = self.fired.pop((rule, slot), None)
+        if kept is not None:
+            self.nbytes -= kept.nbytes
 
     def expire_firings(self, stream_ms: int) -> None:
-        """Forget the firings that no event after ``stream_ms`` can ask for."""
-        for firings in [firings for firings in self.fired.values() if firings.until_ms <= stream_ms]:
-            self.forget_firings(firings.rule, firings.slot)
+        """Forget the firings that are remembered until ``stream_ms`` or less."""
+        for key, slot in list(self.fired.items()):
+            self.nbytes -= slot.nbytes
+            slot.expire(stream_ms)
+            if slot.is_empty:
+                del self.fired[key]
+            else:
+                self.nbytes += slot.nbytes
 
     def begin(self, sequence: OpenSequence) -> None:
         """Add an open sequence."""
@@ -195,10 +200,7 @@ class RuleState:
 
     def pack(self, user_id: str) -> PackedRuleState:
         """A copy for the journal; the state goes on changing before the copy is encoded."""
-        fired = [
-            Firings(firings.rule, firings.slot, list(firings.times_ms), firings.until_ms)
-            for firings in self.fired.values()
-        ]
+        fired = [slot.pack() for slot in self.fired.values()]
         return PackedRuleState(user_id, fired, list(self.open), list(self.held), self.profile_wait_ms)
 
     @classmethod
@@ -207,8 +209,8 @@ class RuleState:
         state = cls()
         state.profile_wait_ms = packed.profile_wait_ms
         for firings in packed.fired:
-            for at_ms in firings.times_ms:
-                state.fire(firings.rule, firings.slot, at_ms, len(firings.times_ms), firings.until_ms)
+            slot = state.fired[firings.rule, firings.slot] = Slot.unpack(firings)
+            state.nbytes += slot.nbytes
         for sequence in packed.open:
             state.begin(sequence)
         for held in packed.held:
@@ -217,16 +219,16 @@ class RuleState:
 
     def public(self) -> dict[str, Any]:
         """The ``ruleState`` of an inspection; times in ms."""
-        caps = sorted((firings for firings in self.fired.values() if firings.slot == CAP), key=lambda cap: cap.rule)
+        caps = sorted((slot for slot in self.fired.values() if slot.slot == CAP), key=lambda cap: cap.rule)
         cooldowns = [
-            {"rule": firings.rule, "key": firings.slot.partition(":")[2] or None, "fired_at": firings.times_ms[-1]}
-            for firings in self.fired.values()
-            if firings.slot != CAP
+            {"rule": slot.rule, "key": slot.slot.partition(":")[2] or None, "fired_at": slot.times_ms[-1]}
+            for slot in self.fired.values()
+            if slot.slot != CAP
         ]
         sequences = sorted(self.open, key=lambda sequence: (sequence.end_ms, sequence.event_id, sequence.rule))
         return {
             "cooldowns": sorted(cooldowns, key=lambda cooldown: (str(cooldown["rule"]), str(cooldown["key"]))),
-            "caps": [{"rule": cap.rule, "fired_at": cap.times_ms} for cap in caps],
+            "caps": [{"rule": cap.rule, "fired_at": cap.times_ms[-cap.keep :]} for cap in caps],
             "sequences": [
                 {
                     "rule": sequence.rule,
@@ -264,42 +266,54 @@ def short(text: str) -> str:
 # Whether a rule may fire
 
 
-def cools_down(state: RuleState, rule: Rule, key: str | None, at_ms: int) -> bool:
-    """Whether the rule's cooldown stops a firing at ``at_ms``."""
+def cools_down(state: RuleState, rule: Rule, key: str | None, at_ms: int, received_ms: int) -> str | None:
+    """The time by which the rule's cooldown stops a firing: ``EVENT_TIME`` or ``RECORD_TIME``; None: it does not."""
     if rule.cooldown is None:
-        return False
-    firings = state.fired.get((rule.name, cooldown_slot(key)))
-    return firings is not None and at_ms < firings.times_ms[-1] + rule.cooldown.time.ms
+        return None
+    slot = state.fired.get((rule.name, cooldown_slot(key)))
+    if slot is None:
+        return None
+    if at_ms < slot.times_ms[-1] + rule.cooldown.time.ms:
+        return EVENT_TIME
+    return RECORD_TIME if received_ms < slot.received_ms[-1] + rule.cooldown.time.ms else None
 
 
-def is_capped(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int) -> bool:
-    """Whether the rule's cap stops a firing at ``at_ms``."""
+def caps(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int, received_ms: int) -> str | None:
+    """The time by which the rule's cap stops a firing: ``EVENT_TIME`` or ``RECORD_TIME``; None: it does not."""
     if rule.cap is None:
-        return False
-    firings = state.fired.get((rule.name, CAP))
-    if firings is None or len(firings.times_ms) < rule.cap.count:
-        return False
-    if rule.cap.window is not None:
-        since_ms = at_ms - rule.cap.window.ms + 1
-    else:
-        since_ms = period_start_ms(at_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
-    return firings.times_ms[-rule.cap.count] >= since_ms
+        return None
+    slot, count = state.fired.get((rule.name, CAP)), rule.cap.count
+    if slot is None or len(slot.times_ms) < count:
+        return None
+    from_ms, last_ms = _counted_from_ms(rule, rule.cap, profile, at_ms), slot.received_ms[-count]
+    if slot.times_ms[-count] >= from_ms:
+        return EVENT_TIME
+    if last_ms < from_ms and at_ms <= received_ms:  # less to compute: a later time counts from no earlier on
+        return None
+    return RECORD_TIME if last_ms >= _counted_from_ms(rule, rule.cap, profile, received_ms) else None
+
+
+def _counted_from_ms(rule: Rule, cap: Cap, profile: dict[str, Any], at_ms: int) -> int:
+    """From when on the firings count that may stop one at ``at_ms``."""
+    if cap.window is not None:
+        return at_ms - cap.window.ms + 1
+    return period_start_ms(at_ms, _per(cap), zone_for(rule.time_zone, profile))
 
 
 def firings_of(
-    rule: Rule, profile: dict[str, Any], key: str | None, at_ms: int, lateness_ms: int
+    rule: Rule, profile: dict[str, Any], key: str | None, latest_ms: int, lateness_ms: int
 ) -> Iterator[tuple[str, int, int]]:
-    """What rule state keeps of a firing at ``at_ms``.
+    """What rule state keeps of a firing; ``latest_ms`` is the later of its two times.
 
     Yields:
-        For each slot: its name, how many firings it keeps, and the stream time until which it keeps them, ms.
+        For each slot: its name, how many firings the rule counts, and the stream time until which this one is kept, ms.
     """
     if rule.cooldown is not None:
-        yield cooldown_slot(key), 1, at_ms + rule.cooldown.time.ms + lateness_ms
+        yield cooldown_slot(key), 1, latest_ms + rule.cooldown.time.ms + lateness_ms
     if rule.cap is not None and rule.cap.window is not None:
-        yield CAP, rule.cap.count, at_ms + rule.cap.window.ms + lateness_ms
+        yield CAP, rule.cap.count, latest_ms + rule.cap.window.ms + lateness_ms
     elif rule.cap is not None:
-        end_ms = period_end_ms(at_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
+        end_ms = period_end_ms(latest_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
         yield CAP, rule.cap.count, end_ms + _ZONES_APART_MS + lateness_ms
 
 
@@ -368,6 +382,7 @@ def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, latene
     sequence = rule.sequence
     if sequence is None:
         raise ValueError(f"rule {rule.name} has no sequence")
-    end_ms = event.timestamp_ms + sequence.within.ms
-    fields = b"" if sequence.not_followed_by is None else exact_json.dumps(event.fields)
-    return OpenSequence(rule.name, match, event.event_id, event.timestamp_ms, end_ms, end_ms + lateness_ms, key, fields)
+    begun_ms = event.timestamp_ms
+    end_ms, lag_ms = begun_ms + sequence.within.ms, event.received_ms - begun_ms
+    fields = b"" if sequence.not_followed_by is None else orjson.dumps(event.fields)
+    return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, end_ms + lateness_ms, key, fields, lag_ms)

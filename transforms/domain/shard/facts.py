@@ -146,7 +146,10 @@ class EventsUnparked(Fact, frozen=True, tag=3):
 
 
 class RuleFired(Fact, frozen=True, tag=11):
-    """A rule fired. The slot keeps the ``keep`` latest firings until the stream is at ``until_ms``."""
+    """A rule that counts ``keep`` firings fired. The slot keeps this one until the stream is at ``until_ms``.
+
+    Its event time is ``at_ms``, its record time ``lag_ms`` later.
+    """
 
     user_id: str
     rule: str
@@ -154,6 +157,7 @@ class RuleFired(Fact, frozen=True, tag=11):
     at_ms: int
     keep: int
     until_ms: int
+    lag_ms: int = 0
 
 
 class SequenceBegun(Fact, frozen=True, tag=12):
@@ -194,7 +198,7 @@ class ProfileWaitSet(Fact, frozen=True, tag=16):
 
 
 class FiringsExpired(Fact, frozen=True, tag=17):
-    """Firings that no rule needs after ``stream_ms`` were forgotten."""
+    """The firings that were kept until ``stream_ms`` or less were forgotten."""
 
     user_id: str
     stream_ms: int

@@ -84,15 +84,16 @@ class Firing:
         self._scope = scope
         self._dispatch = dispatch
 
-    def fire(self, rule: Rule, trigger: Trigger, at_ms: int, key: str | None) -> None:
+    def fire(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> None:
         """Fire a rule unless its cooldown or cap stops it; quiet hours hold its actions.
 
         Args:
             at_ms: event time of the firing.
+            received_ms: its record time.
             key: value of the cooldown's key.
         """
         scope, log = self._scope, self._scope.log
-        if self._is_stopped(rule, trigger, at_ms, key):
+        if self._is_stopped(rule, trigger, at_ms, received_ms, key):
             return
         if (rule.quiet_hours or (rule.cap and rule.cap.per)) and rule_state.has_bad_zone(
             rule.time_zone, trigger.profile
@@ -100,7 +101,7 @@ class Firing:
             scope.result.counts["time_zones_unknown"] += 1
         scope.count(rule, "fired")
         if rule.cooldown is not None or rule.cap is not None:
-            self._remember(rule, trigger, at_ms, key)
+            self._remember(rule, trigger, at_ms, received_ms, key)
         until_ms = None
         if rule.quiet_hours is not None:
             zone = rule_state.zone_for(rule.time_zone, trigger.profile)
@@ -115,36 +116,41 @@ class Firing:
             else:
                 self._hold(rule, trigger, action, until_ms)
 
-    def _is_stopped(self, rule: Rule, trigger: Trigger, at_ms: int, key: str | None) -> bool:
+    def _is_stopped(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> bool:
         scope, log = self._scope, self._scope.log
         state = scope.state.rule_states.of(trigger.user_id)
-        if rule_state.cools_down(state, rule, key, at_ms):
+        stopped_by = rule_state.cools_down(state, rule, key, at_ms, received_ms)
+        if stopped_by is not None:
             scope.count(rule, "cooled_down", "rules_cooled_down")
             if log.is_on:
-                detail = None if key is None else f"key {rule_state.short(key)}"
-                log.event(decisions.COOLED_DOWN, rule, trigger.fields, detail)
+                detail = "" if key is None else f"key {rule_state.short(key)}"
+                log.event(decisions.COOLED_DOWN, rule, trigger.fields, _stopped(detail, stopped_by))
             return True
-        if rule.cap is not None and rule_state.is_capped(state, rule, trigger.profile, at_ms):
-            scope.count(rule, "capped", "rules_capped")
-            if log.is_on:
-                log.event(decisions.CAPPED, rule, trigger.fields, f"{rule.cap.count} {_span_of(rule.cap)}")
-            return True
-        return False
+        if rule.cap is None:
+            return False
+        stopped_by = rule_state.caps(state, rule, trigger.profile, at_ms, received_ms)
+        if stopped_by is None:
+            return False
+        scope.count(rule, "capped", "rules_capped")
+        if log.is_on:
+            detail = f"{rule.cap.count} {_span_of(rule.cap)}"
+            log.event(decisions.CAPPED, rule, trigger.fields, _stopped(detail, stopped_by))
+        return True
 
-    def _remember(self, rule: Rule, trigger: Trigger, at_ms: int, key: str | None) -> None:
+    def _remember(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> None:
         scope, user_id = self._scope, trigger.user_id
-        lateness_ms = scope.settings.allowed_lateness_ms
-        for slot, keep, until_ms in rule_state.firings_of(rule, trigger.profile, key, at_ms, lateness_ms):
+        latest_ms, lateness_ms = max(at_ms, received_ms), scope.settings.allowed_lateness_ms
+        for slot, keep, until_ms in rule_state.firings_of(rule, trigger.profile, key, latest_ms, lateness_ms):
             self._make_room(user_id, rule, slot, scope.state.rule_states.of(user_id))
-            scope.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms))
+            scope.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms, received_ms - at_ms))
 
     def _make_room(self, user_id: str, rule: Rule, slot: str, state: RuleState) -> None:
         """Forget the cooldown that ends first when a new slot would be one too many."""
         if slot == rule_state.CAP or len(state.fired) < MAX_COOLDOWN_KEYS or (rule.name, slot) in state.fired:
             return
-        cooldowns = [firings for firings in state.fired.values() if firings.slot != rule_state.CAP]
+        cooldowns = [kept for kept in state.fired.values() if kept.slot != rule_state.CAP]
         if len(cooldowns) >= MAX_COOLDOWN_KEYS:
-            first = min(cooldowns, key=lambda firings: (firings.until_ms, firings.rule, firings.slot))
+            first = min(cooldowns, key=lambda kept: (kept.until_ms, kept.rule, kept.slot))
             self._scope.record(FiringsForgotten(user_id, first.rule, first.slot))
             self._scope.result.counts["cooldowns_cut"] += 1
 
@@ -214,3 +220,9 @@ def _excess(fired: FiredAction) -> str | None:
 
 def _span_of(cap: Cap) -> str:
     return f"in {cap.window}" if cap.window is not None else f"per {cap.per}"
+
+
+def _stopped(detail: str, stopped_by: str) -> str | None:
+    """The detail of a decision, which names the record time where the event time alone would not have stopped it."""
+    parts = (detail, "by record time" if stopped_by == rule_state.RECORD_TIME else "")
+    return ", ".join(filter(None, parts)) or None

@@ -84,7 +84,7 @@ class RuleEngine:
             log.event(decisions.SKIPPED, rule, event.fields, f"profile is {trigger.user.enrichment}")
         if rule.sequence is None:
             if not is_skipped:
-                self.firing.fire(rule, trigger, event.timestamp_ms, key)
+                self.firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, key)
             return
         match = match_of(rule.sequence.match, event)
         if match is None:

@@ -37,7 +37,7 @@ class Sequences:
         if followed:
             scope.count(rule, "followed", "sequences_followed", len(followed))
             if rule.sequence is not None and rule.sequence.followed_by is not None:
-                self._firing.fire(rule, trigger, event.timestamp_ms, followed[-1].key)
+                self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, followed[-1].key)
 
     def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
         """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
@@ -76,7 +76,7 @@ class Sequences:
         return any(sequence.fields and self._rule_of(sequence) for sequence in due)
 
     def settle(self, user_id: str, stream_ms: int) -> None:
-        """End the user's sequences that are due at ``stream_ms``, and forget firings that no event can ask for.
+        """End the user's sequences that are due at ``stream_ms``, and forget the firings that are kept until then.
 
         A sequence of a ``not_followed_by`` rule fires.
         """
@@ -91,7 +91,8 @@ class Sequences:
                 self._time_out(user_id, sequence, rule)
             else:
                 scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
-        if any(firings.until_ms <= stream_ms for firings in scope.state.rule_states.of(user_id).fired.values()):
+        due_ms = (slot.due_ms(0) for slot in scope.state.rule_states.of(user_id).fired.values())
+        if any(at_ms is not None and at_ms <= stream_ms for at_ms in due_ms):
             scope.record(FiringsExpired(user_id, stream_ms))
 
     def _rule_of(self, sequence: OpenSequence) -> Rule | None:
@@ -113,4 +114,4 @@ class Sequences:
         scope.log.event(decisions.TIMED_OUT, rule, fields)
         record = Record(NO_COORDINATE, NO_COORDINATE, sequence.begun_ms, user_id.encode(), sequence.fields)
         trigger = Trigger(user_id, sequence.event_id, fields, user, user.visit, "", record)
-        self._firing.fire(rule, trigger, sequence.end_ms, sequence.key)
+        self._firing.fire(rule, trigger, sequence.end_ms, sequence.received_ms, sequence.key)

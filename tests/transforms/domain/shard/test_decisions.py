@@ -99,6 +99,23 @@ def test_what_stops_a_rule_is_told() -> None:
     ]
 
 
+def test_what_stops_a_rule_by_record_time_alone_is_told() -> None:
+    rules = (
+        rule("cold", GO, cooldown="1h"),
+        rule("keyed", GO, cooldown={"time": "1h", "key": "event.platform"}),
+        rule("capped", GO, cap={"count": 1, "window": "7d"}),
+        rule("daily", GO, cap={"count": 1, "per": "day"}),
+    )
+    logged = Logged(*rules)
+    logged.say("a", at_ms=-720 * HOUR, platform="web")  # came now, of thirty days ago
+    assert told(logged.say("b", at_ms=1, platform="web")) == [
+        ("cooled_down", "cold", "by record time"),
+        ("cooled_down", "keyed", "key s:web, by record time"),
+        ("capped", "capped", "1 in 1w, by record time"),
+        ("capped", "daily", "1 per day, by record time"),
+    ]
+
+
 def test_an_error_is_told_with_its_message() -> None:
     ((what, name, detail),) = told(Logged(rule("bad", "event.nothing.more"), sample=1.0).say("a"))
     assert (what, name) == ("error", "bad")

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from transforms.domain.events.record import Record
-from transforms.domain.rules.state import Firings, HeldAction, OpenSequence, PackedRuleState
+from transforms.domain.rules.firings import Firings
+from transforms.domain.rules.state import HeldAction, OpenSequence, PackedRuleState
 from transforms.domain.shard import facts
 from transforms.domain.shard.facts import (
     NEWEST_FACT,
@@ -41,6 +42,7 @@ from transforms.domain.shard.facts import (
     decode_facts,
 )
 from transforms.domain.shard.journal_elements import JournalEntry, decode_element, make_entry
+from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import PackedUser
 from transforms.domain.users.visit import Visit
@@ -132,6 +134,18 @@ def _begins_with(written: Any, golden: Any) -> bool:
 def test_a_fact_of_a_newer_release_is_refused(stored: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_facts(msgspec.msgpack.encode((7, [[3, "u1"], stored])))
+
+
+def test_firings_and_sequences_of_an_earlier_release_have_the_event_time_as_record_time() -> None:
+    entry = decode_element(bytes.fromhex(GOLDEN["MOVED, all stores"]))
+    assert isinstance(entry, JournalEntry)
+    state = ShardState(100)
+    state.apply(7, entry.read_facts().facts[0])
+    state.apply(7, RuleFired("u1", "cart", "cooldown", 10, 1, 50))
+    of_user = state.rule_states.of("u1")
+    slots = {name: (slot.times_ms, slot.received_ms, slot.until_ms) for (_, name), slot in of_user.fired.items()}
+    assert slots == {"cap": ([1, 2], [1, 2], 50), "cooldown": ([10], [10], 50)}
+    assert [sequence.received_ms for sequence in of_user.open] == [SEQUENCE.due_ms]
 
 
 def test_a_move_names_its_user() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders import NOW_MS, Shard, batch, control, event, fetched, filter_set, rule
 from transforms.domain.base.due_index import DueIndex
+from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import Answer
 from transforms.domain.shard.step_result import StepResult
@@ -32,9 +33,13 @@ class Told:
         self.letters: list[Any] = []
         self.numbers = iter(range(10_000))
 
-    def say(self, at_ms: int = 0, name: str = "go", event_id: str = "", **fields: Any) -> list[str]:
+    def say(
+        self, at_ms: int = 0, name: str = "go", event_id: str = "", received: int | None = None, **fields: Any
+    ) -> list[str]:
+        """An event at ``at_ms`` after noon, whose record Kafka got at ``received``, by default at the same time."""
         made = event("u", event_id=event_id or f"e{next(self.numbers)}", event_name=name, timestamp=NOON + at_ms)
-        return self.take(batch(made | fields))
+        record_ms = NOON + (at_ms if received is None else received)
+        return self.take(batch(Record(0, 0, record_ms, b"u", orjson.dumps(made | fields))))
 
     def take(self, one: Any = None, stream_ms: int | None = None) -> list[str]:
         seen = []
@@ -87,6 +92,48 @@ def test_a_rolling_cap_holds_whatever_order_events_come_in() -> None:
     assert told.say(10 * MINUTE) == []
     assert told.say(HOUR, event_id="c") == ["r:c"]
     assert told.counts["rules_capped"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "fired"),
+    [
+        ({"cap": {"count": 2, "window": "2h"}}, 2),
+        ({"cap": {"count": 3, "per": "week"}}, 3),
+        ({"cooldown": "1h"}, 1),
+        ({"cooldown": {"time": "1h", "key": "event.event_name"}}, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [-20 * HOUR, 0], ids=["as the stream catches up", "the stream is ahead"])
+def test_events_of_the_day_before_that_come_at_once_are_stopped(fields: Any, fired: int, stream: int) -> None:
+    told = Told(rule("r", **fields))
+    outs = []
+    for number in range(10):
+        outs += told.say(-DAY + number * 2 * HOUR, event_id=f"e{number}", received=number)
+        told.pass_stream(stream + number)
+        told.shard.restore()
+    assert outs == [f"r:e{number}" for number in range(fired)]
+
+
+def test_a_firing_is_remembered_until_the_later_of_its_times_is_over() -> None:
+    told = Told(rule("r", cap={"count": 2, "window": "1h"}))
+    told.say(-DAY, event_id="a", received=0)
+    told.say(-DAY + 2 * HOUR, event_id="b", received=MINUTE)
+    assert told.say(-DAY + 4 * HOUR, received=2 * MINUTE) == []
+    told.pass_stream(HOUR + 10 * SECOND)  # the first one is over
+    assert told.remembered()["caps"] == [{"rule": "r", "fired_at": [NOON - DAY + 2 * HOUR]}]
+    assert told.say(-DAY + 4 * HOUR, event_id="c", received=2 * MINUTE) == ["r:c"]
+    assert told.say(-DAY + 6 * HOUR, received=3 * MINUTE) == []
+    told.pass_stream(HOUR + 2 * MINUTE + 10 * SECOND)
+    assert told.remembered()["caps"] == []
+
+
+@pytest.mark.parametrize("record_ms", [-1, 0, 946_684_799_999])
+def test_a_record_without_a_usable_time_has_the_event_s(record_ms: int) -> None:
+    told = Told(rule("r", cooldown="1h"))
+    assert told.say(0, event_id="a", received=record_ms - NOON) == ["r:a"]
+    assert told.say(HOUR - 1, received=record_ms - NOON) == []
+    assert told.say(HOUR, event_id="b", received=record_ms - NOON) == ["r:b"]
 
 
 def test_a_calendar_cap_begins_anew_at_the_user_s_midnight() -> None:
@@ -270,6 +317,17 @@ def test_cooldown_and_cap_are_of_the_time_of_the_end() -> None:
     told.say(29 * MINUTE, "add", "b", parameters={"cart": 2})
     told.say(HOUR, "add", "c", parameters={"cart": 3})
     assert told.pass_stream(3 * HOUR) == ["r:a", "r:c"]
+
+
+def test_the_record_time_of_an_end_is_that_of_the_beginning_if_it_is_later() -> None:
+    fields = {"sequence": SEQUENCE, "cooldown": "1h"}
+    told = Told(rule("r", 'event.event_name == "add"', **fields))
+    for number in range(3):  # a phone that was offline: each ends hours before the next begins
+        told.say(-DAY + number * 3 * HOUR, "add", f"e{number}", received=number, parameters={"cart": number})
+        told.shard.restore()
+    assert told.pass_stream(0) == ["r:e0"]
+    told.say(30 * MINUTE, "add", "e3", parameters={"cart": 3})
+    assert told.pass_stream(2 * HOUR) == ["r:e3"]  # an hour and ten seconds after Kafka got the first
 
 
 @pytest.mark.parametrize("now", [rule("other"), rule("r"), rule("r", sequence={"followed_by": "true", "within": "1h"})])

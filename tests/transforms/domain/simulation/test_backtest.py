@@ -24,6 +24,7 @@ from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.backtest import Backtest, Report, RuleReport
+from transforms.domain.simulation.recordings import records_of
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 MINUTE_MS = 60_000
@@ -198,6 +199,19 @@ def test_time_does_not_go_back_where_events_are_late() -> None:
     replay = Replay(rule("r"))
     replay.event("a", "go", 60).event("a", "go", 10)
     assert [minute for minute, *_ in replay.sent] == [60, 60]
+
+
+@pytest.mark.parametrize("fields", [{"cap": {"count": 1, "window": "2h"}}, {"cooldown": "2h"}], ids=str)
+def test_events_of_the_day_before_that_come_at_once_are_stopped_as_if_they_were_of_today(fields: Any) -> None:
+    lines = [
+        orjson.dumps({"event_id": f"e{n}", "user_id": "a", "event_name": "go", "timestamp": NOW_MS + hour * HOUR_MS})
+        for n, hour in enumerate((0, -24, -18, -12, 3, -24))
+    ]
+    replay = Replay(rule("r", **fields))
+    for record in records_of(lines, "file", NOW_MS + DAY_MS):
+        replay.backtest.feed(record)
+    replay.finish()
+    assert [event for *_, event in replay.sent] == ["e0", "e4"]
 
 
 def test_two_rule_sets_are_compared_rule_by_rule() -> None:

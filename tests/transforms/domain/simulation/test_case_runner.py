@@ -286,3 +286,62 @@ def test_no_webhook_waits_for_others(tmp_path: Path) -> None:
     webhook = {"type": "webhook", "destination": "shop"}
     case = {"events": [dict(GO) for _ in range(150)], "expect": ["webhook"] * 150}
     assert differences(tmp_path, case, "event.go", {"actions": [webhook]}) == []
+
+
+# Noon of the second, in UTC; a phone that was offline sends ten events of the day before, three minutes or hours apart.
+NOON_MS = 1_704_196_800_000
+OFFLINE = {"minutes": 3, "hours": 180}
+
+
+@pytest.mark.parametrize("apart", OFFLINE)
+@pytest.mark.parametrize(
+    ("fields", "fired"),
+    [
+        ({"cap": {"count": 2, "window": "2h"}}, [1, 2]),
+        ({"cap": {"count": 1, "per": "day"}}, [1]),
+        ({"cap": {"count": 2, "per": "day"}, "time_zone": {"default": "Asia/Tokyo"}}, [1, 2]),
+        ({"cap": {"count": 3, "per": "month"}}, [1, 2, 3]),
+        ({"cooldown": "1h"}, [1]),
+        ({"cooldown": {"time": "1h", "key": "event.parameters.sku"}}, [1, 2]),
+        ({"cooldown": {"time": "1h", "key": "event.parameters.sku"}, "cap": {"count": 1, "window": "1h"}}, [1]),
+        ({"cooldown": "1m", "cap": {"count": 5, "per": "week"}}, [1]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_reversed", [False, True], ids=["oldest first", "newest first"])
+def test_events_of_the_day_before_that_come_at_once_are_stopped_as_if_they_were_of_today(
+    tmp_path: Path, fields: dict[str, Any], fired: list[int], apart: str, is_reversed: bool
+) -> None:
+    times = [NOON_MS - 30 * 3_600_000 + number * OFFLINE[apart] * 60_000 for number in range(10)]
+    events = [
+        {"go": True, "timestamp": at_ms, "parameters": {"sku": f"s{number % 2}"}}
+        for number, at_ms in enumerate(reversed(times) if is_reversed else times)
+    ]
+    case = {
+        "now": "2024-01-02T12:00:00Z",
+        "events": events,
+        "expect": [{"action": name, "event": number} for number in fired for name in NAMES],
+    }
+    assert differences(tmp_path, case, "event.go", fields) == []
+
+
+def test_the_cap_of_late_events_is_over_when_the_clock_has_passed_it(tmp_path: Path) -> None:
+    events = [
+        {"go": True, "timestamp": NOON_MS - 86_400_000 + number, "after": after}
+        for number, after in enumerate(("1s", "1s", "118m", "119s", "1s"))
+    ]
+    expected = [{"action": name, "event": number} for number in (1, 2, 5) for name in NAMES]
+    case = {"now": "2024-01-02T12:00:00Z", "events": events, "expect": expected}
+    assert differences(tmp_path, case, "event.go", {"cap": {"count": 2, "window": "2h"}}) == []
+
+
+def test_sequences_of_the_day_before_that_end_at_once_are_stopped_as_if_they_were_of_today(tmp_path: Path) -> None:
+    sequence = {"not_followed_by": "event.bought", "within": "30m", "match": "parameters.cart"}
+    events = [
+        {"go": True, "timestamp": NOON_MS - 86_400_000 + number * 3 * 3_600_000, "parameters": {"cart": number}}
+        for number in range(5)
+    ]
+    expected = [{"action": name, "event": number} for number in (1, 2) for name in NAMES]
+    case = {"now": "2024-01-02T12:00:00Z", "events": events, "wait": "1h", "expect": expected}
+    fields = {"sequence": sequence, "cap": {"count": 2, "window": "2h"}}
+    assert differences(tmp_path, case, "event.go", fields) == []

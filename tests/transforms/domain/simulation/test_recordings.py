@@ -76,6 +76,17 @@ def test_an_envelope_has_its_own_time(line: Any, expected: Record) -> None:
     assert read(line) == [expected]
 
 
+def test_a_line_comes_no_earlier_than_the_one_above_it() -> None:
+    lines = [
+        {"timestamp": NOW_MS, "user_id": "u"},
+        {"timestamp": NOW_MS - 86_400_000, "user_id": "u"},
+        {"timestamp_ms": NOW_MS - 5, "value": {}},
+        {"timestamp_ms": NOW_MS + 5, "value": {"timestamp": NOW_MS - 86_400_000}},
+        {"timestamp": NOW_MS + 1, "user_id": "u"},
+    ]
+    assert [record.timestamp_ms - NOW_MS for record in read(*lines)] == [0, 0, 0, 5, 5]
+
+
 def test_an_event_with_the_envelope_s_field_names_is_an_event() -> None:
     line = {"event_id": "e", "user_id": "u", "timestamp": NOW_MS - 3, "timestamp_ms": 9, "value": 4}
     assert read(line)[0].timestamp_ms == NOW_MS - 3
