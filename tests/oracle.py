@@ -32,6 +32,7 @@ UNAVAILABLE = "unavailable"
 HOUR_MS = 3600 * 1000
 DAY_MS = 24 * HOUR_MS
 YEAR_2000_MS = 946_684_800_000
+YEAR_3000_MS = 32_503_680_000_000
 LETTER_BYTES = 256 * 1024  # docs/dead-letters.md, "cut"
 
 Filter = Callable[[dict[str, Any], dict[str, Any], dict[str, Any], list[dict[str, Any]]], bool]
@@ -572,8 +573,8 @@ class Oracle:
                 self._move_sequences(rule, rule.sequence, body, allowed, follows, key, passed_over)
             elif allowed:
                 self._fire(rule, body, time_of(event), event.received_ms, key)
-        later = [row for row in user.history if row["timestamp"] > event["timestamp"]]
-        earlier = [row for row in user.history if row["timestamp"] <= event["timestamp"]]
+        later = [row for row in user.history if row["timestamp"] > time_of(event)]
+        earlier = [row for row in user.history if row["timestamp"] <= time_of(event)]
         user.history = [*earlier, self._row(event), *later][-self.history_size :]
 
     def _passes_over(self, rule: OracleRule, user: OracleUser) -> bool:
@@ -636,7 +637,9 @@ class Oracle:
         ]
         over = [(sequence, self._rule_of(sequence)) for sequence in ended]
         may_fire = any(rule is not None and sequence.kind == "not_followed_by" for sequence, rule in over)
-        if over and user_id in self.waiting:
+        firings = self.firings.get(user_id, [])
+        forgotten = [firing for firing in firings if firing.until_ms <= self.stream_ms]
+        if (over or forgotten) and user_id in self.waiting:
             self.awaited[user_id] = self.stream_ms
             return
         if may_fire and (user is None or user.enrichment == "pending"):

@@ -384,5 +384,5 @@ def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, latene
         raise ValueError(f"rule {rule.name} has no sequence")
     begun_ms = event.timestamp_ms
     end_ms, lag_ms = begun_ms + sequence.within.ms, event.received_ms - begun_ms
-    fields = b"" if sequence.not_followed_by is None else orjson.dumps(event.fields)
+    fields = b"" if sequence.not_followed_by is None else exact_json.dumps(event.fields)
     return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, end_ms + lateness_ms, key, fields, lag_ms)

@@ -25,8 +25,8 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
     """Yield a record for each line that is not empty; the line number is the offset.
 
     A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
-    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, more than a day after ``now_ms``,
-    or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older
+    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, before 2000, more than a day after
+    ``now_ms``, or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older
     than the one before it: its time is when the line comes.
 
     Args:
@@ -43,7 +43,7 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
         line = line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()
         if not line:
             continue
-        record = _record_of(line, number, last_ms, now_ms + MAX_FUTURE_MS, f"{name}:{number}")
+        record = _record_of(line, number, last_ms, now_ms + DAY_MS, f"{name}:{number}")
         if record.timestamp_ms < last_ms:
             record = msgspec.structs.replace(record, timestamp_ms=last_ms)
         last_ms = record.timestamp_ms
