@@ -43,15 +43,15 @@ def launch(arguments: Sequence[str]) -> int:
             from pipeline.launch.flink import run_on_flink
 
             return run_on_flink(settings, rule_set, destinations)
+        from pipeline.launch.direct import run_direct
+
+        return run_direct(settings, rule_set, destinations)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
         complain(str(error))
         return 2
     except (LocalStackError, SubmissionError) as error:
         complain(str(error))
         return 1
-    from pipeline.launch.direct import run_direct
-
-    return run_direct(settings, rule_set, destinations)
 
 
 def _truncate_output_files(settings: Settings) -> None:
