@@ -12,6 +12,7 @@ from pipeline.console import warn
 from pipeline.errors import OptionError
 from pipeline.job.jobs import ended_jobs
 from pipeline.job.saved_state import newest_state
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_partitions, topic_settings
 from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
 from pipeline.launch.options import EXACTLY_ONCE, Settings
@@ -61,7 +62,7 @@ def check_kafka(settings: Settings) -> None:
     Raises:
         OptionError: a topic is compacted, or the brokers' longest transaction is too short.
     """
-    config = settings.consumer_config()
+    config = for_librdkafka(settings.consumer_config())
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
@@ -90,7 +91,7 @@ def check_topics_exist(settings: Settings) -> None:
         OptionError: one does not, or Kafka does not answer.
     """
     try:
-        topics = topic_partitions(settings.consumer_config())
+        topics = topic_partitions(for_librdkafka(settings.consumer_config()))
     except KafkaAdminError as error:
         raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
     for name in ("events_topic", "control_topic", "rules_topic"):

@@ -19,6 +19,7 @@ import orjson
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
 from pipeline.errors import OptionError
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
 from pipeline.timestamps import read_time, shown_time
@@ -186,7 +187,11 @@ class _Run:
         settings = self._settings
         if settings.bootstrap_servers is not None:
             yield from records_between(
-                settings.consumer_config(), settings.events_topic, self._from_ms, self._until_ms, lambda: self._stopped
+                for_librdkafka(settings.consumer_config()),
+                settings.events_topic,
+                self._from_ms,
+                self._until_ms,
+                lambda: self._stopped,
             )
             return
         name = self._arguments.events
