@@ -6,7 +6,8 @@ to Flink's own source and sink; every other runner ignores the URN and runs what
 
 from __future__ import annotations
 
-import time
+import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -14,8 +15,9 @@ from typing import Any, Final
 import apache_beam as beam
 import orjson
 from apache_beam.metrics import Metrics
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer
 
+from transforms.adapters.kafka.bounded_reader import BoundedReader, open_bounded_reader
 from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
@@ -26,16 +28,7 @@ WRITE_TO_TOPIC_URN: Final = "event_trigger:write_to_topic:v1"
 
 Batches = tuple[bytes, bytes]
 
-_POLL_S: Final = 1.0
-_STALLED_S: Final = 60.0
-_COORDINATOR_S: Final = 30.0
-_COORDINATOR_RETRY_S: Final = 0.2
-# The broker's errors while it finds or elects the group's coordinator: for the first group ever, after a restart.
-_NO_COORDINATOR_YET: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
+_LOG: Final = logging.getLogger("event_trigger.kafka")
 
 
 @dataclass(frozen=True)
@@ -138,6 +131,8 @@ class _ReadTopicFn(beam.DoFn):
         self._settings = settings
         self._kind = kind
         self._tombstones = Metrics.counter(METRICS_NAMESPACE, "tombstones")
+        self._out_of_range = Metrics.counter(METRICS_NAMESPACE, "offsets_out_of_range")
+        self._skipped = Metrics.counter(METRICS_NAMESPACE, "offsets_skipped")
 
     def process(self, _: bytes) -> Iterator[Batches]:
         for topic in (self._settings.rules_topic, self._settings.topic):
@@ -146,83 +141,38 @@ class _ReadTopicFn(beam.DoFn):
 
     def _read(self, topic: str) -> Iterator[Batches]:
         settings = self._settings
-        consumer = Consumer({**settings.consumer_config, "group.id": settings.group_id, "enable.auto.commit": "false"})
-        try:
-            for messages in _bounded_polls(consumer, topic, settings):
+        config = {**settings.consumer_config, "group.id": settings.group_id}
+        out_of_range = functools.partial(self._note_out_of_range, topic)
+        with open_bounded_reader(config, topic, out_of_range) as reader:
+            starts = _starts(reader, settings)
+            if all(starts[partition] >= end for partition, end in reader.ends.items()):
+                _LOG.warning("topic %r: no record from --starting_offsets=%s on", topic, settings.starting_offsets)
+            for messages in reader.polls(starts, settings.max_batch_records):
                 records = [_record(message) for message in messages if message.value() is not None]
                 self._tombstones.inc(len(messages) - len(records))
                 yield from split_by_shard(self._kind, topic, records, settings.user_shards, settings.user_key)
-        finally:
-            consumer.close()
+
+    def _note_out_of_range(self, topic: str, partition: int, offset: int, low: int) -> None:
+        self._out_of_range.inc()
+        self._skipped.inc(max(0, low - offset))
+        _LOG.warning(
+            "topic %r, partition %d: offset %d is out of range, the earliest is %d, reading goes on there; %s",
+            topic,
+            partition,
+            offset,
+            low,
+            f"{low - offset} offsets are gone" if offset < low else "the topic was deleted and made again",
+        )
 
 
-def _bounded_polls(consumer: Consumer, topic: str, settings: ReadSettings) -> Iterator[list[Message]]:
-    """Lists of messages of a topic, from the starting offsets to the ends at the time of the call.
-
-    Raises:
-        KafkaException: the topic does not exist, a partition reports an error, or no record comes for a minute.
-    """
-    lows, ends = _bounds(consumer, topic)
-    positions = _starts(consumer, topic, settings, lows, ends)
-    consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
-    unfinished = {partition for partition, offset in positions.items() if offset < ends[partition]}
-    give_up_at = time.monotonic() + _STALLED_S
-    while unfinished:
-        messages = consumer.consume(settings.max_batch_records, _POLL_S)
-        for message in messages:
-            if message.error():
-                raise KafkaException(message.error())
-        # Progress is the position, not the last message, because transaction markers have offsets too.
-        for position in consumer.position([TopicPartition(topic, partition) for partition in unfinished]):
-            if position.offset >= ends[position.partition]:
-                unfinished.discard(position.partition)
-        bounded = [message for message in messages if message.offset() < ends[message.partition()]]
-        if bounded:
-            give_up_at = time.monotonic() + _STALLED_S
-            yield bounded
-        elif time.monotonic() > give_up_at:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic}: no records for {_STALLED_S} s"))
-
-
-def _bounds(consumer: Consumer, topic: str) -> tuple[dict[int, int], dict[int, int]]:
-    """The first offsets by partition, and the ends."""
-    metadata = consumer.list_topics(topic, timeout=10).topics[topic]
-    if metadata.error is not None:
-        raise KafkaException(metadata.error)
-    lows, ends = {}, {}
-    for partition in metadata.partitions:
-        lows[partition], ends[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-    return lows, ends
-
-
-def _starts(
-    consumer: Consumer, topic: str, settings: ReadSettings, lows: dict[int, int], ends: dict[int, int]
-) -> dict[int, int]:
+def _starts(reader: BoundedReader, settings: ReadSettings) -> dict[int, int]:
     if settings.starting_offsets == "earliest":
-        return lows
+        return reader.lows
     if settings.starting_offsets == "latest":
-        return ends
+        return reader.ends
     if settings.starting_offsets == "timestamp":
-        times = [TopicPartition(topic, partition, settings.starting_timestamp_ms) for partition in ends]
-        positions, missing = consumer.offsets_for_times(times, timeout=10), ends
-    else:
-        positions = _committed(consumer, [TopicPartition(topic, partition) for partition in lows])
-        missing = lows
-    return {start.partition: start.offset if start.offset >= 0 else missing[start.partition] for start in positions}
-
-
-def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's offsets; waits for the group's coordinator, which confluent-kafka does not."""
-    give_up_at = time.monotonic() + _COORDINATOR_S
-    while True:
-        try:
-            offsets: list[TopicPartition] = consumer.committed(partitions, timeout=10)
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > give_up_at:
-                raise
-            time.sleep(_COORDINATOR_RETRY_S)
-        else:
-            return offsets
+        return reader.at(settings.starting_timestamp_ms or 0)
+    return reader.committed()
 
 
 def _record(message: Message) -> Record:

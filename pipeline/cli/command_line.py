@@ -16,6 +16,7 @@ from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import S3Error
 from pipeline.job.jobs import NoJobError
 from pipeline.job.user_inspection import NoAnswerError
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse_rules_optional
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
@@ -124,18 +125,22 @@ def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) ->
     """Add the flags that say where Kafka is."""
     parser.add_argument("--bootstrap_servers", required=required, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
     parser.add_argument(
-        "--kafka_property", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated"
+        "--kafka_property",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for Kafka's clients; may be repeated",
     )
 
 
 def kafka_config(arguments: argparse.Namespace) -> dict[str, str]:
-    """The librdkafka properties that the flags of ``add_kafka_options`` give.
+    """The properties, for librdkafka, that the flags of ``add_kafka_options`` give.
 
     Raises:
-        OptionError: a ``--kafka_property`` is not NAME=VALUE.
+        OptionError: a ``--kafka_property`` is not NAME=VALUE, or no client has it.
     """
     properties = kafka_properties("kafka_property", arguments.kafka_property)
-    return {"bootstrap.servers": arguments.bootstrap_servers, **properties}
+    return for_librdkafka({"bootstrap.servers": arguments.bootstrap_servers, **properties})
 
 
 def add_topic_option(parser: argparse.ArgumentParser, name: str) -> None:

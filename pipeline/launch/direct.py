@@ -13,14 +13,20 @@ from pipeline.embedded.read import ReadBundledEvents
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch import graph
 from pipeline.launch.options import Settings
+from pipeline.launch.preflight import check_topics_exist
 from pipeline.launch.summary import Summary
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 
 
 def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
-    """Run over the input that exists now and print the summary; returns 1 if an event is unaccounted for, else 0."""
+    """Run over the input that exists now and print the summary; returns 1 if an event is unaccounted for, else 0.
+
+    Raises:
+        OptionError: Kafka does not answer, or a topic that is read does not exist.
+    """
     if not settings.embedded:
+        check_topics_exist(settings)
         sys.stderr.write("DirectRunner: reads from the starting offsets to the ends found now, then stops\n")
     with contextlib.ExitStack() as stack:
         bundled_events = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.launch.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.domain.rules import actions
 from transforms.domain.rules.cloudevents import default_source
@@ -46,13 +47,15 @@ def build(
             records | "WriteDeadLetters" >> WriteLines(settings.dead_letters_topic, path)
     else:
         handled[ACTIONS] | "WriteActions" >> WriteToTopic(_write_actions(settings))
-        records | "WriteRecords" >> WriteToTopic(WriteSettings(settings.dead_letters_topic, settings.producer_config()))
+        records | "WriteRecords" >> WriteToTopic(
+            WriteSettings(settings.dead_letters_topic, _client(settings, settings.producer_config()))
+        )
 
 
 def _read_events(settings: Settings) -> ReadSettings:
     return ReadSettings(
         topic=settings.events_topic,
-        consumer_config=settings.consumer_config(),
+        consumer_config=_client(settings, settings.consumer_config()),
         group_id=settings.group_id,
         starting_offsets=settings.starting_offsets,
         starting_timestamp_ms=settings.starting_timestamp_ms,
@@ -71,7 +74,7 @@ def _read_control(settings: Settings) -> ReadSettings:
     return ReadSettings(
         topic=settings.control_topic,
         rules_topic=settings.rules_topic,
-        consumer_config=settings.consumer_config(),
+        consumer_config=_client(settings, settings.consumer_config()),
         group_id=settings.group_id,
         # Records of these topics stay valid until newer ones replace them, so a new job reads all of them.
         starting_offsets="earliest",
@@ -111,7 +114,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
 
 
 def _write_actions(settings: Settings) -> WriteSettings:
-    producer = settings.producer_config()
+    producer = _client(settings, settings.producer_config())
     exactly_once = settings.delivery_guarantee == EXACTLY_ONCE
     if exactly_once:
         producer["transaction.timeout.ms"] = str(settings.transaction_timeout_ms)
@@ -121,3 +124,8 @@ def _write_actions(settings: Settings) -> WriteSettings:
         settings.delivery_guarantee,
         settings.transactional_id_prefix if exactly_once else None,
     )
+
+
+def _client(settings: Settings, config: dict[str, str]) -> dict[str, str]:
+    """The properties of a client; on DirectRunner librdkafka has to take them."""
+    return for_librdkafka(config) if settings.runner == DIRECT_RUNNER else config

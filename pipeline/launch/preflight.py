@@ -12,7 +12,8 @@ from pipeline.console import warn
 from pipeline.errors import OptionError
 from pipeline.job.jobs import ended_jobs
 from pipeline.job.saved_state import newest_state
-from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_settings
+from pipeline.kafka.client_properties import for_librdkafka
+from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_partitions, topic_settings
 from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from runners.flink.artifacts import FLINK_VERSION
@@ -61,7 +62,7 @@ def check_kafka(settings: Settings) -> None:
     Raises:
         OptionError: a topic is compacted, or the brokers' longest transaction is too short.
     """
-    config = settings.consumer_config()
+    config = for_librdkafka(settings.consumer_config())
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
@@ -81,3 +82,19 @@ def check_kafka(settings: Settings) -> None:
             f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: up to {lowest_limit_ms}, the "
             f"brokers' {_LONGEST_TRANSACTION}; they would refuse every transaction"
         )
+
+
+def check_topics_exist(settings: Settings) -> None:
+    """Check that the topics exist that a run on DirectRunner reads.
+
+    Raises:
+        OptionError: one does not, or Kafka does not answer.
+    """
+    try:
+        topics = topic_partitions(for_librdkafka(settings.consumer_config()))
+    except KafkaAdminError as error:
+        raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
+    for name in ("events_topic", "control_topic", "rules_topic"):
+        topic = getattr(settings, name)
+        if topic is not None and topic not in topics:
+            raise OptionError(f"--{name} is {topic!r}, allowed: a topic that exists")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.console import complain, log_json, say, warn
 from pipeline.errors import OptionError, SubmissionError
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
@@ -43,15 +44,15 @@ def launch(arguments: Sequence[str]) -> int:
             from pipeline.launch.flink import run_on_flink
 
             return run_on_flink(settings, rule_set, destinations)
+        from pipeline.launch.direct import run_direct
+
+        return run_direct(settings, rule_set, destinations)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
         complain(str(error))
         return 2
     except (LocalStackError, SubmissionError) as error:
         complain(str(error))
         return 1
-    from pipeline.launch.direct import run_direct
-
-    return run_direct(settings, rule_set, destinations)
 
 
 def _truncate_output_files(settings: Settings) -> None:
@@ -94,7 +95,7 @@ def _rule_set(settings: Settings) -> RuleSet:
     """The rules that the job starts with: the newest published set, or the rule files as set 0."""
     if settings.rules_topic is None:
         return RuleSet(0, _rules(settings))
-    topic = RulesTopic(settings.rules_topic, settings.client_config())
+    topic = RulesTopic(settings.rules_topic, for_librdkafka(settings.client_config()))
     published = _newest_usable_set(topic.topic, topic.read())
     if published is None and settings.rules is None:
         raise OptionError(

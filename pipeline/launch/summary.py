@@ -23,7 +23,12 @@ _ROWS: Final = (
     ("dead letters", "dead_letters"),
 )
 # Shown only if they are not 0.
-_OPTIONAL_ROWS: Final = (("actions held", "actions_held"), ("webhooks delivered", "deliveries_delivered"))
+_OPTIONAL_ROWS: Final = (
+    ("actions held", "actions_held"),
+    ("webhooks delivered", "deliveries_delivered"),
+    ("partitions out of range", "offsets_out_of_range"),
+    ("offsets skipped", "offsets_skipped"),
+)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline.job.jobs import newest_job
 from pipeline.job.redriving import RedriveResult, StoredLetter, letter_at, open_redriver, stored_letters
 from pipeline.job.status import JobSnapshot, take_snapshot
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, existing_topic, topic_errors
 from pipeline.launch.options import Settings
@@ -52,7 +53,7 @@ class RunningJob:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._config = settings.client_config()
+        self._config = for_librdkafka(settings.client_config())
 
     @property
     def name(self) -> str:

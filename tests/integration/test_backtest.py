@@ -83,4 +83,4 @@ def test_a_topic_that_is_not_there_is_refused(
     (tmp_path / "r.yaml").write_text("{name: r, version: 1, filter: 'true', actions: [{type: debug}]}")
     options = [f"--bootstrap_servers={kafka.bootstrap_servers}", "--events_topic=nothing"]
     assert main(["rules", "backtest", str(tmp_path), *options]) == 2
-    assert "error: --events_topic nothing: " in capsys.readouterr().err
+    assert "error: --events_topic: topic 'nothing': Broker: Unknown topic or partition" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The launcher as a user meets it: a local cluster of its own, DirectRunner on a real broker."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,9 @@ import orjson
 import pytest
 
 from pipeline.embedded.stream import bundled_records
+from pipeline.errors import OptionError
+from pipeline.launch.options import parse
+from pipeline.launch.preflight import check_topics_exist
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
 from tests.integration.jobs import Topics, launch, reading
@@ -95,3 +99,39 @@ def test_direct_runner_starts_at_the_given_position(
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("DEBUG EVENT ")]
     assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == expected
+
+
+def test_direct_runner_goes_on_at_the_earliest_record_where_its_offset_is_out_of_range(
+    kafka: LocalKafka, tmp_path: Path
+) -> None:
+    from confluent_kafka import Consumer, Producer, TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    topics, broker = Topics(kafka), {"bootstrap.servers": kafka.bootstrap_servers}
+    producer = Producer(broker)
+    for number in range(5):
+        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": 1}
+        producer.produce(topics.events, orjson.dumps(event), b"u", partition=0)
+    assert producer.flush(10) == 0
+    consumer = Consumer({**broker, "group.id": topics.group_id})
+    consumer.commit(offsets=[TopicPartition(topics.events, 0, 1)], asynchronous=False)
+    consumer.close()
+    admin = AdminClient(broker)  # futures of one that nobody holds never end
+    for future in admin.delete_records([TopicPartition(topics.events, 0, 3)]).values():
+        future.result(30)
+    rules = tmp_path / "rule.yaml"
+    rules.write_text("name: r\nversion: 1\nfilter: 'true'\nactions: [{type: debug}]\n")
+
+    done = launch(f"--rules={rules}", *topics.options())
+
+    assert done.returncode == 0, done.stderr
+    assert "offset 1 is out of range, the earliest is 3, reading goes on there; 2 offsets are gone" in done.stderr
+    assert re.search(r"^partitions out of range +1\noffsets skipped +2$", done.stdout, re.MULTILINE)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("DEBUG EVENT ")]
+    assert {orjson.loads(line.removeprefix("DEBUG EVENT "))["event"]["event_id"] for line in lines} == {"3", "4"}
+
+
+def test_direct_runner_names_a_topic_that_is_not_there(kafka: LocalKafka) -> None:
+    arguments = [f"--bootstrap_servers={kafka.bootstrap_servers}", "--events_topic=nothing", "--rules=r"]
+    with pytest.raises(OptionError, match="--events_topic is 'nothing', allowed: a topic that exists"):
+        check_topics_exist(parse(arguments))

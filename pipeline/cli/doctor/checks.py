@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
+from pipeline.kafka.client_properties import cannot_log_in, for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, topic_partitions
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
@@ -109,10 +110,10 @@ class Doctor:
         if len(problems) == len(addresses):
             return
         try:
-            topics = topic_partitions(settings.consumer_config())
+            topics = topic_partitions(for_librdkafka(settings.consumer_config()))
         except KafkaAdminError as error:
             outcome, advice = FAIL, "see --kafka_property and --consumer_property"
-            if error.unusable:
+            if error.unusable or cannot_log_in(settings.consumer_config()):
                 outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
             yield Finding("Kafka", outcome, str(error), advice)
             return

@@ -15,14 +15,15 @@ from types import FrameType
 from typing import Any, BinaryIO, Final
 
 import orjson
-from confluent_kafka import KafkaException
 
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
 from pipeline.errors import OptionError
+from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
 from pipeline.timestamps import read_time, shown_time
+from transforms.adapters.kafka.bounded_reader import TopicReadError
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi
@@ -89,8 +90,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except (OptionError, RecordingError, TokenError) as error:
         sys.stderr.write(f"error: {error}\n")
-    except KafkaException as error:
-        sys.stderr.write(f"error: --events_topic {settings.events_topic}: {error.args[0].str()}\n")
+    except TopicReadError as error:
+        sys.stderr.write(f"error: --events_topic: {error}\n")
     except OSError as error:
         sys.stderr.write(f"error: {error.filename or 'writing'}: {error.strerror or error}\n")
     return 2
@@ -186,7 +187,11 @@ class _Run:
         settings = self._settings
         if settings.bootstrap_servers is not None:
             yield from records_between(
-                settings.consumer_config(), settings.events_topic, self._from_ms, self._until_ms, lambda: self._stopped
+                for_librdkafka(settings.consumer_config()),
+                settings.events_topic,
+                self._from_ms,
+                self._until_ms,
+                lambda: self._stopped,
             )
             return
         name = self._arguments.events

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 
 from pipeline.errors import OptionError
+from pipeline.kafka.client_properties import unknown_property
 
 
 def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
     """Properties of the ``NAME=VALUE`` pairs that were given as ``--name``.
 
     Raises:
-        OptionError: a pair has no ``=``, or a character that no property name has.
+        OptionError: a pair has no ``=``, or a name that neither Java's clients nor librdkafka have.
     """
     properties = {}
     for pair in pairs:
@@ -20,6 +21,9 @@ def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", key):
             raise OptionError(f"--{name} is {pair!r}, allowed: NAME=VALUE")
         properties[key] = value
+    unknown = unknown_property(properties)
+    if unknown is not None:
+        raise OptionError(f"--{name} sets {unknown[0]!r}, which no Kafka client has: {unknown[1]}")
     return properties
 
 

@@ -163,6 +163,15 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
         (["--kafka_property=novalue"], "--kafka_property is 'novalue', allowed: NAME=VALUE"),
         (["--consumer_property==x"], "--consumer_property is '=x', allowed: NAME=VALUE"),
         (["--producer_property=a b=c"], "--producer_property is 'a b=c', allowed: NAME=VALUE"),
+        (
+            ["--consumer_property=max.pol.records=5"],
+            "--consumer_property sets 'max.pol.records', which no Kafka client has: did you mean 'max.poll.records'?",
+        ),
+        (
+            ["--kafka_property=no.such=x"],
+            "--kafka_property sets 'no.such', which no Kafka client has: allowed: those of Java's clients and "
+            "librdkafka",
+        ),
         (["--kafka_property=group.id=x"], "--kafka_property sets 'group.id': use --group_id"),
         (
             ["--consumer_property=auto.offset.reset=latest"],

@@ -1,0 +1,1 @@
+"""Kafka without Flink: reading topics up to the ends that they have now."""
