@@ -11,7 +11,7 @@ import orjson
 
 from transforms.domain.base import exact_json
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.events.event import MIN_TIMESTAMP_MS
+from transforms.domain.events.event import DAY_MS, MIN_TIMESTAMP_MS
 from transforms.domain.events.record import Record
 
 _ENVELOPE: Final = {"timestamp_ms", "key", "value"}
@@ -25,9 +25,9 @@ def records_of(lines: Iterable[bytes], name: str, now_ms: int) -> Iterator[Recor
     """Yield a record for each line that is not empty; the line number is the offset.
 
     A line is an event, or ``{"timestamp_ms": …, "key": …, "value": {…}}``. An event's record has the event's
-    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, before 2000, more than a day after
-    ``now_ms``, or not JSON) gets the time of the line before and becomes the same dead letter as in production. No record is older
-    than the one before it: its time is when the line comes.
+    ``timestamp`` and its user as the key. A line without a usable timestamp (missing, before 2000, more than a day
+    after ``now_ms``, or not JSON) gets the time of the line before and becomes the same dead letter as in production.
+    No record is older than the one before it: its time is when the line comes.
 
     Args:
         lines: the recording.
