@@ -7,7 +7,7 @@ to Flink's own source and sink; every other runner ignores the URN and runs what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class ReadSettings:
     max_batch_bytes: int = 1_000_000
     watermark_out_of_orderness_ms: int = 5000
     watermark_idleness_ms: int = 10_000
+    partition_discovery_ms: int = 30_000
+    skip_dead_partitions: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,12 @@ class InputOptions:
     watermark_idleness_ms: int = input_option(
         10_000, "silence after which a partition counts as read until then", unit="ms", least=1
     )
+    partition_discovery_seconds: float = input_option(
+        30.0, "time within which added partitions are found and read from their start", unit="s", least=0.1, most=86_400
+    )
+    skip_dead_partitions: tuple[str, ...] = input_option(
+        (), "partition of the events topic that is dead for good: the stream's time goes on without it; may be repeated"
+    )
     max_event_bytes: int = input_option(
         10_240, "larger events are dead letters", unit="bytes", least=256, most=1_000_000
     )

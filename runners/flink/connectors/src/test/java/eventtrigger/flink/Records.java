@@ -2,6 +2,7 @@ package eventtrigger.flink;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import java.util.List;
 import java.util.Map;
 
 /** Builds records and settings for tests. */
@@ -49,6 +50,8 @@ final class Records {
         maxRecords,
         maxBytes,
         5000,
-        10_000);
+        10_000,
+        30_000,
+        List.of());
   }
 }
