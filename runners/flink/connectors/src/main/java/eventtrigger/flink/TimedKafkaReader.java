@@ -7,12 +7,14 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
 import org.apache.flink.api.common.eventtime.Watermark;
 import org.apache.flink.api.connector.source.ReaderOutput;
 import org.apache.flink.api.connector.source.SourceEvent;
 import org.apache.flink.api.connector.source.SourceReaderContext;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.connector.base.source.reader.RecordsWithSplitIds;
+import org.apache.flink.connector.base.source.reader.splitreader.SplitReader;
 import org.apache.flink.connector.base.source.reader.synchronization.FutureCompletingBlockingQueue;
 import org.apache.flink.connector.kafka.source.metrics.KafkaSourceReaderMetrics;
 import org.apache.flink.connector.kafka.source.reader.KafkaSourceReader;
@@ -48,18 +50,18 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
   private boolean hasToldFirstRecord;
   private long emittedUpToMs = StreamTime.NONE;
 
-  private TimedKafkaReader(
+  TimedKafkaReader(
       FutureCompletingBlockingQueue<RecordsWithSplitIds<ConsumerRecord<byte[], byte[]>>> queue,
-      Positions positions,
       ReadSettings settings,
       Properties properties,
       SourceReaderContext context,
       KafkaSourceReaderMetrics metrics,
+      Positions positions,
+      Supplier<SplitReader<ConsumerRecord<byte[], byte[]>, KafkaPartitionSplit>> splitReaders,
       BrokerQuestions questions) {
     super(
         queue,
-        new KafkaSourceFetcherManager(
-            queue, () -> new PositionedSplitReader(properties, context, metrics, positions), finished -> {}),
+        new KafkaSourceFetcherManager(queue, splitReaders, finished -> {}),
         new TimedRecordEmitter(System::currentTimeMillis),
         configuration(properties),
         context,
@@ -75,23 +77,19 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
 
   static TimedKafkaReader of(ReadSettings settings, Properties properties, SourceReaderContext context) {
     String clientId = properties.getProperty("client.id.prefix") + "-time-" + context.getIndexOfSubtask();
-    return of(
-        settings,
-        properties,
-        context,
+    BrokerQuestions questions =
         new BrokerQuestions(
-            settings.topic(), () -> new KafkaBroker(properties, clientId), System::currentTimeMillis));
-  }
-
-  static TimedKafkaReader of(
-      ReadSettings settings, Properties properties, SourceReaderContext context, BrokerQuestions questions) {
+            settings.topic(), () -> new KafkaBroker(properties, clientId), System::currentTimeMillis);
+    KafkaSourceReaderMetrics metrics = new KafkaSourceReaderMetrics(context.metricGroup());
+    Positions positions = new Positions(context.metricGroup());
     return new TimedKafkaReader(
         new FutureCompletingBlockingQueue<>(),
-        new Positions(context.metricGroup()),
         settings,
         properties,
         context,
-        new KafkaSourceReaderMetrics(context.metricGroup()),
+        metrics,
+        positions,
+        () -> new PositionedSplitReader(properties, context, metrics, positions),
         questions);
   }
 

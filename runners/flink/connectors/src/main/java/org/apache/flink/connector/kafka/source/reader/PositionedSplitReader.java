@@ -108,12 +108,12 @@ public final class PositionedSplitReader extends KafkaPartitionSplitReader {
   }
 
   /** Records of a fetch, and the positions behind them. Flink recycles a fetch when it has emitted all its records. */
-  private static final class PositionedRecords implements RecordsWithSplitIds<ConsumerRecord<byte[], byte[]>> {
+  public static final class PositionedRecords implements RecordsWithSplitIds<ConsumerRecord<byte[], byte[]>> {
     private final RecordsWithSplitIds<ConsumerRecord<byte[], byte[]>> records;
     private final Map<TopicPartition, Long> positions;
     private final Listener listener;
 
-    PositionedRecords(
+    public PositionedRecords(
         RecordsWithSplitIds<ConsumerRecord<byte[], byte[]>> records,
         Map<TopicPartition, Long> positions,
         Listener listener) {
