@@ -21,8 +21,9 @@ import org.apache.kafka.common.TopicPartition;
 
 /** Asks brokers through an Admin client with the properties of a consumer. */
 final class KafkaBroker implements Broker {
-  // Longer than a healthy broker takes, short enough that one that is away is asked again soon.
-  private static final int TIMEOUT_MS = 5000;
+  // A question to a broker that is away keeps its partitions from being asked again for so long. Not shorter: on a
+  // starved machine an answer takes seconds.
+  private static final int TIMEOUT_MS = 10_000;
   private static final Duration CLOSE_TIMEOUT = Duration.ofMillis(200);
 
   private final Admin admin;
@@ -37,8 +38,6 @@ final class KafkaBroker implements Broker {
   private static Properties adminProperties(Properties consumer, String clientId) {
     Properties properties = new Properties();
     properties.putAll(consumer);
-    // A consumer's metrics reporters and the like stay; what only a consumer knows would be logged as unknown.
-    properties.keySet().retainAll(AdminClientConfig.configNames());
     properties.setProperty(AdminClientConfig.CLIENT_ID_CONFIG, clientId);
     return properties;
   }
