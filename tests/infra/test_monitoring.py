@@ -195,7 +195,16 @@ def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]
     assert {name: value for name, value in sample["metric"].items() if name not in own} | labels == {
         name: value for name, value in sample["metric"].items() if name not in own
     }
-    assert set(sample["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "partition", "reason", "le"}
+    assert set(sample["metric"]) - own <= {
+        "rule",
+        "destination",
+        "outcome",
+        "type",
+        "shard",
+        "partition",
+        "reason",
+        "le",
+    }
 
 
 def test_quantiles_can_be_queried(prometheus: str) -> None:

@@ -28,6 +28,7 @@ import org.apache.flink.connector.kafka.source.metrics.KafkaSourceReaderMetrics;
 import org.apache.flink.connector.kafka.source.reader.PositionedSplitReader.PositionedRecords;
 import org.apache.flink.connector.kafka.source.split.KafkaPartitionSplit;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.header.internals.RecordHeaders;
 import org.apache.kafka.common.record.TimestampType;
@@ -44,6 +45,7 @@ class TimedKafkaReaderTest {
 
   private final FakeBroker broker = new FakeBroker();
   private final ReaderContext context = new ReaderContext();
+  private final KafkaSourceReaderMetrics metrics = new KafkaSourceReaderMetrics(context.metricGroup());
   private final Positions positions = new Positions(context.metricGroup());
   private final FakeSplitReader kafka = new FakeSplitReader();
   private final Output output = new Output();
@@ -171,7 +173,7 @@ class TimedKafkaReaderTest {
             Records.settings(1, skipped),
             properties,
             context,
-            new KafkaSourceReaderMetrics(context.metricGroup()),
+            metrics,
             positions,
             () -> kafka,
             new BrokerQuestions("events", connect, System::currentTimeMillis));
@@ -188,10 +190,9 @@ class TimedKafkaReaderTest {
   }
 
   private void fetch(TopicPartition partition, long offset, long... timestampsMs) {
-    RecordsBySplits.Builder<ConsumerRecord<byte[], byte[]>> records = new RecordsBySplits.Builder<>();
+    List<ConsumerRecord<byte[], byte[]>> records = new ArrayList<>();
     for (long timestampMs : timestampsMs) {
       records.add(
-          partition.toString(),
           new ConsumerRecord<>(
               partition.topic(),
               partition.partition(),
@@ -205,7 +206,10 @@ class TimedKafkaReaderTest {
               new RecordHeaders(),
               Optional.empty()));
     }
-    kafka.fetches.add(new PositionedRecords(records.build(), Map.of(partition, offset), positions));
+    metrics.registerTopicPartition(partition);
+    kafka.fetches.add(
+        new PositionedRecords(
+            new ConsumerRecords<>(Map.of(partition, records)), Map.of(partition, offset), positions, metrics));
   }
 
   private void pollUntil(BooleanSupplier condition) throws Exception {
