@@ -2,6 +2,7 @@ package eventtrigger.flink;
 
 import java.io.IOException;
 import java.util.Properties;
+import java.util.UUID;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.connector.source.Boundedness;
 import org.apache.flink.api.connector.source.Source;
@@ -48,7 +49,8 @@ final class TimedKafkaSource
     properties.setProperty(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "none");
     properties.setProperty("commit.offsets.on.checkpoint", "true");
     properties.setProperty("partition.discovery.interval.ms", String.valueOf(settings.partitionDiscoveryMs()));
-    properties.putIfAbsent("client.id.prefix", settings.groupId());
+    // Two sources of a job may have readers in one process, and a process has a client's id once.
+    properties.putIfAbsent("client.id.prefix", settings.groupId() + "-" + UUID.randomUUID());
     return properties;
   }
 
