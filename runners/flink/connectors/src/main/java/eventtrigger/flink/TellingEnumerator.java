@@ -109,9 +109,21 @@ final class TellingEnumerator implements SplitEnumerator<KafkaPartitionSplit, Ka
     return kafka.snapshotState(checkpoint);
   }
 
+  /** Does not wait: Flink's enumerator first waits for what it has asked brokers, and a recovery would wait with it. */
   @Override
-  public void close() throws IOException {
-    kafka.close();
+  public void close() {
+    Thread closing =
+        new Thread(
+            () -> {
+              try {
+                kafka.close();
+              } catch (IOException e) {
+                LOG.warn("Topics {}: the enumerator was not closed", topics, e);
+              }
+            },
+            "closes an enumerator");
+    closing.setDaemon(true);
+    closing.start();
   }
 
   /** The coordinator as Flink's enumerator sees it. */

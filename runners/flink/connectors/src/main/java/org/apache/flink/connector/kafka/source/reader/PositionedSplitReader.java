@@ -35,6 +35,9 @@ public final class PositionedSplitReader extends KafkaPartitionSplitReader {
   private static final Duration POLL_TIMEOUT = Duration.ofSeconds(1);
   // A broker that has just said that an offset is out of range is there to say where the log begins.
   private static final Duration LOG_START_TIMEOUT = Duration.ofSeconds(5);
+  // By default a consumer waits for half a minute for a broker that is away, and a recovery waits with it. Nothing is
+  // lost: offsets lie in the checkpoint.
+  private static final Duration CLOSE_TIMEOUT = Duration.ofSeconds(1);
 
   /** Learns where the reader is. */
   public interface Listener {
@@ -105,6 +108,11 @@ public final class PositionedSplitReader extends KafkaPartitionSplitReader {
         listener.startsAt(partition, start);
       }
     }
+  }
+
+  @Override
+  public void close() {
+    consumer().close(CLOSE_TIMEOUT);
   }
 
   /** Seeks to where reading goes on: the earliest record, or the first one that replaces others. */
