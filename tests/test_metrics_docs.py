@@ -27,6 +27,7 @@ from transforms.runtime.metrics_publisher import SHARD_SIZES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "transforms").rglob("*.py"))]
+SOURCES_IN_JAVA = [*sorted((ROOT / "runners/flink/connectors/src/main").rglob("*.java"))]
 # Where names are not counted but listed, or counted for a report.
 NOT_COUNTING = {"metric_names.py", "backtest.py", "case_runner.py", "explain.py", "timelines.py"}
 # What an f-string fills in stands for a placeholder of the table, or for one of these.
@@ -100,6 +101,10 @@ def in_code() -> set[str]:
         if path.name not in NOT_COUNTING:
             for text in counted(ast.parse(path.read_text("utf-8"))):
                 found.update(FILLED[text] if "{" in text else [text])
+    for path in SOURCES_IN_JAVA:
+        text = path.read_text("utf-8")
+        found.update(re.findall(r'counter\("event_trigger\.(\w+)"', text))
+        found.update(f"partition.PARTITION.{name}" for name in re.findall(r'name \+ "\.(\w+)"', text))
     return found
 
 
@@ -115,7 +120,10 @@ def test_the_table_is_the_one_the_code_gives() -> None:
 
 def test_no_name_is_listed_twice_and_no_two_are_one_to_prometheus() -> None:
     names = known_counters(["a", "b"], ["crm"]) + [
-        one for metric in METRICS if metric.kind != COUNTER for one in expanded(metric.name, ["a"], ["crm"], [0, 1])
+        one
+        for metric in METRICS
+        if metric.kind != COUNTER
+        for one in expanded(metric.name, ["a"], ["crm"], [0, 1], [0, 1])
     ]
     shown = [re.sub(r"[^a-zA-Z0-9]", "_", name) for name in names]
     assert len(set(shown)) == len(shown)
@@ -125,7 +133,7 @@ def test_no_name_is_listed_twice_and_no_two_are_one_to_prometheus() -> None:
 def test_a_name_is_known_again_without_its_dots(name: str) -> None:
     for metric in METRICS:
         for one in (
-            bucket_names(metric.name) if metric.kind == HISTOGRAM else expanded(metric.name, [name], [name], [3])
+            bucket_names(metric.name) if metric.kind == HISTOGRAM else expanded(metric.name, [name], [name], [3], [3])
         ):
             assert with_dots(one.replace(".", "_")) == one
     assert with_dots("something_else") == "something_else"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ class ReadSettings:
     max_batch_bytes: int = 1_000_000
     watermark_out_of_orderness_ms: int = 5000
     watermark_idleness_ms: int = 10_000
+    partition_discovery_ms: int = 30_000
+    skip_dead_partitions: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

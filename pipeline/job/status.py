@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pipeline.job.stream_time import stream_time
 from runners.flink.rest import FlinkRest
 from transforms.adapters.telemetry.metric_names import with_dots
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
@@ -109,6 +110,7 @@ def status_of(before: JobSnapshot, now: JobSnapshot) -> dict[str, Any]:
             "lag": now.lag,
             "dead_letters": now.total("dead_letters"),
         },
+        "time": stream_time(now.metrics, now.job["now"]),
         "actions": {"per_second": rate("actions"), "latency_ms": _percentiles(increase)},
         "users": {
             "in_state": _sum(now, ".users"),

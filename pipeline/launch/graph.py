@@ -67,6 +67,8 @@ def _read_events(settings: Settings) -> ReadSettings:
         max_batch_bytes=settings.batch_max_bytes,
         watermark_out_of_orderness_ms=settings.watermark_out_of_orderness_ms,
         watermark_idleness_ms=settings.watermark_idleness_ms,
+        partition_discovery_ms=settings.partition_discovery_ms,
+        skip_dead_partitions=tuple(map(int, settings.skip_dead_partitions)),
     )
 
 
@@ -82,6 +84,7 @@ def _read_control(settings: Settings) -> ReadSettings:
         max_parallelism=settings.max_parallelism,
         linger_ms=settings.batch_linger_ms,
         watermark_idleness_ms=settings.watermark_idleness_ms,
+        partition_discovery_ms=settings.partition_discovery_ms,
     )
 
 

@@ -60,12 +60,14 @@ def check_kafka(settings: Settings) -> None:
     """Check that Kafka keeps what the job promises, as far as this machine may read its settings.
 
     Raises:
-        OptionError: a topic is compacted, or the brokers' longest transaction is too short.
+        OptionError: a topic is compacted, a dead partition does not exist, or the
+            brokers' longest transaction is too short.
     """
     config = for_librdkafka(settings.consumer_config())
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
+        partitions = topic_partitions(config).get(settings.events_topic) if settings.skip_dead_partitions else None
     except KafkaAdminError as error:
         warn(f"topics and transactions were not checked, Kafka cannot be asked from here: {error}")
         return
@@ -75,6 +77,12 @@ def check_kafka(settings: Settings) -> None:
             raise OptionError(
                 f"--{name} is {getattr(settings, name)!r}, whose cleanup.policy is {policy}, allowed: delete; of "
                 "records with the same key only the newest would stay, read or not"
+            )
+    for dead in settings.skip_dead_partitions:
+        if partitions is not None and int(dead) >= partitions:
+            raise OptionError(
+                f"--skip_dead_partitions is {dead}, allowed: up to {partitions - 1}, as {settings.events_topic!r} has "
+                f"{partitions} partitions; the partition that is dead would go on holding the stream's time"
             )
     lowest_limit_ms = min(map(int, limits), default=settings.transaction_timeout_ms)
     if settings.transaction_timeout_ms > lowest_limit_ms:

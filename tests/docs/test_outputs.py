@@ -158,6 +158,7 @@ def test_status() -> None:
         "actions": [620],
         **latency(2, 20, 240, 480, 616, 620, 620, 620, 620, 620, 620, 620),
         "shard.0.users": [1204],
+        "partition.0.time_behind_ms": [11_000],
         "user_api_calls": [96],
         "rules_live": [1],
         "rule_set": [4],

@@ -41,6 +41,17 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"flink_jobmanager_job_lastCheckpointDuration": "900x60"},
     ),
     "LagGrows": ({PENDING: "20000+100x60"}, {PENDING: "90000-1000x60"}),
+    "StreamTimeHeld": (
+        {
+            'event_trigger_partition_time_behind_ms{partition="3"}': "0+60000x60",
+            'event_trigger_partition_time_hold{partition="3"}': "3x60",
+        },
+        {
+            'event_trigger_partition_time_behind_ms{partition="3"}': "0+60000x60",
+            'event_trigger_partition_time_hold{partition="3"}': "1x60",
+        },
+    ),
+    "RecordsSkipped": ({"event_trigger_records_skipped": "5x60"}, {"event_trigger_records_skipped": "0x60"}),
     "LatencyHigh": (
         {
             'event_trigger_latency_ms_bucket{le="1000"}': "0+50x60",
@@ -122,7 +133,7 @@ def exposition() -> str:
     lines = []
     for metric in METRICS:
         names = bucket_names(metric.name) if metric.kind == HISTOGRAM else expanded(
-            metric.name.replace("TOPIC", "default"), ["win_back"], ["crm"], [7]
+            metric.name.replace("TOPIC", "default"), ["win_back"], ["crm"], [7], [7]
         )  # fmt: skip
         for number, name in enumerate(names):
             lines.append(f"{PREFIX}{re.sub(r'[^a-zA-Z0-9]', '_', name)}{{{labels}}} {float(number + 1)}")
@@ -173,6 +184,7 @@ def _answers(url: str, query: str) -> list[dict[str, Any]]:
         ('event_trigger_actions_by_outcome{type="kafka"}', {"destination": "default", "outcome": "emitted"}),
         ("event_trigger_destination_breaker_open", {"destination": "crm"}),
         ("event_trigger_shard_journal_bytes", {"shard": "7"}),
+        ("event_trigger_partition_time_hold", {"partition": "7"}),
         ('event_trigger_dead_letters_by_reason{reason="not_json"}', {"reason": "not_json"}),
         ("event_trigger_dead_letters", {}),
     ],
@@ -183,7 +195,16 @@ def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]
     assert {name: value for name, value in sample["metric"].items() if name not in own} | labels == {
         name: value for name, value in sample["metric"].items() if name not in own
     }
-    assert set(sample["metric"]) - own <= {"rule", "destination", "outcome", "type", "shard", "reason", "le"}
+    assert set(sample["metric"]) - own <= {
+        "rule",
+        "destination",
+        "outcome",
+        "type",
+        "shard",
+        "partition",
+        "reason",
+        "le",
+    }
 
 
 def test_quantiles_can_be_queried(prometheus: str) -> None:

@@ -17,7 +17,7 @@ from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import LOCALHOST, free_ports
 from tests.builders import event
 from tests.flink_cluster import wait_for_checkpoint
-from tests.integration.jobs import Topics, control_record, inspect, reading, running
+from tests.integration.jobs import PARTITIONS, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.readme import METRICS as PAGE
 from tests.receiver import SECRET, receiving
@@ -172,7 +172,11 @@ def test_every_documented_name_is_there_with_a_plausible_value(
             bucket_names(metric.name)
             if metric.kind == HISTOGRAM
             else expanded(
-                metric.name.replace("TOPIC", "default"), ["welcome", "lost", "broken"], ["crm", "gone"], range(SHARDS)
+                metric.name.replace("TOPIC", "default"),
+                ["welcome", "lost", "broken"],
+                ["crm", "gone"],
+                range(SHARDS),
+                range(PARTITIONS),
             )
         )
         if not scraped.ours(name)

@@ -61,7 +61,16 @@ class InputOptions:
     batch_max_bytes: int = input_option(1_000_000, "bytes that end the wait", unit="bytes", least=1024, most=8_000_000)
     watermark_out_of_orderness_ms: int = input_option(5000, "how late the watermark is", unit="ms", least=0)
     watermark_idleness_ms: int = input_option(
-        10_000, "silence after which a partition counts as read until then", unit="ms", least=1
+        10_000,
+        "silence after which a partition that brokers confirm to be read to its end counts as read until then",
+        unit="ms",
+        least=1,
+    )
+    partition_discovery_seconds: float = input_option(
+        30.0, "time within which added partitions are found and read from their start", unit="s", least=0.1, most=86_400
+    )
+    skip_dead_partitions: tuple[str, ...] = input_option(
+        (), "partition of the events topic that is dead for good: the stream's time goes on without it; may be repeated"
     )
     max_event_bytes: int = input_option(
         10_240, "larger events are dead letters", unit="bytes", least=256, most=1_000_000

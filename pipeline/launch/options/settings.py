@@ -31,6 +31,11 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         """Whether the job writes a decision log."""
         return self.decisions_topic is not None or self.decisions_file is not None
 
+    @property
+    def partition_discovery_ms(self) -> int:
+        """The pause between two looks for new partitions."""
+        return round(self.partition_discovery_seconds * 1000)
+
     def egress_policy(self) -> EgressPolicy:
         """The hosts that webhooks may go to."""
         return EgressPolicy(self.destination_host or None, self.allow_private_destinations)

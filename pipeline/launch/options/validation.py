@@ -29,6 +29,7 @@ _OWN_PROPERTIES: Final = {
     "isolation.level": "--isolation_level",
     "transactional.id": "--transactional_id_prefix",
     "transaction.timeout.ms": "--transaction_timeout_ms",
+    "partition.discovery.interval.ms": "--partition_discovery_seconds",
     "enable.auto.commit": "nothing: offsets are committed with the checkpoint",
 }
 
@@ -67,6 +68,10 @@ def check_combinations(settings: Settings) -> None:
         check_addresses("flink_master", [settings.flink_master])
     if (settings.starting_offsets == "timestamp") != (settings.starting_timestamp_ms is not None):
         raise OptionError("--starting_timestamp_ms and --starting_offsets=timestamp belong together: give both or none")
+    for partition in settings.skip_dead_partitions:
+        # ASCII: isdigit alone takes digits of other scripts and superscripts.
+        if not (partition.isascii() and partition.isdigit()):
+            raise OptionError(f"--skip_dead_partitions is {partition!r}, allowed: a partition's number, from 0")
     if settings.parallelism > settings.max_parallelism:
         raise OptionError(
             f"--parallelism is {settings.parallelism}, allowed: up to --max_parallelism, {settings.max_parallelism}"

@@ -29,6 +29,7 @@ def test_the_text_has_a_row_for_each_quantity_and_tables() -> None:
         "job           event-trigger  RUNNING for 1 h 2 min  2 restarts",
         "events        2,468/s read  0/s handled",
         "lag           17 records",
+        "time          ?",
         "actions       0/s  no action",
         "users         0 in the state  0 wait for the user API",
         "user API      0/s  0/s fail",
@@ -41,6 +42,16 @@ def test_the_text_has_a_row_for_each_quantity_and_tables() -> None:
         "",
         "destination  state  delivered/s  delivered  retried  delayed  refused  given up  dropped",
         "crm             ok          3.0          3        0        0        0         0        0",
+    ]
+
+
+def test_the_text_says_which_partition_holds_the_time_since_when_and_why() -> None:
+    held = {"partition__3__time_behind_ms": [62_000], "partition__3__time_hold": [2]}
+    now = snapshot(2, **held, records_skipped=[5], position_resets=[1])
+    lines = [line for line in status_text(status_of(snapshot(1), now)).splitlines() if line.startswith("time")]
+    assert lines == [
+        "time          partition 3 holds it at 1970-01-01 00:00:38 UTC: an open transaction",
+        "time          5 records skipped that Kafka had deleted, 1 positions out of range",
     ]
 
 

@@ -90,6 +90,12 @@ CASES: dict[str, tuple[list[str], dict[str, Any], str, list[str]]] = {
         "--events_topic is 'e', whose cleanup.policy is compact,delete, allowed: delete",
         ["--events_topic=f"],
     ),
+    "a dead partition that is not there": (
+        ["--skip_dead_partitions=4"],
+        {},
+        "--skip_dead_partitions is 4, allowed: up to 3",
+        ["--skip_dead_partitions=3"],
+    ),
     "key groups": (
         ["--parallelism=9", "--max_parallelism=8", "--user_shards=0"],
         {},
@@ -152,6 +158,7 @@ class Surroundings:
         policies, brokers = changed.get("policies", {}), changed.get("brokers", ["900000"])
         self._monkeypatch.setattr(start_checks, "topic_settings", lambda *_: policies)
         self._monkeypatch.setattr(start_checks, "broker_settings", lambda *_: brokers)
+        self._monkeypatch.setattr(start_checks, "topic_partitions", lambda *_: {"user-tracking-events": 4})
         self._monkeypatch.setattr("importlib.metadata.version", lambda _: changed.get("beam", BEAM_VERSION))
 
     def launch(self, options: list[str]) -> None:

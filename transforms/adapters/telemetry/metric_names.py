@@ -20,7 +20,8 @@ COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
 HISTOGRAM: Final = "histogram"
 
-RULE, DESTINATION, SHARD, REASON, KIND, TOPIC = "RULE", "DESTINATION", "SHARD", "REASON", "KIND", "TOPIC"
+RULE, DESTINATION, SHARD, PARTITION = "RULE", "DESTINATION", "SHARD", "PARTITION"
+REASON, KIND, TOPIC = "REASON", "KIND", "TOPIC"
 
 REASONS: Final = tuple(value for name, value in vars(dead_letters).items() if name.isupper() and isinstance(value, str))
 KINDS: Final = tuple(getattr(profiles, name) for name in profiles.__annotations__ if name != "NOTHING_KNOWN")
@@ -42,6 +43,15 @@ METRICS: Final = (
     Metric("events_handled", COUNTER, "events evaluated"),
     Metric("events_rejected", COUNTER, "records that are no event, and control records that cannot be used"),
     Metric("duplicates", COUNTER, "events whose id is in the user's history"),
+    Metric("records_skipped", COUNTER, "records that Kafka had deleted before they were read"),
+    Metric("position_resets", COUNTER, "times that a position was out of a partition's range, and reading went on"),
+    Metric("partition.PARTITION.time_behind_ms", GAUGE, "how far the stream's time of a partition is behind the clock"),
+    Metric(
+        "partition.PARTITION.time_hold",
+        GAUGE,
+        "why it stands: 1 not read to the end, 2 an open transaction, 3 no answer from the broker, 4 a partition that "
+        "no reader has yet; 0 nothing holds it",
+    ),
     Metric("latency_ms", HISTOGRAM, "from the broker's time of an event to the decision of its action"),
     # State
     Metric("state_hits", COUNTER, "events whose user was in the state"),
@@ -143,11 +153,20 @@ METRICS: Final = (
     Metric("dead_letter.REASON", COUNTER, "of them those of a reason"),
 )
 
+# Those that Flink's source counts, in Java.
+OF_THE_SOURCE: Final = frozenset(
+    metric.name
+    for metric in METRICS
+    if metric.name in ("records_skipped", "position_resets") or metric.name.startswith("partition.")
+)
+
 
 def known_counters(rules: Sequence[str], destinations: Sequence[str]) -> list[str]:
-    """The names of all counters of a job with these rules and destinations, except those of topics."""
+    """The names of all counters of a worker with these rules and destinations, except those of topics."""
     counters = []
     for metric in METRICS:
+        if metric.name in OF_THE_SOURCE:
+            continue
         if metric.kind == HISTOGRAM:
             counters += bucket_names(metric.name)
         elif metric.kind == COUNTER and TOPIC not in metric.name:
@@ -155,12 +174,19 @@ def known_counters(rules: Sequence[str], destinations: Sequence[str]) -> list[st
     return counters
 
 
-def expanded(name: str, rules: Iterable[str], destinations: Iterable[str], shards: Iterable[int] = ()) -> list[str]:
+def expanded(
+    name: str,
+    rules: Iterable[str],
+    destinations: Iterable[str],
+    shards: Iterable[int] = (),
+    partitions: Iterable[int] = (),
+) -> list[str]:
     """All metrics of a name in the table: each placeholder is filled with each of its values."""
     names = {
         RULE: list(rules),
         DESTINATION: list(destinations),
         SHARD: [str(shard) for shard in shards],
+        PARTITION: [str(partition) for partition in partitions],
         REASON: list(REASONS),
         KIND: list(KINDS),
     }
@@ -184,11 +210,13 @@ def with_dots(shown: str) -> str:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    shown = name.replace(".", "_").replace(SHARD, rf"(?P<{SHARD}>\d+)")
+    shown = name.replace(".", "_")
+    for placeholder in (SHARD, PARTITION):
+        shown = shown.replace(placeholder, rf"(?P<{placeholder}>\d+)")
     for placeholder in (RULE, DESTINATION, REASON, KIND, TOPIC):
         shown = shown.replace(placeholder, f"(?P<{placeholder}>.+)")
     return re.compile(shown)
 
 
 _PATTERNS: Final = tuple((_pattern(metric.name), metric.name) for metric in METRICS if "." in metric.name)
-_NAMES_WITHOUT_DOTS: Final = {name for name in known_counters([], []) if "." not in name}
+_NAMES_WITHOUT_DOTS: Final = {name for name in (*known_counters([], []), *OF_THE_SOURCE) if "." not in name}

@@ -154,6 +154,9 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
         (["--decisions_file=x", "--decision_sample=1.1"], "--decision_sample is 1.1, allowed: 0 to 1"),
         (["--cloudevents_source=a b"], "--cloudevents_source is 'a b', allowed: a URI reference"),
         (["--starting_offsets=timestamp"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
+        (["--skip_dead_partitions=-1"], "--skip_dead_partitions is '-1', allowed: a partition's number, from 0"),
+        (["--skip_dead_partitions=3,7"], "--skip_dead_partitions is '3,7', allowed: a partition's number, from 0"),
+        (["--skip_dead_partitions=²"], "--skip_dead_partitions is '²', allowed: a partition's number, from 0"),
         (["--starting_timestamp_ms=1"], "--starting_timestamp_ms and --starting_offsets=timestamp belong together"),
         (["--parallelism=129"], "--parallelism is 129, allowed: up to --max_parallelism, 128"),
         (

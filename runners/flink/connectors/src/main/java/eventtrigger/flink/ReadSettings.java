@@ -25,7 +25,9 @@ record ReadSettings(
     int maxBatchRecords,
     int maxBatchBytes,
     int outOfOrdernessMs,
-    int idlenessMs)
+    int idlenessMs,
+    int partitionDiscoveryMs,
+    List<Integer> skippedPartitions)
     implements Serializable {
 
   static final int MAX_KEY_GROUPS = 32768;
@@ -78,7 +80,9 @@ record ReadSettings(
             settings.integer("max_batch_records", 1, Integer.MAX_VALUE),
             settings.integer("max_batch_bytes", 1, MAX_BATCH_BYTES),
             settings.integer("watermark_out_of_orderness_ms", 0, Integer.MAX_VALUE),
-            settings.integer("watermark_idleness_ms", 1, Integer.MAX_VALUE));
+            settings.integer("watermark_idleness_ms", 1, Integer.MAX_VALUE),
+            settings.integer("partition_discovery_ms", 1, Integer.MAX_VALUE),
+            settings.integers("skip_dead_partitions", 0));
     settings.refuseOthers();
     parsed.checkRulesTopic(settings);
     parsed.checkStartingTimestamp(settings);

@@ -1,7 +1,6 @@
 package eventtrigger.flink;
 
 import java.time.Duration;
-import java.util.Properties;
 import org.apache.beam.model.pipeline.v1.RunnerApi;
 import org.apache.beam.runners.flink.FlinkStreamingPortablePipelineTranslator.PTransformTranslator;
 import org.apache.beam.runners.flink.FlinkStreamingPortablePipelineTranslator.StreamingTranslationContext;
@@ -11,12 +10,9 @@ import org.apache.beam.sdk.coders.KvCoder;
 import org.apache.beam.sdk.values.KV;
 import org.apache.beam.sdk.values.WindowedValue;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
-import org.apache.flink.connector.kafka.source.KafkaSource;
-import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
-import org.apache.kafka.clients.consumer.OffsetResetStrategy;
 
 /**
  * Translates {@code ReadEvents} and {@code ReadControl} to a Kafka source, or an idle one, with the micro-batch
@@ -65,19 +61,8 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
 
   private static DataStream<KafkaRecord> kafkaSource(
       String name, ReadSettings settings, StreamExecutionEnvironment flink) {
-    Properties properties = new Properties();
-    properties.putAll(settings.consumerConfig());
-    properties.setProperty("commit.offsets.on.checkpoint", "true");
-    KafkaSource<KafkaRecord> source =
-        KafkaSource.<KafkaRecord>builder()
-            .setProperties(properties)
-            .setTopics(settings.topics())
-            .setGroupId(settings.groupId())
-            .setStartingOffsets(startingOffsets(settings))
-            .setDeserializer(new KafkaRecordDeserializer())
-            .build();
     return flink
-        .fromSource(source, watermarks(settings), name, KafkaRecordType.INSTANCE)
+        .fromSource(new TimedKafkaSource(settings), watermarks(settings), name, KafkaRecordType.INSTANCE)
         .uid(name + "/source")
         .setParallelism(flink.getParallelism());
   }
@@ -88,31 +73,14 @@ final class ReadTranslation implements PTransformTranslator<StreamingTranslation
     return flink.addSource(new IdleSource(), name, KafkaRecordType.INSTANCE).uid(name + "/idle").setParallelism(1);
   }
 
-  private static OffsetsInitializer startingOffsets(ReadSettings settings) {
-    return switch (settings.startingOffsets()) {
-      case COMMITTED -> OffsetsInitializer.committedOffsets(OffsetResetStrategy.EARLIEST);
-      case EARLIEST -> OffsetsInitializer.earliest();
-      case LATEST -> OffsetsInitializer.latest();
-      case TIMESTAMP -> OffsetsInitializer.timestamp(settings.startingTimestampMs());
-    };
-  }
-
   private static WatermarkStrategy<KafkaRecord> watermarks(ReadSettings settings) {
-    // A timestamp in the future must not move the watermark there: it counts as the current time.
-    WatermarkStrategy<KafkaRecord> strategy =
-        switch (settings.kind()) {
-          case EVENTS -> WatermarkStrategy.forGenerator(
-              context ->
-                  new ProgressWatermarks(
-                      settings.outOfOrdernessMs(),
-                      settings.idlenessMs(),
-                      context.getInputActivityClock(),
-                      System::currentTimeMillis));
-          // A silent control topic must not advance the watermark of the events.
-          case CONTROL -> WatermarkStrategy.<KafkaRecord>forBoundedOutOfOrderness(
-                  Duration.ofMillis(settings.outOfOrdernessMs()))
-              .withIdleness(Duration.ofMillis(settings.idlenessMs()));
-        };
-    return strategy.withTimestampAssigner((record, time) -> Math.min(record.timestampMs(), System.currentTimeMillis()));
+    return switch (settings.kind()) {
+      // The source's readers emit the watermark.
+      case EVENTS -> WatermarkStrategy.noWatermarks();
+      // A silent control topic must not advance the watermark of the events.
+      case CONTROL -> WatermarkStrategy.<KafkaRecord>forBoundedOutOfOrderness(
+              Duration.ofMillis(settings.outOfOrdernessMs()))
+          .withIdleness(Duration.ofMillis(settings.idlenessMs()));
+    };
   }
 }

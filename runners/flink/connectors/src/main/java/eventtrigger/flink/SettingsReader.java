@@ -4,8 +4,10 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
@@ -66,6 +68,22 @@ final class SettingsReader {
   Long longOrNull(String name, long least) {
     JsonNode node = node(name, range(least, Long.MAX_VALUE) + " or null");
     return node.isNull() ? null : Long.valueOf(range(name, node, least, Long.MAX_VALUE));
+  }
+
+  List<Integer> integers(String name, int least) {
+    String allowed = "a list of integers from " + least;
+    JsonNode node = node(name, allowed);
+    if (!node.isArray()) {
+      throw refuse(name, node, allowed);
+    }
+    List<Integer> integers = new ArrayList<>();
+    for (JsonNode element : node) {
+      if (!element.isIntegralNumber() || !element.canConvertToInt() || element.intValue() < least) {
+        throw refuse(name, node, allowed);
+      }
+      integers.add(element.intValue());
+    }
+    return integers;
   }
 
   private long range(String name, JsonNode node, long least, long most) {

@@ -134,7 +134,8 @@ class DetachedRunnerTest {
         {"topic": %s, "rules_topic": null, "consumer_config": {"bootstrap.servers": "localhost:1"}, "group_id": "g",
          "starting_offsets": "latest", "starting_timestamp_ms": null, "user_shards": 16, "max_parallelism": %d,
          "user_key": "record", "linger_ms": 5, "max_batch_records": 10, "max_batch_bytes": 1000,
-         "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1}""",
+         "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1,
+         "partition_discovery_ms": 30000, "skip_dead_partitions": []}""",
         topic, maxParallelism);
   }
 

@@ -2,6 +2,7 @@ package eventtrigger.flink;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import java.util.List;
 import java.util.Map;
 
 /** Builds records and settings for tests. */
@@ -34,6 +35,22 @@ final class Records {
 
   static ReadSettings settings(
       ReadSettings.Kind kind, String topic, int userShards, int lingerMs, int maxRecords, int maxBytes) {
+    return settings(kind, topic, userShards, lingerMs, maxRecords, maxBytes, 10_000, List.of());
+  }
+
+  static ReadSettings settings(int idlenessMs, List<Integer> skippedPartitions) {
+    return settings(ReadSettings.Kind.EVENTS, "events", 1, 5, 1000, 1 << 20, idlenessMs, skippedPartitions);
+  }
+
+  private static ReadSettings settings(
+      ReadSettings.Kind kind,
+      String topic,
+      int userShards,
+      int lingerMs,
+      int maxRecords,
+      int maxBytes,
+      int idlenessMs,
+      List<Integer> skippedPartitions) {
     return new ReadSettings(
         kind,
         topic,
@@ -49,6 +66,8 @@ final class Records {
         maxRecords,
         maxBytes,
         5000,
-        10_000);
+        idlenessMs,
+        30_000,
+        skippedPartitions);
   }
 }

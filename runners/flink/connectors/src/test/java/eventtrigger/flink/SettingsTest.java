@@ -22,7 +22,8 @@ class SettingsTest {
       {"topic": "events", "rules_topic": null, "consumer_config": {"bootstrap.servers": "h:1", "x": "y"}, "group_id": "g",
        "starting_offsets": "committed", "starting_timestamp_ms": null, "user_shards": 16, "max_parallelism": 128,
        "user_key": "record", "linger_ms": 5, "max_batch_records": 10, "max_batch_bytes": 1000,
-       "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1}""";
+       "watermark_out_of_orderness_ms": 0, "watermark_idleness_ms": 1,
+       "partition_discovery_ms": 30000, "skip_dead_partitions": [3, 7]}""";
   private static final String WRITE =
       """
       {"topic": "out", "delivery_guarantee": "AT_LEAST_ONCE", "transactional_id_prefix": null,
@@ -35,6 +36,7 @@ class SettingsTest {
     assertEquals("y", settings.consumerConfig().get("x"));
     assertEquals(ReadSettings.StartingOffsets.COMMITTED, settings.startingOffsets());
     assertEquals(1, settings.idlenessMs());
+    assertEquals(List.of(3, 7), settings.skippedPartitions());
   }
 
   @Test
@@ -96,6 +98,10 @@ class SettingsTest {
           max_batch_bytes               | 99999999999999 | setting 'max_batch_bytes' is 99999999999999
           watermark_out_of_orderness_ms | -5             | setting 'watermark_out_of_orderness_ms' is -5
           watermark_idleness_ms         | 0              | setting 'watermark_idleness_ms' is 0
+          partition_discovery_ms        | 0              | setting 'partition_discovery_ms' is 0, allowed: an integer from 1
+          skip_dead_partitions          | 3              | setting 'skip_dead_partitions' is 3, allowed: a list of integers from 0
+          skip_dead_partitions          | [-1]           | setting 'skip_dead_partitions' is [-1]
+          skip_dead_partitions          | ["3"]          | setting 'skip_dead_partitions' is ["3"]
           linger                        | 5              | setting 'linger' is unknown, allowed: the settings topic
           """)
   void badReadSettingIsNamed(String name, String value, String message) {
