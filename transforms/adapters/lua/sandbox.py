@@ -170,8 +170,11 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any]:
         source = resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
         return lua.execute(source, *arguments, name="=sandbox")
 
-    budget, study = load("sandbox_budget.lua"), load("sandbox_bytecode.lua")
-    compile_program, expect_values, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
+    budget, study, rewrite = load("sandbox_budget.lua"), load("sandbox_bytecode.lua"), load("sandbox_rewrite.lua")
+    order = load("sandbox_order.lua", budget)
+    texts = load("sandbox_text.lua", budget, order)
+    library = load("sandbox_library.lua", budget, order, texts)
+    compile_program, expect_values, evaluate = load("sandbox.lua", budget, order, texts, library, study, rewrite)
     return lua, compile_program, expect_values, evaluate
 
 

@@ -1,11 +1,13 @@
 -- How long a program may run: CPU time of its thread, checked by a count hook and by library functions. Trusted code.
--- Returns a table with begin, check, spend, calling_back, the error value OVER_BUDGET and CPU_SECONDS.
+-- Returns a table with begin, watch, check, spend, calling_back, the error value OVER_BUDGET and CPU_SECONDS.
 
 jit.off() -- compiled code runs no count hooks, so a loop would never stop
 
 local ffi = require("ffi")
-local tonumber, error = tonumber, error
+local tonumber, error, sethook = tonumber, error, debug.sethook
 
+local HOOK_EVERY = 200 -- instructions
+local HOOK_CLOSELY = 20
 local CPU_SECONDS = 0.05
 local WORK_BETWEEN_CHECKS = 2 ^ 15 -- about bytes touched by library functions, inside which no hook fires
 local NESTED_CALLBACKS = 10 -- each takes some 10 KB of the C stack, whose end is the end of the process
@@ -62,10 +64,17 @@ end
 -- Starts the budget of the next program. Its CPU time counts from the first check, a few hundred instructions later.
 local function begin()
   wall_end, cpu_end, work, nested = nil, nil, 0, 0
+  sethook(check, "", HOOK_EVERY)
+end
+
+-- From now on, each instruction of this program may take long.
+local function watch()
+  sethook(check, "", HOOK_CLOSELY)
 end
 
 return {
   begin = begin,
+  watch = watch,
   check = check,
   spend = spend,
   calling_back = calling_back,
