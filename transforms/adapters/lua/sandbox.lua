@@ -1,9 +1,9 @@
 -- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
--- Called with what the other files return; returns compile, expect_values and evaluate, described where they are.
+-- Called with what the other files return; returns compile, expect_values, evaluate and watch_all, described where they are.
 
 local budget, order, texts, library, study, rewrite = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
-local begin = budget.begin
+local begin, is_over, used, LIGHT_LOAD = budget.begin, budget.is_over, budget.state, budget.LIGHT_LOAD
 local sethook, collectgarbage = debug.sethook, collectgarbage
 local loadstring, setfenv, setmetatable, pcall, error = loadstring, setfenv, setmetatable, pcall, error
 local tostring, type, next, ipairs = tostring, type, next, ipairs
@@ -284,6 +284,9 @@ local function evaluate(mask, history, ...)
       if not ran then
         ok, result = false, ok
       end
+      if used.load > LIGHT_LOAD and is_over() then
+        ok, result = false, budget.OVER_BUDGET
+      end
       local kind, text = outcome(program, ok, result)
       if kind then
         packed = packed or {}
@@ -295,4 +298,4 @@ local function evaluate(mask, history, ...)
   return packed and concat(packed, "\0")
 end
 
-return compile, expect_values, evaluate
+return compile, expect_values, evaluate, budget.watch_all

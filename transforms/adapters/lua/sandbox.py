@@ -16,6 +16,8 @@ _MEMORY_KEPT: Final = 64 * 1024 * 1024
 # More fields than this are handed over as a whole table: a Lua call takes no more than some 8000 arguments.
 _MOST_FIELDS: Final = 1000
 _BYTES_PER_CHARACTER: Final = 4
+# Characters in fields of the inputs from which on single instructions may take long.
+_LONG_TEXTS: Final = 100_000
 
 
 class Sandbox:
@@ -33,7 +35,8 @@ class Sandbox:
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_program, expect_values, self._evaluate = _load_sandbox()
+        self._lua, compile_program, expect_values, self._evaluate, self._watch_all = _load_sandbox()
+        self._has_long_texts = False
         self._table = self._lua.table_from
         for number, program in enumerate(self._programs):
             problem, _, _, reads = compile_program(program.source, program.name, program.wants_value)
@@ -78,6 +81,9 @@ class Sandbox:
             values.append(value)
         values += [self._converted(inputs[number]) for number in self._wholes]
         self._values, self._characters = values, characters
+        if (characters > _LONG_TEXTS) is not self._has_long_texts:
+            self._has_long_texts = not self._has_long_texts
+            self._watch_all(self._has_long_texts)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
@@ -154,8 +160,8 @@ def check_source(source: str, name: str) -> engine.SourceCheck:
     return engine.SourceCheck(problem, tuple(unknown_names.split()), is_expression)
 
 
-def _load_sandbox() -> tuple[Any, Any, Any, Any]:
-    """A Lua runtime, and ``compile``, ``expect_values`` and ``evaluate`` of ``sandbox.lua`` in it."""
+def _load_sandbox() -> tuple[Any, Any, Any, Any, Any]:
+    """A Lua runtime, and what ``sandbox.lua`` returns in it."""
     lua = lupa.luajit21.LuaRuntime(
         register_eval=False,
         register_builtins=False,
@@ -174,8 +180,7 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any]:
     order = load("sandbox_order.lua", budget)
     texts = load("sandbox_text.lua", budget, order)
     library = load("sandbox_library.lua", budget, order, texts)
-    compile_program, expect_values, evaluate = load("sandbox.lua", budget, order, texts, library, study, rewrite)
-    return lua, compile_program, expect_values, evaluate
+    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite)
 
 
 def _refuse(*_: object) -> None:

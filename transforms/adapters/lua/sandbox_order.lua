@@ -128,9 +128,10 @@ end
 
 local function begin_walk(value, key)
   state.walked = true
-  walked = value
+  walked = nil -- until the rest is there: a limit may end the program anywhere
   walk_keys, walk_count = keys_of(value, 4)
   walk_at = 0
+  walked = value
   if key == nil then
     return
   end
