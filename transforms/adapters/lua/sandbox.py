@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from importlib import resources
 from typing import Any, Final
@@ -173,14 +174,18 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any, Any]:
 
     def load(file: str, *arguments: Any) -> Any:
         # All files have one chunk name, which ``outcome`` of sandbox.lua removes from messages.
-        source = resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
-        return lua.execute(source, *arguments, name="=sandbox")
+        return lua.execute(_source_of(file), *arguments, name="=sandbox")
 
     budget, study, rewrite = load("sandbox_budget.lua"), load("sandbox_bytecode.lua"), load("sandbox_rewrite.lua")
     order = load("sandbox_order.lua", budget)
     texts = load("sandbox_text.lua", budget, order)
     library = load("sandbox_library.lua", budget, order, texts)
     return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite)
+
+
+@functools.cache
+def _source_of(file: str) -> str:
+    return resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
 
 
 def _refuse(*_: object) -> None:

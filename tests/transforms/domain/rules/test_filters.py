@@ -268,6 +268,19 @@ def test_each_of_a_rule_s_lua_texts_is_checked_as_it_runs() -> None:
     ]
 
 
+def test_unknown_names_are_listed_in_the_order_of_their_lines_in_linear_time() -> None:
+    short = rule("r", "return b or\n a or é or '\\n'\n or a or x_1")
+    assert lua_problems(short, LuaEngines()) == [
+        ("filter", f"r:{line}: reads {name!r}: there is no such name")
+        for line, name in [(1, "b"), (2, "a"), (2, "é"), (3, "x_1")]
+    ]
+    many = rule("r", "\n or ".join(f"name{number}" for number in range(5000)))
+    started = time.thread_time()
+    problems = lua_problems(many, LuaEngines())
+    assert time.thread_time() - started < 1.5  # one search a name took ten times as long
+    assert (len(problems), problems[4999][1]) == (5000, "r:5000: reads 'name4999': there is no such name")
+
+
 def test_a_failing_filter_says_where_and_why_and_leaves_the_others_alone() -> None:
     rules = (rule("a"), rule("b", "return true and\n event.nothing.more"), rule("c", "error('no')"), rule("d", "false"))
     result = evaluate(filter_set(rules))
