@@ -1,20 +1,23 @@
 -- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
--- Called with the budget, the library and study; returns compile, expect_values and evaluate, described where they are.
+-- Called with what the other files return; returns compile, expect_values, evaluate and watch_all, described where they are.
 
-local budget, library, study = ...
+local budget, order, texts, library, study, rewrite = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
-local begin, check = budget.begin, budget.check
+local begin, is_over, used, LIGHT_LOAD = budget.begin, budget.is_over, budget.state, budget.LIGHT_LOAD
 local sethook, collectgarbage = debug.sethook, collectgarbage
 local loadstring, setfenv, setmetatable, pcall, error = loadstring, setfenv, setmetatable, pcall, error
 local tostring, type, next, ipairs = tostring, type, next, ipairs
+local walk = order.state
+local next_in_order, pairs_in_order, number_text = order.next, order.pairs, texts.number_text
 local concat, sort = table.concat, table.sort
 local plain = library.plain
-local byte, find, format, gsub, sub = plain.byte, plain.find, plain.format, plain.gsub, plain.sub
+local byte, find, format, gsub = plain.byte, plain.find, plain.format, plain.gsub
+local match, sub = plain.match, plain.sub
 
-local HOOK_EVERY = 200 -- instructions
 local GARBAGE_KB = 2048 -- that a program may leave behind for the next
 local MESSAGE_BYTES = 500
 local VALUE_BYTES = 200
+local EXACT = texts.EXACT
 
 local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true }
 
@@ -74,8 +77,10 @@ local shared = setmetatable(copy_of(base), {
   end,
   __metatable = false,
 })
--- copy_of() took the frozen libraries for empty tables.
-shared.math, shared.string, shared.table = base.math, base.string, base.table
+-- copy_of() took what is frozen for empty tables.
+for _, name in ipairs({ "math", "string", "table", "CONCAT_", "LENGTH_" }) do
+  shared[name] = base[name]
+end
 
 -- For programs that may assign: a proxy a name, for the life of the runtime; only the table behind it is swapped.
 local behind, proxies, behind_proxy = {}, {}, {}
@@ -91,14 +96,13 @@ local function unwrapped(value)
   return meta and meta.__index or value
 end
 
-local guarded = only({ "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table" }, base)
+local guarded = only(
+  { "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table", "CONCAT_", "LENGTH_" },
+  base
+)
 guarded.event, guarded.user, guarded.visit = proxies.event, proxies.user, proxies.visit
-guarded.next = function(value, key) return next(unwrapped(value), key) end
-guarded.pairs = function(value)
-  local source = unwrapped(value)
-  -- A closure, as `next, source` would hand out the table behind the proxy.
-  return function(_, key) return next(source, key) end
-end
+guarded.next = function(value, key) return next_in_order(unwrapped(value), key) end
+guarded.pairs = function(value) return pairs_in_order(unwrapped(value)) end
 local guarded_meta = { __index = guarded, __metatable = false }
 
 local programs = {}
@@ -124,6 +128,10 @@ local function compile(source, name, wants_value)
   if find(source, "\27", 1, true) then
     return "an escape character: allowed is Lua source, not bytecode", false, "", ""
   end
+  local reserved = match(source, "CONCAT_") or match(source, "LENGTH_")
+  if reserved then
+    return reserved .. " is a name of the sandbox's own: allowed are other names", false, "", ""
+  end
   local chunk, message, is_expression = load_source(source, "=" .. name)
   if not chunk then
     return message, false, "", ""
@@ -131,6 +139,14 @@ local function compile(source, name, wants_value)
   local found = study(chunk)
   if found.cdata then
     return "a number like 1LL or 2i: allowed are plain numbers", false, "", ""
+  end
+  -- A table that a program made itself may have holes.
+  local replaces_length = found.has_length and (not found.pure or found.has_fields)
+  if found.concatenates or replaces_length then
+    chunk, message = load_source(rewrite(source, replaces_length), "=" .. name)
+    if not chunk then
+      return message, false, "", ""
+    end
   end
   local program = { chunk = chunk, reads = found.reads, wants_value = wants_value }
   -- The functions of table change the tables that they get.
@@ -181,7 +197,6 @@ local function call(program, event, user, visit)
     prepare(program, event, user, visit)
   end
   begin()
-  sethook(check, "", HOOK_EVERY)
   local result = program.chunk()
   sethook()
   return result
@@ -204,7 +219,11 @@ local function key_of(value)
   if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
     return nil, "a " .. kind .. " as value: allowed are text, numbers, true and false"
   end
-  local text = tostring(value)
+  if kind == "number" and not (value >= -EXACT and value <= EXACT) then
+    local shown = value == value and "2^53 or more" or "nan"
+    return nil, shown .. " as value: allowed are exact numbers, keep large ids as text"
+  end
+  local text = kind == "number" and number_text(value, 0) or tostring(value)
   if #text > VALUE_BYTES then
     return nil, "a value of " .. #text .. " bytes: allowed are " .. VALUE_BYTES
   end
@@ -239,6 +258,9 @@ local function evaluate(mask, history, ...)
   local event, user, visit = fill_inputs({ ... })
   history_columns = history
   shared_rows = nil
+  if walk.walked then
+    order.forget()
+  end
   shared.event, shared.user, shared.visit = event, user, visit
   shared.enrichment, guarded.enrichment = inputs[4], inputs[4] -- a text, so there is nothing to protect
   local packed
@@ -257,10 +279,14 @@ local function evaluate(mask, history, ...)
         sethook()
       end
       if collectgarbage("count") > kept_kb then
+        order.forget()
         collectgarbage() -- or the memory that one program leaves behind would be missing for the next, and here
       end
       if not ran then
         ok, result = false, ok
+      end
+      if used.load > LIGHT_LOAD and is_over() then
+        ok, result = false, budget.OVER_BUDGET
       end
       local kind, text = outcome(program, ok, result)
       if kind then
@@ -273,4 +299,4 @@ local function evaluate(mask, history, ...)
   return packed and concat(packed, "\0")
 end
 
-return compile, expect_values, evaluate
+return compile, expect_values, evaluate, budget.watch_all

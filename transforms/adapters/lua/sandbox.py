@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
 from importlib import resources
@@ -17,6 +18,8 @@ _MEMORY_KEPT: Final = 64 * 1024 * 1024
 # More fields than this are handed over as a whole table: a Lua call takes no more than some 8000 arguments.
 _MOST_FIELDS: Final = 1000
 _BYTES_PER_CHARACTER: Final = 4
+# Characters in fields of the inputs from which on single instructions may take long.
+_LONG_TEXTS: Final = 100_000
 
 
 class Sandbox:
@@ -34,7 +37,8 @@ class Sandbox:
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_program, expect_values, self._evaluate = _load_sandbox()
+        self._lua, compile_program, expect_values, self._evaluate, self._watch_all = _load_sandbox()
+        self._has_long_texts = False
         self._table = self._lua.table_from
         for number, program in enumerate(self._programs):
             problem, _, _, reads = compile_program(program.source, program.name, program.wants_value)
@@ -83,6 +87,9 @@ class Sandbox:
             value = inputs[number]
             values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
+        if (characters > _LONG_TEXTS) is not self._has_long_texts:
+            self._has_long_texts = not self._has_long_texts
+            self._watch_all(self._has_long_texts)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
@@ -166,8 +173,8 @@ def check_source(source: str, name: str) -> engine.SourceCheck:
     return engine.SourceCheck(problem, tuple(unknown_names.split()), is_expression)
 
 
-def _load_sandbox() -> tuple[Any, Any, Any, Any]:
-    """A Lua runtime, and ``compile``, ``expect_values`` and ``evaluate`` of ``sandbox.lua`` in it."""
+def _load_sandbox() -> tuple[Any, Any, Any, Any, Any]:
+    """A Lua runtime, and what ``sandbox.lua`` returns in it."""
     lua = lupa.luajit21.LuaRuntime(
         register_eval=False,
         register_builtins=False,
@@ -179,12 +186,18 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any]:
 
     def load(file: str, *arguments: Any) -> Any:
         # All files have one chunk name, which ``outcome`` of sandbox.lua removes from messages.
-        source = resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
-        return lua.execute(source, *arguments, name="=sandbox")
+        return lua.execute(_source_of(file), *arguments, name="=sandbox")
 
-    budget, study = load("sandbox_budget.lua"), load("sandbox_bytecode.lua")
-    compile_program, expect_values, evaluate = load("sandbox.lua", budget, load("sandbox_library.lua", budget), study)
-    return lua, compile_program, expect_values, evaluate
+    budget, study, rewrite = load("sandbox_budget.lua"), load("sandbox_bytecode.lua"), load("sandbox_rewrite.lua")
+    order = load("sandbox_order.lua", budget)
+    texts = load("sandbox_text.lua", budget, order)
+    library = load("sandbox_library.lua", budget, order, texts)
+    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite)
+
+
+@functools.cache
+def _source_of(file: str) -> str:
+    return resources.files("transforms.adapters.lua").joinpath(file).read_text("utf-8")
 
 
 def _refuse(*_: object) -> None:

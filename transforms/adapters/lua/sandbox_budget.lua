@@ -1,13 +1,16 @@
 -- How long a program may run: CPU time of its thread, checked by a count hook and by library functions. Trusted code.
--- Returns a table with begin, check, spend, calling_back, the error value OVER_BUDGET and CPU_SECONDS.
+-- Returns a table with what is described below.
 
 jit.off() -- compiled code runs no count hooks, so a loop would never stop
 
 local ffi = require("ffi")
-local tonumber, error = tonumber, error
+local tonumber, error, sethook = tonumber, error, debug.sethook
 
+local HOOK_EVERY = 200 -- instructions
+local HOOK_CLOSELY = 5
 local CPU_SECONDS = 0.05
 local WORK_BETWEEN_CHECKS = 2 ^ 15 -- about bytes touched by library functions, inside which no hook fires
+local LIGHT_LOAD = 10
 local NESTED_CALLBACKS = 10 -- each takes some 10 KB of the C stack, whose end is the end of the process
 
 ffi.cdef("typedef struct { long seconds, nanoseconds; } sandbox_time; int clock_gettime(int, sandbox_time *);")
@@ -24,27 +27,47 @@ end
 
 local OVER_BUDGET = {} -- an error value that no program can make
 local wall_end, cpu_end -- nil until the first check of a program: most end before it
-local work = 0
+local hook_every = HOOK_EVERY
+local work = 0 -- since the last check that spend() made
+local state = { load = 0 } -- about how many checks the program has had
+
+local is_checking = false
 
 local function check()
+  -- The hook also fires inside this function when spend() has called it, and would put the time of one clock where the
+  -- other one's is read: the limit would be hours away.
+  if is_checking then
+    return
+  end
+  is_checking = true
+  state.load = state.load + 1
   local wall = seconds_of(WALL)
   if wall_end and wall < wall_end then
+    is_checking = false
     return -- a thread uses no more CPU time than time passes, and the wall clock is much cheaper to read
   end
   local cpu = seconds_of(THREAD_CPU)
   cpu_end = cpu_end or cpu + CPU_SECONDS
+  wall_end = wall + cpu_end - cpu
+  is_checking = false
   if cpu >= cpu_end then
     error(OVER_BUDGET, 0)
   end
-  wall_end = wall + cpu_end - cpu
 end
 
 local function spend(steps)
   work = work + steps
   if work > WORK_BETWEEN_CHECKS then
+    state.load = state.load + work / WORK_BETWEEN_CHECKS
     work = 0
     check()
   end
+end
+
+-- Whether a program that ended had used up its time: its last call may have ended too late for a check. Only for programs
+-- that had one; those of a load up to LIGHT_LOAD are surely far from their limit.
+local function is_over()
+  return seconds_of(WALL) >= wall_end and seconds_of(THREAD_CPU) >= cpu_end
 end
 
 -- Calls a library function that calls back.
@@ -61,13 +84,29 @@ end
 
 -- Starts the budget of the next program. Its CPU time counts from the first check, a few hundred instructions later.
 local function begin()
-  wall_end, cpu_end, work, nested = nil, nil, 0, 0
+  wall_end, cpu_end, work, nested, is_checking, state.load = nil, nil, 0, 0, false, 0
+  sethook(check, "", hook_every)
+end
+
+-- From now on, each instruction of this program may take long: it compares long texts, or makes numbers of them.
+local function watch()
+  sethook(check, "", HOOK_CLOSELY)
+end
+
+-- Whether the inputs of the next programs have long texts.
+local function watch_all(has_long_texts)
+  hook_every = has_long_texts and HOOK_CLOSELY or HOOK_EVERY
 end
 
 return {
   begin = begin,
+  watch = watch,
+  watch_all = watch_all,
   check = check,
   spend = spend,
+  is_over = is_over,
+  state = state,
+  LIGHT_LOAD = LIGHT_LOAD,
   calling_back = calling_back,
   OVER_BUDGET = OVER_BUDGET,
   CPU_SECONDS = CPU_SECONDS,

@@ -1,7 +1,7 @@
 -- What a chunk does, read from its bytecode. Trusted code.
 -- Returns study(chunk): a table with reads and assigns (sets of global names), fields (what it reads of its inputs:
--- "event" is all of it, "event\1name" a field), pure (it assigns to no global and to no field of a table), and cdata (it
--- has literals like 1LL).
+-- "event" is all of it, "event\1name" a field), pure (it assigns to no global and to no field of a table), cdata (it
+-- has literals like 1LL), concatenates, has_length (it asks for one) and has_fields (in its table constructors).
 
 local util, band, rshift = require("jit.util"), bit.band, bit.rshift
 local type = type
@@ -20,6 +20,9 @@ local SETS_FIELD = {
 }
 
 local GET_FIELD = opcode(function(t) return t.x end, 1)
+local CONCATENATION = opcode(function(a, b) return a .. b end, 3)
+local LENGTH = opcode(function(t) return #t end, 1)
+local TABLE_WITH_FIELDS = opcode(function() return { 1 } end, 1)
 local INPUTS = { event = true, user = true, visit = true, enrichment = true }
 
 -- If the next instruction reads a named field of the table that this one has put into a register, and overwrites the
@@ -55,6 +58,12 @@ local function study(proto, found)
       found.pure = false
     elseif SETS_FIELD[op] then
       found.pure = false
+    elseif op == CONCATENATION then
+      found.concatenates = true
+    elseif op == LENGTH then
+      found.has_length = true
+    elseif op == TABLE_WITH_FIELDS then
+      found.has_fields = true
     end
     at = at + 1
     instruction = util.funcbc(proto, at)

@@ -1,12 +1,14 @@
 -- The part of Lua's library that programs may use, cut down to what ends soon and changes nothing. Trusted code.
--- Called with the budget. Returns base (names and what they are), protected (tables that are read-only), read_only (for
--- their __newindex), only (some names of a table) and plain (functions of string as they were: they spend no budget).
+-- Called with the budget, the order of tables and the texts of values. Returns base (names and what they are), protected
+-- (tables that are read-only), read_only (for their __newindex), only (some names of a table) and plain (functions of
+-- string as they were: they spend no budget).
 
-local budget = ...
+local budget, order, texts = ...
 local spend, calling_back = budget.spend, budget.calling_back
+local number_text, text_of, bounded, formatted = texts.number_text, texts.text_of, texts.bounded, texts.formatted
 local setmetatable, getmetatable, error, select, unpack = setmetatable, getmetatable, error, select, unpack
-local tostring, tonumber, type, next, pairs, ipairs = tostring, tonumber, type, next, pairs, ipairs
-local concat, insert, remove, sort = table.concat, table.insert, table.remove, table.sort
+local tonumber, type, next, ipairs = tonumber, type, next, ipairs
+local concat, sort, length = table.concat, table.sort, order.length
 local byte, find, format, gmatch, gsub = string.byte, string.find, string.format, string.gmatch, string.gsub
 local lower, match, rep, reverse = string.lower, string.match, string.rep, string.reverse
 local sub, upper = string.sub, string.upper
@@ -17,15 +19,6 @@ local PATTERN_BYTES = 1000
 local REP_BYTES = 2 ^ 16
 local TABLE_ITEMS = 10000 -- that one call of a function of table takes
 
-local function text_of(value, name)
-  if type(value) == "number" then
-    return tostring(value)
-  elseif type(value) ~= "string" then
-    error(name .. ": a " .. type(value) .. " where text is needed", 3)
-  end
-  return value
-end
-
 -- Backtracking tries, for each thing that repeats or branches, every length of the text.
 local function pattern_cost(text, pattern, anchors)
   local varying, at, set = anchors and byte(pattern) == 94 and 0 or 1, 1, false
@@ -33,10 +26,10 @@ local function pattern_cost(text, pattern, anchors)
     local c = byte(pattern, at)
     if c == 37 then -- % escapes; a balance, frontier or back reference looks at more than one character
       local escaped = byte(pattern, at + 1) or 0
-      if escaped == 98 or (escaped >= 48 and escaped <= 57) then
+      if not set and (escaped == 98 or (escaped >= 48 and escaped <= 57)) then
         varying = varying + 1
       end
-      at = at + 1
+      at = at + (escaped == 98 and not set and 3 or 1) -- the two characters of a balance are only themselves
     elseif set then
       set = c ~= 93
     elseif c == 91 then
@@ -76,9 +69,17 @@ end
 
 -- Methods of strings are reached through every string value, so the string table itself is what is replaced.
 library({
-  byte = byte,
+  byte = function(text, first, last)
+    if type(text) ~= "string" then
+      text = text_of(text, "byte")
+    end
+    if last then
+      spend(#text * 16)
+    end
+    return byte(text, first, last)
+  end,
   char = string.char,
-  len = string.len,
+  len = function(text) return #text_of(text, "len") end,
   lower = function(text) text = text_of(text, "lower") spend(#text) return lower(text) end,
   upper = function(text) text = text_of(text, "upper") spend(#text) return upper(text) end,
   reverse = function(text) text = text_of(text, "reverse") spend(#text) return reverse(text) end,
@@ -94,18 +95,21 @@ library({
   format = function(pattern, ...)
     pattern = text_of(pattern, "format")
     local count, values = select("#", ...), { ... }
-    for i = 1, count do
-      local kind = type(values[i])
-      if kind == "table" or kind == "function" then
-        values[i] = kind -- its address is nobody's business, and differs from run to run
-      elseif kind == "string" then
-        spend(#values[i])
+    local bytes, used = #pattern, 0
+    local _, at, directive = find(pattern, "%%[-+ #0-9.]*(.?)")
+    while at do
+      if directive ~= "%" then
+        used = used + 1
+        bytes = bytes + 400 -- the most that a number takes
+        if used <= count then
+          local value = formatted(directive, values[used])
+          values[used] = value
+          bytes = type(value) == "string" and bytes + #value or bytes
+        end
       end
+      _, at, directive = find(pattern, "%%[-+ #0-9.]*(.?)", at + 1)
     end
-    if find(pattern, "%%[-+ #0-9.]*[pP]") then
-      error("format: %p is not available", 2)
-    end
-    spend(#pattern)
+    bounded(bytes, "format", 2)
     return format(pattern, unpack(values, 1, count))
   end,
   find = function(text, pattern, init, plain)
@@ -114,7 +118,7 @@ library({
       if #text * #pattern > FIND_WORK then
         error("find: " .. #text .. " times " .. #pattern .. " bytes, allowed is a product of " .. FIND_WORK, 2)
       end
-      spend(#text)
+      spend(#text + #text * #pattern / 8)
       return find(text, pattern, init, true)
     end
     text, pattern = checked_pattern("find", text, pattern, true)
@@ -134,69 +138,128 @@ library({
   end,
   gsub = function(text, pattern, replacement, count)
     text, pattern = checked_pattern("gsub", text, pattern, true)
-    if type(replacement) == "string" then
-      spend(#text * #replacement)
+    local kind, given = type(replacement), replacement
+    if kind == "table" or kind == "function" then
+      replacement = function(...)
+        local value
+        if kind == "table" then
+          value = given[...]
+        else
+          value = given(...)
+        end
+        if type(value) == "number" then
+          return number_text(value, 0)
+        elseif type(value) == "string" then
+          spend(#value)
+        end
+        return value
+      end
+      local result, replaced = calling_back("gsub", gsub, text, pattern, replacement, count)
+      bounded(#result, "gsub", 2)
+      return result, replaced
     end
-    if type(replacement) == "function" then
-      return calling_back("gsub", gsub, text, pattern, replacement, count)
-    end
-    return gsub(text, pattern, replacement, count)
+    replacement = text_of(replacement, "gsub")
+    spend(#text * #replacement)
+    local result, replaced = gsub(text, pattern, replacement, count)
+    bounded(#result, "gsub", 2)
+    return result, replaced
   end,
 })
 
 -- Tables that table's functions would reach past the protection of.
 local protected = {}
 
+-- The list itself, and how many items it has.
 local function items(value, name)
   if type(value) ~= "table" then
     error(name .. ": a " .. type(value) .. " where a table is needed", 3)
   elseif protected[value] then
     error(name .. ": what a rule is given is read-only", 3)
-  elseif #value > TABLE_ITEMS then
-    error(name .. ": " .. #value .. " items, allowed are " .. TABLE_ITEMS, 3)
   end
-  spend(#value * 16)
-  return value
+  local count = length(value)
+  if count > TABLE_ITEMS then
+    error(name .. ": " .. count .. " items, allowed are " .. TABLE_ITEMS, 3)
+  end
+  return value, count
 end
 
--- Moves everything from there to the end, without a hook: from minus a billion, say.
 local function position(name, at, last)
   at = tonumber(at)
-  if not at or not (at >= 1 and at <= last) then
+  if not at or not (at >= 1 and at < last + 1) then
     error(name .. ": allowed are positions from 1 to " .. last, 3)
   end
-  return at
+  return at - at % 1
 end
 
 local function in_order(a, b)
   return a < b
 end
 
+-- In Lua, so that the hook fires, and none asks LuaJIT how long a table is.
 local tables = {
   concat = function(list, separator, first, last)
-    list = items(list, "concat")
-    if (last or 0) - (first or 1) > TABLE_ITEMS then
+    local count
+    list, count = items(list, "concat")
+    separator, first, last = separator == nil and "" or text_of(separator, "concat"), first or 1, last or count
+    if not (tonumber(first) and tonumber(last) and last - first < TABLE_ITEMS) then
       error("concat: allowed are " .. TABLE_ITEMS .. " items", 2)
     end
-    return concat(list, separator, first, last)
+    local texts, used, bytes = {}, 0, 0
+    for i = first, last do
+      local value = list[i]
+      if type(value) == "number" then
+        value = number_text(value, 3)
+      elseif type(value) ~= "string" then
+        error("concat: a " .. type(value) .. " at place " .. i .. " where text or a number is needed", 2)
+      end
+      used = used + 1
+      texts[used] = value
+      bytes = bytes + #value + #separator
+    end
+    bounded(bytes, "concat", 2)
+    return concat(texts, separator)
   end,
   insert = function(list, ...)
-    list = items(list, "insert")
+    local count
+    list, count = items(list, "insert")
+    local at, value = count + 1, (...)
     if select("#", ...) == 2 then
-      local at, value = ...
-      return insert(list, position("insert", at, #list + 1), value)
+      at, value = ...
+      at = position("insert", at, count + 1)
+      for i = count, at, -1 do
+        list[i + 1] = list[i]
+      end
+    elseif select("#", ...) ~= 1 then
+      error("insert: allowed are a list, a position or none, and a value", 2)
     end
-    return insert(list, (...))
+    list[at] = value
   end,
   remove = function(list, at)
-    list = items(list, "remove")
-    if at == nil then
-      return remove(list)
+    local count
+    list, count = items(list, "remove")
+    if at == nil and count == 0 then
+      return nil
     end
-    return remove(list, position("remove", at, #list + 1))
+    at = at == nil and count or position("remove", at, count)
+    local value = list[at]
+    for i = at, count do
+      list[i] = list[i + 1]
+    end
+    return value
   end,
   -- Always by a Lua function: in sort's own comparisons no hook fires.
-  sort = function(list, before) return calling_back("sort", sort, items(list, "sort"), before or in_order) end,
+  sort = function(list, before)
+    local count
+    list, count = items(list, "sort")
+    local sorted = {}
+    for i = 1, count do
+      sorted[i] = list[i]
+    end
+    calling_back("sort", sort, sorted, before or in_order)
+    for i = 1, count do
+      list[i] = sorted[i]
+    end
+  end,
 }
 
 local function read_only(_, name)
@@ -217,34 +280,30 @@ local function only(names, from)
   return copy
 end
 
-local function shown_value(value)
-  local kind = type(value)
-  if kind == "string" or kind == "number" or kind == "boolean" or kind == "nil" then
-    return tostring(value)
-  end
-  return kind
-end
-
 local base = {
   error = error,
   ipairs = ipairs,
-  next = next,
-  pairs = pairs,
+  next = order.next,
+  pairs = order.pairs,
   select = select,
   tonumber = function(value, radix)
     if type(value) == "string" then
       spend(#value)
+    elseif radix and type(value) == "number" then
+      value = number_text(value, 3)
     end
     return tonumber(value, radix)
   end,
-  tostring = shown_value,
+  tostring = texts.shown,
   type = type,
+  CONCAT_ = texts.concatenation,
+  LENGTH_ = texts.lengths,
   math = frozen(only({ "abs", "ceil", "floor", "fmod", "huge", "max", "min", "modf", "pi", "pow", "sqrt" }, math)),
   string = frozen(string),
   table = frozen(tables),
 }
 getmetatable("").__metatable = false
 
-local plain = { byte = byte, find = find, format = format, gsub = gsub, sub = sub }
+local plain = { byte = byte, find = find, format = format, gsub = gsub, match = match, sub = sub }
 
 return { base = base, protected = protected, read_only = read_only, only = only, plain = plain }

@@ -26,6 +26,8 @@ COOLDOWN_KEY: Final = "cooldown.key"
 FOLLOWED_BY: Final = "sequence.followed_by"
 NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
+_LUA_NAME: Final = re.compile(r"[A-Za-z_\x80-\U0010ffff][0-9A-Za-z_\x80-\U0010ffff]*")
+
 
 @dataclass(frozen=True, slots=True)
 class FilterResult:
@@ -236,8 +238,17 @@ def lua_problems(rule: Rule, lua: engine.SourceChecker) -> list[tuple[str, str]]
             continue
         if not check.is_expression and re.search(r"\breturn\b", source) is None:
             problems.append((field_name, "never allows anything: a body needs a return"))
-        for name in check.unknown_names:
-            use = re.search(rf"\b{re.escape(name)}\b", source)
-            line = source.count("\n", 0, use.start()) + 1 if use else 1
+        lines = _first_lines(source) if check.unknown_names else {}
+        for name in sorted(check.unknown_names, key=lambda name: lines.get(name, 1)):
+            line = lines.get(name, 1)
             problems.append((field_name, f"{rule.name}:{line}: reads {name!r}: there is no such name"))
     return problems
+
+
+def _first_lines(source: str) -> dict[str, int]:
+    """The line on which each name of a Lua text is first. One pass, as there may be thousands."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(source.split("\n"), 1):
+        for name in _LUA_NAME.findall(line):
+            lines.setdefault(name, number)
+    return lines

@@ -22,7 +22,7 @@ from transforms.domain.rules.quarantine import Quarantine
 CALLS = 10_000
 THREADS = 2
 # Scripts that use up their budget take 50 ms each time; of them this many rounds a thread, the rest is for the others.
-SLOW_ROUNDS = 3
+SLOW_ROUNDS = 1
 SLOW_S = 0.005
 
 

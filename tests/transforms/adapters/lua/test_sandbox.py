@@ -154,6 +154,18 @@ def test_an_error_is_on_its_line_of_the_source(source: str, kind: str, line: int
     assert sandbox.run(None, None) == {0: Outcome(OutcomeKind(kind), message)}
 
 
+def test_the_hook_and_the_library_do_not_spoil_each_other_s_reading_of_the_clock() -> None:
+    # Both look at the time, the hook at any instruction: of these calls, one in six once had no limit.
+    sandbox = Sandbox([Program("p", "local s = ('a'):rep(2000) while true do s:match('.-b') end")])
+    sandbox.set_inputs({}, {}, {})
+    seconds = []
+    for _ in range(20):
+        started = time.thread_time()
+        assert sandbox.run(None, None)[0].kind is OutcomeKind.LIMIT
+        seconds.append(time.thread_time() - started)
+    assert sorted(seconds)[-3] < 0.1
+
+
 def test_programs_that_want_a_value_run_when_they_are_selected() -> None:
     sandbox = Sandbox([Program("a", "true"), Program("b", "event.x", wants_value=True), Program("c", "false")])
     sandbox.set_inputs({"x": 7}, {}, {})

@@ -17,6 +17,7 @@ from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, eva
 from transforms.adapters.lua import sandbox_process
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.domain.rules.engine import CompileError, EngineError, Outcome, OutcomeKind, Program
+from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.quarantine import Quarantine
 
@@ -55,6 +56,28 @@ def test_a_hostile_filter_fails_as_it_does_in_this_process(name: str) -> None:
     here = evaluate(filter_set(isolated.rules), rows=ROWS)
     # Which of two limits is hit first depends on how busy the machine is.
     assert [_without_limit(text) for _, text in result.errors] == [_without_limit(text) for _, text in here.errors]
+
+
+@pytest.mark.slow
+def test_no_hostile_script_takes_more_than_twice_its_limit_or_ends_its_process() -> None:
+    programs = [Program(name, source) for name, source in HOSTILE.items()]
+    with closing(SandboxProcess(programs)) as sandbox:
+        clock = ~sandbox.pid << 3 | 2  # Linux's number for the CPU time of a process
+        sandbox.set_inputs(EVENT, PROFILE, {})
+        first = sandbox.pid
+        too_long = []
+        for number, name in enumerate(HOSTILE):
+            seconds = []
+            while not seconds or (seconds[-1] > 0.1 and len(seconds) < 3):  # busy machines slow down single calls
+                started = time.clock_gettime(clock)
+                outcome = sandbox.run([number], columns_of(ROWS))[number]
+                seconds.append(time.clock_gettime(clock) - started)
+                assert outcome.kind is OutcomeKind.LIMIT or (
+                    outcome.kind is OutcomeKind.ERROR and seconds[-1] < 0.06
+                ), name
+            if min(seconds) > 0.1:
+                too_long.append((name, seconds))
+        assert (too_long, sandbox.pid) == ([], first)
 
 
 def _without_limit(text: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -18,12 +19,13 @@ from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.rules.filters import FilterResult, FilterSet, lua_problems
 from transforms.domain.rules.model import RuleError
+from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
-# The budget is 50 ms of CPU a filter; the rest is for conversions, a collection, and machines that are busy.
-BOUND_S = 1.0
+# Twice the limit of a filter: its last step may begin just before the limit. Busy machines slow down single calls.
+BOUND_S = 0.1
 
 
 def evaluate(
@@ -299,6 +301,19 @@ def test_each_of_a_rule_s_lua_texts_is_checked_as_it_runs() -> None:
     ]
 
 
+def test_unknown_names_are_listed_in_the_order_of_their_lines_in_linear_time() -> None:
+    short = rule("r", "return b or\n a or é or '\\n'\n or a or x_1")
+    assert lua_problems(short, LuaEngines()) == [
+        ("filter", f"r:{line}: reads {name!r}: there is no such name")
+        for line, name in [(1, "b"), (2, "a"), (2, "é"), (3, "x_1")]
+    ]
+    many = rule("r", "\n or ".join(f"name{number}" for number in range(5000)))
+    started = time.thread_time()
+    problems = lua_problems(many, LuaEngines())
+    assert time.thread_time() - started < 1.5  # one search a name took ten times as long
+    assert (len(problems), problems[4999][1]) == (5000, "r:5000: reads 'name4999': there is no such name")
+
+
 def test_a_failing_filter_says_where_and_why_and_leaves_the_others_alone() -> None:
     rules = (rule("a"), rule("b", "return true and\n event.nothing.more"), rule("c", "error('no')"), rule("d", "false"))
     result = evaluate(filter_set(rules))
@@ -316,17 +331,20 @@ def test_a_hostile_filter_fails_alone_and_soon(source: str) -> None:
     )
     after = rule("after", before.filter + " and user.country == nil and #history == 2 and x == nil and t == nil")
     bad = rule("bad", source)
-    filters = filter_set((before, bad, after))
-    for _ in range(2):
+    filters = filter_set((before, bad, after), Quarantine(trips=100))
+    seconds = []
+    while len(seconds) < 2 or (min(seconds) < BOUND_S < max(seconds) and len(seconds) < 5):
         started = time.thread_time()
         result = evaluate(filters, rows=ROWS)
-        assert time.thread_time() - started < BOUND_S
+        seconds.append(time.thread_time() - started)
         assert result.allowed == (before, after)
         assert [failed.name for failed, _ in result.errors] == ["bad"]
         message = result.errors[0][1]
         assert message.isascii()
         assert message.isprintable()
         assert len(message) <= 500
+        assert seconds[-1] < BOUND_S * 0.6 or result.tripped == (bad,)
+    assert statistics.median(seconds) < BOUND_S
 
 
 @pytest.mark.slow
@@ -335,7 +353,7 @@ def test_ten_thousand_hostile_calls_kill_no_process() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     result = orjson.loads(done.stdout)
-    assert len(HOSTILE) >= 60
+    assert len(HOSTILE) >= 240
     assert (result["calls"], result["wrong"]) == (10_000, [])
     assert result["p99_ms"] < 100, result
 
