@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
-from tests.faults.carts import Run, watched_carts
+from tests.faults.carts import RULE, Carts
 from tests.faults.experiment import RECOVERY_LIMIT_S, Result
 from tests.faults.proxy import ProxiedBroker
 from tests.faults.stack import Stack
+from tests.faults.watched import Run, watched
 from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PARTITIONS
 
@@ -31,6 +33,18 @@ def proxied(stack: Stack) -> Iterator[tuple[Stack, ProxiedBroker]]:
     """The stack with a broker of its own, whose consumers a test can cut off."""
     with ProxiedBroker() as broker:
         yield replace(stack, kafka=broker), broker
+
+
+@contextmanager
+def carts(stack: Stack, folder: Path, result: Result, *options: str) -> Iterator[tuple[Run, Carts]]:
+    """A job whose rule fires for abandoned carts; the caller submits it and starts the carts, in any order."""
+    filled = Carts(random.Random(result.seed))
+    with watched(stack, folder, result, [RULE], filled.abandoned, *options) as run:
+        try:
+            yield run, filled
+        finally:
+            filled.stop()
+        result.verdict.events = len(filled.filled) + len(filled.checked_out)
 
 
 def client_of(run: Run, partition: int) -> str:
@@ -57,8 +71,8 @@ def test_f19_a_partition_is_cut_off_at_the_start(
     stack, broker = proxied
     result = results(Result("F19", f"one partition is cut off for {CUT_S:g} s when the job starts", 1, seed))
     partition = random.Random(seed).randrange(PARTITIONS)
-    with watched_carts(stack, tmp_path, result, f"--bootstrap_servers={broker.proxy.address}") as run:
-        run.carts.start()
+    with carts(stack, tmp_path, result, f"--bootstrap_servers={broker.proxy.address}") as (run, filled):
+        filled.start(broker.bootstrap_servers, run.topics.events)
         time.sleep(CALM_S)
         broker.proxy.cut(client_of(run, partition))
         run.submit()
@@ -78,9 +92,9 @@ def test_f20_a_partition_is_cut_off(
     result = results(Result(fault, what, 1, seed))
     chance = random.Random(seed)
     partition = chance.randrange(PARTITIONS)
-    with watched_carts(stack, tmp_path, result, f"--bootstrap_servers={broker.proxy.address}") as run:
+    with carts(stack, tmp_path, result, f"--bootstrap_servers={broker.proxy.address}") as (run, filled):
         run.submit()
-        run.carts.start()
+        filled.start(broker.bootstrap_servers, run.topics.events)
         time.sleep(CALM_S)
         wait_for_checkpoint(run.rest, run.job_id, run.completed() + 1, 60)
         broker.proxy.cut(client_of(run, partition))
@@ -107,25 +121,25 @@ def test_f22_a_transaction_is_open(
     how = "then committed" if commits else "then aborted"
     result = results(Result(fault, f"a transaction is open for {CUT_S:g} s in one partition, {how}", 1, seed))
     partition = random.Random(seed).randrange(PARTITIONS)
-    with watched_carts(stack, tmp_path, result) as run:
+    with carts(stack, tmp_path, result) as (run, filled):
         transaction = Producer(
             {"bootstrap.servers": stack.kafka.bootstrap_servers, "transactional.id": f"open-{run.topics.tag}"}
         )
         transaction.init_transactions(60)
         run.submit()
-        run.carts.start()
+        filled.start(stack.kafka.bootstrap_servers, run.topics.events)
         time.sleep(CALM_S)
         transaction.begin_transaction()
-        run.carts.transactions[partition] = transaction
+        filled.transactions[partition] = transaction
         time.sleep(CUT_S)
-        del run.carts.transactions[partition]
+        del filled.transactions[partition]
         time.sleep(1)  # a checkout may be on its way into the transaction
-        users = run.carts.in_transaction[partition]
+        users = filled.in_transaction[partition]
         if commits:
             transaction.commit_transaction(60)
         else:
             transaction.abort_transaction(60)
-            run.carts.checked_out -= users
+            filled.checked_out -= users
         result.notes["checkouts in the transaction"] = len(users)
         assert len(users) > CUT_S
         time.sleep(CALM_S)
