@@ -59,15 +59,19 @@ class DumpWatch:
         self._stopped.set()
         self._thread.join()
 
+    def dump(self, why: str) -> Path:
+        """Write the stacks now."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._name}-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        path.write_text(f"{why}\n\n{stacks(self._stack)}")
+        return path
+
     def _run(self) -> None:
         slow = SlowCancellations()
         while not self._stopped.wait(_EVERY_S):
             with contextlib.suppress(LocalStackError):
                 if names := slow.update(self._job(), time.monotonic()):
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    path = self._folder / f"{self._name}-{time.strftime('%Y%m%d-%H%M%S')}.txt"
-                    path.write_text(f"CANCELING for {CANCELING_S:g} s: {', '.join(names)}\n\n{stacks(self._stack)}")
-                    self.files.append(path)
+                    self.files.append(self.dump(f"CANCELING for {CANCELING_S:g} s: {', '.join(names)}"))
 
 
 def stacks(stack: Stack) -> str:

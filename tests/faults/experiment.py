@@ -269,7 +269,7 @@ def experiment(
             result.verdict.problems += [*receiver.bad, *repeats_from_before(run.faults, arrived)[:5]]
         except AssertionError as error:
             error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
-            error.add_note(f"stacks of slow cancellations: {[str(path) for path in dumps.files]}")
+            error.add_note(f"stacks: {[str(path) for path in [*dumps.files, dumps.dump(str(error))]]}")
             raise
         finally:
             if run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:

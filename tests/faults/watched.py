@@ -75,6 +75,7 @@ def watched(
         except AssertionError as error:
             if run.job_id:
                 error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
+            error.add_note(f"stacks: {[str(path) for path in [*dumps.files, dumps.dump(str(error))]]}")
             raise
         finally:
             if run.job_id and run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
