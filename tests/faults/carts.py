@@ -50,7 +50,9 @@ class Carts:
     def start(self, bootstrap_servers: str, topic: str) -> None:
         """Start to fill carts."""
         self._topic = topic
-        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "acks": "all"})
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "acks": "all", "log_level": 0}
+        )
         self._thread = threading.Thread(target=self._run, name="carts", daemon=True)
         self._thread.start()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.experiment import RECOVERY_GOAL_S, Result, earlier_pieces, experiment
 from tests.faults.stack import Stack
-from tests.faults.test_kills import kill_task_manager, wait_for_a_phase
+from tests.faults.test_kills import kill_harness, kill_task_manager, wait_for_a_phase
 
 pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(7200)]
 
@@ -27,12 +27,12 @@ def test_f18_kills_with_kept_workers(
     """A run makes ``--kills`` of them; the next run goes on where the last one stopped, until there are a hundred."""
     earlier = earlier_pieces(request.config.option.faults_results, "F18", KILLS)
     kills = min(request.config.option.kills, KILLS - (earlier["times"] if earlier else 0))
-    result = results(Result("F18", "SIGKILL of a TaskManager, workers are kept for a minute", kills, seed))
+    result = results(Result("F18", "SIGKILL of a TaskManager or a worker, workers are kept for a minute", kills, seed))
     kept = f"--worker_keep_ms={_KEEP_MS}"
     with experiment(stack, tmp_path, result, kept, events=1_000, gone_s=_KEEP_MS / 1000 + 30) as run:
         for _ in range(kills):
             wait_for_a_phase(run)
-            kill_task_manager(run)
+            run.chance.choice([kill_task_manager, kill_harness])(run)
     assert len(result.recovery_s) == kills
     # Each of them: cancellation has a bound (task.cancellation.timeout).
     assert max(result.recovery_s) <= RECOVERY_GOAL_S
