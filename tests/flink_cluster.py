@@ -107,6 +107,17 @@ class FlinkCluster(LocalFlink):
         self._wait_for_registration()
         return process.pid
 
+    def replace_dead_task_managers(self) -> int:
+        """Start a TaskManager for each that has ended by itself, as a supervisor would. Returns their number at once."""
+        dead = [process for process in self._task_managers if not process.running]
+        for process in dead:
+            self._task_managers.remove(process)
+            self._killed.append(process)
+            self._remove_local_dirs(process.name)
+        for _ in dead:
+            self._start_task_manager(len(self._task_managers) + len(self._killed))
+        return len(dead)
+
     def kill_task_manager(self, index: int = 0) -> int:
         """``kill -9`` a TaskManager (an index of ``task_manager_pids``) and nothing else; returns its process id."""
         alive = running(self._task_managers)

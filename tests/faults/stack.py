@@ -43,9 +43,9 @@ class Stack:
         """Processes that belong to no living JobManager or TaskManager."""
         flink = {*self.flink.task_manager_pids, *self.flink.job_manager_pids}
         return [
-            f"{pid} of {_parent(pid)}: {_command(pid)[:150]}"
+            f"{pid} of {parent_of(pid)}: {_command(pid)[:150]}"
             for pid in _marked(self.mark)
-            if pid not in flink and _parent(pid) not in self.flink.task_manager_pids
+            if pid not in flink and parent_of(pid) not in self.flink.task_manager_pids
         ]
 
     def check_no_orphans(self) -> None:
@@ -127,7 +127,8 @@ def _command(pid: int) -> str:
     return ""
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """Process id of a process's parent; 0 if there is no such process."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
