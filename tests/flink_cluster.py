@@ -108,7 +108,7 @@ class FlinkCluster(LocalFlink):
         return process.pid
 
     def replace_dead_task_managers(self) -> int:
-        """Start a TaskManager for each that has ended by itself, as a supervisor would. Returns their number at once."""
+        """Start a TaskManager for each that has ended by itself, as a supervisor would. Returns how many at once."""
         dead = [process for process in self._task_managers if not process.running]
         for process in dead:
             self._task_managers.remove(process)
