@@ -1,4 +1,4 @@
-"""F19 to F22: what waits in Kafka and cannot be read yet holds the time of the stream."""
+"""F19 to F23: what waits in Kafka and cannot be read yet holds the time of the stream."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_f19_a_partition_is_cut_off_at_the_start(
         time.sleep(CALM_S)
 
 
-@pytest.mark.parametrize(("fault", "kills"), [("F20", False), ("F21", True)], ids=["in_mid_run", "and_killed"])
-def test_f20_a_partition_is_cut_off(
+@pytest.mark.parametrize(("fault", "kills"), [("F20", False), ("F21", True)], ids=["f20_in_mid_run", "f21_and_killed"])
+def test_a_partition_is_cut_off(
     proxied: tuple[Stack, ProxiedBroker], tmp_path: Path, seed: int, results: Keep, fault: str, kills: bool
 ) -> None:
     """With F21 a TaskManager is killed meanwhile, so that the job restarts while the partition is cut off."""
@@ -113,8 +113,8 @@ def test_f20_a_partition_is_cut_off(
         time.sleep(CALM_S)
 
 
-@pytest.mark.parametrize(("fault", "commits"), [("F22", True), ("F23", False)], ids=["committed", "aborted"])
-def test_f22_a_transaction_is_open(
+@pytest.mark.parametrize(("fault", "commits"), [("F22", True), ("F23", False)], ids=["f22_committed", "f23_aborted"])
+def test_a_transaction_is_open(
     stack: Stack, tmp_path: Path, seed: int, results: Keep, fault: str, commits: bool
 ) -> None:
     """All checkouts of a partition are written in a transaction. What is aborted has never been."""
