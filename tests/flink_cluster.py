@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,20 +102,9 @@ class FlinkCluster(LocalFlink):
         """Remove what killed TaskManagers left on the disk, start one more, return its id when it has registered."""
         for killed in self._killed:
             self._remove_local_dirs(killed.name)
-        process = self._start_task_manager(len(self._task_managers) + len(self._killed))
+        process = self._start_task_manager()
         self._wait_for_registration()
         return process.pid
-
-    def replace_dead_task_managers(self) -> int:
-        """Start a TaskManager for each that has ended by itself, as a supervisor would. Returns how many at once."""
-        dead = [process for process in self._task_managers if not process.running]
-        for process in dead:
-            self._task_managers.remove(process)
-            self._killed.append(process)
-            self._remove_local_dirs(process.name)
-        for _ in dead:
-            self._start_task_manager(len(self._task_managers) + len(self._killed))
-        return len(dead)
 
     def kill_task_manager(self, index: int = 0) -> int:
         """``kill -9`` a TaskManager (an index of ``task_manager_pids``) and nothing else; returns its process id."""
@@ -187,11 +175,6 @@ class FlinkCluster(LocalFlink):
                 if _LEADER_METRIC.search(requests.get(launcher.metrics_urls[process.name], timeout=5).text):
                     return process
         raise LocalStackError(f"Flink: no JobManager leads; {len(alive)} are running")
-
-    def _remove_local_dirs(self, name: str) -> None:
-        """Remove what a killed process has left on the disk."""
-        for folder in ("tmp", "rocksdb"):
-            shutil.rmtree(self.work_dir / folder / name.lower(), ignore_errors=True)
 
 
 def restarted_at(rest: FlinkRest, job_id: str) -> int:
