@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -19,8 +20,8 @@ _CHUNK = 65_536
 class KafkaProxy:
     """Passes connections on to a port of this machine.
 
-    ``cut`` names a client id. From then on connections on which this client fetches records are dead: the proxy goes on
-    taking bytes and passes nothing on, in either direction. ``heal`` closes the dead connections, and new ones work.
+    ``cut`` names a client, as a pattern of its id. From then on connections on which this client fetches records are dead:
+    the proxy goes on taking bytes and passes nothing on, in either direction. ``heal`` closes the dead connections, and new ones work.
 
     Attributes:
         fetched: fetch requests by client id, those that were swallowed included.
@@ -31,7 +32,7 @@ class KafkaProxy:
         self.fetched: Counter[str] = Counter()
         self.swallowed = 0
         self._target_port = target_port
-        self._cut: str | None = None
+        self._cut: re.Pattern[str] | None = None
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._server = socket.create_server((LOCALHOST, 0))
@@ -51,9 +52,9 @@ class KafkaProxy:
     def cut(self, client_id: str) -> None:
         """Make the connections dead on which this client has fetched or will fetch."""
         with self._lock:
-            self._cut = client_id
+            self._cut = re.compile(client_id)
             for connection in self._connections:
-                connection.dead |= client_id in connection.fetchers
+                connection.dead |= any(self._cut.fullmatch(fetcher) for fetcher in connection.fetchers)
 
     def heal(self) -> None:
         """Close dead connections: their clients open new ones, which work."""
@@ -80,7 +81,7 @@ class KafkaProxy:
             with self._lock:
                 self.fetched[client_id] += 1
                 connection.fetchers.add(client_id)
-                connection.dead |= client_id == self._cut
+                connection.dead |= self._cut is not None and self._cut.fullmatch(client_id) is not None
                 self.swallowed += connection.dead
         return not connection.dead
 
