@@ -20,8 +20,9 @@ _CHUNK = 65_536
 class KafkaProxy:
     """Passes connections on to a port of this machine.
 
-    ``cut`` names a client, as a pattern of its id. From then on connections on which this client fetches records are dead:
-    the proxy goes on taking bytes and passes nothing on, in either direction. ``heal`` closes the dead connections, and new ones work.
+    ``cut`` names a client, as a pattern of its id. From then on connections on which this client fetches records are
+    dead: the proxy goes on taking bytes and passes nothing on, in either direction. ``heal`` closes the dead
+    connections, and new ones work.
 
     Attributes:
         fetched: fetch requests by client id, those that were swallowed included.
