@@ -115,7 +115,8 @@ def test_a_cancellation_is_slow_after_its_time_and_named_once() -> None:
     assert slow.update(job(source=1, stage=2), 130) == []
     assert slow.update(job(source=1, stage=0), 140) == ["source"]
     assert slow.update(job(source=0, stage=1), 150) == []
-    assert slow.update(job(source=0, stage=1), 170) == ["stage"]
+    assert slow.update(job(source=0, stage=1), 171) == ["stage"]
+    assert slow.longest_s == 30
 
 
 def test_pieces_of_a_fault_add_up_until_all_are_done(tmp_path: Path) -> None:

@@ -22,9 +22,13 @@ _WORKER_S = 5.0
 
 
 class SlowCancellations:
-    """Says of which vertices tasks have been CANCELING for ``after_s`` without a pause. Names each only once a time."""
+    """Says of which vertices tasks have been CANCELING for ``after_s`` without a pause. Names each only once a time.
+
+    ``longest_s`` is the longest time that it has seen.
+    """
 
     def __init__(self, after_s: float = CANCELING_S) -> None:
+        self.longest_s = 0.0
         self._after_s = after_s
         self._since: dict[str, float] = {}
         self._named: set[str] = set()
@@ -33,6 +37,7 @@ class SlowCancellations:
         """Take the job's details as REST has them, at a time of the monotonic clock."""
         canceling = {vertex["name"] for vertex in job["vertices"] if vertex["tasks"].get("CANCELING", 0)}
         self._since = {name: self._since.get(name, now_s) for name in canceling}
+        self.longest_s = max(self.longest_s, *(now_s - since_s for since_s in self._since.values()), 0.0)
         self._named &= canceling
         slow = [name for name in sorted(canceling - self._named) if now_s - self._since[name] >= self._after_s]
         self._named.update(slow)
@@ -47,6 +52,7 @@ class DumpWatch:
 
     def __init__(self, stack: Stack, folder: Path, name: str, job: Callable[[], Mapping[str, Any]]) -> None:
         self.files: list[Path] = []
+        self._slow = SlowCancellations()
         self._stack, self._folder, self._name, self._job = stack, folder, name, job
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dumps", daemon=True)
@@ -59,6 +65,13 @@ class DumpWatch:
         self._stopped.set()
         self._thread.join()
 
+    def notes(self) -> dict[str, Any]:
+        """What belongs into a result."""
+        found: dict[str, Any] = {"longest cancellation in s": round(self._slow.longest_s)}
+        if self.files:
+            found["stacks of slow cancellations"] = ", ".join(path.name for path in self.files)
+        return found
+
     def dump(self, why: str) -> Path:
         """Write the stacks now."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +80,9 @@ class DumpWatch:
         return path
 
     def _run(self) -> None:
-        slow = SlowCancellations()
         while not self._stopped.wait(_EVERY_S):
             with contextlib.suppress(LocalStackError):
-                if names := slow.update(self._job(), time.monotonic()):
+                if names := self._slow.update(self._job(), time.monotonic()):
                     self.files.append(self.dump(f"CANCELING for {CANCELING_S:g} s: {', '.join(names)}"))
 
 

@@ -74,7 +74,8 @@ class Result:
         self.recovery_s = [*earlier["recovery_s"], *self.recovery_s]
         for name, value in earlier["verdict"].items():
             setattr(self.verdict, name, value + getattr(self.verdict, name))
-        self.notes = earlier["notes"] | self.notes
+        for name, value in earlier["notes"].items():
+            self.notes[name] = max(value, self.notes.get(name, value))
 
     def to_json(self) -> dict[str, Any]:
         """With the day and the commit."""
@@ -275,8 +276,7 @@ def experiment(
             if run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
                 run.rest.cancel(run.job_id)
                 run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
-            if dumps.files:
-                result.notes["stacks of slow cancellations"] = ", ".join(path.name for path in dumps.files)
+            result.notes |= dumps.notes()
         stack.check_nothing_is_left(gone_s)
     assert result.verdict.problems == []
 

@@ -81,8 +81,7 @@ def watched(
             if run.job_id and run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
                 run.rest.cancel(run.job_id)
                 run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
-            if dumps.files:
-                result.notes["stacks of slow cancellations"] = ", ".join(path.name for path in dumps.files)
+            result.notes |= dumps.notes()
         stack.check_nothing_is_left()
     assert result.verdict.problems == []
 
