@@ -127,7 +127,7 @@ class Experiment:
         """Checkpoints completed so far, as the JobManager counts them."""
         return int(self.rest.checkpoints(self.job_id)["counts"]["completed"])
 
-    def wait_for_checkpoints(self, count: int, deadline_s: float = 60) -> float:
+    def wait_for_checkpoints(self, count: int, deadline_s: float = 180) -> float:
         """Wait for ``count`` more completed checkpoints. Returns the seconds it took."""
         target = self.completed() + count
         return within(lambda: self.completed() >= target, lambda: f"{self.completed()} of {target}", deadline_s)
@@ -275,7 +275,7 @@ def experiment(
         finally:
             if run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
                 run.rest.cancel(run.job_id)
-                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
+                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 180)
             result.notes |= dumps.notes()
         stack.check_nothing_is_left(gone_s)
     assert result.verdict.problems == []

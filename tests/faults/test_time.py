@@ -96,7 +96,7 @@ def test_a_partition_is_cut_off(
         run.submit()
         filled.start(broker.bootstrap_servers, run.topics.events)
         time.sleep(CALM_S)
-        wait_for_checkpoint(run.rest, run.job_id, run.completed() + 1, 60)
+        wait_for_checkpoint(run.rest, run.job_id, run.completed() + 1, 180)
         broker.proxy.cut(client_of(run, partition))
         ends_s = time.monotonic() + CUT_S
         if kills:

@@ -80,7 +80,7 @@ def watched(
         finally:
             if run.job_id and run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
                 run.rest.cancel(run.job_id)
-                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
+                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 180)
             result.notes |= dumps.notes()
         stack.check_nothing_is_left()
     assert result.verdict.problems == []
@@ -98,7 +98,7 @@ def _judge(run: Run, actions: Reader, expected: Counter[Firing], verdict: Filter
         if len(actions.messages) != seen:
             seen, since_s = len(actions.messages), time.monotonic()
     done = run.completed()
-    within(lambda: run.completed() >= done + 2, lambda: "no checkpoints", 60)
+    within(lambda: run.completed() >= done + 2, lambda: "no checkpoints", 180)
     actions.settle(2)
     fired = Counter(
         (dict(message.headers())["rule"].decode(), str(orjson.loads(message.value())["event"]["event_id"]))
