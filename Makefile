@@ -40,7 +40,7 @@ test-quick: setup ## in a minute and without Java: the tests of pipeline, transf
 test-random: setup ## hypothesis with other examples in each run, and all of them; what fails is printed so that it can be repeated
 	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=random -m "hypothesis and not stack" tests/pipeline tests/transforms $(ARGS)
 
-test-faults: setup ## every fault on real Kafka, Flink with HA, S3; an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
+test-faults: setup ## every fault on real Kafka, Flink with HA, S3; over an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 

@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every_fault", action="store_true", help="run tests/faults whole, not only a choice of them")
     parser.addoption("--faults_seed", type=int, default=random.randrange(10**6), help="of order and random choices")
     parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
+    parser.addoption("--kills", type=int, default=10, help="how many of F18's hundred kills this run makes")
     parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
 
 

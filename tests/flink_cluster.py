@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,7 +102,7 @@ class FlinkCluster(LocalFlink):
         """Remove what killed TaskManagers left on the disk, start one more, return its id when it has registered."""
         for killed in self._killed:
             self._remove_local_dirs(killed.name)
-        process = self._start_task_manager(len(self._task_managers) + len(self._killed))
+        process = self._start_task_manager()
         self._wait_for_registration()
         return process.pid
 
@@ -176,11 +175,6 @@ class FlinkCluster(LocalFlink):
                 if _LEADER_METRIC.search(requests.get(launcher.metrics_urls[process.name], timeout=5).text):
                     return process
         raise LocalStackError(f"Flink: no JobManager leads; {len(alive)} are running")
-
-    def _remove_local_dirs(self, name: str) -> None:
-        """Remove what a killed process has left on the disk."""
-        for folder in ("tmp", "rocksdb"):
-            shutil.rmtree(self.work_dir / folder / name.lower(), ignore_errors=True)
 
 
 def restarted_at(rest: FlinkRest, job_id: str) -> int:

@@ -50,8 +50,10 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             submit(settings, rule_set, master or _NO_MASTER, destinations)
             return 0
         check_kafka(settings)
+        cluster = None
         if master is None:
-            master = stack.enter_context(local_cluster(settings)).flink_master
+            cluster = stack.enter_context(local_cluster(settings))
+            master = cluster.flink_master
         rest = FlinkRest(f"http://{master}")
         # The job server would retry for a minute, and fail later at a Flink of another version.
         check_cluster(settings, rest)
@@ -62,7 +64,7 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
         if settings.savepoint_path is not None:
             wait_until_restored(rest, job_id, settings.savepoint_path)
         say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
-        return 0 if settings.detached else follow(rest, job_id)
+        return 0 if settings.detached else follow(rest, job_id, cluster)
 
 
 def local_cluster(settings: Settings) -> LocalFlink:
@@ -162,10 +164,15 @@ def worker_command(settings: Settings) -> str:
     return program
 
 
-def follow(rest: FlinkRest, job_id: str) -> int:
-    """Wait for the job's end; returns the exit code: 0 finished or cancelled, 1 failed. Ctrl-C leaves it running."""
+def follow(rest: FlinkRest, job_id: str, cluster: LocalFlink | None = None) -> int:
+    """Wait for the job's end; returns the exit code: 0 finished or cancelled, 1 failed. Ctrl-C leaves it running.
+
+    TaskManagers of this launch's own ``cluster`` that end meanwhile are started again.
+    """
     try:
         while True:
+            if cluster is not None and cluster.replace_dead_task_managers():
+                warn("a TaskManager has ended; another is started and takes the job over")
             state = rest.job(job_id)["state"]
             if state in TERMINAL_STATES:
                 if state == "FAILED":

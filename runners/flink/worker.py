@@ -9,12 +9,16 @@ Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout an
 without it the runner drops all output), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default) or ``off``.
 ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
 logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
+
+SIGUSR1 has a worker write the stacks of its threads to its log.
 """
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -35,6 +39,9 @@ LOG_USERS_VARIABLE = "EVENT_TRIGGER_LOG_USERS"
 DEFAULT_CACHE_MB = 256
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
+# After the runner has closed the control channel a worker has nothing to lose. The runner closes its other servers one
+# after the other and waits up to a minute for each as long as the worker holds a connection, the canceled task with it.
+_END_S = 10.0
 # Python's default is 5 ms. On a busy core every other thread of a worker waits this long for each of its steps, also
 # the thread that reads the user API's responses. A tenth of it lets a worker handle 1.5 times as many new users
 # (docs/performance.md).
@@ -47,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _end_with_parent(os.getppid())
     fields = {"worker": arguments.id, "pid": os.getpid()}
     _open_log(arguments.id)
+    faulthandler.register(signal.SIGUSR1)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     status = 1
     try:
@@ -112,6 +120,7 @@ def _run(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
         "worker %s (pid %d): Beam imported in %.1f s, connected in %.1f s, overrides %s",
         arguments.id, os.getpid(), imported - started, time.monotonic() - imported, setting,
     )  # fmt: skip
+    _end_soon_after(harness, _END_S)
     try:
         harness.run()
     finally:
@@ -173,6 +182,23 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _end_soon_after(harness: Any, longest_s: float) -> None:
+    """End this process ``longest_s`` after the harness's control channel has closed, if it has not ended by itself.
+
+    A thread that hangs in a bundle or in a step's teardown would keep it alive. The log then says where it hangs.
+    """
+
+    def watch() -> None:
+        while not getattr(harness, "_alive", False):
+            time.sleep(_PARENT_POLL_S)
+        while harness._alive:
+            time.sleep(_PARENT_POLL_S)
+        # Unlike a thread of ours this one needs no interpreter lock, which the hanging thread may hold.
+        faulthandler.dump_traceback_later(longest_s, exit=True)
+
+    threading.Thread(target=watch, name="end-soon-after-control", daemon=True).start()
 
 
 def _open_log(worker_id: str) -> None:

@@ -39,9 +39,11 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def stack(kafka: KafkaBroker) -> Iterator[Stack]:
+def stack(kafka: KafkaBroker, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two JobManagers, two TaskManagers, ZooKeeper, S3. Every fault repairs what it has broken."""
-    with running_stack(kafka) as running:
+    results: Path | None = pytestconfig.option.faults_results
+    dumps = results.parent / "faults-dumps" if results else tmp_path_factory.mktemp("dumps")
+    with running_stack(kafka, dumps) as running:
         yield running
 
 

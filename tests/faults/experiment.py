@@ -20,8 +20,9 @@ from confluent_kafka import Message
 
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
 from tests.builders import oracle_rules, random_stream, record, rule_documents, user_api_of
+from tests.faults.dumps import DumpWatch
 from tests.faults.load import Load, Record
-from tests.faults.stack import Stack, within
+from tests.faults.stack import GONE_S, Stack, within
 from tests.faults.verdict import (
     HOOK_DOCUMENT,
     HOOK_RULE,
@@ -66,6 +67,15 @@ class Result:
     recovery_s: list[float] = field(default_factory=list)
     verdict: FilterResult = field(default_factory=FilterResult)
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def add_to(self, earlier: dict[str, Any]) -> None:
+        """Count what an earlier piece of the same fault, as it is kept in JSON, found as well."""
+        self.times += earlier["times"]
+        self.recovery_s = [*earlier["recovery_s"], *self.recovery_s]
+        for name, value in earlier["verdict"].items():
+            setattr(self.verdict, name, value + getattr(self.verdict, name))
+        for name, value in earlier["notes"].items():
+            self.notes[name] = max(value, self.notes.get(name, value))
 
     def to_json(self) -> dict[str, Any]:
         """With the day and the commit."""
@@ -117,7 +127,7 @@ class Experiment:
         """Checkpoints completed so far, as the JobManager counts them."""
         return int(self.rest.checkpoints(self.job_id)["counts"]["completed"])
 
-    def wait_for_checkpoints(self, count: int, deadline_s: float = 60) -> float:
+    def wait_for_checkpoints(self, count: int, deadline_s: float = 180) -> float:
         """Wait for ``count`` more completed checkpoints. Returns the seconds it took."""
         target = self.completed() + count
         return within(lambda: self.completed() >= target, lambda: f"{self.completed()} of {target}", deadline_s)
@@ -184,8 +194,10 @@ def experiment(
     users: Sequence[str] = USERS,
     history_size: int = 20,
     crowded: str | None = None,
+    gone_s: float = GONE_S,
 ) -> Iterator[Experiment]:
-    """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left.
+    """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left
+    after ``gone_s``.
 
     Histories are short, so that they are full: of most users there are no more than 40 events.
 
@@ -226,6 +238,7 @@ def experiment(
             all_options,
             copy.deepcopy(known),
         )
+        dumps = around.enter_context(DumpWatch(stack, stack.dumps, result.fault, lambda: run.rest.job(run.job_id)))
         try:
             load.start()
             try:
@@ -257,12 +270,14 @@ def experiment(
             result.verdict.problems += [*receiver.bad, *repeats_from_before(run.faults, arrived)[:5]]
         except AssertionError as error:
             error.add_note(f"seed {result.seed}, job {run.job_id}: {run.rest.why(run.job_id)}")
+            error.add_note(f"stacks: {[str(path) for path in [*dumps.files, dumps.dump(str(error))]]}")
             raise
         finally:
             if run.rest.job(run.job_id)["state"] not in TERMINAL_STATES:
                 run.rest.cancel(run.job_id)
-                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 60)
-        stack.check_nothing_is_left()
+                run.rest.wait_for_state(run.job_id, {"CANCELED"}, 180)
+            result.notes |= dumps.notes()
+        stack.check_nothing_is_left(gone_s)
     assert result.verdict.problems == []
 
 
@@ -300,6 +315,12 @@ def _destinations(folder: Path, url: str) -> list[str]:
     destination = {"name": "crm", "url": f"{url}/crm", "secrets": [f"file:{secret}"], "timeout": "30s", "retry": retry}
     (folder / "destinations.yaml").write_text(yaml.safe_dump({"destinations": [destination]}))
     return [f"--destinations={folder / 'destinations.yaml'}", "--allow_private_destinations"]
+
+
+def earlier_pieces(results: Path | None, fault: str, times: int) -> dict[str, Any] | None:
+    """What the file has of a fault that is run in pieces, unless all its ``times`` are done: then it begins anew."""
+    kept = json.loads(results.read_text()).get(fault) if results is not None and results.exists() else None
+    return kept if kept is not None and kept["times"] < times else None
 
 
 def write(results: Path, result: Result) -> None:

@@ -18,18 +18,22 @@ from tests.flink_cluster import FlinkCluster
 from tests.kafka_broker import KafkaBroker
 
 _MARK = "EVENT_TRIGGER_FAULTS"
-_GONE_S = 20.0
+GONE_S = 20.0
 
 
 @dataclass
 class Stack:
-    """A running stack. ``mark`` is in the environment of all processes of Flink and of their children."""
+    """A running stack. ``mark`` is in the environment of all processes of Flink and of their children.
+
+    ``dumps`` is the folder for stacks of tasks that take long to cancel.
+    """
 
     kafka: KafkaBroker
     s3: LocalS3
     flink: FlinkCluster
     mark: str
     worker_tmp: Path
+    dumps: Path
 
     def workers(self) -> list[int]:
         """Process ids of the living SDK harnesses."""
@@ -39,21 +43,21 @@ class Stack:
         """Processes that belong to no living JobManager or TaskManager."""
         flink = {*self.flink.task_manager_pids, *self.flink.job_manager_pids}
         return [
-            f"{pid} of {_parent(pid)}: {_command(pid)[:150]}"
+            f"{pid} of {parent_of(pid)}: {_command(pid)[:150]}"
             for pid in _marked(self.mark)
-            if pid not in flink and _parent(pid) not in self.flink.task_manager_pids
+            if pid not in flink and parent_of(pid) not in self.flink.task_manager_pids
         ]
 
     def check_no_orphans(self) -> None:
         """Wait until no process lives without the process that started it."""
-        within(lambda: self.orphans() == [], lambda: f"orphans: {self.orphans()}", _GONE_S)
+        within(lambda: self.orphans() == [], lambda: f"orphans: {self.orphans()}", GONE_S)
 
-    def check_nothing_is_left(self) -> None:
+    def check_nothing_is_left(self, deadline_s: float = GONE_S) -> None:
         """Wait until an ended job has left no harness, no thread in a TaskManager, no file and no stored job graph.
 
         The next JobManager would start a job from its graph.
         """
-        within(lambda: self.left() == [], lambda: f"left after the job: {self.left()}", _GONE_S)
+        within(lambda: self.left() == [], lambda: f"left after the job: {self.left()}", deadline_s)
 
     def left(self) -> list[str]:
         """Everything that still exists of ended jobs."""
@@ -73,7 +77,7 @@ JOB_THREADS = ("kafka-producer-", "kafka-coordina", "Source Data Fe", "Source: "
 
 
 @contextmanager
-def running_stack(kafka: KafkaBroker) -> Iterator[Stack]:
+def running_stack(kafka: KafkaBroker, dumps: Path) -> Iterator[Stack]:
     """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3."""
     with LocalZooKeeper() as zookeeper, LocalS3() as s3:
         mark = uuid.uuid4().hex
@@ -88,7 +92,7 @@ def running_stack(kafka: KafkaBroker) -> Iterator[Stack]:
                 plugins=[artifacts.s3_plugin()],
                 environment={**CREDENTIALS, _MARK: mark, "TMPDIR": str(worker_tmp)},
             ) as flink:
-                yield Stack(kafka, s3, flink, mark, worker_tmp)
+                yield Stack(kafka, s3, flink, mark, worker_tmp, dumps)
         finally:
             with contextlib.suppress(OSError):
                 worker_tmp.rmdir()
@@ -123,7 +127,8 @@ def _command(pid: int) -> str:
     return ""
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """Process id of a process's parent; 0 if there is no such process."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0

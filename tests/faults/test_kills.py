@@ -1,4 +1,4 @@
-"""F1, F2, F3, F6: processes are killed, and what comes out is as if they had not been."""
+"""F1, F2, F3, F6, F25: processes are killed or hang, and what comes out is as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from statistics import median
 
 import pytest
 
+from runners.flink import configuration
 from tests.faults.experiment import CHECKPOINT_S, RECOVERY_GOAL_S, RECOVERY_LIMIT_S, Experiment, Result, experiment
-from tests.faults.stack import Stack, within
+from tests.faults.stack import Stack, parent_of, within
 
 pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(1800)]
 
@@ -70,6 +71,12 @@ def check(result: Result) -> None:
     assert max(result.recovery_s) <= RECOVERY_LIMIT_S
 
 
+def check_cancellation(result: Result) -> None:
+    """However a task hangs, its TaskManager ends it; some seconds more are REST's, which shows jobs as they were."""
+    bound_s = int(configuration.BASE["task.cancellation.timeout"]) / 1000
+    assert result.notes["longest cancellation in s"] <= bound_s + 10
+
+
 def test_f1_task_managers_are_killed(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
     result = results(Result("F1", "SIGKILL of a TaskManager", 10, seed))
     with experiment(stack, tmp_path, result) as run:
@@ -111,3 +118,33 @@ def test_f6_kills_between_send_and_checkpoint(stack: Stack, tmp_path: Path, seed
     assert result.verdict.webhook_repeats > 0, "no kill struck between send and checkpoint"
     result.notes["events a second x interval x kills"] = round(run.load.rate * CHECKPOINT_S * result.times)
     assert result.verdict.webhook_repeats <= result.notes["events a second x interval x kills"]
+
+
+def test_f25_a_worker_hangs_when_its_job_restarts(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    """The other TaskManager is killed. The survivor cannot end its task in order, so that its own end is bounded."""
+    result = results(Result("F25", "a worker hangs (SIGSTOP), then SIGKILL of the other TaskManager", 2, seed))
+    replaced = 0
+    with experiment(stack, tmp_path, result) as run:
+        for _ in range(result.times):
+            wait_for_a_phase(run)
+            survivor = run.chance.randrange(2)
+            pid = run.stack.flink.task_manager_pids[survivor]
+            hangs = [worker for worker in run.stack.workers() if parent_of(worker) == pid]
+            assert hangs, run.stack.workers()
+            for worker in hangs:
+                os.kill(worker, signal.SIGSTOP)
+            run.pause(1, 3)  # bundles are open and hang
+            since, struck_s = run.restarted_at(), run.strike()
+            run.stack.flink.kill_task_manager(1 - survivor)
+            run.stack.flink.start_task_manager()
+
+            def recovered(since: int = since) -> bool:
+                nonlocal replaced
+                replaced += run.stack.flink.replace_dead_task_managers()
+                return run.runs_again(since)
+
+            run.recover(struck_s, recovered)
+            run.stack.check_no_orphans()
+    result.notes["TaskManagers that ended themselves"] = replaced
+    check(result)
+    check_cancellation(result)

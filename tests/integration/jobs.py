@@ -99,6 +99,18 @@ class Topics:
         finally:
             consumer.close()
 
+    def lags(self) -> dict[int, int]:
+        """By partition, how many records of the events topic the group has not committed yet."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": self.group_id})
+        try:
+            partitions = [TopicPartition(self.events, partition) for partition in range(PARTITIONS)]
+            return {
+                at.partition: consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)
+                for at in consumer.committed(partitions, timeout=10)
+            }
+        finally:
+            consumer.close()
+
     def wait_for_commits(self, count: int, deadline_s: float) -> None:
         """Wait until a checkpoint has committed the offsets of ``count`` events."""
         give_up = time.monotonic() + deadline_s

@@ -1,5 +1,7 @@
 """A Flink cluster on 127.0.0.1: a JobManager and TaskManagers, each a process of its own."""
 
+import itertools
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class LocalFlink(Service):
         self._launcher: Launcher | None = None
         self._job_managers: list[Process] = []
         self._task_managers: list[Process] = []
+        self._numbers = itertools.count()  # of TaskManagers
 
     @property
     def flink_master(self) -> str:
@@ -89,8 +92,8 @@ class LocalFlink(Service):
         self._settings = self._all_settings()
         self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir)
         self._start_job_managers()
-        for number in range(self._wanted_task_managers):
-            self._start_task_manager(number)
+        for _ in range(self._wanted_task_managers):
+            self._start_task_manager()
         self._wait_for_registration()
 
     def stop(self) -> None:
@@ -133,10 +136,25 @@ class LocalFlink(Service):
         port = int(self._settings["rest.port"])
         process.wait_for(lambda: accepts_connections(port), what="serving REST", deadline_s=READY_S)
 
-    def _start_task_manager(self, number: int) -> Process:
-        process = self._started().start_task_manager(f"TaskManager-{number}")
+    def replace_dead_task_managers(self) -> int:
+        """Start a TaskManager for each that has ended, as a supervisor would. Returns at once, with their number."""
+        dead = [process for process in self._task_managers if not process.running]
+        for process in dead:
+            process.stop()  # what it has left of its workers
+            self._task_managers.remove(process)
+            self._remove_local_dirs(process.name)
+            self._start_task_manager()
+        return len(dead)
+
+    def _start_task_manager(self) -> Process:
+        process = self._started().start_task_manager(f"TaskManager-{next(self._numbers)}")
         self._task_managers.append(process)
         return process
+
+    def _remove_local_dirs(self, name: str) -> None:
+        """Remove what a killed process has left on the disk."""
+        for folder in ("tmp", "rocksdb"):
+            shutil.rmtree(self.work_dir / folder / name.lower(), ignore_errors=True)
 
     def _wait_for_registration(self) -> None:
         rest, expected = self.rest, running(self._task_managers)

@@ -37,3 +37,11 @@ def test_local_replaces_no_promise() -> None:
     """A local cluster may be smaller and detect failures sooner, but keeps its state as a production cluster does."""
     replaced = set(configuration.LOCAL) & set(configuration.BASE)
     assert replaced == {"restart-strategy.exponential-delay.max-backoff"}
+
+
+def test_a_task_that_hangs_delays_a_recovery_by_less_than_half_a_minute() -> None:
+    """The rest of the minute that a recovery may take is for a new TaskManager and for the restore."""
+    interval_ms, timeout_ms = (int(configuration.BASE[f"task.cancellation.{name}"]) for name in ("interval", "timeout"))
+    assert 0 < interval_ms < timeout_ms < 30_000
+    # The fault rig takes stacks after 20 s and needs some seconds for it before the TaskManager ends itself.
+    assert timeout_ms > 20_000 + interval_ms - 1

@@ -155,3 +155,46 @@ def test_a_worker_ends_on_sigterm() -> None:
     time.sleep(0.5)
     worker.terminate()
     assert worker.wait(5) == -signal.SIGTERM
+
+
+_HANGS = """
+import time
+from types import SimpleNamespace
+from runners.flink import worker
+
+def hangs():
+    time.sleep(100)
+
+harness = SimpleNamespace(_alive=True)
+worker._end_soon_after(harness, 0.3)
+time.sleep(0.7)
+print("alive", flush=True)
+harness._alive = False
+hangs()
+"""
+
+
+def test_a_worker_that_hangs_ends_soon_after_its_control_channel_and_says_where() -> None:
+    result = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, check=False, timeout=30)
+    assert result.returncode == 1
+    assert result.stdout == "alive\n"
+    assert "in hangs" in result.stderr
+
+
+def test_sigusr1_writes_the_stacks_of_a_worker_to_its_log(tmp_path: Path) -> None:
+    with subprocess.Popen(WAITING, env={**os.environ, "EVENT_TRIGGER_WORKER_LOG_DIR": str(tmp_path)}) as process:
+        try:
+            eventually(lambda: list(tmp_path.glob("worker-1-1-*.log")) != [], "the worker opens its log")
+            (log,) = tmp_path.glob("worker-1-1-*.log")
+            handled = Path(f"/proc/{process.pid}/status")
+            eventually(lambda: _catches_sigusr1(handled.read_text()), "the worker handles the signal")
+            process.send_signal(signal.SIGUSR1)
+            eventually(lambda: "most recent call first" in log.read_text(), "stacks in the log")
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def _catches_sigusr1(status: str) -> bool:
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)

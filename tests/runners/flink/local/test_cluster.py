@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
 from tests.flink_cluster import FlinkCluster
+from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
 
@@ -134,3 +137,22 @@ def test_the_shared_stack_is_there_for_every_test(kafka: LocalKafka, flink: Flin
     overview = flink.rest.overview()
     assert (overview["taskmanagers"], overview["slots-total"]) == (1, 2)
     assert any("event-trigger-connectors" in jar for jar in flink.class_path.split(":"))
+
+
+@pytest.mark.stack
+def test_a_task_manager_that_has_ended_is_replaced_once(own_flink: FlinkCluster) -> None:
+    before = own_flink.task_manager_pids[0]
+    count = len(own_flink.task_manager_pids)
+    assert own_flink.replace_dead_task_managers() == 0
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: before not in own_flink.task_manager_pids, "the TaskManager has ended")
+    assert own_flink.replace_dead_task_managers() == 1
+    assert own_flink.replace_dead_task_managers() == 0
+    assert len(own_flink.task_manager_pids) == count
+    assert before not in own_flink.task_manager_pids
+    known = {task_manager["id"] for task_manager in own_flink.rest.task_managers()}
+    eventually(
+        lambda: {task_manager["id"] for task_manager in own_flink.rest.task_managers()} - known,
+        "a new one registers",
+        90,
+    )

@@ -12,6 +12,7 @@ import org.apache.beam.runners.jobsubmission.PortablePipelineResult;
 import org.apache.beam.runners.jobsubmission.PortablePipelineRunner;
 import org.apache.beam.sdk.metrics.MetricsEnvironment;
 import org.apache.beam.sdk.options.ExperimentalOptions;
+import org.apache.beam.sdk.options.PortablePipelineOptions;
 import org.apache.beam.sdk.options.SdkHarnessOptions;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -57,8 +58,13 @@ final class DetachedRunner implements PortablePipelineRunner {
     FlinkStreamingPortablePipelineTranslator translator =
         new FlinkStreamingPortablePipelineTranslator(KafkaTransforms.translations());
     StreamingTranslationContext context =
-        translator.createTranslationContext(jobInfo, options, flinkConfDir, List.of());
+        translator.createTranslationContext(
+            keepsWorkers() ? LivingWorkers.jobInfo(jobInfo) : jobInfo, options, flinkConfDir, List.of());
     translator.translate(context, translator.prepareForTranslation(pipeline));
     return context.getExecutionEnvironment();
+  }
+
+  private boolean keepsWorkers() {
+    return options.as(PortablePipelineOptions.class).getEnvironmentCacheMillis() > 0;
   }
 }
