@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.domain.events.dead_letter import RejectedError
-from transforms.domain.events.event import MAX_SAFE_INTEGER, Event, parse_event
+from transforms.domain.events.event import MAX_SAFE_INTEGER, Event, parse_event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.shard import facts
 from transforms.domain.shard.rule_engine import RuleEngine
@@ -97,10 +97,14 @@ class EventHandler:
         visit = advance_visit(user.visit, event)
         self._engine.handle_event(topic, record, event, user, visit)
         self._result.counts["events_handled"] += 1
-        self._record(facts.EventObserved(event.user_id, self._row_of(event), None if visit == user.visit else visit))
+        self._record(
+            facts.EventObserved(event.user_id, self._row_of(record, event), None if visit == user.visit else visit)
+        )
         self._limit_history(event.user_id, user)
 
-    def _row_of(self, event: Event) -> Row:
+    def _row_of(self, record: Record, event: Event) -> Row:
+        if self._settings.history_fields:
+            event = with_exact_integers(event, record.value)
         extra = {name: event.fields[name] for name in self._settings.history_fields if name in event.fields}
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None)
 
