@@ -81,8 +81,11 @@ def _with_long_integers(value: bytes) -> Any:
     orjson.loads(_MANY_DIGITS.sub(rb"\1", value))
     try:
         return _decoder.decode(value.decode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise orjson.JSONDecodeError(f"{error}", "", 0) from None
+    except RecursionError:
+        # Python's reader gives up some levels before orjson. No such document is an event.
+        return orjson.loads(value)
 
 
 def _integer(digits: str) -> int | LongInteger:
