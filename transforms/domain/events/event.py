@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
@@ -89,6 +90,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         timestamp_ms: the event's time where order matters: its own timestamp, at most ``received_ms``.
         fields: the whole event with defaults filled in and unknown fields kept; ``timestamp`` is the event's own.
+            Integers beyond 64 bits are floats (``with_exact_integers``).
         received_ms: the record's Kafka time; the event's own timestamp where the record has no usable one.
     """
 
@@ -115,9 +117,9 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
     if len(value) > limits.max_event_bytes:
         raise RejectedError(reasons.TOO_LARGE, f"{len(value)} bytes, allowed are {limits.max_event_bytes}")
     try:
-        fields = exact_json.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise RejectedError(reasons.NOT_JSON, str(error)) from None
+        fields = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        fields = _loaded(value)
     if type(fields) is not dict:
         raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
     if not _is_complete(fields):
@@ -197,6 +199,29 @@ def _unit_hint(own: float, now_ms: int) -> str:
     return ""
 
 
+def with_exact_integers(event: Event, value: bytes) -> Event:
+    """Return an event of the record's value ``value`` with all digits of integers beyond 64 bits.
+
+    ``parse_event`` reads them as floats, as rules see them: looking for them would cost every event.
+    """
+    if not exact_json.may_have_long_integers(value):
+        return event
+    return msgspec.structs.replace(event, fields=_completed(exact_json.loads(value)))
+
+
+def _loaded(value: bytes) -> Any:
+    """Read what orjson does not: integers that are no float either.
+
+    Raises:
+        RejectedError: it is not JSON.
+    """
+    try:
+        return exact_json.loads(value)
+    except orjson.JSONDecodeError as error:
+        detail = "begins with a byte order mark, allowed is none" if value.startswith(BOM_UTF8) else str(error)
+        raise RejectedError(reasons.NOT_JSON, detail) from None
+
+
 def nested_deeper(value: Any, levels: int) -> bool:
     """Whether a JSON value has more than ``levels`` levels of objects and arrays."""
     inner = value.values() if type(value) is dict else value if type(value) is list else None
@@ -227,7 +252,7 @@ def _completed(fields: dict[str, Any]) -> dict[str, Any]:
         if value is None and name in DEFAULTS:
             complete[name] = DEFAULTS[name]
         elif name == "timestamp" and kind is float and value.is_integer():
-            complete[name] = int(value)
+            complete[name] = int(value)  # also of a timestamp beyond 64 bits, to tell how it is out of range
         elif kind is not exact_json.LongInteger or int not in allowed:
             names = " or ".join(kind.__name__ for kind in allowed)
             raise RejectedError(reasons.WRONG_TYPE, f"{name} is a {kind.__name__}, allowed is {names}")

@@ -143,9 +143,10 @@ def decode_rule_set(value: bytes) -> RuleSet:
     if len(value) > MAX_RECORD_BYTES:
         raise RuleError(f"rule set is {len(value)} bytes, allowed are {MAX_RECORD_BYTES}: use fewer or shorter rules")
     try:
-        exact_json.loads(value)  # stricter, but pydantic would take its long integers for floats
-        document = json.loads(value)
-    except (ValueError, RecursionError) as error:
+        document = exact_json.loads(value)
+        if exact_json.may_have_long_integers(value):
+            document = json.loads(value)  # pydantic would take a LongInteger for a float
+    except ValueError as error:
         raise RuleError(f"rule set is not JSON: {error}") from None
     _check_version(document)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transforms.domain.base.field_paths import selection
 from transforms.domain.events.dead_letter import RejectedError
-from transforms.domain.events.event import Event, parse_event
+from transforms.domain.events.event import Event, parse_event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.shard import facts
 from transforms.domain.shard.rule_engine import RuleEngine
@@ -102,11 +102,13 @@ class EventHandler:
         event_visit = visit.of(event)
         self._engine.handle_event(topic, record, event, user, event_visit)
         self._result.counts["events_handled"] += 1
-        observed = self._row_of(event, event_visit is not None)
+        observed = self._row_of(record, event, event_visit is not None)
         self._record(facts.EventObserved(event.user_id, observed, None if visit == user.visit else visit))
         self._limit_history(event.user_id, user)
 
-    def _row_of(self, event: Event, is_of_visit: bool) -> Row:
+    def _row_of(self, record: Record, event: Event, is_of_visit: bool) -> Row:
+        if self._settings.history_fields:
+            event = with_exact_integers(event, record.value)
         extra = self._history_fields.of(event.fields)
         is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None, False, is_page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transforms.domain.events import dead_letter as reasons
-from transforms.domain.events.event import Event
+from transforms.domain.events.event import Event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import FilterResult
 from transforms.domain.rules.model import Rule
@@ -50,6 +50,7 @@ class RuleEngine:
         if not user.has_profile and not filters.waits:
             result.counts["rules_skipped"] += filters.skipping
         if filter_result.allowed or filter_result.followed:
+            event = with_exact_integers(event, record.value)
             trigger = Trigger(event.user_id, event.event_id, event.fields, user, visit, topic, record)
             allowed = {rule.name for rule in filter_result.allowed}
             followed = {rule.name for rule in filter_result.followed}

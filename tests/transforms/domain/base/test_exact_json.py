@@ -77,13 +77,21 @@ LONG_ONE = "9" * 25
         f'{LONG_ONE},"\n"',
         f"{LONG_ONE}]",
         f"{LONG_ONE}{'[' * 2000}",
-        "[" * 1000 + LONG_ONE + "]" * 1000,
+        "[" * 1000 + "9" * 400 + "]" * 1000,
     ],
     ids=lambda text: text[:40],
 )
 def test_what_is_not_json_is_refused_beside_a_long_integer_too(text: str) -> None:
     with pytest.raises(orjson.JSONDecodeError):
         exact_json.loads(f"[{text}]".encode())
+
+
+def test_a_document_of_a_thousand_levels_is_read_as_orjson_reads_it() -> None:
+    value = b"[" * 1010 + LONG_ONE.encode() + b"]" * 1010
+    found = exact_json.loads(value)
+    while isinstance(found, list):
+        (found,) = found
+    assert found == 1e25
 
 
 def test_bad_utf8_is_refused_beside_a_long_integer_too() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from runners.flink import artifacts
 from tests.builders import NOW_MS
+from transforms.domain.base import exact_json
 from transforms.domain.events.dead_letter import DUPLICATE_USER_ID, RejectedError
 from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.events.micro_batch import control_keys, key_of, user_bytes
@@ -82,7 +83,7 @@ def for_all() -> Record:
 
 def is_json(value: bytes) -> bool:
     try:
-        orjson.loads(value)
+        exact_json.loads(value)
     except orjson.JSONDecodeError:
         return False
     return True
@@ -119,6 +120,7 @@ ODD_EVENTS = {
     "numbers": event('"n":[-0,0.0,-0.0,1E5,1e+5,1e-400,0e999999999,18446744073709551616,-9223372036854775809]', ANN),
     "deep": event(f'"d":{"[" * 90}{"]" * 90}', ANN),
     "deep and dropped": event(f'"d":{"[" * 900}{"]" * 900},"d":1', ANN),
+    "deep and dropped beside a long number": event(f'"d":{"[" * 1000}{"]" * 1000},"d":{"9" * 30}', ANN),
     "whitespace": b" \t\r\n" + event(f"\t{ANN}\r\n ").replace(b":", b" : ") + b" \n",
     "all control characters escaped": event(ANN, r'"c":"\b\f\n\r\t\/\\\"\u001f"'),
     "delete and line separators": event(ANN, '"c":"\x7f\u2028\u2029\ufeff\uffff"'),

@@ -271,6 +271,11 @@ def test_poison_is_rejected_with_its_reason(value: bytes, reason: str) -> None:
     assert rejection(value).reason == reason
 
 
+def test_a_byte_order_mark_is_named() -> None:
+    error = rejection(b"\xef\xbb\xbf" + orjson.dumps(event()))
+    assert (error.reason, error.detail) == (reasons.NOT_JSON, "begins with a byte order mark, allowed is none")
+
+
 @pytest.mark.parametrize("value", [value for value, _ in POISON.values()], ids=POISON.keys())
 def test_the_oracle_agrees_on_poison(value: bytes) -> None:
     oracle = Oracle([])
