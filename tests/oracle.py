@@ -211,6 +211,7 @@ class Oracle:
     user_key: str = "record"
     allowed_lateness_ms: int = 10_000
     answers_at_once: bool = True
+    visits_have_ends: bool = True  # False: visits move as in 0.1.0, which did not store when they ended
 
     def __post_init__(self) -> None:
         self.now_ms = 2**52
@@ -737,6 +738,9 @@ class Oracle:
         at_ms, is_page = time_of(event), event["event_type"] == "pageview"
         is_first, is_last = event["is_first_in_visit"], event["is_last_in_visit"]
         end_ms, after_ms = user.visit_end_ms, user.visit_after_ms
+        if not self.visits_have_ends:
+            self._advance_visit_without_end(user, event)
+            return True
         begun = {
             "visit_id": event["event_id"],
             "start_time": at_ms,
@@ -763,6 +767,22 @@ class Oracle:
         if is_last:
             user.visit_end_ms = at_ms if end_ms is None else max(end_ms, at_ms)
         return True
+
+    def _advance_visit_without_end(self, user: OracleUser, event: dict[str, Any]) -> None:
+        pages = 1 if event["event_type"] == "pageview" else 0
+        if user.visit is not None and event["timestamp"] < user.visit["start_time"]:
+            return
+        if user.visit is None or user.visit_end_ms is not None or event["is_first_in_visit"]:
+            user.visit_assumed = user.visit is None and not event["is_first_in_visit"]
+            user.visit = {
+                "visit_id": event["event_id"],
+                "start_time": event["timestamp"],
+                "page_count": pages,
+                "is_first_visit": event["is_first_event"],
+            }
+        else:
+            user.visit = {**user.visit, "page_count": user.visit["page_count"] + pages}
+        user.visit_end_ms = user.visit["start_time"] if event["is_last_in_visit"] else None
 
     def _row(self, event: dict[str, Any]) -> dict[str, Any]:
         row = {"event_id": event["event_id"], "event_name": event["event_name"], "timestamp": time_of(event)}

@@ -38,6 +38,9 @@ FOLDER = Path(__file__).parent / "golden"
 
 Records = Sequence[tuple[bytes, bytes]]
 
+# Savepoints of releases that did not store when a visit ended.
+_WITHOUT_ENDS_OF_VISITS = ("journal-1",)
+
 _USERS = 40
 _BEFORE, _LAST, _AFTER = 600, 50, 200
 _SLICE = 25
@@ -127,7 +130,9 @@ class Golden:
     def restored_oracle(self) -> Oracle:
         """An oracle that was fed every record; its actions are those that come after the restore."""
         oracle = self.oracle()
+        oracle.visits_have_ends = self.name not in _WITHOUT_ENDS_OF_VISITS
         self.feed(oracle, self.before)
+        oracle.visits_have_ends = True
         for user in self.forgotten:
             oracle.forget(user)
         oracle.actions.clear()

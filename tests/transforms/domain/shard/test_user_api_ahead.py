@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from tests.builders import NOW_MS, Shard, batch, event, fetched, record, rule
 from tests.examples import examples
+from transforms.domain.shard.facts import EventObserved, UserLoaded
 from transforms.domain.shard.step_input import Answer
 from transforms.domain.shard.step_result import StepResult
+from transforms.domain.users.history import Row
+from transforms.domain.users.visit import Visit
 
 HOURS_20_MS = 20 * 3600 * 1000
 
@@ -97,6 +100,19 @@ def test_an_event_gets_no_visit_that_starts_after_it_reached_kafka(policy: str) 
         "b": ("b", 1),
         "c": ("b", 2),
     }
+
+
+def test_of_a_user_of_an_earlier_release_the_oldest_event_says_what_is_taken() -> None:
+    """It stored no Kafka time, and of pages only their number."""
+    shard = Shard(rule(on_missing_profile="run"))
+    visit = Visit("a", NOW_MS + 2, 1, False, assumed=True)
+    old = [UserLoaded("u1", "pending", b"{}", None, []), EventObserved("u1", Row(NOW_MS + 2, "a", "n"), visit)]
+    for fact in old:
+        shard.state.apply(NOW_MS, fact)
+    shard.step(answers=[Answer("u1", known((1, 2), p=2, later=3))])
+    shown = shard.inspect("u1")
+    assert [row["event_id"] for row in shown["eventHistory"]] == ["p", "a"]
+    assert (shown["currentVisit"]["visit_id"], shown["currentVisit"]["page_count"]) == ("api", 3)
 
 
 def test_a_sequence_s_end_sees_nothing_of_the_api_that_the_stream_has_yet_to_bring() -> None:

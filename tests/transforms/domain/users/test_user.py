@@ -117,10 +117,20 @@ def test_when_a_profile_is_due(
 def test_a_user_is_unpacked_as_it_was_packed() -> None:
     user = UserState(7, FETCHED, b'{"a":1}', History(3))
     user.visit, user.fetched_ms, user.failed_ms = Visit("v1", NOW_MS, 2, True), 5, 6
-    user.history.add(Row(1, "e", "n", {"x": 1}))
+    user.history.add(Row(1, "e", "n", {"x": 1}, is_page=True))
+    user.stream_since_ms, user.listed = 8, frozenset({"b", "a"})
     packed = msgspec.msgpack.decode(msgspec.msgpack.encode(user.pack("u1")), type=PackedUser)
     again = UserState.unpack(packed, 3)
     assert packed.user_id == "u1"
-    for name in ("last_seen_ms", "enrichment", "profile_json", "visit", "fetched_ms", "failed_ms"):
+    for name in (
+        "last_seen_ms",
+        "enrichment",
+        "profile_json",
+        "visit",
+        "fetched_ms",
+        "failed_ms",
+        "stream_since_ms",
+        "listed",
+    ):
         assert getattr(again, name) == getattr(user, name)
     assert again.history.rows() == user.history.rows()
