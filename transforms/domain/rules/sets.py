@@ -149,10 +149,15 @@ def decode_rule_set(value: bytes) -> RuleSet:
         content = _Record.model_validate(document).rules
     except ValidationError as error:
         raise RuleError(_first_error(error)) from None
+    except RecursionError:
+        raise RuleError("rule set: nested too deeply") from None
     name = repeated(rule.name for rule in content.rules)
     if name is not None:
         raise RuleError(f"rule set: rule name {name!r} is used twice; names are unique")
-    return RuleSet(content.number, content.rules, content.published, content.by, content.note)
+    try:
+        return RuleSet(content.number, content.rules, content.published, content.by, content.note)
+    except (TypeError, ValueError, RecursionError) as error:  # a value of a body that JSON can hold, and nobody writes
+        raise RuleError(f"rule set: its rules cannot be written as JSON: {error}") from None
 
 
 def shards_behind(number: int, acknowledged: Iterable[Acknowledgement]) -> tuple[list[int], int]:
