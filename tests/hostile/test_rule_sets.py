@@ -141,13 +141,14 @@ def _no_json(constant: str) -> None:
 
 
 class _Message:
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes | None, key: bytes = b"set-7") -> None:
         self._value = value
+        self._key = key
 
     def key(self) -> bytes:
-        return b"set-7"
+        return self._key
 
-    def value(self) -> bytes:
+    def value(self) -> bytes | None:
         return self._value
 
 
@@ -164,6 +165,21 @@ def test_a_launch_goes_past_edited_records(
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1, shown
         assert (found is None) == ("warning: rules topic 'rules': " in shown)
+
+
+def test_a_number_out_of_reach_pins_neither_publishers_nor_launches(valid_set: dict[str, Any]) -> None:
+    far = orjson.dumps({"rules": valid_set["rules"] | {"number": 2**53 - 1}})
+    messages = [
+        _Message(far, b"set-9007199254740991"),
+        _Message(orjson.dumps(valid_set)),
+        _Message(None, b"set-9" + b"0" * 15),
+    ]
+    published = _published_sets(messages)
+    assert (published.highest, [found.number for found in published.sets]) == (7, [7])
+    allowed = "allowed are up to 1000007, 1,000,000 beyond the last one"
+    assert sorted(published.unreadable) == [
+        f"set {number}: rule set: number is {number}, {allowed}" for number in (9 * 10**15, 2**53 - 1)
+    ]
 
 
 PLACE = re.compile(r"^error: [^\n]*\.(yaml|lua)(:\d+)?: .+", re.MULTILINE)
