@@ -32,8 +32,8 @@ def complain(text: str, **fields: Any) -> None:
 
 
 def warn(text: str) -> None:
-    """Report a problem that does not end the program."""
-    _report(logging.WARNING, text, f"warning: {text}", {})
+    """Report a problem that does not end the program, in one line."""
+    _report(logging.WARNING, text, f"warning: {one_line(text)}", {})
 
 
 def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None:

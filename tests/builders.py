@@ -346,10 +346,16 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 class Shard:
     """One user shard at a settable time, its journal in memory; ``fetch_started_ms`` are its fetches in flight."""
 
-    def __init__(self, *rules: Rule, compact_bytes: int = DEFAULT_COMPACT_BYTES, **settings: Any) -> None:
+    def __init__(
+        self,
+        *rules: Rule,
+        compact_bytes: int = DEFAULT_COMPACT_BYTES,
+        filters: FilterSet | RuleSets | None = None,
+        **settings: Any,
+    ) -> None:
         self.settings = ShardSettings(**settings)
         self.compact_bytes = compact_bytes
-        self.filters: FilterSet | RuleSets = filter_set(rules)
+        self.filters = filter_set(rules) if filters is None else filters
         self.bags = [MemoryBag(), MemoryBag()]
         self.journal = self.open()
         self.now_ms = NOW_MS

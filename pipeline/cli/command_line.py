@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeline import errors
 from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
-from pipeline.console import complain
+from pipeline.console import complain, one_line
 from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import S3Error
 from pipeline.job.jobs import NoJobError
@@ -31,7 +31,7 @@ _FAILED: Final = (LocalStackError, errors.SubmissionError, NoJobError, NoAnswerE
 
 def show_error(text: str) -> None:
     """Show an error as a line on standard error."""
-    sys.stderr.write(f"error: {text}\n")
+    sys.stderr.write(f"error: {one_line(text)}\n")
 
 
 def exit_code_of(

@@ -17,7 +17,14 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, TopicReader, existing_topic, open_reader, topic_errors
 from transforms.domain.rules.model import Rule, RuleError
-from transforms.domain.rules.sets import Acknowledgement, RuleSet, decode_rule_set, encode_rule_set, number_of_key
+from transforms.domain.rules.sets import (
+    Acknowledgement,
+    RuleSet,
+    check_number,
+    decode_rule_set,
+    encode_rule_set,
+    number_of_key,
+)
 
 KEPT_SETS: Final = 20
 
@@ -212,10 +219,10 @@ class Acknowledgements:
 
 def _published_sets(messages: Sequence[Message]) -> PublishedSets:
     latest: dict[bytes | None, bytes] = {}
-    highest = 0
+    numbers = set[int]()
     for message in messages:
         key, value = message.key(), message.value()
-        highest = max(highest, number_of_key(key) or 0)
+        numbers.add(number_of_key(key) or 0)
         latest.pop(key, None)
         if value is not None:
             latest[key] = value
@@ -228,7 +235,16 @@ def _published_sets(messages: Sequence[Message]) -> PublishedSets:
             unreadable.append(f"record {(key or b'').decode(errors='replace')!r}: {error}")
         else:
             sets.setdefault(rule_set.number, rule_set)
-    return PublishedSets(tuple(sets[number] for number in sorted(sets)), tuple(unreadable), max(highest, *sets, 0))
+    highest = 0
+    for number in sorted(numbers | sets.keys()):
+        try:
+            check_number(number, highest)
+        except RuleError as error:
+            unreadable.append(f"set {number}: {error}")
+            sets.pop(number, None)
+        else:
+            highest = number
+    return PublishedSets(tuple(sets[number] for number in sorted(sets)), tuple(unreadable), highest)
 
 
 @contextlib.contextmanager

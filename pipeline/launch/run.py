@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from pipeline.console import complain, log_json, say, warn
+from pipeline.console import complain, log_json, one_line, say, warn
 from pipeline.errors import OptionError, SubmissionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
@@ -48,7 +48,7 @@ def launch(arguments: Sequence[str]) -> int:
 
         return run_direct(settings, rule_set, destinations)
     except (OptionError, RuleError, DestinationError, TopicError) as error:
-        complain(str(error))
+        complain(one_line(str(error)))
         return 2
     except (LocalStackError, SubmissionError) as error:
         complain(str(error))

@@ -18,6 +18,7 @@ import orjson
 
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
+from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         settings = parse([f"--rules={arguments.path}", *rest], PROGRAM)
         return _Run(arguments, settings).run()
     except RuleError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {one_line(str(error))}\n")
         return 1
     except (OptionError, RecordingError, TokenError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -14,6 +14,7 @@ from pipeline.cli.rules import published as published_rules
 from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
+from pipeline.console import one_line
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
@@ -111,7 +112,7 @@ def _warn_of_failed_dry_calls(files: RuleFiles) -> None:
         message = dry_call(loaded, LuaEngines())
         if message is not None:
             # A warning only: a rule may rely on fields that all events of its kind have.
-            sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {message}\n")
+            sys.stderr.write(f"warning: {loaded.rule.name} on an event without further fields: {one_line(message)}\n")
 
 
 def _test(arguments: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ class Sandbox:
         self._has_long_texts = False
         self._table = self._lua.table_from
         for number, program in enumerate(self._programs):
-            problem, _, _, reads = compile_program(program.source, program.name, program.wants_value)
+            problem, _, _, reads = _compiled(compile_program, program)
             if problem is not None:
                 raise engine.CompileError(number, problem)
             for read in filter(None, reads.split("\0")):
@@ -169,8 +169,17 @@ def _double(integer: int) -> float:
 def check_source(source: str, name: str) -> engine.SourceCheck:
     """See ``SourceChecker``."""
     _, compile_program, *_ = _load_sandbox()
-    problem, is_expression, unknown_names, _ = compile_program(source, name, False)
+    problem, is_expression, unknown_names, _ = _compiled(compile_program, engine.Program(name, source))
     return engine.SourceCheck(problem, tuple(unknown_names.split()), is_expression)
+
+
+def _compiled(compile_program: Any, program: engine.Program) -> tuple[str | None, bool, str, str]:
+    """What ``compile`` of ``sandbox.lua`` returns for a program. Where it fails, that is the problem of the program."""
+    try:
+        compiled: tuple[str | None, bool, str, str] = compile_program(program.source, program.name, program.wants_value)
+    except (lupa.luajit21.LuaError, UnicodeError) as error:
+        return f"{type(error).__name__}: {str(error).encode('ascii', 'backslashreplace').decode()}", False, "", ""
+    return compiled
 
 
 def _load_sandbox() -> tuple[Any, Any, Any, Any, Any]:

@@ -4,7 +4,7 @@
 -- has literals like 1LL), concatenates, has_length (it asks for one) and has_fields (in its table constructors).
 
 local util, band, rshift = require("jit.util"), bit.band, bit.rshift
-local type = type
+local type, find, gsub = type, string.find, string.gsub
 
 local function opcode(sample, at)
   return band(util.funcbc(sample, at), 0xff)
@@ -25,8 +25,19 @@ local LENGTH = opcode(function(t) return #t end, 1)
 local TABLE_WITH_FIELDS = opcode(function() return { 1 } end, 1)
 local INPUTS = { event = true, user = true, visit = true, enrichment = true }
 
+-- Whether a name can go to Python: UTF-8 without the bytes that separate names.
+local function is_text(name)
+  local rest = gsub(name, "[\2-\127]+", "")
+  rest = gsub(rest, "[\194-\223][\128-\191]", "")
+  if find(rest, "\237[\160-\191]") then
+    return false -- half a surrogate pair
+  end
+  rest = gsub(rest, "[\224-\239][\128-\191][\128-\191]", "")
+  return gsub(rest, "[\240-\244][\128-\191][\128-\191][\128-\191]", "") == ""
+end
+
 -- If the next instruction reads a named field of the table that this one has put into a register, and overwrites the
--- register, the program reads only that field of the table here. Returns its name.
+-- register, the program reads only that field of the table here. Returns its name, if that is a text.
 local function field_read(proto, at, instruction)
   local following = util.funcbc(proto, at + 1)
   local register = band(rshift(instruction, 8), 0xff)
@@ -36,7 +47,8 @@ local function field_read(proto, at, instruction)
     and band(rshift(following, 8), 0xff) == register
     and band(rshift(following, 24), 0xff) == register
   then
-    return util.funck(proto, -1 - band(rshift(following, 16), 0xff))
+    local name = util.funck(proto, -1 - band(rshift(following, 16), 0xff))
+    return is_text(name) and name or nil
   end
   return nil
 end

@@ -13,6 +13,9 @@ from zoneinfo import ZoneInfo
 
 _DAY: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# A month and more within the years 1 to 9999, so that what is computed from a time is in them, too.
+_FIRST_S: Final = -62_100_000_000
+_LAST_S: Final = 253_300_000_000
 _MINUTE_MS: Final = 60_000
 _DAY_MINUTES: Final = 24 * 60
 
@@ -21,7 +24,8 @@ Period = Literal["day", "week", "month"]
 
 def rfc_3339(time_ms: int) -> str:
     """Format an instant as RFC 3339 in UTC, with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    within_ms = min(max(time_ms, _FIRST_S * 1000), _LAST_S * 1000)
+    return (_EPOCH + timedelta(milliseconds=within_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def zone_of(name: object) -> ZoneInfo | None:
@@ -49,6 +53,8 @@ def quiet_until_ms(now_ms: int, start: str, end: str, zone: ZoneInfo) -> int | N
     is earlier). Where clocks are set forward past ``end``, quiet hours end when a clock that was not set forward shows
     ``end``. Where clocks are set back over ``end``, ``end`` comes twice.
     """
+    if not _FIRST_S <= now_ms // 1000 <= _LAST_S:
+        return None  # no calendar has this time
     first, last = _minute_of(start), _minute_of(end)
     length_ms = (last - first) % _DAY_MINUTES * _MINUTE_MS
     until_ms: int | None = None
@@ -140,7 +146,8 @@ def _is_skipped(wall: datetime) -> bool:
 
 
 def _local(at_ms: int, zone: ZoneInfo) -> datetime:
-    return datetime.fromtimestamp(at_ms // 1000, zone)
+    # Times that calendars do not have, such as of a record whose producer gave nanoseconds, are at their edges.
+    return datetime.fromtimestamp(min(max(at_ms // 1000, _FIRST_S), _LAST_S), zone)
 
 
 def _ms(wall: datetime) -> int:

@@ -111,6 +111,8 @@ class _Builder:
             return [self.build(item, (*path, number)) for number, item in enumerate(node.value)]
         if not isinstance(node, yaml.ScalarNode) or node.tag.rpartition(":")[2] not in _SCALARS:
             raise YamlError(line, f"tag {node.tag!r} is not available")
+        if _SURROGATE.search(node.value):
+            raise YamlError(line, f"{node.value[:50]!r} has half a surrogate pair, which is no Unicode text")
         self._text_lines[path] = line + 1 if node.style in ("|", ">") else line
         try:
             return self._loader.construct_object(node)
@@ -131,4 +133,6 @@ class _Builder:
         return mapping
 
 
+# As of an escape like "\\ud83d" without its second half.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SCALARS: Final = ("str", "int", "float", "bool", "null")

@@ -17,6 +17,8 @@ from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules import templates
 
 MAX_LUA_BYTES: Final = 64 * 1024
+# What every reader of an action takes for a whole number; part of the action's id.
+MAX_VERSION: Final = 2**63 - 1
 
 # ``on_missing_profile``: what a rule does with an event whose user's profile is not loaded, or failed to load.
 WAIT: Final = "wait"
@@ -50,14 +52,20 @@ Body = Annotated[
 ]
 
 
+def _no_folder(topic: str) -> str:
+    if topic in (".", ".."):
+        raise ValueError("no name of a topic")
+    return topic
+
+
 class KafkaAction(StrictModel):
     """Writes the enriched event, or a body of its own, to a Kafka topic, keyed by user."""
 
     type: Literal["kafka"]
     name: Name = Field(default="kafka", description="unique within the rule")
     body: Body = None
-    topic: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$", description="default: the actions topic of the job"
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(_no_folder)] | None = Field(
+        default=None, description="default: the actions topic of the job"
     )
 
 
@@ -171,7 +179,9 @@ class Rule(StrictModel):
     """One rule: a Lua filter over ``event``, ``user``, ``visit`` and ``history``, and what to do where it allows."""
 
     name: Name = Field(description="unique among the rules")
-    version: int = Field(ge=1, description="part of every action's id: raise it when the meaning changes")
+    version: int = Field(
+        ge=1, le=MAX_VERSION, description="part of every action's id: raise it when the meaning changes"
+    )
     description: str = Field(default="", description="for people")
     filter: Lua = Field(description="Lua: an expression, or a body with return")
     actions: tuple[Action, ...] = Field(min_length=1, strict=False)

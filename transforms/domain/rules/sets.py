@@ -25,6 +25,8 @@ RECORD_VERSION: Final = 1
 # Kafka's default limit of a message is 1 MB, with its framing.
 MAX_RECORD_BYTES: Final = 900_000
 MAX_NUMBER: Final = 2**53 - 1
+# Publishing counts by one. A number far beyond the last one would leave none for the sets that follow.
+MAX_JUMP: Final = 1_000_000
 
 # Shortens values of any length and depth in messages.
 _shortener = reprlib.Repr()
@@ -153,10 +155,15 @@ def decode_rule_set(value: bytes) -> RuleSet:
         content = _Record.model_validate(document).rules
     except ValidationError as error:
         raise RuleError(_first_error(error)) from None
+    except RecursionError:
+        raise RuleError("rule set: nested too deeply") from None
     name = repeated(rule.name for rule in content.rules)
     if name is not None:
         raise RuleError(f"rule set: rule name {name!r} is used twice; names are unique")
-    return RuleSet(content.number, content.rules, content.published, content.by, content.note)
+    try:
+        return RuleSet(content.number, content.rules, content.published, content.by, content.note)
+    except (TypeError, ValueError, RecursionError) as error:  # a value of a body that JSON can hold, and nobody writes
+        raise RuleError(f"rule set: its rules cannot be written as JSON: {error}") from None
 
 
 def shards_behind(number: int, acknowledged: Iterable[Acknowledgement]) -> tuple[list[int], int]:
@@ -178,6 +185,18 @@ def shards_behind(number: int, acknowledged: Iterable[Acknowledgement]) -> tuple
     shards = 0 if newest is None else newest.shards
     live = {ack.shard for ack in last.values() if ack.number >= number and ack.shards == shards}
     return [shard for shard in range(shards) if shard not in live], shards
+
+
+def check_number(number: int, highest: int) -> None:
+    """Check the number of a set that follows sets up to ``highest``.
+
+    Raises:
+        RuleError: it is far beyond them.
+    """
+    if number > highest + MAX_JUMP:
+        raise RuleError(
+            f"rule set: number is {number}, allowed are up to {highest + MAX_JUMP}, {MAX_JUMP:,} beyond the last one"
+        )
 
 
 def number_of_key(key: bytes | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -45,7 +46,7 @@ class ControlHandler:
         try:
             document = exact_json.loads(record.value)
         except orjson.JSONDecodeError as error:
-            self._result.reject_control(topic, record, f"not JSON: {error}", False)
+            self._result.reject_control(topic, record, f"not JSON: {error}", _is_shared(record))
             return
         name, user_id = next(iter(document.items()), (None, None)) if isinstance(document, dict) else (None, None)
         if name == "inspect" and isinstance(user_id, str) and len(document) == 1:
@@ -121,8 +122,16 @@ def _inspect(state: ShardState, user_id: str) -> bytes:
 
 
 def _is_shared(record: Record) -> bool:
-    """Whether every shard gets a control record."""
+    """Whether every shard may have got a control record, so that only one of them says what is wrong with it.
+
+    The reader that sent it to its shards takes some bytes for JSON that ``orjson`` does not, as lone surrogates, and so
+    does ``json``.
+    """
     try:
         return is_for_all(exact_json.loads(record.value))
     except orjson.JSONDecodeError:
+        pass
+    try:
+        return is_for_all(json.loads(record.value))
+    except (ValueError, RecursionError):
         return False

@@ -14,7 +14,7 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.rules.model import Rule, RuleError
-from transforms.domain.rules.sets import RuleSet, StoredRules, encode_rule_set
+from transforms.domain.rules.sets import MAX_JUMP, RuleSet, StoredRules, encode_rule_set
 from transforms.domain.shard.facts import RuleSetReplaced
 from transforms.domain.shard.step_input import Answer
 from transforms.runtime.clocks import monotonic_ms
@@ -62,6 +62,32 @@ def test_only_a_higher_number_applies() -> None:
     assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
     shard.step(published(4, OLD))
     assert fired(shard.step(batch(event(n=0)))) == [("r", 1, 4)]
+
+
+def test_a_number_far_beyond_the_last_one_is_a_letter_and_sets_that_follow_apply() -> None:
+    shard = with_loaded_users(shard_of(2, OLD), "u1")
+    for number in (2**53 - 1, 2 + MAX_JUMP + 1):
+        done = shard.step(published(number, NEW))
+        (letter,) = done.shared_dead_letters
+        assert (done.facts, letter.reason) == ([], "bad_control_record")
+        assert letter.detail == (
+            f"rule set: number is {number}, allowed are up to 1000002, 1,000,000 beyond the last one"
+        )
+    assert shard.step(published(3, NEW)).applied_rule_sets == [3]
+    assert shard.step(published(3 + MAX_JUMP, OLD)).applied_rule_sets == [3 + MAX_JUMP]
+
+
+def test_a_number_out_of_reach_that_an_earlier_release_stored_does_not_stay_for_ever() -> None:
+    shard = with_loaded_users(shard_of(2, OLD), "u1")
+    pinned = encode_rule_set(RuleSet(2**53 - 1, (NEW,)))
+    with shard.journal.changing():
+        fact = RuleSetReplaced(2**53 - 1, pinned)
+        shard.state.apply(NOW_MS, fact)
+        shard.journal.append(NOW_MS, [fact])
+    shard.restore()
+    assert fired(shard.step(batch(event(n=1)))) == [("r", 1, 2)]
+    assert shard.step(published(3, NEW)).applied_rule_sets == [3]
+    assert fired(shard.step(batch(event(n=1)))) == [("r", 2, 3)]
 
 
 @pytest.mark.parametrize(("initial", "stored", "live"), [(5, 3, 5), (3, 5, 5), (4, 4, 4)])
