@@ -87,8 +87,9 @@ def test_open_transactions_and_new_partitions_hold_the_time(
 
         def holds() -> bool:
             metrics = take_snapshot(flink.rest, job_id, 0).metrics
+            behind_ms = max(metrics.get("partition.0.time_behind_ms", [0]))
             # Behind by more than the sequence, its lateness and the idleness together.
-            return metrics["partition.0.time_hold"] == [2] and metrics["partition.0.time_behind_ms"][0] > 8000
+            return metrics.get("partition.0.time_hold") == [2] and behind_ms > 8000
 
         eventually(holds, "the open transaction holds the time", 90, 0.5)
         assert not {found for found in fired(actions) if found[0] == "abandoned"}
@@ -126,10 +127,17 @@ def test_deleted_records_and_topics_cost_what_is_gone_and_are_counted(
     def viewed(actions: Reader) -> list[str]:
         return sorted(event_id for _, event_id in fired(actions))
 
+    def counted(skipped: int, resets: int) -> None:
+        def shown() -> bool:
+            found = shown_time(flink, topics, capsys)
+            return (found["records_skipped"], found["position_resets"]) == (skipped, resets)
+
+        eventually(shown, f"status shows {skipped} records skipped and {resets} resets", 60, 0.5)
+
     with reading(kafka, topics.actions) as actions:
         produce(topics, 0, [f"a-{number:02d}" for number in range(10)])
         with running(flink, topics, path) as job_id:
-            actions.until(10, 60)
+            actions.until(10, 120)
             savepoint = flink.rest.stop(job_id)
 
         # Trimmed behind the savepoint. Another partition has delivered nothing before.
@@ -138,9 +146,8 @@ def test_deleted_records_and_topics_cost_what_is_gone_and_are_counted(
         trim = TopicPartition(topics.events, 0, 15)
         admin.delete_records([trim])[trim].result()
         with running(flink, topics, path, "--starting_offsets=latest", f"--savepoint_path={savepoint}") as job_id:
-            actions.until(18, 60)
-            shown = shown_time(flink, topics, capsys)
-            assert (shown["records_skipped"], shown["position_resets"]) == (5, 1)
+            actions.until(18, 120)
+            counted(5, 1)
             savepoint = flink.rest.stop(job_id)
         read = [*(f"a-{number:02d}" for number in (*range(10), *range(15, 20))), "b-0", "b-1", "b-2"]
         assert viewed(actions) == read
@@ -150,9 +157,9 @@ def test_deleted_records_and_topics_cost_what_is_gone_and_are_counted(
         eventually(lambda: _created(kafka, topics.events), "the topic is created anew", 30, 0.5)
         produce(topics, 0, ["c-0", "c-1"])
         with running(flink, topics, path, "--starting_offsets=latest", f"--savepoint_path={savepoint}"):
-            actions.until(20, 60)
+            actions.until(20, 120)
             assert viewed(actions) == [*read, "c-0", "c-1"]
-            assert shown_time(flink, topics, capsys)["position_resets"] == 2
+            counted(0, 2)  # both partitions that had records
 
 
 def _created(kafka: LocalKafka, topic: str) -> bool:

@@ -28,6 +28,7 @@ final class BrokerQuestions {
   private final AtomicBoolean isCounting = new AtomicBoolean();
   private volatile StreamTime.Count count;
   private Broker broker;
+  private boolean isFailing;
 
   BrokerQuestions(String topic, Supplier<Broker> connect, LongSupplier now) {
     this.topic = topic;
@@ -59,11 +60,15 @@ final class BrokerQuestions {
       if (isCounting.compareAndSet(false, true)) {
         keepCount(broker.partitionCount(topic), askedAtMs);
       }
+      isFailing = false;
     } catch (RuntimeException e) {
       // As no answer: the next second asks anew.
       open.removeAll(partitions);
       isCounting.set(false);
-      LOG.warn("Topic {}: brokers cannot be asked for the ends of partitions", topic, e);
+      if (!isFailing) {
+        isFailing = true;
+        LOG.warn("Topic {}: brokers cannot be asked for the ends of partitions; tried again every second", topic, e);
+      }
     }
   }
 
