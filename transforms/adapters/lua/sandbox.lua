@@ -3,7 +3,7 @@
 
 local budget, order, texts, library, study, rewrite = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
-local begin, is_over, used, LIGHT_LOAD = budget.begin, budget.is_over, budget.state, budget.LIGHT_LOAD
+local begin, spent, used, LIGHT_LOAD = budget.begin, budget.spent, budget.state, budget.LIGHT_LOAD
 local sethook, collectgarbage = debug.sethook, collectgarbage
 local loadstring, setfenv, setmetatable, pcall, error = loadstring, setfenv, setmetatable, pcall, error
 local tostring, type, next, ipairs = tostring, type, next, ipairs
@@ -252,8 +252,8 @@ end
 
 -- evaluate(mask, history, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
 -- History has the columns timestamps, ids, names and extras. The rest are the values that expect_values announced.
--- Returns nil if every program that ran is a condition that is false, as for most events. Otherwise a text with number,
--- kind and text of each outcome, separated by zero bytes.
+-- Returns nil if every program that ran is a cheap condition that is false, as for most events. Otherwise a text with
+-- number, kind, text and milliseconds (empty if cheap) of each outcome, separated by zero bytes.
 local function evaluate(mask, history, ...)
   local event, user, visit = fill_inputs({ ... })
   history_columns = history
@@ -284,14 +284,19 @@ local function evaluate(mask, history, ...)
       if not ran then
         ok, result = false, ok
       end
-      if used.load > LIGHT_LOAD and is_over() then
-        ok, result = false, budget.OVER_BUDGET
+      local milliseconds = ""
+      if used.load > LIGHT_LOAD then
+        local seconds = spent()
+        if seconds >= budget.CPU_SECONDS then
+          ok, result = false, budget.OVER_BUDGET
+        end
+        milliseconds = format("%.3f", seconds * 1000)
       end
       local kind, text = outcome(program, ok, result)
-      if kind then
+      if kind or milliseconds ~= "" then
         packed = packed or {}
         local at = #packed
-        packed[at + 1], packed[at + 2], packed[at + 3] = i, kind, text
+        packed[at + 1], packed[at + 2], packed[at + 3], packed[at + 4] = i, kind or "not_allowed", text, milliseconds
       end
     end
   end

@@ -135,11 +135,13 @@ _TEXTLESS: Final = {kind.value: engine.Outcome(kind) for kind in engine.OutcomeK
 
 
 def _unpacked(packed: str) -> engine.Outcomes:
-    """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, three texts an outcome."""
+    """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, four texts an outcome."""
     parts = iter(packed.split("\0"))
     return {
-        int(number) - 1: engine.Outcome(engine.OutcomeKind(kind), text) if text else _TEXTLESS[kind]
-        for number, kind, text in zip(parts, parts, parts, strict=True)
+        int(number) - 1: engine.Outcome(engine.OutcomeKind(kind), text, float(ms or 0))
+        if text or ms
+        else _TEXTLESS[kind]
+        for number, kind, text, ms in zip(parts, parts, parts, parts, strict=True)
     }
 
 

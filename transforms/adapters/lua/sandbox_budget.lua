@@ -64,10 +64,10 @@ local function spend(steps)
   end
 end
 
--- Whether a program that ended had used up its time: its last call may have ended too late for a check. Only for programs
--- that had one; those of a load up to LIGHT_LOAD are surely far from their limit.
-local function is_over()
-  return seconds_of(WALL) >= wall_end and seconds_of(THREAD_CPU) >= cpu_end
+-- The CPU time of a program that ended, in seconds; it may have used up more than it may, as its last call ended too late
+-- for a check. Only for programs that had a check: those of a load up to LIGHT_LOAD are far from their limit.
+local function spent()
+  return seconds_of(THREAD_CPU) - cpu_end + CPU_SECONDS
 end
 
 -- Calls a library function that calls back.
@@ -104,7 +104,7 @@ return {
   watch_all = watch_all,
   check = check,
   spend = spend,
-  is_over = is_over,
+  spent = spent,
   state = state,
   LIGHT_LOAD = LIGHT_LOAD,
   calling_back = calling_back,
