@@ -6,12 +6,12 @@ off a rule for everybody.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-import threading
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 DEFAULT_TIME_SHARE: Final = 0.5
 
@@ -55,6 +55,13 @@ class _Spent:
         return heapq.nlargest(_FEW_USERS, users.items(), key=lambda item: item[1])
 
 
+def _drop_until(entries: deque[tuple[int, Any]], ms: int) -> None:
+    """Drop the entries up to this time. Another thread may drop them meanwhile."""
+    with contextlib.suppress(IndexError):
+        while entries[0][0] <= ms:
+            entries.popleft()
+
+
 class Quarantine:
     """Rules that hit a limit too often, or take too large a share of a worker's time, do not run for ``pause_ms``.
 
@@ -65,7 +72,8 @@ class Quarantine:
 
     After the pause it is on trial: the next trip (of the user; for everybody, trips of such a share of the evaluations
     since) sets it aside at once, for twice as long, up to ``longest_pause_ms``; ``window_ms`` without a trip end the
-    trial. All times are ms of the caller's clock. A worker's threads share one quarantine.
+    trial. All times are ms of the caller's clock. A worker's threads share one quarantine without a lock: what another
+    thread does meanwhile changes the counts a little, if at all.
     """
 
     def __init__(
@@ -83,7 +91,6 @@ class Quarantine:
         self._longest_pause_ms = longest_pause_ms
         self._trip_share = trip_share
         self.time_share = time_share
-        self._lock = threading.Lock()
         self._records: dict[Hashable, _Record] = {}
         self._tripped: dict[str, deque[tuple[int, str]]] = {}
         self._spent: dict[str, _Spent] = {}
@@ -105,45 +112,34 @@ class Quarantine:
 
     def evaluated(self, events: int, now_ms: int) -> None:
         """Record that rules ran on this many events."""
-        with self._lock:
-            self._evaluated.append((now_ms, events))
-            while self._evaluated[0][0] + self._window_ms <= now_ms:
-                self._evaluated.popleft()
-            if self._records and not 0 <= now_ms - self._swept_ms < _MINUTE_MS:
-                self._swept_ms = now_ms
-                for key in list(self._records):
-                    self._is_free(key, now_ms)
+        self._evaluated.append((now_ms, events))
+        _drop_until(self._evaluated, now_ms - self._window_ms)
+        if self._records and not 0 <= now_ms - self._swept_ms < _MINUTE_MS:
+            self._swept_ms = now_ms
+            for key in list(self._records):
+                self._is_free(key, now_ms)
 
     def trip(self, rule: str, user: str, now_ms: int) -> bool:
         """Record that the rule hit a limit on an event of the user; True if that set it aside, for them or for all."""
-        with self._lock:
-            return self._tripped_by(rule, user, now_ms)
-
-    def _tripped_by(self, rule: str, user: str, now_ms: int) -> bool:
         tripped = self._tripped.setdefault(rule, deque(maxlen=_MOST_USERS))
         tripped.append((now_ms, user))
-        while tripped[0][0] + self._window_ms <= now_ms:
-            tripped.popleft()
+        _drop_until(tripped, now_ms - self._window_ms)
         if len(self._records) >= _MOST_USERS:
-            self._records.pop(next(iter(self._records)), None)
+            oldest = next((key for key in list(self._records) if key != rule), None)
+            self._records.pop(oldest, None)
         is_set_aside = self._trip((rule, user), self._trips, now_ms)
         record = self._records.get(rule)
         since_ms = now_ms - self._window_ms if record is None or record.until_ms is None else record.until_ms
-        users = {by for at_ms, by in tripped if at_ms >= since_ms}
-        if len(users) < (self._trips if record is None else 1):
+        counted = [by for at_ms, by in tuple(tripped) if at_ms >= since_ms]
+        if len(set(counted)) < (self._trips if record is None else 1):
             return is_set_aside
-        trips = sum(at_ms >= since_ms for at_ms, _ in tripped)
-        events = sum(count for at_ms, count in self._evaluated if at_ms >= since_ms)
-        return (trips >= self._trip_share * events and self._trip(rule, 1, now_ms)) or is_set_aside
+        events = sum(count for at_ms, count in tuple(self._evaluated) if at_ms >= since_ms)
+        return (len(counted) >= self._trip_share * events and self._trip(rule, 1, now_ms)) or is_set_aside
 
     def spent(self, rule: str, user: str, ms: float, now_ms: int) -> bool:
         """Record that a call of the rule took so long; True if that set it aside, for users or for all."""
         if self.time_share >= 1:
             return False
-        with self._lock:
-            return self._spent_by(rule, user, ms, now_ms)
-
-    def _spent_by(self, rule: str, user: str, ms: float, now_ms: int) -> bool:
         spent = self._spent.setdefault(rule, _Spent(now_ms))
         rest, allowed = spent.add(user, ms, now_ms), self.time_share * _MINUTE_MS
         if rest <= allowed:
