@@ -17,8 +17,6 @@ _MEMORY_KEPT: Final = 64 * 1024 * 1024
 # More fields than this are handed over as a whole table: a Lua call takes no more than some 8000 arguments.
 _MOST_FIELDS: Final = 1000
 _BYTES_PER_CHARACTER: Final = 4
-# Characters in fields of the inputs from which on single instructions may take long.
-_LONG_TEXTS: Final = 100_000
 
 
 class Sandbox:
@@ -82,8 +80,9 @@ class Sandbox:
             values.append(value)
         values += [self._converted(inputs[number]) for number in self._wholes]
         self._values, self._characters = values, characters
-        if (characters > _LONG_TEXTS) is not self._has_long_texts:
-            self._has_long_texts = not self._has_long_texts
+        # From so many characters on, single instructions may take long. A literal: it runs for every event.
+        if characters > 100_000 or self._has_long_texts:
+            self._has_long_texts = characters > 100_000
             self._watch_all(self._has_long_texts)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:

@@ -50,8 +50,6 @@ class FilterResult:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-_COUNTED_AT_ONCE: Final = 256  # events, as the clock costs more than the count
-
 _NO_RULE: Final = FilterResult()
 
 
@@ -127,7 +125,7 @@ class FilterSet:
         quarantined: tuple[Rule, ...] = ()
         selected = None
         self._uncounted += 1
-        if self._uncounted == _COUNTED_AT_ONCE:
+        if self._uncounted == 256:  # the clock costs more than the count
             self._count_evaluations()
         if self._quarantine:
             now_ms = self._clock_ms()
@@ -195,13 +193,11 @@ class FilterSet:
             rule = program.rule
             if outcome.ms:
                 spent[rule.name] = spent.get(rule.name, 0.0) + outcome.ms
-            if outcome.kind is OutcomeKind.NOT_ALLOWED:
-                continue
             if outcome.kind is OutcomeKind.ALLOWED:
                 (allowed if program.field == FILTER else followed)[rule.name] = rule
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
-            else:
+            elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
                 errors.setdefault(rule.name, (rule, outcome.text))
                 if outcome.kind is OutcomeKind.LIMIT:
                     tripped[rule.name] = rule
@@ -212,13 +208,20 @@ class FilterSet:
         # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
         fires = tuple(rule for name, rule in allowed.items() if name not in errors)
         follows = tuple(rule for name, rule in followed.items() if name not in errors)
-        for name, ms in spent.items():
-            rule = self.by_name[name]
-            if self._quarantine.spent(_quarantine_key(rule), user_id, ms, self._clock_ms()):
+        if spent:
+            for rule in self._over_their_share(spent, user_id):
                 # What this event came to counts; the rule does not run on the next ones.
-                errors.setdefault(name, (rule, f"over budget: {self._quarantine.share_text}: it is set aside"))
-                tripped.setdefault(name, rule)
+                errors.setdefault(rule.name, (rule, f"over budget: {self._quarantine.share_text}: it is set aside"))
+                tripped.setdefault(rule.name, rule)
         return FilterResult(fires, tuple(errors.values()), tuple(tripped.values()), quarantined, follows, keys)
+
+    def _over_their_share(self, spent: dict[str, float], user_id: str) -> list[Rule]:
+        """The rules that are set aside because of their time; ``spent`` is what they took now, in ms."""
+        now_ms = self._clock_ms()
+        rules = [self.by_name[name] for name in spent]
+        return [
+            rule for rule in rules if self._quarantine.spent(_quarantine_key(rule), user_id, spent[rule.name], now_ms)
+        ]
 
     def close(self) -> None:
         """Free what the engine holds outside this process, see ``Engine``."""
