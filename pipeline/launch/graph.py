@@ -108,6 +108,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         audit_topic=settings.audit_topic,
         compact_bytes=settings.compact_bytes,
         isolation=settings.rules_isolation,
+        rule_time_share=settings.rule_time_share,
         error_letters_per_minute=settings.rule_error_letters_per_minute,
         inline=settings.runner == DIRECT_RUNNER,
         decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,

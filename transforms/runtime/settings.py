@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from transforms.adapters.lua.engines import Isolation
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.domain.rules.model import Rule
+from transforms.domain.rules.quarantine import DEFAULT_TIME_SHARE
 from transforms.domain.shard.journal import DEFAULT_COMPACT_BYTES
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
@@ -33,6 +34,7 @@ class HandleSettings:
         shard: settings of the state machine.
         compact_bytes: no journal is compacted before it has this size.
         isolation: how Lua runs, see ``FilterSet``.
+        rule_time_share: of a minute of a worker, the share that a rule's Lua may take before it is set aside.
         error_letters_per_minute: dead letters of one rule's errors, for each worker.
         fetch_poll_ms: how often a shard polls for answers of the user API.
         delivery_poll_ms: how often a shard polls for the results of webhooks.
@@ -55,6 +57,7 @@ class HandleSettings:
     audit_topic: str | None = None
     compact_bytes: int = DEFAULT_COMPACT_BYTES
     isolation: Isolation = "none"
+    rule_time_share: float = DEFAULT_TIME_SHARE
     error_letters_per_minute: int = DEFAULT_PER_MINUTE
     fetch_poll_ms: int = 25
     delivery_poll_ms: int = 100

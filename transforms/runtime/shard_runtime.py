@@ -41,6 +41,7 @@ class ShardServices:
         self.clock = clock
         initial = RuleSet(settings.rule_set, settings.rules)
         lua = LuaEngines(settings.isolation)
+        PROCESS.quarantine.time_share = settings.rule_time_share
         compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
         self.rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
         self.step_context = StepContext(settings.shard, self.rule_sets)

@@ -11,6 +11,7 @@ from pipeline.launch.options.fields import flink_option, input_option, output_op
 from transforms.adapters.lua.engines import Isolation
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.events.event import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
+from transforms.domain.rules.quarantine import DEFAULT_TIME_SHARE
 from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 
@@ -177,6 +178,13 @@ class RuleOptions:
         "none",
         "with process, rules' Lua runs in processes of its own, one for each thread that handles events",
         choices=typing.get_args(Isolation),
+    )
+    rule_time_share: float = rule_option(
+        DEFAULT_TIME_SHARE,
+        "of a minute of a worker, the share that a rule's Lua may take before it is set aside; 1 for no bound",
+        unit="0 to 1",
+        least=0.01,
+        most=1,
     )
     rule_error_letters_per_minute: int = rule_option(
         DEFAULT_PER_MINUTE,

@@ -3,7 +3,7 @@
 
 local budget, order, texts, library, study, rewrite = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
-local begin, is_over, used, LIGHT_LOAD = budget.begin, budget.is_over, budget.state, budget.LIGHT_LOAD
+local begin, spent, used = budget.begin, budget.spent, budget.state
 local sethook, collectgarbage = debug.sethook, collectgarbage
 local loadstring, setfenv, setmetatable, pcall, error = loadstring, setfenv, setmetatable, pcall, error
 local tostring, type, next, ipairs = tostring, type, next, ipairs
@@ -15,6 +15,7 @@ local byte, find, format, gsub = plain.byte, plain.find, plain.format, plain.gsu
 local match, sub = plain.match, plain.sub
 
 local GARBAGE_KB = 2048 -- that a program may leave behind for the next
+local LIGHT_LOAD = 10 -- checks, up to which a program is cheap
 local MESSAGE_BYTES = 500
 local VALUE_BYTES = 200
 local EXACT = texts.EXACT
@@ -250,10 +251,20 @@ local function outcome(program, ok, result)
   return "error", printable(gsub(sub(result, 1, MESSAGE_BYTES), "^sandbox:%d+: ", ""), MESSAGE_BYTES)
 end
 
+-- The same for a program whose time counts, and its milliseconds.
+local function measured_outcome(program, ok, result)
+  local seconds = spent()
+  if seconds >= budget.CPU_SECONDS then
+    ok, result = false, budget.OVER_BUDGET
+  end
+  local kind, text = outcome(program, ok, result)
+  return kind or "not_allowed", text, format("%.3f", seconds * 1000)
+end
+
 -- evaluate(mask, history, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
 -- History has the columns timestamps, ids, names and extras. The rest are the values that expect_values announced.
--- Returns nil if every program that ran is a condition that is false, as for most events. Otherwise a text with number,
--- kind and text of each outcome, separated by zero bytes.
+-- Returns nil if every program that ran is a cheap condition that is false, as for most events. Otherwise a text with
+-- number, kind, text and milliseconds (empty if cheap) of each outcome, separated by zero bytes.
 local function evaluate(mask, history, ...)
   local event, user, visit = fill_inputs({ ... })
   history_columns = history
@@ -285,14 +296,16 @@ local function evaluate(mask, history, ...)
       if not ran then
         ok, result = false, ok
       end
-      if used.load > LIGHT_LOAD and is_over() then
-        ok, result = false, budget.OVER_BUDGET
+      local kind, text, milliseconds
+      if used.load > LIGHT_LOAD then
+        kind, text, milliseconds = measured_outcome(program, ok, result)
+      else
+        kind, text = outcome(program, ok, result)
       end
-      local kind, text = outcome(program, ok, result)
       if kind then
         packed = packed or {}
         local at = #packed
-        packed[at + 1], packed[at + 2], packed[at + 3] = i, kind, text
+        packed[at + 1], packed[at + 2], packed[at + 3], packed[at + 4] = i, kind, text, milliseconds or ""
       end
     end
   end

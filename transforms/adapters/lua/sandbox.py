@@ -18,8 +18,6 @@ _MEMORY_KEPT: Final = 64 * 1024 * 1024
 # More fields than this are handed over as a whole table: a Lua call takes no more than some 8000 arguments.
 _MOST_FIELDS: Final = 1000
 _BYTES_PER_CHARACTER: Final = 4
-# Characters in fields of the inputs from which on single instructions may take long.
-_LONG_TEXTS: Final = 100_000
 
 
 class Sandbox:
@@ -87,8 +85,9 @@ class Sandbox:
             value = inputs[number]
             values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
-        if (characters > _LONG_TEXTS) is not self._has_long_texts:
-            self._has_long_texts = not self._has_long_texts
+        # From so many characters on, single instructions may take long. A literal: it runs for every event.
+        if characters > 100_000 or self._has_long_texts:
+            self._has_long_texts = characters > 100_000
             self._watch_all(self._has_long_texts)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
@@ -140,11 +139,13 @@ _TEXTLESS: Final = {kind.value: engine.Outcome(kind) for kind in engine.OutcomeK
 
 
 def _unpacked(packed: str) -> engine.Outcomes:
-    """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, three texts an outcome."""
+    """The outcomes that ``evaluate`` of ``sandbox.lua`` returns, four texts an outcome."""
     parts = iter(packed.split("\0"))
     return {
-        int(number) - 1: engine.Outcome(engine.OutcomeKind(kind), text) if text else _TEXTLESS[kind]
-        for number, kind, text in zip(parts, parts, parts, strict=True)
+        int(number) - 1: engine.Outcome(engine.OutcomeKind(kind), text, float(ms or 0))
+        if text or ms
+        else _TEXTLESS[kind]
+        for number, kind, text, ms in zip(parts, parts, parts, parts, strict=True)
     }
 
 

@@ -10,7 +10,6 @@ local HOOK_EVERY = 200 -- instructions
 local HOOK_CLOSELY = 5
 local CPU_SECONDS = 0.05
 local WORK_BETWEEN_CHECKS = 2 ^ 15 -- about bytes touched by library functions, inside which no hook fires
-local LIGHT_LOAD = 10
 local NESTED_CALLBACKS = 10 -- each takes some 10 KB of the C stack, whose end is the end of the process
 
 ffi.cdef("typedef struct { long seconds, nanoseconds; } sandbox_time; int clock_gettime(int, sandbox_time *);")
@@ -31,7 +30,7 @@ local hook_every = HOOK_EVERY
 local work = 0 -- since the last check that spend() made
 local state = { load = 0 } -- about how many checks the program has had
 
-local is_checking = false
+local is_used, is_checking = false, false
 
 local function check()
   -- The hook also fires inside this function when spend() has called it, and would put the time of one clock where the
@@ -39,7 +38,7 @@ local function check()
   if is_checking then
     return
   end
-  is_checking = true
+  is_used, is_checking = true, true
   state.load = state.load + 1
   local wall = seconds_of(WALL)
   if wall_end and wall < wall_end then
@@ -64,10 +63,10 @@ local function spend(steps)
   end
 end
 
--- Whether a program that ended had used up its time: its last call may have ended too late for a check. Only for programs
--- that had one; those of a load up to LIGHT_LOAD are surely far from their limit.
-local function is_over()
-  return seconds_of(WALL) >= wall_end and seconds_of(THREAD_CPU) >= cpu_end
+-- The CPU time of a program that ended, in seconds; it may have used up more than it may, as its last call ended too late
+-- for a check. Only for programs that had a check: those of a small load are far from their limit.
+local function spent()
+  return seconds_of(THREAD_CPU) - cpu_end + CPU_SECONDS
 end
 
 -- Calls a library function that calls back.
@@ -76,7 +75,7 @@ local function calling_back(name, f, ...)
   if nested >= NESTED_CALLBACKS then
     error(name .. ": nested deeper than " .. NESTED_CALLBACKS, 3)
   end
-  nested = nested + 1
+  is_used, nested = true, nested + 1
   local first, second = f(...)
   nested = nested - 1 -- not after an error, but an error ends the program
   return first, second
@@ -84,7 +83,9 @@ end
 
 -- Starts the budget of the next program. Its CPU time counts from the first check, a few hundred instructions later.
 local function begin()
-  wall_end, cpu_end, work, nested, is_checking, state.load = nil, nil, 0, 0, false, 0
+  if is_used then -- most programs end before their first check
+    wall_end, cpu_end, work, nested, is_used, is_checking, state.load = nil, nil, 0, 0, false, false, 0
+  end
   sethook(check, "", hook_every)
 end
 
@@ -104,9 +105,8 @@ return {
   watch_all = watch_all,
   check = check,
   spend = spend,
-  is_over = is_over,
+  spent = spent,
   state = state,
-  LIGHT_LOAD = LIGHT_LOAD,
   calling_back = calling_back,
   OVER_BUDGET = OVER_BUDGET,
   CPU_SECONDS = CPU_SECONDS,

@@ -126,12 +126,13 @@ class SandboxProcess:
     def _run_one_by_one(self, selected: Collection[int], history: engine.Columns | None) -> engine.Outcomes:
         outcomes: dict[int, engine.Outcome] = {}
         for number in sorted(selected):
+            started = time.monotonic()
             try:
                 outcomes |= self._ask([number], history, ANSWER_SECONDS)
             except _EndedError as error:
-                outcomes[number] = engine.Outcome(
-                    engine.OutcomeKind.LIMIT, f"over budget: its process was ended: {error}"
-                )
+                ms = (time.monotonic() - started) * 1000
+                message = f"over budget: its process was ended: {error}"
+                outcomes[number] = engine.Outcome(engine.OutcomeKind.LIMIT, message, ms)
                 self._restart()
         return outcomes
 

@@ -89,7 +89,11 @@ METRICS: Final = (
     Metric("rule.RULE.allowed", COUNTER, "events that its filter allowed"),
     Metric("rule.RULE.fired", COUNTER, "firings, after cooldown and cap"),
     Metric("rule.RULE.error", COUNTER, "events at which its Lua failed"),
-    Metric("rule.RULE.tripped", COUNTER, "events at which it hit a limit of time or memory"),
+    Metric(
+        "rule.RULE.tripped",
+        COUNTER,
+        "events at which it hit a limit of time or memory, or used up its share of a worker's time",
+    ),
     Metric("rule.RULE.quarantined", COUNTER, "events at which it was not asked because it had tripped too often"),
     Metric("rule.RULE.cooled_down", COUNTER, "firings that its cooldown stopped"),
     Metric("rule.RULE.capped", COUNTER, "firings that its cap stopped"),

@@ -46,9 +46,10 @@ Reads = dict[str, list[str] | None]
 
 
 class OutcomeKind(enum.Enum):
-    """What became of a program that ran, apart from a condition that is false, which has no outcome."""
+    """What became of a program that ran, apart from a cheap condition that is false, which has no outcome."""
 
     ALLOWED = "allowed"  # the condition is true
+    NOT_ALLOWED = "not_allowed"  # the condition is false; only of a program that took measurable time
     VALUE = "value"
     ERROR = "error"
     LIMIT = "limit"  # it used up its CPU time or its memory
@@ -56,13 +57,18 @@ class OutcomeKind(enum.Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one program came to. ``text`` is the value, or the message of an error or limit: ASCII, printable."""
+    """What one program came to.
+
+    ``text`` is the value, or the message of an error or limit: ASCII, printable. ``ms`` is the time that it took if it
+    was long enough to be measured.
+    """
 
     kind: OutcomeKind
     text: str = ""
+    ms: float = 0.0
 
 
-# By program number. A program that is missing did not run, or is a condition that is false.
+# By program number. A program that is missing did not run, or is a condition that is false and was cheap.
 Outcomes = Mapping[int, Outcome]
 
 

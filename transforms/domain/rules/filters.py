@@ -84,8 +84,8 @@ class FilterSet:
         rules: the rule set.
         lua: makes the engine that runs the rules' Lua.
         clock_ms: a clock for the quarantine, ms; it need not be the time of day.
-        quarantine: sets aside rules that keep hitting their limits; the filter sets of a worker share it. Without it,
-            this one has a quarantine of its own.
+        quarantine: sets aside rules that keep hitting their limits or take too much time; the filter sets of a worker
+            share it. Without it, this one has a quarantine of its own.
 
     Raises:
         RuleError: Lua that does not compile; the message has the rule's name and Lua's line.
@@ -105,6 +105,7 @@ class FilterSet:
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
         self._quarantine = Quarantine() if quarantine is None else quarantine
         self._clock_ms = clock_ms
+        self._uncounted = 0
         self._programs = [_RuleProgram(rule, *program) for rule in rules for program in programs_of(rule)]
         # The programs of cooldown keys, by rule name. They run only for rules that allow the event.
         self._key_programs = {
@@ -123,10 +124,13 @@ class FilterSet:
         """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
         quarantined: tuple[Rule, ...] = ()
         selected = None
+        self._uncounted += 1
+        if self._uncounted == 256:  # the clock costs more than the count
+            self._count_evaluations()
         if self._quarantine:
             now_ms = self._clock_ms()
             quarantined = tuple(
-                rule for rule in self.rules if not self._quarantine.allows(_quarantine_key(rule), now_ms)
+                rule for rule in self.rules if not self._quarantine.allows(_quarantine_key(rule), event.user_id, now_ms)
             )
             if quarantined:
                 selected = self._conditions_without({rule.name for rule in quarantined})
@@ -144,7 +148,11 @@ class FilterSet:
             return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
         if not outcomes and not quarantined:
             return _NO_RULE
-        return self._result(outcomes, quarantined)
+        return self._result(outcomes, quarantined, event.user_id)
+
+    def _count_evaluations(self) -> None:
+        self._quarantine.evaluated(self._uncounted, self._clock_ms())
+        self._uncounted = 0
 
     def _conditions_without(self, rule_names: set[str]) -> list[int]:
         return [
@@ -159,7 +167,11 @@ class FilterSet:
         again = [number for number, outcome in outcomes.items() if outcome.kind is OutcomeKind.NEEDS_HISTORY]
         if again:
             history = columns_of(user.history.rows())
-            completed = self._engine.run(again, history)
+            completed = dict(self._engine.run(again, history))
+            for number in again:
+                if outcomes[number].ms:
+                    done = completed.get(number, engine.Outcome(OutcomeKind.NOT_ALLOWED))
+                    completed[number] = engine.Outcome(done.kind, done.text, done.ms + outcomes[number].ms)
             rest = {number: done for number, done in outcomes.items() if done.kind is not OutcomeKind.NEEDS_HISTORY}
             outcomes = {**rest, **completed}
         if self._key_programs:
@@ -170,34 +182,47 @@ class FilterSet:
                 outcomes = {**outcomes, **self._engine.run(keys, history or columns_of(user.history.rows()))}
         return outcomes
 
-    def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...]) -> FilterResult:
+    def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str) -> FilterResult:
         allowed: dict[str, Rule] = {}
         followed: dict[str, Rule] = {}
         tripped: dict[str, Rule] = {}
         errors: dict[str, tuple[Rule, str]] = {}
         keys: dict[str, str] = {}
+        spent: dict[str, float] = {}
         for number in sorted(outcomes):
             program, outcome = self._programs[number], outcomes[number]
             rule = program.rule
+            if outcome.ms:
+                spent[rule.name] = spent.get(rule.name, 0.0) + outcome.ms
             if outcome.kind is OutcomeKind.ALLOWED:
                 (allowed if program.field == FILTER else followed)[rule.name] = rule
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
-            else:
+            elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
                 errors.setdefault(rule.name, (rule, outcome.text))
                 if outcome.kind is OutcomeKind.LIMIT:
                     tripped[rule.name] = rule
+        if tripped:
+            self._count_evaluations()
         for rule in tripped.values():
-            self._quarantine.trip(_quarantine_key(rule), self._clock_ms())
-        return FilterResult(
-            # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
-            tuple(rule for name, rule in allowed.items() if name not in errors),
-            tuple(errors.values()),
-            tuple(tripped.values()),
-            quarantined,
-            tuple(rule for name, rule in followed.items() if name not in errors),
-            keys,
-        )
+            self._quarantine.trip(_quarantine_key(rule), user_id, self._clock_ms())
+        # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
+        fires = tuple(rule for name, rule in allowed.items() if name not in errors)
+        follows = tuple(rule for name, rule in followed.items() if name not in errors)
+        if spent:
+            for rule in self._over_their_share(spent, user_id):
+                # What this event came to counts; the rule does not run on the next ones.
+                errors.setdefault(rule.name, (rule, f"over budget: {self._quarantine.share_text}: it is set aside"))
+                tripped.setdefault(rule.name, rule)
+        return FilterResult(fires, tuple(errors.values()), tuple(tripped.values()), quarantined, follows, keys)
+
+    def _over_their_share(self, spent: dict[str, float], user_id: str) -> list[Rule]:
+        """The rules that are set aside because of their time; ``spent`` is what they took now, in ms."""
+        now_ms = self._clock_ms()
+        rules = [self.by_name[name] for name in spent]
+        return [
+            rule for rule in rules if self._quarantine.spent(_quarantine_key(rule), user_id, spent[rule.name], now_ms)
+        ]
 
     def close(self) -> None:
         """Free what the engine holds outside this process, see ``Engine``."""
