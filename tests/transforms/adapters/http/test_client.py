@@ -19,11 +19,11 @@ from pathlib import Path
 import certifi
 import pytest
 import urllib3
+from transforms.adapters.http.client import HttpClient
 
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server, tempt
 from tests.waiting import eventually
 from transforms.adapters.http.calls import CaFileError, CallError, TimedPool, TimedTlsPool, open_answer
-from transforms.adapters.http.client import HttpClient
 
 NOW_S = 1_784_894_400.0  # Fri, 24 Jul 2026 12:00:00 GMT
 

@@ -323,7 +323,7 @@ def test_no_more_calls_than_allowed_are_on_their_way_however_many_users_are_fetc
         known(path, send)
 
     with raw_server(answer) as server:
-        pool = FetchPool(client(server.url, concurrency=4), 4)
+        pool = FetchPool(client(server.url, concurrency=4))
         users = [f"u{number}" for number in range(20)]
         for user in users:
             pool.request(user)
@@ -464,7 +464,7 @@ def test_twenty_failed_calls_open_the_breaker_and_none_follows(answer: Callable[
     with raw_server(lambda path, head, send: answer(send)) as server:
         # One call at a time and a breaker whose time stands still: nothing is left to chance.
         breaker = Breaker(clock=frozen.clock)
-        pool = FetchPool(client(server.url, concurrency=1, breaker=breaker), 16)
+        pool = FetchPool(client(server.url, concurrency=1, breaker=breaker))
         users = [f"u{number}" for number in range(100)]
         for user in users:
             pool.request(user)
@@ -500,7 +500,7 @@ def test_an_api_that_is_down_sees_a_burst_and_then_two_calls_a_second_from_howev
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         refusing = f"http://127.0.0.1:{taken.getsockname()[1]}"
         api = client(server.url if down == "500" else refusing, breaker=breaker, chance=random.random)
-        pool = FetchPool(api, 32)
+        pool = FetchPool(api)
         ends_s = time.monotonic() + 3
         fetches, kinds = 0, Counter[str | None]()
         while time.monotonic() < ends_s:
@@ -533,7 +533,7 @@ def test_one_moment_in_which_fewer_than_twenty_calls_fail_is_got_over() -> None:
 
     with raw_server(answer) as server:
         breaker = Breaker()
-        pool = FetchPool(client(server.url, breaker=breaker, chance=random.random), 32)
+        pool = FetchPool(client(server.url, breaker=breaker, chance=random.random))
         users = [f"u{number}" for number in range(32)]
         for user in users:
             pool.request(user)
