@@ -233,10 +233,10 @@ class Transfer:
     def _ending(self, code: int, message: str) -> Ending:
         handle = self.handle
         status, header_bytes = handle.getinfo(pycurl.RESPONSE_CODE), handle.getinfo(pycurl.HEADER_SIZE)
-        if code == _HEADERS_TOO_LARGE or header_bytes > self._rules.header_bytes:
+        if code == _HEADERS_TOO_LARGE or max(header_bytes, self._header_bytes) > self._rules.header_bytes:
             return CallError(BAD_ANSWER, f"headers of over {self._rules.header_bytes} bytes")
         after_s = handle.getinfo(pycurl.RETRY_AFTER)
-        retry_after = self._retry_after or (str(after_s) if after_s > 0 else None)
+        retry_after = str(after_s) if self._rules.needs_body and after_s > 0 else self._retry_after
         # Once it is known that the server refuses, it does not matter whether the rest of its answer comes.
         if (self._headers_end or self._rules.needs_body) and status >= (300 if self._rules.needs_body else 200):
             return Response(status, bytes(self._body), retry_after)

@@ -66,15 +66,22 @@ def fetched_user(answers: Mapping[str, bytes | None], history_fields: tuple[str,
         CallError: the profile cannot be used.
     """
     if USER in answers:
-        answers = _parts(answers[USER] or b"null")
-    profile_json = _profile(answers[PROFILE] or b"null")
+        answers = _parts(answers[USER])
+    profile, visit, history = (answers.get(name) for name in (PROFILE, VISIT, HISTORY))
+    profile_json = None if profile is None else _profile(profile)
     if profile_json is None:
         return NOTHING_KNOWN
-    visit, history = answers.get(VISIT) or b"null", answers.get(HISTORY) or b"null"
-    return FetchedUser(FETCHED, profile_json, _visit(visit), _history(history, history_fields))
+    return FetchedUser(
+        FETCHED,
+        profile_json,
+        None if visit is None else _visit(visit),
+        [] if history is None else _history(history, history_fields),
+    )
 
 
-def _parts(content: bytes) -> Mapping[str, bytes | None]:
+def _parts(content: bytes | None) -> Mapping[str, bytes | None]:
+    if content is None:
+        return {}
     try:
         user = _users.decode(content) or _User()
     except _BAD as error:

@@ -137,6 +137,8 @@ class HttpUserApi:
         """Start the calls that are due, when there is room."""
         if fetch.running:
             self._start_calls(fetch)
+        elif not self._breaker.allows():
+            self._block(fetch)
         else:
             self._ready.append(fetch)
             self._serve()

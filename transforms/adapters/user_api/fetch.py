@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.user_api.answers import PROFILE, fetched_user
 from transforms.domain.base.backoff import Backoff
-from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser, unavailable
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, OTHER, FetchedUser, unavailable
 
 
 class Fetch:
@@ -81,3 +81,5 @@ class Fetch:
             return fetched_user(self._answers, history_fields)
         except CallError as error:
             return unavailable(error.kind, str(error))
+        except Exception as error:  # noqa: BLE001 - no error of ours may leave the user's events waiting
+            return unavailable(OTHER, f"{type(error).__name__}: {error}")
