@@ -12,7 +12,7 @@ import orjson
 
 from pipeline.errors import OptionError
 from transforms.adapters.http.calls import CallError
-from transforms.adapters.user_api.client import PROFILE, fetched_user
+from transforms.adapters.user_api.answers import USER, fetched_user
 from transforms.domain.simulation.backtest import Fetch
 from transforms.domain.simulation.recordings import RecordingError
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
@@ -74,6 +74,7 @@ def _user(line: bytes, history_fields: tuple[str, ...]) -> tuple[str, FetchedUse
     document = orjson.loads(line)
     if not isinstance(document, dict) or not isinstance(document.get("user_id"), str):
         raise ValueError("allowed is an object with user_id, profile, and perhaps visit and history")
-    if document.get(PROFILE) is None:
-        return document["user_id"], NOTHING_KNOWN
-    return document["user_id"], fetched_user(document, history_fields)
+    fetched = fetched_user({USER: line}, history_fields)
+    if fetched.problems:
+        raise ValueError("; ".join(fetched.problems))
+    return document["user_id"], fetched

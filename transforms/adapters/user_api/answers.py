@@ -49,7 +49,6 @@ class _User(msgspec.Struct):
 
 _visits = msgspec.json.Decoder(_Visit | None)
 _past_events = msgspec.json.Decoder(list[_PastEvent] | None)
-_single_events = msgspec.json.Decoder(list[Any] | None)
 _users = msgspec.json.Decoder(_User | None)
 
 
@@ -71,12 +70,10 @@ def fetched_user(answers: Mapping[str, bytes | None], history_fields: tuple[str,
     profile_json = None if profile is None else _profile(profile)
     if profile_json is None:
         return NOTHING_KNOWN
-    return FetchedUser(
-        FETCHED,
-        profile_json,
-        None if visit is None else _visit(visit),
-        [] if history is None else _history(history, history_fields),
-    )
+    problems: list[str] = []
+    known_visit = None if visit is None else _visit(visit, problems)
+    rows = [] if history is None else _history(history, history_fields, problems)
+    return FetchedUser(FETCHED, profile_json, known_visit, rows, problems=tuple(problems))
 
 
 def _parts(content: bytes | None) -> Mapping[str, bytes | None]:
@@ -105,33 +102,36 @@ def _profile(content: bytes) -> bytes | None:
     return bytes(memoryview(orjson.dumps(profile)))
 
 
-def _visit(content: bytes) -> Visit | None:
+def _visit(content: bytes, problems: list[str]) -> Visit | None:
     try:
         visit = _visits.decode(content)
         if visit is None:
             return None
-        return Visit(visit.visit_id, _integer(visit.start_time), _integer(visit.page_count), visit.is_first_visit)
-    except (ValueError, *_BAD):
+        start_ms, pages = _integer(visit.start_time), _integer(visit.page_count)
+    except (ValueError, *_BAD) as error:
+        problems.append(f"{VISIT}: {error}")
         return None
+    return Visit(visit.visit_id, start_ms, pages, visit.is_first_visit)
 
 
-def _history(content: bytes, fields: tuple[str, ...]) -> list[Row]:
-    if not fields:
-        try:
-            events = _past_events.decode(content) or []
-        except _BAD:
-            pass
-        else:
-            return [
-                Row(event.timestamp, event.event_id, event.event_name, None, from_api=True)
-                for event in events
-                if abs(event.timestamp) <= MAX_SAFE_INTEGER
-            ]
+def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> list[Row]:
+    problem = "a row that is not as documented"
     try:
-        documents = orjson.loads(content) or []
+        events = _past_events.decode(content) or []
+    except _BAD as error:
+        problem = str(error)
+    else:
+        if not fields and all(abs(event.timestamp) <= MAX_SAFE_INTEGER for event in events):
+            return [Row(event.timestamp, event.event_id, event.event_name, None, True) for event in events]
+    try:
+        documents = orjson.loads(content)
     except orjson.JSONDecodeError:
+        documents = {}
+    if documents is None:
         return []
-    rows = [_row(document, fields) for document in documents] if isinstance(documents, list) else []
+    rows = [_row(document, fields) for document in documents] if isinstance(documents, list) else [None]
+    if None in rows:
+        problems.append(f"{HISTORY}: {problem}")
     return [row for row in rows if row is not None]
 
 

@@ -188,6 +188,8 @@ class HttpUserApi:
         self._finish(fetch, unavailable(error.kind, str(error)))
 
     def _finish(self, fetch: Fetch, result: FetchedUser) -> None:
+        if result.problems:
+            self._metrics.count("user_api_incomplete_users")
         if fetch.claim():
             fetch.future.set_result(result)
         self._release(fetch)

@@ -13,6 +13,7 @@ from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.http.transport import Ending, Request, Response, Rules, Transport
 from transforms.adapters.secrets import Secret
 from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.webhook_sender.oauth2 import ClientCredentials
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.users.fetched_user import BAD_ANSWER, OTHER, STATUS
 from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
@@ -23,6 +24,7 @@ from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, ch
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
+UNAUTHORIZED: Final = "unauthorized"  # the authorization server gave no token, so nothing was sent
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 
 MAX_ANSWER_BYTES: Final = 65_536
@@ -81,10 +83,16 @@ class Sender:
             if isinstance(value, SecretValue)
         }
         self._headers = [f"{name}: {value}" for name, value in destination.headers.items() if isinstance(value, str)]
+        self._oauth2 = None
+        if destination.oauth2 is not None:
+            self._oauth2 = ClientCredentials(destination.oauth2, transport, self._timeout_s)
+        self._secrets = (*self._keys, *self._secret_headers.values(), *(self._oauth2.secrets if self._oauth2 else ()))
         self._secret_reader = DaemonThreads(1, "webhook-secrets")
         self._blocked: BlockedError | None = None
         try:
             parse_target(destination.url, policy)
+            if destination.oauth2 is not None:
+                parse_target(destination.oauth2.token_url, policy)
         except BlockedError as error:
             self._blocked = error
 
@@ -92,7 +100,7 @@ class Sender:
         """Send a webhook with a JSON body once; ``done`` gets the result, in this thread."""
         if self._blocked is not None:
             done(SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(self._blocked)))
-        elif all(secret.is_fresh() for secret in (*self._keys, *self._secret_headers.values())):
+        elif all(secret.is_fresh() for secret in self._secrets):
             self._send(webhook_id, body, done)
         else:
             # Reading a secret may block for as long as a file system or another service does.
@@ -100,10 +108,23 @@ class Sender:
             reading.add_done_callback(lambda _: self._io.submit(self._send, webhook_id, body, done))
 
     def _read_secrets(self) -> None:
-        for secret in (*self._keys, *self._secret_headers.values()):
+        for secret in self._secrets:
             secret.text()
 
     def _send(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        if self._oauth2 is None:
+            self._post(webhook_id, body, None, done)
+            return
+
+        def post(token: str | CallError) -> None:
+            if isinstance(token, CallError):
+                done(SendResult(Outcome.RETRY, 0, error_kind=UNAUTHORIZED, error=str(token), healthy=False))
+            else:
+                self._post(webhook_id, body, token, done)
+
+        self._oauth2.request(post)
+
+    def _post(self, webhook_id: str, body: bytes, token: str | None, done: SendDone) -> None:
         try:
             keys = [key for secret in self._keys for key in parse_keys(secret.text())]
             secret_headers = {name: secret.text() for name, secret in self._secret_headers.items()}
@@ -114,7 +135,10 @@ class Sender:
         except ValueError as error:
             done(SendResult(Outcome.RETRY, 0, error_kind=OTHER, error=f"ValueError: {error}", healthy=False))
             return
-        hidden = (*secret_headers.values(), *signed[SIGNATURE_HEADER].split())
+        hidden = [*secret_headers.values(), *signed[SIGNATURE_HEADER].split()]
+        if token is not None:
+            hidden.append(token)
+            secret_headers["Authorization"] = f"Bearer {token}"
         headers = [*_HEADERS, *self._headers, *(f"{name}: {text}" for name, text in (secret_headers | signed).items())]
         request = Request(self._url, headers, self._timeout_s, body, min(_SLOWEST_CONNECT_S, self._timeout_s))
         began_s = time.monotonic()
@@ -122,6 +146,8 @@ class Sender:
         def end(ending: Ending) -> None:
             took_s = time.monotonic() - began_s
             result = self._result(ending, hidden)
+            if result.status == 401 and self._oauth2 is not None and token is not None and self._oauth2.renew(token):
+                result = replace(result, outcome=Outcome.RETRY)
             healthy = result.healthy and took_s <= self._timeout_s / 2
             done(replace(result, latency_ms=round(took_s * 1000), healthy=healthy))
 

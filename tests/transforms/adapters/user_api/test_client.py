@@ -195,7 +195,9 @@ def test_an_answer_of_the_wrong_shape_is_unavailable(
     ],
 )
 def test_a_visit_that_cannot_be_used_costs_nothing_else(httpserver: HTTPServer, visit: object) -> None:
-    assert client(serve(httpserver, visit=visit)).fetch("u1") == replace(FOUND, visit=None)
+    found = client(serve(httpserver, visit=visit)).fetch("u1")
+    assert found == replace(FOUND, visit=None, problems=found.problems)
+    assert [problem.partition(":")[0] for problem in found.problems] == ["visit"]
 
 
 @pytest.mark.parametrize("history", [{"a": 1}, "", b"5", b"not JSON", b"", b"[" * 5000, b'[{"event_id":"\xff"}]'])
@@ -204,7 +206,9 @@ def test_a_history_that_cannot_be_used_costs_nothing_else(
     httpserver: HTTPServer, history: object, fields: tuple[str, ...]
 ) -> None:
     api = HttpUserApi(UserApiSettings(serve(httpserver, history=history)), 5.0, fields)
-    assert api.fetch("u1") == replace(FOUND, history=[])
+    found = api.fetch("u1")
+    assert found == replace(FOUND, history=[], problems=found.problems)
+    assert [problem.partition(":")[0] for problem in found.problems] == ["history"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,9 @@ def test_a_row_that_cannot_be_used_costs_no_other_row(
     httpserver: HTTPServer, row: object, fields: tuple[str, ...]
 ) -> None:
     api = HttpUserApi(UserApiSettings(serve(httpserver, history=[row, HISTORY[0], row])), 5.0, fields)
-    assert [past.event_id for past in api.fetch("u1").history] == ["e1"]
+    found = api.fetch("u1")
+    assert [past.event_id for past in found.history] == ["e1"]
+    assert len(found.problems) == 1
 
 
 @pytest.mark.parametrize("fields", [(), ("platform",)])

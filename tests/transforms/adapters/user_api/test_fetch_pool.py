@@ -21,12 +21,15 @@ def test_without_an_api_everybody_is_unknown() -> None:
 
 def pool_of(api: HeldApi | NumberedApi, at_a_time: int) -> FetchPool:
     """A pool whose API fetches so many users at a time."""
-    threads = DaemonThreads(at_a_time, "user-api")
-    return FetchPool(cast(HttpUserApi, SimpleNamespace(start=lambda user_id: threads.submit(api.fetch, user_id))))
+    api.threads = DaemonThreads(at_a_time, "user-api")
+    started = SimpleNamespace(start=lambda user_id: api.threads.submit(api.fetch, user_id))
+    return FetchPool(cast(HttpUserApi, started))
 
 
 class HeldApi:
     """Answers when the test lets it."""
+
+    threads: DaemonThreads
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -128,6 +131,8 @@ def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest
 class NumberedApi:
     """Answers each fetch with its number, each when the test lets it."""
 
+    threads: DaemonThreads
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.go = [threading.Event() for _ in range(4)]
@@ -162,7 +167,7 @@ def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, 
     assert pool.request("u1", 222) == 222
     eventually(lambda: len(api.asked) == 2, "the fetches have come so far", 10, 0.002)
     api.go[order[0]].set()
-    pool._threads.submit(int).result(10)  # begins when the first of the two has ended
+    api.threads.submit(int).result(10)  # begins when the first of the two has ended
     early = take(pool, "u1")
     api.go[order[1]].set()
     if order == (1, 2):
