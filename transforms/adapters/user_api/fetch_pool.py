@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from transforms.adapters.keyed_calls import KeyedCalls
+from transforms.adapters.threads import DaemonThreads
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
@@ -21,6 +22,7 @@ class FetchPool(KeyedCalls[FetchedUser]):
     def __init__(self, api: HttpUserApi | None) -> None:
         super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
+        self._unknown = DaemonThreads(1, "user-api-none")
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch, unless one is in flight or its answer waits to be taken.
@@ -44,6 +46,5 @@ class FetchPool(KeyedCalls[FetchedUser]):
     def _begin(self, user_id: str) -> Future[FetchedUser]:
         if self._api is not None:
             return self._api.start(user_id)
-        unknown: Future[FetchedUser] = Future()
-        unknown.set_result(NOTHING_KNOWN)
-        return unknown
+        # An answer never comes within its request: callers have one way to go on.
+        return self._unknown.submit(lambda: NOTHING_KNOWN)
