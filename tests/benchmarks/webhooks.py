@@ -1,7 +1,8 @@
 """What sending a webhook costs on this machine. ``python -m tests.benchmarks.webhooks``, or ``make bench-webhooks``.
 
 A receiver in a process of its own answers every POST over TLS after 20 or 200 ms. In one run, by turns: ``urllib3``
-posts the same bodies over plain pooled connections, ``pool`` requests and polls signed ones as the stage does. What counts is how they compare; the machine is
+posts the same bodies over plain pooled connections, ``pool`` requests and polls signed ones as the stage does. What
+counts is how they compare; the machine is
 shared, so its load is printed too.
 """
 
