@@ -56,5 +56,12 @@ def test_every_kind_of_error_and_outcome_is_named() -> None:
     assert set(re.findall(r"`([a-z_]+)`", kinds)) == {
         *(profiles.TIMEOUT, profiles.CONNECTION, profiles.STATUS, profiles.BAD_ANSWER),
         *(profiles.BREAKER_OPEN, profiles.OTHER),
-        *(attempts.REDIRECT, attempts.BLOCKED, attempts.UNSIGNED, lanes.PAUSED, send_pool.NO_DESTINATION),
+        *(
+            attempts.REDIRECT,
+            attempts.BLOCKED,
+            attempts.UNSIGNED,
+            attempts.UNAUTHORIZED,
+            lanes.PAUSED,
+            send_pool.NO_DESTINATION,
+        ),
     }

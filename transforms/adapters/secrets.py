@@ -86,6 +86,11 @@ class Secret:
     def __repr__(self) -> str:
         return f"Secret({self._reference!r})"
 
+    def is_fresh(self) -> bool:
+        """Whether ``text`` would read nothing."""
+        with self._lock:
+            return self._text is not None and self._clock() < self._due_s
+
     def text(self) -> str:
         """The secret's text, not older than ``refresh_s`` unless it cannot be read.
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
 
+from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
@@ -47,6 +48,12 @@ class ProcessResources:
             self.quarantine, self.metrics, self.event_log = Quarantine(), WorkerMetrics(), EventLog()
             self._made: dict[Hashable, Any] = {}
 
+    def _io_thread(self) -> IoThread:
+        """The thread of all calls; the caller holds the lock."""
+        if IoThread not in self._made:
+            self._made[IoThread] = IoThread()
+        return cast(IoThread, self._made[IoThread])
+
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
         """The sampler of rule errors with this limit."""
         return self.once((RuleErrorSampler, per_minute), lambda: RuleErrorSampler(per_minute))
@@ -63,8 +70,8 @@ class ProcessResources:
 
         def make() -> FetchPool:
             if api.base_url is None:
-                return FetchPool(None, api.concurrency)
-            return FetchPool(HttpUserApi(api, deadline_s, fields, metrics=self.metrics), api.concurrency)
+                return FetchPool(None)
+            return FetchPool(HttpUserApi(api, deadline_s, fields, io=self._io_thread(), metrics=self.metrics))
 
         return self.once((FetchPool, api, deadline_s, fields), make)
 
@@ -78,7 +85,7 @@ class ProcessResources:
         policy, ca_file, harnesses = settings.policy, settings.ca_file, settings.harnesses
         return self.once(
             (SendPool, documents, policy, ca_file, harnesses),
-            lambda: SendPool(settings.destinations, policy, harnesses=harnesses, ca_file=ca_file),
+            lambda: SendPool(settings.destinations, policy, harnesses=harnesses, ca_file=ca_file, io=self._io_thread()),
         )
 
 

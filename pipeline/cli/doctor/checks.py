@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+import pycurl
 import requests
 
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
@@ -61,6 +62,7 @@ class Doctor:
         yield self._java()
         yield self._maven()
         yield findings.check_beam()
+        yield Finding("HTTP client", OK, pycurl.version)
         yield self._ports()
         yield from self._kafka()
         yield from self._flink()

@@ -155,7 +155,7 @@ class _Run:
         if settings.user_api_url is None:
             return lambda user_id: NOTHING_KNOWN
         client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, settings.history_fields)
-        return FetchPool(client, settings.user_api_concurrency).wait
+        return FetchPool(client).wait
 
     # The records
 

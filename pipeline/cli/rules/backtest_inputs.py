@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import OptionError
 from transforms.adapters.http.calls import CallError
-from transforms.adapters.user_api.client import PROFILE, fetched_user
+from transforms.adapters.user_api.answers import USER, fetched_user
 from transforms.domain.base import exact_json
 from transforms.domain.simulation.backtest import Fetch
 from transforms.domain.simulation.recordings import RecordingError
@@ -75,6 +75,7 @@ def _user(line: bytes, history_fields: tuple[str, ...]) -> tuple[str, FetchedUse
     document = exact_json.loads(line)
     if not isinstance(document, dict) or not isinstance(document.get("user_id"), str):
         raise ValueError("allowed is an object with user_id, profile, and perhaps visit and history")
-    if document.get(PROFILE) is None:
-        return document["user_id"], NOTHING_KNOWN
-    return document["user_id"], fetched_user(document, history_fields)
+    fetched = fetched_user({USER: line}, history_fields)
+    if fetched.problems:
+        raise ValueError("; ".join(fetched.problems))
+    return document["user_id"], fetched

@@ -107,9 +107,14 @@ class StateOptions:
     user_api_url: str | None = state_option(
         None, "base URL of the user API: {base}/users/{id}/profile, /visit, /history; without it nobody is known"
     )
+    user_api_layout: str = state_option(
+        "three",
+        "documents of a user: profile, visit and history alone, or one at {base}/users/{id} with all three as fields",
+        choices=("three", "one"),
+    )
     user_api_timeout_seconds: float = state_option(2.0, "time one call may take", unit="s", least=0.01)
     user_api_concurrency: int = state_option(
-        32, "calls at a time per worker; a user takes three", unit="calls", least=1, most=1024
+        128, "users at a time per worker; each has up to three calls in flight", unit="users", least=1, most=1024
     )
     user_api_max_answer_bytes: int = state_option(
         1_000_000, "larger answers are errors", unit="bytes", least=1024, most=16_000_000

@@ -66,6 +66,7 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         return UserApiSettings(
             base_url=self.user_api_url,
             call_timeout_s=self.user_api_timeout_seconds,
+            layout=self.user_api_layout,
             concurrency=self.user_api_concurrency,
             token=self.user_api_token,
             max_answer_bytes=self.user_api_max_answer_bytes,

@@ -76,13 +76,20 @@ _PROGRAM = """
 import threading
 from transforms.adapters.user_api.fetch_pool import FetchPool
 
+from transforms.adapters.threads import DaemonThreads
+
 class Hangs:
-    def fetch(self, user_id):
+    threads = DaemonThreads(2, "user-api")
+
+    def start(self, user_id):
+        return self.threads.submit(self.fetch)
+
+    def fetch(self):
         begun.set()
         threading.Event().wait()
 
 begun = threading.Event()
-pool = FetchPool(Hangs(), 2)
+pool = FetchPool(Hangs())
 for number in range(100):
     pool.request(str(number))
 begun.wait(10)

@@ -56,6 +56,16 @@ class Breaker:
             self._probing = self._probing or permit is Permit.PROBE
             return permit
 
+    @property
+    def pause_s(self) -> float:
+        """The pause before the next probe while the breaker is open: longer with each probe that failed."""
+        return self._pause_s
+
+    def probe_in_s(self) -> float:
+        """Seconds until a probe may pass; 0 if one may now, or if the breaker is closed."""
+        with self._lock:
+            return max(0.0, self._probe_at - self._clock()) if self.is_open else 0.0
+
     def leave(self, permit: Permit, healthy: bool) -> None:
         """Hand back a permit. A call from before the breaker opened closes it by a success; its failure is ignored."""
         with self._lock:

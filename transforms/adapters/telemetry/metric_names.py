@@ -72,6 +72,7 @@ METRICS: Final = (
     # User API
     Metric("user_api_calls", COUNTER, "HTTP calls"),
     Metric("user_api_call_errors", COUNTER, "those of them that failed, before they were tried again"),
+    Metric("user_api_incomplete_users", COUNTER, "users whose visit or rows of whose history could not be used"),
     Metric("user_api_call_ms", HISTOGRAM, "how long a call took"),
     Metric("user_api_breaker_open", GAUGE, "1 while the worker spares the user API"),
     Metric("users_fetched", COUNTER, "answers about a user"),

@@ -1,6 +1,7 @@
 """The user API over HTTP: profile, visit and history of a user.
 
-``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (docs/spec/architecture.md, "Event Processing Pipeline").
+``GET {base}/users/{id}/profile``, ``/visit`` and ``/history`` (docs/spec/architecture.md, "Event Processing Pipeline"),
+or ``GET {base}/users/{id}`` for all three.
 """
 
 from __future__ import annotations
@@ -8,39 +9,39 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Final
 from urllib.parse import quote
 
-import msgspec
-import orjson
-
-from transforms.adapters.http.breaker import Breaker
-from transforms.adapters.http.calls import CallError
-from transforms.adapters.http.client import HttpClient
+from transforms.adapters.http.breaker import Breaker, Permit
+from transforms.adapters.http.calls import CallError, retry_after_s
+from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.http.transport import Ending, Request, Response, Rules, Transport
 from transforms.adapters.secrets import Token
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER, USER_API_CALL, WorkerMetrics
 from transforms.adapters.threads import DaemonThreads
-from transforms.domain.base import exact_json
+from transforms.adapters.user_api.answers import HISTORY, PROFILE, USER, VISIT
+from transforms.adapters.user_api.fetch import Fetch
 from transforms.domain.base.backoff import Backoff
-from transforms.domain.base.field_paths import selection
-from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
-from transforms.domain.users import fetched_user as error_kinds
-from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser, unavailable
-from transforms.domain.users.history import Row
-from transforms.domain.users.user import FETCHED
-from transforms.domain.users.visit import Visit
+from transforms.domain.users.fetched_user import (
+    BREAKER_OPEN,
+    NOTHING_KNOWN,
+    OTHER,
+    STATUS,
+    TIMEOUT,
+    FetchedUser,
+    unavailable,
+)
 
-_T = TypeVar("_T")
+# While the breaker's pause is at most this long, fetches wait for its end; later they fail at once.
+_OUTWAITED_PAUSE_S: Final = 2.0
+_HEADERS: Final = ("Accept: application/json", "Accept-Encoding: gzip", "User-Agent: event-trigger")
 
-PROFILE: Final = "profile"
-VISIT: Final = "visit"
-HISTORY: Final = "history"
-
-# How often a fetch that pauses checks whether the breaker has opened.
-_CHECK_BREAKER_EVERY_S: Final = 0.05
+THREE: Final = "three"
+ONE: Final = "one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +51,27 @@ class UserApiSettings:
     Attributes:
         base_url: None if there is no user API; then every user is unknown.
         call_timeout_s: the time of one call.
-        concurrency: the number of calls in flight.
+        concurrency: the number of users whose calls are in flight.
         token: a secret's reference (``domain.base.secret_references``).
         max_answer_bytes: the size of one answer.
         ca_file: the CAs (PEM) to trust instead of the public ones.
+        layout: ``three`` documents a user, or ``one``.
     """
 
     base_url: str | None = None
     call_timeout_s: float = 2.0
-    concurrency: int = 32
+    concurrency: int = 128
     token: str | None = None
     max_answer_bytes: int = 1_000_000
     ca_file: str | None = None
+    layout: str = THREE
 
 
 class HttpUserApi:
-    """Makes three calls for each user in parallel, and repeats those that fail until ``deadline_s`` is over.
+    """Makes the calls for each user in parallel, and repeats those that fail until ``deadline_s`` is over.
 
-    All fetches together have at most ``concurrency`` calls in flight; a pause between attempts does not count. While
-    the breaker is open no fetch repeats a call, and a single probe now and then finds out whether the API is back.
+    At most ``concurrency`` users have calls in flight; a pause between attempts does not count. While the breaker is
+    open a single call now and then finds out whether the API is back. Fetches outwait its first, short pauses.
 
     Raises:
         TokenError: the token cannot be read.
@@ -81,27 +84,30 @@ class HttpUserApi:
         deadline_s: float,
         history_fields: tuple[str, ...] = (),
         *,
+        io: IoThread | None = None,
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] | None = None,
         chance: Callable[[], float] = random.random,
         metrics: WorkerMetrics | None = None,
     ) -> None:
         self._metrics = metrics or WorkerMetrics()
         self._base_url = (settings.base_url or "").rstrip("/")
+        self._names = (USER,) if settings.layout == ONE else (PROFILE, VISIT, HISTORY)
         self._call_timeout_s = settings.call_timeout_s
         self._deadline_s = deadline_s
         self._history_fields = history_fields
         self._token = None if settings.token is None else Token(settings.token)
         self._token_reader = DaemonThreads(1, "user-api-token")
-        self._client = HttpClient(settings.max_answer_bytes, settings.ca_file, clock, name="user-api-calls")
-        self._slots = asyncio.Semaphore(settings.concurrency)
-        # Calls whose fetch is over: the event loop itself keeps only weak references to tasks.
-        self._orphans: set[asyncio.Task[Any]] = set()
+        self._io = io or IoThread("user-api")
+        self._transport = Transport(self._io, Rules(settings.max_answer_bytes), settings.ca_file)
         self._breaker = breaker or Breaker()
         self._backoff = Backoff()
         self._clock, self._chance = clock, chance
-        self._sleep = sleep or self._sleep_until_open
+        # Only used in the I/O thread:
+        self._room = settings.concurrency
+        self._ready: deque[Fetch] = deque()  # wait for room
+        self._blocked: list[Fetch] = []  # wait for the breaker
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     def fetch(self, user_id: str) -> FetchedUser:
         """Fetch one user; blocks for at most ``deadline_s``.
@@ -109,240 +115,204 @@ class HttpUserApi:
         Returns:
             The user; unknown if the profile is 404, unavailable with the kind of the error if attempts fail.
         """
+        return self.start(user_id).result()
+
+    def start(self, user_id: str) -> Future[FetchedUser]:
+        """Start a fetch, of which ``fetch`` says what comes; it can be cancelled until its first call begins."""
+        now_s = self._clock()
+        fetch = Fetch(user_id, self._names, now_s, now_s + self._deadline_s)
         if user_id in (".", ".."):
-            return NOTHING_KNOWN  # in a URL these are path steps, not names
-        if not self._breaker.allows():
-            return unavailable(error_kinds.BREAKER_OPEN, "breaker open")
-        try:
-            return self._client.start(self._fetch(_Fetch(user_id, self._clock() + self._deadline_s))).result()
-        except CallError as error:
-            return unavailable(error.kind, str(error))
+            fetch.future.set_result(NOTHING_KNOWN)  # in a URL these are path steps, not names
+        else:
+            self._io.submit(self._begin, fetch)
+        return fetch.future
 
-    # In the client's thread
+    # In the I/O thread
 
-    async def _fetch(self, fetch: _Fetch) -> FetchedUser:
-        answers: dict[str, Any] = {}
-        # While the breaker is open the fetch is a probe: a single call, and the others only after its success.
-        for batch in ((PROFILE,), (VISIT, HISTORY)) if self._breaker.is_open else ((PROFILE, VISIT, HISTORY),):
-            answers |= await self._ask(fetch, batch)
-            if answers[PROFILE] is None:
-                return NOTHING_KNOWN
-        return fetched_user(answers, self._history_fields)
+    def _begin(self, fetch: Fetch) -> None:
+        fetch.deadline = self._io.later(fetch.ends_s - self._clock(), self._end_late, fetch)
+        self._resume(fetch)
 
-    async def _ask(self, fetch: _Fetch, names: tuple[str, ...]) -> dict[str, Any]:
-        """Answers by name; of an unknown user perhaps only the profile's. A pause here holds no slot of a call."""
-        answers: dict[str, Any] = {}
-        failure: CallError | None = None
-        running: dict[asyncio.Task[Any], str] = {}
-        due_s = dict.fromkeys(names, self._clock())
-        try:
-            while due_s or running:
-                for name in [name for name, at_s in due_s.items() if at_s <= self._clock()]:
-                    del due_s[name]
-                    running[asyncio.create_task(self._call(fetch, name))] = name
-                for call in await self._wait(fetch, running, due_s):
-                    name = running.pop(call)
-                    try:
-                        answers[name] = call.result()
-                    except CallError as error:
-                        next_s = self._next_try_s(fetch, name, error)
-                        if next_s is None or failure is not None:
-                            failure = failure or error
-                        else:
-                            due_s[name] = next_s
-                if PROFILE in answers and answers[PROFILE] is None:
-                    break
-                if due_s and self._breaker.is_open:
-                    failure, due_s = failure or fetch.error, {}
-                # For an unknown user the API may fail at everything but the profile: wait for that answer.
-                if failure is not None and PROFILE not in {*due_s, *running.values()}:
-                    raise failure
-        finally:
-            fetch.over = bool(running)
-            for call in running:
-                self._orphans.add(call)
-                call.add_done_callback(self._forget)
-        return answers
+    def _resume(self, fetch: Fetch) -> None:
+        """Start the calls that are due, when there is room."""
+        if fetch.running:
+            self._start_calls(fetch)
+        elif not self._breaker.allows():
+            self._block(fetch)
+        else:
+            self._ready.append(fetch)
+            self._serve()
 
-    def _forget(self, call: asyncio.Task[Any]) -> None:
-        self._orphans.discard(call)
-        if not call.cancelled():
-            call.exception()  # otherwise asyncio logs it as never retrieved
+    def _serve(self) -> None:
+        while self._ready and self._room > 0:
+            self._start_calls(self._ready.popleft())
 
-    async def _wait(
-        self, fetch: _Fetch, running: dict[asyncio.Task[Any], str], due_s: dict[str, float]
-    ) -> set[asyncio.Task[Any]]:
-        pause_s = min([fetch.ends_s, *due_s.values()]) - self._clock()
-        if not running:
-            await self._sleep(max(0.0, pause_s))
-            return set()
-        done, _ = await asyncio.wait(running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED)
-        if not done and self._clock() >= fetch.ends_s:
-            name = next(iter(running.values()))
-            raise fetch.error or CallError(error_kinds.TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
-        return done
+    def _start_calls(self, fetch: Fetch) -> None:
+        if fetch.is_over or not fetch.claim():
+            self._release(fetch)
+            return
+        now_s, was_idle = self._clock(), not fetch.running
+        for name in [name for name, at_s in fetch.due_s.items() if at_s <= now_s]:
+            permit = self._breaker.enter()
+            if permit is None:
+                break
+            fetch.begin(name)
+            self._start_call(_Call(fetch, name, permit, now_s))
+            if permit is Permit.PROBE:
+                break  # a single call shows whether the API is back
+        if not fetch.running:
+            self._block(fetch)
+        elif was_idle:
+            self._room -= 1
 
-    def _next_try_s(self, fetch: _Fetch, name: str, error: CallError) -> float | None:
-        """When to repeat the call, on the client's clock; None if that cannot help."""
-        if fetch.error is not None and self._clock() >= fetch.ends_s:
-            raise fetch.error  # it says more than a timeout
-        fetch.error = error
-        fetch.failed[name] += 1
-        next_s = self._clock() + self._backoff.pause_s(fetch.failed[name], error.retry_after_s, self._chance())
-        return next_s if error.passing and next_s < fetch.ends_s else None
+    def _advance(self, fetch: Fetch) -> None:
+        """Go on after a call has ended."""
+        result = fetch.result(self._history_fields)
+        if result is not None:
+            self._finish(fetch, result)
+        elif fetch.due_s:
+            pause_s = min(fetch.due_s.values()) - self._clock()
+            if fetch.pause is not None:
+                fetch.pause.cancel()
+            if pause_s > 0:
+                fetch.pause = self._io.later(pause_s, self._resume, fetch)
+            else:
+                self._resume(fetch)
 
-    async def _sleep_until_open(self, pause_s: float) -> None:
-        """Sleep, but not on when the breaker opens."""
-        until_s = self._clock() + pause_s
-        while not self._breaker.is_open and (remaining_s := until_s - self._clock()) > 0:
-            await asyncio.sleep(min(remaining_s, _CHECK_BREAKER_EVERY_S))
+    def _end_late(self, fetch: Fetch) -> None:
+        """The deadline is over; calls in flight end by themselves."""
+        name = next(iter((*fetch.running, *fetch.due_s)))
+        error = fetch.error or CallError(TIMEOUT, f"{name}: no answer within {self._deadline_s} s")
+        if fetch in self._blocked and fetch.error is None:
+            error = _breaker_open()
+        self._finish(fetch, unavailable(error.kind, str(error)))
 
-    async def _call(self, fetch: _Fetch, name: str) -> Any:
-        """One call when a slot is free and the breaker lets it through; None if the fetch is over by then."""
-        async with self._slots:
-            if fetch.over:
-                return None
-            content = await self._permitted(fetch, name)
-        return _json(name, content)
+    def _finish(self, fetch: Fetch, result: FetchedUser) -> None:
+        if result.problems:
+            self._metrics.count("user_api_incomplete_users")
+        if fetch.claim():
+            fetch.future.set_result(result)
+        self._release(fetch)
 
-    async def _permitted(self, fetch: _Fetch, name: str) -> bytes | None:
-        ends_s = min(self._clock() + self._call_timeout_s, fetch.ends_s)
-        permit = self._breaker.enter()
-        if permit is None:
-            raise CallError(error_kinds.BREAKER_OPEN, "breaker open")
-        healthy, began_s = False, self._clock()
-        try:
-            content = await self._get(f"{self._base_url}/users/{quote(fetch.user_id, safe='')}/{name}", ends_s)
-            healthy = True
-            return content
-        except CallError as error:
-            healthy = not error.down
-            self._metrics.count("user_api_call_errors")
-            error.args = (f"{name}: {error}",)
-            raise
-        finally:
-            self._breaker.leave(permit, healthy)
-            self._metrics.count("user_api_calls")
-            self._metrics.set(USER_API_BREAKER, int(self._breaker.is_open))
-            self._metrics.observe(USER_API_CALL, (round((self._clock() - began_s) * 1000),))
+    def _release(self, fetch: Fetch) -> None:
+        fetch.is_over = True
+        for timer in (fetch.deadline, fetch.pause):
+            if timer is not None:
+                timer.cancel()
 
-    async def _get(self, url: str, ends_s: float) -> bytes | None:
-        """One GET, or two when the first says that the token has been replaced."""
-        if self._token is None:
-            return await self._client.get(url, {}, ends_s)
-        used = self._token.value
-        try:
-            return await self._client.get(url, _bearer(used), ends_s)
-        except CallError as error:
-            if error.status != 401:
-                raise
+    # The breaker
+
+    def _block(self, fetch: Fetch) -> None:
+        """Wait until the breaker lets a call through, unless that takes long."""
+        if self._breaker.pause_s > _OUTWAITED_PAUSE_S:
+            error = fetch.error or _breaker_open()
+            self._finish(fetch, unavailable(error.kind, str(error)))
+            return
+        self._blocked.append(fetch)
+        self._watch_breaker()
+
+    def _watch_breaker(self) -> None:
+        """Let blocked fetches go on when the breaker closes, or lets a probe through."""
+        if not self._blocked or self._probe_timer is not None:
+            return
+        pause_s = self._breaker.probe_in_s()
+        if not self._breaker.is_open or self._breaker.pause_s > _OUTWAITED_PAUSE_S:
+            self._unblock()
+        elif pause_s > 0:  # otherwise a probe is in flight, whose end comes here
+            self._probe_timer = self._io.later(pause_s, self._unblock)
+
+    def _unblock(self) -> None:
+        self._probe_timer = None
+        blocked, self._blocked = self._blocked, []
+        for fetch in blocked:
+            if not fetch.is_over:
+                self._resume(fetch)
+
+    # Calls
+
+    def _start_call(self, call: _Call) -> None:
+        now_s = self._clock()
+        ends_s = min(call.began_s + self._call_timeout_s, call.fetch.ends_s)
+        if ends_s <= now_s:
+            self._end_call(call, CallError(TIMEOUT, "no time left", passing=True, down=True))
+            return
+        path = "" if call.name == USER else f"/{call.name}"
+        url = f"{self._base_url}/users/{quote(call.fetch.user_id, safe='')}{path}"
+        headers = list(_HEADERS)
+        if self._token is not None:
+            call.token = self._token.value
+            headers.append(f"Authorization: Bearer {call.token}")
+        self._transport.start(Request(url, headers, ends_s - now_s), lambda ending: self._on_ending(call, ending))
+
+    def _on_ending(self, call: _Call, ending: Ending) -> None:
+        refused = isinstance(ending, Response) and ending.status == 401
+        if refused and self._token is not None and not call.is_second:
             # Reading the token may block for as long as a file system or another service does.
-            if await asyncio.wrap_future(self._token_reader.submit(self._token.reread)) == used:
-                raise
-        return await self._client.get(url, _bearer(self._token.value), ends_s)
+            reading = self._token_reader.submit(self._token.reread)
+            reading.add_done_callback(lambda done: self._io.submit(self._on_token, call, done, ending))
+            return
+        self._end_call(call, ending)
+
+    def _on_token(self, call: _Call, reading: Future[str], ending: Ending) -> None:
+        """Make the call once more if the token has been replaced."""
+        if reading.exception() is not None or reading.result() == call.token:
+            self._end_call(call, ending)
+            return
+        call.is_second = True
+        self._start_call(call)
+
+    def _end_call(self, call: _Call, ending: Ending) -> None:
+        fetch, now_s = call.fetch, self._clock()
+        answer = _body_of(ending)
+        if isinstance(answer, CallError):
+            self._metrics.count("user_api_call_errors")
+            answer.args = (f"{call.name}: {answer}",)
+            fetch.failed(call.name, answer, now_s, self._backoff, self._chance())
+        else:
+            fetch.answered(call.name, answer)
+        self._breaker.leave(call.permit, not (isinstance(answer, CallError) and answer.down))
+        self._metrics.count("user_api_calls")
+        self._metrics.set(USER_API_BREAKER, int(self._breaker.is_open))
+        self._metrics.observe(USER_API_CALL, (round((now_s - call.began_s) * 1000),))
+        if not fetch.running:
+            self._room += 1
+        if not fetch.is_over:
+            self._advance(fetch)
+        self._watch_breaker()
+        self._serve()
 
 
-def fetched_user(answers: dict[str, Any], history_fields: tuple[str, ...]) -> FetchedUser:
-    """Make a user of the answers.
-
-    Args:
-        answers: JSON values by the name of the call; ``VISIT`` and ``HISTORY`` may be None or missing.
-        history_fields: the fields of past events that are kept.
-
-    Raises:
-        CallError: a value has another type or a field is missing.
-    """
-    if not isinstance(answers[PROFILE], dict):
-        raise _bad(PROFILE, f"a JSON {type(answers[PROFILE]).__name__}, allowed is an object")
-    history = _history(answers.get(HISTORY), history_fields)
-    # Copied because orjson's buffers have up to four times the size of the result, and this one is kept.
-    profile_json = bytes(memoryview(exact_json.dumps(answers[PROFILE])))
-    return FetchedUser(FETCHED, profile_json, _visit(answers.get(VISIT)), history)
+@dataclass(slots=True)
+class _Call:
+    fetch: Fetch
+    name: str
+    permit: Permit
+    began_s: float
+    token: str | None = None
+    is_second: bool = False  # the token was read again
 
 
-class _Fetch:
-    def __init__(self, user_id: str, ends_s: float) -> None:
-        self.user_id = user_id
-        self.ends_s = ends_s
-        self.failed: Counter[str] = Counter()  # failed attempts by call
-        self.error: CallError | None = None  # of the last failed attempt
-        self.over = False  # calls that have not started never do
+def _breaker_open() -> CallError:
+    return CallError(BREAKER_OPEN, "breaker open")
 
 
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-def _bad(name: str, reason: str) -> CallError:
-    return CallError(error_kinds.BAD_ANSWER, f"{name}: {reason}")
-
-
-def _json(name: str, content: bytes | None) -> Any:
-    if content is None:
+def _body_of(ending: Ending) -> bytes | CallError | None:
+    """The body of a 200; None for 204 and 404; otherwise the error."""
+    if not isinstance(ending, Response):
+        return ending if isinstance(ending, CallError) else CallError(OTHER, str(ending))
+    status = ending.status
+    if status == 200:
+        return ending.body
+    if status in (204, 404):
         return None
-    try:
-        answer = exact_json.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise _bad(name, f"not JSON: {error}") from None
-    if nested_deeper(answer, MAX_DEPTH):
-        raise _bad(name, f"nested deeper than {MAX_DEPTH} levels")
-    return answer
-
-
-_Integer = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
-
-
-class _VisitAnswer(msgspec.Struct):
-    visit_id: str
-    start_time: _Integer
-    page_count: _Integer
-    is_first_visit: bool
-
-
-class _PastEvent(msgspec.Struct):
-    event_id: str
-    event_name: str
-    timestamp: _Integer
-
-
-def _visit(answer: Any) -> Visit | None:
-    if answer is None:
-        return None
-    visit = _checked(VISIT, answer, _VisitAnswer)
-    return Visit(visit.visit_id, visit.start_time, visit.page_count, visit.is_first_visit)
-
-
-def _history(answer: Any, fields: tuple[str, ...]) -> list[Row]:
-    if answer is None:
-        return []
-    selected = selection(fields)
-    return [
-        Row(
-            past.timestamp,
-            past.event_id,
-            past.event_name,
-            selected.of(event) or None,
-            from_api=True,
-        )
-        for past, event in zip(_checked(HISTORY, answer, list[_PastEvent]), answer, strict=True)
-    ]
-
-
-def _checked(name: str, answer: Any, shape: type[_T]) -> _T:
-    try:
-        return msgspec.convert(answer, shape)
-    except msgspec.ValidationError:
-        pass
-    try:
-        return msgspec.convert(_with_whole_numbers(answer), shape)
-    except msgspec.ValidationError as error:
-        raise _bad(name, str(error)) from None
-
-
-def _with_whole_numbers(value: Any) -> Any:
-    """A JSON value with 5 in place of 5.0."""
-    if type(value) is dict:
-        return {name: _with_whole_numbers(inner) for name, inner in value.items()}
-    if type(value) is list:
-        return [_with_whole_numbers(inner) for inner in value]
-    return int(value) if type(value) is float and value.is_integer() else value
+    passing = status in (408, 429) or 500 <= status < 600
+    after_s = retry_after_s(ending.retry_after, time.time()) if passing else None
+    return CallError(
+        STATUS,
+        f"HTTP {status}",
+        passing=passing,
+        # A 429 without Retry-After means that no call gets through: the server counts as down.
+        down=500 <= status < 600 or (status == 429 and after_s is None),
+        status=status,
+        retry_after_s=after_s,
+    )

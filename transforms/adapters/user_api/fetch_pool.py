@@ -8,21 +8,21 @@ from concurrent.futures import Future
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
 from transforms.adapters.user_api.client import HttpUserApi
-from transforms.domain.users.fetched_user import NOTHING_KNOWN, OTHER, FetchedUser, unavailable
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 
 class FetchPool(KeyedCalls[FetchedUser]):
-    """Runs fetches in ``concurrency`` threads; answers are kept until they are taken, for a minute at most.
+    """Starts fetches; answers are kept until they are taken, for a minute at most.
 
     Without a user API every user is unknown, with an empty profile.
 
     Shared by all user shards of a worker, so every method may be called from any thread.
     """
 
-    def __init__(self, api: HttpUserApi | None, concurrency: int) -> None:
+    def __init__(self, api: HttpUserApi | None) -> None:
         super().__init__(kept=10_000, kept_s=60.0)
         self._api = api
-        self._threads = DaemonThreads(concurrency, "user-api")
+        self._unknown = DaemonThreads(1, "user-api-none")
 
     def request(self, user_id: str, now_ms: int = 0) -> int:
         """Start a fetch, unless one is in flight or its answer waits to be taken.
@@ -44,10 +44,7 @@ class FetchPool(KeyedCalls[FetchedUser]):
         return self._detach(user_id, lambda: self._begin(user_id)).result()
 
     def _begin(self, user_id: str) -> Future[FetchedUser]:
-        return self._threads.submit(self._fetch, user_id)
-
-    def _fetch(self, user_id: str) -> FetchedUser:
-        try:
-            return NOTHING_KNOWN if self._api is None else self._api.fetch(user_id)
-        except Exception as error:  # noqa: BLE001 - no error of a client may park its user for ever
-            return unavailable(OTHER, f"{type(error).__name__}: {error}")
+        if self._api is not None:
+            return self._api.start(user_id)
+        # An answer never comes within its request: callers have one way to go on.
+        return self._unknown.submit(lambda: NOTHING_KNOWN)

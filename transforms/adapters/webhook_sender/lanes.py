@@ -1,17 +1,18 @@
-"""The lane of one destination: its threads, queue, rate limit and breaker, which no other destination shares."""
+"""The lane of one destination: its queue, rate limit and breaker, which no other destination shares."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Final
 
-from transforms.adapters.http.breaker import Breaker
-from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.http.breaker import Breaker, Permit
+from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.webhook_sender.sender import Sender
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.base.errors import EventTriggerError
@@ -51,9 +52,9 @@ class FullError(EventTriggerError):
 
 
 class Lane:
-    """Sends the webhooks of one destination in their order, a few at a time. Thread-safe.
+    """Sends the webhooks of one destination in their order, a few at a time.
 
-    A lane has ``max_in_flight`` threads and a queue for ``max_waiting`` webhooks, keeps the destination's rate (its
+    A lane has ``max_in_flight`` webhooks in flight and a queue for ``max_waiting``, keeps the destination's rate (its
     share for one of ``harnesses`` processes), makes quick retries, and stops at an open breaker. A destination that
     fails or hangs therefore delays only its own lane.
 
@@ -65,81 +66,122 @@ class Lane:
         self,
         destination: Destination,
         sender: Sender,
+        io: IoThread,
         harnesses: int,
         max_waiting: int,
         *,
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._sender = sender
-        self._threads = DaemonThreads(destination.max_in_flight, f"webhook-{destination.name}")
+        self._io = io
         self._room = threading.BoundedSemaphore(destination.max_in_flight + max_waiting)
         self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses)
         self.breaker = breaker or Breaker(clock=clock)
         self._clock = clock
-        self._sleep = sleep
         self._chance = chance
+        # Only used in the I/O thread:
+        self._free = destination.max_in_flight
+        self._queue: deque[_Job] = deque()
         self._paused_until_s = 0.0
 
     def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
-        """Send in one of the lane's threads.
+        """Send a webhook, with quick retries; the future never raises. Thread-safe.
 
         Raises:
             FullError: the queue is full.
         """
         if not self._room.acquire(blocking=False):
             raise FullError
-        future = self._threads.submit(self.send, webhook_id, body)
-        room = self._room  # a reference to self would keep the threads alive
-        future.add_done_callback(lambda _: room.release())
-        return future
+        job = _Job(webhook_id, body)
+        room = self._room  # a reference to self would keep the lane alive
+        job.future.add_done_callback(lambda _: room.release())
+        self._io.submit(self._enqueue, job)
+        return job.future
 
-    def send(self, webhook_id: str, body: bytes) -> SendResult:
-        """Send one webhook in this thread, with quick retries; never raises."""
-        ends_s = self._clock() + QUICK_S
-        result = self._try(webhook_id, body)
-        for tries in range(1, QUICK_RETRIES + 1):
-            pause_s = _QUICK.pause_s(tries, result.retry_after_s, self._chance())
-            hopeless = result.outcome is not Outcome.RETRY or result.attempts == 0
-            if hopeless or self._clock() + pause_s > ends_s:
-                break
-            self._sleep(pause_s)
-            again = self._try(webhook_id, body)
-            if again.attempts == 0:
-                break  # the former result says more
-            result = replace(again, attempts=result.attempts + 1)
-        return result
+    # In the I/O thread
 
-    def _try(self, webhook_id: str, body: bytes) -> SendResult:
-        """One attempt when the rate allows it, unless the receiver asked for a pause or the breaker is open."""
+    def _enqueue(self, job: _Job) -> None:
+        self._queue.append(job)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._queue and self._free > 0:
+            job = self._queue.popleft()
+            if job.future.set_running_or_notify_cancel():
+                self._free -= 1
+                job.quick_until_s = self._clock() + QUICK_S
+                self._try(job)
+
+    def _try(self, job: _Job) -> None:
+        """Make an attempt when the rate allows it."""
         held = self._held()
-        if held is None and self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
-            self._sleep(wait_s)
-            held = self._held()
         if held is not None:
-            return held
-        permit = self.breaker.enter()
-        if permit is None:
-            return _not_sent(BREAKER_OPEN, "breaker open")
-        healthy = False
+            self._after(job, held)
+        elif self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
+            self._io.later(wait_s, self._attempt, job)
+        else:
+            self._attempt(job)
+
+    def _attempt(self, job: _Job) -> None:
+        """Make an attempt unless the receiver asked for a pause or the breaker is open."""
+        held, permit = self._held(), None
+        if held is None:
+            permit = self.breaker.enter()
+            held = None if permit is not None else _not_sent(BREAKER_OPEN, "breaker open")
+        if held is not None or permit is None:
+            self._after(job, held or _not_sent(BREAKER_OPEN, "breaker open"))
+            return
         try:
-            result = self._sender.attempt(webhook_id, body)
-            healthy = result.healthy
+            self._sender.start(job.webhook_id, job.body, lambda result: self._ended(job, permit, result))
         except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
-            return SendResult(Outcome.RETRY, error_kind=OTHER, error=f"{type(error).__name__}: {error}")
-        finally:
-            self.breaker.leave(permit, healthy)
+            error_text = f"{type(error).__name__}: {error}"
+            self._ended(job, permit, SendResult(Outcome.RETRY, error_kind=OTHER, error=error_text, healthy=False))
+
+    def _ended(self, job: _Job, permit: Permit, result: SendResult) -> None:
+        self.breaker.leave(permit, result.healthy)
         if result.retry_after_s is not None and result.status in (429, 503):
             self._paused_until_s = max(self._paused_until_s, self._clock() + result.retry_after_s)
-        return result
+        self._after(job, result)
+
+    def _after(self, job: _Job, result: SendResult) -> None:
+        """Try again soon, or end."""
+        if job.result is not None and result.attempts == 0:
+            self._finish(job, job.result)  # the former result says more
+            return
+        attempts = result.attempts if job.result is None else job.result.attempts + 1
+        job.result = result = replace(result, attempts=attempts)
+        job.tries += 1
+        pause_s = _QUICK.pause_s(job.tries, result.retry_after_s, self._chance())
+        hopeless = result.outcome is not Outcome.RETRY or result.attempts == 0 or job.tries > QUICK_RETRIES
+        if hopeless or self._clock() + pause_s > job.quick_until_s:
+            self._finish(job, result)
+        else:
+            self._io.later(pause_s, self._try, job)
+
+    def _finish(self, job: _Job, result: SendResult) -> None:
+        self._free += 1
+        job.future.set_result(result)
+        self._serve()
 
     def _held(self) -> SendResult | None:
         paused_s = self._paused_until_s - self._clock()
         if paused_s > 0:
             return _not_sent(PAUSED, "the receiver asked to wait", paused_s)
         return None if self.breaker.allows() else _not_sent(BREAKER_OPEN, "breaker open")
+
+
+class _Job:
+    __slots__ = ("body", "future", "quick_until_s", "result", "tries", "webhook_id")
+
+    def __init__(self, webhook_id: str, body: bytes) -> None:
+        self.webhook_id = webhook_id
+        self.body = body
+        self.future: Future[SendResult] = Future()
+        self.quick_until_s = 0.0
+        self.tries = 0
+        self.result: SendResult | None = None
 
 
 def _not_sent(kind: str, error: str, retry_after_s: float | None = None) -> SendResult:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Final, NoReturn
 
+from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.webhook_sender.lanes import FullError, Lane
-from transforms.adapters.webhook_sender.sender import Sender, tls_context
+from transforms.adapters.webhook_sender.sender import Sender, webhook_transport
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
 from transforms.domain.webhooks.url_policy import EgressPolicy
@@ -24,7 +25,7 @@ class SendPool(KeyedCalls[SendResult]):
     that needs an order, of a user's webhooks to one destination for example, requests the next when the former has
     ended.
 
-    A webhook that fails for now is repeated at most twice within some seconds, in its thread; the caller makes later
+    A webhook that fails for now is repeated at most twice within some seconds; the caller makes later
     attempts (``domain.webhooks.retries``). Shared by all user shards of a worker, so every method may be called from
     any thread. A rate is divided by ``harnesses``, the number of processes with such a pool.
 
@@ -40,14 +41,16 @@ class SendPool(KeyedCalls[SendResult]):
         harnesses: int = 1,
         ca_file: str | None = None,
         max_waiting: int = 1000,
+        io: IoThread | None = None,
         sender: Callable[[Destination], Sender] | None = None,
     ) -> None:
         # Without its result a webhook is sent again: results are kept long.
         super().__init__(kept=20_000, kept_s=600.0)
-        tls = tls_context(ca_file)
-        make = sender or (lambda destination: Sender(destination, policy, tls))
+        thread = io or IoThread("webhooks")
+        transport = webhook_transport(thread, policy, ca_file)
+        make = sender or (lambda destination: Sender(destination, policy, thread, transport))
         self._lanes = {
-            destination.name: Lane(destination, make(destination), harnesses, max_waiting)
+            destination.name: Lane(destination, make(destination), thread, harnesses, max_waiting)
             for destination in destinations
         }
 

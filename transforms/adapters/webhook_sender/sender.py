@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-import contextlib
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Final
 
-import certifi
-import urllib3
-from urllib3 import exceptions
-
-from transforms.adapters.http.calls import CallError, TimedPool, TimedTlsPool, check_ca_file, open_answer, retry_after_s
+from transforms.adapters.http.calls import CallError, retry_after_s
+from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.http.transport import Ending, Request, Response, Rules, Transport
 from transforms.adapters.secrets import Secret
-from transforms.adapters.webhook_sender.checked_host import CheckedHost, Resolve, system_addresses
+from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.webhook_sender.oauth2 import ClientCredentials
 from transforms.domain.base.secret_references import SecretError
-from transforms.domain.users.fetched_user import BAD_ANSWER, STATUS
+from transforms.domain.users.fetched_user import BAD_ANSWER, OTHER, STATUS
 from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
 from transforms.domain.webhooks.results import Outcome, SendResult
 from transforms.domain.webhooks.signatures import SIGNATURE_HEADER, parse_keys, signature_headers
-from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, Target, parse_target
+from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, check_address, parse_target
 
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
+UNAUTHORIZED: Final = "unauthorized"  # the authorization server gave no token, so nothing was sent
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 
 MAX_ANSWER_BYTES: Final = 65_536
-_CHUNK: Final = 16_384
 _EXCERPT: Final = 500
-_USER_AGENT: Final = "event-trigger"
 _SLOWEST_CONNECT_S: Final = 5.0
-_POOLS: Final = 4  # addresses of one host to which connections are kept
+_HEADERS: Final = ("Content-Type: application/json", "User-Agent: event-trigger", "Accept: */*")
+
+SendDone = Callable[[SendResult], None]
 
 
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """The TLS context of all destinations, as reading CAs is slow; it trusts ``ca_file`` (PEM) or the public CAs.
+def webhook_transport(
+    io: IoThread,
+    policy: EgressPolicy,
+    ca_file: str | None = None,
+    resolve: Callable[[str], list[str]] | None = None,
+) -> Transport:
+    """The connections of all destinations, to addresses that the policy allows; they trust ``ca_file`` (PEM).
 
     Raises:
         CaFileError: ``ca_file`` cannot be used.
     """
-    if ca_file is not None:
-        check_ca_file(ca_file)
-    context = ssl.create_default_context(cafile=ca_file or certifi.where())
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+
+    def check(address: str) -> None:
+        # Without its scope (fe80::1%eth0), which does not matter for the policy.
+        check_address(ip_address(address.partition("%")[0]), policy)
+
+    return Transport(io, Rules(MAX_ANSWER_BYTES, needs_body=False, check=check, resolve=resolve), ca_file)
 
 
 class Sender:
-    """Makes the attempts for one destination over pooled connections. Thread-safe; raises nothing for network errors.
+    """Makes the attempts for one destination; no network error is raised. Only used in the transport's I/O thread.
 
     Once its secrets are read, an attempt takes at most the destination's ``timeout``, whatever the receiver does. It
     follows no redirect, uses no proxy, cookie or netrc, and verifies certificates.
@@ -61,11 +65,14 @@ class Sender:
         self,
         destination: Destination,
         policy: EgressPolicy,
-        tls: ssl.SSLContext,
+        io: IoThread,
+        transport: Transport,
         *,
-        resolve: Resolve = system_addresses,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._io = io
+        self._transport = transport
+        self._url = destination.url
         self._timeout_s = destination.timeout.ms / 1000
         self._longest_retry_after_s = destination.retry.longest.ms / 1000
         self._wall_clock = wall_clock
@@ -75,60 +82,86 @@ class Sender:
             for name, value in destination.headers.items()
             if isinstance(value, SecretValue)
         }
-        self._headers = {name: value for name, value in destination.headers.items() if isinstance(value, str)}
-        self._connections: _Connections | BlockedError
+        self._headers = [f"{name}: {value}" for name, value in destination.headers.items() if isinstance(value, str)]
+        self._oauth2 = None
+        if destination.oauth2 is not None:
+            self._oauth2 = ClientCredentials(destination.oauth2, transport, self._timeout_s)
+        self._secrets = (*self._keys, *self._secret_headers.values(), *(self._oauth2.secrets if self._oauth2 else ()))
+        self._secret_reader = DaemonThreads(1, "webhook-secrets")
+        self._blocked: BlockedError | None = None
         try:
-            target = parse_target(destination.url, policy)
+            parse_target(destination.url, policy)
+            if destination.oauth2 is not None:
+                parse_target(destination.oauth2.token_url, policy)
         except BlockedError as error:
-            self._connections = error
+            self._blocked = error
+
+    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        """Send a webhook with a JSON body once; ``done`` gets the result, in this thread."""
+        if self._blocked is not None:
+            done(SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(self._blocked)))
+        elif all(secret.is_fresh() for secret in self._secrets):
+            self._send(webhook_id, body, done)
+        else:
+            # Reading a secret may block for as long as a file system or another service does.
+            reading = self._secret_reader.submit(self._read_secrets)
+            reading.add_done_callback(lambda _: self._io.submit(self._send, webhook_id, body, done))
+
+    def _read_secrets(self) -> None:
+        for secret in self._secrets:
+            secret.text()
+
+    def _send(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        if self._oauth2 is None:
+            self._post(webhook_id, body, None, done)
             return
-        self._connections = _Connections(target, CheckedHost(target, policy, resolve), destination.max_in_flight, tls)
-        self._path = target.path
-        self._headers |= {"Host": target.host_header, "Content-Type": "application/json", "User-Agent": _USER_AGENT}
 
-    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        """Send a webhook with a JSON body once.
+        def post(token: str | CallError) -> None:
+            if isinstance(token, CallError):
+                done(SendResult(Outcome.RETRY, 0, error_kind=UNAUTHORIZED, error=str(token), healthy=False))
+            else:
+                self._post(webhook_id, body, token, done)
 
-        Raises:
-            ValueError: a signature cannot have this id.
-        """
-        if isinstance(self._connections, BlockedError):
-            return SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(self._connections))
+        self._oauth2.request(post)
+
+    def _post(self, webhook_id: str, body: bytes, token: str | None, done: SendDone) -> None:
         try:
             keys = [key for secret in self._keys for key in parse_keys(secret.text())]
             secret_headers = {name: secret.text() for name, secret in self._secret_headers.items()}
+            signed = signature_headers(keys, webhook_id, int(self._wall_clock()), body)
         except SecretError as error:
-            return SendResult(Outcome.RETRY, 0, error_kind=UNSIGNED, error=str(error), healthy=False)
-        signed = signature_headers(keys, webhook_id, int(self._wall_clock()), body)
-        hidden = (*secret_headers.values(), *signed[SIGNATURE_HEADER].split())
-        headers = {**self._headers, **secret_headers, **signed}
+            done(SendResult(Outcome.RETRY, 0, error_kind=UNSIGNED, error=str(error), healthy=False))
+            return
+        except ValueError as error:
+            done(SendResult(Outcome.RETRY, 0, error_kind=OTHER, error=f"ValueError: {error}", healthy=False))
+            return
+        hidden = [*secret_headers.values(), *signed[SIGNATURE_HEADER].split()]
+        if token is not None:
+            hidden.append(token)
+            secret_headers["Authorization"] = f"Bearer {token}"
+        headers = [*_HEADERS, *self._headers, *(f"{name}: {text}" for name, text in (secret_headers | signed).items())]
+        request = Request(self._url, headers, self._timeout_s, body, min(_SLOWEST_CONNECT_S, self._timeout_s))
         began_s = time.monotonic()
-        result = self._post(self._connections, headers, body, began_s + self._timeout_s, hidden)
-        took_s = time.monotonic() - began_s
-        healthy = result.healthy and took_s <= self._timeout_s / 2
-        return replace(result, latency_ms=round(took_s * 1000), healthy=healthy)
 
-    def _post(
-        self, connections: _Connections, headers: dict[str, str], body: bytes, ends_s: float, hidden: Iterable[str]
-    ) -> SendResult:
-        address = None
-        try:
-            address, pool = connections.pool(self._timeout_s)
-            remaining_s = ends_s - time.monotonic()
-            # For connecting and for the TLS handshake: both together fit into the remaining time.
-            connect_s = min(_SLOWEST_CONNECT_S, remaining_s / 2)
-            with open_answer(
-                pool.urlopen, "POST", self._path, headers, remaining_s, body=body, connect_s=connect_s
-            ) as response:
-                return self._result(response.status, response.headers.get("Retry-After"), _excerpt(response, hidden))
-        except BlockedError as error:
-            return SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(error))
-        except CallError as error:
-            if address is not None:
-                connections.failed(address)
-            return SendResult(Outcome.RETRY, error_kind=error.kind, error=str(error), healthy=False)
+        def end(ending: Ending) -> None:
+            took_s = time.monotonic() - began_s
+            result = self._result(ending, hidden)
+            if result.status == 401 and self._oauth2 is not None and token is not None and self._oauth2.renew(token):
+                result = replace(result, outcome=Outcome.RETRY)
+            healthy = result.healthy and took_s <= self._timeout_s / 2
+            done(replace(result, latency_ms=round(took_s * 1000), healthy=healthy))
 
-    def _result(self, status: int, retry_after: str | None, excerpt: str) -> SendResult:
+        self._transport.start(request, end)
+
+    def _result(self, ending: Ending, hidden: Iterable[str]) -> SendResult:
+        if isinstance(ending, Response):
+            return self._meaning(ending.status, ending.retry_after, _excerpt(ending.body, hidden))
+        if isinstance(ending, BlockedError):
+            return SendResult(Outcome.REFUSED, error_kind=BLOCKED, error=str(ending))
+        kind = ending.kind if isinstance(ending, CallError) else OTHER
+        return SendResult(Outcome.RETRY, error_kind=kind, error=str(ending), healthy=False)
+
+    def _meaning(self, status: int, retry_after: str | None, excerpt: str) -> SendResult:
         """The meaning of a status (Standard Webhooks, "Response status codes")."""
         if 200 <= status < 300:
             return SendResult(Outcome.DELIVERED, status=status)
@@ -149,61 +182,13 @@ class Sender:
         return replace(refused, outcome=Outcome.RETRY, error_kind=BAD_ANSWER, error=error, healthy=False)
 
 
-class _Connections:
-    """A connection pool for each address of a host: it connects to the address, and TLS checks the host's name."""
-
-    def __init__(self, target: Target, host: CheckedHost, size: int, tls: ssl.SSLContext) -> None:
-        self._target = target
-        self._host = host
-        self._size = size
-        self._tls = tls
-        self._lock = threading.Lock()
-        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
-        self._failed: str | None = None
-
-    def pool(self, timeout_s: float) -> tuple[str, urllib3.HTTPConnectionPool]:
-        """An address that is checked now, and its pool; an address with connections first, one that just failed last.
-
-        Raises:
-            BlockedError: an address is not allowed.
-            CallError: there is no address.
-        """
-        addresses = self._host.addresses(timeout_s)
-        with self._lock:
-            usable = [address for address in addresses if address != self._failed] or addresses
-            address = next((address for address in usable if address in self._pools), usable[0])
-            if address not in self._pools:
-                if len(self._pools) >= _POOLS:
-                    self._pools.pop(next(iter(self._pools))).close()
-                self._pools[address] = self._new_pool(address)
-            return address, self._pools[address]
-
-    def failed(self, address: str) -> None:
-        """Note that a call had no answer: the next one goes to another address, if there is one."""
-        self._host.forget()
-        with self._lock:
-            self._failed = address
-
-    def _new_pool(self, address: str) -> urllib3.HTTPConnectionPool:
-        if self._target.scheme == "http":
-            return TimedPool(address, self._target.port, maxsize=self._size)
-        return TimedTlsPool(
-            address, self._target.port, maxsize=self._size, ssl_context=self._tls, server_hostname=self._target.host
-        )
-
-
 def _check_header(text: str) -> None:
     if not is_header_value(text):
         raise SecretError("empty, too long, or with characters that are not visible ASCII or a space inside")
 
 
-def _excerpt(response: urllib3.BaseHTTPResponse, hidden: Iterable[str]) -> str:
-    """The beginning of the answer without secrets; reads on up to a cap, so that its connection can be used again."""
-    body = bytearray()
-    # The status counts even if the rest of the answer does not come.
-    with contextlib.suppress(exceptions.HTTPError, OSError):
-        while len(body) < MAX_ANSWER_BYTES and (chunk := response.read1(_CHUNK, decode_content=False)):
-            body += chunk
+def _excerpt(body: bytes, hidden: Iterable[str]) -> str:
+    """The beginning of an answer in one line, without secrets."""
     text = body.decode(errors="replace")
     for secret in hidden:
         text = text.replace(secret, "[hidden]")

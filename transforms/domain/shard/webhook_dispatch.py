@@ -177,10 +177,12 @@ class WebhookDispatch:
             return
         outcome = "given_up" if result.outcome in (delivery_queue.RETRY, delivery_queue.DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")
+        reason, detail = reasons.UNDELIVERED, f"after {delivery.attempts} attempts: {result.message}"
         if result.outcome == delivery_queue.GONE:
             self._result.gone_destinations.append(name)
-        detail = f"after {delivery.attempts} attempts: {result.message}"
-        self._lose(user_id, delivery, reasons.UNDELIVERED, detail, latency_ms=result.latency_ms)
+            # It belongs to the letters of the webhooks that waited behind it.
+            reason = reasons.DESTINATION_DISABLED
+        self._lose(user_id, delivery, reason, detail, latency_ms=result.latency_ms)
 
 
 def _emitted(action: Action) -> str:

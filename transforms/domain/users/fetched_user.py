@@ -31,6 +31,7 @@ class FetchedUser:
         history: past events, in any order.
         error_kind: for an unavailable user, one of the error kinds above.
         error: for an unavailable user, a short reason.
+        problems: why the visit, or rows of the history, could not be used and are left out.
     """
 
     enrichment: str
@@ -39,6 +40,7 @@ class FetchedUser:
     history: list[Row]
     error_kind: str | None = None
     error: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None, [])

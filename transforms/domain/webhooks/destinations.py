@@ -76,6 +76,15 @@ HeaderValue = Annotated[
 ]
 
 
+class OAuth2(StrictModel):
+    """How a destination's bearer token is requested: client credentials of RFC 6749, section 4.4."""
+
+    token_url: str = Field(description="https://host[:port][/path][?query] of the authorization server", repr=False)
+    client_id: HeaderValue = Field(description="text, or {secret: reference}")
+    client_secret: Reference = Field(description="a reference to the client's secret")
+    scope: Annotated[str, AfterValidator(_header_value)] | None = Field(default=None, description="scopes, by spaces")
+
+
 class Destination(StrictModel):
     """One destination: where its webhooks go, how and how often. ``url_policy`` decides whether the URL is allowed."""
 
@@ -86,6 +95,9 @@ class Destination(StrictModel):
     )
     headers: dict[HeaderName, HeaderValue] = Field(
         default={}, max_length=20, description="fixed ones; a value may be {secret: reference}"
+    )
+    oauth2: OAuth2 | None = Field(
+        default=None, description="sends Authorization: Bearer with a token of client credentials"
     )
     timeout: Duration = Field(default=Duration.parse("10s"), description="of one attempt, whole; at most 1m")
     rate: float | None = Field(default=None, gt=0, le=10_000, description="attempts a second; default: no limit")
@@ -99,11 +111,13 @@ class Destination(StrictModel):
         name = repeated(name.lower() for name in self.headers)
         if name is not None:
             raise ValueError(f"header {name!r} is given twice; case makes no difference")
+        if self.oauth2 is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("oauth2 sets the header Authorization, which headers has, too")
         return self
 
 
 # Errors do not show values of the other fields: they are secret, or may hold a secret by mistake.
-_SHOWN: Final = frozenset(Destination.model_fields) - {"url", "secrets", "headers"}
+_SHOWN: Final = frozenset(Destination.model_fields) - {"url", "secrets", "headers", "oauth2"}
 
 
 def load_destinations(path: Path, policy: EgressPolicy) -> tuple[Destination, ...]:
@@ -153,3 +167,8 @@ def _errors(destination: Destination, others: Collection[str], policy: EgressPol
         parse_target(destination.url, policy)
     except BlockedError as error:
         yield "url", str(error)
+    try:
+        if destination.oauth2 is not None:
+            parse_target(destination.oauth2.token_url, policy)
+    except BlockedError as error:
+        yield "oauth2", f"token_url: {error}"

@@ -1,8 +1,7 @@
 """Decides where webhooks may go: checks URLs and addresses before the first connection (SSRF protection).
 
-A URL is parsed once, by one strict grammar, so that no two parts of the program can read it differently. The sender
-(``adapters/webhook_sender/checked_host.py``) resolves the host, checks the addresses and connects to an address that
-passed the check, never to the name.
+A URL is parsed by one strict grammar, which refuses whatever two parsers could read differently. The transport
+(``adapters/http/transport.py``) has each address checked before it connects, and again before each request.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {tuple(finding) for finding in found} == {("check", "outcome", "said", "advice")}
-    assert found[4] == {"check": "Kafka", "outcome": "skip", "said": "no --bootstrap_servers", "advice": ""}
+    assert found[5] == {"check": "Kafka", "outcome": "skip", "said": "no --bootstrap_servers", "advice": ""}
 
 
 @pytest.mark.parametrize(("runner", "outcome"), [("DirectRunner", "warn"), ("FlinkRunner", "FAIL")])

@@ -3,25 +3,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.waiting import eventually
+from transforms.adapters.threads import DaemonThreads
+from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
-from transforms.domain.users.fetched_user import (
-    NOTHING_KNOWN,
-    OTHER,
-    FetchedUser,
-    unavailable,
-)
+from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
 
 def test_without_an_api_everybody_is_unknown() -> None:
-    assert FetchPool(None, 1).wait("u1") == NOTHING_KNOWN
+    assert FetchPool(None).wait("u1") == NOTHING_KNOWN
+
+
+def pool_of(api: HeldApi | NumberedApi, at_a_time: int) -> FetchPool:
+    """A pool whose API fetches so many users at a time."""
+    api.threads = DaemonThreads(at_a_time, "user-api")
+    started = SimpleNamespace(start=lambda user_id: api.threads.submit(api.fetch, user_id))
+    return FetchPool(cast(HttpUserApi, started))
 
 
 class HeldApi:
     """Answers when the test lets it."""
+
+    threads: DaemonThreads
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -30,8 +38,6 @@ class HeldApi:
     def fetch(self, user_id: str) -> FetchedUser:
         self.asked.append(user_id)
         assert self.go.wait(10)
-        if user_id == "broken":
-            raise ValueError("no such thing")
         return FetchedUser("fetched", user_id.encode(), None, [])
 
 
@@ -48,7 +54,7 @@ def take(pool: FetchPool, user_id: str) -> FetchedUser | None:
 
 
 def test_a_user_is_asked_for_once_however_often_it_is_wanted(held: HeldApi) -> None:
-    pool = FetchPool(held, 4)
+    pool = pool_of(held, 4)
     for _ in range(10):
         pool.request("u1")
     assert take(pool, "u1") is None
@@ -59,7 +65,7 @@ def test_a_user_is_asked_for_once_however_often_it_is_wanted(held: HeldApi) -> N
 
 def test_an_answer_is_taken_once_and_then_asked_for_anew(held: HeldApi) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("u1")
     pool.wait("after it, as there is one thread")
     assert take(pool, "u1") == FetchedUser("fetched", b"u1", None, [])
@@ -70,21 +76,16 @@ def test_an_answer_is_taken_once_and_then_asked_for_anew(held: HeldApi) -> None:
 
 
 def test_users_are_fetched_beside_each_other(held: HeldApi) -> None:
-    pool = FetchPool(held, 3)
+    pool = pool_of(held, 3)
     for name in ("a", "b", "c"):
         pool.request(name)
     eventually(lambda: len(held.asked) >= 3, "all three are asked for", 10, 0.002)
     assert sorted(held.asked) == ["a", "b", "c"]
 
 
-def test_whatever_a_client_raises_is_an_unavailable_user(held: HeldApi) -> None:
-    held.go.set()
-    assert FetchPool(held, 1).wait("broken") == unavailable(OTHER, "ValueError: no such thing")
-
-
 def test_an_answer_that_is_not_taken_in_time_is_fetched_again(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("u1")
     pool.wait("after it")
     monkeypatch.setattr(pool, "_kept_s", -1.0)  # every answer is too old
@@ -96,7 +97,7 @@ def test_an_answer_that_is_not_taken_in_time_is_fetched_again(held: HeldApi, mon
 
 def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("u1")
     pool.wait("after it")
     monkeypatch.setattr(pool, "_kept_s", -1.0)
@@ -105,7 +106,7 @@ def test_an_old_answer_is_not_taken(held: HeldApi, monkeypatch: pytest.MonkeyPat
 
 def test_answers_that_are_never_taken_make_room(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     monkeypatch.setattr(pool, "_kept", 3)
     for number in range(10):
         pool.request(f"u{number}")
@@ -117,7 +118,7 @@ def test_answers_that_are_never_taken_make_room(held: HeldApi, monkeypatch: pyte
 
 def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     for number in range(10):
         pool.request(f"u{number}")
     pool.wait("after them")
@@ -129,6 +130,8 @@ def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest
 
 class NumberedApi:
     """Answers each fetch with its number, each when the test lets it."""
+
+    threads: DaemonThreads
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -142,7 +145,7 @@ class NumberedApi:
 
 
 def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("running")
     eventually(lambda: held.asked == ["running"], "the fetches have come so far", 10, 0.002)
     pool.request("forgotten")
@@ -157,14 +160,14 @@ def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, int]) -> None:
     api = NumberedApi()
-    pool = FetchPool(api, 2)
+    pool = pool_of(api, 2)
     pool.request("u1", 111)
     eventually(lambda: len(api.asked) == 1, "the fetches have come so far", 10, 0.002)
     pool.cancel("u1")
     assert pool.request("u1", 222) == 222
     eventually(lambda: len(api.asked) == 2, "the fetches have come so far", 10, 0.002)
     api.go[order[0]].set()
-    pool._threads.submit(int).result(10)  # begins when the first of the two has ended
+    api.threads.submit(int).result(10)  # begins when the first of the two has ended
     early = take(pool, "u1")
     api.go[order[1]].set()
     if order == (1, 2):
@@ -175,7 +178,7 @@ def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, 
 
 
 def test_polling_starts_fetches_that_are_missing(held: HeldApi) -> None:
-    pool = FetchPool(held, 2)
+    pool = pool_of(held, 2)
     pool.request("u1", 111)
     assert pool.poll(["u1", "lost"], 222) == []
     assert (pool.request("u1", 333), pool.request("lost", 333)) == (111, 222)
@@ -192,7 +195,7 @@ def test_polling_starts_fetches_that_are_missing(held: HeldApi) -> None:
 
 
 def test_a_fetch_is_withdrawn_only_if_it_has_not_begun(held: HeldApi) -> None:
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("running")
     eventually(lambda: held.asked == ["running"], "the fetches have come so far", 10, 0.002)
     pool.request("queued")
@@ -205,7 +208,7 @@ def test_a_fetch_is_withdrawn_only_if_it_has_not_begun(held: HeldApi) -> None:
 
 def test_an_answer_that_waits_is_forgotten_with_its_user(held: HeldApi) -> None:
     held.go.set()
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.request("u1")
     pool.wait("after it")
     pool.cancel("u1")
@@ -213,7 +216,7 @@ def test_an_answer_that_waits_is_forgotten_with_its_user(held: HeldApi) -> None:
 
 
 def test_a_user_who_is_not_asked_for_may_be_cancelled(held: HeldApi) -> None:
-    pool = FetchPool(held, 1)
+    pool = pool_of(held, 1)
     pool.cancel("nobody")
     held.go.set()
     assert pool.wait("nobody").profile_json == b"nobody"
@@ -221,7 +224,7 @@ def test_a_user_who_is_not_asked_for_may_be_cancelled(held: HeldApi) -> None:
 
 def test_users_cancelled_and_asked_for_from_many_threads_all_get_their_answer(held: HeldApi) -> None:
     held.go.set()
-    pool = FetchPool(held, 4)
+    pool = pool_of(held, 4)
     stop = threading.Event()
 
     def cancel() -> None:

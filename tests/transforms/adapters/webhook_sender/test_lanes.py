@@ -1,19 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
-import threading
 from collections.abc import Callable
-from concurrent.futures import wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.transforms.adapters.webhook_sender.test_sender import destination
-from tests.waiting import eventually
 from transforms.adapters.http.breaker import Breaker
+from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.webhook_sender.lanes import FullError, Lane
-from transforms.adapters.webhook_sender.sender import Sender
+from transforms.adapters.webhook_sender.sender import SendDone, Sender
 from transforms.domain.webhooks.results import Outcome, SendResult
 
 DELIVERED = SendResult(Outcome.DELIVERED, status=200)
@@ -21,54 +20,61 @@ FAILED = SendResult(Outcome.RETRY, status=500, error_kind="status", error="HTTP 
 BUSY = SendResult(Outcome.RETRY, status=408, error_kind="status", error="HTTP 408")
 
 
-@dataclass
-class FakeTime:
-    """Monotonic time that passes only in pauses."""
+class FakeTime(IoThread):
+    """An I/O thread without a thread, whose time passes only in pauses."""
 
-    now_s: float = 1000.0
-    pauses: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.pauses: list[float] = []
 
     def clock(self) -> float:
         return self.now_s
 
-    def sleep(self, pause_s: float) -> None:
+    def submit(self, callback: Callable[..., None], *args: Any) -> None:
+        callback(*args)
+
+    def later(self, pause_s: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
         self.pauses.append(pause_s)
         self.now_s += pause_s
+        callback(*args)
+        return None  # type: ignore[return-value]
 
 
-class FakeSender:
-    """Answers with the next of its results, the last one for ever; ``at_s`` says when it was asked."""
+class FakeSender(Sender):
+    """Answers with the next of its results, the last one for ever; ``at_s`` says when attempts began."""
 
-    def __init__(self, clock: Callable[[], float], *results: SendResult | Exception, took_s: float = 0.0) -> None:
+    def __init__(self, time: FakeTime, *results: SendResult | Exception, took_s: float = 0.0) -> None:
         self._results = list(results)
-        self._clock = clock
+        self._time = time
         self._took_s = took_s
         self.at_s: list[float] = []
-        self.time: FakeTime | None = None
 
-    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        self.at_s.append(self._clock())
-        if self.time is not None:
-            self.time.now_s += self._took_s
+    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        self.at_s.append(self._time.now_s)
+        self._time.now_s += self._took_s
         result = self._results.pop(0) if len(self._results) > 1 else self._results[0]
         if isinstance(result, Exception):
             raise result
-        return result
+        done(result)
+
+
+class FakeLane(Lane):
+    def send(self, webhook_id: str, body: bytes) -> SendResult:
+        return self.submit(webhook_id, body).result(0)
 
 
 def lane(
     time: FakeTime, *results: SendResult | Exception, took_s: float = 0.0, harnesses: int = 1, **more: Any
-) -> tuple[Lane, FakeSender]:
-    sender = FakeSender(time.clock, *results, took_s=took_s)
-    sender.time = time
+) -> tuple[FakeLane, FakeSender]:
+    sender = FakeSender(time, *results, took_s=took_s)
     injected = {"breaker": more.pop("breaker")} if "breaker" in more else {}
-    made = Lane(
+    made = FakeLane(
         destination("https://hooks.example.com/", **more),
         sender,
+        time,
         harnesses,
         10,
         clock=time.clock,
-        sleep=time.sleep,
         chance=lambda: 1.0,
         **injected,
     )
@@ -184,31 +190,32 @@ def test_an_open_breaker_uses_up_no_rate() -> None:
 
 
 class HeldSender(Sender):
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.began: list[str] = []
-        self.lock = threading.Lock()
+    """Attempts end when the test says so."""
 
-    def attempt(self, webhook_id: str, body: bytes) -> SendResult:
-        with self.lock:
-            self.began.append(webhook_id)
-        assert self.go.wait(30)
-        return DELIVERED
+    def __init__(self) -> None:
+        self.began: dict[str, SendDone] = {}
+
+    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        self.began[webhook_id] = done
 
 
 def test_no_more_are_in_flight_than_allowed_and_no_more_wait() -> None:
     sender = HeldSender()
-    made = Lane(destination("https://hooks.example.com/", max_in_flight=3), sender, 1, 2)
+    made = Lane(destination("https://hooks.example.com/", max_in_flight=3), sender, FakeTime(), 1, 2)
     futures = [made.submit(f"w{number}", b"") for number in range(5)]
     with pytest.raises(FullError):
         made.submit("w5", b"")
-    eventually(lambda: len(sender.began) == 3, "three are in flight", 10, 0.002)
+    assert list(sender.began) == ["w0", "w1", "w2"]
+    assert not futures[0].cancel()
     assert futures[4].cancel()
     futures[4] = made.submit("w5", b"")  # in the room of the one that does not wait any more
     with pytest.raises(FullError):
         made.submit("w6", b"")
-    assert sorted(sender.began) == ["w0", "w1", "w2"]
-    sender.go.set()
-    assert not wait(futures, 10).not_done
-    assert sorted(sender.began) == ["w0", "w1", "w2", "w3", "w5"]
-    made.submit("w6", b"").result(10)
+    sender.began["w1"](DELIVERED)
+    assert list(sender.began) == ["w0", "w1", "w2", "w3"]
+    for name in ("w0", "w2", "w3", "w5"):
+        sender.began[name](DELIVERED)
+    assert [future.result(0) for future in futures] == [DELIVERED] * 5
+    assert list(sender.began) == ["w0", "w1", "w2", "w3", "w5"]
+    made.submit("w6", b"")
+    assert "w6" in sender.began

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from tests.raw_http import Send, certificate, ok, raw_server, server_tls
-from tests.transforms.adapters.webhook_sender.test_lanes import DELIVERED, HeldSender
+from tests.transforms.adapters.webhook_sender.test_lanes import DELIVERED
 from tests.transforms.adapters.webhook_sender.test_sender import HERE, SECRET
 from tests.waiting import eventually
+from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.adapters.webhook_sender.sender import SendDone, Sender
 from transforms.domain.base.durations import Duration
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
@@ -27,20 +29,44 @@ def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY", SECRET)
 
 
+class HeldSender(Sender):
+    """Attempts end when ``release`` was called."""
+
+    def __init__(self) -> None:
+        self.io = IoThread("webhooks-test")
+        self.began: list[str] = []
+        self._held: list[SendDone] | None = []
+
+    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+        self.began.append(webhook_id)
+        if self._held is None:
+            done(DELIVERED)
+        else:
+            self._held.append(done)
+
+    def release(self) -> None:
+        self.io.submit(self._release)
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for done in held:
+            done(DELIVERED)
+
+
 @pytest.fixture
 def held() -> HeldSender:
     return HeldSender()
 
 
-def pool_of(held: HeldSender, **more: Any) -> SendPool:
-    return SendPool([DESTINATION], HERE, sender=lambda _: held, **more)
+def pool_of(held: HeldSender, destination: Destination = DESTINATION, **more: Any) -> SendPool:
+    return SendPool([destination], HERE, io=held.io, sender=lambda _: held, **more)
 
 
 def test_a_webhook_is_sent_once_and_its_result_is_taken_once(held: HeldSender) -> None:
     pool = pool_of(held)
     assert all(pool.request("w1", "crm", BODY) for _ in range(3))
     assert pool.poll(["w1", "w2"]) == []
-    held.go.set()
+    held.release()
     results: list[tuple[str, SendResult]] = []
     eventually(lambda: results.extend(pool.poll(["w2", "w1"])) or results, "the result", 10, 0.002)
     assert results == [("w1", DELIVERED)]
@@ -49,7 +75,7 @@ def test_a_webhook_is_sent_once_and_its_result_is_taken_once(held: HeldSender) -
 
 
 def test_a_webhook_whose_result_was_taken_may_be_requested_again(held: HeldSender) -> None:
-    held.go.set()
+    held.release()
     pool = pool_of(held)
     for _ in range(2):
         pool.request("w1", "crm", BODY)
@@ -64,7 +90,7 @@ def test_webhooks_of_a_destination_begin_in_the_order_of_their_requests(held: He
     ids = [f"w{number}" for number in range(50)]
     for one in ids:
         pool.request(one, "crm", BODY)
-    held.go.set()
+    held.release()
     for one in ids:
         pool.wait(one)
     assert held.began == ids
@@ -74,7 +100,7 @@ def test_a_full_queue_says_so_and_has_room_again_later(held: HeldSender) -> None
     pool = pool_of(held, max_waiting=1)
     assert [pool.request(f"w{number}", "crm", BODY) for number in range(3)] == [True, True, False]
     assert pool.request("w1", "crm", BODY)  # it waits there already
-    held.go.set()
+    held.release()
     pool.wait("w0")
     pool.wait("w1")
     assert pool.request("w2", "crm", BODY)
@@ -87,7 +113,7 @@ def test_one_that_waits_can_be_withdrawn_and_one_in_flight_cannot(held: HeldSend
     pool.request("w1", "crm", BODY)
     eventually(lambda: held.began, "the first is in flight", 10, 0.002)
     assert [pool.withdraw(one) for one in ("w0", "w1", "never")] == [False, True, True]
-    held.go.set()
+    held.release()
     assert pool.wait("w0") == DELIVERED
     assert held.began == ["w0"]
 
@@ -152,9 +178,8 @@ from tests.transforms.adapters.webhook_sender.test_send_pool import DESTINATION,
 from transforms.adapters.webhook_sender.send_pool import SendPool
 
 class Hangs:
-    def attempt(self, webhook_id, body):
+    def start(self, webhook_id, body, done):
         begun.set()
-        threading.Event().wait()
 
 begun = threading.Event()
 pool = SendPool([DESTINATION], HERE, sender=lambda _: Hangs())
@@ -169,12 +194,12 @@ print([thread.name for thread in threading.enumerate()])
 def test_a_process_ends_though_webhooks_are_in_flight_and_waiting() -> None:
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == "['MainThread', 'webhook-crm-0']"
+    assert done.stdout.strip() == "['MainThread', 'webhooks']"
 
 
 def test_many_threads_may_ask_at_once(held: HeldSender) -> None:
-    held.go.set()
-    pool = SendPool([DESTINATION.model_copy(update={"max_in_flight": 8})], HERE, sender=lambda _: held)
+    held.release()
+    pool = pool_of(held, DESTINATION.model_copy(update={"max_in_flight": 8}))
     ids = [f"w{number}" for number in range(400)]
     taken: list[str] = []
 

@@ -1,0 +1,408 @@
+"""HTTP/1.1 calls on libcurl: many in flight in one thread, which lets Python's interpreter lock go while it works.
+
+libcurl only moves bytes. Deadlines, limits of sizes, retries, addresses and the meaning of answers are ours, and
+everything that libcurl would do by itself is switched off: redirects, proxies, netrc, other protocols, repeated POSTs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import certifi
+import pycurl
+
+from transforms.adapters.http.calls import CaFileError, CallError, check_ca_file
+from transforms.adapters.http.io_thread import IoThread
+from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, OTHER, TIMEOUT, TOO_LARGE
+
+_CHECK_CAS_EVERY_S: Final = 1.0
+_HEADERS_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE, which pycurl does not name
+
+# An answer came, but not as HTTP: another attempt gets the same.
+_UNUSABLE: Final = (
+    pycurl.E_FTP_WEIRD_SERVER_REPLY,
+    pycurl.E_UNSUPPORTED_PROTOCOL,
+    pycurl.E_BAD_CONTENT_ENCODING,
+    _HEADERS_TOO_LARGE,
+)
+_UNTRUSTED: Final = (
+    pycurl.E_PEER_FAILED_VERIFICATION,
+    pycurl.E_SSL_CACERT_BADFILE,
+    pycurl.E_SSL_CIPHER,
+    pycurl.E_SSL_ISSUER_ERROR,
+)
+_GZIP: Final = b"\x1f\x8b"
+# An idle connection is closed before most servers close it (60 s and more are common).
+_IDLE_S: Final = 50
+# A name may get other addresses: they count after this time at the latest.
+_KEPT_S: Final = 60
+_LOOKUP_S: Final = 5
+_OPTIONS: Final = (
+    (pycurl.NOSIGNAL, 1),
+    (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+    (pycurl.FOLLOWLOCATION, 0),
+    (pycurl.PROXY, ""),
+    (pycurl.NETRC, pycurl.NETRC_IGNORED),
+    (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+    (pycurl.HTTP09_ALLOWED, 0),
+    (pycurl.PATH_AS_IS, 1),
+    (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),
+    (pycurl.SSL_VERIFYPEER, 1),
+    (pycurl.SSL_VERIFYHOST, 2),
+    (pycurl.MAXAGE_CONN, _IDLE_S),
+    (pycurl.MAXLIFETIME_CONN, _KEPT_S),
+    (pycurl.DNS_CACHE_TIMEOUT, _LOOKUP_S),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call.
+
+    Attributes:
+        url: an absolute URL of http or https.
+        headers: header lines, without line ends.
+        deadline_s: the time of the whole call in seconds, up to the last byte of the answer.
+        body: the body of a POST; None for a GET.
+        connect_s: the time for connecting, TLS included; ``deadline_s`` if None.
+    """
+
+    url: str
+    headers: list[str]
+    deadline_s: float
+    body: bytes | None = None
+    connect_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; ``retry_after`` is the header's text, or seconds as text."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a transport takes from servers.
+
+    Attributes:
+        body_bytes: limit of an answer's body, decoded.
+        header_bytes: limit of an answer's headers.
+        needs_body: whether a body that is cut off or too large is an error; otherwise the status counts once all
+            headers are there, with as much of the body as came.
+        check: raises an ``EventTriggerError`` for an IP address that is not allowed. It is called before a connection
+            is made and again before each request, because a kept connection is used without another look. With it,
+            no POST is sent twice.
+        kept_connections: how many idle connections are kept.
+        resolve: gives the addresses of a host in place of the system; for tests.
+    """
+
+    body_bytes: int
+    header_bytes: int = 65_536
+    needs_body: bool = True
+    check: Callable[[str], None] | None = None
+    kept_connections: int = 256
+    resolve: Callable[[str], list[str]] | None = None
+
+
+Ending = Response | EventTriggerError
+Done = Callable[[Ending], None]
+
+
+class Transport:
+    """A pool of connections with its rules. Only used in the I/O thread; two uses with other rules are two transports.
+
+    TLS is verified against the CAs of ``ca_file`` (PEM), or the public ones; a file that is replaced is read again.
+
+    Raises:
+        CaFileError: ``ca_file`` cannot be used.
+    """
+
+    def __init__(
+        self, io: IoThread, rules: Rules, ca_file: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if ca_file is not None:
+            check_ca_file(ca_file)
+        self._io = io
+        self._rules = rules
+        self._clock = clock
+        self._ca_file = ca_file or certifi.where()
+        self._ca_stamp = _stamp(self._ca_file)
+        self._check_cas_at_s = clock() + _CHECK_CAS_EVERY_S
+        self._multi = _Multi(io, rules)
+
+    def start(self, request: Request, done: Done) -> Transfer:
+        """Start a call; later ``done`` gets its answer or its error, once, unless the call is cancelled."""
+        self._renew_cas()
+        transfer = self._multi.idle.pop() if self._multi.idle else Transfer(self._multi, self._rules, self._ca_file)
+        try:
+            transfer.start(request, done)
+        except (pycurl.error, ValueError, OSError) as error:
+            # The caller has not gone on yet: it gets an error as it gets every other.
+            self._io.submit(done, CallError(OTHER, f"{type(error).__name__}: {error}"))
+        return transfer
+
+    def _renew_cas(self) -> None:
+        """Leave the connections, and libcurl's copy of the CAs, once the file has changed."""
+        if self._clock() < self._check_cas_at_s:
+            return
+        self._check_cas_at_s = self._clock() + _CHECK_CAS_EVERY_S
+        with contextlib.suppress(OSError, CaFileError):
+            stamp = _stamp(self._ca_file)
+            if stamp != self._ca_stamp:
+                check_ca_file(self._ca_file)
+                self._ca_stamp, self._multi = stamp, _Multi(self._io, self._rules)
+
+
+class Transfer:
+    """A handle of libcurl, which makes one call at a time."""
+
+    def __init__(self, multi: _Multi, rules: Rules, ca_file: str) -> None:
+        self._multi = multi
+        self._rules = rules
+        self._done: Done | None = None
+        self._reset(None)
+        self.handle = handle = pycurl.Curl()
+        for option, value in _OPTIONS:
+            handle.setopt(option, value)
+        handle.setopt(pycurl.CAINFO, ca_file)
+        handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        if not rules.needs_body:
+            handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        if rules.check is not None:
+            handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
+            handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
+
+    def _reset(self, request: Request | None) -> None:
+        self._is_post = request is not None and request.body is not None
+        self._body = bytearray()
+        self._requests = 0
+        self._header_bytes = 0
+        self._headers_end = False
+        self._retry_after: str | None = None
+        self._error: EventTriggerError | None = None  # of a callback: it says more than libcurl's
+
+    def start(self, request: Request, done: Done) -> None:
+        """Start a call."""
+        self._reset(request)
+        self._done = done
+        handle = self.handle
+        connect_s = request.deadline_s if request.connect_s is None else request.connect_s
+        handle.setopt(pycurl.URL, request.url)
+        # For libcurl 0 is no limit.
+        handle.setopt(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))
+        handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(connect_s * 1000)))
+        if self._rules.resolve is not None:
+            handle.setopt(pycurl.RESOLVE, _addresses(request.url, self._rules.resolve))
+        if request.body is None:
+            handle.setopt(pycurl.HTTPGET, 1)
+            handle.setopt(pycurl.HTTPHEADER, request.headers)
+        else:
+            handle.setopt(pycurl.POST, 1)
+            handle.setopt(pycurl.POSTFIELDS, request.body)
+            # Without this libcurl would wait a second for a 100 before it sends a long body.
+            handle.setopt(pycurl.HTTPHEADER, [*request.headers, "Expect:"])
+        self._multi.add(self)
+
+    def cancel(self) -> None:
+        """End the call; nothing if it has ended."""
+        if self._done is not None:
+            self._done = None
+            self._multi.remove(self)
+
+    def end(self, code: int, message: str) -> None:
+        """Hand over the answer or the error; ``code`` and ``message`` are libcurl's."""
+        done, self._done = self._done, None
+        ending = self._ending(code, message)
+        self._multi.remove(self)
+        if done is not None:
+            done(ending)
+
+    def _ending(self, code: int, message: str) -> Ending:
+        handle = self.handle
+        status, header_bytes = handle.getinfo(pycurl.RESPONSE_CODE), handle.getinfo(pycurl.HEADER_SIZE)
+        if code == _HEADERS_TOO_LARGE or max(header_bytes, self._header_bytes) > self._rules.header_bytes:
+            return CallError(BAD_ANSWER, f"headers of over {self._rules.header_bytes} bytes")
+        after_s = handle.getinfo(pycurl.RETRY_AFTER)
+        retry_after = str(after_s) if self._rules.needs_body and after_s > 0 else self._retry_after
+        # Once it is known that the server refuses, it does not matter whether the rest of its answer comes.
+        if (self._headers_end or self._rules.needs_body) and status >= (300 if self._rules.needs_body else 200):
+            return Response(status, bytes(self._body), retry_after)
+        if self._error is not None:
+            return self._error
+        if code != pycurl.E_OK:
+            return _call_error(code, message)
+        if not self._body and status == 200 and handle.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T) < 0:
+            # libcurl takes headers that were cut off for complete ones.
+            return CallError(CONNECTION, "the answer ended early", passing=True, down=True)
+        try:
+            return Response(status, _decoded(self._body, self._rules.body_bytes), retry_after)
+        except CallError as error:
+            return error
+
+    # libcurl calls these in the midst of its work; they must not call it.
+
+    def _on_body(self, chunk: bytes) -> int:
+        self._body += chunk
+        if len(self._body) <= self._rules.body_bytes:
+            return len(chunk)
+        if self._rules.needs_body:
+            self._error = CallError(TOO_LARGE, f"over {self._rules.body_bytes} bytes")
+        return -1
+
+    def _on_header(self, line: bytes) -> int:
+        self._header_bytes += len(line)
+        if self._header_bytes > self._rules.header_bytes:
+            return -1  # HEADER_SIZE shows why
+        name, _, value = line.partition(b":")
+        if name.startswith(b"HTTP/"):
+            self._retry_after, self._headers_end = None, False  # what came before was interim (1xx)
+        elif not line.strip():
+            self._headers_end = True
+        elif name.lower() == b"retry-after":
+            self._retry_after = value.decode("latin-1").strip()
+        return len(line)
+
+    def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
+        ip = str(address.addr[0])
+        if self._refuse(ip):
+            return pycurl.SOCKET_BAD
+        try:
+            return socket.socket(address.family, address.socktype, address.protocol)
+        except OSError:  # no file descriptor is left, or no such network: libcurl tries the next address
+            return pycurl.SOCKET_BAD
+
+    def _on_request(self, remote_ip: str, *_: Any) -> int:
+        # libcurl sends a request again whose kept connection has died, also a POST that may have been handled.
+        self._requests += 1
+        if self._is_post and self._requests > 1:
+            self._error = CallError(CONNECTION, "the server closed a kept connection", passing=True, down=True)
+            return pycurl.PREREQFUNC_ABORT
+        return pycurl.PREREQFUNC_ABORT if self._refuse(remote_ip) else pycurl.PREREQFUNC_OK
+
+    def _refuse(self, ip: str) -> bool:
+        if self._rules.check is None:
+            return False
+        try:
+            self._rules.check(ip)
+        except EventTriggerError as error:
+            self._error = error
+            return True
+        return False
+
+
+class _Multi:
+    """libcurl's pool of connections, driven by the event loop."""
+
+    def __init__(self, io: IoThread, rules: Rules) -> None:
+        self._loop = io.loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: dict[pycurl.Curl, Transfer] = {}
+        self.idle: list[Transfer] = []
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, rules.kept_connections)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
+    def add(self, transfer: Transfer) -> None:
+        """Begin a transfer."""
+        self._running[transfer.handle] = transfer
+        self._multi.add_handle(transfer.handle)
+
+    def remove(self, transfer: Transfer) -> None:
+        """Take back a transfer that has ended, or end it."""
+        del self._running[transfer.handle]
+        self._multi.remove_handle(transfer.handle)
+        self.idle.append(transfer)
+
+    # libcurl calls these in the midst of its work; they must not call it.
+
+    def _watch(self, event: int, fd: int, *_: Any) -> None:
+        if event & pycurl.POLL_IN and event != pycurl.POLL_REMOVE:
+            self._loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
+        else:
+            self._loop.remove_reader(fd)
+        if event & pycurl.POLL_OUT and event != pycurl.POLL_REMOVE:
+            self._loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
+        else:
+            self._loop.remove_writer(fd)
+
+    def _set_timer(self, timeout_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if timeout_ms >= 0:
+            self._timer = self._loop.call_later(timeout_ms / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
+
+    def _act(self, fd: int, events: int) -> None:
+        self._multi.socket_action(fd, events)
+        while True:
+            waiting, ended, failed = self._multi.info_read()
+            for handle in ended:
+                self._end(handle, pycurl.E_OK, "")
+            for handle, code, message in failed:
+                self._end(handle, code, message)
+            if not waiting:
+                return
+
+    def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
+        transfer = self._running.get(handle)
+        if transfer is not None:  # another one's end may have cancelled it
+            transfer.end(code, message)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _addresses(url: str, resolve: Callable[[str], list[str]]) -> list[str]:
+    """What libcurl shall know of a URL's host, in place of what it knew."""
+    target = urlsplit(url)
+    place = f"{target.hostname}:{target.port or {'http': 80, 'https': 443}[target.scheme]}"
+    return [f"-{place}", f"+{place}:{','.join(resolve(target.hostname or ''))}"]
+
+
+def _call_error(code: int, message: str) -> CallError:
+    # Broken chunks have the code of a connection that was reset.
+    if code in _UNUSABLE or (code == pycurl.E_RECV_ERROR and "chunk" in message):
+        return CallError(BAD_ANSWER, message)
+    if code == pycurl.E_OPERATION_TIMEDOUT:
+        return CallError(TIMEOUT, message, passing=True, down=True)
+    return CallError(CONNECTION, message, passing=code not in _UNTRUSTED, down=True)
+
+
+def _decoded(body: bytearray, max_bytes: int) -> bytes:
+    """A body without its gzip encoding. JSON never begins like gzip, so the header is not needed.
+
+    Raises:
+        CallError: the encoding is broken or ends early, or the body has over ``max_bytes``.
+    """
+    if not body.startswith(_GZIP):
+        return bytes(body)
+    decoded = bytearray()
+    rest = bytes(body)
+    while rest:  # members of gzip follow each other
+        decoder = zlib.decompressobj(wbits=31)
+        try:
+            decoded += decoder.decompress(rest, max_bytes + 1 - len(decoded))
+        except zlib.error:
+            raise CallError(BAD_ANSWER, "not gzip, as its encoding says") from None
+        if len(decoded) > max_bytes:
+            raise CallError(TOO_LARGE, f"over {max_bytes} bytes")
+        if not decoder.eof:
+            raise CallError(CONNECTION, "the answer's gzip encoding ends early", passing=True, down=True)
+        rest = decoder.unused_data
+    return bytes(decoded)
