@@ -13,7 +13,7 @@ import orjson
 
 from transforms.adapters.http.calls import CallError
 from transforms.domain.base import exact_json
-from transforms.domain.base.field_paths import Selection, selection
+from transforms.domain.base.field_paths import FieldSelection, selection
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.users.fetched_user import BAD_ANSWER, NOTHING_KNOWN, FetchedUser
 from transforms.domain.users.history import Row
@@ -138,7 +138,7 @@ def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> li
     return [row for row in rows if row is not None]
 
 
-def _row(document: Any, selected: Selection) -> Row | None:
+def _row(document: Any, selected: FieldSelection) -> Row | None:
     try:
         event_id, event_name = document["event_id"], document["event_name"]
         timestamp_ms = _integer(document["timestamp"])
