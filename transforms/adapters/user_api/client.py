@@ -345,4 +345,5 @@ def _with_whole_numbers(value: Any) -> Any:
         return {name: _with_whole_numbers(inner) for name, inner in value.items()}
     if type(value) is list:
         return [_with_whole_numbers(inner) for inner in value]
-    return int(value) if type(value) is float and value.is_integer() else value
+    is_whole = type(value) is float and value.is_integer() and abs(value) <= MAX_SAFE_INTEGER
+    return int(value) if is_whole else value
