@@ -72,12 +72,13 @@ def shown_time(flink: FlinkCluster, topics: Topics, capsys: pytest.CaptureFixtur
 def test_open_transactions_and_new_partitions_hold_the_time(
     kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path
 ) -> None:
-    topics = Topics(kafka)
+    topics, admin = Topics(kafka), AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    flowing = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     quick = ("--watermark_idleness_ms=500", "--watermark_out_of_orderness_ms=0", "--allowed_lateness_seconds=1")
     with (
         reading(kafka, topics.actions) as actions,
         running(flink, topics, rules(tmp_path / "rules.yaml"), *quick, "--partition_discovery_seconds=8") as job_id,
-        again_and_again(lambda: produce(topics, FLOWING, ["other-" + str(time.time_ns())]), lambda: 0.2),
+        again_and_again(lambda: produce(topics, FLOWING, [f"other-{time.time_ns()}"], flowing), lambda: 0.2),
     ):
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topics.tag})
         producer.init_transactions()
@@ -95,10 +96,11 @@ def test_open_transactions_and_new_partitions_hold_the_time(
         assert not {found for found in fired(actions) if found[0] == "abandoned"}
         producer.commit_transaction()
         # The job looks for partitions every 8 s. Until then the time waits for what a new one holds.
-        AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).create_partitions(
-            [NewPartitions(topics.events, PARTITIONS + 1)]
-        )[topics.events].result()
-        eventually(lambda: PARTITIONS in _partitions(kafka, topics.events), "the new partition is there")
+        admin.create_partitions([NewPartitions(topics.events, PARTITIONS + 1)])[topics.events].result()
+        eventually(
+            lambda: PARTITIONS in admin.list_topics(topics.events).topics[topics.events].partitions,
+            "the new partition is there",
+        )
         produce(topics, 0, ["mover-cart"], event_name="add_to_cart")
         produce(topics, PARTITIONS, ["mover-checkout"], event_name="checkout")
         produce(topics, PARTITIONS, ["late-0", "late-1"])
@@ -111,11 +113,6 @@ def test_open_transactions_and_new_partitions_hold_the_time(
         eventually(lambda: ("abandoned", "last-cart") in fired(actions), "the time goes on", 60)
         ended = {event_id for rule, event_id in fired(actions) if rule == "abandoned"}
         assert ended == {"leaver-cart", "last-cart"}
-
-
-def _partitions(kafka: LocalKafka, topic: str) -> dict[int, Any]:
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    return dict(admin.list_topics(topic, timeout=5).topics[topic].partitions)
 
 
 def test_deleted_records_and_topics_cost_what_is_gone_and_are_counted(

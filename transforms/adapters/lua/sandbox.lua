@@ -1,5 +1,5 @@
 -- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
--- Called with what the other files return; returns compile, expect_values, evaluate and watch_all, described where they are.
+-- Called with what the other files return; returns compile, expect_values and evaluate, described where they are.
 
 local budget, order, texts, library, study, rewrite = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
@@ -312,4 +312,4 @@ local function evaluate(mask, history, ...)
   return packed and concat(packed, "\0")
 end
 
-return compile, expect_values, evaluate, budget.watch_all
+return compile, expect_values, evaluate

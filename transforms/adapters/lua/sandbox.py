@@ -35,8 +35,7 @@ class Sandbox:
         self._start()
 
     def _start(self) -> None:
-        self._lua, compile_program, expect_values, self._evaluate, self._watch_all = _load_sandbox()
-        self._has_long_texts = False
+        self._lua, compile_program, expect_values, self._evaluate = _load_sandbox()
         self._table = self._lua.table_from
         for number, program in enumerate(self._programs):
             problem, _, _, reads = _compiled(compile_program, program)
@@ -85,10 +84,6 @@ class Sandbox:
             value = inputs[number]
             values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
-        # From so many characters on, single instructions may take long. A literal: it runs for every event.
-        if characters > 100_000 or self._has_long_texts:
-            self._has_long_texts = characters > 100_000
-            self._watch_all(self._has_long_texts)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
@@ -183,7 +178,7 @@ def _compiled(compile_program: Any, program: engine.Program) -> tuple[str | None
     return compiled
 
 
-def _load_sandbox() -> tuple[Any, Any, Any, Any, Any]:
+def _load_sandbox() -> tuple[Any, Any, Any, Any]:
     """A Lua runtime, and what ``sandbox.lua`` returns in it."""
     lua = lupa.luajit21.LuaRuntime(
         register_eval=False,

@@ -26,7 +26,6 @@ end
 
 local OVER_BUDGET = {} -- an error value that no program can make
 local wall_end, cpu_end -- nil until the first check of a program: most end before it
-local hook_every = HOOK_EVERY
 local work = 0 -- since the last check that spend() made
 local state = { load = 0 } -- about how many checks the program has had
 
@@ -86,7 +85,7 @@ local function begin()
   if is_used then -- most programs end before their first check
     wall_end, cpu_end, work, nested, is_used, is_checking, state.load = nil, nil, 0, 0, false, false, 0
   end
-  sethook(check, "", hook_every)
+  sethook(check, "", HOOK_EVERY)
 end
 
 -- From now on, each instruction of this program may take long: it compares long texts, or makes numbers of them.
@@ -94,15 +93,9 @@ local function watch()
   sethook(check, "", HOOK_CLOSELY)
 end
 
--- Whether the inputs of the next programs have long texts.
-local function watch_all(has_long_texts)
-  hook_every = has_long_texts and HOOK_CLOSELY or HOOK_EVERY
-end
-
 return {
   begin = begin,
   watch = watch,
-  watch_all = watch_all,
   check = check,
   spend = spend,
   spent = spent,

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 
 _DAY: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# A month and more within the years 1 to 9999, so that what is computed from a time is in them, too.
+_YEAR_1_MS: Final = -62_135_596_800_000
+_YEAR_9999_MS: Final = 253_402_300_799_999
+# A month and more within them, so that what is computed from a time is in them, too.
 _FIRST_S: Final = -62_100_000_000
 _LAST_S: Final = 253_300_000_000
 _MINUTE_MS: Final = 60_000
@@ -24,7 +26,7 @@ Period = Literal["day", "week", "month"]
 
 def rfc_3339(time_ms: int) -> str:
     """Format an instant as RFC 3339 in UTC, with milliseconds."""
-    within_ms = min(max(time_ms, _FIRST_S * 1000), _LAST_S * 1000)
+    within_ms = min(max(time_ms, _YEAR_1_MS), _YEAR_9999_MS)
     return (_EPOCH + timedelta(milliseconds=within_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -127,7 +127,7 @@ class FilterSet:
         self._uncounted += 1
         if self._uncounted == 256:  # the clock costs more than the count
             self._count_evaluations()
-        if self._quarantine:
+        if self._quarantine.records:  # not its truth, which would be a call for every event
             now_ms = self._clock_ms()
             quarantined = tuple(
                 rule for rule in self.rules if not self._quarantine.allows(_quarantine_key(rule), event.user_id, now_ms)

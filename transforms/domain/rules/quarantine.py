@@ -91,7 +91,7 @@ class Quarantine:
         self._longest_pause_ms = longest_pause_ms
         self._trip_share = trip_share
         self.time_share = time_share
-        self._records: dict[Hashable, _Record] = {}
+        self.records: dict[Hashable, _Record] = {}
         self._tripped: dict[str, deque[tuple[int, str]]] = {}
         self._spent: dict[str, _Spent] = {}
         self._evaluated: deque[tuple[int, int]] = deque()
@@ -99,7 +99,7 @@ class Quarantine:
 
     def __bool__(self) -> bool:
         """Whether any rule has tripped lately; until then, every rule may run."""
-        return bool(self._records)
+        return bool(self.records)
 
     @property
     def share_text(self) -> str:
@@ -114,9 +114,9 @@ class Quarantine:
         """Record that rules ran on this many events."""
         self._evaluated.append((now_ms, events))
         _drop_until(self._evaluated, now_ms - self._window_ms)
-        if self._records and not 0 <= now_ms - self._swept_ms < _MINUTE_MS:
+        if self.records and not 0 <= now_ms - self._swept_ms < _MINUTE_MS:
             self._swept_ms = now_ms
-            for key in list(self._records):
+            for key in list(self.records):
                 self._is_free(key, now_ms)
 
     def trip(self, rule: str, user: str, now_ms: int) -> bool:
@@ -124,11 +124,11 @@ class Quarantine:
         tripped = self._tripped.setdefault(rule, deque(maxlen=_MOST_USERS))
         tripped.append((now_ms, user))
         _drop_until(tripped, now_ms - self._window_ms)
-        if len(self._records) >= _MOST_USERS:
-            oldest = next((key for key in list(self._records) if key != rule), None)
-            self._records.pop(oldest, None)
+        if len(self.records) >= _MOST_USERS:
+            oldest = next((key for key in list(self.records) if key != rule), None)
+            self.records.pop(oldest, None)
         is_set_aside = self._trip((rule, user), self._trips, now_ms)
-        record = self._records.get(rule)
+        record = self.records.get(rule)
         since_ms = now_ms - self._window_ms if record is None or record.until_ms is None else record.until_ms
         counted = [by for at_ms, by in tuple(tripped) if at_ms >= since_ms]
         if len(set(counted)) < (self._trips if record is None else 1):
@@ -156,23 +156,23 @@ class Quarantine:
 
     def until_ms(self, rule: str, user: str | None = None) -> int | None:
         """When the pause of the rule, or of the rule for the user, ends or ended; None if there was none lately."""
-        record = self._records.get(rule if user is None else (rule, user))
+        record = self.records.get(rule if user is None else (rule, user))
         return None if record is None else record.until_ms
 
     def _is_free(self, key: Hashable, now_ms: int) -> bool:
-        record = self._records.get(key)
+        record = self.records.get(key)
         if record is None:
             return True
         if record.until_ms is None:
             if record.trips and record.trips[-1] + self._window_ms <= now_ms:
-                self._records.pop(key, None)
+                self.records.pop(key, None)
             return True
         if now_ms >= record.until_ms + self._window_ms:
-            self._records.pop(key, None)
+            self.records.pop(key, None)
         return now_ms >= record.until_ms
 
     def _trip(self, key: Hashable, trips: int, now_ms: int) -> bool:
-        record = self._records.setdefault(key, _Record())
+        record = self.records.setdefault(key, _Record())
         if record.until_ms is not None:
             if now_ms < record.until_ms:
                 return False  # another thread's call that began before the pause

@@ -150,6 +150,8 @@ def decode_rule_set(value: bytes) -> RuleSet:
             document = json.loads(value)  # pydantic would take a LongInteger for a float
     except ValueError as error:
         raise RuleError(f"rule set is not JSON: {error}") from None
+    except RecursionError:
+        raise RuleError("rule set: nested too deeply") from None
     _check_version(document)
     try:
         content = _Record.model_validate(document).rules

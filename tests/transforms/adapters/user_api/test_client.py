@@ -162,6 +162,16 @@ def test_a_user_without_visit_and_history_is_known(httpserver: HTTPServer, statu
     assert found == FetchedUser("fetched", orjson.dumps(PROFILE), None, [])
 
 
+def test_numbers_of_an_answer_are_as_they_are(httpserver: HTTPServer) -> None:
+    profile = b'{"account":18446744073709551616,"share":0.1,"floor":-0.0}'
+    history = b'[{"event_id":"e","event_name":"n","timestamp":4.0,"platform":-9223372036854775809}]'
+    visit = orjson.dumps(VISIT | {"start_time": 5.0, "page_count": 2e0})
+    found = client(serve(httpserver, profile=profile, visit=visit, history=history)).fetch("u1")
+    assert (found.profile_json, found.visit) == (profile, FOUND.visit)
+    (row,) = found.history
+    assert (row.timestamp_ms, str(row.public()["platform"])) == (4, "-9223372036854775809")
+
+
 @pytest.mark.parametrize(
     ("answers", "error"),
     [

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from transforms.domain.base.calendar import Period, period_end_ms, period_start_ms, quiet_until_ms, zone_of
+from transforms.domain.base.calendar import Period, period_end_ms, period_start_ms, quiet_until_ms, rfc_3339, zone_of
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -244,3 +244,15 @@ def test_a_machine_without_zone_files_knows_the_zones() -> None:
     environment = {**os.environ, "PYTHONTZPATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60, check=True)
     assert done.stdout == b"Europe/Berlin\n"
+
+
+@pytest.mark.parametrize(
+    "at_ms", [-(2**63), -62_135_596_800_000, 253_402_300_799_999, 1_704_067_200_000_000_000, 2**63]
+)
+def test_a_time_that_no_calendar_has_is_at_its_edge(at_ms: int) -> None:
+    zone = ZoneInfo("Pacific/Kiritimati")
+    pers: tuple[Period, ...] = ("day", "week", "month")
+    for per in pers:
+        assert period_start_ms(at_ms, per, zone) < period_end_ms(at_ms, per, zone)
+    assert quiet_until_ms(at_ms, "00:00", "23:59", zone) is None
+    assert rfc_3339(at_ms) in ("0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.builders import NOW_MS, event, filter_set, record, rule
 from tests.integration.jobs import ROOT
 from tests.transforms.adapters.lua.hostile import HARMLESS, HOSTILE
-from transforms.adapters.lua.engines import Isolation, LuaEngines
+from transforms.adapters.lua.engines import Isolation
 from transforms.domain.events.event import EventLimits, parse_event
-from transforms.domain.rules.filters import FilterResult, FilterSet, lua_problems
+from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import History, Row
@@ -291,27 +291,6 @@ def test_a_filter_that_does_not_compile_is_refused_by_the_name_of_its_rule(sourc
     with pytest.raises(RuleError, match="rule 'broken': filter does not compile: ") as caught:
         filter_set((rule("fine"), rule("broken", source)))
     assert "\n" not in str(caught.value)
-
-
-def test_each_of_a_rule_s_lua_texts_is_checked_as_it_runs() -> None:
-    broken = rule("r", "event.a) or (event.b", cooldown={"time": "1h", "key": "\n1) .. (2"})
-    assert lua_problems(broken, LuaEngines()) == [
-        ("filter", "r:1: does not compile: unexpected symbol near ')'"),
-        ("cooldown.key", "r:2: does not compile: unexpected symbol near ')'"),
-    ]
-
-
-def test_unknown_names_are_listed_in_the_order_of_their_lines_in_linear_time() -> None:
-    short = rule("r", "return b or\n a or é or '\\n'\n or a or x_1")
-    assert lua_problems(short, LuaEngines()) == [
-        ("filter", f"r:{line}: reads {name!r}: there is no such name")
-        for line, name in [(1, "b"), (2, "a"), (2, "é"), (3, "x_1")]
-    ]
-    many = rule("r", "\n or ".join(f"name{number}" for number in range(5000)))
-    started = time.thread_time()
-    problems = lua_problems(many, LuaEngines())
-    assert time.thread_time() - started < 1.5  # one search a name took ten times as long
-    assert (len(problems), problems[4999][1]) == (5000, "r:5000: reads 'name4999': there is no such name")
 
 
 def test_a_failing_filter_says_where_and_why_and_leaves_the_others_alone() -> None:

@@ -113,7 +113,7 @@ def test_records_of_made_up_ids_are_bounded_and_forgotten() -> None:
     for number in range(2000):
         kept.trip("r", f"made up {number}", 0)
         assert kept.until_ms("r", f"made up {number}") is None
-    assert 900 < len(kept._records) <= 1000
+    assert 900 < len(kept.records) <= 1000
     kept.evaluated(1, 100_000)
     assert not kept
 
