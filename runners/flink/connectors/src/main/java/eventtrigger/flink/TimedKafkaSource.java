@@ -49,6 +49,8 @@ final class TimedKafkaSource
     properties.setProperty(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "none");
     properties.setProperty("commit.offsets.on.checkpoint", "true");
     properties.setProperty("partition.discovery.interval.ms", String.valueOf(settings.partitionDiscoveryMs()));
+    // A reader that is cut off waits for the broker when it ends, for half a minute by default; its task does not.
+    properties.putIfAbsent("source.reader.close.timeout", "5000");
     // Two sources of a job may have readers in one process, and a process has a client's id once.
     properties.putIfAbsent("client.id.prefix", settings.groupId() + "-" + UUID.randomUUID());
     return properties;
