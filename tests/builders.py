@@ -13,7 +13,7 @@ import orjson
 
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.adapters.lua.engines import Isolation, LuaEngines
-from transforms.adapters.user_api.client import fetched_user
+from transforms.adapters.user_api.answers import fetched_user
 from transforms.domain.events.micro_batch import (
     CONTROL,
     EVENTS,
@@ -97,7 +97,8 @@ def fetched(known: Any, history_fields: tuple[str, ...] = ()) -> FetchedUser:
         return NOTHING_KNOWN
     if known == UNAVAILABLE:
         return unavailable(STATUS, "test")
-    return fetched_user(known, history_fields)
+    answers = {name: orjson.dumps(known[name]) for name in ("profile", "visit", "history") if name in known}
+    return fetched_user(answers, history_fields)
 
 
 # The same rules twice: as documents with Lua filters, and as Python functions.

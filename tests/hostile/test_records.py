@@ -13,7 +13,7 @@ from tests.builders import NOW_MS, Shard, load_rules
 from tests.hostile.edits import HOSTILE_TEXTS, edited_bytes, edited_json
 from tests.hostile.test_rule_sets import RICH, seeds
 from transforms.adapters.http.calls import CallError
-from transforms.adapters.user_api.client import _json, fetched_user
+from transforms.adapters.user_api.answers import fetched_user
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, VERSION, MicroBatch, split_by_shard
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
@@ -209,8 +209,7 @@ def answer_of(rng: random.Random) -> FetchedUser:
     name = rng.choice([*ANSWERS, "none"])
     try:
         answers = {
-            call: _json(call, edited(answer, rng) if call == name else orjson.dumps(answer))
-            for call, answer in ANSWERS.items()
+            call: edited(answer, rng) if call == name else orjson.dumps(answer) for call, answer in ANSWERS.items()
         }
         return fetched_user(answers, ("platform", "parameters"))
     except CallError as error:
