@@ -473,10 +473,12 @@ class Oracle:
             self._fold_in_history(user, known["history"], waiting)
 
     def _fold_in_history(self, user: OracleUser, past: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
-        in_hand = [*user.history, *waiting]
-        ids = [event["event_id"] for event in in_hand]
-        oldest = min((time_of(event) for event in in_hand), default=2**53)
-        rows = [self._row(row) for row in past if row["timestamp"] <= oldest and row["event_id"] not in ids]
+        in_hand = [event["event_id"] for event in [*user.history, *waiting]]
+        rows = [
+            self._row(row)
+            for row in past
+            if row["timestamp"] <= user.stream_since_ms and row["event_id"] not in in_hand
+        ]
         user.api_ids = {row["event_id"] for row in rows}
         user.history = sorted([*rows, *user.history], key=lambda row: row["timestamp"])[-self.history_size :]
 
