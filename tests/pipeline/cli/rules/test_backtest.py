@@ -101,7 +101,8 @@ def test_the_report_says_what_each_rule_did(tmp_path: Path, capsys: pytest.Captu
         "bad": {"evaluated": "1,500", "allowed": "0", "fired": "0", "errors": "1,500", "users": "0"},
     }
     assert "bad: first error: bad:1: attempt to index field 'a' (a nil value)\n" in shown.out
-    assert shown.err == ""
+    # On a slow machine there is progress to show.
+    assert re.fullmatch(r"([0-9,]+ events, at \S+, [0-9,]+ events/s\n)*", shown.err)
 
 
 @pytest.mark.slow
