@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -17,9 +18,10 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
-from runners.flink.rest import FlinkRest
+from runners.flink.rest import TERMINAL_STATES, FlinkRest
 
 ROOT = Path(__file__).parent.parent.parent
 PARTITIONS = 4
@@ -219,9 +221,10 @@ def running(flink: LocalFlink, topics: Topics, rules: Path, *options: str) -> It
         error.add_note(f"job {job_id}: {rest.why(job_id)}")
         raise
     finally:
-        if rest.job(job_id)["state"] not in ("CANCELED", "FINISHED", "FAILED"):
-            rest.cancel(job_id)
-            rest.wait_for_state(job_id, {"CANCELED"}, 60)
+        if rest.job(job_id)["state"] not in TERMINAL_STATES:
+            with contextlib.suppress(LocalStackError):  # it may end by itself at this moment
+                rest.cancel(job_id)
+            rest.wait_for_state(job_id, set(TERMINAL_STATES), 60)
 
 
 def control_record(name: str, user: str) -> tuple[bytes, bytes]:

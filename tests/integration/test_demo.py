@@ -28,6 +28,8 @@ MAY_BE_ZERO = {
     "delivery: Breaker open, disabled [{{destination}} disabled]",
     "delivery: Users with webhooks that have not ended [users]",
     "overview: Events per second [duplicates]",
+    "overview: Records skipped [positions out of range]",
+    "overview: Records skipped [records]",
     "overview: Records that wait [wait]",
     "overview: Lag [records that wait]",
     "overview: Lag [most in one partition]",

@@ -110,7 +110,7 @@ def test_direct_runner_goes_on_at_the_earliest_record_where_its_offset_is_out_of
     topics, broker = Topics(kafka), {"bootstrap.servers": kafka.bootstrap_servers}
     producer = Producer(broker)
     for number in range(5):
-        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": 1}
+        event = {"event_id": str(number), "user_id": "u", "event_name": "n", "timestamp": 1_704_067_200_000}
         producer.produce(topics.events, orjson.dumps(event), b"u", partition=0)
     assert producer.flush(10) == 0
     consumer = Consumer({**broker, "group.id": topics.group_id})

@@ -144,8 +144,7 @@ class SandboxProcess:
         try:
             answer = self._child.ask((inputs, numbers, history), _RUN_ANSWER, seconds)
         except OverflowError:  # an integer of a profile that has more than 64 bits
-            event, user, visit = map(rounded, inputs or ())
-            answer = self._child.ask(((event, user, visit), numbers, history), _RUN_ANSWER, seconds)
+            answer = self._child.ask((tuple(map(rounded, inputs or ())), numbers, history), _RUN_ANSWER, seconds)
         self._has_inputs = True
         if isinstance(answer, str):
             raise engine.EngineError(answer)
