@@ -97,9 +97,10 @@ class EventHandler:
         if row is not None:
             # The user API was ahead of the stream. The event does not belong to its own past.
             self._record(facts.HistoryRowDropped(event.user_id, event.event_id))
-        is_listed = row is not None or event.event_id in user.listed
-        visit = advance_visit(user.visit, event, is_listed)
-        event_visit = visit.of(event)
+        is_listed = row is not None or (user.listed and event.event_id in user.listed)
+        visit = advance_visit(user.visit, event, bool(is_listed))
+        # An event older than the visit's start belongs to none.
+        event_visit = visit if event.timestamp_ms >= visit.start_ms else None
         self._engine.handle_event(topic, record, event, user, event_visit)
         self._result.counts["events_handled"] += 1
         observed = self._row_of(record, event, event_visit is not None)
@@ -107,11 +108,11 @@ class EventHandler:
         self._limit_history(event.user_id, user)
 
     def _row_of(self, record: Record, event: Event, is_of_visit: bool) -> Row:
+        extra = None
         if self._settings.history_fields:
-            event = with_exact_integers(event, record.value)
-        extra = self._history_fields.of(event.fields)
+            extra = self._history_fields.of(with_exact_integers(event, record.value).fields) or None
         is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
-        return Row(event.timestamp_ms, event.event_id, event.event_name, extra or None, False, is_page)
+        return Row(event.timestamp_ms, event.event_id, event.event_name, extra, False, is_page)
 
     def _limit_history(self, user_id: str, user: UserState) -> None:
         """Keep a user within ``max_user_bytes``: the oldest history goes."""

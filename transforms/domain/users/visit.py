@@ -45,10 +45,6 @@ class Visit(msgspec.Struct, array_like=True, frozen=True, gc=False):
             "is_first_visit": self.is_first_visit,
         }
 
-    def of(self, event: Event) -> Visit | None:
-        """Return the visit if an event that it was advanced by belongs to it, else None."""
-        return self if event.timestamp_ms >= self.start_ms else None
-
 
 def filter_visit(visit: Visit | None, event: Event) -> dict[str, Any]:
     """Return what filters see of an event's visit: without one, values of the same types that say nothing."""
