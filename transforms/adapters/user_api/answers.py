@@ -16,7 +16,7 @@ from transforms.domain.base import exact_json
 from transforms.domain.base.field_paths import FieldSelection, selection
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
 from transforms.domain.users.fetched_user import BAD_ANSWER, NOTHING_KNOWN, FetchedUser
-from transforms.domain.users.history import Row
+from transforms.domain.users.history import Row, sort_rows
 from transforms.domain.users.user import FETCHED
 from transforms.domain.users.visit import Visit
 
@@ -75,7 +75,7 @@ def fetched_user(answers: Mapping[str, bytes | None], history_fields: tuple[str,
     problems: list[str] = []
     known_visit = None if visit is None else _visit(visit, problems)
     rows = [] if history is None else _history(history, history_fields, problems)
-    return FetchedUser(FETCHED, profile_json, known_visit, rows, problems=tuple(problems))
+    return FetchedUser(FETCHED, profile_json, known_visit, rows, problems=tuple(problems), sorted_rows=sort_rows(rows))
 
 
 def _parts(content: bytes | None) -> Mapping[str, bytes | None]:

@@ -156,9 +156,15 @@ class EventHandler:
         if user is None:
             counts["users_loaded"] += 1
             past = past_of(fetched, None, waiting, since_ms, self._settings.history_size)
+            rows = past.sorted_rows
+            packed = None if rows is None else rows.packed
             self._record(
-                facts.UserLoaded(user_id, enrichment, profile_json, past.visit, past.rows, since_ms, past.listed)
+                facts.UserLoaded(
+                    user_id, enrichment, profile_json, past.visit, past.rows, since_ms, past.listed, packed
+                )
             )
+            if rows is not None:
+                self._state.users[user_id].history.keep_marks(rows.marks)
         elif enrichment == UNAVAILABLE:
             counts["refreshes_failed"] += 1
             unanswered = UNAVAILABLE if user.enrichment == PENDING else None

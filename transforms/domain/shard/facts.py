@@ -18,7 +18,7 @@ import msgspec
 from transforms.domain.base import exact_json
 from transforms.domain.events.record import Record
 from transforms.domain.rules.state import HeldAction, OpenSequence, PackedRuleState
-from transforms.domain.users.history import Row
+from transforms.domain.users.history import Packed, Row
 from transforms.domain.users.user import PackedUser
 from transforms.domain.users.visit import Visit
 from transforms.domain.webhooks.delivery_queue import Delivery, PackedDeliveryQueue
@@ -48,9 +48,9 @@ class EventObserved(Fact, frozen=True, tag=0):
 
 
 class UserLoaded(Fact, frozen=True, tag=1):
-    """The shard got a new user; ``rows`` are the history that the user API knows.
+    """The shard got a new user; ``rows``, or ``packed``, are the history that the user API knows.
 
-    The last two fields are ``UserState``'s.
+    ``stream_since_ms`` and ``listed`` are ``UserState``'s.
     """
 
     user_id: str
@@ -60,6 +60,7 @@ class UserLoaded(Fact, frozen=True, tag=1):
     rows: list[Row]
     stream_since_ms: int = 0
     listed: list[str] = []
+    packed: Packed | None = None
 
 
 class IdleUsersForgotten(Fact, frozen=True, tag=4):

@@ -44,8 +44,11 @@ class UserStore(OrderedDict[str, UserState]):
 
     def load(self, now_ms: int, fact: UserLoaded) -> None:
         """Add a new user, or replace one."""
-        history = History(self.history_size)
-        history.merge(fact.rows)
+        if fact.packed is None:
+            history = History(self.history_size)
+            history.merge(fact.rows)
+        else:
+            history = History.unpack(self.history_size, fact.packed)
         user = UserState(now_ms, fact.enrichment, fact.profile_json, history)
         user.visit = fact.visit
         user.stream_since_ms, user.listed = fact.stream_since_ms, frozenset(fact.listed)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from transforms.domain.users.history import Row
+from transforms.domain.users.history import Row, SortedRows
 from transforms.domain.users.user import UNAVAILABLE, UNKNOWN
 from transforms.domain.users.visit import Visit
 
@@ -31,6 +31,7 @@ class FetchedUser:
         history: past events, in any order.
         error_kind: for an unavailable user, one of the error kinds above.
         error: for an unavailable user, a short reason.
+        sorted_rows: ``history`` as it is stored, if whoever made the answer has sorted it.
         problems: why the visit, or rows of the history, could not be used and are left out.
     """
 
@@ -41,6 +42,7 @@ class FetchedUser:
     error_kind: str | None = None
     error: str | None = None
     problems: tuple[str, ...] = ()
+    sorted_rows: SortedRows | None = field(default=None, compare=False, repr=False)
 
 
 NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None, [])

@@ -7,7 +7,8 @@ Rows are sorted by timestamp, then by arrival, newest last.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -38,12 +39,38 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in the journal
 
+
+class SortedRows(NamedTuple):
+    """Rows as a history stores them, made where the user API's answer is read and not in the step of a shard.
+
+    Attributes:
+        packed: the rows, sorted; each event once.
+        marks: a hash of each event id, only of use in this process.
+    """
+
+    packed: Packed
+    marks: bytes
+
+    def has(self, event_id: str) -> bool:
+        """Whether the rows may have an event: False is certain."""
+        return _event_hash(event_id) in self.marks
+
+
+_time_of = attrgetter("timestamp_ms")
 _rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=exact_json.of_msgpack)
 _encoded_rows_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _encoder = msgspec.msgpack.Encoder(enc_hook=exact_json.to_msgpack)
 # Old rows are dropped 28 at a time, because dropping re-encodes; readers only see the last `limit` rows.
 _SLACK: Final = 28
 _HASH_BYTES: Final = 4
+
+
+def sort_rows(rows: Iterable[Row]) -> SortedRows:
+    """Sort rows by time as ``History.merge`` does."""
+    merged = sorted({row.event_id: row for row in rows}.values(), key=_time_of)
+    encoded = b"".join(map(_encoder.encode, merged))
+    newest_ms = merged[-1].timestamp_ms if merged else 0
+    return SortedRows((len(merged), newest_ms, encoded), b"".join([_event_hash(row.event_id) for row in merged]))
 
 
 class History:
@@ -80,6 +107,10 @@ class History:
             return None
         return next((row for row in self.rows() if row.event_id == event_id), None)
 
+    def keep_marks(self, marks: bytes) -> None:
+        """Take the hashes of exactly these rows, so that they need not be built."""
+        self._hashes = bytearray(marks)
+
     def oldest_ms(self) -> int | None:
         """Return the timestamp of the oldest row, None without rows."""
         return self.rows()[0].timestamp_ms if self._count else None
@@ -106,7 +137,7 @@ class History:
         ids = {row.event_id for row in known}
         fresh = {row.event_id: row for row in rows if row.event_id not in ids}
         if fresh:
-            merged = sorted([*fresh.values(), *known], key=lambda row: row.timestamp_ms)
+            merged = sorted([*fresh.values(), *known], key=_time_of)
             self._replace(merged[-self.limit :])
 
     def drop(self, event_id: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from transforms.domain.events.event import Event
 from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.users.history import Row
+from transforms.domain.users.history import Row, SortedRows
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import PAGE_VIEW, Visit
 
@@ -21,11 +21,13 @@ class Past(NamedTuple):
         rows: rows for the history, oldest first.
         visit: the visit before the events that wait.
         listed: ids of events that are still to come and whose pages the visit has.
+        sorted_rows: the rows in place of ``rows``, if all of the answer's are added to an empty history.
     """
 
     rows: list[Row]
     visit: Visit | None
     listed: list[str]
+    sorted_rows: SortedRows | None = None
 
 
 def past_of(
@@ -40,6 +42,13 @@ def past_of(
         until_ms: Kafka time of the first event that the shard has of the user: what came later comes from the stream.
         history_size: how many rows are kept.
     """
+    if user is None and _are_taken_whole(fetched.sorted_rows, waiting, until_ms, history_size):
+        visit = fetched.visit
+        if visit is not None:
+            is_current = _is_current(visit, None, until_ms)
+            at_least_0 = max(0, visit.page_count)
+            visit = msgspec.structs.replace(visit, page_count=at_least_0, from_api=True) if is_current else None
+        return Past([], visit, [], fetched.sorted_rows)
     handled = [] if user is None else user.history.rows()
     handled_ids = {row.event_id for row in handled}
     waiting_ids = {event.event_id for event in waiting}
@@ -54,6 +63,14 @@ def past_of(
     known = msgspec.structs.replace(known, page_count=max(0, known.page_count - len(pages)), from_api=True)
     listed = [row.event_id for row in to_come if until_ms < row.timestamp_ms and since_ms <= row.timestamp_ms]
     return Past(rows[-history_size:], known if live is None else _joined(known, live, handled, ids), listed)
+
+
+def _are_taken_whole(rows: SortedRows | None, waiting: Sequence[Event], until_ms: int, history_size: int) -> bool:
+    """Whether no row is ahead of the stream, which is nearly always so."""
+    if rows is None:
+        return False
+    count, newest_ms, _ = rows.packed
+    return newest_ms <= until_ms and count <= history_size and not any(rows.has(event.event_id) for event in waiting)
 
 
 def _is_page_since(event: Event, since_ms: int) -> bool:
