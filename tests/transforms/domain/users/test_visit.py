@@ -136,9 +136,7 @@ def test_a_visit_has_the_same_start_pages_and_end_in_whatever_order_its_events_c
     assert msgspec.structs.replace(visit, after_ms=0) == wanted
 
 
-def test_an_event_belongs_to_a_visit_that_is_not_younger() -> None:
-    assert OPEN.of(parsed(0)) == OPEN
-    assert OPEN.of(parsed(-1)) is None
+def test_filters_see_an_empty_visit_where_an_event_belongs_to_none() -> None:
     assert filter_visit(OPEN, parsed(-1)) == OPEN.public()
     nothing = {"visit_id": "", "start_time": NOW_MS - 1, "page_count": 0, "is_first_visit": False}
     assert filter_visit(None, parsed(-1)) == nothing
