@@ -44,11 +44,13 @@ _UNTRUSTED: Final = (
 _GZIP: Final = b"\x1f\x8b"
 # An idle connection is closed before most servers close it (60 s and more are common).
 _IDLE_S: Final = 50
+_KEPT_CONNECTIONS: Final = 256
 # A name may get other addresses: they count after this time at the latest.
 _KEPT_S: Final = 60
 _LOOKUP_S: Final = 5
 _OPTIONS: Final = (
     (pycurl.NOSIGNAL, 1),
+    (pycurl.USERAGENT, "event-trigger"),
     (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
     (pycurl.FOLLOWLOCATION, 0),
     (pycurl.PROXY, ""),
@@ -105,7 +107,6 @@ class Rules:
         check: raises an ``EventTriggerError`` for an IP address that is not allowed. It is called before a connection
             is made and again before each request, because a kept connection is used without another look. With it,
             no POST is sent twice.
-        kept_connections: how many idle connections are kept.
         resolve: gives the addresses of a host in place of the system; for tests.
     """
 
@@ -113,7 +114,6 @@ class Rules:
     header_bytes: int = 65_536
     needs_body: bool = True
     check: Callable[[str], None] | None = None
-    kept_connections: int = 256
     resolve: Callable[[str], list[str]] | None = None
 
 
@@ -143,16 +143,15 @@ class Transport:
         self._check_cas_at_s = clock() + _CHECK_CAS_EVERY_S
         self._multi = _Multi(io, rules)
 
-    def start(self, request: Request, done: Done) -> Transfer:
-        """Start a call; later ``done`` gets its answer or its error, once, unless the call is cancelled."""
+    def start(self, request: Request, done: Done) -> None:
+        """Start a call; later ``done`` gets its answer or its error, once."""
         self._renew_cas()
-        transfer = self._multi.idle.pop() if self._multi.idle else Transfer(self._multi, self._rules, self._ca_file)
+        transfer = self._multi.idle.pop() if self._multi.idle else _Transfer(self._multi, self._rules, self._ca_file)
         try:
             transfer.start(request, done)
         except (pycurl.error, ValueError, OSError) as error:
             # The caller has not gone on yet: it gets an error as it gets every other.
             self._io.submit(done, CallError(OTHER, f"{type(error).__name__}: {error}"))
-        return transfer
 
     def _renew_cas(self) -> None:
         """Leave the connections, and libcurl's copy of the CAs, once the file has changed."""
@@ -166,7 +165,7 @@ class Transport:
                 self._ca_stamp, self._multi = stamp, _Multi(self._io, self._rules)
 
 
-class Transfer:
+class _Transfer:
     """A handle of libcurl, which makes one call at a time."""
 
     def __init__(self, multi: _Multi, rules: Rules, ca_file: str) -> None:
@@ -215,12 +214,6 @@ class Transfer:
             # Without this libcurl would wait a second for a 100 before it sends a long body.
             handle.setopt(pycurl.HTTPHEADER, [*request.headers, "Expect:"])
         self._multi.add(self)
-
-    def cancel(self) -> None:
-        """End the call; nothing if it has ended."""
-        if self._done is not None:
-            self._done = None
-            self._multi.remove(self)
 
     def end(self, code: int, message: str) -> None:
         """Hand over the answer or the error; ``code`` and ``message`` are libcurl's."""
@@ -309,20 +302,20 @@ class _Multi:
     def __init__(self, io: IoThread, rules: Rules) -> None:
         self._loop = io.loop
         self._timer: asyncio.TimerHandle | None = None
-        self._running: dict[pycurl.Curl, Transfer] = {}
-        self.idle: list[Transfer] = []
+        self._running: dict[pycurl.Curl, _Transfer] = {}
+        self.idle: list[_Transfer] = []
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, rules.kept_connections)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
-    def add(self, transfer: Transfer) -> None:
+    def add(self, transfer: _Transfer) -> None:
         """Begin a transfer."""
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
 
-    def remove(self, transfer: Transfer) -> None:
-        """Take back a transfer that has ended, or end it."""
+    def remove(self, transfer: _Transfer) -> None:
+        """Take back a transfer that has ended."""
         del self._running[transfer.handle]
         self._multi.remove_handle(transfer.handle)
         self.idle.append(transfer)
@@ -351,16 +344,11 @@ class _Multi:
         while True:
             waiting, ended, failed = self._multi.info_read()
             for handle in ended:
-                self._end(handle, pycurl.E_OK, "")
+                self._running[handle].end(pycurl.E_OK, "")
             for handle, code, message in failed:
-                self._end(handle, code, message)
+                self._running[handle].end(code, message)
             if not waiting:
                 return
-
-    def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
-        transfer = self._running.get(handle)
-        if transfer is not None:  # another one's end may have cancelled it
-            transfer.end(code, message)
 
 
 def _stamp(path: str) -> tuple[int, int]:

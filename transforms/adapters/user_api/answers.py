@@ -14,7 +14,7 @@ import orjson
 from transforms.adapters.http.calls import CallError
 from transforms.domain.base import exact_json
 from transforms.domain.base.field_paths import FieldSelection, selection
-from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, nested_deeper
+from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, is_too_deep, nested_deeper
 from transforms.domain.users.fetched_user import BAD_ANSWER, NOTHING_KNOWN, FetchedUser
 from transforms.domain.users.history import Row, sort_rows
 from transforms.domain.users.user import FETCHED
@@ -97,8 +97,7 @@ def _profile(content: bytes) -> bytes | None:
         return None
     if not isinstance(profile, dict):
         raise _bad(PROFILE, f"a JSON {type(profile).__name__}, allowed is an object")
-    # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
-    if content.count(b"{") + content.count(b"[") > MAX_DEPTH and nested_deeper(profile, MAX_DEPTH):
+    if is_too_deep(content, profile):
         raise _bad(PROFILE, f"nested deeper than {MAX_DEPTH} levels")
     # Copied because orjson's buffers have up to four times the size of the result, and this one is kept.
     return bytes(memoryview(exact_json.dumps(profile)))

@@ -38,7 +38,7 @@ from transforms.domain.users.fetched_user import (
 
 # While the breaker's pause is at most this long, fetches wait for its end; later they fail at once.
 _OUTWAITED_PAUSE_S: Final = 2.0
-_HEADERS: Final = ("Accept: application/json", "Accept-Encoding: gzip", "User-Agent: event-trigger")
+_HEADERS: Final = ("Accept: application/json", "Accept-Encoding: gzip")
 
 THREE: Final = "three"
 ONE: Final = "one"
@@ -106,7 +106,7 @@ class HttpUserApi:
         # Only used in the I/O thread:
         self._room = settings.concurrency
         self._ready: deque[Fetch] = deque()  # wait for room
-        self._blocked: list[Fetch] = []  # wait for the breaker
+        self._blocked: dict[Fetch, None] = {}  # wait for the breaker, in this order
         self._probe_timer: asyncio.TimerHandle | None = None
 
     def fetch(self, user_id: str) -> FetchedUser:
@@ -208,7 +208,7 @@ class HttpUserApi:
             error = fetch.error or _breaker_open()
             self._finish(fetch, unavailable(error.kind, str(error)))
             return
-        self._blocked.append(fetch)
+        self._blocked[fetch] = None
         self._watch_breaker()
 
     def _watch_breaker(self) -> None:
@@ -223,7 +223,7 @@ class HttpUserApi:
 
     def _unblock(self) -> None:
         self._probe_timer = None
-        blocked, self._blocked = self._blocked, []
+        blocked, self._blocked = self._blocked, {}
         for fetch in blocked:
             if not fetch.is_over:
                 self._resume(fetch)

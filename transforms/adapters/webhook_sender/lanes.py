@@ -126,11 +126,9 @@ class Lane:
 
     def _attempt(self, job: _Job) -> None:
         """Make an attempt unless the receiver asked for a pause or the breaker is open."""
-        held, permit = self._held(), None
-        if held is None:
-            permit = self.breaker.enter()
-            held = None if permit is not None else _not_sent(BREAKER_OPEN, "breaker open")
-        if held is not None or permit is None:
+        held = self._held()
+        permit = None if held is not None else self.breaker.enter()
+        if permit is None:
             self._after(job, held or _not_sent(BREAKER_OPEN, "breaker open"))
             return
         try:

@@ -55,9 +55,11 @@ class ClientCredentials:
         self._transport = transport
         self._timeout_s = timeout_s
         self._clock = clock
-        self._secret = Secret(settings.client_secret, _check_text)
+        self._secret = Secret(settings.client_secret, check_header_secret)
         client_id = settings.client_id
-        self._client_id = Secret(client_id.secret, _check_text) if isinstance(client_id, SecretValue) else client_id
+        self._client_id = (
+            Secret(client_id.secret, check_header_secret) if isinstance(client_id, SecretValue) else client_id
+        )
         self.secrets = [self._secret, *([self._client_id] if isinstance(self._client_id, Secret) else [])]
         self._token: str | None = None
         self._since_s = self._ends_s = 0.0
@@ -95,7 +97,6 @@ class ClientCredentials:
             f"Authorization: Basic {base64.b64encode(login.encode()).decode()}",
             "Content-Type: application/x-www-form-urlencoded",
             "Accept: application/json",
-            "User-Agent: event-trigger",
         ]
         form = {"grant_type": "client_credentials"} | ({} if self._scope is None else {"scope": self._scope})
         return Request(self._url, headers, self._timeout_s, urlencode(form).encode())
@@ -136,6 +137,11 @@ def _reason(body: bytes) -> str:
     return f", {error}" if _ERROR.fullmatch(error) else ""
 
 
-def _check_text(text: str) -> None:
+def check_header_secret(text: str) -> None:
+    """Check a secret that becomes a header, or a part of one.
+
+    Raises:
+        SecretError: no header can have this text; the message shows nothing of it.
+    """
     if not is_header_value(text):
         raise SecretError("empty, too long, or with characters that are not visible ASCII or a space inside")

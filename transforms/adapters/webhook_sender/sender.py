@@ -13,10 +13,10 @@ from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.http.transport import Ending, Request, Response, Rules, Transport
 from transforms.adapters.secrets import Secret
 from transforms.adapters.threads import DaemonThreads
-from transforms.adapters.webhook_sender.oauth2 import ClientCredentials
+from transforms.adapters.webhook_sender.oauth2 import ClientCredentials, check_header_secret
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.users.fetched_user import BAD_ANSWER, OTHER, STATUS
-from transforms.domain.webhooks.destinations import Destination, SecretValue, is_header_value
+from transforms.domain.webhooks.destinations import Destination, SecretValue
 from transforms.domain.webhooks.results import Outcome, SendResult
 from transforms.domain.webhooks.signatures import SIGNATURE_HEADER, parse_keys, signature_headers
 from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, check_address, parse_target
@@ -30,7 +30,7 @@ UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 MAX_ANSWER_BYTES: Final = 65_536
 _EXCERPT: Final = 500
 _SLOWEST_CONNECT_S: Final = 5.0
-_HEADERS: Final = ("Content-Type: application/json", "User-Agent: event-trigger", "Accept: */*")
+_HEADERS: Final = ("Content-Type: application/json", "Accept: */*")
 
 SendDone = Callable[[SendResult], None]
 
@@ -78,7 +78,7 @@ class Sender:
         self._wall_clock = wall_clock
         self._keys = [Secret(reference, parse_keys) for reference in destination.secrets]
         self._secret_headers = {
-            name: Secret(value.secret, _check_header)
+            name: Secret(value.secret, check_header_secret)
             for name, value in destination.headers.items()
             if isinstance(value, SecretValue)
         }
@@ -180,11 +180,6 @@ class Sender:
             return refused
         error = f"HTTP {status}: no such status"
         return replace(refused, outcome=Outcome.RETRY, error_kind=BAD_ANSWER, error=error, healthy=False)
-
-
-def _check_header(text: str) -> None:
-    if not is_header_value(text):
-        raise SecretError("empty, too long, or with characters that are not visible ASCII or a space inside")
 
 
 def _excerpt(body: bytes, hidden: Iterable[str]) -> str:

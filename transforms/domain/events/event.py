@@ -124,8 +124,7 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
         raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
     if not _is_complete(fields):
         fields = _completed(fields)
-    # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
-    if value.count(b"{") + value.count(b"[") > MAX_DEPTH and nested_deeper(fields, MAX_DEPTH):
+    if is_too_deep(value, fields):
         raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
     # Finding the first and the last is cheaper than counting. Without a backslash a name has one spelling.
     is_named_once = value.find(b"user_id") == value.rfind(b"user_id")
@@ -220,6 +219,12 @@ def _loaded(value: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         detail = "begins with a byte order mark, allowed is none" if value.startswith(BOM_UTF8) else str(error)
         raise RejectedError(reasons.NOT_JSON, detail) from None
+
+
+def is_too_deep(value: bytes, document: Any) -> bool:
+    """Whether a JSON document has more than ``MAX_DEPTH`` levels; ``value`` is what it was decoded from."""
+    # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
+    return value.count(b"{") + value.count(b"[") > MAX_DEPTH and nested_deeper(document, MAX_DEPTH)
 
 
 def nested_deeper(value: Any, levels: int) -> bool:

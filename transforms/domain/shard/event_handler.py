@@ -97,8 +97,8 @@ class EventHandler:
         if row is not None:
             # The user API was ahead of the stream. The event does not belong to its own past.
             self._record(facts.HistoryRowDropped(event.user_id, event.event_id))
-        is_listed = row is not None or (user.listed and event.event_id in user.listed)
-        visit = advance_visit(user.visit, event, bool(is_listed))
+        is_listed = row is not None or event.event_id in user.listed
+        visit = advance_visit(user.visit, event, is_listed)
         # An event older than the visit's start belongs to none.
         event_visit = visit if event.timestamp_ms >= visit.start_ms else None
         self._engine.handle_event(topic, record, event, user, event_visit)

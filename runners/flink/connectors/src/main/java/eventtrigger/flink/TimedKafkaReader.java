@@ -47,7 +47,7 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
   private final Map<TopicPartition, StreamTime.Partition> timed = new ConcurrentHashMap<>();
   private long ticks;
   private volatile boolean isTickDue;
-  private boolean hasToldFirstRecord;
+  private boolean hasReportedFirstRecord;
   private long emittedUpToMs = StreamTime.NONE;
 
   TimedKafkaReader(
@@ -165,8 +165,8 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
         });
     time.answered(questions.count());
     long readUpToMs = time.readUpToMs(System.nanoTime() / 1_000_000);
-    if (!hasToldFirstRecord && time.hasDelivered()) {
-      hasToldFirstRecord = true;
+    if (!hasReportedFirstRecord && time.hasDelivered()) {
+      hasReportedFirstRecord = true;
       context.sendSourceEventToCoordinator(new SourceProgress.FirstRecord());
     }
     if (readUpToMs > emittedUpToMs) {

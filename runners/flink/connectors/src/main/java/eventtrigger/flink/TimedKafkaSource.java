@@ -69,13 +69,13 @@ final class TimedKafkaSource
   @Override
   public SplitEnumerator<KafkaPartitionSplit, KafkaSourceEnumState> createEnumerator(
       SplitEnumeratorContext<KafkaPartitionSplit> context) {
-    return new TellingEnumerator(settings.topics(), context, kafka::createEnumerator);
+    return new ProgressEnumerator(settings.topics(), context, kafka::createEnumerator);
   }
 
   @Override
   public SplitEnumerator<KafkaPartitionSplit, KafkaSourceEnumState> restoreEnumerator(
       SplitEnumeratorContext<KafkaPartitionSplit> context, KafkaSourceEnumState state) throws IOException {
-    return new TellingEnumerator(settings.topics(), context, wrapped -> kafka.restoreEnumerator(wrapped, state));
+    return new ProgressEnumerator(settings.topics(), context, wrapped -> kafka.restoreEnumerator(wrapped, state));
   }
 
   @Override

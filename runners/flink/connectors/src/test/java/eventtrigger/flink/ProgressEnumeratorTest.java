@@ -22,11 +22,11 @@ import org.apache.flink.metrics.groups.SplitEnumeratorMetricGroup;
 import org.apache.kafka.common.TopicPartition;
 import org.junit.jupiter.api.Test;
 
-class TellingEnumeratorTest {
+class ProgressEnumeratorTest {
   private final Coordinator coordinator = new Coordinator();
   private FakeKafkaEnumerator kafka;
-  private final TellingEnumerator enumerator =
-      new TellingEnumerator(List.of("events"), coordinator, context -> kafka = new FakeKafkaEnumerator(context));
+  private final ProgressEnumerator enumerator =
+      new ProgressEnumerator(List.of("events"), coordinator, context -> kafka = new FakeKafkaEnumerator(context));
 
   @Test
   void readersHearOfPartitionsAfterTheirOwnHaveComeToThem() {

@@ -26,8 +26,8 @@ import org.slf4j.LoggerFactory;
  * <p>Once partitions have been found, a broker that does not answer a later look for new ones fails nothing: the next
  * look comes.
  */
-final class TellingEnumerator implements SplitEnumerator<KafkaPartitionSplit, KafkaSourceEnumState> {
-  private static final Logger LOG = LoggerFactory.getLogger(TellingEnumerator.class);
+final class ProgressEnumerator implements SplitEnumerator<KafkaPartitionSplit, KafkaSourceEnumState> {
+  private static final Logger LOG = LoggerFactory.getLogger(ProgressEnumerator.class);
 
   /** Makes Flink's enumerator. */
   interface Factory {
@@ -41,7 +41,7 @@ final class TellingEnumerator implements SplitEnumerator<KafkaPartitionSplit, Ka
   private final Set<Integer> delivering = new HashSet<>();
   private boolean hasFound;
 
-  TellingEnumerator(List<String> topics, SplitEnumeratorContext<KafkaPartitionSplit> context, Factory factory) {
+  ProgressEnumerator(List<String> topics, SplitEnumeratorContext<KafkaPartitionSplit> context, Factory factory) {
     this.topics = topics;
     this.context = context;
     try {
