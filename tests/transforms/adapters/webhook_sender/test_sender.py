@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import pycurl
 import pytest
 from standardwebhooks import Webhook
 
+from tests.host_names import host_names
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls, tempt
 from tests.waiting import eventually
 from transforms.adapters.http import transport
@@ -59,13 +61,15 @@ class Attempts:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.io = IoThread("webhooks-test")
-        transport = webhook_transport(self.io, policy, str(ca) if ca else None, resolve)
+        transport = webhook_transport(self.io, policy, str(ca) if ca else None)
+        self.resolve = resolve
         self.sender = Sender(destination, policy, self.io, transport, wall_clock=wall_clock)
 
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
         result: Future[SendResult] = Future()
-        self.io.submit(self.sender.start, webhook_id, body, result.set_result)
-        return result.result(90)
+        with nullcontext() if self.resolve is None else host_names(self.resolve):
+            self.io.submit(self.sender.start, webhook_id, body, result.set_result)
+            return result.result(90)
 
 
 def sender(
