@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import zlib
 from typing import Final
@@ -36,6 +37,13 @@ _UNTRUSTED: Final = (
     pycurl.E_SSL_ISSUER_ERROR,
 )
 _GZIP: Final = b"\x1f\x8b"
+
+
+def has_input(descriptor: int) -> bool:
+    """Whether something came over a connection, its end included."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def is_cut_off(handle: pycurl.Curl) -> bool:

@@ -19,14 +19,18 @@ import certifi
 import pycurl
 
 from transforms.adapters.http.calls import CaFileError, CallError, check_ca_file
-from transforms.adapters.http.curl_endings import HEADERS_TOO_LARGE, call_error, decoded, is_cut_off
+from transforms.adapters.http.curl_endings import (
+    HEADERS_TOO_LARGE,
+    call_error,
+    decoded,
+    has_input,
+    is_cut_off,
+)
 from transforms.adapters.http.io_thread import IoThread
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, OTHER, TOO_LARGE
 
 _CHECK_CAS_EVERY_S: Final = 1.0
-# libcurl sends a GET again whose kept connection has died, five times, and gives up though a new one might do.
-_KEPT_ONES_DIED: Final = "Connection died"
 # An idle connection is closed before most servers close it (60 s and more are common).
 _IDLE_S: Final = 50
 _KEPT_CONNECTIONS: Final = 256
@@ -157,7 +161,9 @@ class _Transfer:
         self._multi = multi
         self._rules = rules
         self._done: Done | None = None
-        self._reset(None)
+        self._is_post = False
+        self._deadline_s = 0.0
+        self._reset()
         self.handle = handle = pycurl.Curl()
         for option, value in _OPTIONS:
             handle.setopt(option, value)
@@ -167,21 +173,22 @@ class _Transfer:
             handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         if rules.check is not None:
             handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
-            handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
+        handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
 
-    def _reset(self, request: Request | None) -> None:
-        self._is_post = request is not None and request.body is not None
-        self._deadline_s = 0.0 if request is None else request.deadline_s
+    def _reset(self) -> None:
         self._body = bytearray()
         self._requests = 0
         self._header_bytes = 0
         self._headers_end = False
         self._retry_after: str | None = None
         self._error: EventTriggerError | None = None  # of a callback: it says more than libcurl's
+        self._is_unusable = False  # the kept connection
+        self._place: tuple[Any, ...] = ()  # both ends of the connection
 
     def start(self, request: Request, done: Done) -> None:
         """Start a call."""
-        self._reset(request)
+        self._reset()
+        self._is_post, self._deadline_s = request.body is not None, request.deadline_s
         self._done = done
         handle = self.handle
         connect_s = request.deadline_s if request.connect_s is None else request.connect_s
@@ -189,7 +196,7 @@ class _Transfer:
         # For libcurl 0 is no limit.
         handle.setopt(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))
         handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(connect_s * 1000)))
-        self._use_fresh(request.fresh)
+        handle.setopt(pycurl.FRESH_CONNECT, int(request.fresh))
         if request.body is None:
             handle.setopt(pycurl.HTTPGET, 1)
             handle.setopt(pycurl.HTTPHEADER, request.headers)
@@ -202,23 +209,25 @@ class _Transfer:
 
     def end(self, code: int, message: str) -> None:
         """Hand over the answer or the error; ``code`` and ``message`` are libcurl's."""
-        if code == pycurl.E_SEND_ERROR and message.startswith(_KEPT_ONES_DIED) and not self._is_fresh:
-            left_s = self._deadline_s - self.handle.getinfo(pycurl.TOTAL_TIME)
-            self._multi.remove(self)
-            self.handle.setopt(pycurl.TIMEOUT_MS, max(1, int(left_s * 1000)))
-            self._use_fresh(True)
-            self._multi.add(self)
+        if self._is_unusable:
+            self._start_afresh()
             return
         done, self._done = self._done, None
         ending = self._ending(code, message)
+        self._multi.keep(self._place, self.handle.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove(self)
         self._multi.idle.append(self)
         if done is not None:
             done(ending)
 
-    def _use_fresh(self, fresh: bool) -> None:
-        self._is_fresh = fresh
-        self.handle.setopt(pycurl.FRESH_CONNECT, int(fresh))
+    def _start_afresh(self) -> None:
+        """Begin again, over a new connection, what has not been sent or may be sent twice."""
+        left_s = self._deadline_s - self.handle.getinfo(pycurl.TOTAL_TIME)
+        self._multi.remove(self)
+        self._reset()
+        self.handle.setopt(pycurl.TIMEOUT_MS, max(1, int(left_s * 1000)))
+        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.add(self)
 
     def _ending(self, code: int, message: str) -> Ending:
         handle, needs_body = self.handle, self._rules.needs_body
@@ -275,11 +284,18 @@ class _Transfer:
         except OSError:  # no file descriptor is left, or no such network: libcurl tries the next address
             return pycurl.SOCKET_BAD
 
-    def _on_request(self, remote_ip: str, *_: Any) -> int:
+    def _on_request(self, remote_ip: str, *place: Any) -> int:
         # libcurl sends a request again whose kept connection has died, also a POST that may have been handled.
         self._requests += 1
-        if self._is_post and self._requests > 1:
+        is_again = self._requests > 1
+        if is_again and self._is_post:
             self._error = CallError(CONNECTION, "the server closed a kept connection", passing=True, down=True)
+            return pycurl.PREREQFUNC_ABORT
+        self._place = (remote_ip, *place)
+        descriptor = self._multi.kept.pop(self._place, None)
+        if descriptor is not None and (is_again or has_input(descriptor)):
+            # Of kept connections libcurl would try five, and take what came over one for the answer to this request.
+            self._is_unusable = True
             return pycurl.PREREQFUNC_ABORT
         return pycurl.PREREQFUNC_ABORT if self._refuse(remote_ip) else pycurl.PREREQFUNC_OK
 
@@ -302,6 +318,7 @@ class _Multi:
         self._timer: asyncio.TimerHandle | None = None
         self._running: dict[pycurl.Curl, _Transfer] = {}
         self.idle: list[_Transfer] = []
+        self.kept: dict[tuple[Any, ...], int] = {}  # descriptors of connections without a transfer, by both ends
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -311,6 +328,13 @@ class _Multi:
         """Begin a transfer."""
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
+
+    def keep(self, place: tuple[Any, ...], descriptor: int) -> None:
+        """Note a connection that a transfer has left; -1 is none. libcurl does not say when it closes one."""
+        if descriptor >= 0:
+            self.kept[place] = descriptor
+            if len(self.kept) > 4 * _KEPT_CONNECTIONS:
+                del self.kept[next(iter(self.kept))]
 
     def remove(self, transfer: _Transfer) -> None:
         """Take back a transfer that has ended."""

@@ -311,7 +311,7 @@ def _body_of(ending: Ending) -> bytes | CallError | None:
         return None
     if status >= 600:
         return CallError(BAD_ANSWER, f"HTTP {status}: no such status", status=status)
-    passing = status in (408, 429) or 500 <= status < 600
+    passing = status in (408, 425, 429) or 500 <= status < 600
     after_s = retry_after_s(ending.retry_after, time.time()) if passing else None
     return CallError(
         STATUS,

@@ -46,7 +46,6 @@ class Behaviour:
         hook: the meaning to the webhook sender.
         kept_api: the same over a connection that was used before, if it differs.
         kept_hook: the same for a webhook.
-        after_good: what it sends behind a good answer, before the request; only on a kept connection.
         is_slow: whether the call's time ends.
     """
 
@@ -56,7 +55,6 @@ class Behaviour:
     hook: str
     kept_api: str | None = None
     kept_hook: str | None = None
-    after_good: Act | None = None
     is_slow: bool = False
 
 
@@ -134,8 +132,7 @@ def good(*headers: str, status: str = "200 OK") -> Act:
     return answer(GOOD, *headers, status=status)
 
 
-ANSWERS = [
-    # Headers
+HEADERS = [
     Behaviour("a header of 9 KB", good("X: " + "y" * 9_000), KNOWN, DELIVERED),
     Behaviour("a header of 60 KB", good("X: " + "y" * 60_000), KNOWN, DELIVERED),
     Behaviour("a header of 70 KB", good("X: " + "y" * 70_000), BAD_ANSWER, RETRY_BAD),
@@ -158,7 +155,8 @@ ANSWERS = [
     Behaviour("an upgrade that is offered", good("Upgrade: h2c", "Connection: Upgrade"), KNOWN, DELIVERED),
     Behaviour("a kept connection for 0 s", good("Keep-Alive: timeout=0, max=0"), KNOWN, DELIVERED),
     Behaviour("another content type", good("Content-Type: text/html; charset=utf-16"), KNOWN, DELIVERED),
-    # The status line
+]
+STATUS_LINES = [
     Behaviour("garbage", says(b"SSH-2.0-OpenSSH_9.6\r\n"), BAD_ANSWER, RETRY_BAD),
     Behaviour("a TLS alert in plain text", says(b"\x15\x03\x01\x00\x02\x02\x46"), BAD_ANSWER, RETRY_BAD),
     Behaviour("garbage before the status line", says(b"xx\r\n" + message(GOOD)), BAD_ANSWER, RETRY_BAD),
@@ -185,7 +183,8 @@ ANSWERS = [
     Behaviour("status 600", good(status="600 X"), BAD_ANSWER, RETRY_BAD),
     Behaviour("status 999", good(status="999 X"), BAD_ANSWER, RETRY_BAD),
     Behaviour("a negative status", good(status="-200 X"), BAD_ANSWER, RETRY_BAD),
-    # Interim answers
+]
+INTERIM = [
     Behaviour("100 that nobody asked for", says(raw("HTTP/1.1 100 Continue") + message(GOOD)), KNOWN, DELIVERED),
     Behaviour(
         "103 and then 200", says(raw("HTTP/1.1 103 Early Hints", "Link: </x>") + message(GOOD)), KNOWN, DELIVERED
@@ -200,7 +199,8 @@ ANSWERS = [
     Behaviour("103 with a length", says(raw("HTTP/1.1 103 X", "Content-Length: 5") + message(GOOD)), KNOWN, DELIVERED),
     Behaviour("101", says(raw("HTTP/1.1 101 Switching Protocols", "Upgrade: x") + GOOD), BAD_ANSWER, RETRY_BAD),
     Behaviour("103 and silence", says(raw("HTTP/1.1 103 X"), "stay"), LATE, RETRY_LATE, is_slow=True),
-    # Lengths
+]
+LENGTHS = [
     Behaviour("no length", says(raw(OK) + GOOD), KNOWN, DELIVERED),
     Behaviour("the same length twice", good(LENGTH), KNOWN, DELIVERED),
     Behaviour("two lengths", good("Content-Length: 3"), BAD_ANSWER, RETRY_BAD),
@@ -216,7 +216,8 @@ ANSWERS = [
     Behaviour("a length of 0 with a body", says(raw(OK, "Content-Length: 0") + GOOD), BAD_ANSWER, DELIVERED),
     Behaviour("a length and chunks", chunked(chunk(GOOD) + b"0\r\n\r\n", "Content-Length: 3"), KNOWN, DELIVERED),
     Behaviour("an empty body without length", says(raw(OK)), BAD_ANSWER, DELIVERED),
-    # Chunks
+]
+CHUNKS = [
     Behaviour("chunks with extensions", chunked(chunk(GOOD, ';a="b";c') + b"0;d\r\n\r\n"), KNOWN, DELIVERED),
     Behaviour("a size with leading zeros", chunked(b"000000" + chunk(GOOD) + b"0\r\n\r\n"), KNOWN, DELIVERED),
     Behaviour("a size that is no number", chunked(b"zz\r\n" + GOOD), BAD_ANSWER, DELIVERED),
@@ -255,7 +256,8 @@ ANSWERS = [
         TOO_LARGE,
         DELIVERED,
     ),
-    # Encodings
+]
+BODIES = [
     Behaviour("gzip", answer(GZIP, "Content-Encoding: gzip"), KNOWN, DELIVERED),
     Behaviour("gzip that nobody mentions", answer(GZIP), KNOWN, DELIVERED),
     Behaviour("gzip that is cut off", answer(GZIP[:-9], "Content-Encoding: gzip"), LOST, DELIVERED),
@@ -279,7 +281,8 @@ ANSWERS = [
     Behaviour("two documents", answer(GOOD + GOOD), BAD_ANSWER, DELIVERED),
     Behaviour("a page in HTML", answer(b"<html>down for maintenance</html>"), BAD_ANSWER, DELIVERED),
     Behaviour("a body without end", floods(raw(OK), b" " * 10_000), TOO_LARGE, DELIVERED),
-    # Statuses
+]
+STATUSES = [
     Behaviour("201", good(status="201 X"), STATUS, DELIVERED),
     Behaviour("203", good(status="203 X"), KNOWN, DELIVERED),
     Behaviour("204", answer(b"", status="204 X"), UNKNOWN, DELIVERED),
@@ -313,14 +316,43 @@ ANSWERS = [
     Behaviour("413 and a reset", answer(b"", status="413 X", then="reset"), STATUS, REFUSED),
     Behaviour("417", answer(b"", status="417 X"), STATUS, REFUSED),
     Behaviour("421", answer(b"", status="421 X"), STATUS, REFUSED),
-    Behaviour("425", answer(b"", status="425 X"), STATUS, "retry status again"),
+    Behaviour("425", answer(b"", status="425 X"), "status again", "retry status again"),
     Behaviour("429", answer(b"", status="429 X"), OVERLOADED, RETRY_STATUS),
+    *(
+        Behaviour(
+            f"429 with Retry-After {text or 'of no text'}",
+            answer(b"", f"Retry-After: {text}", status="429 X"),
+            OVERLOADED,
+            RETRY_STATUS,
+        )
+        for text in ("-5", "0.1", "soon", "", "0, 0", "Fri, 99 Foo 2020 99:99:99 GMT")
+    ),
+    # libcurl does not tell a pause of 0 s from none.
+    *(
+        Behaviour(
+            f"429 with Retry-After {text}",
+            answer(b"", f"Retry-After: {text}", status="429 X"),
+            OVERLOADED,
+            "retry status again",
+        )
+        for text in ("0", "Fri, 24 Jul 2020 12:00:30 GMT", "Friday, 24-Jul-20 12:00:30 GMT", "Fri Jul 24 12:00:30 2020")
+    ),
+    *(
+        Behaviour(
+            f"503 with Retry-After {text}",
+            answer(b"", f"Retry-After: {text}", status="503 X"),
+            "status down",
+            "retry status down",
+        )
+        for text in ("86400", "9" * 12, "Fri, 24 Jul 2099 12:00:30 GMT")
+    ),
     Behaviour("431", answer(b"", status="431 X"), STATUS, REFUSED),
     *(
         Behaviour(str(status), answer(b"", status=f"{status} X"), OVERLOADED, RETRY_STATUS)
         for status in (500, 501, 502, 503, 504, 505, 511, 520, 599)
     ),
-    # Connections
+]
+CONNECTIONS = [
     Behaviour("close before an answer", says(b""), LOST, RETRY_LOST, "known resent"),
     Behaviour("reset before an answer", says(b"", "reset"), LOST, RETRY_LOST, "known resent"),
     Behaviour("half close before an answer", says(b"", "stop_sending"), LOST, RETRY_LOST, "known resent"),
@@ -336,7 +368,8 @@ ANSWERS = [
         "a 503 that is cut off", says(raw("HTTP/1.1 503 X", "Content-Length: 900"), "reset"), OVERLOADED, RETRY_STATUS
     ),
     Behaviour("two answers", says(message(GOOD) + SMUGGLED, "stay"), KNOWN, DELIVERED),
-    # Time
+]
+TIME = [
     Behaviour("no answer", waits, LATE, RETRY_LATE, is_slow=True),
     Behaviour("a status line that drips", drips(b"HTTP/1.1 200 ", b"x"), LATE, RETRY_LATE, is_slow=True),
     Behaviour("headers that drip", drips(raw(OK)[:-2], b"X: y\r\n"), LATE, RETRY_LATE, is_slow=True),
@@ -366,10 +399,15 @@ ANSWERS = [
     ),
 ]
 
+ANSWERS = HEADERS + STATUS_LINES + INTERIM + LENGTHS + CHUNKS + BODIES + STATUSES + CONNECTIONS + TIME
+# These depend on how a connection ends, which TLS says in its own way.
+OVER_TLS = LENGTHS + CONNECTIONS + TIME
+
 # What comes over a kept connection while nobody has asked.
 LEFTOVERS = {
     "another answer": SMUGGLED,
     "an interim answer": raw("HTTP/1.1 103 X"),
     "408": message(b"", status="408 X"),
     "garbage": b"\x00\r\n\r\n",
+    "half an answer": raw(OK, "Content-Length: 900"),
 }

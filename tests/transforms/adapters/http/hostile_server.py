@@ -52,6 +52,10 @@ class Wire:
         with contextlib.suppress(OSError, ValueError):
             self._socket.unwrap()  # type: ignore[attr-defined]
 
+    def hang_up(self) -> None:
+        """Close without TLS's notice."""
+        self._socket.close()
+
     def reset(self) -> None:
         """Hang up with a reset, so that the client loses what it has not read."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -68,18 +72,19 @@ class HostileServer:
     Attributes:
         act: what happens to the first request with ``BAD``; the connection is closed afterwards.
         good: the answer to all others.
-        after_good: what is sent behind the first good answer, on a connection that is kept.
-        paths: of the requests with ``BAD``, one an entry, with the number of the connection that it came over.
+        leftover: what is sent over a connection that is kept, once ``go`` is set; ``left`` is set afterwards.
+        over: the connection's number of each request with ``BAD``.
     """
 
     act: Act
     good: bytes
-    after_good: Act | None = None
+    leftover: bytes = b""
     tls: ssl.SSLContext | None = None
     url: str = ""
     connections: int = 0
     over: list[int] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, listening: socket.socket) -> None:
@@ -96,18 +101,18 @@ class HostileServer:
         with contextlib.suppress(OSError), self._secured(connection) as connection:
             wire = Wire(connection, self.ended)
             while request := read_request(connection).decode("latin-1"):
-                self.requests.append(request)
-                is_bad = BAD in request
-                if is_bad:
+                if BAD in request:
                     self.over.append(number)
-                if is_bad and len(self.over) == 1:
-                    self.act(wire)
-                    if self.tls is not None:
-                        wire.say_goodbye()
-                    return
+                    if len(self.over) == 1:
+                        self.act(wire)
+                        if self.tls is not None:
+                            wire.say_goodbye()
+                        return
                 connection.sendall(self.good)
-                if self.after_good is not None and len(self.requests) == 1:
-                    self.after_good(wire)
+                if not self.over and self.leftover:
+                    self.go.wait(30)
+                    connection.sendall(self.leftover)
+                    self.left.set()
 
     def _secured(self, connection: socket.socket) -> socket.socket:
         return connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
@@ -115,10 +120,10 @@ class HostileServer:
 
 @contextmanager
 def hostile_server(
-    act: Act, good: bytes, after_good: Act | None = None, tls: ssl.SSLContext | None = None
+    act: Act, good: bytes, leftover: bytes = b"", tls: ssl.SSLContext | None = None
 ) -> Iterator[HostileServer]:
     """Serves while the context is open."""
-    server = HostileServer(act, good, after_good, tls)
+    server = HostileServer(act, good, leftover, tls)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
