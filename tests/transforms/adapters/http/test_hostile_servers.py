@@ -301,7 +301,7 @@ def test_what_a_server_does_before_any_request_means(
 
         threading.Thread(target=serve, daemon=True).start()
         url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
-        client = use(io, url, None, SHORT_S if kind == "timeout" else CALM_S, deadline_s=3 * SHORT_S)
+        client = use(io, url, None, SHORT_S if kind == "timeout" else CALM_S, deadline_s=1.2 * SHORT_S)
         first = client.first(client.begin(BAD))
         listening.shutdown(socket.SHUT_RDWR)
         for connection in kept:
