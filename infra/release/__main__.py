@@ -1,7 +1,7 @@
 """``make release``: writes build/release with the archives that nodes boot with, and manifest.json.
 
 flink      Flink, our connectors in lib/, the S3 and Prometheus plugins, the settings that every cluster shares
-python     the locked packages and ours, with the program that starts a worker; what pycurl bundles (native-libraries.txt)
+python     the locked packages and ours, the program that starts a worker, and what pycurl bundles: native-libraries.txt
 zookeeper  ZooKeeper's jars
 
 An archive's name carries its content's SHA-256. The same inputs give the same archive, so that nodes are replaced only

@@ -440,6 +440,34 @@ def test_a_get_on_a_kept_connection_that_has_died_is_sent_again_unseen() -> None
         assert [client.call(server.url) for _ in range(10)] == [Response(200, b"1")] * 10
 
 
+_LOOKUPS = """
+import os
+import threading
+from concurrent.futures import Future
+from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.http.transport import Request, Rules, Transport
+
+io = IoThread()
+uses = [Transport(io, Rules(10)), Transport(io, Rules(10, needs_body=False, check=lambda address: None))]
+endings = [Future() for _ in range(300)]
+for number, ending in enumerate(endings):
+    io.submit(uses[number % 2].start, Request(f"http://name-{number}.invalid/", [], 10.0), ending.set_result)
+most = 0
+while not all(ending.done() for ending in endings):
+    most = max(most, len(os.listdir("/proc/self/task")))
+print(threading.active_count(), most)
+"""
+
+
+def test_both_uses_are_busy_in_one_thread_of_ours_and_at_most_20_of_libcurl_s_each() -> None:
+    """libcurl looks names up in threads of its own, which Python does not count."""
+    done = subprocess.run([sys.executable, "-c", _LOOKUPS], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    ours, all_of_them = map(int, done.stdout.split())
+    assert ours == 2  # with the main thread
+    assert all_of_them <= ours + 2 * 20
+
+
 _PROGRAM = """
 import socket
 from transforms.adapters.http.io_thread import IoThread
