@@ -197,13 +197,6 @@ def test_a_port_without_a_listener_is_a_connection_error(rules: Rules) -> None:
     assert (error.kind, error.passing) == ("connection", True)
 
 
-@both
-def test_interim_answers_are_skipped(start: Start, rules: Rules) -> None:
-    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n"
-    ending = call(start(lambda send: send(interim + ok(b"1"))), rules)
-    assert ending == Response(200, b"1", None)
-
-
 @pytest.mark.parametrize("size", [0, 1, 999, 1000])
 def test_a_body_up_to_the_cap_is_an_answer(start: Start, size: int) -> None:
     assert body_of(start(lambda send: send(ok(b"x" * size)))) == b"x" * size

@@ -368,29 +368,6 @@ def test_a_name_that_does_not_exist_is_tried_again() -> None:
     assert result.error.startswith("Could not resolve host")
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Le", ok(b"", status="199 X")])
-def test_an_answer_cut_off_is_a_connection_error(answer: bytes) -> None:
-    with raw_server(answering(answer)) as server:
-        result = attempt(server.url)
-    assert (result.outcome, result.error_kind, result.status) == (Outcome.RETRY, "connection", None)
-
-
-@pytest.mark.parametrize(
-    "answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x16\x03\x01", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n"]
-)
-def test_an_answer_that_is_not_http_is_a_bad_one(answer: bytes) -> None:
-    with raw_server(answering(answer)) as server:
-        result = attempt(server.url)
-    assert (result.outcome, result.error_kind, result.status) == (Outcome.RETRY, "bad_answer", None)
-
-
-def test_interim_answers_are_skipped() -> None:
-    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-    with raw_server(answering(interim + ok(b""))) as server:
-        assert attempt(server.url).outcome is Outcome.DELIVERED
-        assert len(server.paths) == 1
-
-
 def test_a_slow_answer_is_delivered_but_not_healthy() -> None:
     def slowly(path: str, request: str, send: Send) -> None:
         time.sleep(1.05)
