@@ -31,6 +31,7 @@ from tests.transforms.adapters.http.behaviours import (
     says,
 )
 from tests.transforms.adapters.http.hostile_server import BAD, HostileServer, Wire, hostile_server
+from tests.waiting import eventually
 from transforms.adapters.http.breaker import Breaker, Permit
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.http.io_thread import IoThread
@@ -86,6 +87,7 @@ class Api:
     def first(self, future: Future[FetchedUser]) -> str | None:
         """The kind of the first attempt's error."""
         future.result(60)
+        eventually(lambda: self._endings, "the first attempt has ended")
         ending = self._endings[0]
         return ending.kind if isinstance(ending, CallError) else None
 
@@ -301,7 +303,7 @@ def test_what_a_server_does_before_any_request_means(
 
         threading.Thread(target=serve, daemon=True).start()
         url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
-        client = use(io, url, None, SHORT_S if kind == "timeout" else CALM_S, deadline_s=1.2 * SHORT_S)
+        client = use(io, url, None, SHORT_S if kind == "timeout" else CALM_S, deadline_s=2 * SHORT_S)
         first = client.first(client.begin(BAD))
         listening.shutdown(socket.SHUT_RDWR)
         for connection in kept:
