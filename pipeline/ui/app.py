@@ -16,6 +16,7 @@ from pipeline.console import one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, read_place, route
+from pipeline.job.stream_time import time_lines
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
 from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
@@ -90,6 +91,7 @@ class _Pages:
             highest=highest,
             rule_set=rule_set,
             troubles=[text for text in (trouble, problem) if text],
+            time_lines=[] if status is None else time_lines(status["time"]),
             refresh_s=_REFRESH_S,
         )
 
