@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +37,8 @@ from transforms.domain.shard.decisions import Decision, decode_decision
 DECISIONS_BACK: Final = 5000
 LETTERS_BACK: Final = 200
 INSPECT_S: Final = 10.0
+
+_GONE: Final = "there is no such letter any more"
 
 
 class JobError(PipelineError, RuntimeError):
@@ -129,15 +132,16 @@ class RunningJob:
         The rules are those of ``dead-letters redrive``.
         """
         settings = replace(self.redrive_settings, accept_unsigned=accept_unsigned, again=again)
-        found = filter(None, (self.letter(*place) for place in places))
-        since_ms = min((stored.at_ms for stored in found), default=None)
-        if since_ms is None:
-            return Plan(), None
-        selected = LetterFilter(places=places, since_ms=since_ms)
+        found = [stored for stored in (self.letter(*place) for place in places) if stored is not None]
+        if not found:
+            return Plan(skipped=Counter({_GONE: len(places)})), None
+        selected = LetterFilter(places=places, since_ms=min(stored.at_ms for stored in found))
         with _job_errors(), self._redriving:
             writer = open_writer(self._config, settings) if execute else None
             redrive = Redrive(self._config, settings, selected)
             plan = redrive.plan()
+            if len(found) < len(places):
+                plan.skipped[_GONE] += len(places) - len(found)
             return plan, None if writer is None else redrive.send(plan, writer)
 
     def inspect(self, user_id: str) -> dict[str, Any]:
