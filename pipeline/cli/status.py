@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pipeline.cli.command_line import CommandParser, rest_client
 from pipeline.cli.tables import table_lines
+from pipeline.console import lines_of
 from pipeline.errors import OptionError
 from pipeline.job.jobs import newest_job
 from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
@@ -70,7 +71,7 @@ def _show(rest: FlinkRest, job_id: str, arguments: argparse.Namespace) -> None:
         if arguments.json:
             sys.stdout.write(f"{json.dumps(status)}\n")
             return
-        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not arguments.once else "") + status_text(status))
+        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not arguments.once else "") + lines_of(status_text(status)))
         sys.stdout.flush()
         if arguments.once:
             return

@@ -14,7 +14,7 @@ from pipeline.cli.rules import published as published_rules
 from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
-from pipeline.console import one_line
+from pipeline.console import lines_of, one_line
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.schema import rule_schema_json
@@ -136,10 +136,12 @@ def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResu
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
     results = [result for loaded in files.rules for result in run_cases(loaded, settings, LuaEngines())]
     for result in results:
-        sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
+        sys.stdout.write(
+            f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {one_line(result.located.case.name)}\n"
+        )
         if not result.passed:
             sys.stdout.write(f"        {result.located.file}:{result.located.line}\n")
-            sys.stdout.writelines(f"        {line}\n" for line in result.differences)
+            sys.stdout.writelines(f"        {lines_of(line)}\n" for line in result.differences)
     for rule in untested(files.rules):
         sys.stderr.write(f"warning: {rule.name} has no case\n")
     return results

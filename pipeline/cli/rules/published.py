@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
+from pipeline.console import one_line
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
@@ -74,9 +75,11 @@ def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ..
     before, after = live.versions if live else {}, {rule.name: rule.version for rule in rules}
     base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
     sys.stdout.write(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}\n")
-    sys.stdout.writelines(f"  + {name}  version {after[name]}\n" for name in changes.added)
-    sys.stdout.writelines(f"  ~ {name}  version {before[name]} -> {after[name]}\n" for name in changes.changed)
-    sys.stdout.writelines(f"  - {name}  version {before[name]}\n" for name in changes.removed)
+    sys.stdout.writelines(f"  + {one_line(name)}  version {after[name]}\n" for name in changes.added)
+    sys.stdout.writelines(
+        f"  ~ {one_line(name)}  version {before[name]} -> {after[name]}\n" for name in changes.changed
+    )
+    sys.stdout.writelines(f"  - {one_line(name)}  version {before[name]}\n" for name in changes.removed)
     return changes
 
 
@@ -164,9 +167,11 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
         rules = ", ".join(f"{name} {version}" for name, version in rule_set.versions.items())
         note = f"  ({rule_set.note})" if rule_set.note else ""
         published_at = shown_time(rule_set.published_ms)
-        sys.stdout.write(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}\n    {rules}\n")
+        sys.stdout.write(
+            one_line(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}") + f"\n    {one_line(rules)}\n"
+        )
     for problem in published.unreadable:
-        sys.stderr.write(f"warning: {problem}\n")
+        sys.stderr.write(f"warning: {one_line(problem)}\n")
     if live is None:
         sys.stdout.write(f"{topic} has no set\n")
     elif not shards:
