@@ -24,7 +24,6 @@ from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispa
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
-
 # All bodies for one event. Each is bounded, but a set may have any number of actions.
 MAX_BODIES_BYTES: Final = 8_000_000
 _ACTION_BYTES: Final = 200  # what an action has besides its body

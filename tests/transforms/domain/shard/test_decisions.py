@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import hashlib
 import itertools
 import json
 import random
+import re
 from typing import Any
 
 import msgspec
