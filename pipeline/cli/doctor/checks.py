@@ -68,7 +68,8 @@ class Doctor:
         yield findings.check_beam()
         yield Finding("HTTP client", OK, pycurl.version)
         yield self._ports()
-        yield self._isolation()
+        if self._settings.rules_isolation == "process":
+            yield self._isolation()
         yield from self._kafka()
         yield from self._flink()
         yield self._user_api()
@@ -106,8 +107,6 @@ class Doctor:
     def _isolation(self) -> Finding:
         """What a process of ``--rules_isolation=process`` gives up on this machine; workers may run on others."""
         check = "Rules' processes"
-        if self._settings.rules_isolation != "process":
-            return Finding(check, SKIP, "no --rules_isolation=process")
         try:
             with contextlib.closing(SandboxProcess([Program("doctor", "true")])) as sandbox:
                 holds = sandbox.confinement
