@@ -66,14 +66,20 @@ SCRIPTS = (
     "error('\\27[2J\\0\\r\\n')", "return error", "return {}", "return 'x', 'y'", "return nil", "return",
 )  # fmt: skip
 
-TOPICS = ("events", "rules", "dead", "audit", "__consumer_offsets", "__transaction_state", "other", ".", "..", "", "a/b",
-          "a b", "a\n", "a\0", "é", "x" * 250, "x" * 249, "EVENTS ", " events", "*", "${event.user_id}", None, 5, [], {})  # fmt: skip
+TOPICS: tuple[Any, ...] = (
+    "events", "rules", "dead", "audit", "__consumer_offsets", "__transaction_state", "other", ".", "..", "", "a/b",
+    "a b", "a\n", "a\0", "é", "x" * 250, "x" * 249, "EVENTS ", " events", "*", "${event.user_id}", None, 5, [], {},
+)  # fmt: skip
 LONG = "${event}${user}${history}"
 BODIES: tuple[Any, ...] = (
-    {"a": LONG * 2000}, {"a": [LONG] * 5000}, {f"k{n}": "${history}" for n in range(5000)}, {"a": [["${event}"] * 90] * 90},
-    {"a": {"b": {"c": [LONG] * 999}}}, {"x" * 200_000: LONG}, {"a": "\\u0000" * 90_000}, {"a": "\0" * 100_000}, {"": ""},
-    {"a": 10**400}, {"a": -(10**30)}, {"a": 1e300}, {"${event}": 1}, {"a": "${" * 5000}, {"a": "${}"}, {"a": "${action}" * 999},
-    {"a": "${event.note.x.y.z}"}, {"a": "$" * 200_000}, {"a": "${user.a.b.c.d.e.f.g.h.i}"}, {"a": [[[]]] * 1000}, [], "x", 7,
+    {"a": LONG * 2000}, {"a": [LONG] * 5000}, {f"k{n}": "${history}" for n in range(5000)},
+    {"a": [["${event}"] * 90] * 90},
+    {"a": {"b": {"c": [LONG] * 999}}}, {"x" * 200_000: LONG}, {"a": "\\u0000" * 90_000}, {"a": "\0" * 100_000},
+    {"": ""},
+    {"a": 10**400}, {"a": -(10**30)}, {"a": 1e300}, {"${event}": 1}, {"a": "${" * 5000}, {"a": "${}"},
+    {"a": "${action}" * 999},
+    {"a": "${event.note.x.y.z}"}, {"a": "$" * 200_000}, {"a": "${user.a.b.c.d.e.f.g.h.i}"}, {"a": [[[]]] * 1000},
+    [], "x", 7,
     {"a": None}, {"a": [True] * 100_000}, {"a": "𝄞" * 50_000}, {"a": "${visit}" * 3000},
 )  # fmt: skip
 
