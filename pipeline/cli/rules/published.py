@@ -13,8 +13,11 @@ from typing import Any, Final
 
 from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
 from pipeline.console import one_line
+from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
+from pipeline.kafka.topics import TopicError
 from pipeline.timestamps import shown_time
+from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
@@ -45,7 +48,14 @@ def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
         RuleError: a rule has changed without a new version, or the set is too large for a record.
         TopicError: another publisher began meanwhile, or Kafka refused.
     """
-    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
+    config = kafka_config(arguments)
+    topic = RulesTopic(arguments.rules_topic, config)
+    try:
+        problem = missing_topics(config, topics_of(rules))
+    except KafkaAdminError as error:
+        raise TopicError(f"topics of actions: {error}") from None
+    if problem is not None:
+        raise RuleError(f"Kafka actions: {problem}")
     if arguments.dry_run:
         published = topic.read()
         changes = _checked_changes(topic.topic, published, rules)
