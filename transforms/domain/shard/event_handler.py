@@ -103,15 +103,15 @@ class EventHandler:
         event_visit = visit if event.timestamp_ms >= visit.start_ms else None
         self._engine.handle_event(topic, record, event, user, event_visit)
         self._result.counts["events_handled"] += 1
-        observed = self._row_of(record, event, event_visit is not None)
+        observed = self._row_of(event, event_visit is not None)
         self._record(facts.EventObserved(event.user_id, observed, None if visit == user.visit else visit))
         self._limit_history(event.user_id, user)
 
-    def _row_of(self, record: Record, event: Event, is_of_visit: bool) -> Row:
+    def _row_of(self, event: Event, is_of_visit: bool) -> Row:
         extra = None
         if self._settings.history_fields:
-            extra = self._history_fields.of(with_exact_integers(event, record.value).fields) or None
-        is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
+            extra = self._history_fields.of(with_exact_integers(event).fields) or None
+        is_page = is_of_visit and event.known.event_type == PAGE_VIEW
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra, False, is_page)
 
     def _limit_history(self, user_id: str, user: UserState) -> None:

@@ -50,7 +50,7 @@ class RuleEngine:
         if not user.has_profile and not filters.waits:
             result.counts["rules_skipped"] += filters.skipping
         if filter_result.allowed or filter_result.followed:
-            event = with_exact_integers(event, record.value)
+            event = with_exact_integers(event)
             trigger = Trigger(event.user_id, event.event_id, event.fields, user, visit, topic, record)
             allowed = {rule.name for rule in filter_result.allowed}
             followed = {rule.name for rule in filter_result.followed}
