@@ -51,7 +51,7 @@ class FilterResult:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-_NO_RULE: Final = FilterResult()
+NO_RULE: Final = FilterResult()  # of most events: nothing more is to be done about the rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class FilterSet:
                 if quarantined:
                     selected = self._without({rule.name for rule in quarantined}, selected)
             if selected is not None and not selected:
-                return FilterResult(quarantined=quarantined) if quarantined else _NO_RULE
+                return FilterResult(quarantined=quarantined) if quarantined else NO_RULE
             names = self._event_fields
             self._engine.set_inputs(
                 event.fields if names is None else {name: getattr(event.known, name) for name in names},
@@ -157,7 +157,7 @@ class FilterSet:
         except engine.EngineError as error:
             return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
         if not outcomes and not quarantined:
-            return _NO_RULE
+            return NO_RULE
         return self._result(outcomes, quarantined, event.user_id)
 
     def _count_evaluations(self) -> None:

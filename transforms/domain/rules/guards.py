@@ -178,10 +178,10 @@ class _Reader:
         except _NotUnderstoodError:
             self._at = begin
         field, operator, literal = self._comparison()
-        is_number = isinstance(literal, _Literal) and type(literal.value) is float
-        if isinstance(field, _Field) and is_number and field.type is None and operator in ("<", "<=", ">", ">="):
+        number = literal.value if literal is not None and type(literal.value) is float else None
+        if number is not None and isinstance(field, _Field) and field.type is None and operator not in ("==", "~="):
             self._check_end()
-            return _Term(f"{field.python} {operator} {literal.value!r}", f"type({field.python}) not in (int, float)")
+            return _Term(f"{field.python} {operator} {number!r}", f"type({field.python}) not in (int, float)")
         raise _NotUnderstoodError
 
     def _alternatives(self, depth: int) -> str:
