@@ -84,22 +84,60 @@ class EventLimits:
     max_lead_ms: int = DAY_MS
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class KnownFields(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The schema's fields of an event, with the defaults of ``DEFAULTS``; a ``duration`` is the nearest double."""
+
+    event_id: str
+    user_id: str
+    event_name: str
+    timestamp: int
+    domain: str = ""
+    is_first_in_visit: bool = False
+    is_last_in_visit: bool = False
+    is_first_event: bool = False
+    is_current: bool = True
+    event_displayname: str = ""
+    integration: str = ""
+    app: str = ""
+    platform: str = ""
+    is_https: bool = False
+    event_type: str = ""
+    duration: float = 0
+    triggerable: bool = False
+    parameters: dict[str, Any] = {}
+
+
+_known_decoder: Final = msgspec.json.Decoder(KnownFields)
+
+
+class Event(msgspec.Struct, gc=False, eq=False):
     """A valid event.
 
     Attributes:
         timestamp_ms: the event's time where order matters: its own timestamp, at most ``received_ms``.
-        fields: the whole event with defaults filled in and unknown fields kept; ``timestamp`` is the event's own.
-            Integers beyond 64 bits are floats (``with_exact_integers``).
         received_ms: the record's Kafka time; the event's own timestamp where the record has no usable one.
+        known: the fields of the schema, for who reads single ones: ``fields`` would decode all of the event.
+        value: the record's value, which is JSON.
     """
 
     event_id: str
     user_id: str
     event_name: str
     timestamp_ms: int
-    fields: dict[str, Any]
     received_ms: int
+    known: KnownFields
+    value: bytes
+    _fields: dict[str, Any] | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The whole event with defaults filled in and unknown fields kept; ``timestamp`` is the event's own.
+
+        Integers beyond 64 bits are floats (``with_exact_integers``).
+        """
+        if self._fields is None:
+            self._fields = _completed(_decoded(self.value))
+        return self._fields
 
 
 def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
@@ -116,32 +154,56 @@ def parse_event(record: Record, now_ms: int, limits: EventLimits) -> Event:
     value = record.value
     if len(value) > limits.max_event_bytes:
         raise RejectedError(reasons.TOO_LARGE, f"{len(value)} bytes, allowed are {limits.max_event_bytes}")
-    try:
-        fields = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        fields = _loaded(value)
-    if type(fields) is not dict:
-        raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
-    if not _is_complete(fields):
-        fields = _completed(fields)
-    if is_too_deep(value, fields):
-        raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
-    # Finding the first and the last is cheaper than counting. Without a backslash a name has one spelling.
-    is_named_once = value.find(b"user_id") == value.rfind(b"user_id")
-    if not (is_named_once and value.rfind(b"\\") < 0) and _has_two_user_ids(value, fields):
-        raise RejectedError(reasons.DUPLICATE_USER_ID, "user_id stands twice in the object, allowed is once")
-    event_id, user_id, event_name = fields["event_id"], fields["user_id"], fields["event_name"]
+    known, fields = _usual_fields(value), None
+    if known is None:
+        fields = _checked_fields(value)
+        known = KnownFields(**{name: fields[name] for name in _TYPES} | {"duration": float(fields["duration"])})
+    event_id, user_id, event_name, own_ms = known.event_id, known.user_id, known.event_name, known.timestamp
     if not (event_id and user_id and event_name):
-        empty = next(name for name in REQUIRED if not fields[name])
+        empty = next(name for name in REQUIRED if not getattr(known, name))
         raise RejectedError(reasons.OUT_OF_RANGE, f"{empty} is empty")
-    own_ms, received_ms = fields["timestamp"], record.timestamp_ms
+    received_ms = record.timestamp_ms
     latest_ms = now_ms + limits.max_lead_ms
     if not (limits.min_timestamp_ms <= own_ms <= received_ms <= latest_ms and received_ms >= MIN_TIMESTAMP_MS):
         received_ms = _received_ms(own_ms, received_ms, now_ms, limits)
     if limits.user_key == "record" and record.key != user_id.encode():
         raise RejectedError(reasons.KEY_MISMATCH, f"record key {record.key!r}, user_id {user_id!r}: they must be equal")
     at_ms = own_ms if own_ms < received_ms else received_ms
-    return Event(event_id, user_id, event_name, at_ms, fields, received_ms)
+    return Event(event_id, user_id, event_name, at_ms, received_ms, known, value, fields)
+
+
+def _usual_fields(value: bytes) -> KnownFields | None:
+    """Decode an event that has the schema's fields only, each of its type; None: ``_checked_fields`` has to tell.
+
+    msgspec decodes each part of such an event. Of what it skips it would check neither UTF-8 nor the range of numbers.
+    """
+    # Finding the first and the last is cheaper than counting. Without a backslash a name has one spelling.
+    is_named_once = value.find(b"user_id") == value.rfind(b"user_id")
+    if not is_named_once or (value.find(b"\\") >= 0 and _ESCAPED_LETTER.search(value)) or _may_be_deep(value):
+        return None
+    try:
+        known = _known_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    # Only exact: what is said of a timestamp beyond that has its digits.
+    return known if -MAX_SAFE_INTEGER <= known.timestamp <= MAX_SAFE_INTEGER else None
+
+
+def _checked_fields(value: bytes) -> dict[str, Any]:
+    """Decode an event of any kind; defaults are filled in.
+
+    Raises:
+        RejectedError: see ``parse_event``.
+    """
+    fields = _decoded(value)
+    if type(fields) is not dict:
+        raise RejectedError(reasons.NOT_AN_OBJECT, f"a JSON {type(fields).__name__}, allowed is an object")
+    fields = _completed(fields)
+    if is_too_deep(value, fields):
+        raise RejectedError(reasons.OUT_OF_RANGE, f"nested deeper than {MAX_DEPTH} levels")
+    if _has_two_user_ids(value, fields):
+        raise RejectedError(reasons.DUPLICATE_USER_ID, "user_id stands twice in the object, allowed is once")
+    return fields
 
 
 def _has_two_user_ids(value: bytes, fields: dict[str, Any]) -> bool:
@@ -198,22 +260,26 @@ def _unit_hint(own: float, now_ms: int) -> str:
     return ""
 
 
-def with_exact_integers(event: Event, value: bytes) -> Event:
-    """Return an event of the record's value ``value`` with all digits of integers beyond 64 bits.
+def with_exact_integers(event: Event) -> Event:
+    """Return the event with all digits of integers beyond 64 bits.
 
-    ``parse_event`` reads them as floats, as rules see them: looking for them would cost every event.
+    ``Event.fields`` has them as floats, as rules see them: looking for them would cost every event.
     """
-    if not exact_json.may_have_long_integers(value):
+    if not exact_json.may_have_long_integers(event.value):
         return event
-    return msgspec.structs.replace(event, fields=_completed(exact_json.loads(value)))
+    return msgspec.structs.replace(event, _fields=_completed(exact_json.loads(event.value)))
 
 
-def _loaded(value: bytes) -> Any:
-    """Read what orjson does not: integers that are no float either.
+def _decoded(value: bytes) -> Any:
+    """Decode JSON; integers beyond 64 bits become floats.
 
     Raises:
         RejectedError: it is not JSON.
     """
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        pass  # or an integer that is no float either
     try:
         return exact_json.loads(value)
     except orjson.JSONDecodeError as error:
@@ -223,8 +289,12 @@ def _loaded(value: bytes) -> Any:
 
 def is_too_deep(value: bytes, document: Any) -> bool:
     """Whether a JSON document has more than ``MAX_DEPTH`` levels; ``value`` is what it was decoded from."""
+    return _may_be_deep(value) and nested_deeper(document, MAX_DEPTH)
+
+
+def _may_be_deep(value: bytes) -> bool:
     # Counting brackets is cheap: a value with fewer brackets than allowed levels cannot be too deep.
-    return value.count(b"{") + value.count(b"[") > MAX_DEPTH and nested_deeper(document, MAX_DEPTH)
+    return value.count(b"{") + value.count(b"[") > MAX_DEPTH
 
 
 def nested_deeper(value: Any, levels: int) -> bool:
@@ -244,6 +314,8 @@ def _is_complete(fields: dict[str, Any]) -> bool:
 
 def _completed(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields with defaults filled in, also for null, and with a whole number as ``timestamp``."""
+    if _is_complete(fields):
+        return fields
     for name in REQUIRED:
         if name not in fields:
             raise RejectedError(reasons.MISSING_FIELD, f"{name} is missing")

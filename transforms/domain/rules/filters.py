@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from transforms.domain.events.event import Event
+from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
+from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
@@ -50,7 +51,7 @@ class FilterResult:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-_NO_RULE: Final = FilterResult()
+NO_RULE: Final = FilterResult()  # of most events: nothing more is to be done about the rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +120,34 @@ class FilterSet:
         reads = self._engine.reads
         self._reads_visit = reads["visit"] != []
         self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
+        self._event_fields = _known_only(reads["event"])
+        knows_profile = self._user_fields is not None
+        conditions = [
+            (number, program.source) for number, program in enumerate(self._programs) if program.field != COOLDOWN_KEY
+        ]
+        self._choose = compile_guards([(number, guard_of(source, knows_profile)) for number, source in conditions])
 
     def evaluate(self, event: Event, visit: Visit | None, user: UserState) -> FilterResult:
         """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
         quarantined: tuple[Rule, ...] = ()
-        selected = None
+        selected: list[int] | None = None
         self._uncounted += 1
         if self._uncounted == 256:  # the clock costs more than the count
             self._count_evaluations()
-        if self._quarantine.records:  # not its truth, which would be a call for every event
-            now_ms = self._clock_ms()
-            quarantined = tuple(
-                rule for rule in self.rules if not self._quarantine.allows(_quarantine_key(rule), event.user_id, now_ms)
-            )
-            if quarantined:
-                selected = self._conditions_without({rule.name for rule in quarantined})
         try:
+            profile = {} if self._user_fields is None else user.profile_fields(self._user_fields)
+            if self._choose is not None:
+                selected = self._choose(event.known, profile)
+            if self._quarantine.records:  # not its truth, which would be a call for every event
+                quarantined = self._quarantined(event.user_id)
+                if quarantined:
+                    selected = self._without({rule.name for rule in quarantined}, selected)
+            if selected is not None and not selected:
+                return FilterResult(quarantined=quarantined) if quarantined else NO_RULE
+            names = self._event_fields
             self._engine.set_inputs(
-                event.fields,
-                user.profile() if self._user_fields is None else user.profile_fields(self._user_fields),
+                event.fields if names is None else {name: getattr(event.known, name) for name in names},
+                user.profile() if self._user_fields is None else profile,
                 filter_visit(visit, event) if self._reads_visit else {},
                 user.enrichment,
             )
@@ -147,17 +157,25 @@ class FilterSet:
         except engine.EngineError as error:
             return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
         if not outcomes and not quarantined:
-            return _NO_RULE
+            return NO_RULE
         return self._result(outcomes, quarantined, event.user_id)
 
     def _count_evaluations(self) -> None:
         self._quarantine.evaluated(self._uncounted, self._clock_ms())
         self._uncounted = 0
 
-    def _conditions_without(self, rule_names: set[str]) -> list[int]:
+    def _quarantined(self, user_id: str) -> tuple[Rule, ...]:
+        now_ms = self._clock_ms()
+        allows = self._quarantine.allows
+        return tuple(rule for rule in self.rules if not allows(_quarantine_key(rule), user_id, now_ms))
+
+    def _without(self, rule_names: set[str], selected: list[int] | None) -> list[int]:
+        """The selected conditions (None: all) that are not of these rules."""
+        numbers = range(len(self._programs)) if selected is None else selected
+        programs = ((number, self._programs[number]) for number in numbers)
         return [
             number
-            for number, program in enumerate(self._programs)
+            for number, program in programs
             if program.field != COOLDOWN_KEY and program.rule.name not in rule_names
         ]
 
@@ -243,6 +261,12 @@ def columns_of(rows: list[Row]) -> Columns:
         [row.event_name for row in rows],
         [extra or {} for extra in extras] if any(extras) else None,
     )
+
+
+def _known_only(names: list[str] | None) -> list[str] | None:
+    """The fields of the event that rules read, if all are the schema's; None: the whole event has to be decoded."""
+    known = set(KnownFields.__struct_fields__) - {"parameters"}  # of which numbers may be beyond 64 bits
+    return names if names is not None and known.issuperset(names) else None
 
 
 @functools.lru_cache(maxsize=100)

@@ -22,7 +22,18 @@ from transforms.domain.users.visit import PAGE_VIEW, advance_visit
 class EventHandler:
     """Handles events: finds or loads their user, runs the rules, adds them to the history."""
 
-    __slots__ = ("_engine", "_history_fields", "_now_ms", "_record", "_result", "_scope", "_settings", "_state")
+    __slots__ = (
+        "_engine",
+        "_handled",
+        "_history_fields",
+        "_hits",
+        "_now_ms",
+        "_record",
+        "_result",
+        "_scope",
+        "_settings",
+        "_state",
+    )
 
     def __init__(self, scope: StepScope, engine: RuleEngine) -> None:
         self._scope = scope
@@ -33,6 +44,7 @@ class EventHandler:
         self._result = scope.result
         self._history_fields = selection(scope.settings.history_fields)
         self._engine = engine
+        self._hits = self._handled = 0
 
     def handle(self, topic: str, record: Record) -> None:
         """Handle an event, or park it until the user API has answered."""
@@ -45,7 +57,10 @@ class EventHandler:
             return
         user = self.live_user(user_id)
         settings, waits = self._settings, self._scope.filters.waits
-        self._result.counts["state_misses" if user is None else "state_hits"] += 1
+        if user is None:
+            self._result.counts["state_misses"] += 1
+        else:
+            self._hits += 1
         if user is None or user.is_due(self._now_ms, settings.profile_max_age_ms, settings.enrichment_retry_ms):
             self.request_fetch(user_id)
         if waits and (user is None or user.enrichment == PENDING):
@@ -55,6 +70,12 @@ class EventHandler:
             self._record(facts.UserLoaded(user_id, PENDING, b"{}", None, [], event.received_ms))
             user = self._state.users[user_id]
         self._observe(topic, record, event, user)
+
+    def add_counts(self) -> None:
+        """Add what was counted for every event; adding one by one to the counters of the result costs more."""
+        for name, number in (("state_hits", self._hits), ("events_handled", self._handled)):
+            if number:
+                self._result.counts[name] += number
 
     def live_user(self, user_id: str) -> UserState | None:
         """The user; one whose TTL has ended is forgotten first."""
@@ -102,16 +123,16 @@ class EventHandler:
         # An event older than the visit's start belongs to none.
         event_visit = visit if event.timestamp_ms >= visit.start_ms else None
         self._engine.handle_event(topic, record, event, user, event_visit)
-        self._result.counts["events_handled"] += 1
-        observed = self._row_of(record, event, event_visit is not None)
+        self._handled += 1
+        observed = self._row_of(event, event_visit is not None)
         self._record(facts.EventObserved(event.user_id, observed, None if visit == user.visit else visit))
         self._limit_history(event.user_id, user)
 
-    def _row_of(self, record: Record, event: Event, is_of_visit: bool) -> Row:
+    def _row_of(self, event: Event, is_of_visit: bool) -> Row:
         extra = None
         if self._settings.history_fields:
-            extra = self._history_fields.of(with_exact_integers(event, record.value).fields) or None
-        is_page = is_of_visit and event.fields["event_type"] == PAGE_VIEW
+            extra = self._history_fields.of(with_exact_integers(event).fields) or None
+        is_page = is_of_visit and event.known.event_type == PAGE_VIEW
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra, False, is_page)
 
     def _limit_history(self, user_id: str, user: UserState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
 from transforms.domain.events.record import Record
-from transforms.domain.rules.filters import FilterResult
+from transforms.domain.rules.filters import NO_RULE, FilterResult
 from transforms.domain.rules.model import Rule
 from transforms.domain.rules.state import match_of
 from transforms.domain.shard import decisions
@@ -45,12 +45,14 @@ class RuleEngine:
         logged = len(result.decisions)
         filter_result = filters.evaluate(event, visit, user)
         result.evaluated_events += 1
+        if filter_result is NO_RULE and not log.is_sampling and (filters.waits or user.has_profile):
+            return
         if filter_result.tripped or filter_result.quarantined:
             self._count_limits(filter_result)
         if not user.has_profile and not filters.waits:
             result.counts["rules_skipped"] += filters.skipping
         if filter_result.allowed or filter_result.followed:
-            event = with_exact_integers(event, record.value)
+            event = with_exact_integers(event)
             trigger = Trigger(event.user_id, event.event_id, event.fields, user, visit, topic, record)
             allowed = {rule.name for rule in filter_result.allowed}
             followed = {rule.name for rule in filter_result.followed}

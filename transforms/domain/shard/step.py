@@ -45,6 +45,7 @@ def step(state: ShardState, context: StepContext, step_input: StepInput) -> Step
     if step_input.stream_ms is not None:
         shard_step.settle_rule_state(step_input.stream_ms)
     shard_step.forget_idle_users()
+    shard_step.events.add_counts()
     return shard_step.result
 
 

@@ -74,7 +74,7 @@ def _are_taken_whole(rows: SortedRows | None, waiting: Sequence[Event], until_ms
 
 
 def _is_page_since(event: Event, since_ms: int) -> bool:
-    return bool(event.fields["event_type"] == PAGE_VIEW) and event.timestamp_ms >= since_ms
+    return event.known.event_type == PAGE_VIEW and event.timestamp_ms >= since_ms
 
 
 def _is_current(known: Visit, live: Visit | None, until_ms: int) -> bool:

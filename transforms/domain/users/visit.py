@@ -59,10 +59,10 @@ def advance_visit(visit: Visit | None, event: Event, is_listed: bool = False) ->
         event: the event, which need not be newer than those before.
         is_listed: whether the user API listed the event before it came; then the API's visit has its page already.
     """
-    fields = event.fields
+    known = event.known
     at_ms = event.timestamp_ms
-    pages = 1 if fields["event_type"] == PAGE_VIEW else 0
-    is_first, is_last = fields["is_first_in_visit"], fields["is_last_in_visit"]
+    pages = 1 if known.event_type == PAGE_VIEW else 0
+    is_first, is_last = known.is_first_in_visit, known.is_last_in_visit
     if visit is not None:
         if at_ms < visit.start_ms:
             return _with_earlier_start(visit, event, pages)
@@ -81,7 +81,7 @@ def advance_visit(visit: Visit | None, event: Event, is_listed: bool = False) ->
         event.event_id,
         at_ms,
         pages,
-        fields["is_first_event"],
+        known.is_first_event,
         is_last,
         not is_first,
         end_ms,
@@ -91,15 +91,15 @@ def advance_visit(visit: Visit | None, event: Event, is_listed: bool = False) ->
 
 def _with_earlier_start(visit: Visit, event: Event, pages: int) -> Visit:
     """Return an assumed visit with the start that it turns out to have had; any other visit as it is."""
-    is_first = event.fields["is_first_in_visit"]
+    is_first = event.known.is_first_in_visit
     is_start = is_first or visit.after_ms > 0
-    if not visit.assumed or not is_start or event.timestamp_ms < visit.after_ms or event.fields["is_last_in_visit"]:
+    if not visit.assumed or not is_start or event.timestamp_ms < visit.after_ms or event.known.is_last_in_visit:
         return visit
     return msgspec.structs.replace(
         visit,
         visit_id=event.event_id,
         start_ms=event.timestamp_ms,
         page_count=visit.page_count + pages,
-        is_first_visit=event.fields["is_first_event"],
+        is_first_visit=event.known.is_first_event,
         assumed=not is_first,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.builders import NOW_MS, event, record
 from tests.oracle import DEFAULTS, Oracle
 from transforms.domain.events import dead_letter as reasons
+from transforms.domain.events import event as event_module
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.event import (
     DAY_MS,
@@ -19,7 +21,9 @@ from transforms.domain.events.event import (
     MIN_TIMESTAMP_MS,
     Event,
     EventLimits,
+    KnownFields,
     parse_event,
+    with_exact_integers,
 )
 from transforms.domain.events.record import Record
 
@@ -42,7 +46,10 @@ def nested(levels: int) -> bytes:
 
 def test_a_complete_event_is_read_with_all_its_fields() -> None:
     fields = event(parameters={"utm_source": "google"}, duration=1.5, mood="unknown fields are kept")
-    assert parse(fields) == Event(fields["event_id"], "u1", "page_view", NOW_MS, {**DEFAULTS, **fields}, NOW_MS)
+    parsed = parse(fields)
+    ids = (parsed.event_id, parsed.user_id, parsed.event_name)
+    assert (*ids, parsed.timestamp_ms, parsed.received_ms) == (fields["event_id"], "u1", "page_view", NOW_MS, NOW_MS)
+    assert parsed.fields == {**DEFAULTS, **fields}
 
 
 def test_absent_fields_get_their_defaults() -> None:
@@ -325,3 +332,95 @@ def rejections(value: bytes) -> list[str]:
     except RejectedError as error:
         return [error.reason]
     return []
+
+
+# A complete event, in pieces that a test replaces: keys, values and what is between them.
+PIECES = re.findall(rb'"[^"]*"|[0-9]+|[a-z]+|[{}:,]', orjson.dumps({**event(), **DEFAULTS, "parameters": {"a": 1}}))
+ODD = [
+    *(
+        b"0",
+        b"-0",
+        b"01",
+        b"1.0",
+        b"1.5",
+        b"1e3",
+        b"1E+5",
+        b"1e400",
+        b"-1e400",
+        b"1e-400",
+        b"1e308",
+        b"1.8e308",
+        b"NaN",
+    ),
+    *(b"%d" % (sign * (2**bits + more)) for bits in (53, 63, 64, 70, 200) for more in (-1, 0, 1) for sign in (1, -1)),
+    *(b"9" * 25, b"9" * 308, b"9" * 309, b"-" + b"9" * 400, b"9" * 5000, b"1" * 210 + b"e99", b"%d.0" % NOW_MS),
+    *(b"null", b"true", b"false", b"{}", b"[]", b"[1,2]", b'{"user_id":"u2"}', b'{"a":null,"a":1e999}', b"[" * 120),
+    *(b'""', b'"\xc3\xa9"', b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b'"\xf4\x90\x80\x80"', b'"\x00"', b'"\t"'),
+    *(
+        rb'"\ud800"',
+        rb'"\udc00\ud800"',
+        rb'"\ud83d\ude00"',
+        rb'"\u0000"',
+        rb'"\u0075ser_id"',
+        rb'"\/"',
+        rb'"\x41"',
+        b'"\\',
+    ),
+    *(
+        b'"user_id"',
+        b'"user_id":"u2"',
+        b'"user_id":"u2","user_id"',
+        b'"mood"',
+        b'"mood":1,',
+        b'"duration":null,"duration"',
+    ),
+    *(b"\xef\xbb\xbf", b" ", b"\n", b"\x0b", b"\xa0", b",", b"}", b"{", b"]", b"", b"//", b"\x00"),
+]
+REPLACED = st.lists(
+    st.tuples(st.integers(0, len(PIECES) - 1), st.sampled_from(ODD) | st.binary(max_size=3)), min_size=0, max_size=3
+)
+
+
+def read_as(value: bytes, *, strictly: bool) -> object:
+    """What ``parse_event`` makes of an event, or why it rejects it; ``strictly``: nothing is usual."""
+    read = Record(0, 0, NOW_MS, b"u1", value)
+    with pytest.MonkeyPatch.context() as patch:
+        if strictly:
+            patch.setattr(event_module, "_usual_fields", lambda _: None)
+        try:
+            parsed = parse_event(read, NOW_MS, EventLimits(user_key="field"))
+        except RejectedError as rejected:
+            return rejected.reason, rejected.detail
+    exact = with_exact_integers(parsed).fields
+    known = {name: getattr(parsed.known, name) for name in DEFAULTS if name != "parameters"}
+    times = (parsed.timestamp_ms, parsed.received_ms, parsed.known.timestamp)
+    # Written out, as the order of the fields and the digits of numbers count, too.
+    return parsed.event_id, parsed.user_id, parsed.event_name, times, known, repr(parsed.fields), repr(exact)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_value_is_read_as_the_strict_way_reads_it_wherever_it_stands(odd: bytes) -> None:
+    for number in range(len(PIECES)):
+        value = b"".join([*PIECES[:number], odd, *PIECES[number + 1 :]])
+        assert read_as(value, strictly=False) == read_as(value, strictly=True), value
+
+
+@given(REPLACED, st.booleans())
+def test_hostile_bytes_are_read_as_the_strict_way_reads_them(replaced: list[tuple[int, bytes]], grows: bool) -> None:
+    pieces = list(PIECES)
+    for number, odd in replaced:
+        pieces[number] = pieces[number] + odd if grows else odd
+    value = b"".join(pieces)
+    assert read_as(value, strictly=False) == read_as(value, strictly=True)
+
+
+def test_usual_events_are_read_the_short_way() -> None:
+    usual = [event(), event(app="é😀"), {**event(), **DEFAULTS}]
+    assert all(event_module._usual_fields(orjson.dumps(fields)) for fields in usual)
+    assert event_module._usual_fields(orjson.dumps(event(mood="unknown"))) is None
+
+
+def test_the_known_fields_are_the_schema_s() -> None:
+    known = KnownFields("e", "u", "n", 1)
+    assert {name: getattr(known, name) for name in event_module.DEFAULTS} == event_module.DEFAULTS
+    assert KnownFields.__struct_fields__ == (*event_module.REQUIRED, *event_module.DEFAULTS)
