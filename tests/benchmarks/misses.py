@@ -17,15 +17,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from runners.flink import overrides
 from tests.benchmarks import shards
 from tests.benchmarks.growth.stage import Load, Point, Slot, rules_of
 from tests.benchmarks.user_api import SLOW_PREFIX, UserApiProcess
 from transforms.adapters.user_api.client import UserApiSettings
-from transforms.domain.events.micro_batch import EVENTS, encode_batch, key_of
-from transforms.domain.events.record import Record
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.handle_events import HandleSettings, _HandleFn
 
@@ -134,7 +132,7 @@ def _work_off(slot: FetchingSlot, load: MixedLoad, seconds: float) -> None:
 
 def _apart(folder: Path, kind: str, seconds: float) -> dict[str, float]:
     """One measurement with the code of a folder, in a process of its own."""
-    command = [folder / ".venv/bin/python", "-P", "-W", "ignore", Path(__file__).absolute(), kind]
+    command = [str(folder / ".venv/bin/python"), "-P", "-W", "ignore", str(Path(__file__).absolute()), kind]
     environment = {**os.environ, "PYTHONPATH": str(folder.absolute())}
     done = subprocess.run(
         [*command, f"--seconds={seconds}"], env=environment, cwd=folder, stdout=subprocess.PIPE, check=True
