@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
+from functools import partial
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
@@ -34,10 +35,17 @@ class FetchPool(KeyedCalls[FetchedUser]):
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
         """User and answer of the fetches that have ended, each answer once; starts the fetches that are missing."""
-        polled = list(user_ids)
-        for user_id in polled:
-            self.request(user_id, now_ms)
-        return super().poll(polled)
+        # A shard asks about each of its waiting users in each step, so this is not written as two calls a user.
+        ended = []
+        with self._lock:
+            for user_id in list(user_ids):
+                call = self._calls.get(user_id)
+                if call is None or call.ended_before(self._kept_s):
+                    self._call(user_id, partial(self._begin, user_id), now_ms)
+                elif call.future.done():
+                    del self._calls[user_id]
+                    ended.append((user_id, call.future.result()))
+        return ended
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, after as long as the client's deadline lets it take; nobody else gets it."""
