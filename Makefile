@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-docs test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -102,7 +102,10 @@ bench-growth: setup ## how the cost of an event grows with users, history, rules
 bench-job: setup ## measure throughput, CPU per event and latency of the pipeline alone
 	@$(BIN)/python -W ignore -m tests.benchmarks.main_job $(ARGS)
 
-bench-state: setup ## measure users in state: size, isolation from misses, heavy users
+bench-misses: setup ## measure what a new user costs a worker, also beside an earlier commit (ARGS="--before FOLDER")
+	@$(BIN)/python -W ignore -m tests.benchmarks.misses $(ARGS)
+
+bench-state: setup ## measure users in state: size, isolation from misses, a job's first new users, heavy users
 	@$(BIN)/python -W ignore -m tests.benchmarks.user_state $(ARGS)
 
 bench-webhooks: setup ## measure calls a second and CPU a call of webhooks, against plain urllib3

@@ -25,8 +25,10 @@ from runners.flink.job_server import JobServer
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import remove_folder, temporary_folder
 from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from runners.flink.worker import IMPORT_EXPERIMENT
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
+from transforms.handle_events import HandleEvents
 
 _SUBMIT_S: Final = 120.0
 _FOLLOW_EVERY_S: Final = 1.0
@@ -138,6 +140,8 @@ def beam_options(settings: Settings, job_endpoint: str) -> list[str]:
         "--faster_copy",
         # Sends elements to Python in pieces of 16 KB, not at the bundle's end. The similar time limit loses data.
         "--experiments=data_buffer_size_limit=16384",
+        # A worker imports the stateful step while the job starts, not while the first events wait.
+        f"--experiments={IMPORT_EXPERIMENT}{HandleEvents.__module__}",
         # Otherwise each submission runs pip freeze, which takes seconds, for a list that no worker reads.
         "--experiments=disable_logging_submission_environment",
     ]

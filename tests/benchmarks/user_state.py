@@ -10,6 +10,7 @@ The user API has a process of its own. Everything shares the machine, whose load
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -33,12 +34,14 @@ from runners.flink.local.broker import LocalKafka
 from tests.benchmarks import shards
 from tests.benchmarks.user_api import SLOW_PREFIX, UserApiProcess
 from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from transforms.domain.rules.sets import RuleSet
 
 _PARTITIONS: Final = 4
 # Of the events that fill the state so many are followed by an action: they tell how far it is.
 _PROBE_EVERY: Final = 20
 _WAITING_USERS: Final = 1500
 _CHECKPOINT_MS: Final = 15_000
+_PARTS: Final = ("size", "steps", "isolation", "cold", "heavy", "all")
 
 Figures = dict[str, float]
 
@@ -94,7 +97,7 @@ class Stack:
                 *options,
             ]
         )
-        job_id = submit(settings, (shards.RULE,), self.flink.flink_master)
+        job_id = submit(settings, RuleSet(0, (shards.RULE,)), self.flink.flink_master)
         self.rest.wait_for_state(job_id, {"RUNNING"}, 120)
         return job_id
 
@@ -335,6 +338,32 @@ def isolation(rate: float, seconds: float, repeats: int, slow_s: float, *options
     return figures
 
 
+def cold(rate: float, seconds: float, *options: str) -> dict[str, Figures]:
+    """Latency of new users from a job's first second on: every event is of a user whom nobody has seen."""
+    delays: list[tuple[float, float]] = []
+    with Stack(0.02) as stack:
+        job_id = stack.submit(*options)
+        strangers = (f"{SLOW_PREFIX}_{number:07d}".encode() for number in itertools.count())
+        started_us = time.time_ns() // 1000
+        with Load(stack, rate, strangers, 1) as load:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                delays += [((sent_us - started_us) / 1e6, delay_ms) for _, sent_us, delay_ms in stack.received(0.005)]
+        give_up = time.monotonic() + 60
+        while len(delays) < load.sent:
+            delays += [((sent_us - started_us) / 1e6, delay_ms) for _, sent_us, delay_ms in stack.received(0.1)]
+            _check(give_up, f"{len(delays)} of {load.sent} actions")
+        stack.rest.cancel(job_id)
+    seconds_of = {
+        f"second {number + 1}": [delay_ms for at_s, delay_ms in delays if number <= at_s < number + 1]
+        for number in (*range(min(5, int(seconds))), int(seconds) - 1)
+    }
+    return {
+        name: {"p50": _median(found), "p99": shards.quantile(found, 0.99), "longest": max(found)}
+        for name, found in {"all": [delay_ms for _, delay_ms in delays], **seconds_of}.items()
+    }
+
+
 def _mixed(known: Sequence[bytes], strangers: Iterator[bytes]) -> Iterator[bytes]:
     while True:
         for _ in range(9):
@@ -409,7 +438,7 @@ def _shown(value: float | None) -> str:
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=("size", "steps", "isolation", "heavy", "all"))
+    parser.add_argument("what", nargs="?", default="all", choices=_PARTS)
     parser.add_argument("--users", type=int, default=200_000, help="users in state")
     parser.add_argument("--user_shards", type=int, action="append", help="default: 32 and 256; may be repeated")
     parser.add_argument("--rate", type=float, default=1000, help="events/s of the isolation runs")
@@ -449,6 +478,11 @@ def main() -> int:
         f"latency of known users at {arguments.rate:g} events/s, ms",
         "isolation",
         lambda: isolation(arguments.rate, arguments.seconds, arguments.repeats, arguments.slow_s, *arguments.option),
+    )
+    table(
+        "latency of new users from the start of a job at 200 events/s, ms",
+        "cold",
+        lambda: cold(200, 15, *arguments.option),
     )
     table(
         "the shards of one worker under equal load, in process",

@@ -14,6 +14,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from tests.builders import Elements, control
 from tests.oracle import SeenAction
+from tests.waiting import eventually
 from transforms.adapters.user_api import fetch_pool
 from transforms.domain.events.micro_batch import encode_batch
 from transforms.domain.events.record import decode_produced
@@ -24,8 +25,7 @@ from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
 
 def wait_for_answers(pool: fetch_pool.FetchPool) -> None:
     """Return when the user API has answered all requests of the pool; fails after 10 s."""
-    for call in list(pool._calls.values()):
-        call.future.result(10)
+    eventually(lambda: len(pool._ended) == len(pool._calls), "every request is answered", 10, 0.001)
 
 
 class StoredState:

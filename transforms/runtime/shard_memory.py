@@ -14,6 +14,7 @@ class ShardMemory:
     Attributes:
         outbox: webhooks that are due or in flight.
         fetch_started_ms: the users with a fetch in flight, and when it started.
+        fetches_checked_ms: when the shard last looked for fetches that are missing; 0: it looks at once.
         idle_due_ms: what the idle timer is set to; likewise ``pending_due_ms`` and ``stream_due_ms``.
         number: the shard's number, once a batch has shown it.
         published_sizes: the sizes that the gauges show.
@@ -25,6 +26,7 @@ class ShardMemory:
 
     outbox: Outbox
     fetch_started_ms: dict[str, int] = field(default_factory=dict)
+    fetches_checked_ms: int = 0
     idle_due_ms: int | None = None
     pending_due_ms: int | None = None
     stream_due_ms: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER
@@ -25,6 +25,9 @@ from transforms.runtime.process import PROCESS
 from transforms.runtime.settings import HandleSettings
 from transforms.runtime.shard_memory import ShardMemory
 from transforms.runtime.timers import ShardTimers
+
+# How often a shard looks for fetches that are missing. That takes a look at each user who waits.
+_CHECK_FETCHES_MS: Final = 1000
 
 
 class ShardServices:
@@ -125,13 +128,16 @@ class ShardRuntime:
         self._timers.arm(self._state, self._settings, self._now_ms)
 
     def _poll_fetches(self) -> list[Answer]:
-        fetch_started_ms, pool = self.memory.fetch_started_ms, self._services.fetch_pool
-        for user_id in (*self._state.parked, *self._state.rule_states.waiting_for_profile):
-            if user_id not in fetch_started_ms:  # a restore has lost the fetch
-                fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
-        if not fetch_started_ms:
+        memory, pool = self.memory, self._services.fetch_pool
+        if self._now_ms >= memory.fetches_checked_ms + _CHECK_FETCHES_MS or memory.fetches_checked_ms > self._now_ms:
+            memory.fetches_checked_ms = self._now_ms
+            for user_id in (*self._state.parked, *self._state.rule_states.waiting_for_profile):
+                if user_id not in memory.fetch_started_ms:  # a restore has lost the fetch
+                    memory.fetch_started_ms[user_id] = pool.request(user_id, self._now_ms)
+            pool.restart(memory.fetch_started_ms, self._now_ms)
+        if not memory.fetch_started_ms:
             return []
-        return [Answer(user_id, fetched) for user_id, fetched in pool.poll(fetch_started_ms, self._now_ms)]
+        return [Answer(user_id, fetched) for user_id, fetched in pool.poll(memory.fetch_started_ms, self._now_ms)]
 
     def _wait_for_fetches(self) -> list[Answer]:
         pool = self._services.fetch_pool

@@ -129,6 +129,9 @@ class KnownUsers:
     def poll(self, asked: Sequence[str], now_ms: int) -> list[tuple[str, FetchedUser]]:
         return [(user_id, self._of(user_id.encode())) for user_id in asked]
 
+    def restart(self, asked: Sequence[str], now_ms: int) -> None:
+        pass
+
     def withdraw(self, user_id: str) -> bool:
         return True
 

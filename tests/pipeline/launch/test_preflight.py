@@ -225,6 +225,11 @@ def test_a_real_broker_tells_its_settings(kafka: LocalKafka) -> None:
         topic_settings({"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"}, ["plain-one"], "cleanup.policy")
 
 
+def test_workers_are_told_to_import_the_stateful_step() -> None:
+    given = beam_options(parse([*FLINK, EXACTLY_ONCE, "--worker_command=w"]), "localhost:1")
+    assert "--experiments=event_trigger_import=transforms.handle_events" in given
+
+
 def test_the_flag_of_beam_that_loses_elements_is_never_given() -> None:
     """Python's data plane flushes by time without a lock (notes/reliability.md, "Runner traps")."""
     given = beam_options(parse([*FLINK, EXACTLY_ONCE, "--worker_command=w"]), "localhost:1")

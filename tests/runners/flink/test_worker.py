@@ -38,6 +38,20 @@ def environment(info: Any, *flags: str) -> dict[str, str]:
     return worker_boot.harness_environment(worker_boot._parse(["--id=1-1", "--provision_endpoint=h:9", *flags]), info)
 
 
+def test_a_worker_imports_what_the_pipeline_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "named_by_the_pipeline.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ["named_by_the_pipeline", "not_installed_here"]
+    experiments = ["another=1", *(f"{worker_boot.IMPORT_EXPERIMENT}{name}" for name in names)]
+    worker_boot._import_early({"beam:option:experiments:v1": experiments})
+    assert sys.modules.pop("named_by_the_pipeline")
+    assert "not_installed_here" not in sys.modules
+
+
+def test_a_pipeline_without_experiments_names_nothing() -> None:
+    worker_boot._import_early({})
+
+
 def test_the_harness_gets_its_endpoints_from_the_runner() -> None:
     variables = environment(provision(status="h:3"), "--control_endpoint=other:5")
     assert variables["WORKER_ID"] == "1-1"

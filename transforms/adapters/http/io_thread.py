@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,13 +24,28 @@ class IoThread:
 
     def __init__(self, name: str = "http") -> None:
         self.loop = asyncio.new_event_loop()
+        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_woken = False
         thread = threading.Thread(target=_serve, args=(self.loop,), name=name, daemon=True)
         thread.start()
         weakref.finalize(self, _end, self.loop, thread)
 
     def submit(self, callback: Callable[..., None], *args: Any) -> None:
         """Call ``callback(*args)`` in the thread, soon; callbacks keep their order. Thread-safe."""
-        self.loop.call_soon_threadsafe(callback, *args)
+        self._inbox.append((callback, args))
+        # To wake the loop is a system call, during which another thread takes the interpreter lock: once for a batch.
+        if not self._is_woken:
+            self._is_woken = True
+            self.loop.call_soon_threadsafe(self._empty_inbox)
+
+    def _empty_inbox(self) -> None:
+        self._is_woken = False  # first: what is submitted from now on wakes the loop again
+        for _ in range(len(self._inbox)):
+            callback, args = self._inbox.popleft()
+            try:
+                callback(*args)
+            except Exception as error:  # noqa: BLE001 - the loop logs it, as of every callback, and goes on
+                self.loop.call_exception_handler({"message": f"{callback} failed", "exception": error})
 
     def later(self, pause_s: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
         """Call ``callback(*args)`` in the thread after a pause; the handle cancels it. Only in the thread."""

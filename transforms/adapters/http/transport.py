@@ -6,7 +6,6 @@ everything that libcurl would do by itself is switched off: redirects, proxies, 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -27,13 +26,13 @@ from transforms.adapters.http.curl_endings import (
     is_cut_off,
 )
 from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.http.multi import Multi
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, OTHER, TOO_LARGE
 
 _CHECK_CAS_EVERY_S: Final = 1.0
 # An idle connection is closed before most servers close it (60 s and more are common).
 _IDLE_S: Final = 50
-_KEPT_CONNECTIONS: Final = 256
 # A name may get other addresses: they count after this time at the latest.
 _KEPT_S: Final = 60
 _LOOKUP_S: Final = 5
@@ -130,7 +129,7 @@ class Transport:
         self._ca_file = ca_file or certifi.where()
         self._ca_stamp = _stamp(self._ca_file)
         self._check_cas_at_s = clock() + _CHECK_CAS_EVERY_S
-        self._multi = _Multi(io, rules)
+        self._multi: Multi[_Transfer] = Multi(io)
 
     def start(self, request: Request, done: Done) -> None:
         """Start a call; later ``done`` gets its answer or its error, once."""
@@ -151,13 +150,13 @@ class Transport:
             stamp = _stamp(self._ca_file)
             if stamp != self._ca_stamp:
                 check_ca_file(self._ca_file)
-                self._ca_stamp, self._multi = stamp, _Multi(self._io, self._rules)
+                self._ca_stamp, self._multi = stamp, Multi(self._io)
 
 
 class _Transfer:
     """A handle of libcurl, which makes one call at a time."""
 
-    def __init__(self, multi: _Multi, rules: Rules, ca_file: str) -> None:
+    def __init__(self, multi: Multi[_Transfer], rules: Rules, ca_file: str) -> None:
         self._multi = multi
         self._rules = rules
         self._done: Done | None = None
@@ -308,68 +307,6 @@ class _Transfer:
             self._error = error
             return True
         return False
-
-
-class _Multi:
-    """libcurl's pool of connections, driven by the event loop."""
-
-    def __init__(self, io: IoThread, rules: Rules) -> None:
-        self._loop = io.loop
-        self._timer: asyncio.TimerHandle | None = None
-        self._running: dict[pycurl.Curl, _Transfer] = {}
-        self.idle: list[_Transfer] = []
-        self.kept: dict[tuple[Any, ...], int] = {}  # descriptors of connections without a transfer, by both ends
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-
-    def add(self, transfer: _Transfer) -> None:
-        """Begin a transfer."""
-        self._running[transfer.handle] = transfer
-        self._multi.add_handle(transfer.handle)
-
-    def keep(self, place: tuple[Any, ...], descriptor: int) -> None:
-        """Note a connection that a transfer has left; -1 is none. libcurl does not say when it closes one."""
-        if descriptor >= 0:
-            self.kept[place] = descriptor
-            if len(self.kept) > 4 * _KEPT_CONNECTIONS:
-                del self.kept[next(iter(self.kept))]
-
-    def remove(self, transfer: _Transfer) -> None:
-        """Take back a transfer that has ended."""
-        del self._running[transfer.handle]
-        self._multi.remove_handle(transfer.handle)
-
-    # libcurl calls these in the midst of its work; they must not call it.
-
-    def _watch(self, event: int, fd: int, *_: Any) -> None:
-        if event & pycurl.POLL_IN and event != pycurl.POLL_REMOVE:
-            self._loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
-        else:
-            self._loop.remove_reader(fd)
-        if event & pycurl.POLL_OUT and event != pycurl.POLL_REMOVE:
-            self._loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
-        else:
-            self._loop.remove_writer(fd)
-
-    def _set_timer(self, timeout_ms: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if timeout_ms >= 0:
-            self._timer = self._loop.call_later(timeout_ms / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
-
-    def _act(self, fd: int, events: int) -> None:
-        self._multi.socket_action(fd, events)
-        while True:
-            waiting, ended, failed = self._multi.info_read()
-            for handle in ended:
-                self._running[handle].end(pycurl.E_OK, "")
-            for handle, code, message in failed:
-                self._running[handle].end(code, message)
-            if not waiting:
-                return
 
 
 def _stamp(path: str) -> tuple[int, int]:

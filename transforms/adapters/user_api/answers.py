@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -41,7 +41,7 @@ class _Visit(msgspec.Struct):
 class _PastEvent(msgspec.Struct, gc=False):
     event_id: str
     event_name: str
-    timestamp: int
+    timestamp: Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 
 
 class _User(msgspec.Struct):
@@ -124,7 +124,7 @@ def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> li
     except _BAD as error:
         problem = str(error)
     else:
-        if not fields and all(abs(event.timestamp) <= MAX_SAFE_INTEGER for event in events):
+        if not fields:
             return [Row(event.timestamp, event.event_id, event.event_name, None, True) for event in events]
     try:
         documents = exact_json.loads(content)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
+from functools import partial
 
 from transforms.adapters.keyed_calls import KeyedCalls
 from transforms.adapters.threads import DaemonThreads
@@ -32,12 +33,27 @@ class FetchPool(KeyedCalls[FetchedUser]):
         """
         return self._start(user_id, lambda: self._begin(user_id), now_ms)
 
-    def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
-        """User and answer of the fetches that have ended, each answer once; starts the fetches that are missing."""
-        polled = list(user_ids)
-        for user_id in polled:
-            self.request(user_id, now_ms)
-        return super().poll(polled)
+    def poll(self, keys: Collection[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
+        """User and answer of the fetches that have ended, each answer once.
+
+        A shard asks in each step, with all of its users who wait: it costs what has ended, not what waits.
+        """
+        taken = []
+        with self._lock:
+            for user_id in [user_id for user_id in self._ended if user_id in keys]:
+                call = self._calls[user_id]
+                if call.ended_before(self._kept_s):
+                    self._call(user_id, partial(self._begin, user_id), now_ms)
+                else:
+                    self._forget(user_id)
+                    taken.append((user_id, call.future.result()))
+        return taken
+
+    def restart(self, user_ids: Iterable[str], now_ms: int) -> None:
+        """Start the fetches that are missing, because their answers were dropped."""
+        with self._lock:
+            for user_id in [user_id for user_id in user_ids if user_id not in self._calls]:
+                self._call(user_id, partial(self._begin, user_id), now_ms)
 
     def wait(self, user_id: str) -> FetchedUser:
         """The answer, once, after as long as the client's deadline lets it take; nobody else gets it."""

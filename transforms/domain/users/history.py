@@ -6,6 +6,7 @@ Rows are sorted by timestamp, then by arrival, newest last.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -68,9 +69,8 @@ _HASH_BYTES: Final = 4
 def sort_rows(rows: Iterable[Row]) -> SortedRows:
     """Sort rows by time as ``History.merge`` does."""
     merged = sorted({row.event_id: row for row in rows}.values(), key=_time_of)
-    encoded = b"".join(map(_encoder.encode, merged))
     newest_ms = merged[-1].timestamp_ms if merged else 0
-    return SortedRows((len(merged), newest_ms, encoded), b"".join([_event_hash(row.event_id) for row in merged]))
+    return SortedRows((len(merged), newest_ms, _encoded(merged)), _event_hashes([row.event_id for row in merged]))
 
 
 class History:
@@ -102,7 +102,7 @@ class History:
     def find(self, event_id: str) -> Row | None:
         """Return the row of an event, None if there is none."""
         if self._hashes is None:
-            self._hashes = bytearray(b"".join([_event_hash(row.event_id) for row in self._decode()]))
+            self._hashes = bytearray(_event_hashes([row.event_id for row in self._decode()]))
         if _event_hash(event_id) not in self._hashes:
             return None
         return next((row for row in self.rows() if row.event_id == event_id), None)
@@ -185,10 +185,22 @@ class History:
             del self._hashes[: dropped * _HASH_BYTES]
 
     def _replace(self, rows: Collection[Row]) -> None:
-        self._packed = bytearray(b"".join(map(_encoder.encode, rows)))
+        self._packed = bytearray(_encoded(rows))
         self._count = len(rows)
         self._newest_ms = max((row.timestamp_ms for row in rows), default=0)
         self._hashes = None
+
+
+def _encoded(rows: Collection[Row]) -> bytes:
+    """The rows one after the other: an array without its head."""
+    head_bytes = 1 if len(rows) < 16 else 3 if len(rows) < 65_536 else 5
+    return _encoder.encode(rows)[head_bytes:]
+
+
+def _event_hashes(event_ids: Collection[str]) -> bytes:
+    """``_event_hash`` of each, at a tenth of the cost."""
+    hashes = struct.pack(f"<{len(event_ids)}q", *map(hash, event_ids))
+    return memoryview(hashes).cast("I")[::2].tobytes()
 
 
 def _event_hash(event_id: str) -> bytes:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import cast
 
@@ -116,6 +116,24 @@ def test_answers_that_are_never_taken_make_room(held: HeldApi, monkeypatch: pyte
     assert take(pool, "u9") is not None
 
 
+def test_calls_in_flight_take_no_room_from_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures: dict[str, Future[FetchedUser]] = {}
+
+    def start(user_id: str) -> Future[FetchedUser]:
+        futures[user_id] = Future()
+        return futures[user_id]
+
+    pool = FetchPool(cast(HttpUserApi, SimpleNamespace(start=start)))
+    monkeypatch.setattr(pool, "_kept", 3)
+    names = [f"u{number}" for number in range(20)]
+    for name in names:
+        pool.request(name)
+    futures["u0"].set_result(NOTHING_KNOWN)
+    futures["u7"].set_result(NOTHING_KNOWN)
+    pool.request("u20")
+    assert pool.poll(names) == [("u0", NOTHING_KNOWN), ("u7", NOTHING_KNOWN)]
+
+
 def test_answers_too_old_to_use_make_room_too(held: HeldApi, monkeypatch: pytest.MonkeyPatch) -> None:
     held.go.set()
     pool = pool_of(held, 1)
@@ -177,10 +195,10 @@ def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, 
     assert take(pool, "u1") is None
 
 
-def test_polling_starts_fetches_that_are_missing(held: HeldApi) -> None:
+def test_fetches_that_are_missing_are_restarted(held: HeldApi) -> None:
     pool = pool_of(held, 2)
     pool.request("u1", 111)
-    assert pool.poll(["u1", "lost"], 222) == []
+    pool.restart(["u1", "lost"], 222)
     assert (pool.request("u1", 333), pool.request("lost", 333)) == (111, 222)
     held.go.set()
     found: dict[str, FetchedUser] = {}
