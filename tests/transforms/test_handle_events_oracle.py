@@ -41,11 +41,12 @@ class ScriptedPool:
         return now_ms
 
     def poll(self, user_ids: Iterable[str], now_ms: int = 0) -> list[tuple[str, FetchedUser]]:
-        for user_id in user_ids:
-            self.request(user_id, now_ms)
         answered = [user_id for user_id in user_ids if user_id in self.answers]
         self.requested.difference_update(answered)
         return [(user_id, self.answers.pop(user_id)) for user_id in answered]
+
+    def restart(self, user_ids: Iterable[str], now_ms: int = 0) -> None:
+        self.requested.update(user_ids)
 
     def withdraw(self, user_id: str) -> bool:
         return user_id not in self.requested
