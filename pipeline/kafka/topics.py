@@ -11,6 +11,7 @@ from typing import Any, Final
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from pipeline.console import did_you_mean
 from pipeline.errors import PipelineError
 
 ANSWER_S: Final = 10.0
@@ -159,7 +160,8 @@ def existing_topic(
     """
     with topic_errors(description), open_reader(config, topic, since_ms, last) as reader:
         if not reader.partitions:
-            raise TopicError(f"{description} does not exist")
+            hint = did_you_mean(topic, reader.other_topics())
+            raise TopicError(f"{description} does not exist{f'; {hint}' if hint else ''}")
         yield reader
 
 

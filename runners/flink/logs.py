@@ -10,10 +10,10 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 HIDDEN: Final = "[hidden]"
 
@@ -39,6 +39,7 @@ _SECRET_TEXTS: Final = (
 
 def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging.Formatter:
     """Formats records as JSON, each with the ``fields`` (the job, the worker) as they are when it is written."""
+    import structlog  # takes a quarter of a second, and messages as text need only ``without_secrets``
 
     def add_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {**event, **fields}

@@ -1,20 +1,32 @@
-"""Problems of rule files on standard error, for all commands that read rule files."""
+"""Reading rule files for commands: problems go to standard error."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
-from pipeline.console import one_line
-from transforms.domain.rules.files import RuleFiles
+from pipeline.console import complain, say, warn
+from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.rules.files import RuleFiles, read_rule_files
+from transforms.domain.simulation.case_runner import dry_call
 
 
-def show_problems(files: RuleFiles) -> bool:
-    """Print every problem, then their number; returns whether there are any."""
+def usable_rules(path: Path, warn_of_dry_calls: bool = True) -> RuleFiles | None:
+    """Read rule files; None after printing every problem and their number.
+
+    With ``warn_of_dry_calls`` a rule that fails on an event without further fields is a warning.
+    """
+    files = read_rule_files(path, LuaEngines())
+    if warn_of_dry_calls:
+        for loaded in files.rules:
+            message = dry_call(loaded, LuaEngines())
+            if message is not None:
+                # A warning only: a rule may rely on fields that all events of its kind have.
+                warn(f"{loaded.rule.name} on an event without further fields: {message}")
     for problem in files.problems:
-        sys.stderr.write(f"error: {one_line(str(problem))}\n")
+        complain(str(problem))
     if files.problems:
-        sys.stderr.write(f"{count_of(len(files.problems), 'problem')}\n")
-    return bool(files.problems)
+        say(count_of(len(files.problems), "problem"))
+    return None if files.problems else files
 
 
 def count_of(number: int, noun: str) -> str:
