@@ -113,6 +113,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         inline=settings.runner == DIRECT_RUNNER,
         decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,
         writes_actions=settings.actions_file is not None,
+        dead_letters_key=settings.dead_letters_key,
         cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
     )
 

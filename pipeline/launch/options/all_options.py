@@ -208,6 +208,11 @@ class OutputOptions:
         None, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
     )
     dead_letters_topic: str = output_option("event-dead-letters", "topic of dead letters")
+    dead_letters_key: str | None = output_option(
+        None,
+        f"where workers find the keys that sign dead letters and redriven webhooks: {TOKEN_REFERENCES}; the first key "
+        "signs, all are accepted",
+    )
     dead_letters_file: Path | None = output_option(
         None, "for the bundled stream, dead letters as JSON Lines in this file, written anew", unit="path"
     )

@@ -55,6 +55,9 @@ def check_combinations(settings: Settings) -> None:
     _check_files(settings)
     _check_decisions(settings)
     _check_user_api(settings)
+    if settings.dead_letters_key is not None and not is_reference(settings.dead_letters_key):
+        # The message does not show it: a user may have put the key itself there.
+        raise OptionError(f"--dead_letters_key is no reference, allowed: {TOKEN_REFERENCES}")
     if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
         raise OptionError(
             f"--cloudevents_source is {settings.cloudevents_source!r}, allowed: a URI reference, ASCII without spaces"

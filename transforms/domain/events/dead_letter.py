@@ -46,6 +46,11 @@ STAGES: Final = {
     **dict.fromkeys((DESTINATION_UNKNOWN, DESTINATION_DISABLED, UNDELIVERED), DELIVERY),
 }
 
+# Reasons of which the same bytes fail again, whatever an operator does: these letters are not redriven.
+FAILS_AGAIN: Final = frozenset(
+    (NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, DUPLICATE_USER_ID, ACTION_TOO_LARGE, BAD_CONTROL_RECORD)
+)
+
 # A dead letter has to fit into a record of 1 MB, the default limit of brokers and producers: a longer one would stop
 # the job after every restart. Bytes are in base64 and the key is also the record's key; these limits give 0.8 MB.
 MAX_KEY_BYTES: Final = 32 * 1024
@@ -93,6 +98,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
         rule: the rule, if one failed.
         action: the lost action, if one was decided.
         cut: whether key, value or body were truncated.
+        signature: the proof of its origin, see ``letter_signature``.
     """
 
     reason: str
@@ -106,6 +112,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
     rule: str | None = None
     action: LostAction | None = None
     cut: bool = False
+    signature: str | None = None
 
     def fitting(self) -> DeadLetter:
         """Return the dead letter with key, value, body and detail truncated to their limits; ``cut`` tells readers."""
@@ -140,6 +147,8 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
         }
         if self.action is not None:
             letter["action"] = self.action.public()
+        if self.signature is not None:
+            letter["signature"] = self.signature
         return orjson.dumps(letter)
 
     @staticmethod

@@ -78,7 +78,7 @@ class ControlHandler:
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
         try:
-            user_id, delivery = read_redrive(record.value, self._scope.now_ms)
+            user_id, delivery = read_redrive(record.value, self._scope.now_ms, self._scope.signer)
         except ValueError as error:
             self._result.reject_control(topic, record, str(error), is_shared)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transforms.domain.events.event import EventLimits
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.events.micro_batch import MicroBatch
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
@@ -81,7 +82,9 @@ class StepContext:
     Attributes:
         settings: the shards' settings.
         rules: one compiled rule set, or the sets of which a shard picks its own.
+        signer: checks redrive records.
     """
 
     settings: ShardSettings
     rules: FilterSet | RuleSets
+    signer: LetterSigner = field(default_factory=LetterSigner)
