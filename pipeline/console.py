@@ -41,7 +41,7 @@ def log_json(**fields: Any) -> None:
     """Switch to JSON, an object a line, for the messages of other packages, too; ``fields`` are in every object."""
     from runners.flink import logs
 
-    global _json_fields  # noqa: PLW0603 - the process has one standard error
+    global _json_fields
     _json_fields = {**(_json_fields or {}), **fields}
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logs.formatter(_json_fields))

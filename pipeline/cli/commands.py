@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cyclopts import App, Group, Parameter
+
+from pipeline.cli.help_page import HelpPage
 
 RUN, RULES, LOOK, STEER, TOOLS = (
     Group(name, sort_key=number) for number, name in enumerate(("Run", "Rules", "Look", "Steer", "Tools"), 1)
@@ -39,12 +40,20 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         "write, check, test, backtest and publish rules",
         {
             "new": Command("write a first rule with cases", "rules.command:new"),
-            "check": Command("read and compile every rule; shows every problem with file and line", "rules.command:check"),
-            "test": Command("check every rule and run its cases", "rules.command:test"),
-            "explain": Command("say for each rule why it does or does not fire for an event", "rules.explain:explain_rules"),
-            "backtest": Command("replay recorded events, say what each rule would have done", "rules.backtest:backtest"),
+            "check": Command(
+                "read and compile every rule; shows every problem with file and line", "rules.command:check"
+            ),
+            "test": Command("check every rule and run its cases", "rules.command:run_tests"),
+            "explain": Command(
+                "say for each rule why it does or does not fire for an event", "rules.explain:explain_rules"
+            ),
+            "backtest": Command(
+                "replay recorded events, say what each rule would have done", "rules.backtest:backtest"
+            ),
             "publish": Command("test every rule, then make the rules live in running jobs", "rules.published:publish"),
-            "rollback": Command("make an earlier set's rules live again, under a new number", "rules.published:rollback"),
+            "rollback": Command(
+                "make an earlier set's rules live again, under a new number", "rules.published:rollback"
+            ),
             "status": Command("show the published sets, and which is live in which shards", "rules.published:status"),
             "schema": Command("print the JSON Schema of rule files", "rules.command:schema"),
         },
@@ -62,7 +71,9 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         {
             "list": Command("one line a letter, and how many there are of each reason", "dead_letters:list_letters"),
             "show": Command("everything of one letter", "dead_letters:show"),
-            "redrive": Command("send letters again: actions with the same id, events as they were", "dead_letters:redrive"),
+            "redrive": Command(
+                "send letters again: actions with the same id, events as they were", "dead_letters:redrive"
+            ),
         },
         LOOK,
     ),
@@ -73,14 +84,18 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         "where webhooks go: list, enable, disable",
         {
             "list": Command("show each destination, whether it is enabled and since when", "destinations:list_all"),
-            "enable": Command("send to a destination again; what was lost: `dead-letters redrive`", "destinations:enable"),
-            "disable": Command("send nothing to a destination; all that waits becomes dead letters", "destinations:disable"),
+            "enable": Command(
+                "send to a destination again; what was lost: `dead-letters redrive`", "destinations:enable"
+            ),
+            "disable": Command(
+                "send nothing to a destination; all that waits becomes dead letters", "destinations:disable"
+            ),
         },
         STEER,
     ),
     "doctor": Command("check what a launch depends on, with advice", "doctor.command:doctor", TOOLS),
     "capacity": Command("how many slots, machines and partitions a load needs", "capacity.command:capacity", TOOLS),
-}  # fmt: skip
+}
 _HELP: Final = """\
 Turns a stream of user-tracking events into actions: a Beam pipeline that runs on Flink.
 
@@ -90,19 +105,19 @@ Without a command it is `event-trigger run`. COMMAND --help has the options of a
 def parser(arguments: Sequence[str]) -> App:
     """The parser of a command line; what it refuses is a ``CycloptsError``."""
     # A line of the list would be all help of its command, so it is given only where the list is shown.
-    word, *below = [*arguments[:2], "", ""][:2]
-    command = COMMANDS.get(word)
-    listed = command is None or (isinstance(command, Commands) and below[0] not in command.commands)
+    first, second = (*arguments, "", "")[:2]
+    given = COMMANDS.get(first)
+    listed = given is None or (isinstance(given, Commands) and second not in given.commands)
     app = _app("event-trigger", _HELP, version=lambda: importlib.metadata.version("event-trigger"))
     app.register_install_completion_command(help="complete commands and options in this shell", group=TOOLS)
-    for name, command in COMMANDS.items():
+    for position, (name, command) in enumerate(COMMANDS.items()):
         if isinstance(command, Commands):
-            group = _app(name, command.line, group=command.group)
-            for number, (name_below, below_it) in enumerate(command.commands.items()):
-                _add(group, name_below, below_it, listed, sort_key=number)
+            group = _app(name, command.line, group=command.group, sort_key=position)
+            for number, (name_below, below) in enumerate(command.commands.items()):
+                _add(group, name_below, below, listed, sort_key=number)
             app.command(group)
         else:
-            _add(app, name, command, listed, group=command.group)
+            _add(app, name, command, listed, group=command.group, sort_key=position)
     return app
 
 
@@ -112,12 +127,16 @@ def _app(name: str, text: str, **more: Any) -> App:
         name=name,
         help=text,
         help_format="plaintext",
-        help_formatter="default" if sys.stdout.isatty() else "plain",
-        default_parameter=Parameter(name_transform=str, negative=(), allow_repeating=True, show_default=_shown_default),
+        help_formatter=HelpPage(),
+        default_parameter=Parameter(name_transform=str, negative=(), allow_repeating=True, show_default=_default),
         exit_on_error=False,
         print_error=False,
         **more,
     )
+
+
+def _default(value: Any) -> str | None:
+    return None if value in (None, False, (), "") else str(value)
 
 
 def _add(app: App, name: str, command: Command, listed: bool, **more: Any) -> None:

@@ -29,7 +29,9 @@ class SwitchState:
     since_ms: int | None = None
 
 
-def enable(name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None) -> None:
+def enable(
+    name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None
+) -> None:
     """Send to a destination again. What it lost meanwhile: `event-trigger dead-letters redrive`.
 
     0: done; 2: an argument, file or topic cannot be used.
@@ -42,7 +44,9 @@ def enable(name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), 
     _switch(name, True, control_topic, brokers, destinations)
 
 
-def disable(name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None) -> None:
+def disable(
+    name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None
+) -> None:
     """Send nothing to a destination; all that waits becomes dead letters.
 
     0: done; 2: an argument, file or topic cannot be used.

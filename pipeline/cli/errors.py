@@ -68,7 +68,7 @@ def _wrong_use(error: usage.CycloptsError) -> str:
     if isinstance(error, usage.UnknownCommandError):
         return _unknown_command(error, unused[0], command)
     if isinstance(error, usage.MissingArgumentError) and error.argument is not None:
-        unknown = next((token for token in unused if token.startswith("-") and token != "--"), None)
+        unknown = next((word for word in unused if word.startswith("-") and word != "--"), None)
         if error.keyword is None and unknown is not None:
             return _unknown_option(error, unknown, command)
         return f"{error.argument.name} is missing: {_help(error.argument, command)}"
@@ -84,7 +84,7 @@ def _unknown_option(error: usage.CycloptsError, option: str, command: str) -> st
     name, _, _ = option.partition("=")
     app = error.app
     arguments = app.assemble_argument_collection() if app is not None and app.default_command is not None else ()
-    hint = did_you_mean(name, (name for argument in arguments for name in argument.names))
+    hint = did_you_mean(name, [argument.name for argument in arguments])
     return f"unknown option {option!r}: {hint or _help_line(command)}"
 
 

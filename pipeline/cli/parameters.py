@@ -1,9 +1,9 @@
-"""What the commands share: the flags that name Kafka, Flink, a job and a launch, each as a class whose fields are flags."""
+"""What the commands share: Kafka, Flink, a job and a launch as classes whose fields are flags."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -29,6 +29,7 @@ Number = Annotated[float, Parameter(metavar="NUMBER")]
 Count = Annotated[int, Parameter(metavar="NUMBER")]
 
 # Defaults of the launch that commands have, too.
+EVENTS_TOPIC: Final = Settings.events_topic
 DEAD_LETTERS_TOPIC: Final = Settings.dead_letters_topic
 INSPECTIONS_TOPIC: Final = Settings.inspections_topic
 AUDIT_TOPIC: Final = Settings.audit_topic
@@ -71,9 +72,7 @@ class Cluster:
     """Where Flink is and which job is meant."""
 
     flink_master: Annotated[str | None, Parameter(metavar="HOST:PORT", help="Flink's REST endpoint")] = None
-    terraform: Annotated[
-        Path | None, Parameter(metavar="FOLDER", help=f"instead, as of deploy: {FOLDER_HELP}")
-    ] = None
+    terraform: Annotated[Path | None, Parameter(metavar="FOLDER", help=f"instead, as of deploy: {FOLDER_HELP}")] = None
     job: Annotated[str | None, Parameter(metavar="NAME_OR_ID", help="of a running job; default: the only one")] = None
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pipeline.cli.parameters import AllOptions
 from pipeline.launch.run import launch
 
 
-def run(*, options: AllOptions = AllOptions()) -> int:  # noqa: B008 - frozen
+def run(*, options: AllOptions = AllOptions()) -> int:
     """Turn a stream of user-tracking events into actions.
 
     Without options it runs the bundled stream and its sample rules on the embedded runner, then prints a summary.

@@ -69,7 +69,7 @@ def decision_line(decision: Decision) -> str:
 
 
 def _selected(lines: Iterable[bytes], selected: DecisionFilter, rules: set[str]) -> tuple[list[Decision], int]:
-    """The selected decisions, and the number of records that are no decisions; ``rules`` gets the names of all rules."""
+    """The selected decisions, and how many records are no decisions; ``rules`` gets the names of all rules."""
     decisions, unreadable = [], 0
     for line in lines:
         try:

@@ -66,6 +66,10 @@ class TopicReader:
         self._unread = set(self.partitions)
         self.share_read = 0.0
 
+    def other_topics(self) -> list[str]:
+        """The names of the topics that there are."""
+        return list(self._consumer.list_topics(timeout=ANSWER_S).topics)
+
     def to_end(self) -> list[Message]:
         """All records up to the topic's present end.
 

@@ -190,7 +190,7 @@ class _Run:
                 lambda: self._stopped,
             )
             return
-        name = self._files.events
+        name = self._files.events or "-"
         with open_lines(name) as lines:
             for record in records_of(lines, name, time.time_ns() // 1_000_000):
                 is_late_enough = self._from_ms is None or record.timestamp_ms >= self._from_ms

@@ -41,8 +41,6 @@ tests:
 """
 
 
-
-
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class History:
@@ -77,7 +75,13 @@ def check(path: Path, /) -> int:
     return 0
 
 
-def test(path: Path, /, *, junit_xml: Annotated[File | None, Parameter(name="--junit-xml")] = None, history: History = History()) -> int:
+def run_tests(
+    path: Path,
+    /,
+    *,
+    junit_xml: Annotated[File | None, Parameter(name="--junit-xml")] = None,
+    history: History = History(),
+) -> int:
     """Check every rule and run its cases.
 
     0: all passed; 1: a rule cannot be used, or a case failed; 2: an option cannot be used.
@@ -86,10 +90,10 @@ def test(path: Path, /, *, junit_xml: Annotated[File | None, Parameter(name="--j
         path: rule file or directory.
         junit_xml: write the results as JUnit XML.
     """
-    return 1 if tested_rules(path, history, junit_xml, warn_of_dry_calls=False) is None else 0
+    return 1 if passing_rules(path, history, junit_xml, warn_of_dry_calls=False) is None else 0
 
 
-def tested_rules(
+def passing_rules(
     path: Path, history: History, junit_xml: Path | None = None, warn_of_dry_calls: bool = True
 ) -> RuleFiles | None:
     """Read rules, run their cases and print the results; None if a rule cannot be used or a case failed."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Count, Topic
-from pipeline.cli.rules.command import History, tested_rules
+from pipeline.cli.rules.command import History, passing_rules
 from pipeline.console import complain, out, out_json, warn
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.timestamps import shown_time
@@ -46,7 +46,7 @@ def publish(
         note: why; `rules status` shows it.
         dry_run: test and compare, publish nothing.
     """
-    files = tested_rules(path, history)
+    files = passing_rules(path, history)
     if files is None:
         complain("nothing was published")
         return 1
@@ -97,9 +97,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def rollback(
-    *, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | None = None, note: Note = ""
-) -> None:
+def rollback(*, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | None = None, note: Note = "") -> None:
     """Make an earlier set's rules live again, under a new number.
 
     0: published; 1: there is no such set, or its rules are live already; 2: an option or topic cannot be used.
