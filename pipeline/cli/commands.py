@@ -102,6 +102,14 @@ Turns a stream of user-tracking events into actions: a Beam pipeline that runs o
 Without a command it is `event-trigger run`. COMMAND --help has the options of a command; all take --log_format=json."""
 
 
+def _default(value: Any) -> str | None:
+    return None if value in (None, False, (), "") else str(value)
+
+
+# Of options: as they are written in Python, underscores included; of repeated ones the last counts.
+_NAMES: Final = Parameter(name_transform=str, negative=(), allow_repeating=True, show_default=_default)
+
+
 def parser(arguments: Sequence[str]) -> App:
     """The parser of a command line; what it refuses is a ``CycloptsError``."""
     # A line of the list would be all help of its command, so it is given only where the list is shown.
@@ -122,22 +130,23 @@ def parser(arguments: Sequence[str]) -> App:
 
 
 def _app(name: str, text: str, **more: Any) -> App:
-    """A parser with names as they are, underscores included, no abbreviations, and the last of repeated options."""
     return App(
         name=name,
         help=text,
         help_format="plaintext",
         help_formatter=HelpPage(),
-        default_parameter=Parameter(name_transform=str, negative=(), allow_repeating=True, show_default=_default),
+        default_parameter=_NAMES,
         exit_on_error=False,
         print_error=False,
         **more,
     )
 
 
-def _default(value: Any) -> str | None:
-    return None if value in (None, False, (), "") else str(value)
-
-
 def _add(app: App, name: str, command: Command, listed: bool, **more: Any) -> None:
-    app.command(f"pipeline.cli.{command.function}", name=name, help=command.line if listed else None, **more)
+    app.command(
+        f"pipeline.cli.{command.function}",
+        name=name,
+        help=command.line if listed else None,
+        default_parameter=_NAMES,
+        **more,
+    )

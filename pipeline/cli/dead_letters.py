@@ -179,6 +179,7 @@ def redrive(
     control_topic: Topic | None = None,
     rate: Number | None = None,
     execute: bool = False,
+    dry_run: Annotated[bool, Parameter(show=False)] = False,
     accept_unsigned: bool = False,
     again: bool = False,
     json: bool = False,
@@ -192,6 +193,7 @@ def redrive(
         control_topic: as the pipeline's; required if there are actions among the letters.
         rate: at most so many a second; default: no limit.
         execute: send what is shown; without it nothing is sent.
+        dry_run: what it does anyway without --execute.
         accept_unsigned: also letters without a valid signature, which anybody who may write to the topic may have
             written.
         again: also letters that were redriven before.
@@ -199,6 +201,8 @@ def redrive(
     """
     if rate is not None and not 0 < rate < float("inf"):
         raise OptionError(f"--rate is {rate}, allowed: a number above 0 [letters a second]")
+    if dry_run and execute:
+        raise OptionError("--dry_run and --execute are both given, allowed: one of them")
     for reason in FAILS_AGAIN.intersection(selection.reason):
         raise OptionError(f"--reason is {reason!r}, of which the same bytes would fail again: it is not redriven")
     settings = RedriveSettings(

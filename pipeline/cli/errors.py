@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cyclopts import exceptions as usage
+from cyclopts.argument import Argument
 
+from pipeline.cli.commands import COMMANDS
 from pipeline.console import complain, did_you_mean
 from runners.flink.errors import FlinkRunnerError
 from transforms.domain.base.errors import EventTriggerError
@@ -71,21 +73,26 @@ def _wrong_use(error: usage.CycloptsError) -> str:
         unknown = next((word for word in unused if word.startswith("-") and word != "--"), None)
         if error.keyword is None and unknown is not None:
             return _unknown_option(error, unknown, command)
-        return f"{error.argument.name} is missing: {_help(error.argument, command)}"
+        name = error.argument.name
+        text = next((argument.parameter.help for argument in _arguments(error) if argument.name == name), None)
+        missing = "is missing" if error.keyword is None else "lacks its value"
+        return f"{name} {missing}: {'give ' + text.rstrip('.') if text else _help_line(command)}"
     if isinstance(error, usage.CoercionError) and error.token is not None and error.argument is not None:
         allowed = _WORDS.get(error.target_type or str, getattr(error.target_type, "__name__", "something else"))
         return f"{error.argument.name} is {error.token.value!r}, allowed: {allowed}"
     if isinstance(error, usage.UnusedCliTokensError):
+        if unused[0] in COMMANDS and command == "run":
+            others = [word for word in error.root_input_tokens or () if word not in ("run", unused[0])]
+            return f"{unused[0]!r} comes first: {' '.join(['event-trigger', unused[0], *others])}"
         return f"{unused[0]!r} is one argument too many; {_help_line(command)}"
     return f"{error}; {_help_line(command)}"
 
 
 def _unknown_option(error: usage.CycloptsError, option: str, command: str) -> str:
     name, _, _ = option.partition("=")
-    app = error.app
-    arguments = app.assemble_argument_collection() if app is not None and app.default_command is not None else ()
-    hint = did_you_mean(name, [argument.name for argument in arguments])
-    return f"unknown option {option!r}: {hint or _help_line(command)}"
+    names = [argument.name.lstrip("-") for argument in _arguments(error)]
+    hint = did_you_mean(name.lstrip("-"), names, "--")
+    return f"unknown option {name!r}: {hint or _help_line(command)}"
 
 
 def _unknown_command(error: usage.CycloptsError, word: str, command: str) -> str:
@@ -94,9 +101,10 @@ def _unknown_command(error: usage.CycloptsError, word: str, command: str) -> str
     return f"unknown command {f'{command} {word}'.strip()!r}: {hint}"
 
 
-def _help(argument: object, command: str) -> str:
-    text = getattr(getattr(argument, "parameter", None), "help", None)
-    return f"give {text.rstrip('.')}" if text else _help_line(command)
+def _arguments(error: usage.CycloptsError) -> Sequence[Argument]:
+    """The arguments of the command, with their texts."""
+    app = error.app
+    return app.assemble_argument_collection(parse_docstring=True) if app and app.default_command else ()
 
 
 def _help_line(command: str) -> str:

@@ -59,7 +59,7 @@ class Files:
         plot: draw the firings of each rule over time, FILE.png.
     """
 
-    events: Annotated[str | None, Parameter(metavar="FILE")] = None
+    events: Annotated[str | None, Parameter(metavar="FILE", allow_leading_hyphen=True)] = None
     from_: Annotated[Time | None, Parameter(name="--from")] = None
     until: Time | None = None
     profiles: File | None = None
