@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from transforms.domain.base.terminal_text import json_line, lines_of, one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -70,13 +72,8 @@ def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None
         return
     from runners.flink import logs
 
-    sys.stderr.write(f"{logs.without_secrets(line)}\n")
+    sys.stderr.write(f"{lines_of(logs.without_secrets(line))}\n")
     sys.stderr.flush()
-
-
-def one_line(text: str) -> str:
-    """The text with control characters escaped, so that foreign text cannot add lines or control a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
@@ -88,15 +85,15 @@ def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
 # Results
 
 
-def out(text: str = "") -> None:
-    """Print a line of a result at once; control characters are escaped."""
-    sys.stdout.write(f"{one_line(text)}\n")
+def out(*lines: str) -> None:
+    """Print lines of a result at once; control characters are escaped."""
+    sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)
     sys.stdout.flush()
 
 
 def out_json(document: Any) -> None:
     """Print a document as one line of JSON."""
-    sys.stdout.write(f"{json.dumps(document)}\n")
+    sys.stdout.write(f"{json_line(json.dumps(document))}\n")
     sys.stdout.flush()
 
 

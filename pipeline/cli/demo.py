@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import signal
-import sys
 import time
 import uuid
 from collections import deque
@@ -21,7 +20,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import Count, Number
-from pipeline.console import say
+from pipeline.console import out, say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
@@ -214,8 +213,7 @@ def _print_action(message: Message, is_shown: bool) -> float:
     delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
     if is_shown:
         rule = dict(message.headers())["rule"].decode()
-        sys.stdout.write(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms\n")
-        sys.stdout.flush()
+        out(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms")
     return delay_ms
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Count, Number, Topic
-from pipeline.console import complain, out
+from pipeline.console import complain, json_line, out
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
 from transforms.domain.base import exact_json
@@ -50,7 +50,7 @@ def user(
         raise OptionError(f"USER is {user_id!r}, allowed: UTF-8") from None
     state = inspect_user(brokers.config(), control_topic, inspections_topic, user_id, timeout_seconds)
     if json:
-        sys.stdout.write(exact_json.dumps(state).decode() + "\n")
+        sys.stdout.write(json_line(exact_json.dumps(state).decode()) + "\n")
     if not is_known(state):
         complain(f"the job knows nothing of user {user_id!r}: never seen, or forgotten")
         return 1

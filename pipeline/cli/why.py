@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.cli.parameters import Brokers, File, Name, Topic
-from pipeline.console import did_you_mean, out, say, warn
+from pipeline.console import did_you_mean, json_line, out, say, warn
 from pipeline.errors import OptionError
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.kafka.topics import existing_topic
@@ -47,7 +47,7 @@ def why(
     # A user's decisions are in order except for repeated records.
     for decision in sorted(decisions, key=lambda decision: decision.time):
         if json:
-            sys.stdout.write(f"{decision.to_json().decode()}\n")
+            sys.stdout.write(f"{json_line(decision.to_json().decode())}\n")
         else:
             out(decision_line(decision))
     if not decisions:

@@ -55,6 +55,11 @@ class TransactionalWriter:
         Raises:
             TopicError: another writer with the id has begun, or it is not known whether the broker has the records.
         """
+        error = self._try(records)
+        # After a refused record librdkafka fails the next transaction, too ("skipped sequence numbers").
+        return None if error is None or self._try(records) is None else error
+
+    def _try(self, records: Sequence[TopicRecord]) -> str | None:
         try:
             self._producer.begin_transaction()
             for record in records:

@@ -95,7 +95,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         rules_topic=settings.rules_topic,
         control_topic=settings.control_topic,
         user_shards=settings.user_shards,
-        shard=settings.shard(destinations),
+        shard=settings.shard(destinations, rule_set.rules),
         webhooks=WebhookSettings(
             destinations,
             settings.egress_policy(),

@@ -18,6 +18,7 @@ from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.job.redrive_view import group_line, result_lines, sample_line
 from pipeline.job.redriving import SkippedError, route
 from pipeline.job.stored_letters import StoredLetter, read_place
+from pipeline.job.stream_time import time_lines
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
 from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
@@ -92,6 +93,7 @@ class _Pages:
             highest=highest,
             rule_set=rule_set,
             troubles=[text for text in (trouble, problem) if text],
+            time_lines=[] if status is None else time_lines(status["time"]),
             refresh_s=_REFRESH_S,
         )
 

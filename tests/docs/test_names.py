@@ -202,7 +202,7 @@ def test_every_variable_of_the_environment_is_documented() -> None:
         ("event-trigger rulez", False),
         ("rules publish", True),
         ("rules publisch", False),
-        ("dead-letters redrive --dry_run", True),
+        ("dead-letters redrive --execute", True),
         ("status", True),
     ],
 )

@@ -20,7 +20,7 @@ from cyclopts import Parameter
 from pipeline.cli.parameters import File, Launch, Time
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
-from pipeline.console import Progress, out
+from pipeline.console import Progress, lines_of, out
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
@@ -204,12 +204,12 @@ class _Run:
         reports = [backtest.report() for backtest in backtests]
         if self._stopped:
             out("interrupted; so far:")
-        sys.stdout.write(report_text(reports[0], seconds))
+        sys.stdout.write(lines_of(report_text(reports[0], seconds)))
         differences = None
         names = [str(path) for path in (self._path, files.compare) if path is not None]
         if len(backtests) > 1:
             differences = backtests[0].differences(backtests[1])
-            sys.stdout.write("\n" + comparison_text(differences, *names))
+            sys.stdout.write("\n" + lines_of(comparison_text(differences, *names)))
         if files.json is not None:
             files.json.write_bytes(report_json(reports[0], seconds, differences))
         if files.plot is not None:

@@ -90,15 +90,20 @@ def run_tests(
         path: rule file or directory.
         junit_xml: write the results as JUnit XML.
     """
-    return 1 if passing_rules(path, history, junit_xml, warn_of_dry_calls=False) is None else 0
+    return 1 if passing_rules(path, history, junit_xml, to_publish=False) is None else 0
 
 
 def passing_rules(
-    path: Path, history: History, junit_xml: Path | None = None, warn_of_dry_calls: bool = True
+    path: Path,
+    history: History,
+    junit_xml: Path | None = None,
+    *,
+    to_publish: bool = True,
+    rules_topic: str | None = None,
 ) -> RuleFiles | None:
     """Read rules, run their cases and print the results; None if a rule cannot be used or a case failed."""
     started = time.perf_counter()
-    files = usable_rules(path, warn_of_dry_calls)
+    files = usable_rules(path, to_publish=to_publish, rules_topic=rules_topic)
     if files is None:
         return None
     results = _run_cases(files, history.settings())
@@ -119,7 +124,7 @@ def _run_cases(files: RuleFiles, settings: ShardSettings) -> list[CaseResult]:
         if not result.passed:
             out(f"        {result.located.file}:{result.located.line}")
             for line in result.differences:
-                out(f"        {line}")
+                out(*(f"        {part}" for part in line.split("\n")))
     for rule in untested(files.rules):
         warn(f"{rule.name} has no case")
     return results

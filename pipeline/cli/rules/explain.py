@@ -40,7 +40,7 @@ def explain_rules(
         given: what is known before it: profile, visit, history, now, events, as in tests.
         history_fields: as the pipeline's; may be repeated.
     """
-    files = usable_rules(path, warn_of_dry_calls=False)
+    files = usable_rules(path, to_publish=False)
     if files is None:
         return 1
     try:
@@ -53,7 +53,7 @@ def explain_rules(
         outcome = "fires" if explanation.fires else "does not fire"
         out(f"{explanation.rule.name} version {explanation.rule.version}: {outcome}")
         for line in [*explanation.problems, *explanation.lines]:
-            out(f"  {line}")
+            out(*(f"  {part}" for part in line.split("\n")))
     return 0
 
 

@@ -14,8 +14,11 @@ from cyclopts import Parameter
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Count, Topic
 from pipeline.cli.rules.command import History, passing_rules
 from pipeline.console import complain, out, out_json, warn
+from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
+from pipeline.kafka.topics import TopicError
 from pipeline.timestamps import shown_time
+from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
@@ -46,12 +49,18 @@ def publish(
         note: why; `rules status` shows it.
         dry_run: test and compare, publish nothing.
     """
-    files = passing_rules(path, history)
+    files = passing_rules(path, history, rules_topic=rules_topic)
     if files is None:
         complain("nothing was published")
         return 1
-    rules = tuple(loaded.rule for loaded in files.rules)
-    topic = RulesTopic(rules_topic, brokers.config())
+    rules, config = tuple(loaded.rule for loaded in files.rules), brokers.config()
+    topic = RulesTopic(rules_topic, config)
+    try:
+        problem = missing_topics(config, topics_of(rules))
+    except KafkaAdminError as error:
+        raise TopicError(f"topics of actions: {error}") from None
+    if problem is not None:
+        raise RuleError(f"Kafka actions: {problem}")
     if dry_run:
         published = topic.read()
         changes = _checked_changes(topic.topic, published, rules)

@@ -204,6 +204,11 @@ class OutputOptions:
     """Where records and webhooks go."""
 
     actions_topic: str = output_option("event-actions", "topic of Kafka actions that name none")
+    action_topics: tuple[str, ...] = output_option(
+        (),
+        "topic, or pattern such as alerts-*, that Kafka actions may write, never one of the job itself; may be "
+        "repeated; without it the topics that the rules of the launch name",
+    )
     cloudevents_source: str | None = output_option(
         None, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
     )

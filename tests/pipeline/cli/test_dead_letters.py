@@ -59,6 +59,8 @@ class Letters:
 
     def run(self, command: str, *options: str) -> int:
         where = [f"--dead_letters_topic={self.topics.dead_letters}"]
+        if command == "redrive":
+            where.append(f"--events_topic={self.topics.events}")
         return main(["dead-letters", command, *where, f"--bootstrap_servers={self.kafka.bootstrap_servers}", *options])
 
     def control(self) -> str:
@@ -186,7 +188,7 @@ def test_what_cannot_be_sent_is_counted_and_the_exit_code_says_so(
     options = ["redrive", f"--events_topic={small}", "--accept_unsigned", "--json"]
     assert letters.run(*options, "--execute") == 1
     counts = json.loads(capsys.readouterr().out)
-    assert counts["sent"] == {"actions": 0, "events": 1}
+    assert counts["sent"] == {"actions": 0, "events": 1}, json.dumps([counts["failed"], counts["stopped"]])
     assert counts["skipped"] == {f"of another topic than the events topic {small!r}": 1}
     assert list(counts["failed"].values()) == [1]
     assert letters.run(*options) == 0  # the one that was refused has no marker

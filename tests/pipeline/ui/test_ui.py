@@ -154,6 +154,24 @@ def test_rules_have_their_matches_per_minute(visitor: Visitor) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ({}, '<p class="quiet">Stream time: ?.</p>'),
+        ({"partition__3__time_behind_ms": 5_000}, '<p class="quiet">Stream time: 5 s behind the clock.</p>'),
+        (
+            {"partition__3__time_behind_ms": 62_000, "partition__3__time_hold": 2, "position_resets": 1},
+            '<p class="notice bad">Stream time: partition 3 holds it at 1970-01-01 00:00:38 UTC: an open transaction; '
+            "0 records skipped that Kafka had deleted, 1 positions out of range.</p>",
+        ),
+    ],
+)
+def test_the_page_says_what_holds_the_stream_s_time(job: GivenJob, metrics: dict[str, int], line: str) -> None:
+    job.snapshots = [snapshot(0), snapshot(60, events=1, **metrics)]
+    with serving(job) as url, Visitor(url) as visitor:
+        assert line in visitor.page("/").text
+
+
 def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> None:
     def shown(query: str) -> list[str]:
         text = visitor.page(f"/decisions?{query}").text

@@ -25,6 +25,8 @@ RULE_ERROR = "rule_error"
 RULE_STATE_FULL = "rule_state_full"
 KAFKA_ACTION_TOO_LARGE = "kafka_action_too_large"
 ACTION_TOO_LARGE = "action_too_large"
+BODY_TOO_LARGE = "body_too_large"
+ACTION_TOPIC_REFUSED = "action_topic_refused"
 DELIVERY_QUEUE_FULL = "delivery_queue_full"
 DESTINATION_UNKNOWN = "destination_unknown"
 DESTINATION_DISABLED = "destination_disabled"
@@ -41,7 +43,8 @@ STAGES: Final = {
     **dict.fromkeys((TOO_LARGE, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE), INPUT),
     **dict.fromkeys((KEY_MISMATCH, DUPLICATE_USER_ID), INPUT),
     BAD_CONTROL_RECORD: CONTROL,
-    **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE), RULE),
+    **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE, BODY_TOO_LARGE), RULE),
+    ACTION_TOPIC_REFUSED: RULE,
     **dict.fromkeys((ACTION_TOO_LARGE, DELIVERY_QUEUE_FULL), DELIVERY),
     **dict.fromkeys((DESTINATION_UNKNOWN, DESTINATION_DISABLED, UNDELIVERED), DELIVERY),
 }

@@ -67,6 +67,7 @@ class ControlHandler:
             if not rule_sets.replaces(rule_set.number, self._scope.state.rules):
                 self._result.counts["rule_sets_ignored"] += 1
                 return
+            self._scope.settings.action_topics.check(rule_set.rules)
             live = rule_sets.compiled(StoredRules(rule_set.number, record.value))
         except RuleError as error:
             self._result.reject_control(topic, record, str(error), _is_shared(record))
