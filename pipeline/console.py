@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from transforms.domain.base.terminal_text import json_line, lines_of, one_line
+from transforms.domain.base.terminal_text import json_line as json_line
+from transforms.domain.base.terminal_text import lines_of as lines_of
+from transforms.domain.base.terminal_text import one_line as one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

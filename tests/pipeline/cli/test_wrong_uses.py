@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT
 SERVERS = "--bootstrap_servers=localhost:1"
 WRONG = [
     ("doctorr", "unknown command 'doctorr': did you mean doctor?"),
-    ("help", "unknown command 'help': allowed: run, resume, deploy, demo, rules, status, why, inspect, dead-letters, ui"),
+    ("help", "unknown command 'help': allowed: run, resume, deploy, demo, rules, status, why, inspect,"),
     ("rules", "rules lacks its command, allowed: new, check, test, explain"),
     ("rules publsh rules/", "unknown command 'rules publsh': did you mean publish?"),
     ("--rulez=rules/", "unknown option '--rulez': did you mean --rules?"),
