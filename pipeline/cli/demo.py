@@ -1,35 +1,33 @@
-"""``python -m pipeline demo``: the real thing on one machine, with made-up users, until Ctrl-C."""
+"""``event-trigger demo``: the real thing on one machine, with made-up users, until Ctrl-C."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import os
 import secrets
 import signal
-import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
+from cyclopts import Parameter
 
-from pipeline.cli.command_line import exit_code_of
-from pipeline.console import one_line, say
+from pipeline.cli.parameters import Count, Number
+from pipeline.console import out, say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
 from pipeline.errors import OptionError
 from pipeline.job.status import is_lag, is_records_read
-from pipeline.launch.flink import submit
 from pipeline.launch.options import FLINK_RUNNER, Settings
-from pipeline.launch.run import bundled_rules
+from pipeline.launch.run import bundled_rules, import_beam
 from runners.flink.local import monitoring
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
@@ -46,50 +44,56 @@ _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the demo; 0 when it was stopped, 1 when something did not start, 2 for a bad option."""
-    return exit_code_of(lambda: _demo(argv))
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What the demo makes up.
+
+    Args:
+        rate: events a second.
+        users: made-up users.
+        api_delay_ms: the user API's answer time in ms.
+        seconds: stop after so many seconds; default: Ctrl-C.
+        monitoring: start Prometheus, too, and Grafana if it is there (GRAFANA_HOME, PATH).
+    """
+
+    rate: Number = 200
+    users: Count = 1000
+    api_delay_ms: Number = 20
+    seconds: Number | None = None
+    monitoring: bool = False
+
+    def check(self) -> None:
+        """Raise an ``OptionError`` for a number that is not allowed."""
+        for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
+            if not least <= getattr(self, name) <= most:
+                raise OptionError(f"--{name} is {getattr(self, name)}, allowed: {least} to {most}")
 
 
-def _demo(argv: Sequence[str]) -> int:
-    arguments = _parse(argv)
+def demo(*, load: Load = Load()) -> None:
+    """Run the real thing on one machine, with made-up users, until Ctrl-C.
+
+    0: stopped; 1: something did not start; 2: an option cannot be used.
+    """
+    load.check()
     # SIGTERM stops all processes, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        _run(arguments, stack)
+        _run(load, stack)
     say("\nstopped everything")
-    return 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--rate", type=float, default=200, help="events a second (default: 200)")
-    parser.add_argument("--users", type=int, default=1000, help="made-up users (default: 1000)")
-    parser.add_argument("--api_delay_ms", type=float, default=20, help="the user API's answer time in ms (default: 20)")
-    parser.add_argument("--seconds", type=float, default=None, help="stop after so many seconds (default: Ctrl-C)")
-    parser.add_argument(
-        "--monitoring",
-        action="store_true",
-        help="start Prometheus, too, and Grafana if it is there (GRAFANA_HOME, PATH)",
-    )
-    arguments = parser.parse_args(argv)
-    for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
-        if not least <= getattr(arguments, name) <= most:
-            raise OptionError(f"--{name} is {getattr(arguments, name)}, allowed: {least} to {most}")
-    return arguments
-
-
-def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+def _run(options: Load, stack: contextlib.ExitStack) -> None:
     grafana = None
-    if arguments.monitoring:
+    if options.monitoring:
         monitoring.prometheus_program()  # fails here if it is missing, before anything else starts
         grafana = monitoring.grafana_home(os.environ.get("GRAFANA_HOME"))
     say("starting a user API, a receiver of webhooks and a Kafka broker")
-    api = stack.enter_context(UserApi(arguments.api_delay_ms / 1000))
+    api = stack.enter_context(UserApi(options.api_delay_ms / 1000))
     receiver = stack.enter_context(Receiver())
     kafka = stack.enter_context(LocalKafka())
     say("starting Flink: a JobManager and a TaskManager with two slots")
@@ -114,21 +118,24 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     ):
         kafka.create_topic(topic, partitions)
     say("submitting the pipeline")
+    import_beam()
+    from pipeline.launch.flink import submit  # with Beam
+
     destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
     job_id = submit(settings, _rules(), flink.flink_master, (destination,))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
     # Before the workers run, no checkpoint succeeds and events wait.
     flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
-    if arguments.monitoring:
+    if options.monitoring:
         _start_monitoring(flink, grafana, stack)
-    say(f"producing {arguments.rate:g} events/s of {arguments.users} users; Ctrl-C stops everything\n")
+    say(f"producing {options.rate:g} events/s of {options.users} users; Ctrl-C stops everything\n")
     load = stack.enter_context(
-        LoadGenerator(kafka.bootstrap_servers, settings.events_topic, arguments.rate, arguments.users)
+        LoadGenerator(kafka.bootstrap_servers, settings.events_topic, options.rate, options.users)
     )
     actions = stack.enter_context(
         contextlib.closing(_actions_consumer(kafka.bootstrap_servers, settings.actions_topic))
     )
-    _watch(actions, load, SourceMetrics(flink.rest, job_id), arguments.seconds)
+    _watch(actions, load, SourceMetrics(flink.rest, job_id), options.seconds)
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
@@ -206,9 +213,7 @@ def _print_action(message: Message, is_shown: bool) -> float:
     delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
     if is_shown:
         rule = dict(message.headers())["rule"].decode()
-        line = f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms"
-        sys.stdout.write(f"{one_line(line)}\n")
-        sys.stdout.flush()
+        out(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms")
     return delay_ms
 
 

@@ -1,11 +1,8 @@
-"""``python -m pipeline destinations``: which are enabled, and enabling and disabling them, without Flink or Beam."""
+"""``event-trigger destinations``: which are enabled, and enabling and disabling them, without Flink or Beam."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +11,8 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from pipeline.cli.command_line import CommandGroup, add_kafka_options, kafka_config
-from pipeline.console import one_line
+from pipeline.cli.parameters import Brokers, File, Topic
+from pipeline.console import did_you_mean, out, out_json
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
@@ -32,21 +29,72 @@ class SwitchState:
     since_ms: int | None = None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; 0 done, 2 an argument, file or topic that cannot be used."""
-    parser = CommandGroup("destinations", __doc__)
-    list_ = parser.add("list", _list, "show each destination, whether it is enabled and since when")
-    list_.add_argument("--json", action="store_true", help="print JSON")
-    enable = parser.add("enable", _switch, "send to a destination again; what was lost: `dead-letters redrive`")
-    disable = parser.add("disable", _switch, "send nothing to a destination; all that waits becomes dead letters")
-    for command in (enable, disable):
-        command.set_defaults(enabled=command is enable)
-        command.add_argument("name", metavar="NAME", help="of the destination")
-    for command in (list_, enable, disable):
-        command.add_argument("--control_topic", required=True, metavar="TOPIC", help="as the pipeline's")
-        add_kafka_options(command)
-        command.add_argument("--destinations", type=Path, metavar="FILE", help="as the pipeline's")
-    return parser.run(argv)
+def enable(
+    name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None
+) -> None:
+    """Send to a destination again. What it lost meanwhile: `event-trigger dead-letters redrive`.
+
+    0: done; 2: an argument, file or topic cannot be used.
+
+    Args:
+        name: of the destination.
+        control_topic: as the pipeline's.
+        destinations: as the pipeline's.
+    """
+    _switch(name, True, control_topic, brokers, destinations)
+
+
+def disable(
+    name: str, /, *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None
+) -> None:
+    """Send nothing to a destination; all that waits becomes dead letters.
+
+    0: done; 2: an argument, file or topic cannot be used.
+
+    Args:
+        name: of the destination.
+        control_topic: as the pipeline's.
+        destinations: as the pipeline's.
+    """
+    _switch(name, False, control_topic, brokers, destinations)
+
+
+def _switch(name: str, enabled: bool, topic: str, brokers: Brokers, file: Path | None) -> None:
+    if not re.fullmatch("[a-z0-9_-]{1,64}", name):
+        raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
+    if file is not None and name not in (names := _names(file)):
+        hint = did_you_mean(name, names)
+        raise OptionError(f"destination is {name!r}, allowed: {', '.join(names)}{f'; {hint}' if hint else ''}")
+    record = switch_record(name, enabled)
+    send_control_record(brokers.config(), topic, name.encode(), record)
+    out(f"{name} is {_word(enabled)} from now on: {record.decode()} on {topic}")
+
+
+def list_all(
+    *, control_topic: Topic, brokers: Brokers = Brokers(), destinations: File | None = None, json: bool = False
+) -> None:
+    """Show each destination, whether it is enabled and since when.
+
+    0: shown; 2: an argument, file or topic cannot be used.
+
+    Args:
+        control_topic: as the pipeline's.
+        destinations: as the pipeline's.
+        json: print JSON.
+    """
+    names = _names(destinations)
+    with existing_topic(brokers.config(), control_topic, f"control topic {control_topic!r}") as reader:
+        switched = switch_states(reader.records())
+    states = {name: switched.get(name, SwitchState()) for name in dict.fromkeys((*names, *sorted(switched)))}
+    if json:
+        listed = [_document(name, state, names, destinations) for name, state in states.items()]
+        out_json({"topic": control_topic, "destinations": listed})
+        return
+    width = max(map(len, states), default=0)
+    for name, state in states.items():
+        since = "" if state.since_ms is None else f"  since {shown_time(state.since_ms)}"
+        unknown = "  not in the file" if destinations is not None and name not in names else ""
+        out(f"{name:<{width}}  {_word(state.enabled is not False):<8}{since}{unknown}")
 
 
 def _names(file: Path | None) -> list[str]:
@@ -62,36 +110,6 @@ def _names(file: Path | None) -> list[str]:
         return [destination.name for destination in load_destinations(file, EgressPolicy(allow_private=True))]
     except DestinationError as error:
         raise OptionError(str(error)) from None
-
-
-def _switch(arguments: argparse.Namespace) -> int:
-    name, topic = arguments.name, arguments.control_topic
-    if not re.fullmatch("[a-z0-9_-]{1,64}", name):
-        raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
-    if arguments.destinations is not None and name not in (names := _names(arguments.destinations)):
-        raise OptionError(f"destination is {name!r}, allowed: {', '.join(names)}")
-    record = switch_record(name, arguments.enabled)
-    send_control_record(kafka_config(arguments), topic, name.encode(), record)
-    sys.stdout.write(f"{name} is {_word(arguments.enabled)} from now on: {record.decode()} on {topic}\n")
-    return 0
-
-
-def _list(arguments: argparse.Namespace) -> int:
-    names = _names(arguments.destinations)
-    topic = arguments.control_topic
-    with existing_topic(kafka_config(arguments), topic, f"control topic {topic!r}") as reader:
-        switched = switch_states(reader.records())
-    states = {name: switched.get(name, SwitchState()) for name in dict.fromkeys((*names, *sorted(switched)))}
-    if arguments.json:
-        listed = [_document(name, state, names, arguments.destinations) for name, state in states.items()]
-        sys.stdout.write(json.dumps({"topic": topic, "destinations": listed}) + "\n")
-        return 0
-    width = max(map(len, states), default=0)
-    for name, state in states.items():
-        since = "" if state.since_ms is None else f"  since {shown_time(state.since_ms)}"
-        unknown = "  not in the file" if arguments.destinations is not None and name not in names else ""
-        sys.stdout.write(one_line(f"{name:<{width}}  {_word(state.enabled is not False):<8}{since}{unknown}") + "\n")
-    return 0
 
 
 def switch_states(messages: Iterable[Message]) -> dict[str, SwitchState]:

@@ -1,11 +1,13 @@
-"""``python -m pipeline resume``: starts the pipeline from the newest state that an ended job has left."""
+"""``event-trigger resume``: starts the pipeline from the newest state that an ended job has left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated
 
-from pipeline.cli.command_line import RaisingParser, rest_client, steer
+from cyclopts import Parameter
+
+from pipeline.cli.parameters import Launch, going_on_without_us, rest_client
 from pipeline.console import say, warn
 from pipeline.errors import OptionError
 from pipeline.job.checkpoint_storage import retained_checkpoints
@@ -15,39 +17,45 @@ from pipeline.launch import run
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
 from runners.flink.rest import FlinkRest
 
-_DESCRIPTION: Final = """\
-Starts the pipeline from the newest savepoint or checkpoint that the last job of --job_name has left on the cluster, or
-from --savepoint_path. All other options are those of the launch: the same as at the first start, and what is to change.
-user_shards and max_parallelism belong to the state and cannot; everything else may, parallelism and rules among it.
-0: as `python -m pipeline`; 1: there is nothing to start from, or Flink does not answer; 2: an option cannot be used."""
+
+def resume(
+    *, from_job: Annotated[str | None, Parameter(metavar="NAME_OR_ID")] = None, options: Launch = Launch()
+) -> int:
+    """Start the pipeline from the newest state that the last job of --job_name has left, or from --savepoint_path.
+
+    All other options are those of the launch (`event-trigger run --help`): the same as at the first start, and what is
+    to change. user_shards and max_parallelism belong to the state and cannot; everything else may, parallelism and
+    rules among it.
+
+    0: as `event-trigger run`; 1: there is nothing to start from, or Flink does not answer; 2: an option cannot be used.
+
+    Args:
+        from_job: job whose newest state it is; default: the last of --job_name.
+    """
+    return launch_from_state(options.flags, from_job)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Find the state and launch; the exit code."""
-    return steer(_resume, argv)
+def launch_from_state(flags: Sequence[str], from_job: str | None = None) -> int:
+    """Find the state of the job that the flags describe, and launch from it; returns the exit code.
 
-
-def _resume(argv: Sequence[str]) -> int:
-    parser = RaisingParser(
-        "resume", "--flink_master=HOST:PORT [--from_job=NAME_OR_ID] OPTIONS OF THE LAUNCH", _DESCRIPTION
-    )
-    parser.add_argument(
-        "--from_job", metavar="NAME_OR_ID", help="job whose newest state it is (default: the last of --job_name)"
-    )
-    arguments, options = parser.parse_known_args(argv)
-    if not any(option.partition("=")[0] == "--runner" for option in options):
-        options = [f"--runner={FLINK_RUNNER}", *options]
-    settings = parse(options, parser.prog)
+    Raises:
+        NoJobError: there is no state.
+        OptionError: an option cannot be used.
+    """
+    if not any(flag.partition("=")[0] == "--runner" for flag in flags):
+        flags = [f"--runner={FLINK_RUNNER}", *flags]
+    settings = parse(flags)
     if settings.start_without_state:
         raise OptionError("--start_without_state is of no use with resume, which starts from state")
     rest = rest_client(settings.flink_master)
     if settings.savepoint_path is not None:
-        if arguments.from_job is not None:
+        if from_job is not None:
             raise OptionError("--savepoint_path and --from_job are both given, allowed: one of them")
-        return run.launch(options)
-    state = _state_to_resume(rest, arguments.from_job, settings)
-    say(f"going on from the {state}")
-    return run.launch([*options, f"--savepoint_path={state.path}"])
+        return run.launch(flags)
+    with going_on_without_us():
+        state = _state_to_resume(rest, from_job, settings)
+        say(f"going on from the {state}")
+        return run.launch([*flags, f"--savepoint_path={state.path}"])
 
 
 def _state_to_resume(rest: FlinkRest, from_job: str | None, settings: Settings) -> SavedState:

@@ -1,29 +1,20 @@
-"""``python -m pipeline status``: prints a running job's status again and again until Ctrl-C."""
+"""``event-trigger status``: prints a running job's status again and again until Ctrl-C."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pipeline.cli.command_line import CommandParser, rest_client
-from pipeline.cli.tables import table_lines
-from pipeline.console import lines_of
+from pipeline.cli.parameters import Launch, Number, rest_client
+from pipeline.console import lines_of, out_json, table_lines
 from pipeline.errors import OptionError
 from pipeline.job.jobs import newest_job
 from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
 from pipeline.job.stream_time import time_lines
-from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
-
-_DESCRIPTION: Final = """\
-Shows what a job does: throughput, lag, latency, checkpoints, rules, destinations. Counts are since its last start,
-rates of the last seconds. Of the options of the launch --flink_master is needed, --job_name if it was given there.
-0: shown; 1: no such job, or Flink does not answer; 2: an option cannot be used."""
 
 _SHORTEST_INTERVAL_S: Final = 2.0
 _FLINK_REFRESH_MS: Final = 10_000
@@ -31,32 +22,30 @@ _FIRST_METRICS_S: Final = 20.0
 _CLEAR: Final = "\x1b[H\x1b[J"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Show the status; the exit code."""
-    usage = "--flink_master=HOST:PORT [--job_name=NAME] [--once | --json] [--every_seconds=NUMBER]"
-    parser = CommandParser("status", usage, _DESCRIPTION)
-    parser.add_argument("--once", action="store_true", help="show it once and end")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and end")
-    parser.add_argument(
-        "--every_seconds",
-        type=float,
-        metavar="NUMBER",
-        help=f"time between two looks (default: {_SHORTEST_INTERVAL_S:g}, or how often the cluster renews its metrics)",
-    )
-    return parser.run_with_launch_options(_status, argv)
+def status(
+    *, once: bool = False, json: bool = False, every_seconds: Number | None = None, options: Launch = Launch()
+) -> None:
+    """Show what a job does: throughput, lag, latency, checkpoints, rules, destinations.
 
+    Counts are since its last start, rates of the last seconds. Of the options of the launch --flink_master is needed,
+    --job_name if it was given there.
 
-def _status(arguments: argparse.Namespace, settings: Settings) -> int:
+    0: shown; 1: no such job, or Flink does not answer; 2: an option cannot be used.
+
+    Args:
+        once: show it once and end.
+        json: print one JSON document and end.
+        every_seconds: time between two looks; default: 2, or how often the cluster renews its metrics.
+    """
+    settings = options.settings_of_job()
     client = rest_client(settings.flink_master)
-    if arguments.every_seconds is not None and not 0.1 <= arguments.every_seconds <= 3600:
-        raise OptionError(f"--every_seconds is {arguments.every_seconds}, allowed: 0.1 to 3600")
+    if every_seconds is not None and not 0.1 <= every_seconds <= 3600:
+        raise OptionError(f"--every_seconds is {every_seconds}, allowed: 0.1 to 3600")
     with contextlib.suppress(KeyboardInterrupt):
-        _show(client, newest_job(client, settings.job_name), arguments)
-    return 0
+        _show(client, newest_job(client, settings.job_name), once, json, every_seconds)
 
 
-def _show(rest: FlinkRest, job_id: str, arguments: argparse.Namespace) -> None:
-    every_s = arguments.every_seconds
+def _show(rest: FlinkRest, job_id: str, once: bool, as_json: bool, every_s: float | None) -> None:
     if every_s is None:
         # Between refreshes Flink reports the same values, so that shorter intervals would show wrong rates.
         every_s = max(
@@ -66,14 +55,14 @@ def _show(rest: FlinkRest, job_id: str, arguments: argparse.Namespace) -> None:
     while True:
         time.sleep(every_s)
         now = take_snapshot(rest, job_id, time.monotonic())
-        status = status_of(before, now)
+        document = status_of(before, now)
         before = now
-        if arguments.json:
-            sys.stdout.write(f"{json.dumps(status)}\n")
+        if as_json:
+            out_json(document)
             return
-        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not arguments.once else "") + lines_of(status_text(status)))
+        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not once else "") + lines_of(status_text(document)))
         sys.stdout.flush()
-        if arguments.once:
+        if once:
             return
         if not sys.stdout.isatty():
             sys.stdout.write("\n")

@@ -1,81 +1,78 @@
-"""``python -m pipeline ui``: serves a web page about a job: rules, decisions, dead letters, users."""
+"""``event-trigger ui``: serves a web page about a job: rules, decisions, dead letters, users."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import re
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pipeline.cli.command_line import CommandParser
+from cyclopts import Parameter
+
+from pipeline.cli.parameters import Count, Launch
+from pipeline.console import complain, out
 from pipeline.errors import OptionError
 from pipeline.launch.options import Settings
 from transforms.adapters.secrets import Secret
 from transforms.domain.base.secret_references import LOCAL, is_local_reference
 
-_DESCRIPTION: Final = """\
-Serves a web page about a job until Ctrl-C: its rules with matches per minute, recent actions and why, dead letters, one
-user's state. Give it the options of the launch: --flink_master and --bootstrap_servers are needed, and what the launch
-had of --job_name, --rules or --rules_topic, --control_topic, --decisions_topic and other topics.
-Without --token it is read-only. 0: ended with Ctrl-C; 1: the address is taken; 2: an option cannot be used."""
-
-_ADDRESS: Final = "127.0.0.1"
-_PORT: Final = 8085
 _SNAPSHOT_INTERVAL_S: Final = 5.0
 _THREADS: Final = 8
 
 
-def main(argv: Sequence[str]) -> int:
-    """Serve the page; the exit code."""
-    return _parser().run_with_launch_options(_ui, argv)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where the page listens, and who may see it.
+
+    Args:
+        address: IP address to listen on; others than this machine's need --token.
+        port: 0 is any that is free.
+        allowed_host: the page's name behind a proxy; may be repeated.
+    """
+
+    address: str = "127.0.0.1"
+    port: Count = 8085
+    token: Annotated[
+        str | None, Parameter(metavar="REFERENCE", help=f"what dead letters are redriven with: {LOCAL}")
+    ] = None
+    allowed_host: Annotated[tuple[str, ...], Parameter(metavar="NAME")] = ()
 
 
-def _ui(arguments: argparse.Namespace, settings: Settings) -> int:
-    _check(settings, arguments)
-    return _serve(settings, arguments, _token(arguments.token))
+def ui(*, listen: Address = Address(), options: Launch = Launch()) -> int:
+    """Serve a web page about a job until Ctrl-C: rules with matches per minute, recent actions and why, dead letters.
+
+    It also shows one user's state. Give it the options of the launch (`event-trigger run --help`): --flink_master and
+    --bootstrap_servers are needed, and what the launch had of --job_name, --rules or --rules_topic, --control_topic,
+    --decisions_topic and other topics. Without --token it is read-only.
+
+    0: ended with Ctrl-C; 1: the address is taken; 2: an option cannot be used.
+    """
+    settings = options.settings_of_job()
+    _check(settings, listen)
+    return _serve(settings, listen, _token(listen.token))
 
 
-def _parser() -> CommandParser:
-    parser = CommandParser("ui", f"[OPTIONS OF THE LAUNCH] [--port={_PORT}] [--token=env:NAME]", _DESCRIPTION)
-    parser.add_argument(
-        "--address",
-        default=_ADDRESS,
-        help=f"IP address to listen on, others than this machine's need --token ({_ADDRESS})",
-    )
-    parser.add_argument("--port", type=int, default=_PORT, help=f"0 is any that is free (default: {_PORT})")
-    parser.add_argument("--token", metavar="REFERENCE", help=f"what dead letters are redriven with: {LOCAL}")
-    parser.add_argument(
-        "--allowed_host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="the page's name behind a proxy; may be repeated",
-    )
-    return parser
-
-
-def _check(settings: Settings, arguments: argparse.Namespace) -> None:
+def _check(settings: Settings, listen: Address) -> None:
     if any(importlib.util.find_spec(name) is None for name in ("flask", "waitress")):
         raise OptionError("the page needs Flask and waitress: pip install 'event-trigger[ui]'")
     if settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker")
     if settings.flink_master is None:
         raise OptionError("--flink_master is missing: give HOST:PORT of Flink's REST endpoint")
-    if not 0 <= arguments.port < 65536:
-        raise OptionError(f"--port is {arguments.port}, allowed: 0 to 65535")
-    for name in arguments.allowed_host:
+    if not 0 <= listen.port < 65536:
+        raise OptionError(f"--port is {listen.port}, allowed: 0 to 65535")
+    for name in listen.allowed_host:
         if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
             raise OptionError(f"--allowed_host is {name!r}, allowed: a host's name, without a port")
     try:
-        is_local = ip_address(arguments.address).is_loopback
+        is_local = ip_address(listen.address).is_loopback
     except ValueError:
-        raise OptionError(f"--address is {arguments.address!r}, allowed: an IP address") from None
-    if not is_local and arguments.token is None:
+        raise OptionError(f"--address is {listen.address!r}, allowed: an IP address") from None
+    if not is_local and listen.token is None:
         raise OptionError(
-            f"--address is {arguments.address}, allowed without --token: 127.0.0.1 or ::1, as pages show users' data"
+            f"--address is {listen.address}, allowed without --token are 127.0.0.1 and ::1, as pages show users' data"
         )
 
 
@@ -91,7 +88,7 @@ def _token(reference: str | None) -> Secret | None:
     return token
 
 
-def _serve(settings: Settings, arguments: argparse.Namespace, token: Secret | None) -> int:
+def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
     # Imported here, because only this command needs the page's packages.
     from waitress.server import create_server
 
@@ -101,21 +98,20 @@ def _serve(settings: Settings, arguments: argparse.Namespace, token: Secret | No
     from pipeline.ui.watch import Watch
 
     job = RunningJob(settings)
-    is_local = ip_address(arguments.address).is_loopback
-    hosts = ["127.0.0.1", "localhost", "[::1]", arguments.address, *arguments.allowed_host]
+    is_local = ip_address(listen.address).is_loopback
+    hosts = ["127.0.0.1", "localhost", "[::1]", listen.address, *listen.allowed_host]
     with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
         app = build(job, watch, Guard(token, hosts, reads_need_it=not is_local))
         try:
-            server: Any = create_server(app, host=arguments.address, port=arguments.port, threads=_THREADS, ident=None)
+            server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
         except OSError as error:
-            sys.stderr.write(f"error: --address {arguments.address}, --port {arguments.port}: {error.strerror}\n")
+            complain(f"--address {listen.address}, --port {listen.port}: {error.strerror}")
             return 1
-        shown = f"[{arguments.address}]" if ":" in arguments.address else arguments.address
+        shown = f"[{listen.address}]" if ":" in listen.address else listen.address
         access = (
             "read-only: --token=env:NAME lets dead letters be redriven" if token is None else "sign in with the token"
         )
-        sys.stdout.write(f"http://{shown}:{server.effective_port}  {access}\n")
-        sys.stdout.flush()
+        out(f"http://{shown}:{server.effective_port}  {access}")
         try:
             server.run()
         except KeyboardInterrupt:

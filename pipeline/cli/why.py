@@ -1,38 +1,60 @@
-"""``python -m pipeline why``: prints a user's decisions from the decision log, without Flink or Beam."""
+"""``event-trigger why``: prints a user's decisions from the decision log, without Flink or Beam."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.cli.command_line import add_kafka_options, exit_code_of, kafka_config
-from pipeline.console import json_line, one_line
+from pipeline.cli.parameters import Brokers, File, Name, Topic
+from pipeline.console import did_you_mean, json_line, out, say, warn
 from pipeline.errors import OptionError
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
-from pipeline.kafka.topics import TopicError, open_reader, topic_errors
+from pipeline.kafka.topics import existing_topic
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.shard.decisions import Decision, decode_decision
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print a user's decisions; 0 there are some, 1 there are none, 2 the log cannot be read."""
-    arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: _why(arguments))
+def why(
+    *,
+    user: Name,
+    event: Name | None = None,
+    rule: Name | None = None,
+    decisions_topic: Topic | None = None,
+    decisions_file: File | None = None,
+    brokers: Brokers = Brokers(),
+    json: bool = False,
+) -> int:
+    """Print what was decided for a user, in the order of time, from the decision log.
 
+    0: there are decisions; 1: there are none; 2: the log cannot be read.
 
-def _why(arguments: argparse.Namespace) -> int:
-    decisions, unreadable = _read(arguments)
+    Args:
+        user: user_id.
+        event: event_id; default: all events.
+        rule: name of a rule; default: all rules.
+        decisions_topic: as the pipeline's.
+        decisions_file: as the pipeline's, instead of a topic.
+        json: print the records, a JSON object a line.
+    """
+    if decisions_topic is None and decisions_file is None:
+        raise OptionError("--decisions_topic is missing: give the pipeline's, or --decisions_file")
+    if decisions_topic is not None and decisions_file is not None:
+        raise OptionError("--decisions_topic and --decisions_file are both given, allowed: one of them")
+    lines = _lines_of_topic(decisions_topic, brokers) if decisions_topic else _lines_of_file(decisions_file or Path())
+    rules = set[str]()
+    decisions, unreadable = _selected(lines, DecisionFilter(user=user, event=event, rule=rule), rules)
     if unreadable:
-        sys.stderr.write(f"warning: {unreadable} records are no decisions\n")
+        warn(f"{unreadable} records are no decisions")
     # A user's decisions are in order except for repeated records.
     for decision in sorted(decisions, key=lambda decision: decision.time):
-        sys.stdout.write(f"{json_line(decision.to_json().decode()) if arguments.json else decision_line(decision)}\n")
+        if json:
+            sys.stdout.write(f"{json_line(decision.to_json().decode())}\n")
+        else:
+            out(decision_line(decision))
     if not decisions:
-        sys.stderr.write(
-            "nothing found; that a rule did not allow an event is only in the log with --decision_sample\n"
-        )
+        hint = did_you_mean(rule, rules, "--rule=") if rule is not None and rule not in rules else ""
+        say(f"nothing found; {hint or 'that a rule did not allow an event is only in the log with --decision_sample'}")
     return 0 if decisions else 1
 
 
@@ -45,42 +67,19 @@ def decision_line(decision: Decision) -> str:
         destination = f" to {decision.destination}" if decision.destination is not None else ""
         parts.append(f"action {decision.action}{destination}, {decision.action_id}")
     summary = delivery_summary(decision)
-    return one_line("  ".join([*parts, summary] if summary else parts))
+    return "  ".join([*parts, summary] if summary else parts)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline why",
-        description="Print what was decided for a user, in the order of time, from the decision log.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--user", required=True, metavar="USER", help="user_id")
-    parser.add_argument("--event", metavar="EVENT", help="event_id; default: all events")
-    parser.add_argument("--rule", metavar="RULE", help="name of a rule; default: all rules")
-    log = parser.add_mutually_exclusive_group(required=True)
-    log.add_argument("--decisions_topic", metavar="TOPIC", help="as the pipeline's")
-    log.add_argument("--decisions_file", type=Path, metavar="FILE", help="as the pipeline's")
-    add_kafka_options(parser, required=False)
-    parser.add_argument("--json", action="store_true", help="print the records, a JSON object a line")
-    return parser
-
-
-def _read(arguments: argparse.Namespace) -> tuple[list[Decision], int]:
-    """The selected decisions, and the number of records that are no decisions.
-
-    Raises:
-        OptionError: the file cannot be read, or no broker is given.
-        TopicError: the topic cannot be read.
-    """
+def _selected(lines: Iterable[bytes], selected: DecisionFilter, rules: set[str]) -> tuple[list[Decision], int]:
+    """The selected decisions, and how many records are no decisions; ``rules`` gets the names of all rules."""
     decisions, unreadable = [], 0
-    selected = DecisionFilter(user=arguments.user, event=arguments.event, rule=arguments.rule)
-    lines = _lines_of_topic(arguments) if arguments.decisions_file is None else _lines_of_file(arguments.decisions_file)
     for line in lines:
         try:
             decision = decode_decision(line)
         except ValueError:
             unreadable += 1
             continue
+        rules.add(decision.rule)
         if selected.matches(decision):
             decisions.append(decision)
     return decisions, unreadable
@@ -94,11 +93,7 @@ def _lines_of_file(path: Path) -> Iterator[bytes]:
         raise OptionError(f"--decisions_file is {str(path)!r}: {error.strerror}") from None
 
 
-def _lines_of_topic(arguments: argparse.Namespace) -> Iterator[bytes]:
-    topic: str = arguments.decisions_topic
-    if arguments.bootstrap_servers is None:
-        raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker, or --decisions_file")
-    with topic_errors(f"--decisions_topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
-        if not reader.partitions:
-            raise TopicError(f"--decisions_topic is {topic!r}: there is no such topic")
+def _lines_of_topic(topic: str, brokers: Brokers) -> Iterator[bytes]:
+    config = brokers.config(", or --decisions_file")
+    with existing_topic(config, topic, f"decisions topic {topic!r}") as reader:
         yield from (message.value() for message in reader.records() if message.value() is not None)

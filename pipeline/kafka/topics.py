@@ -11,6 +11,7 @@ from typing import Any, Final
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from pipeline.console import did_you_mean
 from pipeline.errors import PipelineError
 
 ANSWER_S: Final = 10.0
@@ -64,6 +65,10 @@ class TopicReader:
             consumer.assign(starts)
         self._unread = set(self.partitions)
         self.share_read = 0.0
+
+    def other_topics(self) -> list[str]:
+        """The names of the topics that there are."""
+        return list(self._consumer.list_topics(timeout=ANSWER_S).topics)
 
     def to_end(self) -> list[Message]:
         """All records up to the topic's present end.
@@ -159,7 +164,8 @@ def existing_topic(
     """
     with topic_errors(description), open_reader(config, topic, since_ms, last) as reader:
         if not reader.partitions:
-            raise TopicError(f"{description} does not exist")
+            hint = did_you_mean(topic, reader.other_topics())
+            raise TopicError(f"{description} does not exist{f'; {hint}' if hint else ''}")
         yield reader
 
 

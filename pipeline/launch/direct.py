@@ -9,6 +9,7 @@ from dataclasses import replace
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.console import complain, say
 from pipeline.embedded.read import ReadBundledEvents
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch import graph
@@ -28,7 +29,7 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
     if not settings.embedded:
         check_topics_exist(settings)
         check_action_topics(settings, rule_set.rules)
-        sys.stderr.write("DirectRunner: reads from the starting offsets to the ends found now, then stops\n")
+        say("DirectRunner: reads from the starting offsets to the ends found now, then stops")
     with contextlib.ExitStack() as stack:
         bundled_events = None
         if settings.embedded:
@@ -44,6 +45,6 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
     sys.stdout.write(summary.table())
     lost = summary.unaccounted()
     if lost:
-        sys.stderr.write(f"error: {lost} events neither handled nor rejected\n")
+        complain(f"{lost} events neither handled nor rejected")
         return 1
     return 0

@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from pipeline.console import complain, log_json, one_line, say, warn
-from pipeline.errors import OptionError, SubmissionError
+from pipeline.console import log_json, say, warn
+from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
-from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.validation import OUTPUT_FILES
-from runners.flink.errors import LocalStackError
 from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import KafkaAction, Rule, RuleError, check_destinations
 from transforms.domain.rules.sets import RuleSet
-from transforms.domain.webhooks.destinations import Destination, DestinationError, load_destinations
+from transforms.domain.webhooks.destinations import Destination, load_destinations
 from transforms.runtime.clocks import monotonic_ms
 
 
 def launch(arguments: Sequence[str]) -> int:
-    """Launch the job that the options describe; returns the exit code: 0 done, 1 failed, 2 unusable option or rule."""
-    quiet_logging()
+    """Launch the job that the flags describe; returns the exit code: 0 done, 1 failed.
+
+    Raises:
+        OptionError: an option, a rule or a destination cannot be used.
+        TopicError: the rules topic cannot be read.
+        LocalStackError, SubmissionError: Flink does not answer, or refused the job.
+    """
+    settings = parse(arguments)
+    if settings.log_format == JSON:
+        log_json(job=settings.job_name)
     try:
-        settings = parse(arguments)
-        if settings.log_format == JSON:
-            log_json(settings.job_name)
-        destinations = _destinations(settings)
-        rule_set = _rule_set(settings)
-        for rule in rule_set.rules:
-            check_destinations(rule, [destination.name for destination in destinations])
-        settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
-        _truncate_output_files(settings)
-        import_beam()
-        if settings.runner == FLINK_RUNNER:
-            from pipeline.launch.flink import run_on_flink
+        return _launch(settings)
+    except RuleError as error:
+        raise OptionError(str(error)) from None
 
-            return run_on_flink(settings, rule_set, destinations)
-        from pipeline.launch.direct import run_direct
 
-        return run_direct(settings, rule_set, destinations)
-    except (OptionError, RuleError, DestinationError, TopicError) as error:
-        complain(one_line(str(error)))
-        return 2
-    except (LocalStackError, SubmissionError) as error:
-        complain(str(error))
-        return 1
+def _launch(settings: Settings) -> int:
+    destinations = _destinations(settings)
+    rule_set = _rule_set(settings)
+    for rule in rule_set.rules:
+        check_destinations(rule, [destination.name for destination in destinations])
+    settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
+    _truncate_output_files(settings)
+    import_beam()
+    if settings.runner == FLINK_RUNNER:
+        from pipeline.launch.flink import run_on_flink
+
+        return run_on_flink(settings, rule_set, destinations)
+    from pipeline.launch.direct import run_direct
+
+    return run_direct(settings, rule_set, destinations)
 
 
 def _truncate_output_files(settings: Settings) -> None:
@@ -75,15 +76,6 @@ def import_beam() -> None:
     """Import Beam without unused parts. It takes seconds, so a launch checks its options first."""
     with without_cloud_clients():
         import apache_beam  # noqa: F401
-
-
-def quiet_logging() -> None:
-    """Log to standard error, without messages of other packages at import that users cannot act on."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    noise = ("crcmod package not found", "Could not find a compatible bson package")
-    logging.getLogger().handlers[0].addFilter(lambda record: not record.getMessage().startswith(noise))
-    # Beam warns about the Flink runner's flags before it has fetched their definitions from the job server.
-    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
 
 
 def _destinations(settings: Settings) -> tuple[Destination, ...]:

@@ -19,12 +19,12 @@ from pathlib import Path
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from pipeline.console import quiet_logging
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.stream import Visitors
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch.flink import submit
 from pipeline.launch.options import parse
-from pipeline.launch.run import quiet_logging
 from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers.sampling import cpu_seconds
 from tests.builders import load_rules

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pipeline.errors import OptionError
 from pipeline.launch.options import parse, parse_rules_optional
 from tests.docs.pages import ROOT
-from tests.docs.parsers import COMMANDS, CommandError, parsed
+from tests.docs.parsers import CommandError, parsed
 
 MAKEFILE: Final = (ROOT / "Makefile").read_text("utf-8")
 MAKE_TARGETS: Final = frozenset(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
@@ -137,7 +137,7 @@ def _module(module: str, arguments: Sequence[str]) -> None:
 
 
 def check_pipeline(arguments: Sequence[str]) -> None:
-    """Have arguments of ``python -m pipeline`` parsed by its real parsers.
+    """Have arguments of ``event-trigger`` parsed by its real parser.
 
     Raises:
         CommandError: they are refused.
@@ -146,24 +146,24 @@ def check_pipeline(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if _PLACEHOLDER in argument:
             raise CommandError(f"{argument!r} cannot be typed: write an example of a value")
+    command, flags = parsed(arguments)
+    if flags is None:
+        return
     try:
-        if arguments and arguments[0] in COMMANDS:
-            _check_command(arguments[0], arguments[1:])
-        elif arguments and not arguments[0].startswith("-"):
-            raise CommandError(f"there is no command {arguments[0]!r}")
+        if command == "run":
+            parse(flags)
         else:
-            parse(arguments)
+            _check_launch(flags)
     except OptionError as error:
         raise CommandError(str(error)) from None
 
 
-def _check_command(name: str, arguments: Sequence[str]) -> None:
-    rest = parsed(name, arguments).rest
+def _check_launch(flags: Sequence[str]) -> None:
     try:
-        parse_rules_optional(rest, f"python -m pipeline {name}")
+        parse_rules_optional(flags, "")
     except OptionError:
         # Some commands know the runner themselves, and the brokers.
-        parse_rules_optional([*_CLUSTER_FLAGS, *rest], f"python -m pipeline {name}")
+        parse_rules_optional([*_CLUSTER_FLAGS, *flags], "")
 
 
 # Others
@@ -218,6 +218,10 @@ def _source(arguments: Sequence[str], folder: Path) -> None:
         raise CommandError(f". {' '.join(arguments)}: only .venv/bin/activate is sourced")
 
 
+def _event_trigger(arguments: Sequence[str], folder: Path) -> None:
+    check_pipeline(arguments)
+
+
 def _any(arguments: Sequence[str], folder: Path) -> None:
     """Accept programs that every machine has; bash has checked the syntax."""
 
@@ -225,6 +229,7 @@ def _any(arguments: Sequence[str], folder: Path) -> None:
 _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     ".": _source,
     "curl": _curl,
+    "event-trigger": _event_trigger,
     "java": _java,
     "make": check_make,
     "python": _python,

@@ -1,111 +1,72 @@
-"""The real parsers of ``python -m pipeline`` and its commands, asked without running anything."""
+"""The real parser of ``event-trigger``, asked without running anything."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
-from unittest import mock
 
-from pipeline.cli import main
-from pipeline.launch.options import Settings
+from cyclopts import App, CycloptsError
 
-COMMANDS: Final = frozenset(main.COMMANDS)
+from pipeline.cli.commands import COMMANDS as TABLE
+from pipeline.cli.commands import Commands, parser
+from pipeline.cli.errors import _wrong_use
+from pipeline.cli.main import command_line
+from pipeline.cli.parameters import LaunchOptions
+from pipeline.errors import OptionError
+
+COMMANDS: Final = frozenset(TABLE)
 
 
 class CommandError(ValueError):
     """A command that could not be run as it stands; says why."""
 
 
-class Parsed(BaseException):
-    """A command's arguments have been parsed: there it ends. ``rest`` is what it leaves to the options of the job."""
+def parsed(arguments: Sequence[str]) -> tuple[str, list[str] | None]:
+    """What the parser makes of arguments; nothing is run.
 
-    def __init__(self, parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
-        super().__init__()
-        self.parser, self.rest = parser, list(rest)
-
-
-def parsed(name: str, arguments: Sequence[str]) -> Parsed:
-    """What the parser of a command makes of arguments; nothing of the command is run.
+    Returns:
+        The command, and the flags of a launch, None if it takes none.
 
     Raises:
-        CommandError: it refuses them.
+        CommandError: the parser refuses them.
     """
-    parse_args, parse_known_args = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
-    inside = False
-
-    # Parsers call each other, for subcommands: only the outermost call ends the command.
-    def known(self: Any, args: Any = None, namespace: Any = None) -> Any:
-        nonlocal inside
-        if inside:
-            return parse_known_args(self, args, namespace)
-        inside = True
-        _, rest = parse_known_args(self, args, namespace)
-        raise Parsed(self, rest)
-
-    def strict(self: Any, args: Any = None, namespace: Any = None) -> Any:
-        nonlocal inside
-        inside = True
-        parse_args(self, args, namespace)
-        raise Parsed(self, [])
-
-    module = main.load(name)
-    said = io.StringIO()
-    with (
-        mock.patch.object(argparse.ArgumentParser, "parse_known_args", known),
-        mock.patch.object(argparse.ArgumentParser, "parse_args", strict),
-        contextlib.redirect_stderr(said),
-        contextlib.redirect_stdout(said),
-    ):
-        try:
-            code = module.main(list(arguments))
-        except Parsed as found:
-            return found
-        except SystemExit as ended:
-            code = ended.code
-    last = (said.getvalue().strip().splitlines() or [f"ended with {code}"])[-1]
-    raise CommandError(f"pipeline {name}: {last}")
+    try:
+        line = command_line(arguments)
+        if isinstance(TABLE.get(line[0]), Commands) and len(line) == 1:
+            raise CommandError(f"{line[0]} lacks its command")
+        _, bound, _ = parser(line).parse_args(line)
+    except CycloptsError as error:
+        raise CommandError(_wrong_use(error)) from None
+    except OptionError as error:
+        raise CommandError(str(error)) from None
+    launch = [value for value in bound.arguments.values() if isinstance(value, LaunchOptions)]
+    takes = [parameter.default for parameter in bound.signature.parameters.values()]
+    if any(isinstance(default, LaunchOptions) for default in takes):
+        return line[0], launch[0].flags if launch else []
+    return line[0], None
 
 
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of a command."""
-    given = {"backtest": ("rules", ["backtest", "rules"])}
-    command, arguments = given.get(name, (name, []))
-    return _first_parser(command, arguments)
+def apps() -> Iterator[tuple[str, App]]:
+    """Every command with its parser."""
+    for name, command in TABLE.items():
+        if isinstance(command, Commands):
+            for below in command.commands:
+                yield f"{name} {below}", parser([name, below])[name][below]
+        else:
+            yield name, parser([name])[name]
 
 
-def _first_parser(name: str, arguments: Sequence[str]) -> argparse.ArgumentParser:
-    def first(self: Any, args: Any = None, namespace: Any = None) -> Any:
-        raise Parsed(self, [])
-
-    module = main.load(name)
-    with (
-        mock.patch.object(argparse.ArgumentParser, "parse_known_args", first),
-        mock.patch.object(argparse.ArgumentParser, "parse_args", first),
-    ):
-        try:
-            module.main(list(arguments))
-        except Parsed as found:
-            return found.parser
-    raise AssertionError(f"pipeline {name} has no parser")
-
-
-def subcommands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    """A parser's subcommands by name; none if it has none."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
+def subcommands(name: str) -> frozenset[str]:
+    """The commands below a command; none if it has none."""
+    command: Any = TABLE[name]
+    return frozenset(command.commands) if isinstance(command, Commands) else frozenset()
 
 
 def pipeline_flags() -> frozenset[str]:
-    """Every flag of ``python -m pipeline`` and its commands."""
-    found = {f"--{name}" for name in Settings.__dataclass_fields__} | {"--help"}
-    waiting = [parser_of(name) for name in [*COMMANDS, "backtest"]]
-    while waiting:
-        parser = waiting.pop()
-        found |= {flag for action in parser._actions for flag in action.option_strings}
-        waiting += subcommands(parser).values()
-    return frozenset(found)
+    """Every flag of ``event-trigger`` and its commands."""
+    found = {"--help", "--version", "--install-completion", "--log_format"}
+    for _, app in apps():
+        with contextlib.suppress(AttributeError):
+            found |= {argument.name for argument in app.assemble_argument_collection()}
+    return frozenset(flag for flag in found if flag.startswith("--"))

@@ -1,24 +1,21 @@
-"""``python -m pipeline capacity``: prints how many slots, machines and partitions a load needs."""
+"""``event-trigger capacity``: prints how many slots, machines and partitions a load needs."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from pipeline.cli.capacity import model
 from pipeline.cli.capacity.report import plan_document, plan_text
-from pipeline.cli.command_line import RaisingParser, exit_code_of
+from pipeline.cli.parameters import File, Name
+from pipeline.console import out_json
 from pipeline.errors import OptionError
 
-_DESCRIPTION: Final = """\
-Says how many slots, TaskManagers, partitions and how much memory and network a load needs, from figures that were
-measured on a small machine: docs/capacity.md has the formulae, and what of them has been seen.
-0: there is a tier for it; 1: no tier is large enough, or --parallelism is too low; 2: an option cannot be used."""
+Figure = Annotated[str | None, Parameter(metavar="NUMBER")]
 # Option -> lowest and highest value, and unit.
 _NUMBERS: Final = {
     "events_per_second": (1, 100_000_000, "events/s"),
@@ -37,53 +34,60 @@ _FIGURES: Final = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the plan; returns the exit code."""
-    return exit_code_of(lambda: _capacity(argv))
+def capacity(
+    *,
+    events_per_second: Figure = None,
+    users: Figure = None,
+    event_bytes: Figure = None,
+    actions_per_event: Figure = "0.05",
+    action_bytes: Figure = None,
+    bytes_per_user: Figure = None,
+    tier: Name | None = None,
+    parallelism: Figure = None,
+    figures: File = model.FIGURES_FILE,
+    json: bool = False,
+) -> int:
+    """Say how many slots, TaskManagers, partitions and how much memory and network a load needs.
 
+    The figures were measured on a small machine: docs/capacity.md has the formulae, and what of them has been seen.
 
-def _capacity(argv: Sequence[str]) -> int:
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    plan = _plan(parser, arguments)
-    sys.stdout.write(f"{json.dumps(plan_document(plan))}\n" if arguments.json else plan_text(plan))
-    return 0 if plan.is_enough and plan.fits_tier else 1
+    0: there is a tier for it; 1: no tier is large enough, or --parallelism is too low; 2: an option cannot be used.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = RaisingParser("capacity", "--events_per_second=NUMBER --users=NUMBER [OPTIONS]", _DESCRIPTION)
-    parser.add_argument("--events_per_second", metavar="NUMBER", help="at the busiest time")
-    parser.add_argument("--users", metavar="NUMBER", help="in the state: with an event within --state_ttl_seconds")
-    parser.add_argument("--event_bytes", metavar="NUMBER", help="of an event, JSON (default: as measured)")
-    parser.add_argument("--actions_per_event", metavar="NUMBER", default="0.05", help="Kafka actions (default: 0.05)")
-    parser.add_argument("--action_bytes", metavar="NUMBER", help="of an action, JSON (default: as measured)")
-    parser.add_argument("--bytes_per_user", metavar="NUMBER", help="of a worker's memory (default: as measured)")
-    parser.add_argument("--tier", metavar="NAME", help="small, medium or large (default: the smallest that carries it)")
-    parser.add_argument("--parallelism", metavar="NUMBER", help="slots that there are (default: as many as it takes)")
-    parser.add_argument("--figures", type=Path, metavar="FILE", help="measured figures (default: this release's)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _plan(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> model.Plan:
-    """The plan for the load and the machines that the arguments describe.
-
-    Raises:
-        OptionError: an argument is missing or not allowed.
-        FiguresError: the file of figures cannot be used.
+    Args:
+        events_per_second: at the busiest time.
+        users: in the state: with an event within --state_ttl_seconds.
+        event_bytes: of an event, JSON; default: as measured.
+        actions_per_event: Kafka actions.
+        action_bytes: of an action, JSON; default: as measured.
+        bytes_per_user: of a worker's memory; default: as measured.
+        tier: small, medium or large; default: the smallest that carries it.
+        parallelism: slots that there are; default: as many as it takes.
+        figures: measured figures; default: this release's.
+        json: print JSON.
     """
-    numbers = {name: _number(name, getattr(arguments, name)) for name in _NUMBERS}
+    given = {
+        "events_per_second": events_per_second,
+        "users": users,
+        "event_bytes": event_bytes,
+        "actions_per_event": actions_per_event,
+        "action_bytes": action_bytes,
+        "bytes_per_user": bytes_per_user,
+        "parallelism": parallelism,
+    }
+    numbers = {name: _number(name, text) for name, text in given.items() if text is not None}
     for name in ("events_per_second", "users"):
-        if numbers[name] is None:
-            raise OptionError(
-                f"--{name} is missing: give a number; python -m pipeline capacity --help lists what there is"
-            )
-    figures, _ = model.read_figures(arguments.figures or model.FIGURES_FILE)
-    given = {figure: value for name, figure in _FIGURES.items() if (value := numbers[name]) is not None}
-    figures = replace(figures, **given)
-    load = model.Load(numbers["events_per_second"] or 0, numbers["users"] or 0, numbers["actions_per_event"] or 0)
-    parallelism = None if numbers["parallelism"] is None else round(numbers["parallelism"])
-    return model.choose(load, figures, _tiers(arguments.tier), parallelism)
+        if name not in numbers:
+            raise OptionError(f"--{name} is missing: give a number; event-trigger capacity --help lists what there is")
+    measured, _ = model.read_figures(figures)
+    measured = replace(measured, **{figure: numbers[name] for name, figure in _FIGURES.items() if name in numbers})
+    load = model.Load(numbers["events_per_second"], numbers["users"], numbers["actions_per_event"])
+    slots = round(numbers["parallelism"]) if "parallelism" in numbers else None
+    plan = model.choose(load, measured, _tiers(tier), slots)
+    if json:
+        out_json(plan_document(plan))
+    else:
+        sys.stdout.write(plan_text(plan))
+    return 0 if plan.is_enough and plan.fits_tier else 1
 
 
 def _tiers(name: str | None) -> Sequence[model.Tier]:
@@ -93,9 +97,7 @@ def _tiers(name: str | None) -> Sequence[model.Tier]:
     return tiers
 
 
-def _number(name: str, text: str | None) -> float | None:
-    if text is None:
-        return None
+def _number(name: str, text: str) -> float:
     least, most, unit = _NUMBERS[name]
     allowed = f"allowed: {least:,} to {most:,} {unit}"
     try:

@@ -1,63 +1,60 @@
-"""``python -m pipeline doctor``: prints a line for each check of what a launch needs, with advice if it fails."""
+"""``event-trigger doctor``: prints a line for each check of what a launch needs, with advice if it fails."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
-from typing import Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pipeline.cli.command_line import CommandParser
+from cyclopts import Parameter
+
 from pipeline.cli.doctor.checks import Doctor
-from pipeline.console import one_line
+from pipeline.cli.parameters import Launch
+from pipeline.console import out, out_json
 from pipeline.errors import OptionError
 from pipeline.launch.findings import FAIL, OK, WARN, Finding
-from pipeline.launch.options import Settings
 
-_DESCRIPTION: Final = """\
-Checks what a launch depends on: this machine, Kafka and its topics, Flink, the user API, S3, clocks.
-Give it the options of the launch; what no option names is not checked. 0: all is well, warnings perhaps; 1: something
-is not; 2: an option cannot be used."""
+Url = Annotated[str, Parameter(metavar="URL")]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run every check; the exit code."""
-    usage = "[OPTIONS OF THE LAUNCH] [--checkpoint_dir=s3://…] [--s3_endpoint=URL] [--json]"
-    parser = CommandParser("doctor", usage, _DESCRIPTION)
-    parser.add_argument(
-        "--checkpoint_dir", metavar="URL", help="where checkpoints go (default: what the cluster's configuration says)"
-    )
-    parser.add_argument("--s3_endpoint", metavar="URL", help="S3 endpoint (default: the cluster's, else AWS)")
-    parser.add_argument("--json", action="store_true", help="print JSON, one finding a line")
-    return parser.run_with_launch_options(_check, argv)
+def doctor(
+    *,
+    checkpoint_dir: Url | None = None,
+    s3_endpoint: Url | None = None,
+    json: bool = False,
+    options: Launch = Launch(),
+) -> int:
+    """Check what a launch depends on: this machine, Kafka and its topics, Flink, the user API, S3, clocks.
 
+    Give it the options of the launch (`event-trigger run --help`); what no option names is not checked.
 
-def _check(arguments: argparse.Namespace, settings: Settings) -> int:
-    for name in ("checkpoint_dir", "s3_endpoint"):
-        if (value := getattr(arguments, name)) is not None and not urlsplit(value).netloc:
+    0: all is well, warnings perhaps; 1: something is not; 2: an option cannot be used.
+
+    Args:
+        checkpoint_dir: where checkpoints go; default: what the cluster's configuration says.
+        s3_endpoint: S3 endpoint; default: the cluster's, else AWS.
+        json: print JSON, one finding a line.
+    """
+    settings = options.settings_of_job()
+    for name, value in (("checkpoint_dir", checkpoint_dir), ("s3_endpoint", s3_endpoint)):
+        if value is not None and not urlsplit(value).netloc:
             raise OptionError(f"--{name} is {value!r}, allowed: a URL")
-    return _print_findings(Doctor(settings, arguments.checkpoint_dir, arguments.s3_endpoint), arguments.json)
-
-
-def _print_findings(doctor: Doctor, as_json: bool) -> int:
     outcomes = []
-    for finding in doctor.run():
+    for finding in Doctor(settings, checkpoint_dir, s3_endpoint).run():
         outcomes.append(finding.outcome)
-        sys.stdout.write(f"{_json_line(finding) if as_json else _text_line(finding)}\n")
-        sys.stdout.flush()
+        if json:
+            out_json(_json(finding))
+        else:
+            out(_text_line(finding))
     failed, warned = outcomes.count(FAIL), outcomes.count(WARN)
-    if not as_json:
-        sys.stdout.write(f"{outcomes.count(OK)} ok, {warned} to look at, {failed} failed\n")
+    if not json:
+        out(f"{outcomes.count(OK)} ok, {warned} to look at, {failed} failed")
     return 1 if failed else 0
 
 
-def _json_line(finding: Finding) -> str:
-    fields = {"check": finding.check, "outcome": finding.outcome, "said": finding.message, "advice": finding.advice}
-    return json.dumps(fields)
+def _json(finding: Finding) -> dict[str, str]:
+    return {"check": finding.check, "outcome": finding.outcome, "said": finding.message, "advice": finding.advice}
 
 
 def _text_line(finding: Finding) -> str:
     advice = f" -> {finding.advice}" if finding.advice else ""
-    return one_line(f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.message.split())}{advice}")
+    return f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.message.split())}{advice}"

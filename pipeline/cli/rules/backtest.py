@@ -1,135 +1,126 @@
-"""``python -m pipeline rules backtest``: replays recorded events through rules, without Beam or Flink."""
+"""``event-trigger rules backtest``: replays recorded events through rules, without Beam or Flink."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import orjson
+from cyclopts import Parameter
 
+from pipeline.cli.parameters import File, Launch, Time
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
-from pipeline.console import lines_of, one_line
+from pipeline.console import Progress, lines_of, out
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
-from pipeline.launch.options import Settings, parse
+from pipeline.kafka.topics import TopicError
+from pipeline.launch.options import Settings
 from pipeline.timestamps import read_time, shown_time
 from transforms.adapters.kafka.bounded_reader import TopicReadError
 from transforms.adapters.lua.engines import LuaEngines
-from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.files import load_rules
-from transforms.domain.rules.model import RuleError
 from transforms.domain.simulation.backtest import Backtest, Fetch
-from transforms.domain.simulation.recordings import RecordingError, records_of
+from transforms.domain.simulation.recordings import records_of
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
 
-PROGRAM: Final = "python -m pipeline rules backtest"
 _INTERRUPTED: Final = 130
-_PROGRESS_INTERVAL_S: Final = 2.0
 _PLOT_SUFFIXES: Final = (".png", ".svg", ".pdf")
 
-_DESCRIPTION: Final = """\
-Replays recorded events through the code of the job, each at its own time, and says what each rule did with them.
-Give --events=FILE, or --bootstrap_servers=… --events_topic=… --from=TIME --until=TIME for a part of a topic.
 
-The options of the job hold here too, so give those that it runs with: --history_fields, --state_ttl_seconds,
---user_key, --user_api_url …"""
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a backtest reads and writes.
 
+    Args:
+        events: JSON Lines (.gz too, - for standard input): events, or {"timestamp_ms": …, "key": …, "value": {…}}.
+        from_: first time, as 2024-01-31T08:00:00Z.
+        until: time before which it ends.
+        profiles: JSON Lines of what the user API would say: {"user_id": …, "profile": {…}, "visit": …, "history":
+            […]}; without it and --user_api_url nobody is known.
+        compare: a second rule set over the same events.
+        json: write the report as JSON.
+        actions: write what would have been sent, JSON Lines.
+        plot: draw the firings of each rule over time, FILE.png.
+    """
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that are not options of the pipeline."""
-    parser.add_argument("path", type=Path, help="rule file or directory")
-    parser.add_argument(
-        "--events",
-        metavar="FILE",
-        help='JSON Lines (.gz too, - for standard input): events, or {"timestamp_ms": …, "key": …, "value": {…}}',
-    )
-    parser.add_argument("--from", dest="from_", metavar="TIME", help="first time, as 2024-01-31T08:00:00Z")
-    parser.add_argument("--until", metavar="TIME", help="time before which it ends")
-    parser.add_argument(
-        "--profiles",
-        type=Path,
-        metavar="FILE",
-        help='JSON Lines of what the user API would say: {"user_id": …, "profile": {…}, "visit": …, "history": […]}; '
-        "without it and --user_api_url nobody is known",
-    )
-    parser.add_argument("--compare", type=Path, metavar="DIR2", help="a second rule set over the same events")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--actions", type=Path, metavar="FILE", help="write what would have been sent, JSON Lines")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the firings of each rule over time")
+    events: Annotated[str | None, Parameter(metavar="FILE", allow_leading_hyphen=True)] = None
+    from_: Annotated[Time | None, Parameter(name="--from")] = None
+    until: Time | None = None
+    profiles: File | None = None
+    compare: Annotated[Path | None, Parameter(metavar="DIR2")] = None
+    json: File | None = None
+    actions: File | None = None
+    plot: File | None = None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Replay and report; returns 0, 1 for an unusable rule, 2 for an argument or file, 130 if interrupted."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_arguments(parser)
-    arguments, rest = parser.parse_known_args(argv)
+def backtest(path: Path, /, *, files: Files = Files(), options: Launch = Launch()) -> int:
+    """Replay recorded events through the code of the job, each at its own time, and say what each rule did with them.
+
+    Give --events=FILE, or --bootstrap_servers=… --events_topic=… --from=TIME --until=TIME for a part of a topic.
+
+    The options of the job (`event-trigger run --help`) hold here too, so give those that it runs with:
+    --history_fields, --state_ttl_seconds, --user_key, --user_api_url …
+
+    0: done; 1: a rule cannot be used; 2: an option or a file cannot be used; 130: interrupted.
+
+    Args:
+        path: rule file or directory.
+    """
     try:
-        settings = parse([f"--rules={arguments.path}", *rest], PROGRAM)
-        return _Run(arguments, settings).run()
-    except RuleError as error:
-        sys.stderr.write(f"error: {one_line(str(error))}\n")
-        return 1
-    except (OptionError, RecordingError, TokenError) as error:
-        sys.stderr.write(f"error: {one_line(str(error))}\n")
+        return _Run(path, files, options.settings(f"--rules={path}")).run()
     except TopicReadError as error:
-        sys.stderr.write(f"error: --events_topic: {one_line(str(error))}\n")
-    except OSError as error:
-        sys.stderr.write(f"error: {error.filename or 'writing'}: {error.strerror or error}\n")
-    return 2
+        raise TopicError(f"--events_topic: {error}") from None
 
 
 class _Run:
     """A backtest of one rule set, or of two over the same records."""
 
-    def __init__(self, arguments: argparse.Namespace, settings: Settings) -> None:
-        self._arguments = arguments
+    def __init__(self, path: Path, files: Files, settings: Settings) -> None:
+        self._path = path
+        self._files = files
         self._settings = settings
         self._stopped = False
-        self._from_ms = read_time("from", arguments.from_)
-        self._until_ms = read_time("until", arguments.until)
-        if (arguments.events is None) == (settings.bootstrap_servers is None):
+        self._from_ms = read_time("from", files.from_)
+        self._until_ms = read_time("until", files.until)
+        if (files.events is None) == (settings.bootstrap_servers is None):
             raise OptionError("give either --events=FILE or --bootstrap_servers=…, to say where events come from")
-        if arguments.profiles is not None and settings.user_api_url is not None:
+        if files.profiles is not None and settings.user_api_url is not None:
             raise OptionError("--profiles and --user_api_url are two answers to one question: give one")
         for name in ("json", "actions", "plot"):
-            path = getattr(arguments, name)
+            path = getattr(files, name)
             if path is not None and not path.parent.is_dir():
                 raise OptionError(f"--{name} is {str(path)!r}: there is no such directory")
-        if arguments.plot is not None and arguments.plot.suffix not in _PLOT_SUFFIXES:
-            raise OptionError(f"--plot is {str(arguments.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
-        if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        if files.plot is not None and files.plot.suffix not in _PLOT_SUFFIXES:
+            raise OptionError(f"--plot is {str(files.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
+        if files.plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise OptionError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
 
     def run(self) -> int:
-        arguments, settings = self._arguments, self._settings
-        paths = [arguments.path, *([arguments.compare] if arguments.compare is not None else [])]
+        files, settings = self._files, self._settings
+        paths = [self._path, *([files.compare] if files.compare is not None else [])]
         rule_sets = [load_rules(path, LuaEngines()) for path in paths]
         self._fetched: dict[str, FetchedUser] = {}
         self._user_api = self._open_user_api()
         with contextlib.ExitStack() as stack:
             write = None
-            if arguments.actions is not None:
-                write = partial(_write_action, stack.enter_context(arguments.actions.open("wb")))
+            if files.actions is not None:
+                write = partial(_write_action, stack.enter_context(files.actions.open("wb")))
             backtests: list[Backtest] = []
             for rules in rule_sets:
                 on_sent = write if not backtests else None
@@ -149,9 +140,9 @@ class _Run:
         return self._fetched[user_id]
 
     def _open_user_api(self) -> Fetch:
-        arguments, settings = self._arguments, self._settings
-        if arguments.profiles is not None:
-            return read_profiles(arguments.profiles, settings.history_fields)
+        files, settings = self._files, self._settings
+        if files.profiles is not None:
+            return read_profiles(files.profiles, settings.history_fields)
         if settings.user_api_url is None:
             return lambda user_id: NOTHING_KNOWN
         client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, settings.history_fields)
@@ -161,7 +152,7 @@ class _Run:
 
     def _replay(self, backtests: Sequence[Backtest]) -> float:
         """Feed every record to every backtest; returns the seconds that it took."""
-        progress = _Progress()
+        progress, events, started_s = Progress("backtest"), 0, time.perf_counter()
         previous_handler = signal.signal(signal.SIGINT, self._stop)
         try:
             for record in self._records():
@@ -170,7 +161,11 @@ class _Run:
                 self._fetched.clear()
                 for backtest in backtests:
                     backtest.feed(record)
-                progress.count(record)
+                events += 1
+                if events % 256 == 0:
+                    speed = events / (time.perf_counter() - started_s)
+                    at = shown_time(record.timestamp_ms)
+                    progress.show(None, f"{events:,} events, at {at}, {speed:,.0f} events/s")
             if not self._stopped:
                 self._fetched.clear()
                 for backtest in backtests:
@@ -178,7 +173,7 @@ class _Run:
         finally:
             signal.signal(signal.SIGINT, previous_handler)
             progress.end()
-        return progress.seconds
+        return time.perf_counter() - started_s
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopped = True
@@ -195,7 +190,7 @@ class _Run:
                 lambda: self._stopped,
             )
             return
-        name = self._arguments.events
+        name = self._files.events or "-"
         with open_lines(name) as lines:
             for record in records_of(lines, name, time.time_ns() // 1_000_000):
                 is_late_enough = self._from_ms is None or record.timestamp_ms >= self._from_ms
@@ -205,22 +200,22 @@ class _Run:
     # The report
 
     def _report(self, backtests: Sequence[Backtest], seconds: float) -> None:
-        arguments = self._arguments
+        files = self._files
         reports = [backtest.report() for backtest in backtests]
         if self._stopped:
-            sys.stdout.write("interrupted; so far:\n")
+            out("interrupted; so far:")
         sys.stdout.write(lines_of(report_text(reports[0], seconds)))
         differences = None
-        names = [str(path) for path in (arguments.path, arguments.compare) if path is not None]
+        names = [str(path) for path in (self._path, files.compare) if path is not None]
         if len(backtests) > 1:
             differences = backtests[0].differences(backtests[1])
             sys.stdout.write("\n" + lines_of(comparison_text(differences, *names)))
-        if arguments.json is not None:
-            arguments.json.write_bytes(report_json(reports[0], seconds, differences))
-        if arguments.plot is not None:
+        if files.json is not None:
+            files.json.write_bytes(report_json(reports[0], seconds, differences))
+        if files.plot is not None:
             from pipeline.cli.rules.backtest_plot import plot_firings
 
-            plot_firings(reports, names, arguments.plot)
+            plot_firings(reports, names, files.plot)
 
 
 def _write_action(file: BinaryIO, at_ms: int, sent: FiredAction) -> None:
@@ -235,33 +230,3 @@ def _write_action(file: BinaryIO, at_ms: int, sent: FiredAction) -> None:
         "body": orjson.Fragment(sent.body),
     }
     file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-
-
-class _Progress:
-    """Reports progress on standard error, every two seconds."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._next_s = _PROGRESS_INTERVAL_S
-        self._events = 0
-        self._shown = False
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def count(self, record: Record) -> None:
-        self._events += 1
-        if self._events % 256 == 0 and self.seconds >= self._next_s:
-            self._next_s = self.seconds + _PROGRESS_INTERVAL_S
-            self._shown = True
-            speed = self._events / self.seconds
-            end = "\r" if sys.stderr.isatty() else "\n"
-            sys.stderr.write(
-                f"{self._events:,} events, at {shown_time(record.timestamp_ms)}, {speed:,.0f} events/s{end}"
-            )
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._shown and sys.stderr.isatty():
-            sys.stderr.write("\n")

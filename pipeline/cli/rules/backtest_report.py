@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.cli.tables import table_lines
+from pipeline.console import table_lines
 from pipeline.timestamps import shown_time
 from transforms.domain.simulation.backtest import Report, RuleDifference, RuleReport
 

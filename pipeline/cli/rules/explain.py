@@ -1,43 +1,59 @@
-"""``rules explain``: says for each rule why it does or does not fire for an event."""
+"""``event-trigger rules explain``: says for each rule why it does or does not fire for an event."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pipeline.cli.rules.file_problems import show_problems
-from pipeline.console import lines_of, one_line
+from cyclopts import Parameter
+
+from pipeline.cli.parameters import File
+from pipeline.cli.rules.file_problems import usable_rules
+from pipeline.console import out
+from pipeline.errors import OptionError
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
-from transforms.domain.rules.files import read_rule_files
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.explain import explain
 
 _LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999
 
 
-def explain_rules(arguments: argparse.Namespace) -> int:
-    """Print for each rule whether it fires for an event, and why; returns the exit code."""
-    files = read_rule_files(arguments.path, LuaEngines())
-    if show_problems(files):
+def explain_rules(
+    path: Path,
+    /,
+    *,
+    event: File,
+    given: File | None = None,
+    history_fields: Annotated[tuple[str, ...], Parameter(metavar="FIELD")] = (),
+) -> int:
+    """Say for each rule why it does or does not fire for an event.
+
+    0: said; 1: a rule cannot be used; 2: a file cannot be read.
+
+    Args:
+        path: rule file or directory.
+        event: the event, JSON or YAML.
+        given: what is known before it: profile, visit, history, now, events, as in tests.
+        history_fields: as the pipeline's; may be repeated.
+    """
+    files = usable_rules(path, to_publish=False)
+    if files is None:
         return 1
     try:
-        given = _mapping(arguments.given) if arguments.given is not None else {}
-        case = _case_of_event(_mapping(arguments.event), given)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {one_line(' '.join(str(error).split()))}\n")
-        return 2
-    settings = ShardSettings(history_fields=tuple(arguments.history_fields))
+        case = _case_of_event(_mapping(event), _mapping(given) if given is not None else {})
+    except ValueError as error:
+        raise OptionError(" ".join(str(error).split())) from None
+    settings = ShardSettings(history_fields=history_fields)
     for loaded in files.rules:
         explanation = explain(loaded, case, settings, LuaEngines())
         outcome = "fires" if explanation.fires else "does not fire"
-        sys.stdout.write(f"{explanation.rule.name} version {explanation.rule.version}: {outcome}\n")
-        sys.stdout.writelines(f"  {lines_of(line)}\n" for line in [*explanation.problems, *explanation.lines])
+        out(f"{explanation.rule.name} version {explanation.rule.version}: {outcome}")
+        for line in [*explanation.problems, *explanation.lines]:
+            out(*(f"  {part}" for part in line.split("\n")))
     return 0
 
 

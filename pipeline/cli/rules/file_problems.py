@@ -1,20 +1,49 @@
-"""Problems of rule files on standard error, for all commands that read rule files."""
+"""Reading rule files for commands: problems go to standard error."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.console import one_line
-from transforms.domain.rules.files import RuleFiles
+from pipeline.console import complain, say, warn
+from pipeline.launch.options import Settings
+from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.base.checked_documents import Problem
+from transforms.domain.rules.action_topics import ActionTopics
+from transforms.domain.rules.files import RuleFiles, read_rule_files
+from transforms.domain.rules.model import RuleError
+from transforms.domain.simulation.case_runner import dry_call
 
 
-def show_problems(files: RuleFiles) -> bool:
-    """Print every problem, then their number; returns whether there are any."""
+def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None = None) -> RuleFiles | None:
+    """Read rule files; None after printing every problem and their number.
+
+    With ``to_publish`` a rule that writes a topic of jobs is a problem, of their default names and ``rules_topic``,
+    and one that fails on an event without further fields a warning.
+    """
+    files = read_rule_files(path, LuaEngines())
+    if to_publish:
+        _refuse_own_topics(files, [] if rules_topic is None else [rules_topic])
+    if to_publish:
+        for loaded in files.rules:
+            message = dry_call(loaded, LuaEngines())
+            if message is not None:
+                # A warning only: a rule may rely on fields that all events of its kind have.
+                warn(f"{loaded.rule.name} on an event without further fields: {message}")
     for problem in files.problems:
-        sys.stderr.write(f"error: {one_line(str(problem))}\n")
+        complain(str(problem))
     if files.problems:
-        sys.stderr.write(f"{count_of(len(files.problems), 'problem')}\n")
-    return bool(files.problems)
+        say(count_of(len(files.problems), "problem"))
+    return None if files.problems else files
+
+
+def _refuse_own_topics(files: RuleFiles, more: Sequence[str]) -> None:
+    topics = ActionTopics((*Settings().own_topics.values(), *more))
+    for loaded in files.rules:
+        try:
+            topics.check([loaded.rule])
+        except RuleError as error:
+            files.problems.append(Problem(loaded.file, loaded.line, str(error)))
 
 
 def count_of(number: int, noun: str) -> str:

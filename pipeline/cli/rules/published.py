@@ -1,18 +1,19 @@
-"""``rules publish``, ``rollback`` and ``status``: change the rules of a running job, without Flink or Beam."""
+"""``event-trigger rules publish``, ``rollback`` and ``status``: change the rules of a running job."""
 
 from __future__ import annotations
 
-import argparse
 import getpass
-import json
 import socket
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
-from pipeline.console import one_line
+from cyclopts import Parameter
+
+from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Count, Topic
+from pipeline.cli.rules.command import History, passing_rules
+from pipeline.console import complain, out, out_json, warn
 from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.kafka.topics import TopicError
@@ -22,51 +23,54 @@ from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_chan
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
 
+Note = Annotated[str, Parameter(metavar="TEXT")]
+
 # How much the clocks of a publisher and of the brokers may differ.
 _CLOCK_SKEW_MS: Final = 600_000
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that all three commands have."""
-    parser.add_argument("--rules_topic", required=True, metavar="TOPIC", help="topic of rule sets")
-    add_kafka_options(parser)
+def publish(
+    path: Path,
+    /,
+    *,
+    rules_topic: Topic,
+    brokers: Brokers = Brokers(),
+    note: Note = "",
+    dry_run: bool = False,
+    history: History = History(),
+) -> int:
+    """Test every rule, then make the rules live in running jobs.
 
+    0: published, or nothing changes; 1: a rule or a case is no good; 2: an option or topic cannot be used.
 
-def add_status_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``status``."""
-    add_topic_option(parser, "audit_topic")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="wait until the newest set is live in all shards; 1 if it is not"
-    )
-
-
-def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
-    """Publish rules whose tests have passed; returns the exit code.
-
-    Raises:
-        RuleError: a rule has changed without a new version, or the set is too large for a record.
-        TopicError: another publisher began meanwhile, or Kafka refused.
+    Args:
+        path: rule file or directory.
+        rules_topic: topic of rule sets.
+        note: why; `rules status` shows it.
+        dry_run: test and compare, publish nothing.
     """
-    config = kafka_config(arguments)
-    topic = RulesTopic(arguments.rules_topic, config)
+    files = passing_rules(path, history, rules_topic=rules_topic)
+    if files is None:
+        complain("nothing was published")
+        return 1
+    rules, config = tuple(loaded.rule for loaded in files.rules), brokers.config()
+    topic = RulesTopic(rules_topic, config)
     try:
         problem = missing_topics(config, topics_of(rules))
     except KafkaAdminError as error:
         raise TopicError(f"topics of actions: {error}") from None
     if problem is not None:
         raise RuleError(f"Kafka actions: {problem}")
-    if arguments.dry_run:
+    if dry_run:
         published = topic.read()
         changes = _checked_changes(topic.topic, published, rules)
-        encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), arguments.note))
+        encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), note))
         if changes:
-            sys.stdout.write(f"would publish set {published.highest + 1}; nothing was published\n")
+            out(f"would publish set {published.highest + 1}; nothing was published")
         return 0
     with topic.publishing() as publisher:
         if _checked_changes(topic.topic, publisher.published, rules):
-            rule_set = publisher.publish(rules, _author(), arguments.note, _now_ms())
-            sys.stdout.write(f"published set {rule_set.number}\n")
+            out(f"published set {publisher.publish(rules, _author(), note, _now_ms()).number}")
     return 0
 
 
@@ -84,12 +88,13 @@ def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ..
         raise RuleError("; ".join(problems))
     before, after = live.versions if live else {}, {rule.name: rule.version for rule in rules}
     base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
-    sys.stdout.write(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}\n")
-    sys.stdout.writelines(f"  + {one_line(name)}  version {after[name]}\n" for name in changes.added)
-    sys.stdout.writelines(
-        f"  ~ {one_line(name)}  version {before[name]} -> {after[name]}\n" for name in changes.changed
-    )
-    sys.stdout.writelines(f"  - {one_line(name)}  version {before[name]}\n" for name in changes.removed)
+    out(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}")
+    for name in changes.added:
+        out(f"  + {name}  version {after[name]}")
+    for name in changes.changed:
+        out(f"  ~ {name}  version {before[name]} -> {after[name]}")
+    for name in changes.removed:
+        out(f"  - {name}  version {before[name]}")
     return changes
 
 
@@ -101,21 +106,21 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def rollback(arguments: argparse.Namespace) -> int:
-    """Publish an earlier set's rules again, under a new number; returns the exit code.
+def rollback(*, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | None = None, note: Note = "") -> None:
+    """Make an earlier set's rules live again, under a new number.
 
-    Raises:
-        RuleError: there is no such set, or its rules are live already.
-        TopicError: another publisher began meanwhile, or Kafka refused.
+    0: published; 1: there is no such set, or its rules are live already; 2: an option or topic cannot be used.
+
+    Args:
+        rules_topic: topic of rule sets.
+        to: number of the set; default: the set before the live one.
+        note: why; `rules status` shows it.
     """
-    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
+    topic = RulesTopic(rules_topic, brokers.config())
     with topic.publishing() as publisher:
-        published = publisher.published
-        earlier = _earlier_set(topic.topic, published, arguments.to)
-        note = arguments.note or f"set {earlier.number} again"
-        rule_set = publisher.publish(earlier.rules, _author(), note, _now_ms())
-    sys.stdout.write(f"published set {rule_set.number}: the rules of set {earlier.number}\n")
-    return 0
+        earlier = _earlier_set(topic.topic, publisher.published, to)
+        rule_set = publisher.publish(earlier.rules, _author(), note or f"set {earlier.number} again", _now_ms())
+    out(f"published set {rule_set.number}: the rules of set {earlier.number}")
 
 
 def _earlier_set(topic: str, published: PublishedSets, number: int | None) -> RuleSet:
@@ -137,28 +142,40 @@ def _earlier_set(topic: str, published: PublishedSets, number: int | None) -> Ru
     return rule_set
 
 
-def status(arguments: argparse.Namespace) -> int:
-    """Show the sets on the topic, and in which shards the newest is live; returns the exit code.
+def status(
+    *,
+    rules_topic: Topic,
+    audit_topic: Topic = AUDIT_TOPIC,
+    brokers: Brokers = Brokers(),
+    wait: Annotated[float | None, Parameter(metavar="SECONDS")] = None,
+    json: bool = False,
+) -> int:
+    """Show the published sets, and which is live in which user shards.
 
-    Raises:
-        TopicError: Kafka does not answer, or a topic is missing.
+    0: shown; 1: the newest set is not live everywhere after --wait; 2: an option or topic cannot be used.
+
+    Args:
+        rules_topic: topic of rule sets.
+        audit_topic: as the pipeline's.
+        wait: wait until the newest set is live in all shards.
+        json: print JSON.
     """
-    config = kafka_config(arguments)
-    published = RulesTopic(arguments.rules_topic, config).read()
+    config = brokers.config()
+    published = RulesTopic(rules_topic, config).read()
     live = published.live
     behind, shards, received = list[int](), 0, list[Acknowledgement]()
     if live is not None:
         # The acknowledgements of the set before tell which shards there are.
         since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
-        with acknowledgements_since(arguments.audit_topic, config, max(0, since_ms)) as acknowledgements:
-            behind, shards = _wait_until_live(live.number, acknowledgements, arguments.wait or 0.0)
+        with acknowledgements_since(audit_topic, config, max(0, since_ms)) as acknowledgements:
+            behind, shards = _wait_until_live(live.number, acknowledgements, wait or 0.0)
         received = acknowledgements.received
-    if arguments.json:
-        sys.stdout.write(json.dumps(_status_json(arguments.rules_topic, published, behind, shards, received)) + "\n")
+    if json:
+        out_json(_status_json(rules_topic, published, behind, shards, received))
     else:
-        _show_status(arguments.rules_topic, published, behind, shards)
+        _show_status(rules_topic, published, behind, shards)
     is_live_everywhere = bool(shards) and not behind
-    return 1 if arguments.wait is not None and not is_live_everywhere else 0
+    return 1 if wait is not None and not is_live_everywhere else 0
 
 
 def _wait_until_live(number: int, acknowledgements: Acknowledgements, wait_s: float) -> tuple[list[int], int]:
@@ -177,18 +194,17 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
         rules = ", ".join(f"{name} {version}" for name, version in rule_set.versions.items())
         note = f"  ({rule_set.note})" if rule_set.note else ""
         published_at = shown_time(rule_set.published_ms)
-        sys.stdout.write(
-            one_line(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}") + f"\n    {one_line(rules)}\n"
-        )
+        out(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}")
+        out(f"    {rules}")
     for problem in published.unreadable:
-        sys.stderr.write(f"warning: {one_line(problem)}\n")
+        warn(problem)
     if live is None:
-        sys.stdout.write(f"{topic} has no set\n")
+        out(f"{topic} has no set")
     elif not shards:
-        sys.stdout.write(f"set {live.number}: no shard has acknowledged a set\n")
+        out(f"set {live.number}: no shard has acknowledged a set")
     else:
         missing = f"; not in {', '.join(map(str, behind))}" if behind else ""
-        sys.stdout.write(f"set {live.number}: live in {shards - len(behind)} of {shards} shards{missing}\n")
+        out(f"set {live.number}: live in {shards - len(behind)} of {shards} shards{missing}")
 
 
 def _status_json(

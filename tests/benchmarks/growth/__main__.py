@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.launch.run import quiet_logging
+from pipeline.console import quiet_logging
 from tests.benchmarks.growth import report
 from tests.benchmarks.growth.dimensions import QUICK, Dimension, OnStack, Sizes, dimensions, point_figures
 from tests.benchmarks.growth.stage import Point

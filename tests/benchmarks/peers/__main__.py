@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.launch.run import quiet_logging
+from pipeline.console import quiet_logging
 from tests.benchmarks.peers import report
 from tests.benchmarks.peers.analysis import best_round
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, drain, plan_figures, under_load, warm_up

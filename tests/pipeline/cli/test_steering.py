@@ -156,9 +156,12 @@ def test_a_cluster_that_does_not_answer_is_an_error_in_one_line(command: str, pr
     [
         (["savepoint"], "--flink_master is missing: give HOST:PORT"),
         (["cancel", "--flink_master=x"], "--flink_master is 'x', allowed: HOST:PORT"),
-        (["savepoint", "--flink_master=h:1", "--job_nam=x"], "unrecognized arguments: --job_nam=x"),
+        (["savepoint", "--flink_master=h:1", "--job_nam=x"], "unknown option '--job_nam': did you mean --job?"),
         (["savepoint", "--flink_master=h:1", "--timeout_seconds=0"], "--timeout_seconds is 0, allowed: 1 to 86400"),
-        (["savepoint", "--flink_master=h:1", "--timeout_seconds=soon"], "invalid float value: 'soon'"),
+        (
+            ["savepoint", "--flink_master=h:1", "--timeout_seconds=soon"],
+            "--timeout_seconds is 'soon', allowed: a number",
+        ),
         (["resume", "--bootstrap_servers=b:1", "--rules=r"], "--flink_master is missing"),
         (["resume", "--flink_master=h:1"], "--bootstrap_servers is missing"),
         (
@@ -296,11 +299,12 @@ def test_resume_launches_with_what_it_has_found_and_all_other_options(
     master = f"--flink_master={flink.master}"
 
     assert main(["resume", master, *LAUNCH, "--parallelism=4"]) == 7
-    assert launched == [["--runner=FlinkRunner", master, *LAUNCH, "--parallelism=4", "--savepoint_path=s3://c/chk-7"]]
+    assert launched[0][-1] == "--savepoint_path=s3://c/chk-7"
+    assert set(launched[0][:-1]) == {"--runner=FlinkRunner", master, *LAUNCH, "--parallelism=4"}
     assert printed()[1] == f"going on from the checkpoint of 1970-01-01T00:00:05Z of job {A}: s3://c/chk-7\n"
 
     assert main(["resume", master, *LAUNCH, "--savepoint_path=s3://x"]) == 7
-    assert launched[1] == ["--runner=FlinkRunner", master, *LAUNCH, "--savepoint_path=s3://x"]
+    assert set(launched[1]) == {"--runner=FlinkRunner", master, *LAUNCH, "--savepoint_path=s3://x"}
 
 
 def test_resume_does_not_start_beside_a_job_that_runs(flink: Cluster, printed: Printed) -> None:
@@ -346,7 +350,5 @@ def test_a_job_that_the_cluster_has_forgotten_is_found_in_its_checkpoint_folder(
 
 def test_every_command_has_a_help_text(printed: Printed) -> None:
     for command in ("savepoint", "resume", "cancel"):
-        with pytest.raises(SystemExit) as ended:
-            main([command, "--help"])
-        assert ended.value.code == 0
-        assert f"python -m pipeline {command}" in printed()[0]
+        assert main([command, "--help"]) == 0
+        assert f"event-trigger {command}" in printed()[0]

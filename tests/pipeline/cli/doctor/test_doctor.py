@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline.cli.doctor import checks, command
+from pipeline.cli.doctor import checks
 from pipeline.cli.doctor.checks import Doctor
 from pipeline.cli.main import main
 from pipeline.kafka.cluster_settings import KafkaAdminError
@@ -86,7 +86,7 @@ def test_an_option_that_cannot_be_used_ends_with_2(capsys: pytest.CaptureFixture
 
 
 def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--json"]) == 0
+    assert main(["doctor", "--json"]) == 0
 
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {tuple(finding) for finding in found} == {("check", "outcome", "said", "advice")}

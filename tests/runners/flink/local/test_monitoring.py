@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from pipeline.cli import demo
+from pipeline.cli.main import main
 from runners.flink.errors import LocalStackError
 from runners.flink.local.monitoring import DASHBOARDS, LocalGrafana, grafana_home
 
@@ -58,7 +58,7 @@ def test_a_demo_with_monitoring_fails_at_once_without_prometheus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert demo.main(["--monitoring"]) == 1
+    assert main(["demo", "--monitoring"]) == 1
     output = capsys.readouterr()
     assert output.err == (
         "error: prometheus is not on the PATH; as root on Debian and Ubuntu make infra-tools installs it, or apt-get\n"

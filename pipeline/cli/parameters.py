@@ -1,0 +1,186 @@
+"""What the commands share: Kafka, Flink, a job and a launch as classes whose fields are flags."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Group, Parameter
+
+from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
+from pipeline.console import complain
+from pipeline.errors import OptionError
+from pipeline.kafka.client_properties import for_librdkafka
+from pipeline.launch.options import Settings, parse, parse_rules_optional
+from pipeline.launch.options.fields import GROUPS
+from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
+from pipeline.launch.options.parsing import shown_default
+from pipeline.launch.options.settings import HINTS
+from runners.flink.rest import FlinkRest
+
+Topic = Annotated[str, Parameter(metavar="TOPIC")]
+Name = Annotated[str, Parameter(metavar="NAME")]
+Time = Annotated[str, Parameter(metavar="TIME")]
+File = Annotated[Path, Parameter(metavar="FILE")]
+Number = Annotated[float, Parameter(metavar="NUMBER")]
+Count = Annotated[int, Parameter(metavar="NUMBER")]
+
+# Defaults of the launch that commands have, too.
+EVENTS_TOPIC: Final = Settings.events_topic
+DEAD_LETTERS_TOPIC: Final = Settings.dead_letters_topic
+INSPECTIONS_TOPIC: Final = Settings.inspections_topic
+AUDIT_TOPIC: Final = Settings.audit_topic
+
+
+# Kafka
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Brokers:
+    """Where Kafka is, if it is needed.
+
+    Args:
+        bootstrap_servers: Kafka's brokers, HOST:PORT[,HOST:PORT].
+        kafka_property: NAME=VALUE for Kafka's clients; may be repeated.
+    """
+
+    bootstrap_servers: Annotated[str | None, Parameter(metavar="BROKERS")] = None
+    kafka_property: Annotated[tuple[str, ...], Parameter(metavar="NAME=VALUE")] = ()
+
+    def config(self, instead: str = "") -> dict[str, str]:
+        """The properties, for librdkafka; ``instead`` says what else would do.
+
+        Raises:
+            OptionError: no broker is given, or a property that no client has.
+        """
+        if self.bootstrap_servers is None:
+            raise OptionError(f"--bootstrap_servers is missing: give HOST:PORT of a broker{instead}")
+        properties = kafka_properties("kafka_property", self.kafka_property)
+        return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties})
+
+
+# Flink
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where Flink is and which job is meant."""
+
+    flink_master: Annotated[str | None, Parameter(metavar="HOST:PORT", help="Flink's REST endpoint")] = None
+    terraform: Annotated[Path | None, Parameter(metavar="FOLDER", help=f"instead, as of deploy: {FOLDER_HELP}")] = None
+    job: Annotated[str | None, Parameter(metavar="NAME_OR_ID", help="of a running job; default: the only one")] = None
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[FlinkRest]:
+        """A client of the cluster; a tunnel lives as long as the context. Ctrl-C is told to the user.
+
+        Raises:
+            OptionError: the flags name no cluster, or two.
+            LocalStackError: the tunnel cannot be opened.
+        """
+        with going_on_without_us():
+            if self.terraform is None:
+                yield rest_client(self.flink_master)
+                return
+            if self.flink_master is not None:
+                raise OptionError("--flink_master and --terraform are both given, allowed: one of them")
+            with tunnel(terraform_cluster(self.terraform).tunnel_command) as port:
+                yield rest_client(f"localhost:{port}")
+
+
+@contextlib.contextmanager
+def going_on_without_us() -> Iterator[None]:
+    """Say on Ctrl-C that it ends only this program."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("interrupted; what Flink was asked for goes on")
+        raise
+
+
+def rest_client(flink_master: str | None) -> FlinkRest:
+    """A client of Flink's REST endpoint at HOST:PORT.
+
+    Raises:
+        OptionError: the address is missing or not HOST:PORT.
+    """
+    if flink_master is None:
+        raise OptionError("--flink_master is missing: give HOST:PORT of Flink's REST endpoint")
+    check_addresses("flink_master", [flink_master])
+    return FlinkRest(f"http://{flink_master}")
+
+
+# The launch
+
+
+class LaunchOptions:
+    """The options of a launch that were given; each is None or empty without its flag."""
+
+    @property
+    def flags(self) -> list[str]:
+        """The options that were given, as flags."""
+        flags: list[str] = []
+        for name in HINTS:
+            value: Any = getattr(self, name)
+            if isinstance(value, tuple):
+                flags += [f"--{name}={item}" for item in value]
+            elif value is True:
+                flags.append(f"--{name}")
+            elif value not in (None, False):
+                flags.append(f"--{name}={value}")
+        return flags
+
+    def settings(self, *more: str) -> Settings:
+        """The checked settings of a launch; ``more`` are flags that count first.
+
+        Raises:
+            OptionError: a value or a combination of options is not allowed.
+        """
+        return parse([*more, *self.flags])
+
+    def settings_of_job(self) -> Settings:
+        """As ``settings``, of a job that only is looked at: the rules may be missing."""
+        return parse_rules_optional(self.flags, "")
+
+
+def _with_options(shown: bool) -> Any:
+    """The class whose fields are all options of a launch; ``--help`` lists them if they are ``shown``."""
+    groups = {name: Group(name, sort_key=number) for number, name in enumerate(GROUPS, 1)}
+    options = [
+        (option.name, *_field(option, Parameter(group=groups[option.metadata["group"]], show=shown)))
+        for option in sorted(fields(Settings), key=lambda option: GROUPS.index(option.metadata["group"]))
+    ]
+    names = {"__module__": __name__}
+    return Parameter(name="*")(
+        make_dataclass("Launch", options, bases=(LaunchOptions,), namespace=names, frozen=True, kw_only=True)
+    )
+
+
+def _field(option: Field[Any], parameter: Parameter) -> tuple[Any, Any]:
+    """The type and the default of an option as a field; values are texts here, ``Settings`` checks them."""
+    hint, meta = HINTS[option.name], option.metadata
+    notes = [f"unit: {meta['unit']}"] if "unit" in meta else []
+    notes += [f"one of {', '.join(meta['choices'])}"] if "choices" in meta else []
+    text = f"{meta['text']} ({'; '.join([*notes, f'default: {shown_default(option)}'])})"
+    shown = Parameter(help=text, metavar="PATH" if hint == Path | None else "NUMBER" if "unit" in meta else "TEXT")
+    if hint is bool:
+        return Annotated[bool | None, parameter, Parameter(help=text)], None
+    if hint == tuple[str, ...]:
+        return Annotated[tuple[str, ...], parameter, shown], ()
+    return Annotated[str | None, parameter, shown], None
+
+
+if TYPE_CHECKING:
+
+    class AllOptions(LaunchOptions):
+        """The options of a launch, for the command that lists them."""
+
+    class Launch(LaunchOptions):
+        """The options of a launch, for other commands that take them: ``run --help`` lists them."""
+else:
+    AllOptions, Launch = _with_options(shown=True), _with_options(shown=False)
