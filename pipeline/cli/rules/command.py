@@ -14,6 +14,7 @@ from pipeline.cli.rules import published as published_rules
 from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
+from pipeline.cli.rules.watch import add_watch_options, watch_rules
 from pipeline.console import one_line
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles, read_rule_files
@@ -61,6 +62,7 @@ def _parser() -> CommandGroup:
     parser.add("schema", _schema, "print the JSON Schema of rule files")
     new = parser.add("new", _new, "write a first rule with cases")
     publish = parser.add("publish", _publish, "test every rule, then make the rules live in running jobs")
+    watch = parser.add("watch", watch_rules, "publish a folder of rules now, and again whenever a file in it is saved")
     rollback = parser.add(
         "rollback", published_rules.rollback, "make an earlier set's rules live again, under a new number"
     )
@@ -68,16 +70,16 @@ def _parser() -> CommandGroup:
         "status", published_rules.status, "show the published sets, and which is live in which user shards"
     )
     new.add_argument("path", type=Path, help="directory; made if it is not there")
-    for command in (check, test, explain, publish):
+    for command in (check, test, explain, publish, watch):
         command.add_argument("path", type=Path, help="rule file or directory")
-    for command in (publish, rollback, status):
+    for command in (publish, watch, rollback, status):
         published_rules.add_options(command)
     rollback.add_argument("--to", type=int, metavar="NUMBER", help="default: the set before the live one")
-    for command in (publish, rollback):
+    for command in (publish, watch, rollback):
         command.add_argument("--note", default="", metavar="TEXT", help="why; `rules status` shows it")
     test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write the results as JUnit XML")
-    publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
-    for command in (test, publish):
+    published_rules.add_publish_options(publish)
+    for command in (test, publish, watch):
         command.add_argument(
             "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
         )
@@ -93,6 +95,7 @@ def _parser() -> CommandGroup:
     )
     explain.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
     published_rules.add_status_options(status)
+    add_watch_options(watch)
     return parser
 
 
