@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -57,9 +59,42 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _check(settings: Settings, arguments: argparse.Namespace) -> None:
+def check_page_packages() -> None:
+    """Check that the page's packages are installed.
+
+    Raises:
+        OptionError: one is not.
+    """
     if any(importlib.util.find_spec(name) is None for name in ("flask", "waitress")):
         raise OptionError("the page needs Flask and waitress: pip install 'event-trigger[ui]'")
+
+
+@contextlib.contextmanager
+def served_page(settings: Settings) -> Iterator[str]:
+    """Serve the page of a job on this machine, read-only, while the context is open; its address."""
+    from waitress.server import create_server
+
+    from pipeline.ui.app import build
+    from pipeline.ui.guard import Guard
+    from pipeline.ui.job import RunningJob
+    from pipeline.ui.watch import Watch
+
+    job = RunningJob(settings)
+    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
+        app = build(job, watch, Guard(None, [_ADDRESS, "localhost"], reads_need_it=False))
+        try:
+            server: Any = create_server(app, host=_ADDRESS, port=_PORT, threads=_THREADS, ident=None)
+        except OSError:  # the port is taken
+            server = create_server(app, host=_ADDRESS, port=0, threads=_THREADS, ident=None)
+        threading.Thread(target=server.run, name="page", daemon=True).start()
+        try:
+            yield f"http://{_ADDRESS}:{server.effective_port}"
+        finally:
+            server.close()
+
+
+def _check(settings: Settings, arguments: argparse.Namespace) -> None:
+    check_page_packages()
     if settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker")
     if settings.flink_master is None:

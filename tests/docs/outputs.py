@@ -15,6 +15,8 @@ GUIDE: Final = "docs/writing-rules.md"
 # Pages whose shell blocks are run one after the other, all in one checkout, as by somebody who reads them in order;
 # an output is of the shell block above. What needs Kafka or Flink is run by tests/docs/long.
 RUN: Final = (README, QUICK_START, GUIDE)
+# How outputs of the demo begin.
+OF_DEMO: Final = ("ACTION", "rules: changed")
 _NOT_HERE: Final = ("make demo", "make test", "make connectors", "broker-1:9092", "flink:8081")
 _THIS: Final = "tests/docs/test_outputs.py"
 

@@ -19,7 +19,7 @@ from pipeline.job.status import JobSnapshot, status_of
 from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from tests.docs.conftest import shell_blocks
-from tests.docs.outputs import OUTPUTS, PICTURE, RUN, block_of, must_show
+from tests.docs.outputs import OF_DEMO, OUTPUTS, PICTURE, RUN, block_of, must_show
 from tests.docs.pages import PAGES, ROOT, Block, PageError
 from tests.docs.session import checkout, outputs_of
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
@@ -27,8 +27,8 @@ from transforms.domain.shard.decisions import Decision
 
 CHECKS = (ROOT / "pipeline" / "launch" / "findings.py").read_text("utf-8")
 SHOWN = [block for page in PAGES for block in page.blocks if not block.language]
-# The demo's is held by tests/docs/long.
-PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith("ACTION")]
+# The demo's are held by tests/docs/long.
+PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith(OF_DEMO)]
 
 
 def no_check(block: Block) -> str:

@@ -25,7 +25,10 @@ def difference_lines(before: Rule | None, after: Rule | None) -> Iterator[str]:
         yield f"{name}:"
         sides = (_lines(old.get(name)), _lines(new.get(name)))
         for line in list(difflib.unified_diff(*sides, n=_CONTEXT_LINES, lineterm=""))[2:]:
-            yield "  …" if line.startswith("@@ ") else f"  {line[0]} {one_line(line[1:])}"
+            if not line.startswith("@@ "):
+                yield f"  {line[0]} {one_line(line[1:])}"
+            elif not line.startswith(("@@ -1,", "@@ -1 ", "@@ -0,")):
+                yield "  …"
 
 
 def _fields(rule: Rule | None) -> Mapping[str, Any]:
