@@ -10,7 +10,8 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -150,10 +151,9 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         _start_monitoring(flink, grafana, stack)
     if arguments.ui:
         say(f"the page: {stack.enter_context(served_page(settings))}")
+    suggest = None
     if own_rules is not None or arguments.ui:
-        path = stack.enter_context(config_file(settings))
-        for what, command in next_steps(settings, path, "user_00000", flink.task_manager_pids[0]).items():
-            say(f"  {what:<16}  {command}")
+        suggest = partial(_suggest, settings, stack.enter_context(config_file(settings)), flink)
     if own_rules is not None:
         say(f"save a rule in {arguments.rules}, and it is live in seconds")
         stack.enter_context(own_rules.watched())
@@ -164,7 +164,16 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     is_own = own_rules is not None and settings.decisions_topic is not None
     topic = settings.decisions_topic if is_own and settings.decisions_topic else settings.actions_topic
     consumer = stack.enter_context(contextlib.closing(_consumer(kafka.bootstrap_servers, topic)))
-    _watch(consumer, FiredActions(rule_set) if is_own else SentActions(), load, SourceMetrics(flink, job_id), arguments)
+    actions = FiredActions(rule_set) if is_own else SentActions()
+    _watch(consumer, actions, load, SourceMetrics(flink, job_id), arguments.seconds, suggest)
+
+
+def _suggest(settings: Settings, path: Path | None, flink: LocalFlink, user_id: str) -> None:
+    """Say what to try next, about a user for whom a rule has fired."""
+    say("\nin another terminal, with `. .venv/bin/activate`:")
+    for what, command in next_steps(settings, path, user_id, flink.task_manager_pids[0]).items():
+        say(f"  {what:<16}  {command}")
+    say("")
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
@@ -224,11 +233,11 @@ class SourceMetrics:
 class SentActions:
     """Records of the actions topic as lines."""
 
-    def line(self, message: Message) -> tuple[str, int]:
-        """The line of an action, and the timestamp of its event."""
+    def line(self, message: Message) -> tuple[str, int, str]:
+        """The line of an action, the timestamp and the user of its event."""
         event: dict[str, Any] = orjson.loads(message.value())["event"]
         rule = dict(message.headers())["rule"].decode()
-        return f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12}", event["timestamp"]
+        return f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12}", event["timestamp"], event["user_id"]
 
 
 class FiredActions:
@@ -237,11 +246,13 @@ class FiredActions:
     def __init__(self, rule_set: RuleSet) -> None:
         self._lines = ActionLines(rule_set.rules, Settings.actions_topic)
 
-    def line(self, message: Message) -> tuple[str, int] | None:
-        """The line of an action that fired with its event, and the timestamp of that; None for other decisions."""
+    def line(self, message: Message) -> tuple[str, int, str] | None:
+        """The line of an action that fired, the timestamp and the user of its event; None for other decisions."""
         decision = decode_decision(message.value())
         line = self._lines.line(decision) if decision.decision == FIRED else None
-        return None if line is None or decision.event_time is None else (line, decision.event_time)
+        if line is None or decision.event_time is None:
+            return None
+        return line, decision.event_time, decision.user_id
 
 
 def _watch(
@@ -249,23 +260,28 @@ def _watch(
     actions: SentActions | FiredActions,
     load: LoadGenerator,
     source: SourceMetrics,
-    arguments: argparse.Namespace,
+    seconds: float | None,
+    suggest: Callable[[str], None] | None,
 ) -> None:
+    """Show actions and rates; ``suggest`` is called once, with the user of the first action."""
     delays: deque[tuple[float, float]] = deque()
     started_s = last_report_s = time.monotonic()
     last_read, fired, shown = 0, 0, 0
-    while arguments.seconds is None or time.monotonic() - started_s < arguments.seconds:
+    while seconds is None or time.monotonic() - started_s < seconds:
         for message in consumer.consume(500, 0.02):
             about = actions.line(message) if message.error() is None else None
             if about is not None:
                 fired += 1
                 shown += 1
-                line, event_ms = about
+                line, event_ms, user_id = about
                 delay_ms = time.time_ns() / 1e6 - event_ms
                 delays.append((time.monotonic(), delay_ms))
                 if shown <= _SHOWN_A_SECOND:
                     sys.stdout.write(f"{line} after {delay_ms:,.0f} ms\n")
                     sys.stdout.flush()
+                if suggest is not None:
+                    suggest(user_id)
+                    suggest = None
         now_s = time.monotonic()
         elapsed_s = now_s - last_report_s
         if elapsed_s >= 1:

@@ -122,8 +122,7 @@ def test_from_a_clone_to_a_rule_of_one_s_own_that_fires_and_changes(
         shown = running.output.read_text()
         for what in ("see why", "inspect a user", "see rates", "see dead letters", "see rule sets"):
             (step,) = re.findall(rf"  {what} +(python -m pipeline .*)", shown)
-            user = re.findall(r"FIRED vip_checkout +(user_\d+)", shown)[0]
-            line = step.replace("user_00000", user).replace("python", ".venv/bin/python", 1)
+            line = step.replace("python", ".venv/bin/python", 1)
             done = subprocess.run(
                 ["bash", "-c", line], cwd=clone, env=variables, capture_output=True, text=True, timeout=60, check=False
             )
