@@ -93,7 +93,7 @@ def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
         encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), arguments.note))
         sys.stdout.write(f"would publish set {published.highest + 1}; nothing was published\n")
         return 0
-    if not arguments.yes and sys.stdin.isatty() and not confirmed(f"publish set {published.highest + 1}?"):
+    if not arguments.yes and not confirmed(f"publish set {published.highest + 1}?"):
         sys.stdout.write("nothing was published\n")
         return 1
     rule_set = publish_after(topic, published, rules, arguments.note)
@@ -124,7 +124,7 @@ def _trial(arguments: argparse.Namespace) -> Trial:
         user_api_url=arguments.user_api_url,
         user_api_token=arguments.user_api_token,
     )
-    if settings.user_api_url is not None:
+    if settings.user_api_url is not None or settings.user_api_token is not None:
         check_combinations(replace(settings, bootstrap_servers=arguments.bootstrap_servers, rules=arguments.path))
     return Trial(
         kafka_config(arguments),
@@ -136,7 +136,9 @@ def _trial(arguments: argparse.Namespace) -> Trial:
 
 
 def confirmed(question: str) -> bool:
-    """Ask in the terminal; everything but y is no."""
+    """Ask in a terminal, where everything but y is no; a program is not asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return True
     sys.stdout.write(f"{question} [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

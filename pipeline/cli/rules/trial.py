@@ -15,7 +15,7 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi, UserApiSettings
 from transforms.adapters.user_api.fetch_pool import FetchPool
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.backtest import Backtest, Fetch
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
@@ -51,7 +51,7 @@ class Trial:
             return "not tried on past events: there is no live set to compare with\n"
         try:
             return self._compare(live, wanted, names)
-        except (TopicReadError, TokenError) as error:
+        except (TopicReadError, TokenError, RuleError) as error:
             return f"not tried on past events: {error}\n"
 
     def _compare(self, live: tuple[Rule, ...], wanted: tuple[Rule, ...], names: tuple[str, str]) -> str:

@@ -59,7 +59,7 @@ def watch_rules(arguments: argparse.Namespace) -> int:
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
     topic = RulesTopic(arguments.rules_topic, config)
     watch = RuleWatch(arguments.path, topic, settings, arguments.note, config, arguments.audit_topic)
-    if not arguments.yes and sys.stdin.isatty() and not _agreed(watch, topic):
+    if not arguments.yes and not _agreed(watch, topic):
         sys.stdout.write("nothing was published\n")
         return 1
     say_line(f"watching {arguments.path} for {topic.topic}; Ctrl-C ends it")
@@ -69,12 +69,14 @@ def watch_rules(arguments: argparse.Namespace) -> int:
 
 
 def _agreed(watch: RuleWatch, topic: RulesTopic) -> bool:
-    """Whether to begin: asked only if the folder's rules are good and differ from the live set."""
+    """Whether to begin: asked unless the folder has just the live rules."""
     published = topic.read()
     files = read_rule_files(watch.path, LuaEngines())
+    if files.problems:
+        return confirmed("publish the folder once its rules are good, and whenever a file is saved?")
     rules = tuple(loaded.rule for loaded in files.rules)
     changes = rule_changes(published.live.rules if published.live else (), rules)
-    if files.problems or not changes:
+    if not changes:
         return True
     sys.stdout.write(changes_text(topic.topic, published, rules, changes))
     return confirmed(f"publish set {published.highest + 1}, and others whenever a file is saved?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -231,10 +232,38 @@ def test_rules_that_the_job_has_no_place_for_are_refused(watched: Watched) -> No
     assert watched.topic.sets == []
 
 
-def test_a_set_that_somebody_else_publishes_meanwhile_is_not_replaced_unseen(watched: Watched) -> None:
+def test_the_line_of_a_set_says_what_it_changes_against_what_somebody_else_published(watched: Watched) -> None:
     watched.write("one")
     with watched.running():
         watched.says("published set 1")
         watched.topic.publish((), "somebody", "", 1)
         watched.write("two")
         watched.says("published set 3: + one 1, + two 1")
+
+
+@pytest.mark.parametrize("text", [RULE, "half: ["])
+@pytest.mark.parametrize(("answer", "begins"), [("y\n", True), ("\n", False)])
+def test_in_a_terminal_it_asks_once_before_it_replaces_the_live_set(
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    begins: bool,
+    text: str,
+) -> None:
+    topic: Any = watched.topic
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", terminal)
+    watched.write("one", text)
+    watch = RuleWatch(watched.folder, topic, ShardSettings(), "", {})
+    assert watching._agreed(watch, topic) is begins
+    assert "whenever a file is saved? [y/N] " in capsys.readouterr().out
+
+
+def test_a_program_is_not_asked(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic: Any = watched.topic
+    watched.write("one")
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr("sys.stdin", stream)
+        assert watching._agreed(RuleWatch(watched.folder, topic, ShardSettings(), "", {}), topic)
