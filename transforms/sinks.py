@@ -1,4 +1,4 @@
-"""Sinks that need no broker: standard output, standard error, and lines in a file."""
+"""Sinks that need no broker: standard output, and lines in a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-import orjson
 
-from transforms.domain.base.terminal_text import json_line, one_line
+from transforms.domain.base.terminal_text import json_line
 from transforms.domain.events.record import decode_produced
 
 
@@ -23,18 +22,6 @@ class PrintDebugActions(beam.PTransform):
     def expand(self, bodies: beam.PCollection[bytes]) -> beam.PCollection[None]:
         """One ParDo."""
         return bodies | "Print" >> beam.ParDo(_print_debug).with_output_types(None)
-
-
-@dataclass
-class PrintDeadLetters(beam.PTransform):
-    """Print a line for each dead letter to standard error, for jobs without a dead letter topic.
-
-    Input: ``bytes``, produced records whose values are dead letters. Output: nothing.
-    """
-
-    def expand(self, records: beam.PCollection[bytes]) -> beam.PCollection[None]:
-        """One ParDo."""
-        return records | "Print" >> beam.ParDo(_print_dead_letter).with_output_types(None)
 
 
 @dataclass
@@ -76,10 +63,3 @@ def _print_debug(body: bytes) -> None:
     # One write for each line, so that lines of several threads do not mix.
     sys.stdout.write(f"DEBUG EVENT {json_line(body.decode())}\n")
     sys.stdout.flush()
-
-
-def _print_dead_letter(packed: bytes) -> None:
-    letter = orjson.loads(decode_produced(packed).value)
-    coordinates = "{topic}/{partition}@{offset}".format_map(letter)
-    line = f"DEAD LETTER {letter['reason']} at {coordinates}: {letter['detail']}"
-    sys.stderr.write(f"{one_line(line)}\n")

@@ -51,6 +51,9 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
                 "replay recorded events, say what each rule would have done", "rules.backtest:backtest"
             ),
             "publish": Command("test every rule, then make the rules live in running jobs", "rules.published:publish"),
+            "watch": Command(
+                "publish a folder of rules now, and again whenever a file in it is saved", "rules.watch:watch"
+            ),
             "rollback": Command(
                 "make an earlier set's rules live again, under a new number", "rules.published:rollback"
             ),

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
-import secrets
 import signal
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 from cyclopts import Parameter
 
+from pipeline.cli.demo_rules import (
+    DECISIONS_TOPIC,
+    RULES_TOPIC,
+    OwnRules,
+    checked_rules,
+    config_file,
+    destination_names,
+    next_steps,
+)
 from pipeline.cli.parameters import Count, Number
+from pipeline.cli.ui import check_page_packages, served_page
 from pipeline.console import out, say
+from pipeline.embedded.action_lines import ActionLines
 from pipeline.embedded.load import LoadGenerator
+from pipeline.embedded.receivers import SIGNING_KEY_VARIABLE, made_up_key, stand_in
 from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
 from pipeline.errors import OptionError
 from pipeline.job.status import is_lag, is_records_read
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.run import bundled_rules, import_beam
+from runners.flink.errors import LocalStackError
 from runners.flink.local import monitoring
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
-from runners.flink.rest import FlinkRest
 from transforms.domain.rules.model import KafkaAction, WebhookAction
 from transforms.domain.rules.sets import RuleSet
-from transforms.domain.webhooks.destinations import Destination
+from transforms.domain.shard.decisions import FIRED, decode_decision
 
-_KEY_VARIABLE: Final = "EVENT_TRIGGER_DEMO_SIGNING_KEY"
 _DESTINATION: Final = "receiver"
 _PARTITIONS: Final = 4
 _RUNNING_S: Final = 180.0
@@ -70,16 +81,32 @@ class Load:
                 raise OptionError(f"--{name} is {getattr(self, name)}, allowed: {least} to {most}")
 
 
-def demo(*, load: Load = Load()) -> None:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What a reader adds to the demo.
+
+    Args:
+        rules: rule file or folder instead of the sample rules: published now and whenever a file is saved.
+        ui: serve the page, too.
+    """
+
+    rules: Annotated[Path | None, Parameter(metavar="PATH")] = None
+    ui: bool = False
+
+
+def demo(*, load: Load = Load(), own: Own = Own()) -> None:
     """Run the real thing on one machine, with made-up users, until Ctrl-C.
 
     0: stopped; 1: something did not start; 2: an option cannot be used.
     """
     load.check()
+    if own.ui:
+        check_page_packages()
     # SIGTERM stops all processes, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        _run(load, stack)
+        _run(load, own, stack)
     say("\nstopped everything")
 
 
@@ -87,23 +114,27 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run(options: Load, stack: contextlib.ExitStack) -> None:
+def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     grafana = None
-    if options.monitoring:
+    if load.monitoring:
         monitoring.prometheus_program()  # fails here if it is missing, before anything else starts
         grafana = monitoring.grafana_home(os.environ.get("GRAFANA_HOME"))
+    rules = None if own.rules is None else checked_rules(own.rules)
     say("starting a user API, a receiver of webhooks and a Kafka broker")
-    api = stack.enter_context(UserApi(options.api_delay_ms / 1000))
+    api = stack.enter_context(UserApi(load.api_delay_ms / 1000))
     receiver = stack.enter_context(Receiver())
     kafka = stack.enter_context(LocalKafka())
     say("starting Flink: a JobManager and a TaskManager with two slots")
-    key = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
-    flink = stack.enter_context(LocalFlink(task_managers=1, slots=2, environment={_KEY_VARIABLE: key}))
+    flink = stack.enter_context(LocalFlink(task_managers=1, slots=2, environment={SIGNING_KEY_VARIABLE: made_up_key()}))
     settings = Settings(
         runner=FLINK_RUNNER,
         bootstrap_servers=kafka.bootstrap_servers,
         user_api_url=api.url,
         control_topic="event-control",
+        rules_topic=None if rules is None else RULES_TOPIC,
+        decisions_topic=None if rules is None and not own.ui else DECISIONS_TOPIC,
+        # Rules that are saved later may write topics of their own.
+        action_topics=() if rules is None else ("*",),
         checkpointing_interval_ms=10_000,
         flink_master=flink.flink_master,
         allow_private_destinations=True,
@@ -111,31 +142,55 @@ def _run(options: Load, stack: contextlib.ExitStack) -> None:
     for topic, partitions in (
         (settings.events_topic, _PARTITIONS),
         (settings.actions_topic, _PARTITIONS),
+        (settings.decisions_topic, _PARTITIONS),
         (settings.dead_letters_topic, 1),
         (settings.inspections_topic, 1),
         (settings.audit_topic, 1),
         ("event-control", 1),
     ):
-        kafka.create_topic(topic, partitions)
+        if topic is not None:
+            kafka.create_topic(topic, partitions)
+    names = destination_names(rules or (), _DESTINATION)
+    own_rules = None
+    rule_set = _sample_rules()
+    if own.rules is not None:
+        own_rules = OwnRules(own.rules, kafka, settings, names)
+        rule_set = own_rules.publish()
     say("submitting the pipeline")
     import_beam()
     from pipeline.launch.flink import submit  # with Beam
 
-    destination = Destination(name=_DESTINATION, url=receiver.url, secrets=(f"env:{_KEY_VARIABLE}",))
-    job_id = submit(settings, _rules(), flink.flink_master, (destination,))
+    job_id = submit(settings, rule_set, flink.flink_master, tuple(stand_in(name, receiver.url) for name in names))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
     # Before the workers run, no checkpoint succeeds and events wait.
     flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
-    if options.monitoring:
+    if load.monitoring:
         _start_monitoring(flink, grafana, stack)
-    say(f"producing {options.rate:g} events/s of {options.users} users; Ctrl-C stops everything\n")
-    load = stack.enter_context(
-        LoadGenerator(kafka.bootstrap_servers, settings.events_topic, options.rate, options.users)
+    if own.ui:
+        say(f"the page: {stack.enter_context(served_page(settings))}")
+    suggest = None
+    if own_rules is not None or own.ui:
+        suggest = partial(_suggest, settings, stack.enter_context(config_file(settings)), flink)
+    if own_rules is not None:
+        say(f"save a rule in {own.rules}, and it is live in seconds")
+        stack.enter_context(own_rules.watched())
+    say(f"producing {load.rate:g} events/s of {load.users} users; Ctrl-C stops everything\n")
+    generator = stack.enter_context(
+        LoadGenerator(kafka.bootstrap_servers, settings.events_topic, load.rate, load.users)
     )
-    actions = stack.enter_context(
-        contextlib.closing(_actions_consumer(kafka.bootstrap_servers, settings.actions_topic))
-    )
-    _watch(actions, load, SourceMetrics(flink.rest, job_id), options.seconds)
+    is_own = own_rules is not None and settings.decisions_topic is not None
+    topic = settings.decisions_topic if is_own and settings.decisions_topic else settings.actions_topic
+    consumer = stack.enter_context(contextlib.closing(_consumer(kafka.bootstrap_servers, topic)))
+    actions = FiredActions(rule_set) if is_own else SentActions()
+    _watch(consumer, actions, generator, SourceMetrics(flink, job_id), load.seconds, suggest)
+
+
+def _suggest(settings: Settings, path: Path | None, flink: LocalFlink, user_id: str) -> None:
+    """Say what to try next, about a user for whom a rule has fired."""
+    say("\nin another terminal, with `. .venv/bin/activate`:")
+    for what, command in next_steps(settings, path, user_id, flink.task_manager_pids[0]).items():
+        say(f"  {what:<16}  {command}")
+    say("")
 
 
 def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib.ExitStack) -> None:
@@ -150,13 +205,13 @@ def _start_monitoring(flink: LocalFlink, grafana: Path | None, stack: contextlib
         say(f"Grafana: {stack.enter_context(monitoring.LocalGrafana(grafana, prometheus.url)).url}/dashboards")
 
 
-def _rules() -> RuleSet:
+def _sample_rules() -> RuleSet:
     """The sample rules, with a Kafka action and a webhook instead of their debug actions."""
     actions = (KafkaAction(type="kafka"), WebhookAction(type="webhook", destination=_DESTINATION))
     return RuleSet(0, tuple(rule.model_copy(update={"actions": actions}) for rule in bundled_rules()))
 
 
-def _actions_consumer(bootstrap_servers: str, topic: str) -> Consumer:
+def _consumer(bootstrap_servers: str, topic: str) -> Consumer:
     consumer = Consumer(
         {"bootstrap.servers": bootstrap_servers, "group.id": f"demo-{uuid.uuid4()}", "fetch.wait.max.ms": 5}
     )
@@ -170,51 +225,88 @@ class SourceMetrics:
     A ``JobSnapshot`` has both, too, but takes many requests; meanwhile the demo would measure longer delays.
     """
 
-    def __init__(self, rest: FlinkRest, job_id: str) -> None:
-        self._rest, self._job_id = rest, job_id
-        vertices = rest.job(job_id)["vertices"]
+    def __init__(self, flink: LocalFlink, job_id: str) -> None:
+        self._flink, self._rest, self._job_id = flink, flink.rest, job_id
+        vertices = self._rest.job(job_id)["vertices"]
         self._vertex = next(vertex["id"] for vertex in vertices if "ReadEvents" in vertex["name"])
         self._names: list[str] = []
 
     def read(self) -> tuple[int, int]:
-        """Records read since the job started, records waiting."""
-        if not self._names:
-            names = self._rest.vertex_metrics(self._job_id, self._vertex)
-            self._names = [name for name in names if is_records_read(name) or is_lag(name)]
-        metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
-        read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
-        return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
+        """Records read since the job started or was restarted, records waiting; (0, 0) while it restarts."""
+        if self._flink.replace_dead_task_managers():
+            pid = self._flink.task_manager_pids[0]
+            say(f"the TaskManager has ended; another, process {pid}, takes the job over from the last checkpoint")
+            self._names = []
+        with contextlib.suppress(LocalStackError):
+            if not self._names:
+                names = self._rest.vertex_metrics(self._job_id, self._vertex)
+                self._names = [name for name in names if is_records_read(name) or is_lag(name)]
+            metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
+            read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
+            return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
+        return 0, 0
 
 
-def _watch(actions: Consumer, load: LoadGenerator, source: SourceMetrics, seconds: float | None) -> None:
+class SentActions:
+    """Records of the actions topic as lines."""
+
+    def line(self, message: Message) -> tuple[str, int, str]:
+        """The line of an action, the timestamp and the user of its event."""
+        event: dict[str, Any] = orjson.loads(message.value())["event"]
+        rule = dict(message.headers())["rule"].decode()
+        return f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12}", event["timestamp"], event["user_id"]
+
+
+class FiredActions:
+    """Records of the decision log as lines, for rules with actions of any kind."""
+
+    def __init__(self, rule_set: RuleSet) -> None:
+        self._lines = ActionLines(rule_set.rules, Settings.actions_topic)
+
+    def line(self, message: Message) -> tuple[str, int, str] | None:
+        """The line of an action that fired, the timestamp and the user of its event; None for other decisions."""
+        decision = decode_decision(message.value())
+        line = self._lines.line(decision) if decision.decision == FIRED else None
+        if line is None or decision.event_time is None:
+            return None
+        return line, decision.event_time, decision.user_id
+
+
+def _watch(
+    consumer: Consumer,
+    actions: SentActions | FiredActions,
+    load: LoadGenerator,
+    source: SourceMetrics,
+    seconds: float | None,
+    suggest: Callable[[str], None] | None,
+) -> None:
+    """Show actions and rates; ``suggest`` is called once, with the user of the first action."""
     delays: deque[tuple[float, float]] = deque()
     started_s = last_report_s = time.monotonic()
     last_read, fired, shown = 0, 0, 0
     while seconds is None or time.monotonic() - started_s < seconds:
-        for message in actions.consume(500, 0.02):
-            if message.error() is None:
+        for message in consumer.consume(500, 0.02):
+            about = actions.line(message) if message.error() is None else None
+            if about is not None:
                 fired += 1
                 shown += 1
-                delays.append((time.monotonic(), _print_action(message, shown <= _SHOWN_A_SECOND)))
+                line, event_ms, user_id = about
+                delay_ms = time.time_ns() / 1e6 - event_ms
+                delays.append((time.monotonic(), delay_ms))
+                if shown <= _SHOWN_A_SECOND:
+                    out(f"{line} after {delay_ms:,.0f} ms")
+                if suggest is not None:
+                    suggest(user_id)
+                    suggest = None
         now_s = time.monotonic()
         elapsed_s = now_s - last_report_s
         if elapsed_s >= 1:
             while delays and delays[0][0] < now_s - _WINDOW_S:
                 delays.popleft()
             read, lag = source.read()
-            rates = f"{(read - last_read) / elapsed_s:6,.0f} events/s  {fired / elapsed_s:5,.0f} actions/s"
+            rates = f"{max(0, read - last_read) / elapsed_s:6,.0f} events/s  {fired / elapsed_s:5,.0f} actions/s"
             say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
             last_read, last_report_s, fired, shown = read, now_s, 0, 0
-
-
-def _print_action(message: Message, is_shown: bool) -> float:
-    """Print an action if ``is_shown``; returns its delay since the event was produced [ms]."""
-    event: dict[str, Any] = orjson.loads(message.value())["event"]
-    delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
-    if is_shown:
-        rule = dict(message.headers())["rule"].decode()
-        out(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms")
-    return delay_ms
 
 
 def _percentiles(delays: deque[tuple[float, float]]) -> str:

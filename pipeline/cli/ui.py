@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Any, Final
@@ -54,9 +57,42 @@ def ui(*, listen: Address = Address(), options: Launch = Launch()) -> int:
     return _serve(settings, listen, _token(listen.token))
 
 
-def _check(settings: Settings, listen: Address) -> None:
+def check_page_packages() -> None:
+    """Check that the page's packages are installed.
+
+    Raises:
+        OptionError: one is not.
+    """
     if any(importlib.util.find_spec(name) is None for name in ("flask", "waitress")):
         raise OptionError("the page needs Flask and waitress: pip install 'event-trigger[ui]'")
+
+
+@contextlib.contextmanager
+def served_page(settings: Settings) -> Iterator[str]:
+    """Serve the page of a job on this machine, read-only, while the context is open; its address."""
+    from waitress.server import create_server
+
+    from pipeline.ui.app import build
+    from pipeline.ui.guard import Guard
+    from pipeline.ui.job import RunningJob
+    from pipeline.ui.watch import Watch
+
+    job, listen = RunningJob(settings), Address()
+    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
+        app = build(job, watch, Guard(None, [listen.address, "localhost"], reads_need_it=False))
+        try:
+            server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
+        except OSError:  # the port is taken
+            server = create_server(app, host=listen.address, port=0, threads=_THREADS, ident=None)
+        threading.Thread(target=server.run, name="page", daemon=True).start()
+        try:
+            yield f"http://{listen.address}:{server.effective_port}"
+        finally:
+            server.close()
+
+
+def _check(settings: Settings, listen: Address) -> None:
+    check_page_packages()
     if settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker")
     if settings.flink_master is None:

@@ -34,6 +34,7 @@ class LoadGenerator:
         self._ending.set()
         self._thread.join()
         self._producer.flush(10)
+        del self._producer  # closes it, before the broker ends and it complains
 
     def _run(self) -> None:
         started = time.monotonic()

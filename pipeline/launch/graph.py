@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 
+from pipeline.embedded.show import ShowActions, ShowDeadLetters
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.launch.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.domain.rules import actions
@@ -13,7 +14,7 @@ from transforms.domain.shard import decisions
 from transforms.domain.webhooks.destinations import Destination
 from transforms.handle_events import ACTIONS, DEBUG, RECORDS, HandleEvents, HandleSettings, WebhookSettings
 from transforms.kafka import ReadControl, ReadEvents, ReadSettings, WriteSettings, WriteToTopic
-from transforms.sinks import PrintDeadLetters, PrintDebugActions, WriteLines
+from transforms.sinks import PrintDebugActions, WriteLines
 
 
 def build(
@@ -35,13 +36,16 @@ def build(
         | "HandleEvents" >> HandleEvents(_handle(settings, rule_set, destinations))
     )
     records = handled[RECORDS]
+    if settings.embedded:
+        records = records | "ShowActions" >> ShowActions(rule_set.rules, settings.actions_topic)
     if settings.decisions_file is not None:
         records = records | "WriteDecisions" >> WriteLines(decisions.FILE, str(settings.decisions_file))
     if settings.actions_file is not None:
         records = records | "WriteActionLines" >> WriteLines(actions.FILE, str(settings.actions_file))
-    handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
+    if settings.verbose or not settings.embedded:
+        handled[DEBUG] | "PrintDebugActions" >> PrintDebugActions()
     if settings.embedded:
-        records | "PrintDeadLetters" >> PrintDeadLetters()
+        records | "ShowDeadLetters" >> ShowDeadLetters()
         if settings.dead_letters_file is not None:
             path = str(settings.dead_letters_file)
             records | "WriteDeadLetters" >> WriteLines(settings.dead_letters_topic, path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any, Final
 
 from pipeline.console import log_json, say, warn
 from pipeline.errors import OptionError
@@ -17,10 +20,13 @@ from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
-from transforms.domain.rules.model import KafkaAction, Rule, RuleError, check_destinations
+from transforms.domain.rules.model import Rule, RuleError, check_destinations
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination, load_destinations
 from transforms.runtime.clocks import monotonic_ms
+
+# Where an embedded run writes what it does not print.
+EMBEDDED_FOLDER: Final = Path(".event-trigger")
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -43,9 +49,11 @@ def launch(arguments: Sequence[str]) -> int:
 def _launch(settings: Settings) -> int:
     destinations = _destinations(settings)
     rule_set = _rule_set(settings)
-    for rule in rule_set.rules:
-        check_destinations(rule, [destination.name for destination in destinations])
+    if settings.destinations is not None or not settings.embedded:
+        for rule in rule_set.rules:
+            check_destinations(rule, [destination.name for destination in destinations])
     settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
+    settings = _with_files(settings)
     _truncate_output_files(settings)
     import_beam()
     if settings.runner == FLINK_RUNNER:
@@ -55,6 +63,23 @@ def _launch(settings: Settings) -> int:
     from pipeline.launch.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
+
+
+def _with_files(settings: Settings) -> Settings:
+    """With the files of an embedded run, unless others are named: what it prints is only the short form."""
+    if not settings.embedded:
+        return settings
+    named = {name: getattr(settings, name) for name in OUTPUT_FILES}
+    files = {name: EMBEDDED_FOLDER / f"{name.removesuffix('_file')}.jsonl" for name in named if named[name] is None}
+    nowhere = Path(os.devnull)
+    try:
+        EMBEDDED_FOLDER.mkdir(exist_ok=True)
+        (EMBEDDED_FOLDER / ".gitignore").write_text("*\n", "utf-8")
+    except OSError as error:
+        warn(f"{EMBEDDED_FOLDER}: {error.strerror}; nothing is written, --actions_file=FILE says where it may be")
+        files = dict.fromkeys(files, nowhere)
+    written: dict[str, Any] = {name: nowhere if path in named.values() else path for name, path in files.items()}
+    return replace(settings, **written)
 
 
 def _truncate_output_files(settings: Settings) -> None:
@@ -124,8 +149,4 @@ def bundled_rules() -> tuple[Rule, ...]:
 
 def _rules(settings: Settings) -> tuple[Rule, ...]:
     """The rules of the files, checked here so that a bad rule ends the launch, not a worker."""
-    rules = bundled_rules() if settings.rules is None else load_rules(settings.rules, LuaEngines())
-    for rule in rules:
-        if settings.embedded and any(isinstance(action, KafkaAction) for action in rule.actions):
-            raise RuleError(f"rule {rule.name!r} has a kafka action: give --bootstrap_servers")
-    return rules
+    return bundled_rules() if settings.rules is None else load_rules(settings.rules, LuaEngines())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from apache_beam.metrics import MetricsFilter
 
+from pipeline.console import table_lines
 from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 
 _ROWS: Final = (
@@ -29,6 +31,24 @@ _OPTIONAL_ROWS: Final = (
     ("partitions out of range", "offsets_out_of_range"),
     ("offsets skipped", "offsets_skipped"),
 )
+# Of each rule: heading and name of its counter; the second part is shown only if a rule has one that is not 0.
+_OF_RULES: Final = (
+    ("evaluated", "evaluated"),
+    ("allowed", "allowed"),
+    ("capped", "capped"),
+    ("cooled down", "cooled_down"),
+    ("fired", "fired"),
+)
+_RARE_OF_RULES: Final = (
+    ("begun", "begun"),
+    ("followed", "followed"),
+    ("timed out", "timed_out"),
+    ("held", "held"),
+    ("errors", "error"),
+    ("set aside", "quarantined"),
+)
+_LETTER: Final = "dead_letter."
+_ACTION: Final = re.compile(r"action\.(debug|kafka|webhook)\.(.*)\.(?:emitted|queued)")
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,46 @@ class Summary:
         rule = "-" * len(rows[0])
         return "\n".join(["", "Summary", rule, *rows, rule, ""])
 
+    def letters(self) -> str:
+        """The number of dead letters of each reason, the most frequent first; empty if there are none."""
+        numbers = {name.removeprefix(_LETTER): value for name, value in self.counts.items() if name.startswith(_LETTER)}
+        rows = [
+            [reason, f"{number:,}"] for reason, number in sorted(numbers.items(), key=lambda item: -item[1]) if number
+        ]
+        return _aligned([["dead letters by reason", ""], *rows]) if rows else ""
+
+    def targets(self, actions_topic: str) -> str:
+        """The number of actions of each kind and target; ``actions_topic`` is that of actions that name none."""
+        actions = [_ACTION.fullmatch(name) for name in self.counts]
+        rows = [
+            [_target(found[1], found[2], actions_topic), f"{self.counts[found[0]]:,}"]
+            for found in actions
+            if found and self.counts[found[0]]
+        ]
+        return _aligned([["actions by target", ""], *sorted(rows)]) if rows else ""
+
+    def rules(self, names: Sequence[str]) -> str:
+        """What each of these rules did, a line for each."""
+        rare = [row for row in _RARE_OF_RULES if any(self.counts.get(f"rule.{name}.{row[1]}") for name in names)]
+        columns = (*_OF_RULES, *rare)
+        rows = [
+            [name, *(f"{self.counts.get(f'rule.{name}.{counter}', 0):,}" for _, counter in columns)] for name in names
+        ]
+        return _aligned([["rule", *(heading for heading, _ in columns)], *rows])
+
     def unaccounted(self) -> int:
         """The number of events that were neither handled nor duplicates, dead letters or erased; not 0 is a bug."""
         accounted = ("events_handled", "duplicates", "events_rejected", "events_forgotten")
         return self.counts.get("events", 0) - sum(self.counts.get(name, 0) for name in accounted)
+
+
+def _target(kind: str, target: str, actions_topic: str) -> str:
+    """The kind and target of an action whose counter is ``action.KIND.TARGET.emitted``."""
+    if kind == "debug":
+        return kind
+    return f"{kind} {actions_topic if (kind, target) == ('kafka', 'default') else target}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """The rows after an empty line, the first of them as heading."""
+    return "\n".join(["", *table_lines(rows), ""])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,13 @@ def shell_blocks(page: str) -> list[Block]:
 @pytest.fixture(scope="session")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """What each shell block that is run prints, by its place."""
+    return read_one_after_another(RUN, checkout(tmp_path_factory.mktemp("reader")))
+
+
+def read_one_after_another(names: Iterable[str], place: Path) -> Mapping[str, str]:
+    """Run the shell blocks of pages in one folder; what each prints, by its place."""
+    pages = {page.name: page for page in PAGES}
     outputs: dict[str, str] = {}
-    for page in PAGES:
-        if page.name in RUN:
-            outputs |= outputs_of(run_blocks(page), checkout(tmp_path_factory.mktemp("reader")), deadline_s=240)
+    for name in names:
+        outputs |= outputs_of(run_blocks(pages[name]), place, deadline_s=240)
     return outputs

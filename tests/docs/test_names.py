@@ -17,6 +17,7 @@ from transforms.adapters.telemetry.metric_names import known_counters
 BY_NAME = {page.name: page for page in PAGES}
 # Files of the reader and of other programs, and files that commands write.
 NOT_OURS = {
+    ".event-trigger/demo.yaml",
     "/etc/flink/config.yaml",
     "aws-msk-iam-auth-all.jar",
     "conf/base.yaml",

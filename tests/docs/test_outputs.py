@@ -19,7 +19,7 @@ from pipeline.job.status import JobSnapshot, status_of
 from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from tests.docs.conftest import shell_blocks
-from tests.docs.outputs import OUTPUTS, PICTURE, QUICK_START, RUN, block_of, must_show
+from tests.docs.outputs import OF_DEMO, OUTPUTS, PICTURE, RUN, block_of, must_show
 from tests.docs.pages import PAGES, ROOT, Block, PageError
 from tests.docs.session import checkout, outputs_of
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
@@ -27,8 +27,8 @@ from transforms.domain.shard.decisions import Decision
 
 CHECKS = (ROOT / "pipeline" / "launch" / "findings.py").read_text("utf-8")
 SHOWN = [block for page in PAGES for block in page.blocks if not block.language]
-# The demo's is held by tests/docs/long.
-PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith("ACTION")]
+# The demo's are held by tests/docs/long.
+PRINTED = [block for block in SHOWN if block.page in RUN and not block.text.startswith(OF_DEMO)]
 
 
 def no_check(block: Block) -> str:
@@ -56,11 +56,6 @@ def test_every_check_has_its_output_and_is_there() -> None:
 def test_what_is_run_prints_what_the_page_says(block: Block, printed: Mapping[str, str]) -> None:
     before = [shell for shell in shell_blocks(block.page) if shell.line < block.line][-1]
     must_show(block, printed[before.place])
-
-
-def test_the_summary_of_a_run(printed: Mapping[str, str]) -> None:
-    place = next(block.place for block in shell_blocks(QUICK_START) if block.text == "make run\n")
-    must_show(block_of("README.md", "events             2,400"), printed[place])
 
 
 def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

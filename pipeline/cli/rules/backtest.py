@@ -19,7 +19,7 @@ from cyclopts import Parameter
 
 from pipeline.cli.parameters import File, Launch, Time
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
-from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
+from pipeline.cli.rules.backtest_report import comparison_lines, report_json, report_text
 from pipeline.console import Progress, lines_of, out
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
@@ -209,7 +209,7 @@ class _Run:
         names = [str(path) for path in (self._path, files.compare) if path is not None]
         if len(backtests) > 1:
             differences = backtests[0].differences(backtests[1])
-            sys.stdout.write("\n" + lines_of(comparison_text(differences, *names)))
+            out("", *comparison_lines(differences, *names))
         if files.json is not None:
             files.json.write_bytes(report_json(reports[0], seconds, differences))
         if files.plot is not None:

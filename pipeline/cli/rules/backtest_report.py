@@ -86,7 +86,7 @@ def _remarks(rule: RuleReport) -> list[str]:
     return remarks
 
 
-def comparison_text(differences: Sequence[RuleDifference], before: str, after: str) -> str:
+def comparison_lines(differences: Sequence[RuleDifference], before: str, after: str) -> list[str]:
     """What the second rule set changes, a line for each rule; ``-`` if a set does not have the rule."""
     rows = [["rule", "fired before", "after", "change", "users before", "after", "gained", "lost"]]
     for difference in differences:
@@ -100,7 +100,7 @@ def comparison_text(differences: Sequence[RuleDifference], before: str, after: s
         change = f"{fired[1] - fired[0]:+,}" if fired[0] != fired[1] else "0"
         gained, lost = f"{difference.users_gained:,}", f"{difference.users_lost:,}"
         rows.append([difference.rule, *cells[0], change, *cells[1], gained, lost])
-    return "\n".join([f"before: {before}, after: {after}", *table_lines(rows)]) + "\n"
+    return [f"before: {before}, after: {after}", *table_lines(rows)]
 
 
 def report_json(report: Report, seconds: float, differences: Sequence[RuleDifference] | None) -> bytes:

@@ -23,8 +23,7 @@ def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None
     """
     files = read_rule_files(path, LuaEngines())
     if to_publish:
-        _refuse_own_topics(files, [] if rules_topic is None else [rules_topic])
-    if to_publish:
+        refuse_own_topics(files, [] if rules_topic is None else [rules_topic])
         for loaded in files.rules:
             message = dry_call(loaded, LuaEngines())
             if message is not None:
@@ -37,7 +36,8 @@ def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None
     return None if files.problems else files
 
 
-def _refuse_own_topics(files: RuleFiles, more: Sequence[str]) -> None:
+def refuse_own_topics(files: RuleFiles, more: Sequence[str]) -> None:
+    """Add a problem for each rule that writes a topic of jobs, of their default names and ``more``."""
     topics = ActionTopics((*Settings().own_topics.values(), *more))
     for loaded in files.rules:
         try:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import socket
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Count, Topic
+from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
 from pipeline.cli.rules.command import History, passing_rules
+from pipeline.cli.rules.rule_diff import difference_lines
+from pipeline.cli.rules.trial import Trial
 from pipeline.console import complain, out, out_json, warn
+from pipeline.errors import OptionError
 from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.kafka.topics import TopicError
+from pipeline.launch.options import Settings
+from pipeline.launch.options.validation import check_combinations
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
@@ -27,6 +35,47 @@ Note = Annotated[str, Parameter(metavar="TEXT")]
 
 # How much the clocks of a publisher and of the brokers may differ.
 _CLOCK_SKEW_MS: Final = 600_000
+_BACKTEST_EVENTS: Final = 10_000
+_MOST_BACKTEST_EVENTS: Final = 1_000_000
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """Which events a change is tried on.
+
+    Args:
+        events_topic: as the pipeline's: a change is tried on its newest events.
+        backtest_events: so many of them, for 10 s at most; 0: none.
+        user_api_url: for that: where users are loaded from, as the pipeline's.
+        user_api_token: for that: as the pipeline's.
+    """
+
+    events_topic: Topic = EVENTS_TOPIC
+    backtest_events: Count = _BACKTEST_EVENTS
+    user_api_url: Annotated[str | None, Parameter(metavar="URL")] = None
+    user_api_token: Annotated[str | None, Parameter(metavar="REFERENCE")] = None
+
+    def check(self) -> None:
+        """Raise an ``OptionError`` for a number that is not allowed."""
+        if not 0 <= self.backtest_events <= _MOST_BACKTEST_EVENTS:
+            raise OptionError(f"--backtest_events is {self.backtest_events}, allowed: 0 to {_MOST_BACKTEST_EVENTS}")
+
+    def trial(self, path: Path, brokers: Brokers, history: History) -> Trial:
+        """What tries a change on these events.
+
+        Raises:
+            OptionError: an option of the user API cannot be used.
+        """
+        settings = Settings(
+            history_fields=history.history_fields,
+            history_size=history.history_size,
+            user_api_url=self.user_api_url,
+            user_api_token=self.user_api_token,
+        )
+        if settings.user_api_url is not None or settings.user_api_token is not None:
+            check_combinations(replace(settings, bootstrap_servers=brokers.bootstrap_servers, rules=path))
+        return Trial(brokers.config(), self.events_topic, self.backtest_events, settings.shard(()), settings.user_api())
 
 
 def publish(
@@ -37,45 +86,94 @@ def publish(
     brokers: Brokers = Brokers(),
     note: Note = "",
     dry_run: bool = False,
+    yes: bool = False,
     history: History = History(),
+    past: Past = Past(),
 ) -> int:
     """Test every rule, then make the rules live in running jobs.
 
-    0: published, or nothing changes; 1: a rule or a case is no good; 2: an option or topic cannot be used.
+    Shows what differs from the live set and what that changes for the newest events; in a terminal it asks then.
+
+    0: published, or nothing changes; 1: a rule or a case is no good, or the answer was no; 2: an option or topic
+    cannot be used.
 
     Args:
         path: rule file or directory.
         rules_topic: topic of rule sets.
         note: why; `rules status` shows it.
         dry_run: test and compare, publish nothing.
+        yes: publish without a question; without a terminal there is none.
     """
+    past.check()
     files = passing_rules(path, history, rules_topic=rules_topic)
     if files is None:
         complain("nothing was published")
         return 1
     rules, config = tuple(loaded.rule for loaded in files.rules), brokers.config()
     topic = RulesTopic(rules_topic, config)
+    check_action_topics(config, rules)
+    published = topic.read()
+    changes = checked_changes(published, rules)
+    out(*changes_lines(topic.topic, published, rules, changes))
+    if not changes:
+        return 0
+    live = published.live
+    if live is not None:
+        trial = past.trial(path, brokers, history)
+        out(*trial.lines(live.rules, rules, (f"set {live.number}", str(path))))
+    if dry_run:
+        encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), note))
+        out(f"would publish set {published.highest + 1}; nothing was published")
+        return 0
+    if not yes and not confirmed(f"publish set {published.highest + 1}?"):
+        out("nothing was published")
+        return 1
+    out(f"published set {publish_after(topic, published, rules, note).number}")
+    return 0
+
+
+def check_action_topics(config: Mapping[str, str], rules: tuple[Rule, ...]) -> None:
+    """Check that the topics of Kafka actions exist.
+
+    Raises:
+        RuleError: one does not.
+        TopicError: Kafka does not answer.
+    """
     try:
         problem = missing_topics(config, topics_of(rules))
     except KafkaAdminError as error:
         raise TopicError(f"topics of actions: {error}") from None
     if problem is not None:
         raise RuleError(f"Kafka actions: {problem}")
-    if dry_run:
-        published = topic.read()
-        changes = _checked_changes(topic.topic, published, rules)
-        encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), note))
-        if changes:
-            out(f"would publish set {published.highest + 1}; nothing was published")
-        return 0
+
+
+def publish_after(topic: RulesTopic, shown: PublishedSets, rules: tuple[Rule, ...], note: str) -> RuleSet:
+    """Publish a set, provided that the topic still has the sets against which it was checked.
+
+    Raises:
+        RuleError: the set is too large for a record.
+        TopicError: the topic has another set, another publisher began meanwhile, or Kafka refused.
+    """
     with topic.publishing() as publisher:
-        if _checked_changes(topic.topic, publisher.published, rules):
-            out(f"published set {publisher.publish(rules, _author(), note, _now_ms()).number}")
-    return 0
+        if publisher.published.highest != shown.highest:
+            raise TopicError(
+                f"rules topic {topic.topic!r}: set {publisher.published.highest} was published meanwhile; publish "
+                "again to see what changes against it"
+            )
+        return publisher.publish(rules, _author(), note, _now_ms())
 
 
-def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ...]) -> RuleChanges:
-    """Print and return what the rules change.
+def confirmed(question: str) -> bool:
+    """Ask in a terminal, where everything but y is no; a program is not asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return True
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def checked_changes(published: PublishedSets, rules: tuple[Rule, ...]) -> RuleChanges:
+    """What the rules change against the live set.
 
     Raises:
         RuleError: a rule has changed without a new version.
@@ -86,16 +184,22 @@ def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ..
     problems = (*changes.problems, *reused_versions(earlier, rules))
     if problems:
         raise RuleError("; ".join(problems))
-    before, after = live.versions if live else {}, {rule.name: rule.version for rule in rules}
-    base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
-    out(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}")
-    for name in changes.added:
-        out(f"  + {name}  version {after[name]}")
-    for name in changes.changed:
-        out(f"  ~ {name}  version {before[name]} -> {after[name]}")
-    for name in changes.removed:
-        out(f"  - {name}  version {before[name]}")
     return changes
+
+
+def changes_lines(topic: str, published: PublishedSets, rules: tuple[Rule, ...], changes: RuleChanges) -> list[str]:
+    """The changes: a line for each rule, and below it what differs."""
+    live = published.live
+    before = {rule.name: rule for rule in live.rules} if live else {}
+    after = {rule.name: rule for rule in rules}
+    base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
+    lines = [f"against {base}:{'' if changes else ' nothing changes, nothing is published'}"]
+    lines += [f"  + {name}  version {after[name].version}" for name in changes.added]
+    for name in changes.changed:
+        lines.append(f"  ~ {name}  version {before[name].version} -> {after[name].version}")
+        lines += [f"      {line}" for line in difference_lines(before[name], after[name])]
+    lines += [f"  - {name}  version {before[name].version}" for name in changes.removed]
+    return lines
 
 
 def _author() -> str:
@@ -165,10 +269,9 @@ def status(
     live = published.live
     behind, shards, received = list[int](), 0, list[Acknowledgement]()
     if live is not None:
-        # The acknowledgements of the set before tell which shards there are.
-        since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
-        with acknowledgements_since(audit_topic, config, max(0, since_ms)) as acknowledgements:
-            behind, shards = _wait_until_live(live.number, acknowledgements, wait or 0.0)
+        give_up_s = time.monotonic() + (wait or 0.0)
+        with _acknowledgements(audit_topic, config, published) as acknowledgements:
+            behind, shards = _wait_until_live(live.number, acknowledgements, lambda: time.monotonic() >= give_up_s)
         received = acknowledgements.received
     if json:
         out_json(_status_json(rules_topic, published, behind, shards, received))
@@ -178,12 +281,34 @@ def status(
     return 1 if wait is not None and not is_live_everywhere else 0
 
 
-def _wait_until_live(number: int, acknowledgements: Acknowledgements, wait_s: float) -> tuple[list[int], int]:
+def live_shards(
+    audit_topic: str, config: Mapping[str, str], number: int, rules_topic: RulesTopic, is_over: Callable[[], bool]
+) -> tuple[int, int]:
+    """Wait until all shards have a set, or ``is_over``; returns in how many it is live, and the number of all.
+
+    Raises:
+        TopicError: Kafka does not answer, or the audit topic is missing.
+    """
+    with _acknowledgements(audit_topic, config, rules_topic.read()) as acknowledgements:
+        behind, shards = _wait_until_live(number, acknowledgements, is_over)
+    return shards - len(behind), shards
+
+
+def _acknowledgements(
+    audit_topic: str, config: Mapping[str, str], published: PublishedSets
+) -> contextlib.AbstractContextManager[Acknowledgements]:
+    # The acknowledgements of the set before tell which shards there are.
+    since_ms = published.sets[-2:][0].published_ms - _CLOCK_SKEW_MS
+    return acknowledgements_since(audit_topic, config, max(0, since_ms))
+
+
+def _wait_until_live(
+    number: int, acknowledgements: Acknowledgements, is_over: Callable[[], bool]
+) -> tuple[list[int], int]:
     """Wait until all shards have the newest set; returns the shards that have not, and the number of all shards."""
-    give_up_s = time.monotonic() + wait_s
     while True:
         behind, shards = shards_behind(number, acknowledgements.received)
-        if (shards and not behind) or time.monotonic() >= give_up_s:
+        if (shards and not behind) or is_over():
             return behind, shards
         acknowledgements.poll(0.1)
 

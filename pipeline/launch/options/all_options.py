@@ -237,7 +237,12 @@ class OutputOptions:
     actions_file: Path | None = output_option(
         None, "on DirectRunner, every action as JSON Lines in this file, written anew", unit="path"
     )
-    destinations: Path | None = output_option(None, "YAML file of webhooks' destinations", unit="path")
+    verbose: bool = output_option(
+        False, "for the bundled stream, also print DEBUG EVENT {json} for each debug action, as on Flink"
+    )
+    destinations: Path | None = output_option(
+        None, "YAML file of webhooks' destinations; the bundled stream has stand-ins without it", unit="path"
+    )
     destination_host: tuple[str, ...] = output_option(
         (), "host that webhooks may go to, *.example.com for all below; without it every public one; may be repeated"
     )

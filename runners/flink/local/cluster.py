@@ -76,6 +76,11 @@ class LocalFlink(Service):
         urls = self._started().metrics_urls
         return [urls[process.name] for process in running([*self._job_managers, *self._task_managers])]
 
+    @property
+    def task_manager_pids(self) -> list[int]:
+        """The process ids of the TaskManagers that run."""
+        return [process.pid for process in running(self._task_managers)]
+
     def start(self) -> None:
         """Start the cluster and return when all TaskManagers have registered with their slots.
 

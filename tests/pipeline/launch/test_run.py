@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,27 @@ def embedded_oracle() -> Oracle:
     return oracle
 
 
-@pytest.fixture(scope="module")
-def embedded_run() -> subprocess.CompletedProcess[str]:
-    """``python -m pipeline``, nothing else."""
+def run_in(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``python -m pipeline`` with options, started in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", "pipeline"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "pipeline", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """``python -m pipeline --verbose``, nothing else."""
+    return run_in(tmp_path_factory.mktemp("verbose"), "--verbose")
+
+
+def good_records() -> list[bytes]:
+    return [value for number, (_, value) in enumerate(bundled_records()) if number % 100 != 99]
 
 
 def debug_events(output: str) -> list[SeenAction]:
@@ -81,7 +98,13 @@ def test_it_ends_well_and_says_nothing_but_actions_summary_and_dead_letters(
     assert embedded_run.returncode == 0
     before, mark, _ = embedded_run.stdout.partition("\nSummary\n")
     assert mark
-    assert all(line.startswith("DEBUG EVENT {") for line in before.splitlines() if line)
+    shown = before.splitlines()
+    assert all(line.startswith(("DEBUG EVENT {", "FIRED ")) for line in shown)
+    fired = [tuple(line.split()[1:]) for line in shown if line.startswith("FIRED ")]
+    names = {event["event_id"]: event["event_name"] for event in map(json.loads, good_records())}
+    assert sorted(fired) == sorted(
+        (action.rule, action.user_id, names[action.event_id], "debug") for action in embedded_oracle.actions
+    )
     assert all(line.startswith("DEAD LETTER ") for line in embedded_run.stderr.splitlines()), embedded_run.stderr
     assert len(embedded_run.stderr.splitlines()) == len(embedded_oracle.dead_letters)
 
@@ -89,7 +112,7 @@ def test_it_ends_well_and_says_nothing_but_actions_summary_and_dead_letters(
 @pytest.mark.slow
 def test_rules_in_processes_of_their_own_do_the_same_and_leave_none_behind(embedded_oracle: Oracle) -> None:
     seen: set[int] = set()
-    command = [sys.executable, "-m", "pipeline", "--rules_isolation=process"]
+    command = [sys.executable, "-m", "pipeline", "--verbose", "--rules_isolation=process"]
     with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, cwd=ROOT, stdout=output) as run:
         eventually(lambda: seen.update(sandboxes_of(run.pid)) or run.poll() is not None, "the run ends", 120, 0.01)
         output.seek(0)
@@ -124,7 +147,7 @@ def test_it_does_what_the_oracle_says(embedded_run: subprocess.CompletedProcess[
 def test_the_summary_counts_what_the_oracle_counts(
     embedded_run: subprocess.CompletedProcess[str], embedded_oracle: Oracle
 ) -> None:
-    lines = embedded_run.stdout.partition("\nSummary\n")[2].splitlines()
+    lines = embedded_run.stdout.partition("\nSummary\n")[2].partition("\n\n")[0].splitlines()
     shown = {line[:-10].strip(): int(line[-10:].replace(",", "")) for line in lines if line.strip("- ")}
     assert shown["events"] == len(list(bundled_records()))
     assert shown["events handled"] == embedded_oracle.handled
@@ -138,9 +161,14 @@ def test_the_summary_counts_what_the_oracle_counts(
 @pytest.mark.slow
 @pytest.mark.parametrize("user_shards", ["0", "1"])
 def test_the_number_of_shards_does_not_change_what_it_does(
-    user_shards: str, embedded_oracle: Oracle, capfd: pytest.CaptureFixture[str]
+    user_shards: str,
+    embedded_oracle: Oracle,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = [f"--user_shards={user_shards}", "--parallelism=1"]
+    monkeypatch.chdir(tmp_path)
+    options = [f"--user_shards={user_shards}", "--parallelism=1", "--verbose"]
     assert main(options) == 0
     assert action_differences(embedded_oracle, debug_events(capfd.readouterr().out)) == []
 
@@ -153,14 +181,7 @@ def recorded_run(
     paths = {name: tmp_path_factory.mktemp("files") / name for name in ("actions", "decisions", "dead_letters")}
     paths["actions"].write_text("of an earlier run\n")
     options = [*(f"--{name}_file={path}" for name, path in paths.items()), "--decision_sample=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_in(tmp_path_factory.mktemp("recorded"), *options)
     assert done.returncode == 0
     assert all(line.startswith("DEAD LETTER ") for line in done.stderr.splitlines()), done.stderr
     lines = {name: [json.loads(line) for line in path.read_text().splitlines()] for name, path in paths.items()}
@@ -168,7 +189,7 @@ def recorded_run(
     return done.stdout.splitlines(), lines
 
 
-def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_as_ever(
+def test_the_actions_file_has_what_the_oracle_says_and_standard_output_a_line_for_each(
     recorded_run: Any, embedded_oracle: Oracle
 ) -> None:
     shown, files = recorded_run
@@ -178,9 +199,10 @@ def test_the_actions_file_has_what_the_oracle_says_and_standard_output_the_same_
     fields = {"time", "action_id", "rule", "version", "action", "type", "user_id", "body"}
     assert all(set(action) == fields and (action["action"], action["type"]) == ("debug", "debug") for action in actions)
     assert all(action["user_id"] == action["body"]["event"]["user_id"] for action in actions)
-    printed = [line for line in shown if line.startswith("DEBUG EVENT ")]
-    assert action_differences(embedded_oracle, debug_events("\n".join(printed))) == []
-    assert len(printed) == len(actions)
+    printed = [line for line in shown if line.startswith("FIRED ")]
+    assert [tuple(line.split()[1:3]) for line in printed] == [(one["rule"], one["user_id"]) for one in actions]
+    assert not any("DEBUG EVENT" in line for line in shown)
+    assert sum(map(len, shown)) < 50_000
 
 
 def test_every_rule_and_event_has_the_decision_that_the_oracle_comes_to(
@@ -210,8 +232,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
 
 def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
     """Command lines that are refused, and their messages."""
-    kafka = folder / "kafka.yaml"
-    kafka.write_text("{name: to_kafka, version: 1, filter: 'true', actions: [{type: kafka}]}")
+    webhook = folder / "webhook.yaml"
+    webhook.write_text("{name: to_crm, version: 1, filter: 'true', actions: [{type: webhook, destination: crm}]}")
+    destinations = folder / "destinations.yaml"
+    destinations.write_text("destinations: [{name: shop, url: 'https://a.example', secrets: ['env:A']}]")
     broken = folder / "broken.yaml"
     broken.write_text("{name: broken, version: 1, filter: 'event.', actions: [{type: debug}]}")
     wrong = folder / "wrong.yaml"
@@ -222,9 +246,9 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
         "rules that are not there": ([f"--rules={folder}/nowhere"], "nowhere: no such file or directory"),
         "no rule": ([f"--rules={broken}"], "broken.yaml:2: filter does not compile: "),
         "wrong rule": ([f"--rules={wrong}"], "wrong.yaml:1: version is 'one': "),
-        "kafka action without a broker": (
-            [f"--rules={kafka}"],
-            "rule 'to_kafka' has a kafka action: give --bootstrap_servers",
+        "a destination that the file does not have": (
+            [f"--rules={webhook}", f"--destinations={destinations}"],
+            "rule 'to_crm': destination is 'crm', allowed: shop",
         ),
     }
 
@@ -237,7 +261,7 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
         "rules that are not there",
         "no rule",
         "wrong rule",
-        "kafka action without a broker",
+        "a destination that the file does not have",
     ],
 )
 def test_an_impossible_launch_is_refused_with_exit_code_2_and_one_line(
@@ -261,6 +285,74 @@ def test_a_refusal_comes_without_traceback_and_before_beam_is_imported() -> None
     assert done.returncode == 2
     assert done.stdout == "False\n"
     assert done.stderr == "error: unknown option '--x': --help lists all\n"
+
+
+RULE_WITH_ALL_ACTIONS = """\
+name: us_page_view
+version: 1
+filter: event.triggerable and event.event_name == "page_view" and user.country == "US"
+cap: {count: 3, per: day}
+actions:
+  - type: debug
+  - type: kafka
+    topic: us-page-views
+  - {type: kafka, name: again}
+  - type: webhook
+    destination: crm
+    body: {who: "${event.user_id}"}
+"""
+
+
+def test_an_embedded_run_takes_kafka_actions_and_webhooks_and_counts_them_by_rule(tmp_path: Path) -> None:
+    (tmp_path / "rule.yaml").write_text(RULE_WITH_ALL_ACTIONS)
+    # As a terminal that cannot show every character.
+    done = run_in(tmp_path, "--rules=rule.yaml", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    decisions = list(map(json.loads, (tmp_path / ".event-trigger" / "decisions.jsonl").read_text().splitlines()))
+    counted = Counter(decision["decision"] for decision in decisions)
+    assert counted["fired"] == 4 * 33
+    assert (counted["delivered"], counted["capped"]) == (33, 10)
+    lines = done.stdout.splitlines()
+    targets = Counter(line.split(maxsplit=4)[4] for line in lines if line.startswith("FIRED us_page_view "))
+    assert targets == dict.fromkeys(("debug", "kafka us-page-views", "kafka event-actions", "webhook crm"), 33)
+    by_target = lines[lines.index("actions by target") + 1 :][:4]
+    assert [line.rsplit(maxsplit=1) for line in by_target] == [
+        ["debug", "33"], ["kafka event-actions", "33"], ["kafka us-page-views", "33"], ["webhook crm", "33"]
+    ]  # fmt: skip
+    at = next(number for number, line in enumerate(lines) if line.startswith("rule  "))
+    assert lines[at].split() == ["rule", "evaluated", "allowed", "capped", "cooled", "down", "fired"]
+    assert lines[at + 1].split() == ["us_page_view", "2,376", "43", "10", "0", "33"]
+    assert [line.rsplit(maxsplit=1)[0].strip() for line in lines[lines.index("dead letters by reason") + 1 :][:5]] == [
+        "not_json", "missing_field", "wrong_type", "key_mismatch", "too_large"
+    ]  # fmt: skip
+    actions = list(map(json.loads, (tmp_path / ".event-trigger" / "actions.jsonl").read_text().splitlines()))
+    assert Counter(action["type"] for action in actions) == {"debug": 33, "kafka": 66, "webhook": 33}
+    assert "why                   python -m pipeline why" in done.stdout
+
+
+def test_a_run_whose_output_is_no_longer_read_ends_well(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m pipeline | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("FIRED ")
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_folder_to_write_to_a_run_says_so_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".event-trigger").write_text("a file")
+    done = run_in(tmp_path, "--actions_file=actions.jsonl")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: .event-trigger: File exists; nothing is written, ")
+    assert done.stdout.splitlines()[-1].split() == ["actions", "as", "JSON", "actions.jsonl"]
+    assert len((tmp_path / "actions.jsonl").read_text().splitlines()) == 300
 
 
 def test_an_event_that_got_lost_is_noticed() -> None:

@@ -87,7 +87,7 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     """Read all rules and all problems of a file or directory; see ``load_rules``."""
     result = RuleFiles()
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        files = sorted(file for file in path.iterdir() if is_rule_file(file))
     elif path.exists():
         files = [path, *(file for file in (_test_file(path),) if os.path.lexists(file))]
     else:
@@ -103,6 +103,11 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     if not result.rules and not result.problems:
         result.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
     return result
+
+
+def is_rule_file(file: Path) -> bool:
+    """Whether the file of a directory is read; not Emacs's lock files (``.#x.yaml``) nor macOS's (``._x.yaml``)."""
+    return file.suffix in (".yaml", ".yml") and not file.name.startswith((".#", "._"))
 
 
 def _test_file(path: Path) -> Path:

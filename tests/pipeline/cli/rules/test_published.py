@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import uuid
@@ -21,7 +22,7 @@ from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse
 from pipeline.launch.run import _rule_set
 from runners.flink.local.broker import LocalKafka
-from tests.builders import rule
+from tests.builders import event, rule
 from tests.integration.jobs import reading
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, decode_rule_set, encode_rule_set
 
@@ -100,14 +101,20 @@ def test_rules_are_published_changed_and_rolled_back(published: Published, capsy
     (published.folder / "second.yaml").unlink()
     published.write("third")
     published.write("first", RULE.replace("version: 1", "version: 2").replace("page_view", "click"))
-    assert published.run("publish") == 0
-    assert capsys.readouterr().out.splitlines()[-5:] == [
+    assert published.run("publish", "--events_topic=nowhere") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-9:-2] == [
         f"against set 1 on {published.name}:",
         "  + third  version 1",
         "  ~ first  version 1 -> 2",
+        "      filter:",
+        '        - event.event_name == "page_view"',
+        '        + event.event_name == "click"',
         "  - second  version 1",
-        "published set 2",
     ]
+    assert shown[-2].startswith("not tried on past events: ")
+    assert "nowhere" in shown[-2]
+    assert shown[-1] == "published set 2"
 
     assert published.run("rollback") == 0
     assert capsys.readouterr().out == "published set 3: the rules of set 1\n"
@@ -127,6 +134,56 @@ def test_rules_are_published_changed_and_rolled_back(published: Published, capsy
     live = published.topic.read().live
     assert live is not None
     assert (live.number, live.note, live.rules) == (4, "why", second.rules)
+
+
+def test_a_change_is_tried_on_the_newest_events_before_it_is_published(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = f"events-{published.name}"
+    published.kafka.create_topic(events, 2)
+    where = f"--events_topic={events}"
+    published.write("first")
+    assert published.run("publish", where) == 0
+    assert "not tried" not in capsys.readouterr().out
+    published.write("first", RULE.replace("version: 1", "version: 2").replace("page_view", "click"))
+    assert published.run("publish", where, "--dry_run") == 0
+    assert f"not tried on past events: {events} has none\n" in capsys.readouterr().out
+
+    names = ["page_view"] * 60 + ["click"] * 20 + ["other"] * 20
+    bodies = [event(f"u{number % 10}", event_id=f"e{number}", event_name=name) for number, name in enumerate(names)]
+    published.produce(events, *((body["user_id"].encode(), orjson.dumps(body)) for body in bodies))
+
+    assert published.run("publish", where, "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert f"on the newest 100 events of {events}, " in shown
+    assert "without --user_api_url nobody is known" in shown
+    assert f"before: set 1, after: {published.folder}" in shown
+    (line,) = [line.split() for line in shown.splitlines() if line.startswith("first  ")]
+    assert line == ["first", "60", "20", "-40", "10", "10", "0", "0"]
+    assert published.run("publish", where, "--dry_run", "--backtest_events=0") == 0
+    assert events not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_published"), [("y\n", True), ("yes\n", True), ("\n", False), ("", False), ("n\n", False)]
+)
+def test_in_a_terminal_publishing_is_asked_for(
+    published: Published,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    is_published: bool,
+) -> None:
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", terminal)
+    published.write("first")
+    assert published.run("publish") == (0 if is_published else 1)
+    assert "publish set 1? [y/N] " in capsys.readouterr().out
+    assert published.numbers() == ([1] if is_published else [])
+    published.write("second")
+    assert published.run("publish", "--yes") == 0
+    assert "[y/N]" not in capsys.readouterr().out
 
 
 def test_what_is_on_the_topic_is_the_documented_record(published: Published) -> None:
