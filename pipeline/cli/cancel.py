@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer
+from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer, with_options
 from pipeline.console import say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
@@ -31,7 +31,7 @@ def _cancel(argv: Sequence[str]) -> int:
     parser = RaisingParser("cancel", "--flink_master=HOST:PORT [--job=NAME_OR_ID] --yes", _DESCRIPTION)
     add_job_options(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
-    arguments = parser.parse_args(argv)
+    arguments = with_options(parser.parse_args(argv))
     with cluster_client(arguments) as rest:
         return _cancel_job(rest, arguments)
 

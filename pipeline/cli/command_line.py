@@ -20,6 +20,9 @@ from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse_rules_optional
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
+from pipeline.launch.options.resolving import SOURCES
+from pipeline.launch.options.settings import OPTIONS
+from pipeline.launch.options.values import PROPERTIES
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 from transforms.domain.base.secret_references import SecretError
@@ -115,21 +118,59 @@ class CommandGroup(argparse.ArgumentParser):
     def run(self, argv: Sequence[str]) -> int:
         """Run the command that the arguments name; returns its exit code, as ``exit_code_of``."""
         arguments = self.parse_args(argv)
-        return exit_code_of(lambda: int(arguments.run(arguments)))
+        return exit_code_of(lambda: int(arguments.run(with_options(arguments))))
+
+
+# What flags do not give
+
+
+# A flag, and the option that says the same in another way and therefore does not count beside it.
+_INSTEAD: Final = {
+    "terraform": "flink_master",
+    "decisions_file": "decisions_topic",
+    "decisions_topic": "decisions_file",
+}
+
+
+def with_options(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Arguments of a command; those not given that are options of the launch have the values that these have.
+
+    Raises:
+        OptionError: the configuration file or a variable cannot be used.
+    """
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    instead = {_INSTEAD[name] for name in given if name in _INSTEAD}
+    wanted = {name for name in vars(arguments) if name in OPTIONS or name == "job"} - instead
+    if not wanted - given.keys() and "kafka_property" not in given:
+        return arguments
+    # Given properties are added to those of the file.
+    resolved = SOURCES.get().resolve({name: given.pop(name) for name in PROPERTIES if name in given})
+    filled = {name: resolved.values[name] for name in wanted & OPTIONS.keys()}
+    if "job" in wanted and resolved.is_given("job_name"):
+        filled["job"] = resolved.values["job_name"]
+    return argparse.Namespace(**{**vars(arguments), **filled, **given})
+
+
+def required(arguments: argparse.Namespace, name: str, what: str) -> Any:
+    """The value of an option that a command needs.
+
+    Raises:
+        OptionError: nothing gives it.
+    """
+    value = getattr(arguments, name)
+    if value is None:
+        raise OptionError(f"--{name} is missing: give {what}, here or in event-trigger.yaml")
+    return value
 
 
 # Kafka
 
 
-def add_kafka_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_kafka_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where Kafka is."""
-    parser.add_argument("--bootstrap_servers", required=required, metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap_servers", metavar="BROKERS", help="HOST:PORT[,HOST:PORT]")
     parser.add_argument(
-        "--kafka_property",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="for Kafka's clients; may be repeated",
+        "--kafka_property", action="append", metavar="NAME=VALUE", help="for Kafka's clients; may be repeated"
     )
 
 
@@ -137,16 +178,17 @@ def kafka_config(arguments: argparse.Namespace) -> dict[str, str]:
     """The properties, for librdkafka, that the flags of ``add_kafka_options`` give.
 
     Raises:
-        OptionError: a ``--kafka_property`` is not NAME=VALUE, or no client has it.
+        OptionError: no broker is given, a ``--kafka_property`` is not NAME=VALUE, or no client has it.
     """
     properties = kafka_properties("kafka_property", arguments.kafka_property)
-    return for_librdkafka({"bootstrap.servers": arguments.bootstrap_servers, **properties})
+    brokers = required(arguments, "bootstrap_servers", "HOST:PORT of a broker")
+    return for_librdkafka({"bootstrap.servers": brokers, **properties})
 
 
 def add_topic_option(parser: argparse.ArgumentParser, name: str) -> None:
     """Add a flag of the launch that names a topic, with the launch's default."""
-    default = getattr(Settings, name)
-    parser.add_argument(f"--{name}", default=default, metavar="TOPIC", help=f"as the pipeline's (default: {default})")
+    default = OPTIONS[name].default
+    parser.add_argument(f"--{name}", metavar="TOPIC", help=f"as the pipeline's (default: {default})")
 
 
 # Flink

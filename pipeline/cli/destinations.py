@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from pipeline.cli.command_line import CommandGroup, add_kafka_options, kafka_config
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, kafka_config, required
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         command.set_defaults(enabled=command is enable)
         command.add_argument("name", metavar="NAME", help="of the destination")
     for command in (list_, enable, disable):
-        command.add_argument("--control_topic", required=True, metavar="TOPIC", help="as the pipeline's")
+        command.add_argument("--control_topic", metavar="TOPIC", help="as the pipeline's")
         add_kafka_options(command)
         command.add_argument("--destinations", type=Path, metavar="FILE", help="as the pipeline's")
     return parser.run(argv)
@@ -64,7 +64,7 @@ def _names(file: Path | None) -> list[str]:
 
 
 def _switch(arguments: argparse.Namespace) -> int:
-    name, topic = arguments.name, arguments.control_topic
+    name, topic = arguments.name, required(arguments, "control_topic", "the pipeline's")
     if not re.fullmatch("[a-z0-9_-]{1,64}", name):
         raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
     if arguments.destinations is not None and name not in (names := _names(arguments.destinations)):
@@ -77,7 +77,7 @@ def _switch(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     names = _names(arguments.destinations)
-    topic = arguments.control_topic
+    topic = required(arguments, "control_topic", "the pipeline's")
     with existing_topic(kafka_config(arguments), topic, f"control topic {topic!r}") as reader:
         switched = switch_states(reader.records())
     states = {name: switched.get(name, SwitchState()) for name in dict.fromkeys((*names, *sorted(switched)))}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config
+from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config, required
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
@@ -44,8 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    if arguments.control_topic is None:
-        raise OptionError("--control_topic is missing: give the pipeline's, which is how a job is asked")
+    required(arguments, "control_topic", "the pipeline's, which is how a job is asked")
     if not 0 < arguments.timeout_seconds <= 3600:
         raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: above 0, up to 3600")
     if arguments.history < 1:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer
+from pipeline.cli.command_line import RaisingParser, add_job_options, cluster_client, steer, with_options
 from pipeline.console import say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
@@ -37,7 +37,7 @@ def _savepoint(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--timeout_seconds", type=float, default=600.0, metavar="NUMBER", help="how long to wait for it (default: 600)"
     )
-    arguments = parser.parse_args(argv)
+    arguments = with_options(parser.parse_args(argv))
     if not 1 <= arguments.timeout_seconds <= _MAX_TIMEOUT_S:
         raise OptionError(f"--timeout_seconds is {arguments.timeout_seconds:g}, allowed: 1 to {_MAX_TIMEOUT_S:g}")
     with cluster_client(arguments) as rest:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.cli.command_line import add_kafka_options, exit_code_of, kafka_config
+from pipeline.cli.command_line import add_kafka_options, exit_code_of, kafka_config, required, with_options
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _why(arguments: argparse.Namespace) -> int:
-    decisions, unreadable = _read(arguments)
+    decisions, unreadable = _read(with_options(arguments))
     if unreadable:
         sys.stderr.write(f"warning: {unreadable} records are no decisions\n")
     # A user's decisions are in order except for repeated records.
@@ -57,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user", required=True, metavar="USER", help="user_id")
     parser.add_argument("--event", metavar="EVENT", help="event_id; default: all events")
     parser.add_argument("--rule", metavar="RULE", help="name of a rule; default: all rules")
-    log = parser.add_mutually_exclusive_group(required=True)
+    log = parser.add_mutually_exclusive_group()
     log.add_argument("--decisions_topic", metavar="TOPIC", help="as the pipeline's")
     log.add_argument("--decisions_file", type=Path, metavar="FILE", help="as the pipeline's")
-    add_kafka_options(parser, required=False)
+    add_kafka_options(parser)
     parser.add_argument("--json", action="store_true", help="print the records, a JSON object a line")
     return parser
 
@@ -95,9 +95,7 @@ def _lines_of_file(path: Path) -> Iterator[bytes]:
 
 
 def _lines_of_topic(arguments: argparse.Namespace) -> Iterator[bytes]:
-    topic: str = arguments.decisions_topic
-    if arguments.bootstrap_servers is None:
-        raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker, or --decisions_file")
+    topic = required(arguments, "decisions_topic", "the pipeline's, or --decisions_file")
     with topic_errors(f"--decisions_topic {topic!r}"), open_reader(kafka_config(arguments), topic) as reader:
         if not reader.partitions:
             raise TopicError(f"--decisions_topic is {topic!r}: there is no such topic")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from unittest import mock
 
 from pipeline.cli import main
-from pipeline.launch.options import Settings
+from pipeline.launch.options.settings import OPTIONS
 
 COMMANDS: Final = frozenset(main.COMMANDS)
 
@@ -102,7 +102,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Argume
 
 def pipeline_flags() -> frozenset[str]:
     """Every flag of ``python -m pipeline`` and its commands."""
-    found = {f"--{name}" for name in Settings.__dataclass_fields__} | {"--help"}
+    found = {f"--{name}" for name in OPTIONS} | {"--help"}
     waiting = [parser_of(name) for name in [*COMMANDS, "backtest"]]
     while waiting:
         parser = waiting.pop()

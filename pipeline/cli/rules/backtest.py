@@ -23,6 +23,7 @@ from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.launch.options import Settings, parse
+from pipeline.launch.options.parsing import given_flags
 from pipeline.timestamps import read_time, shown_time
 from transforms.adapters.kafka.bounded_reader import TopicReadError
 from transforms.adapters.lua.engines import LuaEngines
@@ -85,6 +86,11 @@ def main(argv: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     try:
         settings = parse([f"--rules={arguments.path}", *rest], PROGRAM)
+        # A file of events or profiles stands for a broker or user API that only the configuration names.
+        flags = given_flags(rest, PROGRAM)
+        for file, option in ((arguments.events, "bootstrap_servers"), (arguments.profiles, "user_api_url")):
+            if file is not None and option not in flags:
+                settings = settings.model_copy(update={option: None})
         return _Run(arguments, settings).run()
     except RuleError as error:
         sys.stderr.write(f"error: {one_line(str(error))}\n")

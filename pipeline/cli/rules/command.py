@@ -79,11 +79,9 @@ def _parser() -> CommandGroup:
     publish.add_argument("--dry_run", action="store_true", help="test and compare, publish nothing")
     for command in (test, publish):
         command.add_argument(
-            "--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's; may be repeated"
+            "--history_fields", action="append", metavar="FIELD", help="as the pipeline's; may be repeated"
         )
-        command.add_argument(
-            "--history_size", type=int, default=100, metavar="EVENTS", help="as the pipeline's (default: 100)"
-        )
+        command.add_argument("--history_size", type=int, metavar="EVENTS", help="as the pipeline's (default: 100)")
     explain.add_argument("--event", type=Path, required=True, metavar="FILE", help="the event, JSON or YAML")
     explain.add_argument(
         "--given",
@@ -91,7 +89,7 @@ def _parser() -> CommandGroup:
         metavar="FILE",
         help="what is known before it: profile, visit, history, now, events, as in tests",
     )
-    explain.add_argument("--history_fields", action="append", default=[], metavar="FIELD", help="as the pipeline's")
+    explain.add_argument("--history_fields", action="append", metavar="FIELD", help="as the pipeline's")
     published_rules.add_status_options(status)
     return parser
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config
+from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config, required
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
@@ -24,7 +24,7 @@ _CLOCK_SKEW_MS: Final = 600_000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags that all three commands have."""
-    parser.add_argument("--rules_topic", required=True, metavar="TOPIC", help="topic of rule sets")
+    parser.add_argument("--rules_topic", metavar="TOPIC", help="topic of rule sets")
     add_kafka_options(parser)
 
 
@@ -37,6 +37,10 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _rules_topic(arguments: argparse.Namespace) -> str:
+    return str(required(arguments, "rules_topic", "the topic of rule sets"))
+
+
 def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
     """Publish rules whose tests have passed; returns the exit code.
 
@@ -44,7 +48,7 @@ def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
         RuleError: a rule has changed without a new version, or the set is too large for a record.
         TopicError: another publisher began meanwhile, or Kafka refused.
     """
-    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
+    topic = RulesTopic(_rules_topic(arguments), kafka_config(arguments))
     if arguments.dry_run:
         published = topic.read()
         changes = _checked_changes(topic.topic, published, rules)
@@ -95,7 +99,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         RuleError: there is no such set, or its rules are live already.
         TopicError: another publisher began meanwhile, or Kafka refused.
     """
-    topic = RulesTopic(arguments.rules_topic, kafka_config(arguments))
+    topic = RulesTopic(_rules_topic(arguments), kafka_config(arguments))
     with topic.publishing() as publisher:
         published = publisher.published
         earlier = _earlier_set(topic.topic, published, arguments.to)
@@ -131,7 +135,7 @@ def status(arguments: argparse.Namespace) -> int:
         TopicError: Kafka does not answer, or a topic is missing.
     """
     config = kafka_config(arguments)
-    published = RulesTopic(arguments.rules_topic, config).read()
+    published = RulesTopic(_rules_topic(arguments), config).read()
     live = published.live
     behind, shards, received = list[int](), 0, list[Acknowledgement]()
     if live is not None:
