@@ -14,8 +14,7 @@ from pipeline.cli.command_line import CommandGroup
 from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import is_secret_property
-from pipeline.launch.options.config_file import NAME
-from pipeline.launch.options.resolving import DEFAULT, SOURCES, Resolved, check_config, unknown_variables
+from pipeline.launch.options.resolving import DEFAULT, NO_FILE, SOURCES, Resolved, check_config, unknown_variables
 from pipeline.launch.options.settings import OPTIONS
 from pipeline.launch.options.values import PROPERTIES
 from pipeline.schemas import SCHEMAS, schema_text
@@ -55,66 +54,67 @@ def _show(arguments: argparse.Namespace) -> int:
         options = {row.option: {"value": row.value, "source": row.source, "place": row.place} for row in rows}
         sys.stdout.write(json.dumps({"file": file, "profile": resolved.profile, "options": options}) + "\n")
         return 0
-    profile = "no profile" if resolved.profile is None else f"profile {resolved.profile}"
-    sys.stdout.write(f"no configuration file (./{NAME})\n" if file is None else f"{one_line(file)}, {profile}\n")
+    sys.stdout.write(f"{one_line(resolved.where)}\n")
     for row in rows:
-        shown = (
-            {None: "-", True: "true", False: "false"}.get(row.value, row.value)
-            if not isinstance(row.value, list)
-            else ", ".join(row.value) or "-"
-        )
         place = f" {row.place}" if row.place is not None else ""
-        sys.stdout.write(one_line(f"{row.option:<36} {shown}  ({row.source}{place})") + "\n")
+        sys.stdout.write(one_line(f"{row.option:<36} {_text(row.value)}  ({row.source}{place})") + "\n")
     return 0
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)
 
 
 def rows_of(resolved: Resolved) -> Iterator[Row]:
     """A row for each option, and one for each property instead of the option that holds them."""
     for name in OPTIONS:
-        origin = resolved.origins[name]
-        pairs = dict(pair.partition("=")[::2] for pair in resolved.values[name]) if name in PROPERTIES else {}
-        for key, text in pairs.items():
-            shown = _HIDDEN if is_secret_property(key) and not is_reference(text) else text
-            yield Row(f"{name}.{key}", shown, *_of(resolved, f"{name}.{key}"))
-        if not pairs:
+        if pairs := _pairs(resolved, name):
+            for key, text in pairs.items():
+                shown = _HIDDEN if is_secret_property(key) and not is_reference(text) else text
+                yield _row(resolved, f"{name}.{key}", shown)
+        else:
             value = resolved.values[name]
-            if name.endswith("_token") and value is not None and not is_reference(value):
-                value = _HIDDEN
-            value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-            yield Row(name, value, origin.source, origin.place)
+            yield _row(resolved, name, _HIDDEN if value is not None and _may_be_secret(name, value) else value)
 
 
-def _of(resolved: Resolved, name: str) -> tuple[str, str | None]:
+def _pairs(resolved: Resolved, name: str) -> dict[str, str]:
+    return dict(pair.partition("=")[::2] for pair in resolved.values[name]) if name in PROPERTIES else {}
+
+
+def _may_be_secret(name: str, value: Any) -> bool:
+    """Whether a value that is not allowed may be a secret: a token itself, or a URL with a password."""
+    return (name.endswith("_token") and not is_reference(value)) or (
+        name.endswith("_url") and set("@?#") & set(value) != set()
+    )
+
+
+def _row(resolved: Resolved, name: str, value: Any) -> Row:
     origin = resolved.origins[name]
-    return origin.source, origin.place
+    value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return Row(name, value, origin.source, origin.place)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     sources = SOURCES.get()
-    problems = [{"place": None, "problem": text} for text in unknown_variables(sources.environment)]
+    problems = [*unknown_variables(sources.environment)]
     if sources.file is not None:
-        problems += [
-            {"place": str(problem).removesuffix(f": {problem.detail}"), "problem": problem.detail}
-            for problem in check_config(sources.file)
-        ]
-    elif not arguments.json:
-        sys.stdout.write(f"no configuration file: ./{NAME} is not there, --config=FILE names another\n")
+        problems += map(str, check_config(sources.file))
     if not problems:
         try:
-            sources.resolve()
+            sources.resolve().settings(rules_required=False)
         except OptionError as error:
-            problems.append({"place": None, "problem": str(error)})
+            problems.append(str(error))
     if arguments.json:
-        sys.stdout.write(
-            json.dumps({"file": None if sources.file is None else str(sources.file), "problems": problems}) + "\n"
-        )
+        file = None if sources.file is None else str(sources.file)
+        sys.stdout.write(json.dumps({"file": file, "problems": problems}) + "\n")
+    elif problems:
+        sys.stderr.writelines(f"{one_line(problem)}\n" for problem in problems)
     else:
-        for problem in problems:
-            sys.stderr.write(
-                one_line(": ".join(part for part in (problem["place"], problem["problem"]) if part)) + "\n"
-            )
-        if not problems and sources.file is not None:
-            sys.stdout.write(f"ok  {sources.file}\n")
+        sys.stdout.write(f"ok  {sources.file or NO_FILE}\n")
     return 1 if problems else 0
 
 

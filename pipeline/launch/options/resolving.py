@@ -21,6 +21,7 @@ from transforms.domain.base.checked_documents import Problem
 PREFIX: Final = "EVENT_TRIGGER_"
 CONFIG_VARIABLE, PROFILE_VARIABLE = f"{PREFIX}CONFIG", f"{PREFIX}PROFILE"
 DEFAULT: Final = "default"
+NO_FILE: Final = f"no configuration file: there is no ./{NAME}, and --config=FILE names none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,13 @@ class Resolved:
     origins: Mapping[str, Origin]
     file: Path | None = None
     profile: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The file and its profile, for people."""
+        if self.file is None:
+            return NO_FILE
+        return str(self.file) if self.profile is None else f"{self.file}, profile {self.profile}"
 
     def settings(self, rules_required: bool = True) -> Settings:
         """The checked settings.

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from pipeline.cli.init import template
 from pipeline.schemas import SCHEMAS, schema_text
 from pipeline.schemas.build import build
+from tests.builders import NOW_MS, event, record
 from tests.integration.jobs import ROOT
 from tests.readme import schema_files
+from transforms.domain.base.yaml_documents import read_documents
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
-from transforms.domain.events.record import Record
+from transforms.domain.events.event import EventLimits, parse_event
+from transforms.domain.rules.actions import enriched_event
 from transforms.domain.rules.sets import Acknowledgement
 from transforms.domain.shard.decisions import FIRED, KINDS, Decision
 from transforms.domain.shard.step_result import Erasure
+from transforms.domain.users.history import History, Row
+from transforms.domain.users.user import UserState
+from transforms.domain.users.visit import Visit
 
 REMOVED = object()
 
@@ -41,18 +45,20 @@ LETTER = DeadLetter("too_large", "11 KB", "t", 0, 17, 5, b"u", b"{}").to_json()
 LOST = LostAction("id", 3, "webhook", "crm", "u", "e", b"{}", 5, 2, 503)
 LOST_LETTER = DeadLetter("undelivered", "503", "", -1, -1, 5, None, b"", rule="r", action=LOST).to_json()
 DECISION = Decision(decision=FIRED, time=1, user_id="u", event_id="e", rule="r", version=3, action="crm").to_json()
-ERASURE = Erasure("u", True, 5, "control", Record("control", 0, 17, 5, b"u", b"{}")).to_json()
-EVENT = {"event_id": "e", "user_id": "u", "event_name": "page_view", "timestamp": 1704067200000}
+ERASURE = Erasure("u", True, 5, "control", record(event())).to_json()
 
 
-def actions(tmp_path: Path) -> list[dict[str, Any]]:
-    """Bodies that rules make of events, as the simulator of rule tests fires them."""
-    from tests.transforms.domain.shard.builders import fired_bodies
-
-    return fired_bodies()
+def action() -> bytes:
+    """The body of an action."""
+    parsed = parse_event(record(event(event_id="e1", mood="good")), NOW_MS, EventLimits())
+    history = History(5)
+    history.add(Row(NOW_MS - 1, "e0", "session_start"))
+    visit = Visit("v", NOW_MS - 5, 5, False)
+    return enriched_event(parsed.fields, visit, UserState(0, "fetched", b'{"country":"US"}', history))
 
 
 RECORDS = [
+    ("action", action(), {"event": {"event_id": "e"}, "currentVisit": 3, "eventHistory": [{}], "userProfile": None}),
     ("dead-letter", LETTER, {"reason": "tired", "stage": "end", "value": None, "offset": "17", "cut": REMOVED}),
     ("dead-letter", LOST_LETTER, {"action": {"action_id": "id"}, "partition": -2, "timestamp": 1.5}),
     ("decision", DECISION, {"decision": "frred", "user_id": REMOVED, "version": "3", "time": None}),
@@ -61,7 +67,9 @@ RECORDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "record", "mutations"), RECORDS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "record", "mutations"), RECORDS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_a_record_fits_and_a_mutated_one_does_not(name: str, record: bytes, mutations: dict[str, Any]) -> None:
     check, document = validator(name), json.loads(record)
     check.validate(document)
@@ -108,7 +116,8 @@ CONFIG = {
 def test_a_configuration_fits_and_a_mutated_one_does_not(mutation: dict[str, Any]) -> None:
     check = validator("config")
     check.validate(CONFIG)
-    check.validate(yaml.safe_load(template()))
+    (document,) = read_documents(template())
+    check.validate(document.value)
     assert not check.is_valid(CONFIG | mutation)
 
 
@@ -116,7 +125,7 @@ def test_rules_and_destinations_of_the_examples_fit() -> None:
     rules = [*ROOT.glob("examples/rules/*.yaml"), *ROOT.glob("pipeline/embedded/rules/*.yaml")]
     assert rules
     for file in rules:
-        for document in yaml.safe_load_all(file.read_text("utf-8")):
+        for document in (read.value for read in read_documents(file.read_text("utf-8")) if "actions" in read.value):
             validator("rule").validate(document)
             assert not validator("rule").is_valid(document | {"cooldwn": "1h"})
             assert not validator("rule").is_valid({name: document[name] for name in document if name != "name"})

@@ -133,7 +133,7 @@ def test_where_the_file_is_looked_for(file: Path, tmp_path: Path) -> None:
     assert find_sources(None, None, {}, tmp_path / "empty").file is None
     for given, variable in ((("", None), {}), ((None, ""), {}), ((None, None), {"EVENT_TRIGGER_PROFILE": ""})):
         with pytest.raises(OptionError, match="is empty"):
-            find_sources(*given, variable, tmp_path)
+            find_sources(given[0], given[1], variable, tmp_path)
 
 
 def test_a_profile_needs_a_file_and_has_to_be_there(file: Path) -> None:
