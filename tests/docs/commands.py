@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from pipeline.cli.main import take_sources
 from pipeline.errors import OptionError
 from pipeline.launch.options import parse, parse_rules_optional
+from pipeline.launch.options.resolving import SOURCES, Sources
 from tests.docs.pages import ROOT
 from tests.docs.parsers import COMMANDS, CommandError, parsed
 
@@ -147,6 +149,8 @@ def check_pipeline(arguments: Sequence[str]) -> None:
         if _PLACEHOLDER in argument:
             raise CommandError(f"{argument!r} cannot be typed: write an example of a value")
     try:
+        arguments = take_sources(arguments)
+        SOURCES.set(Sources())  # the reader's file is not here
         if arguments and arguments[0] in COMMANDS:
             _check_command(arguments[0], arguments[1:])
         elif arguments and not arguments[0].startswith("-"):

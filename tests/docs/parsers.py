@@ -102,7 +102,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Argume
 
 def pipeline_flags() -> frozenset[str]:
     """Every flag of ``python -m pipeline`` and its commands."""
-    found = {f"--{name}" for name in OPTIONS} | {"--help"}
+    found = {f"--{name}" for name in OPTIONS} | {"--help", "--config", "--profile"}
     waiting = [parser_of(name) for name in [*COMMANDS, "backtest"]]
     while waiting:
         parser = waiting.pop()
