@@ -68,6 +68,8 @@ def _option(option: Option) -> dict[str, Any]:
         of_type = dict(_REFERENCE)
     elif option.kind == tuple[str, ...]:
         of_type = {"type": "array", "items": {"anyOf": [_TEXT, {"type": "integer"}]}}
+    elif option.name == "bootstrap_servers":
+        of_type = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
     elif option.choices:
         of_type = {"enum": list(option.choices)}
     else:

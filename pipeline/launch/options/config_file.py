@@ -188,15 +188,15 @@ class _Reader:
         if problem not in self._problems:
             self._problems.append(problem)
 
-    def text(self, key: str, inside: tuple[str, ...] = ()) -> str | None:
-        """The text of ``extends`` or ``profile``."""
-        value = self._document.value
-        for part in inside:
-            value = value[part]
-        if (text := value.get(key)) is None:
+    def text(self, key: str) -> str | None:
+        """The text of ``extends`` or ``profile`` of the file."""
+        return self._text(self._document.value, key, ())
+
+    def _text(self, values: Mapping[str, Any], key: str, at: tuple[str, ...]) -> str | None:
+        if (text := values.get(key)) is None:
             return None
         if not isinstance(text, str) or not text:
-            self._report((*inside, key), f"{'.'.join((*inside, key))} is {text!r}, allowed: a text")
+            self._report((*at, key), f"{'.'.join((*at, key))} is {text!r}, allowed: a text")
             return None
         return text
 
@@ -238,7 +238,7 @@ class _Reader:
                     checked[name] = None if value is None else self._value(name, value)
                 except OptionError as error:
                     self._report(path, ".".join((*at, str(error))))
-        extends = self.text(EXTENDS, at) if at else None
+        extends = self._text(values, EXTENDS, at) if at else None
         return Layer(source, self._file, checked, lines, extends, self._document.line_of((*at, EXTENDS)))
 
     def _value(self, name: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from transforms.domain.base.checked_documents import Problem
 
 PREFIX: Final = "EVENT_TRIGGER_"
 CONFIG_VARIABLE, PROFILE_VARIABLE = f"{PREFIX}CONFIG", f"{PREFIX}PROFILE"
-DEFAULT: Final = "default"
+FLAG, DEFAULT = "flag", "default"
+_KNOWN: Final = (FLAG, DEFAULT)
 NO_FILE: Final = f"no configuration file: there is no ./{NAME}, and --config=FILE names none"
 
 
@@ -67,8 +69,17 @@ class Resolved:
             OptionError: options that are not allowed together.
         """
         settings = Settings(**self.values)
-        check_combinations(settings, rules_required)
+        try:
+            check_combinations(settings, rules_required)
+        except OptionError as error:
+            raise OptionError(f"{error}{self._places(str(error))}") from None
         return settings
+
+    def _places(self, message: str) -> str:
+        """Where options that a message names come from, unless they are flags."""
+        names = dict.fromkeys(name for name in re.findall(r"--(\w+)", message) if name in self.origins)
+        places = [f"{name}: {self.origins[name].place}" for name in names if self.origins[name].source not in _KNOWN]
+        return f" ({', '.join(places)})" if places else ""
 
     def is_given(self, name: str) -> bool:
         """Whether an option has another origin than its default."""
@@ -119,7 +130,7 @@ def resolve(
     )
     layers.append(
         {
-            name: (from_text(OPTIONS[name], given, f"--{name}"), Origin("flag", f"--{name}"))
+            name: (from_text(OPTIONS[name], given, f"--{name}"), Origin(FLAG, f"--{name}"))
             for name, given in flags.items()
         }
     )

@@ -66,6 +66,8 @@ def from_yaml(option: Option, given: Any) -> Any:
         return _properties(option.name, given)
     if option.name.endswith("_token") and not (isinstance(given, str) and is_reference(given)):
         raise OptionError(f"{option.name} is no reference, allowed: {ALLOWED}; {_NO_SECRETS}")
+    if option.name == "bootstrap_servers" and isinstance(given, list) and all(isinstance(item, str) for item in given):
+        given = ",".join(given)
     if option.kind == _LISTS and isinstance(given, list):
         given = [str(item) if type(item) is int else item for item in given]
     if given == "" or (isinstance(given, list) and "" in given):
@@ -103,6 +105,7 @@ def _problem(option: Option, given: Any, error: Exception) -> str:
     in_range = kinds & {"greater_than_equal", "less_than_equal", "finite_number"}
     shown = str(given) if in_range else repr(given)
     if option.is_number and not in_range:
-        return f"{shown}, allowed: a number, {option.allowed}"
+        kind = "whole " if option.kind is int else ""
+        return f"{shown}, allowed: a {kind}number, {option.allowed}"
     hint = "; quote it" if option.kind is str and isinstance(given, int | float) else ""
     return f"{shown if len(shown) < 100 else shown[:100] + '…'}, allowed: {option.allowed}{hint}"

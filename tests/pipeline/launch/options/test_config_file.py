@@ -31,10 +31,10 @@ def shown(tmp_path: Path, text: str | bytes) -> list[str]:
         ("user_shards: 8\nuser_shards: 9\n", "event-trigger.yaml:2: not YAML: key 'user_shards' is given twice"),
         ("detached: yes\n", "event-trigger.yaml:1: detached is 'yes', allowed: true or false"),
         ("detached: on\n", "event-trigger.yaml:1: detached is 'on', allowed: true or false"),
-        ('user_shards: "08"\n', "event-trigger.yaml:1: user_shards is '08', allowed: a number, 0 to 32768 shards"),
-        ("user_shards: 08\n", "event-trigger.yaml:1: user_shards is '08', allowed: a number, 0 to 32768 shards"),
-        ("user_shards: 8.5\n", "event-trigger.yaml:1: user_shards is 8.5, allowed: a number, 0 to 32768 shards"),
-        ("user_shards: true\n", "event-trigger.yaml:1: user_shards is True, allowed: a number, 0 to 32768 shards"),
+        ('user_shards: "08"\n', "event-trigger.yaml:1: user_shards is '08', allowed: a whole number, 0 to 32768"),
+        ("user_shards: 08\n", "event-trigger.yaml:1: user_shards is '08', allowed: a whole number, 0 to 32768"),
+        ("user_shards: 8.5\n", "event-trigger.yaml:1: user_shards is 8.5, allowed: a whole number, 0 to 32768"),
+        ("user_shards: true\n", "event-trigger.yaml:1: user_shards is True, allowed: a whole number, 0 to 32768"),
         ("user_shards: 99999\n", "event-trigger.yaml:1: user_shards is 99999, allowed: 0 to 32768 shards"),
         ("state_ttl_seconds: .nan\n", "event-trigger.yaml:1: state_ttl_seconds is '.nan', allowed: a number, 0.1 to"),
         ("job_name: 17\n", "event-trigger.yaml:1: job_name is 17, allowed: a text; quote it"),
@@ -53,6 +53,10 @@ def shown(tmp_path: Path, text: str | bytes) -> list[str]:
         ("profile: nowhere\n", "event-trigger.yaml: there is no profile 'nowhere': the file has none"),
         ("profile: [a]\n", "event-trigger.yaml:1: profile is ['a'], allowed: a text"),
         ("profiles: [a]\n", "event-trigger.yaml:1: profiles is no mapping of names to options"),
+        ("bootstrap_servers: [1]\n", "event-trigger.yaml:1: bootstrap_servers is [1], allowed: a text"),
+        ("? [a]\n: b\n", "event-trigger.yaml:1: not YAML: key with parts is no text: quote it"),
+        ("profile: x\nprofiles: {x: null, y: {extends: 3}}\n",
+         "event-trigger.yaml:2: profiles.y.extends is 3, allowed: a text"),
         ("profiles:\n  a: 1\n", "event-trigger.yaml:2: profiles.a is no mapping of options"),
         ("profiles:\n  a:\n    profile: b\n", "event-trigger.yaml:3: profiles.a.profile: no such option"),
         ("savepoint_path: s3://b/s\n", "event-trigger.yaml:1: savepoint_path belongs to one launch: give it as a flag"),
@@ -60,7 +64,7 @@ def shown(tmp_path: Path, text: str | bytes) -> list[str]:
         ("kafka_property:\n  acks: [all]\n", "event-trigger.yaml:1: kafka_property.acks is neither text, number"),
         ("kafka_property:\n  linger.mss: 5\n", "event-trigger.yaml:1: kafka_property sets 'linger.mss', which no"),
         ("events_topic: t\nactions_topic: t\nrules_topic: t\nbootstrap_servers: b:1\n",
-         "event-trigger.yaml: --rules_topic and --events_topic are both 't'"),
+         "event-trigger.yaml: --rules_topic and --events_topic are both 't', allowed: a topic of its own (rules"),
         ("profiles:\n  a: {parallelism: 64}\n",
          "event-trigger.yaml: profile a: --parallelism is 64, allowed: up to --user_shards, 16"),
     ],
@@ -112,6 +116,11 @@ def test_yaml_s_scalars_are_kafka_s_texts(tmp_path: Path) -> None:
     file = write(tmp_path, "kafka_property:\n  linger.ms: 5\n  enable.idempotence: true\n  client.id: a=b\n")
     values = resolve({}, {}, None, file).values
     assert values["kafka_property"] == ("linger.ms=5", "enable.idempotence=true", "client.id=a=b")
+
+
+def test_brokers_may_be_a_list_and_a_profile_empty(tmp_path: Path) -> None:
+    file = write(tmp_path, "bootstrap_servers: [a:1, b:2]\nprofiles: {x: null}\n")
+    assert resolve({}, {}, "x", file).values["bootstrap_servers"] == "a:1,b:2"
 
 
 def test_a_profile_extends_another_and_a_file_another(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_variables_have_the_types_of_their_options(variable: str, text: str, val
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [
-        ("USER_SHARDS", "many", "EVENT_TRIGGER_USER_SHARDS is 'many', allowed: a number, 0 to 32768 shards"),
+        ("USER_SHARDS", "many", "EVENT_TRIGGER_USER_SHARDS is 'many', allowed: a whole number, 0 to 32768 shards"),
         ("USER_SHARDS", "-1", "EVENT_TRIGGER_USER_SHARDS is -1, allowed: 0 to 32768 shards"),
         ("RULES_TOPIC", "", "EVENT_TRIGGER_RULES_TOPIC is empty"),
         ("HISTORY_FIELDS", "", "EVENT_TRIGGER_HISTORY_FIELDS is empty"),
@@ -141,3 +141,13 @@ def test_a_profile_needs_a_file_and_has_to_be_there(file: Path) -> None:
         resolve({}, {}, "p", None)
     with pytest.raises(OptionError, match="there is no profile 'prod': there is p"):
         resolve({}, {}, "prod", file)
+
+
+def test_what_cannot_be_combined_says_where_it_comes_from(file: Path) -> None:
+    resolved = resolve({"user_shards": "1"}, {}, None, file)
+    with pytest.raises(OptionError) as caught:
+        resolved.settings()
+    assert str(caught.value) == (
+        f"--parallelism is 2, allowed: up to --user_shards, 1; further subtasks would have no shard "
+        f"(parallelism: {file}:3)"
+    )
