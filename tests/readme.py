@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pipeline.schemas
-from pipeline.launch.options.fields import Option
+from pipeline.launch.options.fields import REFERENCE, Option
 from pipeline.launch.options.settings import GROUPS, OPTIONS
 from pipeline.schemas import SCHEMAS
 from pipeline.schemas.build import build
@@ -57,14 +57,14 @@ def options_tables() -> str:
 
 
 def _row(option: Option) -> str:
-    unit = "" if option.unit in (_PATH, _SHARE) else option.unit or ""
+    unit = "" if option.unit in (_PATH, _SHARE, REFERENCE) else option.unit or ""
     cells = [f"`--{option.name}`", _type(option), unit, _default(option), _allowed(option), option.text]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _type(option: Option) -> str:
-    if option.unit == _PATH:
-        return "path"
+    if option.unit in (_PATH, REFERENCE):
+        return "path" if option.unit == _PATH else "reference"
     names = {bool: "switch", int: "whole number", float: "number", tuple[str, ...]: "text, repeatable", Path: "path"}
     return "choice" if option.choices else names.get(option.kind, "text")
 

@@ -20,9 +20,8 @@ from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse_rules_optional
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
-from pipeline.launch.options.resolving import SOURCES
+from pipeline.launch.options.resolving import with_configured
 from pipeline.launch.options.settings import OPTIONS
-from pipeline.launch.options.values import PROPERTIES
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 from transforms.domain.base.secret_references import SecretError
@@ -124,31 +123,9 @@ class CommandGroup(argparse.ArgumentParser):
 # What flags do not give
 
 
-# A flag, and the option that says the same in another way and therefore does not count beside it.
-_INSTEAD: Final = {
-    "terraform": "flink_master",
-    "decisions_file": "decisions_topic",
-    "decisions_topic": "decisions_file",
-}
-
-
 def with_options(arguments: argparse.Namespace) -> argparse.Namespace:
-    """Arguments of a command; those not given that are options of the launch have the values that these have.
-
-    Raises:
-        OptionError: the configuration file or a variable cannot be used.
-    """
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    instead = {_INSTEAD[name] for name in given if name in _INSTEAD}
-    wanted = {name for name in vars(arguments) if name in OPTIONS or name == "job"} - instead
-    if not wanted - given.keys() and "kafka_property" not in given:
-        return arguments
-    # Given properties are added to those of the file.
-    resolved = SOURCES.get().resolve({name: given.pop(name) for name in PROPERTIES if name in given})
-    filled = {name: resolved.values[name] for name in wanted & OPTIONS.keys()}
-    if "job" in wanted and resolved.is_given("job_name"):
-        filled["job"] = resolved.values["job_name"]
-    return argparse.Namespace(**{**vars(arguments), **filled, **given})
+    """``with_configured`` of a command's arguments."""
+    return argparse.Namespace(**with_configured(vars(arguments)))
 
 
 def required(arguments: argparse.Namespace, name: str, what: str) -> Any:

@@ -87,7 +87,7 @@ def _pairs(resolved: Resolved, name: str) -> dict[str, str]:
 
 def _may_be_secret(name: str, value: Any) -> bool:
     """Whether a value that is not allowed may be a secret: a token itself, or a URL with a password."""
-    return (name.endswith("_token") and not is_reference(value)) or (
+    return (OPTIONS[name].is_reference and not is_reference(value)) or (
         name.endswith("_url") and set("@?#") & set(value) != set()
     )
 

@@ -64,7 +64,7 @@ def _option(option: Option) -> dict[str, Any]:
             "additionalProperties": scalar,
         }
         of_type["propertyNames"] = {"pattern": r"^[A-Za-z0-9._-]+$"}
-    elif option.name.endswith("_token"):
+    elif option.is_reference:
         of_type = dict(_REFERENCE)
     elif option.kind == tuple[str, ...]:
         of_type = {"type": "array", "items": {"anyOf": [_TEXT, {"type": "integer"}]}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipeline.launch.options.fields import OptionGroup, option
+from pipeline.launch.options.fields import REFERENCE, OptionGroup, option
 from transforms.adapters.lua.engines import Isolation
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.events.event import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
@@ -115,6 +115,7 @@ class StateOptions(OptionGroup):
         None,
         f"where workers find the user API's bearer token: {TOKEN_REFERENCES}; never the token itself; needs https, "
         "or http to this machine",
+        unit=REFERENCE,
     )
     user_api_ca_file: Path | None = option(
         None,

@@ -17,6 +17,8 @@ FLINK_RUNNER: Final = "FlinkRunner"
 AT_LEAST_ONCE: Final = "AT_LEAST_ONCE"
 EXACTLY_ONCE: Final = "EXACTLY_ONCE"
 JSON: Final = "json"
+# The unit of options that say where a secret lies.
+REFERENCE: Final = "reference to a secret"
 
 
 class OptionGroup(BaseSettings):
@@ -46,7 +48,7 @@ def option(
     Args:
         default: the value if nothing gives another. No other place has defaults.
         text: the help text, without unit, choices and default, which are added.
-        unit: the unit of a number; ``path`` for a text that is one.
+        unit: the unit of a number; ``path`` or ``REFERENCE`` for a text that is one.
         least: smallest number that is allowed.
         most: largest number that is allowed.
     """
@@ -82,6 +84,11 @@ class Option:
     def is_number(self) -> bool:
         """Whether its values are numbers."""
         return self.kind in (int, float)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it says where a secret lies, and must never be the secret."""
+        return self.unit == REFERENCE
 
     @property
     def shown_default(self) -> str:

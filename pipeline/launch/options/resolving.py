@@ -249,3 +249,31 @@ def check_config(file: Path) -> list[Problem]:
             prefix = "" if profile is None else f"profile {profile}: "
             problems.append(Problem(file, None, f"{prefix}{error}"))
     return problems
+
+
+# A flag of a command, and the option that says the same in another way and therefore does not count beside it.
+_INSTEAD: Final = {
+    "terraform": "flink_master",
+    "decisions_file": "decisions_topic",
+    "decisions_topic": "decisions_file",
+}
+
+
+def with_configured(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a command by name, where those not given (None) have the values that ``SOURCES`` give.
+
+    Names of options have the option's value, ``job`` has ``job_name`` if that is given; given properties are added to
+    those of the file. Other names stay as they are.
+
+    Raises:
+        OptionError: the configuration file or a variable cannot be used.
+    """
+    known = {name: value for name, value in given.items() if value is not None}
+    wanted = {name for name in given if name in OPTIONS or name == "job"} - {_INSTEAD.get(name) for name in known}
+    if not wanted - known.keys() and not any(name in known for name in PROPERTIES):
+        return dict(given)
+    resolved = SOURCES.get().resolve({name: known.pop(name) for name in PROPERTIES if name in known})
+    values = {name: resolved.values[name] for name in wanted & OPTIONS.keys()}
+    if "job" in wanted and resolved.is_given("job_name"):
+        values["job"] = resolved.values["job_name"]
+    return {**given, **values, **known}

@@ -64,7 +64,7 @@ def from_yaml(option: Option, given: Any) -> Any:
     """
     if option.name in PROPERTIES:
         return _properties(option.name, given)
-    if option.name.endswith("_token") and not (isinstance(given, str) and is_reference(given)):
+    if option.is_reference and not (isinstance(given, str) and is_reference(given)):
         raise OptionError(f"{option.name} is no reference, allowed: {ALLOWED}; {_NO_SECRETS}")
     if option.name == "bootstrap_servers" and isinstance(given, list) and all(isinstance(item, str) for item in given):
         given = ",".join(given)

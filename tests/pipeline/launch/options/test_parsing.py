@@ -10,6 +10,7 @@ from pipeline.errors import OptionError
 from pipeline.launch.options import FLINK_RUNNER, parse
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.settings import OPTIONS
+from transforms.domain.base.secret_references import ALLOWED
 
 FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", "--rules=rules"]
 
@@ -124,3 +125,10 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
     for option in OPTIONS.values():
         assert f"--{option.name}" in text
         assert f"default:{option.shown_default}".replace(" ", "") in text
+
+
+def test_options_that_take_a_reference_are_marked_so_that_files_cannot_hold_the_secret() -> None:
+    assert {name for name, option in OPTIONS.items() if ALLOWED in option.text or option.is_reference} == {
+        name for name, option in OPTIONS.items() if option.is_reference
+    }
+    assert OPTIONS["user_api_token"].is_reference
