@@ -7,8 +7,8 @@ import pipeline.schemas
 from pipeline.launch.options.fields import REFERENCE, Option
 from pipeline.launch.options.settings import GROUPS, OPTIONS
 from pipeline.schemas import SCHEMAS
-from pipeline.schemas.build import build
 from tests import capacity_docs
+from tests.schemas import build
 from transforms.adapters.telemetry.metric_names import METRICS as ALL_METRICS
 
 DOCS = Path(__file__).parent.parent / "docs"

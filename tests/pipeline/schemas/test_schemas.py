@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.cli.init import template
 from pipeline.schemas import SCHEMAS, schema_text
-from pipeline.schemas.build import build
 from tests.builders import NOW_MS, event, record
 from tests.integration.jobs import ROOT
 from tests.readme import schema_files
+from tests.schemas import build
 from transforms.domain.base.yaml_documents import read_documents
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.events.event import EventLimits, parse_event
