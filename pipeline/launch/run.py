@@ -16,7 +16,7 @@ from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.parsing import given_flags
-from pipeline.launch.options.resolving import SOURCES
+from pipeline.launch.options.resolving import SOURCES, unknown_variables
 from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.errors import LocalStackError
 from runners.flink.overrides import without_cloud_clients
@@ -33,12 +33,15 @@ def launch(arguments: Sequence[str]) -> int:
     """Launch the job that the options describe; returns the exit code: 0 done, 1 failed, 2 unusable option or rule."""
     quiet_logging()
     try:
-        resolved = SOURCES.get().resolve(given_flags(arguments))
+        sources = SOURCES.get()
+        resolved = sources.resolve(given_flags(arguments))
         settings = resolved.settings()
         if settings.log_format == JSON:
             log_json(settings.job_name)
         if resolved.file is not None:
             say(f"options: {one_line(resolved.where)}")
+        for problem in unknown_variables(sources.environment):
+            warn(problem)
         destinations = _destinations(settings)
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:

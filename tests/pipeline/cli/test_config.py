@@ -171,3 +171,15 @@ def test_a_broken_file_does_not_keep_commands_without_options_from_running(capsy
     assert ended.value.code == 0
     with pytest.raises(OptionError, match="no such option"):
         SOURCES.get().resolve()
+
+
+def test_a_launch_says_which_file_it_uses_and_which_variable_is_misspelt(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("event-trigger.yaml").write_text("rules: none\nprofiles: {p: {log_format: text}}\n")
+    monkeypatch.setenv("EVENT_TRIGGER_USER_SHARD", "1")
+    assert run("--profile=p") == 2
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "options: event-trigger.yaml, profile p",
+        "warning: variable EVENT_TRIGGER_USER_SHARD is no option: did you mean EVENT_TRIGGER_USER_SHARDS?",
+    ]
