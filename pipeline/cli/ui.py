@@ -72,7 +72,7 @@ def _check(settings: Settings, listen: Address) -> None:
         raise OptionError(f"--address is {listen.address!r}, allowed: an IP address") from None
     if not is_local and listen.token is None:
         raise OptionError(
-            f"--address is {listen.address}, allowed without --token: 127.0.0.1 or ::1, as pages show users' data"
+            f"--address is {listen.address}, allowed without --token are 127.0.0.1 and ::1, as pages show users' data"
         )
 
 

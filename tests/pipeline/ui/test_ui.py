@@ -621,12 +621,12 @@ def test_an_error_is_shown_and_the_last_status_kept() -> None:
         (["--bootstrap_servers=x:1"], "--flink_master is missing: give HOST:PORT of Flink's REST endpoint"),
         (["both", "--port=65536"], "--port is 65536, allowed: 0 to 65535"),
         (["both", "--address=localhost"], "--address is 'localhost', allowed: an IP address"),
-        (["both", "--address=0.0.0.0"], "--address is 0.0.0.0, allowed without --token: 127.0.0.1 or ::1"),
+        (["both", "--address=0.0.0.0"], "--address is 0.0.0.0, allowed without --token are 127.0.0.1 and ::1"),
         (["both", "--allowed_host=a:1"], "--allowed_host is 'a:1', allowed: a host's name, without a port"),
         (["both", "--token=hunter2hunter2hunter2"], "--token is no reference, allowed: env:NAME or file:/ABSOLUTE"),
         (["both", "--token=env:UI_TOKEN_MISSING"], "env:UI_TOKEN_MISSING: no such environment variable"),
         (["both", "--token=env:UI_TOKEN_SHORT"], "env:UI_TOKEN_SHORT: no token, allowed: 16 printable ASCII"),
-        (["both", "--tokn=env:X"], "unknown option '--tokn=env:X'"),
+        (["both", "--tokn=env:X"], "unknown option '--tokn': did you mean --token?"),
     ],
 )
 def test_an_unusable_option_is_one_error(

@@ -140,3 +140,15 @@ def test_a_handler_that_reads_records_gets_formatted_records() -> None:
     line = json.loads(record.getMessage())
     assert (line["event"], line["job"]) == ("100% bad", "nightly")
     assert "password=[hidden]" in line["exception"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("env:API_TOKEN: no such environment variable", "env:API_TOKEN: no such environment variable"),
+        ("API_TOKEN: hush", "API_TOKEN: [hidden]"),
+        ("my.api-token=hush", "my.api-token=[hidden]"),
+    ],
+)
+def test_a_reference_to_a_secret_is_none(text: str, shown: str) -> None:
+    assert logs.without_secrets(text) == shown
