@@ -43,7 +43,8 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     Raises:
         OptionError: one of these lacks its value, or it is not allowed.
     """
-    line = list(arguments)
+    line, config = _without("--config", arguments)
+    line, profile = _without("--profile", line)
     if not line or (line[0].startswith("-") and line[0] not in _ANSWERED):
         line.insert(0, "run")
     rest, log_format = _without("--log_format", line)
@@ -53,13 +54,11 @@ def command_line(arguments: Sequence[str]) -> list[str]:
         if log_format not in (None, "text", "json"):
             raise OptionError(f"--log_format is {log_format!r}, allowed: text, json")
         line = rest
-    if line[0] != "demo":  # its launch depends on nothing but its flags
-        line, config = _without("--config", line)
-        line, profile = _without("--profile", line)
-        if line[0] not in _ANSWERED and "--help" not in line:
-            from pipeline.launch.options.resolving import SOURCES, find_sources
+    # The demo's launch depends on nothing but its flags.
+    if line[0] not in (*_ANSWERED, "demo") and "--help" not in line:
+        from pipeline.launch.options.resolving import SOURCES, find_sources
 
-            SOURCES.set(find_sources(config, profile, os.environ))
+        SOURCES.set(find_sources(config, profile, os.environ))
     return line
 
 

@@ -37,8 +37,10 @@ def why(
         decisions_file: as the pipeline's, instead of a topic.
         json: print the records, a JSON object a line.
     """
-    if (decisions_topic is None) == (decisions_file is None):
-        raise OptionError("give either --decisions_topic or --decisions_file, to say where decisions are")
+    if decisions_topic is None and decisions_file is None:
+        raise OptionError("--decisions_topic is missing: give the pipeline's, or --decisions_file")
+    if decisions_topic is not None and decisions_file is not None:
+        raise OptionError("--decisions_topic and --decisions_file are both given, allowed: one of them")
     lines = _lines_of_topic(decisions_topic, brokers) if decisions_topic else _lines_of_file(decisions_file or Path())
     rules = set[str]()
     decisions, unreadable = _selected(lines, DecisionFilter(user=user, event=event, rule=rule), rules)

@@ -98,7 +98,7 @@ def test_check_shows_every_problem_of_file_and_environment(
         (["status", "--config=none.yaml"], "error: none.yaml: there is no such file"),
         (["status", "--profile=p"], "error: --profile is 'p', but there is no configuration file"),
         (["status", "--config="], "error: --config is empty"),
-        (["status", "--profile"], "error: argument --profile: expected one argument"),
+        (["status", "--profile"], "error: --profile lacks its value"),
         (
             ["rules", "rollback", "--config=bad.yaml"],
             "error: bad.yaml:1: a: no such option (and 1 more: `config check`",
