@@ -7,6 +7,9 @@ import sys
 from typing import Any, Final
 
 from runners.flink import logs
+from transforms.domain.base.terminal_text import json_line, lines_of, one_line
+
+__all__ = ["complain", "json_line", "lines_of", "log_json", "one_line", "say", "warn"]
 
 _LOG: Final = logging.getLogger("event_trigger.launcher")
 # Fields of every JSON message; empty while messages are text. Set once, by the launcher.
@@ -41,10 +44,5 @@ def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None
     if _json_fields:
         _LOG.log(level, message, extra=fields)
     else:
-        sys.stderr.write(f"{logs.without_secrets(line)}\n")
+        sys.stderr.write(f"{lines_of(logs.without_secrets(line))}\n")
         sys.stderr.flush()
-
-
-def one_line(text: str) -> str:
-    """The text with control characters escaped, so that foreign text cannot add lines or control a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

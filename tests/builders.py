@@ -14,6 +14,7 @@ import orjson
 from tests.oracle import UNAVAILABLE, Oracle, OracleRule
 from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.adapters.user_api.answers import fetched_user
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.events.micro_batch import (
     CONTROL,
     EVENTS,
@@ -352,8 +353,10 @@ class Shard:
         *rules: Rule,
         compact_bytes: int = DEFAULT_COMPACT_BYTES,
         filters: FilterSet | RuleSets | None = None,
+        signer: LetterSigner | None = None,
         **settings: Any,
     ) -> None:
+        self.signer = signer or LetterSigner()
         self.settings = ShardSettings(**settings)
         self.compact_bytes = compact_bytes
         self.filters = filter_set(rules) if filters is None else filters
@@ -391,7 +394,7 @@ class Shard:
         with self.journal.changing():
             fetch_started_ms = self.fetch_started_ms
             given = StepInput(self.now_ms, batch, answers, delivery_results, fetch_started_ms, stream_ms)
-            done = step(self.state, StepContext(self.settings, self.filters), given)
+            done = step(self.state, StepContext(self.settings, self.filters, self.signer), given)
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:

@@ -58,7 +58,7 @@ class RawServer:
     def _one(self, connection: socket.socket) -> None:
         # A client that has had enough hangs up in the middle of an answer.
         with contextlib.suppress(OSError), self._secured(connection) as connection:
-            while request := _request(connection):
+            while request := read_request(connection):
                 path = request.split(b" ", 2)[1].decode()
                 self.paths.append(path)
                 self.answer(path, request.decode("latin-1"), connection.sendall)
@@ -66,7 +66,7 @@ class RawServer:
                     return
 
 
-def _request(connection: socket.socket) -> bytes:
+def read_request(connection: socket.socket) -> bytes:
     """Head and body of the next request; nothing when the client has hung up."""
     received, missing = b"", 1
     while missing > 0:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 import orjson
 
+from transforms.domain.base.terminal_text import json_line, one_line
 from transforms.domain.events.record import decode_produced
 
 
@@ -73,11 +74,12 @@ class _WriteLinesFn(beam.DoFn):
 
 def _print_debug(body: bytes) -> None:
     # One write for each line, so that lines of several threads do not mix.
-    sys.stdout.write(f"DEBUG EVENT {body.decode()}\n")
+    sys.stdout.write(f"DEBUG EVENT {json_line(body.decode())}\n")
     sys.stdout.flush()
 
 
 def _print_dead_letter(packed: bytes) -> None:
     letter = orjson.loads(decode_produced(packed).value)
     coordinates = "{topic}/{partition}@{offset}".format_map(letter)
-    sys.stderr.write(f"DEAD LETTER {letter['reason']} at {coordinates}: {letter['detail']}\n")
+    line = f"DEAD LETTER {letter['reason']} at {coordinates}: {letter['detail']}"
+    sys.stderr.write(f"{one_line(line)}\n")

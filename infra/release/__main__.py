@@ -1,7 +1,7 @@
 """``make release``: writes build/release with the archives that nodes boot with, and manifest.json.
 
 flink      Flink, our connectors in lib/, the S3 and Prometheus plugins, the settings that every cluster shares
-python     the locked packages and ours, with the program that starts a worker
+python     the locked packages and ours, the program that starts a worker, and what pycurl bundles: native-libraries.txt
 zookeeper  ZooKeeper's jars
 
 An archive's name carries its content's SHA-256. The same inputs give the same archive, so that nodes are replaced only
@@ -120,8 +120,15 @@ def _python(folder: Path) -> None:
     subprocess.run(
         [sys.executable, *compile_all, "-s", str(packages), str(packages)], check=False
     )  # some test data is no Python
+    (folder / "native-libraries.txt").write_text(_native_libraries(packages))
     (folder / "bin").mkdir()
     _program(HERE / "event-trigger-worker.sh", folder / "bin" / "event-trigger-worker")
+
+
+def _native_libraries(packages: Path) -> str:
+    """The libraries inside pycurl's wheel with their versions, one a line: no lock file lists libcurl and its TLS."""
+    program = f"import sys; sys.path.insert(0, {str(packages)!r}); import pycurl; print(pycurl.version)"
+    return _run(sys.executable, "-I", "-c", program).replace(" ", "\n")
 
 
 def _zookeeper(folder: Path) -> None:
@@ -159,12 +166,13 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise ReleaseError(
             f"{' '.join(command)} ended with {result.returncode}: {(result.stdout + result.stderr)[-2000:]}"
         )
+    return result.stdout
 
 
 if __name__ == "__main__":

@@ -9,22 +9,32 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config
 from pipeline.cli.progress import Progress
 from pipeline.console import one_line
 from pipeline.errors import OptionError
-from pipeline.job import redriving
-from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_summary
-from pipeline.job.redriving import ACTIONS, EVENTS, LetterFilter, RedriveResult, StoredLetter
-from pipeline.kafka.topics import TopicReader, existing_topic
-from pipeline.timestamps import read_time, shown_time
-
-_DUPLICATES: Final = (
-    "of these events had been handled but for a rule: as long as one is in its user's history it is a duplicate and "
-    "does nothing (docs/dead-letters.md, Events are sent again)"
+from pipeline.job import stored_letters
+from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_line, letter_summary
+from pipeline.job.redrive_view import plan_document, plan_lines, result_lines
+from pipeline.job.redriving import (
+    NEEDS_CONTROL_TOPIC,
+    Plan,
+    Redrive,
+    RedriveResult,
+    RedriveSettings,
+    Writer,
+    open_writer,
 )
+from pipeline.job.stored_letters import LetterFilter, StoredLetter
+from pipeline.kafka.topics import TopicReader, existing_topic
+from pipeline.timestamps import read_time
+from transforms.adapters.letter_keys import letter_signer
+from transforms.domain.base.secret_references import ALLOWED, is_reference
+from transforms.domain.events.dead_letter import FAILS_AGAIN, STAGES
+from transforms.domain.events.letter_signature import LetterSigner
+
+_UNREADABLE_SHOWN = 20
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,17 +43,25 @@ def main(argv: Sequence[str]) -> int:
     list_ = parser.add("list", _list, "one line a letter, and how many there are of each reason")
     show = parser.add("show", _show, "everything of one letter")
     show.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` shows it")
-    redrive = parser.add("redrive", _redrive, "send letters again: actions with the same id, events as they were")
+    redrive = parser.add("redrive", _redrive, "show what would be sent again and where to; --execute sends it")
     redrive.add_argument(
         "--control_topic", metavar="TOPIC", help="as the pipeline's; required if there are actions among the letters"
     )
     redrive.add_argument("--rate", type=float, metavar="NUMBER", help="at most so many a second; default: no limit")
-    redrive.add_argument("--dry_run", action="store_true", help="count, send nothing")
+    redrive.add_argument("--execute", action="store_true", help="send what is shown; without it nothing is sent")
+    redrive.add_argument(
+        "--accept_unsigned",
+        action="store_true",
+        help="also letters without a valid signature, which anybody who may write to the topic may have written",
+    )
+    redrive.add_argument("--again", action="store_true", help="also letters that were redriven before")
+    add_topic_option(redrive, "events_topic")
     for command in (list_, redrive):
         _add_filters(command)
     for command in (list_, show, redrive):
         add_topic_option(command, "dead_letters_topic")
         add_kafka_options(command)
+        command.add_argument("--dead_letters_key", metavar="REFERENCE", help="as the pipeline's; checks signatures")
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser.run(argv)
 
@@ -61,6 +79,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 def _letter_filter(arguments: argparse.Namespace) -> LetterFilter:
     if arguments.limit is not None and arguments.limit < 1:
         raise OptionError(f"--limit is {arguments.limit}, allowed: a number from 1 on")
+    for reason in arguments.reason:
+        if reason not in STAGES:
+            raise OptionError(f"--reason is {reason!r}, allowed: {', '.join(STAGES)}")
     since_ms, until_ms = read_time("since", arguments.since), read_time("until", arguments.until)
     return LetterFilter(arguments.reason, arguments.rule, arguments.destination, since_ms, until_ms)
 
@@ -73,13 +94,22 @@ def _letters(
     topic = arguments.dead_letters_topic
     description = f"dead letters topic {topic!r}"
     with existing_topic(kafka_config(arguments), topic, description, selected.since_ms) as reader:
-        letters = filter(selected.matches, redriving.stored_letters(reader.records(), unreadable))
+        letters = filter(selected.matches, stored_letters.stored_letters(reader.records(), unreadable))
         yield reader, itertools.islice(letters, arguments.limit)
 
 
 def _warn(unreadable: Sequence[str]) -> None:
-    for problem in unreadable:
+    for problem in unreadable[:_UNREADABLE_SHOWN]:
         sys.stderr.write(f"warning: {one_line(problem)}\n")
+    if len(unreadable) > _UNREADABLE_SHOWN:
+        sys.stderr.write(f"warning: {len(unreadable) - _UNREADABLE_SHOWN:,} further records are no dead letters\n")
+
+
+def _signer(arguments: argparse.Namespace) -> LetterSigner:
+    reference = arguments.dead_letters_key
+    if reference is not None and not is_reference(reference):
+        raise OptionError(f"--dead_letters_key is no reference, allowed: {ALLOWED}")
+    return letter_signer(reference)
 
 
 # Listing
@@ -89,13 +119,14 @@ def _list(arguments: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     listed = []
     unreadable: list[str] = []
+    signer = _signer(arguments)
     with _letters(arguments, _letter_filter(arguments), unreadable) as (_, letters):
         for stored in letters:
             counts[stored.letter.reason] += 1
             if arguments.json:
-                listed.append(letter_summary(stored))
+                listed.append(letter_summary(stored, signer))
             else:
-                sys.stdout.write(_line(stored) + "\n")
+                sys.stdout.write(letter_line(stored, signer) + "\n")
     _warn(unreadable)
     if arguments.json:
         sys.stdout.write(json.dumps({"letters": listed, "reasons": counts}) + "\n")
@@ -105,27 +136,20 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(stored: StoredLetter) -> str:
-    letter = stored.letter
-    names = ("rule", letter.rule), ("user", stored.user), ("destination", stored.destination)
-    subjects = "".join(f"  {name} {value}" for name, value in names if value is not None)
-    return one_line(f"{stored.place}  {shown_time(stored.at_ms)}  {letter.reason}{subjects}  {letter.detail}")
-
-
 # Showing
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    place = redriving.read_place(arguments.place)
+    place = stored_letters.read_place(arguments.place)
     if place is None:
         raise OptionError(f"{arguments.place!r} is no place of a letter, allowed: PARTITION/OFFSET, as `list` shows it")
     topic, unreadable = arguments.dead_letters_topic, list[str]()
-    stored = redriving.letter_at(kafka_config(arguments), topic, place, unreadable)
+    stored = stored_letters.letter_at(kafka_config(arguments), topic, place, unreadable)
     if stored is None:
         problem = unreadable[0] if unreadable else f"{arguments.place}: there is no such record"
         sys.stderr.write(f"error: dead letters topic {topic!r}: {one_line(problem)}\n")
         return 1
-    document = letter_document(stored)
+    document = letter_document(stored, _signer(arguments))
     if arguments.json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:
@@ -139,56 +163,41 @@ def _show(arguments: argparse.Namespace) -> int:
 def _redrive(arguments: argparse.Namespace) -> int:
     if arguments.rate is not None and not 0 < arguments.rate < float("inf"):
         raise OptionError(f"--rate is {arguments.rate}, allowed: a number above 0 [letters a second]")
-    selected = _letter_filter(arguments)
-    if arguments.control_topic is None:
-        _check_for_actions(arguments, selected)
-    config = kafka_config(arguments)
-    redriver = redriving.open_redriver(config, arguments.control_topic, arguments.rate, arguments.dry_run)
-    unreadable: list[str] = []
+    for reason in FAILS_AGAIN.intersection(arguments.reason):
+        raise OptionError(f"--reason is {reason!r}, of which the same bytes would fail again: it is not redriven")
+    settings = RedriveSettings(
+        arguments.dead_letters_topic,
+        arguments.events_topic,
+        arguments.control_topic,
+        _signer(arguments),
+        arguments.accept_unsigned,
+        arguments.again,
+        arguments.rate,
+    )
+    config, selected = kafka_config(arguments), _letter_filter(arguments)
+    writer = open_writer(config, settings) if arguments.execute else None
+    redrive = Redrive(config, settings, selected, arguments.limit)
+    plan = redrive.plan()
+    if NEEDS_CONTROL_TOPIC in plan.skipped_first:
+        place = plan.skipped_first[NEEDS_CONTROL_TOPIC].place
+        raise OptionError(f"--control_topic is missing: letter {place} has an action, which is sent again through it")
+    if not arguments.json:
+        sys.stdout.writelines(f"{line}\n" for line in plan_lines(plan))
+        sys.stdout.flush()
+    _warn(plan.unreadable)
+    result = None if writer is None else _send(redrive, plan, writer)
+    if arguments.json:
+        sys.stdout.write(json.dumps(plan_document(plan, result)) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in result_lines(result))
+    if result is not None and result.stopped is not None:
+        sys.stderr.write(f"error: {one_line(result.stopped)}\n")
+    return 1 if result is not None and (result.failed or result.stopped) else 0
+
+
+def _send(redrive: Redrive, plan: Plan, writer: Writer) -> RedriveResult:
     progress = Progress("redrive", sys.stderr)
     try:
-        with _letters(arguments, selected, unreadable) as (reader, letters):
-            for number, stored in enumerate(letters, 1):
-                redriver.send(stored.letter)
-                share = max(reader.share_read, number / arguments.limit if arguments.limit else 0.0)
-                progress.show(share, str(redriver.result))
-    finally:  # after an error or Ctrl-C, too, the command reports what it has sent
-        redriver.flush()
+        return redrive.send(plan, writer, lambda share, result: progress.show(share, str(result)))
+    finally:
         progress.end()
-        _warn(unreadable)
-        _print_result(arguments, redriver.result)
-    return 1 if redriver.result.failed else 0
-
-
-def _check_for_actions(arguments: argparse.Namespace, selected: LetterFilter) -> None:
-    """Check before anything is sent that no selected letter has an action, which would need a control topic.
-
-    Raises:
-        OptionError: a letter has one.
-    """
-    with _letters(arguments, selected, []) as (_, letters):
-        action = next((stored for stored in letters if stored.letter.action is not None), None)
-    if action is not None:
-        raise OptionError(
-            f"--control_topic is missing: letter {action.place} has an action, which is sent again through it"
-        )
-
-
-def _print_result(arguments: argparse.Namespace, result: RedriveResult) -> None:
-    sent = result.sent
-    if arguments.json:
-        counts = {
-            "dry_run": arguments.dry_run,
-            "sent": {ACTIONS: sent[ACTIONS], EVENTS: sent[EVENTS]},
-            "may_be_duplicates": result.may_be_duplicates,
-            "skipped": result.skipped,
-            "failed": result.failed,
-        }
-        sys.stdout.write(json.dumps(counts) + "\n")
-        return
-    word = "would be sent" if arguments.dry_run else "sent"
-    sys.stdout.write(f"{word}: {sent[ACTIONS]:,} actions, {sent[EVENTS]:,} events\n")
-    if result.may_be_duplicates:
-        sys.stdout.write(f"  {result.may_be_duplicates:,} {_DUPLICATES}\n")
-    for heading, counter in (("skipped", result.skipped), ("failed", result.failed)):
-        sys.stdout.writelines(f"{heading}: {count:,}: {one_line(cause)}\n" for cause, count in counter.most_common())

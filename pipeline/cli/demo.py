@@ -21,7 +21,7 @@ import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.cli.command_line import exit_code_of
-from pipeline.console import say
+from pipeline.console import one_line, say
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
@@ -206,7 +206,8 @@ def _print_action(message: Message, is_shown: bool) -> float:
     delay_ms: float = time.time_ns() / 1e6 - event["timestamp"]
     if is_shown:
         rule = dict(message.headers())["rule"].decode()
-        sys.stdout.write(f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms\n")
+        line = f"ACTION {rule:<24} {event['user_id']} {event['event_name']:<12} after {delay_ms:,.0f} ms"
+        sys.stdout.write(f"{one_line(line)}\n")
         sys.stdout.flush()
     return delay_ms
 

@@ -15,6 +15,7 @@ import orjson
 from confluent_kafka import Message
 
 from pipeline.cli.command_line import CommandGroup, add_kafka_options, kafka_config, required
+from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
@@ -89,7 +90,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for name, state in states.items():
         since = "" if state.since_ms is None else f"  since {shown_time(state.since_ms)}"
         unknown = "  not in the file" if arguments.destinations is not None and name not in names else ""
-        sys.stdout.write(f"{name:<{width}}  {_word(state.enabled is not False):<8}{since}{unknown}\n")
+        sys.stdout.write(one_line(f"{name:<{width}}  {_word(state.enabled is not False):<8}{since}{unknown}") + "\n")
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import CommandGroup, add_kafka_options, add_topic_option, kafka_config, required
-from pipeline.console import one_line
+from pipeline.console import json_line, one_line
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
 from transforms.domain.base import exact_json
@@ -56,7 +56,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     topics = arguments.control_topic, arguments.inspections_topic
     state = inspect_user(kafka_config(arguments), *topics, arguments.user_id, arguments.timeout_seconds)
     if arguments.json:
-        sys.stdout.write(exact_json.dumps(state).decode() + "\n")
+        sys.stdout.write(json_line(exact_json.dumps(state).decode()) + "\n")
     elif is_known(state):
         lines = text_lines(state, round(time.time() * 1000), arguments.history)
         sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)

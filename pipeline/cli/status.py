@@ -8,14 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.cli.command_line import CommandParser, rest_client
 from pipeline.cli.tables import table_lines
+from pipeline.console import lines_of
 from pipeline.errors import OptionError
 from pipeline.job.jobs import newest_job
 from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
+from pipeline.job.stream_time import time_lines
 from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
 
@@ -70,7 +71,7 @@ def _show(rest: FlinkRest, job_id: str, arguments: argparse.Namespace) -> None:
         if arguments.json:
             sys.stdout.write(f"{json.dumps(status)}\n")
             return
-        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not arguments.once else "") + status_text(status))
+        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not arguments.once else "") + lines_of(status_text(status)))
         sys.stdout.flush()
         if arguments.once:
             return
@@ -105,7 +106,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         ),
         ("events", f"{events['read_per_second']:,.0f}/s read  {events['handled_per_second']:,.0f}/s handled"),
         ("lag", f"{events['lag']:,} records"),
-        *(("time", line) for line in _time_lines(status["time"])),
+        *(("time", line) for line in time_lines(status["time"])),
         ("actions", f"{actions['per_second']:,.0f}/s  {spent}"),
         ("users", f"{users['in_state']:,} in the state  {users['parked']:,} wait for the user API"),
         ("user API", f"{api['calls_per_second']:,.0f}/s  {api['errors_per_second']:,.0f}/s fail{breaker}"),
@@ -122,26 +123,6 @@ def status_text(status: Mapping[str, Any]) -> str:
         columns |= {counter.replace("_", " "): counter for counter in ("delivered", *FAILURE_COUNTERS)}
         blocks.append(_table(columns, status["destinations"]))
     return "\n\n".join(blocks) + "\n"
-
-
-def _time_lines(stream: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"partition {held['partition']} holds it at {_utc(held['since_ms'])}: {held['reason']}"
-        for held in stream["held_by"]
-    ]
-    if not lines:
-        behind = stream["behind_seconds"]
-        lines.append("?" if behind is None else f"{behind:,.0f} s behind the clock")
-    if stream["position_resets"]:
-        lines.append(
-            f"{stream['records_skipped']:,} records skipped that Kafka had deleted, "
-            f"{stream['position_resets']:,} positions out of range"
-        )
-    return lines
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _checkpoint_text(checkpoints: Mapping[str, Any]) -> str:

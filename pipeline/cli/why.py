@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.cli.command_line import add_kafka_options, exit_code_of, kafka_config, required, with_options
-from pipeline.console import one_line
+from pipeline.console import json_line, one_line
 from pipeline.errors import OptionError
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.kafka.topics import TopicError, open_reader, topic_errors
@@ -28,7 +28,7 @@ def _why(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"warning: {unreadable} records are no decisions\n")
     # A user's decisions are in order except for repeated records.
     for decision in sorted(decisions, key=lambda decision: decision.time):
-        sys.stdout.write(f"{decision.to_json().decode() if arguments.json else decision_line(decision)}\n")
+        sys.stdout.write(f"{json_line(decision.to_json().decode()) if arguments.json else decision_line(decision)}\n")
     if not decisions:
         sys.stderr.write(
             "nothing found; that a rule did not allow an event is only in the log with --decision_sample\n"

@@ -6,17 +6,34 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.job.redriving import StoredLetter
+from pipeline.console import one_line
+from pipeline.job.stored_letters import StoredLetter
+from pipeline.timestamps import shown_time
 from transforms.domain.base import exact_json
+from transforms.domain.events.dead_letter import MAX_DETAIL
+from transforms.domain.events.letter_signature import SIGNED, LetterSigner, letter_id
 
 
-def letter_summary(stored: StoredLetter) -> dict[str, Any]:
+def letter_line(stored: StoredLetter, signer: LetterSigner) -> str:
+    """A letter as a line; with keys, one whose signature is not valid says so."""
+    letter = stored.letter
+    origin = signer.origin(letter)
+    shown = f"  {origin}" if signer.has_keys and origin != SIGNED else ""
+    names = ("rule", letter.rule), ("user", stored.user), ("destination", stored.destination)
+    subjects = "".join(f"  {name} {value}" for name, value in names if value is not None)
+    detail = letter.detail[:MAX_DETAIL]
+    return one_line(f"{stored.place}  {shown_time(stored.at_ms)}  {letter.reason}{shown}{subjects}  {detail}")
+
+
+def letter_summary(stored: StoredLetter, signer: LetterSigner) -> dict[str, Any]:
     """The fields of a letter that lists show; ``time`` is in ms since the epoch."""
     letter = stored.letter
     return {
         "partition": stored.partition,
         "offset": stored.offset,
         "time": stored.at_ms,
+        "id": letter_id(letter),
+        "origin": signer.origin(letter),
         "reason": letter.reason,
         "stage": letter.stage,
         "rule": letter.rule,
@@ -26,7 +43,7 @@ def letter_summary(stored: StoredLetter) -> dict[str, Any]:
     }
 
 
-def letter_document(stored: StoredLetter) -> dict[str, Any]:
+def letter_document(stored: StoredLetter, signer: LetterSigner) -> dict[str, Any]:
     """All fields of a letter; bytes as text if they are text, otherwise as base64."""
     letter = stored.letter
     record = {
@@ -40,7 +57,7 @@ def letter_document(stored: StoredLetter) -> dict[str, Any]:
     action = None
     if letter.action is not None:
         action = letter.action.public() | {"body": _readable(letter.action.body, is_json=True)}
-    return {**letter_summary(stored), "record": record, "action": action}
+    return {**letter_summary(stored, signer), "record": record, "action": action}
 
 
 def _readable(value: bytes | None, is_json: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 # What is behind by less is at work: a partition's time follows the clock at the distance of --watermark_idleness_ms.
@@ -36,6 +37,27 @@ def stream_time(metrics: Mapping[str, Sequence[int]], now_ms: int) -> dict[str, 
         "records_skipped": sum(metrics.get("records_skipped", ())),
         "position_resets": sum(metrics.get("position_resets", ())),
     }
+
+
+def time_lines(time: Mapping[str, Any]) -> list[str]:
+    """The part ``time`` of a status for people: what holds the stream's time, or how far it is behind."""
+    lines = [
+        f"partition {held['partition']} holds it at {_utc(held['since_ms'])}: {held['reason']}"
+        for held in time["held_by"]
+    ]
+    if not lines:
+        behind = time["behind_seconds"]
+        lines.append("?" if behind is None else f"{behind:,.0f} s behind the clock")
+    if time["position_resets"]:
+        lines.append(
+            f"{time['records_skipped']:,} records skipped that Kafka had deleted, "
+            f"{time['position_resets']:,} positions out of range"
+        )
+    return lines
+
+
+def _utc(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _by_partition(metrics: Mapping[str, Sequence[int]], ending: str) -> dict[int, int]:

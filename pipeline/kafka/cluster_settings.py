@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
@@ -31,6 +31,20 @@ def topic_partitions(config: Mapping[str, str]) -> dict[str, int]:
     with _admin_client(config) as admin:
         topics = admin.list_topics(timeout=2 * _ANSWER_S).topics
     return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
+def missing_topics(config: Mapping[str, str], topics: Iterable[str]) -> str | None:
+    """Say which topics do not exist; None: all do, or brokers make them when they are written.
+
+    Raises:
+        KafkaAdminError: as ``topic_settings``.
+    """
+    topics = list(topics)
+    existing = topic_partitions(config) if topics else {}
+    missing = [topic for topic in topics if topic not in existing]
+    if not missing or "true" in broker_settings(config, "auto.create.topics.enable"):
+        return None
+    return f"topic {', '.join(map(repr, missing))} does not exist, allowed: topics that exist"
 
 
 def topic_settings(config: Mapping[str, str], topics: Sequence[str], setting: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pipeline.embedded.read import ReadBundledEvents
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch import graph
 from pipeline.launch.options import Settings
-from pipeline.launch.preflight import check_topics_exist
+from pipeline.launch.preflight import check_action_topics, check_topics_exist
 from pipeline.launch.summary import Summary
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -26,6 +26,7 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
     """
     if not settings.embedded:
         check_topics_exist(settings)
+        check_action_topics(settings, rule_set.rules)
         sys.stderr.write("DirectRunner: reads from the starting offsets to the ends found now, then stops\n")
     with contextlib.ExitStack() as stack:
         bundled_events = None

@@ -19,7 +19,7 @@ from pipeline.console import complain, say, warn
 from pipeline.errors import OptionError, SubmissionError
 from pipeline.launch import graph
 from pipeline.launch.options import EXACTLY_ONCE, Settings
-from pipeline.launch.preflight import check_cluster, check_kafka
+from pipeline.launch.preflight import check_action_topics, check_cluster, check_kafka
 from pipeline.launch.transactions import checkpoint_settings
 from runners.flink.job_server import JobServer
 from runners.flink.local.cluster import LocalFlink
@@ -50,6 +50,7 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             submit(settings, rule_set, master or _NO_MASTER, destinations)
             return 0
         check_kafka(settings)
+        check_action_topics(settings, rule_set.rules)
         cluster = None
         if master is None:
             cluster = stack.enter_context(local_cluster(settings))

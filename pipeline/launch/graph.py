@@ -95,7 +95,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         rules_topic=settings.rules_topic,
         control_topic=settings.control_topic,
         user_shards=settings.user_shards,
-        shard=settings.shard(destinations),
+        shard=settings.shard(destinations, rule_set.rules),
         webhooks=WebhookSettings(
             destinations,
             settings.egress_policy(),
@@ -113,6 +113,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         inline=settings.runner == DIRECT_RUNNER,
         decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,
         writes_actions=settings.actions_file is not None,
+        dead_letters_key=settings.dead_letters_key,
         cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
     )
 

@@ -6,6 +6,7 @@ What options alone show is refused by ``pipeline.launch.options``; docs/operatio
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from pipeline.console import warn
@@ -13,12 +14,20 @@ from pipeline.errors import OptionError
 from pipeline.job.jobs import ended_jobs
 from pipeline.job.saved_state import newest_state
 from pipeline.kafka.client_properties import for_librdkafka
-from pipeline.kafka.cluster_settings import KafkaAdminError, broker_settings, topic_partitions, topic_settings
+from pipeline.kafka.cluster_settings import (
+    KafkaAdminError,
+    broker_settings,
+    missing_topics,
+    topic_partitions,
+    topic_settings,
+)
 from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
+from transforms.domain.rules.action_topics import topics_of
+from transforms.domain.rules.model import KafkaAction, Rule
 
 _LONGEST_TRANSACTION: Final = "transaction.max.timeout.ms"
 
@@ -90,6 +99,25 @@ def check_kafka(settings: Settings) -> None:
             f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: up to {lowest_limit_ms}, the "
             f"brokers' {_LONGEST_TRANSACTION}; they would refuse every transaction"
         )
+
+
+def check_action_topics(settings: Settings, rules: Iterable[Rule]) -> None:
+    """Check that the topics exist that Kafka actions write: a missing one would stall and restart the job.
+
+    Raises:
+        OptionError: one does not, and brokers do not create topics by themselves.
+    """
+    has_kafka_actions = any(isinstance(action, KafkaAction) for rule in rules for action in rule.actions)
+    if not has_kafka_actions:
+        return
+    config = for_librdkafka(settings.client_config())
+    try:
+        problem = missing_topics(config, (settings.actions_topic, *topics_of(rules)))
+    except KafkaAdminError as error:
+        warn(f"topics of actions were not checked, Kafka cannot be asked from here: {error}")
+        return
+    if problem is not None:
+        raise OptionError(f"Kafka actions of rules: {problem}")
 
 
 def check_topics_exist(settings: Settings) -> None:

@@ -46,6 +46,7 @@ def launch(arguments: Sequence[str]) -> int:
         rule_set = _rule_set(settings)
         for rule in rule_set.rules:
             check_destinations(rule, [destination.name for destination in destinations])
+        settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
         _truncate_output_files(settings)
         import_beam()
         if settings.runner == FLINK_RUNNER:
@@ -104,7 +105,7 @@ def _rule_set(settings: Settings) -> RuleSet:
     if settings.rules_topic is None:
         return RuleSet(0, _rules(settings))
     topic = RulesTopic(settings.rules_topic, for_librdkafka(settings.client_config()))
-    published = _newest_usable_set(topic.topic, topic.read())
+    published = _newest_usable_set(settings, topic.topic, topic.read())
     if published is None and settings.rules is None:
         raise OptionError(
             f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
@@ -115,12 +116,13 @@ def _rule_set(settings: Settings) -> RuleSet:
     return RuleSet(0, _rules(settings)) if published is None else published
 
 
-def _newest_usable_set(topic: str, published: PublishedSets) -> RuleSet | None:
+def _newest_usable_set(settings: Settings, topic: str, published: PublishedSets) -> RuleSet | None:
     """The newest set that compiles: the one that a worker takes from the topic."""
     for problem in published.unreadable:
         warn(f"rules topic {topic!r}: {problem}")
     for rule_set in reversed(published.sets):
         try:
+            settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
             FilterSet(rule_set.rules, LuaEngines(), monotonic_ms)
         except RuleError as error:
             warn(f"rules topic {topic!r}: set {rule_set.number}: {error}")

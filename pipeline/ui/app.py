@@ -15,7 +15,10 @@ from werkzeug.wrappers import Response
 from pipeline.console import one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
-from pipeline.job.redriving import RedriveResult, SkippedError, StoredLetter, read_place, route
+from pipeline.job.redrive_view import group_line, result_lines, sample_line
+from pipeline.job.redriving import SkippedError, route
+from pipeline.job.stored_letters import StoredLetter, read_place
+from pipeline.job.stream_time import time_lines
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
 from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
@@ -37,6 +40,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters |= {"line": one_line, "lines": _lines, "moment": moment, "tone": _tone}
+    app.jinja_env.filters |= {"group_line": group_line, "sample_line": sample_line}
     guard.protect(app)
     pages = _Pages(job, watch, guard)
     app.context_processor(pages.context)
@@ -59,7 +63,6 @@ class _Pages:
         self._job = job
         self._watch = watch
         self._guard = guard
-        self._sent_ms: dict[str, int] = {}  # when this page sent a letter again, by its place
 
     def context(self) -> dict[str, Any]:
         """The variables of every template."""
@@ -90,6 +93,7 @@ class _Pages:
             highest=highest,
             rule_set=rule_set,
             troubles=[text for text in (trouble, problem) if text],
+            time_lines=[] if status is None else time_lines(status["time"]),
             refresh_s=_REFRESH_S,
         )
 
@@ -119,7 +123,7 @@ class _Pages:
         letters = self._job.letters(_MAX_ROWS)
         return flask.render_template(
             "letters.html",
-            letters=[(stored, self._why_not(stored), self._sent_ms.get(stored.place)) for stored in letters],
+            letters=[(stored, self._why_not(stored), sent_ms, self._origin(stored)) for stored, sent_ms in letters],
             most=_MAX_ROWS,
             back=LETTERS_BACK,
         )
@@ -131,36 +135,39 @@ class _Pages:
         return flask.render_template(
             "letter.html",
             letter=stored,
-            fields=list(letter_fields("", letter_document(stored))),
+            fields=list(letter_fields("", letter_document(stored, self._job.redrive_settings.signer))),
             why_not=self._why_not(stored),
-            sent_ms=self._sent_ms.get(stored.place),
+            origin=self._origin(stored),
         )
 
     def _why_not(self, stored: StoredLetter) -> str | None:
         """Why a letter cannot be sent again, as far as the letter itself shows it."""
         letter = stored.letter
         try:
-            route(letter, self._job.settings.control_topic, {letter.topic: letter.partition + 1})
+            route(letter, self._job.redrive_settings, letter.partition + 1)
         except SkippedError as error:
             return str(error)
         return None
 
-    def redrive(self) -> Response:
+    def _origin(self, stored: StoredLetter) -> str:
+        return self._job.redrive_settings.signer.origin(stored.letter)
+
+    def redrive(self) -> Response | str:
+        """Show what would be sent where; the form of that page sends it."""
         self._guard.check_signed_in()
-        places = filter(None, map(read_place, request.form.getlist("place")))
-        chosen = sorted(set(places))[:_MAX_ROWS]  # keeps the order of a user's letters, which are in one partition
-        total = RedriveResult()
-        for partition, offset in chosen:
-            place, stored = f"{partition}/{offset}", self._job.letter(partition, offset)
-            if stored is None:
-                total.failed[f"{place}: there is no such letter any more"] += 1
-                continue
-            result = self._job.redrive([stored])
-            if result.sent:
-                self._sent_ms[place] = round(time.time() * 1000)
-            total.add(result)
-        notice = _redrive_notice(total)[:_MAX_NOTICE] if chosen else "No letter was chosen."
-        flask.flash(notice, "bad" if total.failed else "good")
+        chosen = set(filter(None, map(read_place, request.form.getlist("place"))))
+        places = sorted(chosen)[:_MAX_ROWS]
+        flags = {name: name in request.form for name in ("accept_unsigned", "again")}
+        if not places:
+            flask.flash("No letter was chosen.", "good")
+            return flask.redirect(flask.url_for("letters"), 303)
+        plan, result = self._job.redrive(places, "execute" in request.form, **flags)
+        if result is None:
+            return flask.render_template("redrive.html", plan=plan, places=[f"{p}/{o}" for p, o in places], flags=flags)
+        skipped = [f"skipped: {count:,}: {cause}" for cause, count in plan.skipped.most_common(3)]
+        stopped = [] if result.stopped is None else [f"stopped: {result.stopped}"]
+        is_bad = bool(result.failed or result.stopped)
+        flask.flash("; ".join([*result_lines(result), *skipped, *stopped])[:_MAX_NOTICE], "bad" if is_bad else "good")
         return flask.redirect(flask.url_for("letters"), 303)
 
     # One user
@@ -233,18 +240,6 @@ def _document(rule: Rule) -> list[tuple[str, str]]:
         for name, value in document.items()
         if name not in ("name", "version")
     ]
-
-
-def _redrive_notice(result: RedriveResult) -> str:
-    parts = [f"Sent again: {result.sent['actions']:,} actions, {result.sent['events']:,} events."]
-    if result.may_be_duplicates:
-        parts.append(
-            f"{result.may_be_duplicates:,} of these events had been handled but for a rule: as long as one is in its "
-            "user's history it is a duplicate and does nothing."
-        )
-    for heading, counter in (("Skipped", result.skipped), ("Failed", result.failed)):
-        parts += [f"{heading}: {count:,}: {cause}." for cause, count in counter.most_common(3)]
-    return " ".join(parts)
 
 
 def _lines(text: object) -> str:

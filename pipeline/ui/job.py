@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from confluent_kafka import Message
@@ -13,15 +16,18 @@ from confluent_kafka import Message
 from pipeline.errors import PipelineError
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.jobs import newest_job
-from pipeline.job.redriving import RedriveResult, StoredLetter, letter_at, open_redriver, stored_letters
+from pipeline.job.redriving import Plan, Redrive, RedriveResult, RedriveSettings, open_writer
 from pipeline.job.status import JobSnapshot, take_snapshot
+from pipeline.job.stored_letters import LetterFilter, StoredLetter, letter_at, redriven_ids, stored_letters
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import RulesTopic
-from pipeline.kafka.topics import TopicError, existing_topic, topic_errors
+from pipeline.kafka.topics import TopicError, existing_topic
 from pipeline.launch.options import Settings
 from runners.flink.rest import FlinkRest
+from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.events.letter_signature import letter_id
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import RuleSet
@@ -31,6 +37,8 @@ from transforms.domain.shard.decisions import Decision, decode_decision
 DECISIONS_BACK: Final = 5000
 LETTERS_BACK: Final = 200
 INSPECT_S: Final = 10.0
+
+_GONE: Final = "there is no such letter any more"
 
 
 class JobError(PipelineError, RuntimeError):
@@ -49,11 +57,22 @@ class RunningJob:
     """A job, found by the options of its launch.
 
     Methods that use Kafka raise JobError if Kafka does not answer or refuses.
+
+    Raises:
+        SecretError: the key of dead letters cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._config = for_librdkafka(settings.client_config())
+        self.redrive_settings = RedriveSettings(
+            settings.dead_letters_topic,
+            settings.events_topic,
+            settings.control_topic,
+            letter_signer(settings.dead_letters_key),
+        )
+        # Of two redrives at the same time, Kafka would stop the one that began first.
+        self._redriving = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -89,27 +108,41 @@ class RunningJob:
             newest = heapq.nlargest(most, numbered, key=lambda entry: (entry[1].time, entry[0]))
             return [decision for _, decision in newest]
 
-    def letters(self, most: int) -> list[StoredLetter]:
-        """The newest dead letters, at most ``most``, the newest first."""
+    def letters(self, most: int) -> list[tuple[StoredLetter, int | None]]:
+        """The newest dead letters, at most ``most``, the newest first, each with when [ms] it was sent again."""
         topic = self.settings.dead_letters_topic
         description = f"dead letters topic {topic!r}"
         with _job_errors(), existing_topic(self._config, topic, description, last=LETTERS_BACK) as reader:
-            letters = stored_letters(reader.records(), [])
-            return heapq.nlargest(most, letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset))
+            records = list(reader.records())
+        letters = stored_letters(records, [])
+        newest = heapq.nlargest(most, letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset))
+        redriven = redriven_ids(records)
+        return [(stored, redriven.get(letter_id(stored.letter))) for stored in newest]
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         """The dead letter at a place, or None if there is none."""
         with _job_errors():
             return letter_at(self._config, self.settings.dead_letters_topic, (partition, offset), [])
 
-    def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
-        """Send letters again, as ``dead-letters redrive`` does."""
-        with _job_errors(), topic_errors("redrive"):
-            redriver = open_redriver(self._config, self.settings.control_topic)
-            for stored in letters:
-                redriver.send(stored.letter)
-            redriver.flush()
-            return redriver.result
+    def redrive(
+        self, places: Collection[tuple[int, int]], execute: bool, accept_unsigned: bool = False, again: bool = False
+    ) -> tuple[Plan, RedriveResult | None]:
+        """What sending the letters at some places again would do; with ``execute``, do it, too.
+
+        The rules are those of ``dead-letters redrive``.
+        """
+        settings = replace(self.redrive_settings, accept_unsigned=accept_unsigned, again=again)
+        found = [stored for stored in (self.letter(*place) for place in places) if stored is not None]
+        if not found:
+            return Plan(skipped=Counter({_GONE: len(places)})), None
+        selected = LetterFilter(places=places, since_ms=min(stored.at_ms for stored in found))
+        with _job_errors(), self._redriving:
+            writer = open_writer(self._config, settings) if execute else None
+            redrive = Redrive(self._config, settings, selected)
+            plan = redrive.plan()
+            if len(found) < len(places):
+                plan.skipped[_GONE] += len(places) - len(found)
+            return plan, None if writer is None else redrive.send(plan, writer)
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         """A user's state from the running job."""

@@ -44,10 +44,10 @@ BASE: Mapping[str, str] = {
     "restart-strategy.exponential-delay.reset-backoff-threshold": "10 min",
     "restart-strategy.exponential-delay.jitter-factor": "0.1",
     # A task that is told to cancel is interrupted this often (milliseconds), and after the timeout its TaskManager ends
-    # itself, to be started anew by whatever supervises it: a recovery waits 25 s for a task that hangs, not three
+    # itself, to be started anew by whatever supervises it: a recovery waits 15 s for a task that hangs, not three
     # minutes.
     "task.cancellation.interval": "5000",
-    "task.cancellation.timeout": "25000",
+    "task.cancellation.timeout": "15000",
     # Flink's default of 100 ms is added at every shuffle; 5 ms keeps batches and the latency goal.
     "execution.buffer-timeout.interval": "5 ms",
     # RocksDB's share of the TaskManager's memory.

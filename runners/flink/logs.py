@@ -55,7 +55,7 @@ def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging
         structlog.processors.format_exc_info,
         *([] if show_users else [hide_users]),
         hide_secrets,
-        structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        structlog.processors.JSONRenderer(default=str, ensure_ascii=True),
     ]
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=processors)
 

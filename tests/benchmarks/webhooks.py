@@ -27,6 +27,7 @@ from typing import Final
 
 import urllib3
 
+from tests.host_names import host_names
 from tests.raw_http import certificate, server_tls
 from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.threads import DaemonThreads
@@ -147,7 +148,7 @@ def microseconds(work: Callable[[], object], times: int = 5000) -> float:
 def bench(latency_ms: int, pem: Path) -> None:
     """One table: all variants against a receiver of this latency."""
     in_flight, calls = _CASES[latency_ms]
-    with receiver(latency_ms, pem) as port:
+    with receiver(latency_ms, pem) as port, host_names(lambda _: ["127.0.0.1"]):
         destination = Destination(
             name="receiver",
             url=f"https://{_HOST}:{port}/",
@@ -156,7 +157,7 @@ def bench(latency_ms: int, pem: Path) -> None:
             timeout=Duration.parse("10s"),
         )
         io = IoThread("webhooks")
-        transport = webhook_transport(io, _POLICY, str(pem), resolve=lambda _: ["127.0.0.1"])
+        transport = webhook_transport(io, _POLICY, str(pem))
         sender = Sender(destination, _POLICY, io, transport)
         pool = SendPool([destination], _POLICY, max_waiting=calls, io=io, sender=lambda _: sender)
         variants = {

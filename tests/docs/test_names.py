@@ -201,7 +201,7 @@ def test_every_variable_of_the_environment_is_documented() -> None:
         ("python -m pipeline rulez", False),
         ("rules publish", True),
         ("rules publisch", False),
-        ("dead-letters redrive --dry_run", True),
+        ("dead-letters redrive --execute", True),
         ("status", True),
     ],
 )

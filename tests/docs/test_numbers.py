@@ -12,7 +12,7 @@ from pipeline.kafka import rules_topic
 from pipeline.launch.options import Settings
 from tests.docs.pages import PAGES, ROOT
 from transforms.adapters.http.breaker import Breaker
-from transforms.adapters.lua import sandbox, sandbox_process
+from transforms.adapters.lua import confinement, sandbox
 from transforms.adapters.telemetry import metrics as measures
 from transforms.adapters.webhook_sender import lanes
 from transforms.adapters.webhook_sender import sender as attempts
@@ -71,7 +71,7 @@ NAMED = [
     ("docs/rules.md", f"the longest is {durations._LONGEST_MS // DAY_MS} days"),
     ("docs/rules.md", f"The newest {rules_topic.KEPT_SETS} sets are kept"),
     ("docs/rules.md", f"A set may have {rule_sets.MAX_RECORD_BYTES // 1000} KB"),
-    ("docs/rules.md", f"{sandbox_process.MEMORY_BYTES // MB} MB"),
+    ("docs/rules.md", f"{confinement.MEMORY_BYTES // MB} MB"),
     ("docs/rules.md", f"`allowed_lateness_seconds` ({DEFAULTS.allowed_lateness_seconds:g})"),
     ("docs/user-state.md", f"`state_ttl_seconds` ({DEFAULTS.state_ttl_seconds:g})"),
     ("docs/user-state.md", f"`max_waiting_bytes` ({DEFAULTS.max_waiting_bytes // 1_000_000} MB, "

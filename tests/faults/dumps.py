@@ -16,7 +16,7 @@ from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from tests.faults.stack import Stack
 
-CANCELING_S = 20.0
+CANCELING_S = 8.0
 _EVERY_S = 1.0
 _WORKER_S = 5.0
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.cli.main import main
 from pipeline.kafka.rules_topic import _published_sets
+from pipeline.launch.options.settings import Settings
 from pipeline.launch.run import _newest_usable_set
 from tests.builders import NOW_MS, Shard, batch, event, fetched, filter_set, load_rules, rule
 from tests.hostile.edits import LUA_TOKENS, YAML_TOKENS, edited_bytes, edited_json, edited_text, json_text
@@ -159,7 +160,7 @@ def test_a_launch_goes_past_edited_records(
         value = edited_record(valid_set, random.Random(seed))
         try:
             published = _published_sets([_Message(value)])
-            found = _newest_usable_set("rules", published)
+            found = _newest_usable_set(Settings(), "rules", published)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {value[:3000]!r}") from error
         shown = capsys.readouterr().err

@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pycurl
+
 from infra.release import __main__ as release
 from tests.infra.terraform import ROOT
 
@@ -37,3 +39,9 @@ def test_workers_get_every_dependency_in_the_version_that_is_tested() -> None:
     runtime = locked("runtime.txt")
     assert {"apache-beam", "tzdata"} <= declared <= {name for name, _ in runtime}
     assert runtime <= locked("lock.txt")
+
+
+def test_a_release_lists_libcurl_and_its_tls_library_with_their_versions() -> None:
+    lines = release._native_libraries(Path(pycurl.__file__).parent).splitlines()
+    assert lines == pycurl.version.split()
+    assert [line.partition("/")[0] for line in lines[:3]] == ["PycURL", "libcurl", "OpenSSL"]

@@ -126,9 +126,9 @@ def test_an_idle_user_is_forgotten_and_loaded_anew(kafka: LocalKafka, flink: Fli
     assert [len(orjson.loads(message.value())["eventHistory"]) for message in actions.messages] == [0, 1, 0, 1]
 
 
-def test_fifteen_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, flink: FlinkCluster, rules: Path) -> None:
+def test_eight_submissions_leave_the_metaspace_as_it_was(kafka: LocalKafka, flink: FlinkCluster, rules: Path) -> None:
     used, latencies_s = [], []
-    for number in range(15):
+    for number in range(8):
         topics = Topics(kafka)
         topics.produce([event("user-1", number)])
         started = time.monotonic()

@@ -38,6 +38,7 @@ from tests.transforms.harness import FailedBundleError, Harness, wait_for_answer
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.events.dead_letter import DeadLetter
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
 from transforms.domain.rules.actions import action_id
@@ -251,7 +252,7 @@ def test_a_refused_webhook_is_redriven_after_a_restore_with_its_id_and_body(tmp_
         assert letter.action is not None
         receiver.answers = {}
         harness.restore()
-        harness.bundle(harness.instance(), control(redrive_record(letter.action, "r")))
+        harness.bundle(harness.instance(), control(redrive_record(letter.action, "r", LetterSigner())))
         harness.bundle(harness.instance(), batch(event("u1", event_id="e1")))  # the event itself is a duplicate
     assert harness.outputs == []
     assert [receiver.seen[0]] * 2 == receiver.seen

@@ -7,10 +7,12 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
 
 from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.runtime.event_log import EventLog
 from transforms.runtime.rule_error_sampler import RuleErrorSampler
@@ -53,6 +55,14 @@ class ProcessResources:
         if IoThread not in self._made:
             self._made[IoThread] = IoThread()
         return cast(IoThread, self._made[IoThread])
+
+    def letter_signer(self, key: str | None) -> LetterSigner:
+        """The signer with the keys of a reference.
+
+        Raises:
+            SecretError: the keys cannot be read.
+        """
+        return self.once((LetterSigner, key), lambda: letter_signer(key))
 
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
         """The sampler of rule errors with this limit."""

@@ -47,6 +47,7 @@ class HandleSettings:
         cloudevents_source: the source of Kafka actions, a URI reference.
         decisions_topic: the topic of the decision log, if the shards keep one.
         writes_actions: whether every action is also a record of the topic ``actions.FILE``, a line for the file.
+        dead_letters_key: reference of the keys that sign dead letters and redrive records; None: they are not signed.
     """
 
     rules: tuple[Rule, ...]
@@ -71,3 +72,4 @@ class HandleSettings:
     cloudevents_source: str = "event-trigger"
     decisions_topic: str | None = None
     writes_actions: bool = False
+    dead_letters_key: str | None = None

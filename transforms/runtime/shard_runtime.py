@@ -33,6 +33,7 @@ class ShardServices:
     Raises:
         RuleError: Lua of the initial rule set does not compile.
         TokenError: the token of the user API cannot be read.
+        SecretError: the key of dead letters cannot be read.
         CaFileError: a CA file cannot be used.
     """
 
@@ -44,7 +45,9 @@ class ShardServices:
         PROCESS.quarantine.time_share = settings.rule_time_share
         compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
         self.rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
-        self.step_context = StepContext(settings.shard, self.rule_sets)
+        self.step_context = StepContext(
+            settings.shard, self.rule_sets, PROCESS.letter_signer(settings.dead_letters_key)
+        )
         self.fetch_pool = PROCESS.fetch_pool(settings)
         self.send_pool = PROCESS.send_pool(settings.webhooks)
         self.rule_error_sampler = PROCESS.rule_error_sampler(settings.error_letters_per_minute)
@@ -152,6 +155,8 @@ class ShardRuntime:
             result.include_shared_dead_letters()
         self._sample_rule_errors(result)
         self._measure(result)
+        signer = services.step_context.signer
+        result.dead_letters = [signer.signed(letter) for letter in result.dead_letters]
         yield from outputs_of(result, self._settings, self._state, self._shard, self._now_ms)
 
     def _store(self, result: StepResult) -> None:

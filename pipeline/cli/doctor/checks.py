@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import time
@@ -25,7 +26,10 @@ from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.overrides import BEAM_VERSION
 from runners.flink.rest import FlinkRest
+from transforms.adapters.lua import confinement
+from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.adapters.secrets import Token, TokenError
+from transforms.domain.rules.engine import EngineError, Program
 
 _ANSWER_S: Final = 5.0
 _PORTS: Final = 8  # of a job server, a JobManager, a TaskManager and their metrics
@@ -64,6 +68,8 @@ class Doctor:
         yield findings.check_beam()
         yield Finding("HTTP client", OK, pycurl.version)
         yield self._ports()
+        if self._settings.rules_isolation == "process":
+            yield self._isolation()
         yield from self._kafka()
         yield from self._flink()
         yield self._user_api()
@@ -97,6 +103,20 @@ class Doctor:
         except LocalStackError as error:
             return Finding("Ports", FAIL, str(error), "end what holds them (ss -ltnp)")
         return Finding("Ports", OK, f"{_PORTS} free ones on 127.0.0.1")
+
+    def _isolation(self) -> Finding:
+        """What a process of ``--rules_isolation=process`` gives up on this machine; workers may run on others."""
+        check = "Rules' processes"
+        try:
+            with contextlib.closing(SandboxProcess([Program("doctor", "true")])) as sandbox:
+                holds = sandbox.confinement
+        except EngineError as error:
+            return Finding(check, FAIL, str(error), "see that this Python and its packages can be read by this user")
+        missing = [measure for measure in confinement.MEASURES if measure not in holds]
+        if missing:
+            advice = "run workers on a newer kernel, or under seccomp rules that let processes confine themselves"
+            return Finding(check, WARN, f"missing here: {', '.join(missing)}; {', '.join(holds)} hold", advice)
+        return Finding(check, OK, f"{', '.join(holds)} hold here")
 
     # Kafka
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pipeline.cli.command_line import CommandParser
 from pipeline.cli.doctor.checks import Doctor
+from pipeline.console import one_line
 from pipeline.errors import OptionError
 from pipeline.launch.findings import FAIL, OK, WARN, Finding
 from pipeline.launch.options import Settings
@@ -59,4 +60,4 @@ def _json_line(finding: Finding) -> str:
 
 def _text_line(finding: Finding) -> str:
     advice = f" -> {finding.advice}" if finding.advice else ""
-    return f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.message.split())}{advice}"
+    return one_line(f"{finding.outcome:<4}  {finding.check:<11}  {' '.join(finding.message.split())}{advice}")

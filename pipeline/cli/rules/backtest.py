@@ -18,7 +18,7 @@ import orjson
 
 from pipeline.cli.rules.backtest_inputs import open_lines, read_profiles
 from pipeline.cli.rules.backtest_report import comparison_text, report_json, report_text
-from pipeline.console import one_line
+from pipeline.console import lines_of, one_line
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
@@ -96,9 +96,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"error: {one_line(str(error))}\n")
         return 1
     except (OptionError, RecordingError, TokenError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {one_line(str(error))}\n")
     except TopicReadError as error:
-        sys.stderr.write(f"error: --events_topic: {error}\n")
+        sys.stderr.write(f"error: --events_topic: {one_line(str(error))}\n")
     except OSError as error:
         sys.stderr.write(f"error: {error.filename or 'writing'}: {error.strerror or error}\n")
     return 2
@@ -215,12 +215,12 @@ class _Run:
         reports = [backtest.report() for backtest in backtests]
         if self._stopped:
             sys.stdout.write("interrupted; so far:\n")
-        sys.stdout.write(report_text(reports[0], seconds))
+        sys.stdout.write(lines_of(report_text(reports[0], seconds)))
         differences = None
         names = [str(path) for path in (arguments.path, arguments.compare) if path is not None]
         if len(backtests) > 1:
             differences = backtests[0].differences(backtests[1])
-            sys.stdout.write("\n" + comparison_text(differences, *names))
+            sys.stdout.write("\n" + lines_of(comparison_text(differences, *names)))
         if arguments.json is not None:
             arguments.json.write_bytes(report_json(reports[0], seconds, differences))
         if arguments.plot is not None:

@@ -14,9 +14,13 @@ from pipeline.cli.rules import published as published_rules
 from pipeline.cli.rules.explain import explain_rules
 from pipeline.cli.rules.file_problems import count_of, show_problems
 from pipeline.cli.rules.junit import write_junit_xml
-from pipeline.console import one_line
+from pipeline.console import lines_of, one_line
+from pipeline.launch.options.settings import Settings
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.base.checked_documents import Problem
+from transforms.domain.rules.action_topics import ActionTopics
 from transforms.domain.rules.files import RuleFiles, read_rule_files
+from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.schema import rule_schema_json
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, dry_call, run_cases, untested
@@ -96,6 +100,7 @@ def _parser() -> CommandGroup:
 
 def _check(arguments: argparse.Namespace) -> int:
     files = read_rule_files(arguments.path, LuaEngines())
+    _refuse_own_topics(files)
     _warn_of_failed_dry_calls(files)
     if show_problems(files):
         return 1
@@ -103,6 +108,16 @@ def _check(arguments: argparse.Namespace) -> int:
         cases = count_of(len(loaded.cases), "case")
         sys.stdout.write(f"ok  {loaded.rule.name}  version {loaded.rule.version}  {cases}\n")
     return 0
+
+
+def _refuse_own_topics(files: RuleFiles, *more: str) -> None:
+    """Add a problem for each rule that writes a topic of jobs: one of their default names, or of ``more``."""
+    topics = ActionTopics((*Settings().own_topics.values(), *more))
+    for loaded in files.rules:
+        try:
+            topics.check([loaded.rule])
+        except RuleError as error:
+            files.problems.append(Problem(loaded.file, loaded.line, str(error)))
 
 
 def _warn_of_failed_dry_calls(files: RuleFiles) -> None:
@@ -134,10 +149,12 @@ def _run_cases(arguments: argparse.Namespace, files: RuleFiles) -> list[CaseResu
     settings = ShardSettings(history_fields=tuple(arguments.history_fields), history_size=arguments.history_size)
     results = [result for loaded in files.rules for result in run_cases(loaded, settings, LuaEngines())]
     for result in results:
-        sys.stdout.write(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}\n")
+        sys.stdout.write(
+            f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {one_line(result.located.case.name)}\n"
+        )
         if not result.passed:
             sys.stdout.write(f"        {result.located.file}:{result.located.line}\n")
-            sys.stdout.writelines(f"        {line}\n" for line in result.differences)
+            sys.stdout.writelines(f"        {lines_of(line)}\n" for line in result.differences)
     for rule in untested(files.rules):
         sys.stderr.write(f"warning: {rule.name} has no case\n")
     return results
@@ -154,6 +171,7 @@ def _show_totals(files: RuleFiles, results: list[CaseResult], seconds: float) ->
 def _publish(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     files = read_rule_files(arguments.path, LuaEngines())
+    _refuse_own_topics(files, arguments.rules_topic)
     if show_problems(files):
         return 1
     _warn_of_failed_dry_calls(files)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.cli.rules.file_problems import show_problems
+from pipeline.console import lines_of, one_line
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
@@ -29,14 +30,14 @@ def explain_rules(arguments: argparse.Namespace) -> int:
         given = _mapping(arguments.given) if arguments.given is not None else {}
         case = _case_of_event(_mapping(arguments.event), given)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {one_line(' '.join(str(error).split()))}\n")
         return 2
     settings = ShardSettings(history_fields=tuple(arguments.history_fields))
     for loaded in files.rules:
         explanation = explain(loaded, case, settings, LuaEngines())
         outcome = "fires" if explanation.fires else "does not fire"
         sys.stdout.write(f"{explanation.rule.name} version {explanation.rule.version}: {outcome}\n")
-        sys.stdout.writelines(f"  {line}\n" for line in [*explanation.problems, *explanation.lines])
+        sys.stdout.writelines(f"  {lines_of(line)}\n" for line in [*explanation.problems, *explanation.lines])
     return 0
 
 

@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import add_kafka_options, add_topic_option, kafka_config, required
+from pipeline.console import one_line
+from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
+from pipeline.kafka.topics import TopicError
 from pipeline.timestamps import shown_time
+from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
@@ -48,7 +52,14 @@ def publish(arguments: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
         RuleError: a rule has changed without a new version, or the set is too large for a record.
         TopicError: another publisher began meanwhile, or Kafka refused.
     """
-    topic = RulesTopic(_rules_topic(arguments), kafka_config(arguments))
+    config = kafka_config(arguments)
+    topic = RulesTopic(_rules_topic(arguments), config)
+    try:
+        problem = missing_topics(config, topics_of(rules))
+    except KafkaAdminError as error:
+        raise TopicError(f"topics of actions: {error}") from None
+    if problem is not None:
+        raise RuleError(f"Kafka actions: {problem}")
     if arguments.dry_run:
         published = topic.read()
         changes = _checked_changes(topic.topic, published, rules)
@@ -78,9 +89,11 @@ def _checked_changes(topic: str, published: PublishedSets, rules: tuple[Rule, ..
     before, after = live.versions if live else {}, {rule.name: rule.version for rule in rules}
     base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
     sys.stdout.write(f"against {base}:{'' if changes else ' nothing changes, nothing is published'}\n")
-    sys.stdout.writelines(f"  + {name}  version {after[name]}\n" for name in changes.added)
-    sys.stdout.writelines(f"  ~ {name}  version {before[name]} -> {after[name]}\n" for name in changes.changed)
-    sys.stdout.writelines(f"  - {name}  version {before[name]}\n" for name in changes.removed)
+    sys.stdout.writelines(f"  + {one_line(name)}  version {after[name]}\n" for name in changes.added)
+    sys.stdout.writelines(
+        f"  ~ {one_line(name)}  version {before[name]} -> {after[name]}\n" for name in changes.changed
+    )
+    sys.stdout.writelines(f"  - {one_line(name)}  version {before[name]}\n" for name in changes.removed)
     return changes
 
 
@@ -168,9 +181,11 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
         rules = ", ".join(f"{name} {version}" for name, version in rule_set.versions.items())
         note = f"  ({rule_set.note})" if rule_set.note else ""
         published_at = shown_time(rule_set.published_ms)
-        sys.stdout.write(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}\n    {rules}\n")
+        sys.stdout.write(
+            one_line(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}") + f"\n    {one_line(rules)}\n"
+        )
     for problem in published.unreadable:
-        sys.stderr.write(f"warning: {problem}\n")
+        sys.stderr.write(f"warning: {one_line(problem)}\n")
     if live is None:
         sys.stdout.write(f"{topic} has no set\n")
     elif not shards:

@@ -195,10 +195,21 @@ class OutputOptions(OptionGroup):
     heading: ClassVar = "Output"
 
     actions_topic: str = option("event-actions", "topic of Kafka actions that name none")
+    action_topics: tuple[str, ...] = option(
+        (),
+        "topic, or pattern such as alerts-*, that Kafka actions may write, never one of the job itself; may be "
+        "repeated; without it the topics that the rules of the launch name",
+    )
     cloudevents_source: str | None = option(
         None, "ce_source of Kafka actions, a URI reference; without it event-trigger/JOB_NAME"
     )
     dead_letters_topic: str = option("event-dead-letters", "topic of dead letters")
+    dead_letters_key: str | None = option(
+        None,
+        f"where workers find the keys that sign dead letters and redriven webhooks: {TOKEN_REFERENCES}; the first key "
+        "signs, all are accepted",
+        unit=REFERENCE,
+    )
     dead_letters_file: Path | None = option(
         None, "for the bundled stream, dead letters as JSON Lines in this file, written anew", unit="path"
     )

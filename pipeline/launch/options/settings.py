@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pipeline.launch.options.all_options import FlinkOptions, InputOptions, OutputOptions, RuleOptions, StateOptions
 from pipeline.launch.options.fields import DIRECT_RUNNER, Option, options_of
 from pipeline.launch.options.kafka_properties import kafka_properties
 from transforms.adapters.user_api.client import UserApiSettings
+from transforms.domain.rules.action_topics import ActionTopics, topics_of
+from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
@@ -32,11 +34,24 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         """The pause between two looks for new partitions."""
         return round(self.partition_discovery_seconds * 1000)
 
+    @property
+    def own_topics(self) -> dict[str, str]:
+        """The topics that the job reads or writes itself, by the option that names them."""
+        names = ("events", "control", "rules", "dead_letters", "inspections", "audit", "decisions")
+        topics = {f"{name}_topic": getattr(self, f"{name}_topic") for name in names}
+        return {name: topic for name, topic in topics.items() if topic is not None}
+
+    def topics_of_actions(self, rules: Iterable[Rule]) -> ActionTopics:
+        """The topics that Kafka actions may write, where the job starts with ``rules``."""
+        return ActionTopics(
+            tuple(self.own_topics.values()), (self.actions_topic, *(self.action_topics or topics_of(rules)))
+        )
+
     def egress_policy(self) -> EgressPolicy:
         """The hosts that webhooks may go to."""
         return EgressPolicy(self.destination_host or None, self.allow_private_destinations)
 
-    def shard(self, destinations: Sequence[Destination]) -> ShardSettings:
+    def shard(self, destinations: Sequence[Destination], rules: Iterable[Rule] = ()) -> ShardSettings:
         """The settings of a shard's step."""
         max_age_s = self.profile_max_age_seconds
         return ShardSettings(
@@ -55,6 +70,7 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
             max_lead_ms=round(self.max_event_lead_seconds * 1000),
             destinations={destination.name: destination.retry for destination in destinations},
             decision_sample=self.decision_sample if self.keeps_decisions else None,
+            action_topics=self.topics_of_actions(rules),
         )
 
     def user_api(self) -> UserApiSettings:

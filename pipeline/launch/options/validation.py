@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -55,9 +56,18 @@ def check_combinations(settings: Settings, rules_required: bool = True) -> None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     if settings.rules_topic is not None:
         _check_rules_topic(settings, settings.rules_topic)
+    for pattern in settings.action_topics:
+        if not re.fullmatch(r"[A-Za-z0-9._*?-]{1,249}", pattern):
+            raise OptionError(f"--action_topics is {pattern!r}, allowed: a topic's name, or a pattern with * and ?")
+        if pattern in settings.own_topics.values():
+            raise OptionError(f"--action_topics is {pattern!r}, allowed: a topic that the job itself does not use")
     _check_files(settings)
     _check_decisions(settings)
+    _check_own_topic(settings, "actions", settings.actions_topic)
     _check_user_api(settings)
+    if settings.dead_letters_key is not None and not is_reference(settings.dead_letters_key):
+        # The message does not show it: a user may have put the key itself there.
+        raise OptionError(f"--dead_letters_key is no reference, allowed: {TOKEN_REFERENCES}")
     if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
         raise OptionError(
             f"--cloudevents_source is {settings.cloudevents_source!r}, allowed: a URI reference, ASCII without spaces"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from waitress.server import create_server
 
 from pipeline.job.decision_log import DecisionFilter
-from pipeline.job.redriving import RedriveResult, StoredLetter
+from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
 from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
@@ -47,6 +48,7 @@ class GivenJob:
     snapshots: Sequence[JobSnapshot] = ()
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
+    flags: list[tuple[bool, bool]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -60,21 +62,38 @@ class GivenJob:
         self._fail()
         return None if self.log is None else [decision for decision in self.log if selected.matches(decision)][:most]
 
-    def letters(self, most: int) -> list[StoredLetter]:
+    @property
+    def redrive_settings(self) -> RedriveSettings:
+        return RedriveSettings("letters", "events", self.settings.control_topic)
+
+    def letters(self, most: int) -> list[tuple[StoredLetter, int | None]]:
         self._fail()
-        return list(self.dead.values())[:most]
+        letters = list(self.dead.values())[:most]
+        return [(stored, 7 if stored.place in self.redriven else None) for stored in letters]
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         self._fail()
         return self.dead.get(f"{partition}/{offset}")
 
-    def redrive(self, letters: Sequence[StoredLetter]) -> RedriveResult:
+    def redrive(
+        self, places: Collection[tuple[int, int]], execute: bool, accept_unsigned: bool = False, again: bool = False
+    ) -> tuple[Plan, RedriveResult | None]:
         self._fail()
-        result = RedriveResult()
-        for stored in letters:
-            self.redriven.append(stored.place)
-            result.sent["actions" if stored.letter.action else "events"] += 1
-        return result
+        self.flags.append((accept_unsigned, again))
+        plan, result = Plan(), RedriveResult()
+        for partition, offset in places:
+            stored = self.dead.get(f"{partition}/{offset}")
+            if stored is None:
+                plan.skipped["there is no such letter any more"] += 1
+                continue
+            kind = "actions" if stored.letter.action else "events"
+            group = PlanGroup(kind, "control", stored.letter.reason, stored.destination, "unsigned")
+            plan.counts[group] += 1
+            plan.samples[group] = [stored]
+            if execute:
+                self.redriven.append(stored.place)
+                result.sent[kind] += 1
+        return plan, result if execute else None
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         self._fail()

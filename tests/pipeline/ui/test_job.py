@@ -19,6 +19,7 @@ from transforms.domain.shard.decisions import Decision
 
 pytestmark = pytest.mark.stack
 
+GONE = "there is no such letter any more"
 RULE = "name: offer\nversion: 3\nfilter: 'true'\nactions: [{type: debug}]\n"
 LOST = DeadLetter(
     "undelivered", "HTTP 400", *("", -1, -1, 9, b"u2", b""), rule="offer",
@@ -60,21 +61,33 @@ def test_decisions_are_the_newest_selected_ones(topics: Topics) -> None:
 
 
 def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
-    event = DeadLetter("not_json", "no", topics.events, 2, 7, 9, b"u1", b"event")
+    event = DeadLetter("key_mismatch", "no", topics.events, 2, 7, 9, b"u1", b"event")
     topics.produce([(b"u1", event.to_json()), (b"u1", b"no letter"), (b"u2", LOST.to_json())], topics.dead_letters)
     job = a_job(topics, f"--control_topic={topics.control}")
-    assert [stored.place for stored in job.letters(5)] == ["0/2", "0/0"]
-    assert [stored.place for stored in job.letters(1)] == ["0/2"]
+    assert [stored.place for stored, _ in job.letters(5)] == ["0/2", "0/0"]
+    assert [stored.place for stored, _ in job.letters(1)] == ["0/2"]
     assert job.letter(0, 1) is None
     assert job.letter(0, 9) is None
 
-    assert job.redrive(job.letters(5)).sent == {"actions": 1, "events": 1}
+    places = [(0, 0), (0, 2), (0, 9)]
+    plan, result = job.redrive(places, execute=True)
+    assert result is not None
+    assert (result.sent, plan.skipped) == ({}, {"unsigned: the job may not have written it": 2, GONE: 1})
+    plan, result = job.redrive(places, execute=False, accept_unsigned=True)
+    assert (plan.of_kind("actions"), plan.of_kind("events"), result) == (1, 1, None)
+    _, result = job.redrive(places, execute=True, accept_unsigned=True)
+    assert result is not None
+    assert result.sent == {"actions": 1, "events": 1}
+    plan, _ = job.redrive(places, execute=True, accept_unsigned=True)
+    assert plan.skipped == {"redriven before": 2, GONE: 1}
+    assert [sent_ms is not None for _, sent_ms in job.letters(5)] == [True, True]
     with reading(topics.kafka, topics.events) as events, reading(topics.kafka, topics.control) as control:
         (again,) = events.until(1, 10)
         (record,) = control.until(1, 10)
     assert (again.partition(), again.key(), again.value()) == (2, b"u1", b"event")
     assert orjson.loads(record.value())["redrive"] == "u2"
-    assert a_job(topics).redrive(job.letters(1)).skipped == {"actions, which need --control_topic": 1}
+    plan, _ = a_job(topics).redrive([(0, 2)], execute=True)
+    assert plan.skipped == {"actions, which need --control_topic": 1}
 
 
 def test_rules_are_those_of_the_files(topics: Topics, tmp_path: Path) -> None:
@@ -94,8 +107,6 @@ def test_what_is_missing_is_named(topics: Topics) -> None:
         job.decisions(DecisionFilter(), 5)
     with pytest.raises(JobError, match="dead letters topic 'l' does not exist"):
         job.letters(5)
-    with pytest.raises(JobError, match="control topic 'c' does not exist"):
-        job.redrive([])
     with pytest.raises(JobError, match="inspections topic 'i' does not exist"):
         job.inspect("u1")
     with pytest.raises(JobError, match="start the page with the job's --control_topic"):

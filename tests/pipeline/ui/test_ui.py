@@ -16,8 +16,8 @@ from selenium.webdriver.common.by import By
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import NoJobError
-from pipeline.job.redriving import StoredLetter
 from pipeline.job.status import JobSnapshot
+from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
 from pipeline.ui.watch import Watch
@@ -41,7 +41,7 @@ LOST = DeadLetter(
     rule=EVIL,
     action=LostAction("9f1c", 2, "webhook", f"crm{EVIL}", f"u2{EVIL}", "e", EVIL.encode(), 5, 3, 400),
 )
-EVENT = DeadLetter("not_json", EVIL, "events", 0, 7, 9, EVIL.encode(), EVIL.encode())
+EVENT = DeadLetter("key_mismatch", EVIL, "events", 0, 7, 9, EVIL.encode(), EVIL.encode())
 CONTROL = DeadLetter("bad_control_record", "why", "control", 0, 1, 9, None, b"{}")
 PAGES = (
     "/",
@@ -110,7 +110,9 @@ class Visitor(requests.Session):
         return self.submit("/sign-in", {"form": self.secret("/sign-in"), "token": given})
 
     def redrive(self, *places: str, **headers: str) -> requests.Response:
-        return self.submit("/dead-letters/redrive", {"form": self.secret("/dead-letters"), "place": places}, **headers)
+        """Submit the form that sends."""
+        fields = {"form": self.secret("/dead-letters"), "place": places, "execute": "1"}
+        return self.submit("/dead-letters/redrive", fields, **headers)
 
 
 @pytest.fixture
@@ -150,6 +152,24 @@ def test_rules_have_their_matches_per_minute(visitor: Visitor) -> None:
         "offer v1 124.0 31.0 124 31 0 0",
         "gone not in the set 0.0 0.0 0 0 3 0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ({}, '<p class="quiet">Stream time: ?.</p>'),
+        ({"partition__3__time_behind_ms": 5_000}, '<p class="quiet">Stream time: 5 s behind the clock.</p>'),
+        (
+            {"partition__3__time_behind_ms": 62_000, "partition__3__time_hold": 2, "position_resets": 1},
+            '<p class="notice bad">Stream time: partition 3 holds it at 1970-01-01 00:00:38 UTC: an open transaction; '
+            "0 records skipped that Kafka had deleted, 1 positions out of range.</p>",
+        ),
+    ],
+)
+def test_the_page_says_what_holds_the_stream_s_time(job: GivenJob, metrics: dict[str, int], line: str) -> None:
+    job.snapshots = [snapshot(0), snapshot(60, events=1, **metrics)]
+    with serving(job) as url, Visitor(url) as visitor:
+        assert line in visitor.page("/").text
 
 
 def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> None:
@@ -286,9 +306,24 @@ def test_a_signed_in_visitor_redrives_the_chosen_letters_oldest_first(visitor: V
     assert (answer.status_code, answer.headers["Location"]) == (303, "/dead-letters")
     assert job.redriven == ["0/1", "0/2"]
     shown = Parsed(visitor.page("/dead-letters").text).text
-    assert "Sent again: 1 actions, 1 events. Failed: 1: 0/77: there is no such letter any more." in shown
+    assert "sent: 1 actions, 1 events; skipped: 1: there is no such letter any more" in shown
     assert shown.count("sent again") == 2
-    assert "Sent again" not in visitor.page("/dead-letters").text  # a notice is shown once
+    assert "sent: 1 actions" not in visitor.page("/dead-letters").text  # a notice is shown once
+
+
+def test_the_first_form_only_shows_what_would_be_sent_where(visitor: Visitor, job: GivenJob) -> None:
+    visitor.sign_in()
+    fields = {"form": visitor.secret("/dead-letters"), "place": ["0/1", "0/2"], "accept_unsigned": "on"}
+    shown = visitor.submit("/dead-letters/redrive", fields)
+    assert shown.status_code == 200
+    assert job.redriven == []
+    assert job.flags == [(True, False)]
+    text = Parsed(shown.text).text
+    assert "Would be sent: 1 actions, 1 events." in text
+    assert "unsigned" in text
+    assert 'name="execute"' in shown.text
+    visitor.submit("/dead-letters/redrive", fields | {"execute": "1", "again": "on"})
+    assert (job.redriven, job.flags[-1]) == (["0/1", "0/2"], (True, True))
 
 
 def test_letters_that_cannot_be_redriven_say_why(visitor: Visitor, job: GivenJob) -> None:
@@ -457,11 +492,14 @@ def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, to
         boxes = browser.find_elements(By.NAME, "place")
         assert [box.is_enabled() for box in boxes] == [True, True, False]
         boxes[1].click()
-        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones']").click)
-        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 0 actions, 1 events."
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive the chosen ones …']").click)
+        assert job.redriven == []
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Send']").click)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "sent: 0 actions, 1 events"
         follow(browser, browser.find_element(By.LINK_TEXT, "0/1").click)
-        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive']").click)
-        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "Sent again: 1 actions, 0 events."
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Redrive …']").click)
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Send']").click)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "sent: 1 actions, 0 events"
         assert job.redriven == ["0/2", "0/1"]
         browser.refresh()  # a page that was come to by a form is not sent again
         assert job.redriven == ["0/2", "0/1"]

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from transforms.domain.base.errors import EventTriggerError
@@ -56,8 +57,9 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:12])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
-    except (ValueError, OverflowError):
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 

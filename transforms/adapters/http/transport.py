@@ -11,37 +11,26 @@ import contextlib
 import os
 import socket
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import certifi
 import pycurl
 
 from transforms.adapters.http.calls import CaFileError, CallError, check_ca_file
+from transforms.adapters.http.curl_endings import (
+    HEADERS_TOO_LARGE,
+    call_error,
+    decoded,
+    has_input,
+    is_cut_off,
+)
 from transforms.adapters.http.io_thread import IoThread
 from transforms.domain.base.errors import EventTriggerError
-from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, OTHER, TIMEOUT, TOO_LARGE
+from transforms.domain.users.fetched_user import BAD_ANSWER, CONNECTION, OTHER, TOO_LARGE
 
 _CHECK_CAS_EVERY_S: Final = 1.0
-_HEADERS_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE, which pycurl does not name
-
-# An answer came, but not as HTTP: another attempt gets the same.
-_UNUSABLE: Final = (
-    pycurl.E_FTP_WEIRD_SERVER_REPLY,
-    pycurl.E_UNSUPPORTED_PROTOCOL,
-    pycurl.E_BAD_CONTENT_ENCODING,
-    _HEADERS_TOO_LARGE,
-)
-_UNTRUSTED: Final = (
-    pycurl.E_PEER_FAILED_VERIFICATION,
-    pycurl.E_SSL_CACERT_BADFILE,
-    pycurl.E_SSL_CIPHER,
-    pycurl.E_SSL_ISSUER_ERROR,
-)
-_GZIP: Final = b"\x1f\x8b"
 # An idle connection is closed before most servers close it (60 s and more are common).
 _IDLE_S: Final = 50
 _KEPT_CONNECTIONS: Final = 256
@@ -77,6 +66,7 @@ class Request:
         deadline_s: the time of the whole call in seconds, up to the last byte of the answer.
         body: the body of a POST; None for a GET.
         connect_s: the time for connecting, TLS included; ``deadline_s`` if None.
+        fresh: whether it takes a connection of its own: after a call without an answer, kept ones may be dead too.
     """
 
     url: str
@@ -84,6 +74,7 @@ class Request:
     deadline_s: float
     body: bytes | None = None
     connect_s: float | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +98,12 @@ class Rules:
         check: raises an ``EventTriggerError`` for an IP address that is not allowed. It is called before a connection
             is made and again before each request, because a kept connection is used without another look. With it,
             no POST is sent twice.
-        resolve: gives the addresses of a host in place of the system; for tests.
     """
 
     body_bytes: int
     header_bytes: int = 65_536
     needs_body: bool = True
     check: Callable[[str], None] | None = None
-    resolve: Callable[[str], list[str]] | None = None
 
 
 Ending = Response | EventTriggerError
@@ -172,7 +161,9 @@ class _Transfer:
         self._multi = multi
         self._rules = rules
         self._done: Done | None = None
-        self._reset(None)
+        self._is_post = False
+        self._deadline_s = 0.0
+        self._reset()
         self.handle = handle = pycurl.Curl()
         for option, value in _OPTIONS:
             handle.setopt(option, value)
@@ -182,20 +173,22 @@ class _Transfer:
             handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         if rules.check is not None:
             handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
-            handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
+        handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
 
-    def _reset(self, request: Request | None) -> None:
-        self._is_post = request is not None and request.body is not None
+    def _reset(self) -> None:
         self._body = bytearray()
         self._requests = 0
         self._header_bytes = 0
         self._headers_end = False
         self._retry_after: str | None = None
         self._error: EventTriggerError | None = None  # of a callback: it says more than libcurl's
+        self._is_unusable = False  # the kept connection
+        self._place: tuple[Any, ...] = ()  # both ends of the connection
 
     def start(self, request: Request, done: Done) -> None:
         """Start a call."""
-        self._reset(request)
+        self._reset()
+        self._is_post, self._deadline_s = request.body is not None, request.deadline_s
         self._done = done
         handle = self.handle
         connect_s = request.deadline_s if request.connect_s is None else request.connect_s
@@ -203,8 +196,7 @@ class _Transfer:
         # For libcurl 0 is no limit.
         handle.setopt(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))
         handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(connect_s * 1000)))
-        if self._rules.resolve is not None:
-            handle.setopt(pycurl.RESOLVE, _addresses(request.url, self._rules.resolve))
+        handle.setopt(pycurl.FRESH_CONNECT, int(request.fresh))
         if request.body is None:
             handle.setopt(pycurl.HTTPGET, 1)
             handle.setopt(pycurl.HTTPHEADER, request.headers)
@@ -217,31 +209,46 @@ class _Transfer:
 
     def end(self, code: int, message: str) -> None:
         """Hand over the answer or the error; ``code`` and ``message`` are libcurl's."""
+        if self._is_unusable:
+            self._start_afresh()
+            return
         done, self._done = self._done, None
         ending = self._ending(code, message)
+        self._multi.keep(self._place, self.handle.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove(self)
+        self._multi.idle.append(self)
         if done is not None:
             done(ending)
 
+    def _start_afresh(self) -> None:
+        """Begin again, over a new connection, what has not been sent or may be sent twice."""
+        left_s = self._deadline_s - self.handle.getinfo(pycurl.TOTAL_TIME)
+        self._multi.remove(self)
+        self._reset()
+        self.handle.setopt(pycurl.TIMEOUT_MS, max(1, int(left_s * 1000)))
+        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.add(self)
+
     def _ending(self, code: int, message: str) -> Ending:
-        handle = self.handle
+        handle, needs_body = self.handle, self._rules.needs_body
         status, header_bytes = handle.getinfo(pycurl.RESPONSE_CODE), handle.getinfo(pycurl.HEADER_SIZE)
-        if code == _HEADERS_TOO_LARGE or max(header_bytes, self._header_bytes) > self._rules.header_bytes:
-            return CallError(BAD_ANSWER, f"headers of over {self._rules.header_bytes} bytes")
         after_s = handle.getinfo(pycurl.RETRY_AFTER)
-        retry_after = str(after_s) if self._rules.needs_body and after_s > 0 else self._retry_after
-        # Once it is known that the server refuses, it does not matter whether the rest of its answer comes.
-        if (self._headers_end or self._rules.needs_body) and status >= (300 if self._rules.needs_body else 200):
+        retry_after = str(after_s) if needs_body and after_s > 0 else self._retry_after
+        # Once it is known what the server decided, it does not matter whether the rest of its answer comes.
+        if status >= 300 if needs_body else status >= 200 and self._headers_end:
             return Response(status, bytes(self._body), retry_after)
+        if code == HEADERS_TOO_LARGE or max(header_bytes, self._header_bytes) > self._rules.header_bytes:
+            return CallError(BAD_ANSWER, f"headers of over {self._rules.header_bytes} bytes")
+        if status == 101:
+            return CallError(BAD_ANSWER, "HTTP 101: another protocol, which nobody asked for")
         if self._error is not None:
             return self._error
         if code != pycurl.E_OK:
-            return _call_error(code, message)
-        if not self._body and status == 200 and handle.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T) < 0:
-            # libcurl takes headers that were cut off for complete ones.
+            return call_error(code, message)
+        if not self._body and status == 200 and (not needs_body or is_cut_off(handle)):
             return CallError(CONNECTION, "the answer ended early", passing=True, down=True)
         try:
-            return Response(status, _decoded(self._body, self._rules.body_bytes), retry_after)
+            return Response(status, decoded(self._body, self._rules.body_bytes), retry_after)
         except CallError as error:
             return error
 
@@ -260,7 +267,7 @@ class _Transfer:
         if self._header_bytes > self._rules.header_bytes:
             return -1  # HEADER_SIZE shows why
         name, _, value = line.partition(b":")
-        if name.startswith(b"HTTP/"):
+        if line[:5].upper() == b"HTTP/":
             self._retry_after, self._headers_end = None, False  # what came before was interim (1xx)
         elif not line.strip():
             self._headers_end = True
@@ -277,11 +284,18 @@ class _Transfer:
         except OSError:  # no file descriptor is left, or no such network: libcurl tries the next address
             return pycurl.SOCKET_BAD
 
-    def _on_request(self, remote_ip: str, *_: Any) -> int:
+    def _on_request(self, remote_ip: str, *place: Any) -> int:
         # libcurl sends a request again whose kept connection has died, also a POST that may have been handled.
         self._requests += 1
-        if self._is_post and self._requests > 1:
+        is_again = self._requests > 1
+        if is_again and self._is_post:
             self._error = CallError(CONNECTION, "the server closed a kept connection", passing=True, down=True)
+            return pycurl.PREREQFUNC_ABORT
+        self._place = (remote_ip, *place)
+        descriptor = self._multi.kept.pop(self._place, None)
+        if descriptor is not None and (is_again or has_input(descriptor)):
+            # Of kept connections libcurl would try five, and take what came over one for the answer to this request.
+            self._is_unusable = True
             return pycurl.PREREQFUNC_ABORT
         return pycurl.PREREQFUNC_ABORT if self._refuse(remote_ip) else pycurl.PREREQFUNC_OK
 
@@ -304,6 +318,7 @@ class _Multi:
         self._timer: asyncio.TimerHandle | None = None
         self._running: dict[pycurl.Curl, _Transfer] = {}
         self.idle: list[_Transfer] = []
+        self.kept: dict[tuple[Any, ...], int] = {}  # descriptors of connections without a transfer, by both ends
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -314,11 +329,17 @@ class _Multi:
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
 
+    def keep(self, place: tuple[Any, ...], descriptor: int) -> None:
+        """Note a connection that a transfer has left; -1 is none. libcurl does not say when it closes one."""
+        if descriptor >= 0:
+            self.kept[place] = descriptor
+            if len(self.kept) > 4 * _KEPT_CONNECTIONS:
+                del self.kept[next(iter(self.kept))]
+
     def remove(self, transfer: _Transfer) -> None:
         """Take back a transfer that has ended."""
         del self._running[transfer.handle]
         self._multi.remove_handle(transfer.handle)
-        self.idle.append(transfer)
 
     # libcurl calls these in the midst of its work; they must not call it.
 
@@ -354,43 +375,3 @@ class _Multi:
 def _stamp(path: str) -> tuple[int, int]:
     stat = os.stat(path)
     return stat.st_ino, stat.st_mtime_ns
-
-
-def _addresses(url: str, resolve: Callable[[str], list[str]]) -> list[str]:
-    """What libcurl shall know of a URL's host, in place of what it knew."""
-    target = urlsplit(url)
-    place = f"{target.hostname}:{target.port or {'http': 80, 'https': 443}[target.scheme]}"
-    return [f"-{place}", f"+{place}:{','.join(resolve(target.hostname or ''))}"]
-
-
-def _call_error(code: int, message: str) -> CallError:
-    # Broken chunks have the code of a connection that was reset.
-    if code in _UNUSABLE or (code == pycurl.E_RECV_ERROR and "chunk" in message):
-        return CallError(BAD_ANSWER, message)
-    if code == pycurl.E_OPERATION_TIMEDOUT:
-        return CallError(TIMEOUT, message, passing=True, down=True)
-    return CallError(CONNECTION, message, passing=code not in _UNTRUSTED, down=True)
-
-
-def _decoded(body: bytearray, max_bytes: int) -> bytes:
-    """A body without its gzip encoding. JSON never begins like gzip, so the header is not needed.
-
-    Raises:
-        CallError: the encoding is broken or ends early, or the body has over ``max_bytes``.
-    """
-    if not body.startswith(_GZIP):
-        return bytes(body)
-    decoded = bytearray()
-    rest = bytes(body)
-    while rest:  # members of gzip follow each other
-        decoder = zlib.decompressobj(wbits=31)
-        try:
-            decoded += decoder.decompress(rest, max_bytes + 1 - len(decoded))
-        except zlib.error:
-            raise CallError(BAD_ANSWER, "not gzip, as its encoding says") from None
-        if len(decoded) > max_bytes:
-            raise CallError(TOO_LARGE, f"over {max_bytes} bytes")
-        if not decoder.eof:
-            raise CallError(CONNECTION, "the answer's gzip encoding ends early", passing=True, down=True)
-        rest = decoder.unused_data
-    return bytes(decoded)

@@ -1,6 +1,7 @@
 """The sandbox in a process of its own, for rules of authors who are not trusted.
 
-The process may do little: it has no environment, no files, no new processes and limited memory. Requests and answers
+The process may do little (``confinement.py``): it has an empty environment and limited memory, and where the kernel has
+Landlock or seccomp no files, network and further processes. Requests and answers
 go through pipes (MessagePack after its length) and have a deadline by the wall clock. A process that dies or misses the
 deadline is killed; a new one then runs each program alone, and a program that ends it again has hit a limit. So a
 program that breaks out of the Lua sandbox, or ends its process, harms neither the worker nor other rules' results.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import subprocess
 import sys
@@ -22,11 +22,11 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
+from transforms.adapters.lua.confinement import confine
 from transforms.adapters.lua.sandbox import Sandbox, rounded
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.rules import engine
 
-MEMORY_BYTES: Final = 512 * 1024 * 1024
 START_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 2.0
 # A program's own CPU limit is 50 ms; the wall clock may be slower.
@@ -48,6 +48,7 @@ class _StartAnswer(msgspec.Struct):
     reads: engine.Reads | None = None
     number: int = 0
     message: str = ""
+    holds: list[str] = []
 
 
 # The first request is the programs. Each further one is a run: the inputs (None: those of the run before), the selected
@@ -77,6 +78,9 @@ class SandboxProcess:
     Raises:
         CompileError: the first program that does not compile.
         EngineError: the process does not start.
+
+    Attributes:
+        confinement: what the process gave up before it ran anything, measures of ``confinement.MEASURES``.
     """
 
     def __init__(self, programs: Sequence[engine.Program], answer_seconds: float | None = None) -> None:
@@ -84,6 +88,7 @@ class SandboxProcess:
         self._answer_seconds = answer_seconds or ANSWER_SECONDS + ANSWER_SECONDS_PER_PROGRAM * len(programs)
         self._inputs: _Inputs | None = None
         self.reads: engine.Reads = {}
+        self.confinement: tuple[str, ...] = ()
         self._start()
 
     @property
@@ -103,6 +108,7 @@ class SandboxProcess:
             child.kill()
             raise engine.CompileError(answer.number, answer.message)
         self.reads = answer.reads
+        self.confinement = tuple(answer.holds)
 
     def set_inputs(
         self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
@@ -261,8 +267,7 @@ def serve() -> None:
     except engine.CompileError as error:
         _reply(sink, _StartAnswer(None, error.number, str(error)))
         return
-    _confine()
-    _reply(sink, _StartAnswer(sandbox.reads))
+    _reply(sink, _StartAnswer(sandbox.reads, holds=confine()))
     while packed := _read_frame(source):
         inputs, selected, history = _RUN.decode(packed)
         if inputs is not None:
@@ -271,18 +276,6 @@ def serve() -> None:
             _reply(sink, sandbox.run(selected, history))
         except engine.EngineError as error:
             _reply(sink, str(error))
-
-
-def _confine() -> None:
-    """Give up what is not needed once everything is loaded."""
-    for name, limit in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, 3),  # standard input, output and error: nothing more can be opened
-    ):
-        resource.setrlimit(name, (limit, limit))
 
 
 def _read_frame(source: BinaryIO) -> bytes:

@@ -5,6 +5,7 @@ A worker's event thread waits while this runs, because of Python's interpreter l
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -66,6 +67,7 @@ def fetched_user(answers: Mapping[str, bytes | None], history_fields: tuple[str,
     Raises:
         CallError: the profile cannot be used.
     """
+    answers = {name: None if body is None else body.removeprefix(BOM_UTF8) for name, body in answers.items()}
     if USER in answers:
         answers = _parts(answers[USER])
     profile, visit, history = (answers.get(name) for name in (PROFILE, VISIT, HISTORY))

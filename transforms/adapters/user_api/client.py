@@ -27,6 +27,7 @@ from transforms.adapters.user_api.answers import HISTORY, PROFILE, USER, VISIT
 from transforms.adapters.user_api.fetch import Fetch
 from transforms.domain.base.backoff import Backoff
 from transforms.domain.users.fetched_user import (
+    BAD_ANSWER,
     BREAKER_OPEN,
     NOTHING_KNOWN,
     OTHER,
@@ -242,7 +243,10 @@ class HttpUserApi:
         if self._token is not None:
             call.token = self._token.value
             headers.append(f"Authorization: Bearer {call.token}")
-        self._transport.start(Request(url, headers, ends_s - now_s), lambda ending: self._on_ending(call, ending))
+        # Kept connections may all be dead, as the one was that cost an attempt.
+        fresh = call.permit is Permit.PROBE or call.fetch.failures[call.name] > 0
+        request = Request(url, headers, ends_s - now_s, fresh=fresh)
+        self._transport.start(request, lambda ending: self._on_ending(call, ending))
 
     def _on_ending(self, call: _Call, ending: Ending) -> None:
         refused = isinstance(ending, Response) and ending.status == 401
@@ -297,15 +301,17 @@ def _breaker_open() -> CallError:
 
 
 def _body_of(ending: Ending) -> bytes | CallError | None:
-    """The body of a 200; None for 204 and 404; otherwise the error."""
+    """The body of a 200 or 203; None for 204 and 404; otherwise the error."""
     if not isinstance(ending, Response):
         return ending if isinstance(ending, CallError) else CallError(OTHER, str(ending))
     status = ending.status
-    if status == 200:
+    if status in (200, 203):
         return ending.body
     if status in (204, 404):
         return None
-    passing = status in (408, 429) or 500 <= status < 600
+    if status >= 600:
+        return CallError(BAD_ANSWER, f"HTTP {status}: no such status", status=status)
+    passing = status in (408, 425, 429) or 500 <= status < 600
     after_s = retry_after_s(ending.retry_after, time.time()) if passing else None
     return CallError(
         STATUS,

@@ -22,6 +22,7 @@ class Fetch:
         due_s: the calls that have to be made, by name, and when.
         running: the calls in flight.
         error: of the last failed attempt.
+        failures: failed attempts by the name of the call.
         is_over: whether the future has its result; answers that come later do not count.
         deadline: the timer of the deadline.
         pause: the timer of the next attempt.
@@ -39,7 +40,7 @@ class Fetch:
         self.pause: TimerHandle | None = None
         self._names = names
         self._answers: dict[str, bytes | None] = {}
-        self._failures: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self._final: CallError | None = None  # of a call that no attempt helps
 
     def claim(self) -> bool:
@@ -60,8 +61,8 @@ class Fetch:
         """A call has failed: it is due again after a pause, if that helps and time is left."""
         self.running.discard(name)
         self.error = error
-        self._failures[name] += 1
-        next_s = now_s + backoff.pause_s(self._failures[name], error.retry_after_s, chance)
+        self.failures[name] += 1
+        next_s = now_s + backoff.pause_s(self.failures[name], error.retry_after_s, chance)
         if error.passing and next_s < self.ends_s and self._final is None:
             self.due_s[name] = next_s
         else:

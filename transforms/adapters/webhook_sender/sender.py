@@ -35,12 +35,7 @@ _HEADERS: Final = ("Content-Type: application/json", "Accept: */*")
 SendDone = Callable[[SendResult], None]
 
 
-def webhook_transport(
-    io: IoThread,
-    policy: EgressPolicy,
-    ca_file: str | None = None,
-    resolve: Callable[[str], list[str]] | None = None,
-) -> Transport:
+def webhook_transport(io: IoThread, policy: EgressPolicy, ca_file: str | None = None) -> Transport:
     """The connections of all destinations, to addresses that the policy allows; they trust ``ca_file`` (PEM).
 
     Raises:
@@ -51,7 +46,7 @@ def webhook_transport(
         # Without its scope (fe80::1%eth0), which does not matter for the policy.
         check_address(ip_address(address.partition("%")[0]), policy)
 
-    return Transport(io, Rules(MAX_ANSWER_BYTES, needs_body=False, check=check, resolve=resolve), ca_file)
+    return Transport(io, Rules(MAX_ANSWER_BYTES, needs_body=False, check=check), ca_file)
 
 
 class Sender:
@@ -88,6 +83,7 @@ class Sender:
             self._oauth2 = ClientCredentials(destination.oauth2, transport, self._timeout_s)
         self._secrets = (*self._keys, *self._secret_headers.values(), *(self._oauth2.secrets if self._oauth2 else ()))
         self._secret_reader = DaemonThreads(1, "webhook-secrets")
+        self._is_lost = False  # the last request had no answer: kept connections may be dead
         self._blocked: BlockedError | None = None
         try:
             parse_target(destination.url, policy)
@@ -140,11 +136,13 @@ class Sender:
             hidden.append(token)
             secret_headers["Authorization"] = f"Bearer {token}"
         headers = [*_HEADERS, *self._headers, *(f"{name}: {text}" for name, text in (secret_headers | signed).items())]
-        request = Request(self._url, headers, self._timeout_s, body, min(_SLOWEST_CONNECT_S, self._timeout_s))
+        connect_s = min(_SLOWEST_CONNECT_S, self._timeout_s)
+        request = Request(self._url, headers, self._timeout_s, body, connect_s, self._is_lost)
         began_s = time.monotonic()
 
         def end(ending: Ending) -> None:
             took_s = time.monotonic() - began_s
+            self._is_lost = not isinstance(ending, Response)
             result = self._result(ending, hidden)
             if result.status == 401 and self._oauth2 is not None and token is not None and self._oauth2.renew(token):
                 result = replace(result, outcome=Outcome.RETRY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.yaml_documents import Document, YamlError, read_documents
 from transforms.domain.base.yaml_documents import Path as FieldPath
 
@@ -31,17 +34,50 @@ class Problem:
         return f"{place}: {self.detail}"
 
 
-def documents(file: Path, problems: list[Problem]) -> Iterator[Document]:
-    """Yield the documents of a file; append to ``problems`` when the file cannot be read or is not YAML."""
+class FileError(EventTriggerError, ValueError):
+    """A file that cannot be used; the message does not name it, and shows nothing of what is in it."""
+
+
+def read_file(file: Path, limit: int, folder: Path | None = None) -> bytes:
+    """Read a regular file of at most ``limit`` bytes.
+
+    Args:
+        file: the file. Pipes and devices are refused, as they may have no end.
+        limit: more bytes are an error, and are not read.
+        folder: a link has to lead to a file inside this folder. None: it may lead anywhere.
+
+    Raises:
+        FileError: it cannot be used.
+    """
     try:
-        raw = file.read_bytes()
-        if len(raw) > MAX_FILE_BYTES:
-            problems.append(Problem(file, None, f"{len(raw)} bytes, allowed are {MAX_FILE_BYTES}"))
-            return
-        yield from read_documents(raw.decode())
+        if folder is not None and not file.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
+            raise FileError("a link out of its folder, allowed are files in it")
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise FileError("no regular file")
+            content = opened.read(limit + 1)
+            size = max(len(content), os.fstat(opened.fileno()).st_size)
+    except IsADirectoryError:
+        raise FileError("a folder, allowed is a file") from None
+    except (OSError, RuntimeError) as error:
+        raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or 'links in a circle'}") from None
+    if len(content) > limit:
+        raise FileError(f"{size} bytes, allowed are {limit}")
+    return content
+
+
+def documents(file: Path, problems: list[Problem], folder: Path | None = None) -> Iterator[Document]:
+    """Yield the documents of a file; append to ``problems`` when the file cannot be read or is not YAML.
+
+    ``folder`` is as in ``read_file``.
+    """
+    try:
+        yield from read_documents(read_file(file, MAX_FILE_BYTES, folder).decode())
+    except FileError as error:
+        problems.append(Problem(file, None, str(error)))
     except YamlError as error:
         problems.append(Problem(file, error.line, f"not YAML: {error}"))
-    except (UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
         problems.append(Problem(file, None, f"not YAML: {error}"))
 
 

@@ -25,6 +25,8 @@ RULE_ERROR = "rule_error"
 RULE_STATE_FULL = "rule_state_full"
 KAFKA_ACTION_TOO_LARGE = "kafka_action_too_large"
 ACTION_TOO_LARGE = "action_too_large"
+BODY_TOO_LARGE = "body_too_large"
+ACTION_TOPIC_REFUSED = "action_topic_refused"
 DELIVERY_QUEUE_FULL = "delivery_queue_full"
 DESTINATION_UNKNOWN = "destination_unknown"
 DESTINATION_DISABLED = "destination_disabled"
@@ -41,10 +43,16 @@ STAGES: Final = {
     **dict.fromkeys((TOO_LARGE, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, OUT_OF_RANGE), INPUT),
     **dict.fromkeys((KEY_MISMATCH, DUPLICATE_USER_ID), INPUT),
     BAD_CONTROL_RECORD: CONTROL,
-    **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE), RULE),
+    **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE, BODY_TOO_LARGE), RULE),
+    ACTION_TOPIC_REFUSED: RULE,
     **dict.fromkeys((ACTION_TOO_LARGE, DELIVERY_QUEUE_FULL), DELIVERY),
     **dict.fromkeys((DESTINATION_UNKNOWN, DESTINATION_DISABLED, UNDELIVERED), DELIVERY),
 }
+
+# Reasons of which the same bytes fail again, whatever an operator does: these letters are not redriven.
+FAILS_AGAIN: Final = frozenset(
+    (NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, DUPLICATE_USER_ID, ACTION_TOO_LARGE, BAD_CONTROL_RECORD)
+)
 
 # A dead letter has to fit into a record of 1 MB, the default limit of brokers and producers: a longer one would stop
 # the job after every restart. Bytes are in base64 and the key is also the record's key; these limits give 0.8 MB.
@@ -93,6 +101,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
         rule: the rule, if one failed.
         action: the lost action, if one was decided.
         cut: whether key, value or body were truncated.
+        signature: the proof of its origin, see ``letter_signature``.
     """
 
     reason: str
@@ -106,6 +115,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
     rule: str | None = None
     action: LostAction | None = None
     cut: bool = False
+    signature: str | None = None
 
     def fitting(self) -> DeadLetter:
         """Return the dead letter with key, value, body and detail truncated to their limits; ``cut`` tells readers."""
@@ -140,6 +150,8 @@ class DeadLetter(msgspec.Struct, frozen=True, rename={"timestamp_ms": "timestamp
         }
         if self.action is not None:
             letter["action"] = self.action.public()
+        if self.signature is not None:
+            letter["signature"] = self.signature
         return orjson.dumps(letter)
 
     @staticmethod

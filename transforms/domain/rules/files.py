@@ -6,19 +6,20 @@ file in the same directory.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from transforms.domain.base.checked_documents import Problem, documents, validated
+from transforms.domain.base.checked_documents import FileError, Problem, documents, read_file, validated
 from transforms.domain.base.models import StrictModel
 from transforms.domain.base.yaml_documents import Document
 from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
 from transforms.domain.rules.filters import lua_problems
-from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.model import MAX_LUA_BYTES, Rule, RuleError
 
 TEST_SUFFIX: Final = "_test"
 # Fields of a rule file in addition to those of the rule.
@@ -87,14 +88,14 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     result = RuleFiles()
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
-    elif path.is_file():
-        files = [path, *(file for file in (_test_file(path),) if file.is_file())]
+    elif path.exists():
+        files = [path, *(file for file in (_test_file(path),) if os.path.lexists(file))]
     else:
         result.problems.append(Problem(path, None, "no such file or directory"))
         return result
     paths_of_rules = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
     for file in paths_of_rules:
-        for document in documents(file, result.problems):
+        for document in documents(file, result.problems, file.parent):
             _read_rule(file, document, result, lua)
     for file in files:
         if file not in paths_of_rules:
@@ -166,16 +167,19 @@ def _filter_file(file: Path, value: dict[str, Any]) -> tuple[Path, str]:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.lua", name):
         raise ValueError(f"{shown}allowed is the name of a .lua file beside this one")
     lua_file = file.parent / name
-    if not lua_file.is_file():
+    if not os.path.lexists(lua_file):
         raise ValueError(f"{shown}no such file beside it")
     try:
-        return lua_file, lua_file.read_bytes().decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
+        # Three bytes more than a rule's Lua may have: a byte order mark.
+        return lua_file, read_file(lua_file, MAX_LUA_BYTES + 3, file.parent).decode("utf-8-sig")
+    except FileError as error:
+        raise ValueError(f"{shown}{error}") from None
+    except UnicodeDecodeError as error:
         raise ValueError(f"{shown}not UTF-8: {error}") from None
 
 
 def _read_cases(file: Path, result: RuleFiles) -> None:
-    for document in documents(file, result.problems):
+    for document in documents(file, result.problems, file.parent):
         value = document.value
         given = value.get("tests", []) if isinstance(value, dict) else []
         before = len(result.problems)

@@ -6,7 +6,10 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
+
 from transforms.domain.base import exact_json
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.field_paths import MISSING, value_at
 
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
@@ -39,47 +42,107 @@ def check(template: Any, levels: int = _MAX_DEPTH) -> None:
             check(inner, levels - 1)
 
 
-def render(template: Any, values: dict[str, Any]) -> bytes:
-    """Fill in a template and encode it as JSON; ``values`` has a value for each of ``ROOTS``.
+class BodyTooLargeError(EventTriggerError, ValueError):
+    """A body that would be larger than its limit; ``nbytes`` is how large it was when that was seen."""
+
+    def __init__(self, nbytes: int, is_whole: bool) -> None:
+        self.nbytes = nbytes
+        self.size = f"{nbytes} bytes{'' if is_whole else ' or more'}"
+        super().__init__(self.size)
+
+
+class Values:
+    """The values of placeholders for one event. An object or a list is encoded once, however often it is named.
+
+    Args:
+        roots: a value for each of ``ROOTS`` but ``action``.
+    """
+
+    __slots__ = ("_encoded", "_roots")
+
+    def __init__(self, roots: dict[str, Any]) -> None:
+        self._roots = roots
+        self._encoded: dict[str, tuple[Any, str, int]] = {}
+
+    def with_action(self, action: dict[str, Any]) -> Values:
+        """The same values with those of the next action."""
+        self._roots["action"] = action
+        return self
+
+    def of(self, path: str) -> tuple[Any, str, int]:
+        """A placeholder's value as what JSON has of it and as text, and the least length of both."""
+        found = self._encoded.get(path)
+        if found is not None:
+            return found
+        root, _, field = path.partition(".")
+        value = self._roots[root]
+        if field:
+            value = value_at(value, field) if isinstance(value, dict) else MISSING
+        if value is None or value is MISSING:
+            return None, "", 0
+        if isinstance(value, str):
+            return value, value, len(value)
+        json = exact_json.dumps(value)
+        found = orjson.Fragment(json), json.decode(), len(json)
+        if root != "action":
+            self._encoded[path] = found
+        return found
+
+
+def render(template: Any, values: Values, limit: int) -> bytes:
+    """Fill in a template and encode it as JSON of at most ``limit`` bytes.
 
     A text that is only a placeholder becomes the value with its type, or null if there is none. A placeholder within a
     text becomes text, or nothing.
+
+    Raises:
+        BodyTooLargeError: it would be larger. That is seen while the body is built: a short template can name a long
+            value many times.
     """
-    return exact_json.dumps(_rendered(template, values))
+    body = exact_json.dumps(_Rendering(values, limit).rendered(template))
+    if len(body) > limit:
+        raise BodyTooLargeError(len(body), is_whole=True)
+    return body
 
 
-def _rendered(template: Any, values: dict[str, Any]) -> Any:
-    if isinstance(template, str):
-        return _text(template, values)
-    if isinstance(template, dict):
-        return {name: _rendered(inner, values) for name, inner in template.items()}
-    if isinstance(template, list | tuple):
-        return [_rendered(inner, values) for inner in template]
-    return template
+class _Rendering:
+    """Renders one template and adds up what its texts and values have at least as JSON."""
 
+    __slots__ = ("_limit", "_nbytes", "_values")
 
-def _text(template: str, values: dict[str, Any]) -> Any:
-    parts = _parts(template)
-    if len(parts) == 3 and not parts[0] and not parts[2]:
-        return _value(parts[1], values)
-    # Texts and placeholder paths alternate.
-    return "".join(part if number % 2 == 0 else _as_text(_value(part, values)) for number, part in enumerate(parts))
+    def __init__(self, values: Values, limit: int) -> None:
+        self._values = values
+        self._limit = limit
+        self._nbytes = 0
+
+    def rendered(self, template: Any) -> Any:
+        if isinstance(template, str):
+            return self._text(template)
+        if isinstance(template, dict):
+            self._add(sum(map(len, template)))
+            return {name: self.rendered(inner) for name, inner in template.items()}
+        if isinstance(template, list | tuple):
+            self._add(len(template))
+            return [self.rendered(inner) for inner in template]
+        return template
+
+    def _text(self, template: str) -> Any:
+        parts = _parts(template)
+        if len(parts) == 3 and not parts[0] and not parts[2]:
+            value, _, nbytes = self._values.of(parts[1])
+            self._add(nbytes)
+            return value
+        # Texts and placeholder paths alternate. The list holds each long text once, however often it is named.
+        texts = [part if number % 2 == 0 else self._values.of(part)[1] for number, part in enumerate(parts)]
+        self._add(sum(map(len, texts)))
+        return "".join(texts)
+
+    def _add(self, nbytes: int) -> None:
+        self._nbytes += nbytes
+        if self._nbytes > self._limit:
+            raise BodyTooLargeError(self._nbytes, is_whole=False)
 
 
 @lru_cache(maxsize=4096)
 def _parts(template: str) -> tuple[str, ...]:
     return tuple(_PLACEHOLDER.split(template))
-
-
-def _value(path: str, values: dict[str, Any]) -> Any:
-    root, _, field = path.partition(".")
-    value = values[root]
-    if field:
-        value = value_at(value, field) if isinstance(value, dict) else MISSING
-    return None if value is MISSING else value
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else exact_json.dumps(value).decode()

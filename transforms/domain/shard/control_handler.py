@@ -67,6 +67,7 @@ class ControlHandler:
             if not rule_sets.replaces(rule_set.number, self._scope.state.rules):
                 self._result.counts["rule_sets_ignored"] += 1
                 return
+            self._scope.settings.action_topics.check(rule_set.rules)
             live = rule_sets.compiled(StoredRules(rule_set.number, record.value))
         except RuleError as error:
             self._result.reject_control(topic, record, str(error), _is_shared(record))
@@ -78,7 +79,7 @@ class ControlHandler:
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
         try:
-            user_id, delivery = read_redrive(record.value, self._scope.now_ms)
+            user_id, delivery = read_redrive(record.value, self._scope.now_ms, self._scope.signer)
         except ValueError as error:
             self._result.reject_control(topic, record, str(error), is_shared)
         else:

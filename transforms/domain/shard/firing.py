@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +24,28 @@ from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispa
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
+# All bodies for one event. Each is bounded, but a set may have any number of actions.
+MAX_BODIES_BYTES: Final = 8_000_000
+_ACTION_BYTES: Final = 200  # what an action has besides its body
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTooLarge:
+    """An action that is not taken, because of the size of its body or of all bodies for its event."""
+
+    fired: FiredAction
+    size: str
+    allowed: int
+
+    def __str__(self) -> str:
+        return f"action {self.fired.action.name!r}: {self.size}, allowed are {self.allowed}"
+
+    @property
+    def reason(self) -> str:
+        """The reason of its dead letter."""
+        is_kafka = isinstance(self.fired.action, KafkaAction) and self.allowed == MAX_PRODUCED_BYTES
+        return reasons.KAFKA_ACTION_TOO_LARGE if is_kafka else reasons.BODY_TOO_LARGE
+
 
 @dataclass
 class Trigger:
@@ -35,6 +58,7 @@ class Trigger:
     visit: Visit | None
     topic: str
     record: Record
+    _nbytes: int = 0  # of the bodies so far
 
     @functools.cached_property
     def profile(self) -> dict[str, Any]:
@@ -49,27 +73,48 @@ class Trigger:
     def _without_history(self) -> bytes:
         return enriched_event(self.fields, self.visit, self.user, history=False)
 
-    def actions(self, rule: Rule, rule_set: int, at_ms: int) -> list[FiredAction]:
-        """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
-        fired = []
-        for action in rule.actions:
-            identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
-            body = self._body(rule, action, identity)
-            fired.append(FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms))
-        return fired
-
-    def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
-        """What an action sends: its template, filled in, or the enriched event."""
-        if not isinstance(action, DebugAction) and action.body is not None:
-            values = {
+    @functools.cached_property
+    def _values(self) -> templates.Values:
+        return templates.Values(
+            {
                 "event": self.fields,
                 "user": self.profile,
                 "visit": {} if self.visit is None else self.visit.public(),
                 "history": [row.public() for row in self.user.history.rows()],
                 "enrichment": self.user.enrichment,
-                "action": {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version},
             }
-            return templates.render(action.body, values)
+        )
+
+    def actions(self, rule: Rule, rule_set: int, at_ms: int) -> Iterator[FiredAction | BodyTooLarge]:
+        """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
+        for action in rule.actions:
+            identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
+            fired = FiredAction(identity, self.user_id, rule.name, rule.version, action, b"", rule_set, at_ms)
+            if self._nbytes > MAX_BODIES_BYTES:
+                yield BodyTooLarge(fired, f"{self._nbytes} bytes in all bodies for the event", MAX_BODIES_BYTES)
+                continue
+            try:
+                body = self._body(rule, action, identity)
+            except templates.BodyTooLargeError as error:
+                # What was built until then counts, too: it took its time.
+                self._nbytes += min(error.nbytes, MAX_PRODUCED_BYTES)
+                yield BodyTooLarge(fired, error.size, MAX_PRODUCED_BYTES)
+                continue
+            if len(body) > MAX_PRODUCED_BYTES:
+                yield BodyTooLarge(fired, f"{len(body)} bytes", MAX_PRODUCED_BYTES)
+                continue
+            self._nbytes += len(body) + _ACTION_BYTES
+            yield FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms)
+
+    def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
+        """What an action sends: its template, filled in, or the enriched event.
+
+        Raises:
+            BodyTooLargeError: the template becomes too large.
+        """
+        if not isinstance(action, DebugAction) and action.body is not None:
+            shown = {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version}
+            return templates.render(action.body, self._values.with_action(shown), MAX_PRODUCED_BYTES)
         if isinstance(action, WebhookAction) and not action.history:
             return self._without_history
         return self._enriched
@@ -106,15 +151,26 @@ class Firing:
         if rule.quiet_hours is not None:
             zone = rule_state.zone_for(rule.time_zone, trigger.profile)
             until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
+        refused: list[BodyTooLarge] = []
         for action in trigger.actions(rule, scope.rule_set, at_ms):
-            if (excess := _excess(action)) is not None:
-                scope.result.reject(trigger.topic, trigger.record, reasons.KAFKA_ACTION_TOO_LARGE, excess, rule.name)
-                log.event(decisions.REFUSED, rule, trigger.fields, excess, action)
+            if isinstance(action, BodyTooLarge):
+                refused.append(action)
             elif until_ms is None:
                 log.event(decisions.FIRED, rule, trigger.fields, None, action)
                 self._dispatch.send(action, trigger.event_id, trigger.topic, trigger.record)
             else:
                 self._hold(rule, trigger, action, until_ms)
+        if refused:
+            self._refuse(rule, trigger, refused)
+
+    def _refuse(self, rule: Rule, trigger: Trigger, refused: Sequence[BodyTooLarge]) -> None:
+        """Reject actions because of the size of bodies: one dead letter for each reason, as there may be thousands."""
+        for action in refused:
+            self._scope.log.event(decisions.REFUSED, rule, trigger.fields, str(action), action.fired)
+        for reason in dict.fromkeys(action.reason for action in refused):
+            first, *others = (action for action in refused if action.reason == reason)
+            detail = f"{first} (and {len(others)} more actions of the rule)" if others else str(first)
+            self._scope.result.reject(trigger.topic, trigger.record, reason, detail, rule.name)
 
     def _is_stopped(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> bool:
         scope, log = self._scope, self._scope.log
@@ -209,13 +265,6 @@ class Firing:
             record = Record(NO_COORDINATE, NO_COORDINATE, scope.now_ms, user_id.encode(), b"")
             self._dispatch.send(fired, held.event_id, "", record)
             scope.count(rule, "released", "held_released")
-
-
-def _excess(fired: FiredAction) -> str | None:
-    """Why Kafka would refuse an action, on every replay; None: it is small enough."""
-    if not isinstance(fired.action, KafkaAction) or len(fired.body) <= MAX_PRODUCED_BYTES:
-        return None
-    return f"action {fired.action.name!r}: {len(fired.body)} bytes, allowed are {MAX_PRODUCED_BYTES}"
 
 
 def _span_of(cap: Cap) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transforms.domain.events.event import EventLimits
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.events.micro_batch import MicroBatch
+from transforms.domain.rules.action_topics import ActionTopics
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.users.fetched_user import FetchedUser
@@ -30,6 +32,7 @@ class ShardSettings(EventLimits):
         history_fields: event fields that a history keeps.
         destinations: retry schedules by destination.
         decision_sample: the share of rules that did not fire and are in the decision log; None: there is no log.
+        action_topics: the topics that Kafka actions may write.
     """
 
     ttl_ms: int = 600_000
@@ -43,6 +46,7 @@ class ShardSettings(EventLimits):
     history_fields: tuple[str, ...] = ()
     destinations: Mapping[str, RetrySchedule] = field(default_factory=dict)
     decision_sample: float | None = None
+    action_topics: ActionTopics = field(default_factory=ActionTopics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ class StepContext:
     Attributes:
         settings: the shards' settings.
         rules: one compiled rule set, or the sets of which a shard picks its own.
+        signer: checks redrive records.
     """
 
     settings: ShardSettings
     rules: FilterSet | RuleSets
+    signer: LetterSigner = field(default_factory=LetterSigner)

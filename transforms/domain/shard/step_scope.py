@@ -21,16 +21,29 @@ class StepScope:
         fetch_started_ms: users for whom a fetch is in flight, and since when.
         log: the decision log.
         rule_sets: the sets of which a shard picks its own; None if there is only one.
+        signer: checks redrive records.
         filters: the live rule set, compiled; ``rule_set`` is its number.
     """
 
-    __slots__ = ("fetch_started_ms", "filters", "log", "now_ms", "result", "rule_set", "rule_sets", "settings", "state")
+    __slots__ = (
+        "fetch_started_ms",
+        "filters",
+        "log",
+        "now_ms",
+        "result",
+        "rule_set",
+        "rule_sets",
+        "settings",
+        "signer",
+        "state",
+    )
 
     def __init__(self, state: ShardState, context: StepContext, step_input: StepInput) -> None:
         self.state = state
         self.now_ms = step_input.now_ms
         self.fetch_started_ms = step_input.fetch_started_ms
         self.settings = context.settings
+        self.signer = context.signer
         self.result = StepResult()
         self.log = DecisionLog(self.now_ms, self.settings, self.result)
         rules = context.rules

@@ -43,6 +43,14 @@ class WebhookDispatch:
         Args:
             topic: topic of ``record``, the record of the event, for dead letters.
         """
+        action = fired.action
+        if isinstance(action, KafkaAction) and action.topic is not None:
+            # Rules are checked when they become live. Held actions and stored sets may be older than what is allowed.
+            problem = self._scope.settings.action_topics.problem(action.topic)
+            if problem is not None:
+                detail = f"action {action.name!r}: {problem}"
+                self._result.reject(topic, record, reasons.ACTION_TOPIC_REFUSED, detail, fired.rule)
+                return
         self._result.counts["actions"] += 1
         self._result.decided_actions.append(fired)
         if record.partition != NO_COORDINATE:

@@ -137,7 +137,7 @@ class UserState:
         # Where neither is in it, it need not be decoded; a backslash may be a letter of the name.
         if self.enrichment != FETCHED or not (_ENRICHMENT_BYTES in profile_json or b"\\" in profile_json):
             return False
-        return ENRICHMENT in orjson.loads(profile_json)
+        return ENRICHMENT in exact_json.loads(profile_json)
 
     def profile(self) -> dict[str, Any]:
         """Return the profile as rules and actions see it; without a profile it has only ``enrichment``."""

@@ -1,13 +1,20 @@
-"""Redrive: a control record sends the webhook of a dead letter again, with its id and body."""
+"""Redrive: a control record sends the webhook of a dead letter again, with its id and body.
+
+Where the job has keys, the record carries a signature: who may only write to the control topic cannot have the job send
+a webhook that receivers trust.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Annotated
 
 import msgspec
 import orjson
 
 from transforms.domain.events.dead_letter import LostAction
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.webhooks.delivery_queue import Delivery
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
@@ -32,18 +39,27 @@ class _RedrivenAction(msgspec.Struct, forbid_unknown_fields=True):
 class _Redrive(msgspec.Struct, forbid_unknown_fields=True):
     redrive: str
     action: _RedrivenAction
+    signature: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Redrive)
 
 
-def redrive_record(action: LostAction, rule: str) -> bytes:
+def redrive_record(action: LostAction, rule: str, signer: LetterSigner) -> bytes:
     """The control record that sends a lost action of a rule again."""
-    return orjson.dumps({"redrive": action.user_id, "action": {"rule": rule, **action.public()}})
+    record = {"redrive": action.user_id, "action": {"rule": rule, **action.public()}}
+    sent = (action.action_id, rule, action.rule_version, action.action, action.destination)
+    signature = signer.sign_redrive(_signed(*sent, action.user_id, action.event_id, action.body))
+    return orjson.dumps(record if signature is None else {**record, "signature": signature})
 
 
-def read_redrive(value: bytes, now_ms: int) -> tuple[str, Delivery]:
-    """Read a ``redrive_record``.
+def _signed(*sent: str | int | bytes) -> bytes:
+    """What a signature covers: everything of the record that decides what is sent where."""
+    return json.dumps(sent, separators=(",", ":"), default=lambda body: base64.b64encode(body).decode()).encode()
+
+
+def read_redrive(value: bytes, now_ms: int, signer: LetterSigner) -> tuple[str, Delivery]:
+    """Read a ``redrive_record``, which needs a valid signature if ``signer`` has keys.
 
     Returns:
         The user's id, and a new delivery that is decided and due at ``now_ms``.
@@ -58,6 +74,10 @@ def read_redrive(value: bytes, now_ms: int) -> tuple[str, Delivery]:
     action = record.action
     if action.user_id != record.redrive:
         raise ValueError(f"redrive: action.user_id is {action.user_id!r}, allowed is {record.redrive!r}, as in redrive")
+    sent = (action.action_id, action.rule, action.rule_version, action.action, action.destination)
+    if not signer.accepts_redrive(record.signature, _signed(*sent, action.user_id, action.event_id, action.body)):
+        found = "missing" if record.signature is None else "not valid"
+        raise ValueError(f"redrive: signature is {found}, allowed is one by a key of --dead_letters_key")
     delivery = Delivery(
         action.action_id,
         action.destination,

@@ -14,7 +14,7 @@ import pytest
 from tests.builders import NOW_MS, filter_set, rule
 from tests.transforms.adapters.lua.hostile import HOSTILE
 from tests.transforms.domain.rules.test_filters import EVENT, PROFILE, ROWS, evaluate
-from transforms.adapters.lua import sandbox_process
+from transforms.adapters.lua import confinement, sandbox_process
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.domain.rules.engine import CompileError, EngineError, Outcome, OutcomeKind, Program
 from transforms.domain.rules.filters import columns_of
@@ -180,9 +180,114 @@ def test_the_process_has_little_to_break_out_to(sandbox: SandboxProcess) -> None
     limits = {line[:25].strip(): line[25:].split()[:2] for line in of.joinpath("limits").read_text().splitlines()}
     assert limits["Max open files"] == ["3", "3"]
     assert limits["Max processes"] == limits["Max file size"] == limits["Max core file size"] == ["0", "0"]
-    assert limits["Max address space"] == [str(sandbox_process.MEMORY_BYTES)] * 2
+    assert limits["Max address space"] == [str(confinement.MEMORY_BYTES)] * 2
     assert len(list(of.joinpath("fd").iterdir())) == 3
     assert of.joinpath("cwd").readlink() == Path("/")
+
+
+# What a program that broke out might try, without a descriptor of its own where that matters.
+_ATTEMPTS = {
+    "open a file": "os.open('/etc/passwd', os.O_RDONLY)",
+    "open a freed descriptor": "(os.close(2), os.open('/etc/passwd', os.O_RDONLY))",
+    "list a folder": "os.listdir('/')",
+    "look at a file": "os.stat('/etc/passwd')",
+    "make a folder": "os.mkdir('/tmp/broken-out')",
+    "rename": "os.rename('/tmp', '/tmp2')",
+    "change rights": "os.chmod('/tmp', 0o777)",
+    "change folder": "os.chdir('/tmp')",
+    "fork": "os.fork()",
+    "thread": "threading.Thread(target=print).start()",
+    "execute": "os.execv('/bin/true', ['true'])",
+    "socket": "socket.socket()",
+    "unix socket": "socket.socket(socket.AF_UNIX)",
+    "socket pair": "socket.socketpair()",
+    "pipe": "os.pipe()",
+    "signal its parent": "os.kill(os.getppid(), 0)",
+    "signal its group": "os.killpg(0, 0)",
+    "trace its parent": "system(libc.ptrace(16, PARENT, 0, 0))",
+    "read its parent": "system(libc.process_vm_readv(PARENT, None, 0, None, 0, 0))",
+    "raise its limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))",
+    "its parent's limits": "resource.prlimit(PARENT, resource.RLIMIT_NOFILE, (1, 1))",
+    "be another user": "os.setuid(12345)",
+    "a namespace": "system(libc.unshare(0x10000000))",
+    "mount": "system(libc.mount(b'none', b'/tmp', b'tmpfs', 0, None))",
+    "io_uring": "system(libc.syscall(425, 1, None))",
+    "memory as a file": "system(libc.memfd_create(b'x', 0))",
+    "32-bit numbers": "system(libc.syscall(0x40000002, b'/etc/passwd', 0))",
+}
+
+_BREAKS_OUT = """
+import ctypes, os, resource, socket, sys, threading
+sys.path.insert(0, sys.argv[1])
+from transforms.adapters.lua import sandbox_process
+from transforms.adapters.lua.sandbox import Sandbox
+from transforms.domain.rules.engine import Outcome, OutcomeKind
+
+libc = ctypes.CDLL(None, use_errno=True)
+PARENT = os.getppid()
+
+def system(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+class Broken(Sandbox):
+    def run(self, selected, history):
+        outcomes = {}
+        for number, (_, source, _) in enumerate(self._programs):
+            try:
+                eval(source[3:])
+                told = "done"
+            except BaseException as error:
+                told = repr(error)
+            outcomes[number] = Outcome(OutcomeKind.ERROR, told)
+        return outcomes
+
+sandbox_process.Sandbox = Broken
+sandbox_process.serve()
+"""
+
+
+def test_a_program_that_breaks_out_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_process, "_BOOT", _BREAKS_OUT)
+    programs = [Program(name, f"-- {code}") for name, code in _ATTEMPTS.items()]
+    programs += [Program("environment", "-- 1 / len(set(os.environ) - {'LC_CTYPE'})")]
+    with closing(SandboxProcess(programs)) as broken:
+        if confinement.SECCOMP not in broken.confinement:
+            pytest.skip("this kernel has no seccomp")
+        broken.set_inputs({}, {}, {})
+        told = broken.run(None, None)
+        refused = ("PermissionError", "Operation not permitted", "can't start new thread", "not allowed to raise")
+        found = {program.name: told[number].text for number, program in enumerate(programs)}
+    assert "ZeroDivisionError" in found.pop("environment")
+    assert {name: message for name, message in found.items() if not any(text in message for text in refused)} == {}
+
+
+def test_each_measure_holds_by_itself_without_those_that_a_kernel_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = sandbox_process._BOOT.replace(
+        "import serve;",
+        "import serve; from transforms.adapters.lua import confinement; confinement._SYSTEM_CALLS.clear(); "
+        "confinement._landlock = lambda libc: False;",
+    )
+    monkeypatch.setattr(sandbox_process, "_BOOT", boot)
+    with closing(SandboxProcess([Program("p", "true")])) as sandbox:
+        assert sandbox.confinement == (confinement.LIMITS, confinement.UNDUMPABLE, confinement.NO_NEW_PRIVILEGES)
+        sandbox.set_inputs({}, {}, {})
+        assert sandbox.run(None, None) == ALLOWED
+
+
+def test_landlock_alone_keeps_files_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sandbox_process,
+        "_BOOT",
+        _BREAKS_OUT.replace(
+            "PARENT =", "from transforms.adapters.lua import confinement; confinement._SYSTEM_CALLS.clear(); PARENT ="
+        ),
+    )
+    with closing(SandboxProcess([Program("p", f"-- {_ATTEMPTS['open a freed descriptor']}")])) as broken:
+        if confinement.LANDLOCK not in broken.confinement:
+            pytest.skip("this kernel has no Landlock")
+        broken.set_inputs({}, {}, {})
+        assert "PermissionError" in broken.run(None, None)[0].text
 
 
 def ended(pid: int) -> bool:

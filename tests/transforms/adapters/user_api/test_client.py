@@ -743,13 +743,6 @@ def ok_of(path: str) -> bytes:
     return ok(orjson.dumps(KNOWN[what_of(path)]))
 
 
-def test_a_long_header_is_no_error() -> None:
-    with raw_server(
-        lambda path, head, send: send(ok(orjson.dumps(KNOWN[what_of(path)]), "X-Long: " + "y" * 9000))
-    ) as server:
-        assert client(server.url).fetch("u1") == FOUND
-
-
 def test_an_answer_in_gzip_is_read_and_one_that_ends_early_is_fetched_again() -> None:
     tries: Counter[str] = Counter()
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import pycurl
 import pytest
 from standardwebhooks import Webhook
 
+from tests.host_names import host_names
 from tests.raw_http import RawServer, Send, certificate, ok, raw_server, server_tls, tempt
 from tests.waiting import eventually
 from transforms.adapters.http import transport
@@ -59,13 +61,15 @@ class Attempts:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.io = IoThread("webhooks-test")
-        transport = webhook_transport(self.io, policy, str(ca) if ca else None, resolve)
+        transport = webhook_transport(self.io, policy, str(ca) if ca else None)
+        self.resolve = resolve
         self.sender = Sender(destination, policy, self.io, transport, wall_clock=wall_clock)
 
     def attempt(self, webhook_id: str, body: bytes) -> SendResult:
         result: Future[SendResult] = Future()
-        self.io.submit(self.sender.start, webhook_id, body, result.set_result)
-        return result.result(90)
+        with nullcontext() if self.resolve is None else host_names(self.resolve):
+            self.io.submit(self.sender.start, webhook_id, body, result.set_result)
+            return result.result(90)
 
 
 def sender(
@@ -362,29 +366,6 @@ def test_a_name_that_does_not_exist_is_tried_again() -> None:
     assert (result.outcome, result.error_kind) == (Outcome.RETRY, "connection")
     assert result.error is not None
     assert result.error.startswith("Could not resolve host")
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Le", ok(b"", status="199 X")])
-def test_an_answer_cut_off_is_a_connection_error(answer: bytes) -> None:
-    with raw_server(answering(answer)) as server:
-        result = attempt(server.url)
-    assert (result.outcome, result.error_kind, result.status) == (Outcome.RETRY, "connection", None)
-
-
-@pytest.mark.parametrize(
-    "answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x16\x03\x01", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n"]
-)
-def test_an_answer_that_is_not_http_is_a_bad_one(answer: bytes) -> None:
-    with raw_server(answering(answer)) as server:
-        result = attempt(server.url)
-    assert (result.outcome, result.error_kind, result.status) == (Outcome.RETRY, "bad_answer", None)
-
-
-def test_interim_answers_are_skipped() -> None:
-    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-    with raw_server(answering(interim + ok(b""))) as server:
-        assert attempt(server.url).outcome is Outcome.DELIVERED
-        assert len(server.paths) == 1
 
 
 def test_a_slow_answer_is_delivered_but_not_healthy() -> None:

@@ -39,7 +39,8 @@ def test_a_rule_fires_all_its_actions_in_order_with_one_body() -> None:
     twice = rule("r", version=3, actions=[{"type": "kafka", "topic": "t"}, {"type": "debug"}])
     parsed = parse_event(record(event(event_id="e1")), NOW_MS, EventLimits())
     user = UserState(0, "fetched", b"{}", History(5))
-    fired = Trigger("u1", "e1", parsed.fields, user, None, "events", record(parsed.fields)).actions(twice, 0, NOW_MS)
+    trigger = Trigger("u1", "e1", parsed.fields, user, None, "events", record(parsed.fields))
+    fired = list(trigger.actions(twice, 0, NOW_MS))
     body = enriched_event(parsed.fields, None, user)
     assert [
         (action.rule, action.rule_version, action.action.name, action.user_id, action.body) for action in fired
@@ -66,6 +67,11 @@ def test_only_a_profile_with_a_field_enrichment_makes_a_fifth_key(
     body = orjson.loads(enriched_event({}, None, UserState(0, enrichment, profile_json, History(5))))
     assert (body["userProfile"], body.get("enrichment")) == (shown, fifth)
     assert len(body) == (4 if fifth is None else 5)
+
+
+def test_a_profile_with_a_number_that_only_some_readers_take_has_a_body() -> None:
+    profile_json = b'{"a":' + b"9" * 400 + b',"b":"\\n"}'
+    assert profile_json in enriched_event({}, None, UserState(0, "fetched", profile_json, History(5)))
 
 
 def test_the_body_has_the_four_keys_of_the_spec() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -234,3 +235,84 @@ def test_names_are_unique_over_files(tmp_path: Path) -> None:
     write(tmp_path, "b.yaml", GOOD)
     with pytest.raises(RuleError, match=r"b\.yaml:2: name 'welcome' is taken by .*a\.yaml:2; names are unique"):
         load_rules(tmp_path)
+
+
+SECRET = "root:x:0:0:the secret"
+
+
+@pytest.mark.parametrize("of", ["a.yaml", "a_test.yaml", "a.lua"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("link", "a link out of its folder"),
+        ("link to a link", "a link out of its folder"),
+        ("link through a folder", "a link out of its folder"),
+        ("relative link", "a link out of its folder"),
+        ("/dev/zero", "a link out of its folder"),
+        ("dangling", "cannot be read: No such file"),
+        ("circle", "cannot be read"),
+        ("pipe", "no regular file"),
+        ("folder", "a folder, allowed is a file"),
+        ("gigabyte", "1000000000 bytes, allowed are"),
+        ("not utf-8", "not "),
+    ],
+)
+def test_a_file_that_is_none_of_the_folder_is_a_line_with_its_name(
+    of: str, kind: str, message: str, tmp_path: Path
+) -> None:
+    folder, outside, beside = tmp_path / "rules", tmp_path / "outside", tmp_path / "rules" / of
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "secret.yaml").write_text(SECRET)
+    (folder / "good.yaml").write_text("name: good\nversion: 1\nfilter: 'true'\nactions: [{type: debug}]\n")
+    if of == "a.lua":
+        (folder / "a.yaml").write_text("name: a\nversion: 1\nfilter_file: a.lua\nactions: [{type: debug}]\n")
+    match kind:
+        case "link":
+            beside.symlink_to(outside / "secret.yaml")
+        case "link to a link":
+            (folder / "hop").symlink_to(outside / "secret.yaml")
+            beside.symlink_to(folder / "hop")
+        case "link through a folder":
+            (folder / "sub").symlink_to(outside)
+            beside.symlink_to("sub/secret.yaml")
+        case "relative link":
+            beside.symlink_to("../outside/secret.yaml")
+        case "/dev/zero":
+            beside.symlink_to("/dev/zero")
+        case "dangling":
+            beside.symlink_to(outside / "nothing")
+        case "circle":
+            beside.symlink_to(beside)
+        case "pipe":
+            os.mkfifo(beside)
+        case "folder":
+            beside.mkdir()
+        case "gigabyte":
+            with beside.open("wb") as file:
+                file.truncate(1_000_000_000)
+        case _:
+            beside.write_bytes(b"filter: \xff\xfe")
+    result = read_rule_files(folder)
+    (problem,) = map(str, result.problems)
+    assert message in problem
+    assert of in problem
+    assert "secret" not in problem
+    assert [loaded.rule.name for loaded in result.rules] == ["good"]
+
+
+def test_links_within_the_folder_work_and_so_does_a_linked_folder(tmp_path: Path) -> None:
+    real, folder = tmp_path / "real", tmp_path / "rules"
+    (real / "versions").mkdir(parents=True)
+    (real / "versions" / "a").write_text("name: a\nversion: 1\nfilter_file: a.lua\nactions: [{type: debug}]\n")
+    (real / "a.lua").write_text("return true")
+    (real / "a.yaml").symlink_to("versions/a")
+    folder.symlink_to(real)
+    assert [loaded.rule.name for loaded in read_rule_files(folder).rules] == ["a"]
+
+
+def test_a_file_given_by_itself_may_be_no_device_and_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    for path in (tmp_path / "a.yaml", Path("/dev/zero")):
+        (problem,) = read_rule_files(path).problems
+        assert "no regular file" in problem.detail

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import orjson
 import pytest
 
-from transforms.domain.rules.templates import check, render
+from transforms.domain.rules.templates import BodyTooLargeError, Values, check, render
 
 VALUES = {
     "event": {
@@ -50,7 +51,7 @@ VALUES = {
 )
 def test_placeholders_become_values(template: Any, rendered: Any) -> None:
     check(template)
-    assert orjson.loads(render(template, VALUES)) == rendered
+    assert orjson.loads(render(template, Values(VALUES), 10_000)) == rendered
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,40 @@ def test_too_many_levels_are_refused() -> None:
         template = [template]
     with pytest.raises(ValueError, match="nested deeper than 20 levels"):
         check(template)
+
+
+HISTORY = [{"event_id": f"e{number}", "note": "x" * 100} for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"a": "${history}" * 10_000},
+        {"a": ["${history}"] * 10_000},
+        {f"k{number}": "${history}" for number in range(10_000)},
+        {"a": "${user.name}" * 60_000},
+        {"a": [["${user}"] * 1000] * 1000},
+        {"x" * 20_000: 1},
+        {"a": [1] * 30_000},
+        {"a": [12345678] * 3000},
+        {"a": "\x01" * 3000},
+    ],
+    ids=lambda template: str(template)[:30],
+)
+def test_a_body_that_grows_over_its_limit_is_given_up_while_it_is_built(template: Any) -> None:
+    values = Values({**VALUES, "history": HISTORY})
+    values.of("history")
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLargeError, match="bytes"):
+            render(template, values, 16_000)
+        assert tracemalloc.get_traced_memory()[1] < 60 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_of_just_its_limit_is_built() -> None:
+    size = len(render({"a": "${history}"}, Values({"history": HISTORY}), 1_000_000))
+    assert len(render({"a": "${history}"}, Values({"history": HISTORY}), size)) == size
+    with pytest.raises(BodyTooLargeError, match=f"^{size} bytes$"):
+        render({"a": "${history}"}, Values({"history": HISTORY}), size - 1)

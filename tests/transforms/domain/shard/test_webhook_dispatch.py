@@ -205,6 +205,37 @@ def test_a_kafka_action_that_kafka_would_not_take_is_a_dead_letter(size: int) ->
     assert webhooks.counts["events_handled"] == 1
 
 
+AMPLIFIED = {"a": "${event.note}" * 10_000}
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ({"type": "kafka", "body": AMPLIFIED}, "kafka_action_too_large"),
+        ({"type": "webhook", "destination": "crm", "body": AMPLIFIED}, "body_too_large"),
+    ],
+)
+def test_a_body_that_names_a_long_value_often_is_one_letter(action: dict[str, Any], reason: str) -> None:
+    webhooks = WebhookShard(rule("r", actions=[action, {"type": "debug"}]))
+    webhooks.send_event("a", note="x" * 9000)
+    assert [(letter.reason, letter.rule, letter.action) for letter in webhooks.letters] == [(reason, "r", None)]
+    assert "bytes or more, allowed are 900000" in webhooks.letters[0].detail
+    assert webhooks.counts["actions"] == 1, "the other action leaves"
+
+
+def test_all_bodies_of_an_event_have_a_limit_and_one_letter_a_rule() -> None:
+    body = {"a": ["${event.note}"] * 90}
+    actions = [{"type": "kafka", "name": f"k{number}", "body": body} for number in range(100)]
+    webhooks = WebhookShard(rule("r", actions=actions))
+    webhooks.send_event("a", note="x" * 9000)
+    assert webhooks.counts["actions"] == 10
+    (letter,) = webhooks.letters
+    assert letter.reason == "body_too_large"
+    assert letter.detail.endswith("allowed are 8000000 (and 89 more actions of the rule)")
+    webhooks.send_event("b", note="x")
+    assert webhooks.counts["actions"] == 110, "the limit is one of an event"
+
+
 def test_a_destination_that_is_not_there_is_a_dead_letter() -> None:
     webhooks = WebhookShard(destinations=("ads",))
     webhooks.send_event("a")

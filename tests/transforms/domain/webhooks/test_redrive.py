@@ -10,23 +10,27 @@ import pytest
 
 from tests.builders import NOW_MS, Shard, control
 from tests.transforms.domain.shard.test_webhook_dispatch import WebhookShard, names, switch
-from transforms.domain.events.dead_letter import LostAction
+from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.rules.actions import action_id
 from transforms.domain.webhooks.delivery_queue import DELIVERED, REFUSED, RETRY, Delivery
 from transforms.domain.webhooks.redrive import read_redrive, redrive_record
 
 LOST = LostAction(action_id("u", "a", "r", 1, "webhook"), 1, "webhook", "crm", "u", "a", b'{"n":1}', 5, 7, 503)
 
+UNSIGNED = LetterSigner()
+SIGNER = LetterSigner(lambda: (b"n" * 32, b"o" * 32))
+
 
 def redrive(**fields: Any) -> dict[str, Any]:
     """A redrive record with some of its action's fields as given; None leaves one out."""
-    record = orjson.loads(redrive_record(LOST, "r"))
+    record = orjson.loads(redrive_record(LOST, "r", UNSIGNED))
     action = record["action"] | fields
     return record | {"action": {name: value for name, value in action.items() if value is not None}}
 
 
 def test_a_redriven_action_is_the_same_webhook_decided_now() -> None:
-    user_id, delivery = read_redrive(redrive_record(LOST, "r"), 99)
+    user_id, delivery = read_redrive(redrive_record(LOST, "r", UNSIGNED), 99, UNSIGNED)
     assert user_id == "u"
     assert delivery == Delivery(LOST.action_id, "crm", "r", 1, "webhook", "a", b'{"n":1}', 99, 99)
     assert (delivery.attempts, delivery.first_ms) == (0, 0)
@@ -34,7 +38,7 @@ def test_a_redriven_action_is_the_same_webhook_decided_now() -> None:
 
 @pytest.mark.parametrize("name", ["decided_ms", "attempts", "status"])
 def test_what_is_for_people_may_be_missing(name: str) -> None:
-    read_redrive(orjson.dumps(redrive(**{name: None})), 99)
+    read_redrive(orjson.dumps(redrive(**{name: None})), 99, UNSIGNED)
 
 
 MALFORMED = [
@@ -99,7 +103,7 @@ def test_a_refused_webhook_is_sent_again_with_its_id_and_body() -> None:
     webhooks.send_event("a")
     (first,) = webhooks.start_due()
     webhooks.end(first, REFUSED, status=400, message="HTTP 400")
-    record = orjson.loads(redrive_record(lost(webhooks), "r"))
+    record = orjson.loads(redrive_record(lost(webhooks), "r", UNSIGNED))
     webhooks.shard.now_ms += 10 * 86_400_000
     webhooks.step(control(record))
     webhooks.shard.restore()
@@ -159,3 +163,56 @@ def test_a_user_who_is_not_in_the_state_gets_it_too() -> None:
     webhooks.step(control(redrive()))
     assert names(webhooks.start_due()) == ["crm:a"]
     assert webhooks.shard.state.users == {}
+
+
+# Signatures
+
+
+def queued(record: Any, signer: LetterSigner = SIGNER) -> list[str]:
+    """The webhooks that wait after a control record, in a job with a key."""
+    webhooks = WebhookShard()
+    webhooks.shard.signer = signer
+    webhooks.step(control(record))
+    assert [letter.reason for letter in webhooks.letters] == ([] if webhooks.waiting() else ["bad_control_record"])
+    return webhooks.waiting()
+
+
+@pytest.mark.parametrize("keys", [(b"n" * 32,), (b"o" * 32,), (b"o" * 32, b"x" * 32)], ids=["new", "old", "rotated"])
+def test_a_record_that_a_holder_of_a_key_signed_is_obeyed(keys: tuple[bytes, ...]) -> None:
+    signed = redrive_record(LOST, "r", LetterSigner(lambda: keys))
+    assert queued(signed) == ["a"]
+    assert queued(signed, UNSIGNED) == ["a"]  # a job without keys obeys whoever may write to its control topic
+
+
+@pytest.mark.parametrize("signature", [None, "", "v1,", "v1,AAAA", "ü", "x" * 1_000_000])
+def test_a_record_without_a_valid_signature_sends_nothing(signature: str | None) -> None:
+    assert queued(redrive() | ({} if signature is None else {"signature": signature})) == []
+
+
+def test_the_signature_of_a_letter_is_none_of_a_redrive() -> None:
+    letter = DeadLetter("undelivered", "", "", -1, -1, 0, None, b"", "r", LOST)
+    assert queued(redrive() | {"signature": SIGNER.signed(letter).signature}) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"action_id": "0" * 32},
+        {"rule": "q"},
+        {"rule_version": 2},
+        {"action": "other"},
+        {"destination": "ads"},
+        {"event_id": "b"},
+        {"body": base64.b64encode(b"forged").decode()},
+    ],
+    ids=str,
+)
+def test_a_signed_record_with_another_field_sends_nothing(fields: dict[str, Any]) -> None:
+    record = orjson.loads(redrive_record(LOST, "r", SIGNER))
+    assert queued({**record, "action": record["action"] | fields}) == []
+
+
+def test_a_signed_record_for_another_user_sends_nothing() -> None:
+    record = orjson.loads(redrive_record(LOST, "r", SIGNER))
+    assert queued(record) == ["a"]
+    assert queued({**record, "redrive": "v", "action": record["action"] | {"user_id": "v"}}) == []
