@@ -78,7 +78,9 @@ class Resolved:
     def _places(self, message: str) -> str:
         """Where options that a message names come from, unless they are flags."""
         names = dict.fromkeys(name for name in re.findall(r"--(\w+)", message) if name in self.origins)
-        places = [f"{name}: {self.origins[name].place}" for name in names if self.origins[name].source not in _KNOWN]
+        places = [
+            f"{name} from {self.origins[name].place}" for name in names if self.origins[name].source not in _KNOWN
+        ]
         return f" ({', '.join(places)})" if places else ""
 
     def is_given(self, name: str) -> bool:

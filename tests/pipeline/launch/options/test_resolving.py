@@ -149,5 +149,5 @@ def test_what_cannot_be_combined_says_where_it_comes_from(file: Path) -> None:
         resolved.settings()
     assert str(caught.value) == (
         f"--parallelism is 2, allowed: up to --user_shards, 1; further subtasks would have no shard "
-        f"(parallelism: {file}:3)"
+        f"(parallelism from {file}:3)"
     )
