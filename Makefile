@@ -80,7 +80,7 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-readme: setup ## write the tables of options, metrics and Terraform inputs into README and docs
+readme: setup ## write the tables of options, metrics and Terraform inputs into README and docs, and the JSON Schemas
 	@$(BIN)/python -m tests.readme
 	@$(BIN)/python -m infra.readme
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cyclopts import App, Group, Parameter
+from cyclopts.argument import ArgumentCollection
 
 from pipeline.cli.help_page import HelpPage
 
@@ -96,13 +97,24 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         },
         STEER,
     ),
+    "init": Command("write a first event-trigger.yaml", "init:init", TOOLS),
+    "config": Commands(
+        "the configuration file: show, check, schema",
+        {
+            "show": Command("every option's value, and where it comes from", "config:show"),
+            "check": Command("every problem of the file and the environment, with its line", "config:check"),
+            "schema": Command("print a JSON Schema: of the file, or of records of a topic", "config:schema"),
+        },
+        TOOLS,
+    ),
     "doctor": Command("check what a launch depends on, with advice", "doctor.command:doctor", TOOLS),
     "capacity": Command("how many slots, machines and partitions a load needs", "capacity.command:capacity", TOOLS),
 }
 _HELP: Final = """\
 Turns a stream of user-tracking events into actions: a Beam pipeline that runs on Flink.
 
-Without a command it is `event-trigger run`. COMMAND --help has the options of a command; all take --log_format=json."""
+Without a command it is `event-trigger run`. COMMAND --help has the options of a command; all take --config=FILE,
+--profile=NAME and --log_format=json."""
 
 
 def _default(value: Any) -> str | None:
@@ -119,7 +131,7 @@ def parser(arguments: Sequence[str]) -> App:
     first, second = (*arguments, "", "")[:2]
     given = COMMANDS.get(first)
     listed = given is None or (isinstance(given, Commands) and second not in given.commands)
-    app = _app("event-trigger", _HELP, version=lambda: importlib.metadata.version("event-trigger"))
+    app = _app("event-trigger", _HELP, config=_configured, version=lambda: importlib.metadata.version("event-trigger"))
     app.register_install_completion_command(help="complete commands and options in this shell", group=TOOLS)
     for position, (name, command) in enumerate(COMMANDS.items()):
         if isinstance(command, Commands):
@@ -143,6 +155,12 @@ def _app(name: str, text: str, **more: Any) -> App:
         print_error=False,
         **more,
     )
+
+
+def _configured(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    from pipeline.cli.parameters import from_sources  # takes a while, and the list of commands needs none of it
+
+    from_sources(app, commands, arguments)
 
 
 def _add(app: App, name: str, command: Command, listed: bool, **more: Any) -> None:

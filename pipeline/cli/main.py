@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -37,26 +38,41 @@ def _run(arguments: Sequence[str]) -> int | None:
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """The arguments with their command in front, ``run`` if none is named; ``--log_format`` takes effect.
+    """The arguments with their command in front, ``run`` if none is named; those of every command take effect.
 
     Raises:
-        OptionError: there is no such format.
+        OptionError: one of these lacks its value, or it is not allowed.
     """
-    line = list(arguments)
+    line, config = _without("--config", arguments)
+    line, profile = _without("--profile", line)
     if not line or (line[0].startswith("-") and line[0] not in _ANSWERED):
         line.insert(0, "run")
-    rest, formats = [], []
+    rest, log_format = _without("--log_format", line)
+    if log_format == "json":
+        log_json()
+    if line[0] not in _WITH_LOG_FORMAT and " ".join(line[:2]) not in _WITH_LOG_FORMAT:
+        if log_format not in (None, "text", "json"):
+            raise OptionError(f"--log_format is {log_format!r}, allowed: text, json")
+        line = rest
+    # The demo's launch depends on nothing but its flags.
+    if line[0] not in (*_ANSWERED, "demo") and "--help" not in line:
+        from pipeline.launch.options.resolving import SOURCES, find_sources
+
+        SOURCES.set(find_sources(config, profile, os.environ))
+    return line
+
+
+def _without(name: str, line: Sequence[str]) -> tuple[list[str], str | None]:
+    """A line without an option, and the option's last value."""
+    rest, value = list[str](), None
     words = iter(line)
     for word in words:
-        name, equals, value = word.partition("=")
-        if name != "--log_format":
-            rest.append(word)
+        if word == name:
+            value = next(words, None)
+            if value is None:
+                raise OptionError(f"{name} lacks its value")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
         else:
-            formats.append(value if equals else next(words, ""))
-    if formats[-1:] == ["json"]:
-        log_json()
-    if line[0] in _WITH_LOG_FORMAT or " ".join(line[:2]) in _WITH_LOG_FORMAT:
-        return line
-    if formats and formats[-1] not in ("text", "json"):
-        raise OptionError(f"--log_format is {formats[-1]!r}, allowed: text, json")
-    return rest
+            rest.append(word)
+    return rest, value

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, fields, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Group, Parameter
+from cyclopts import App, Group, Parameter, Token
+from cyclopts.argument import Argument, ArgumentCollection
 
 from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
 from pipeline.console import complain
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.launch.options import Settings, parse, parse_rules_optional
-from pipeline.launch.options.fields import GROUPS
+from pipeline.launch.options.fields import Option
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
-from pipeline.launch.options.parsing import shown_default
-from pipeline.launch.options.settings import HINTS
+from pipeline.launch.options.resolving import with_configured
+from pipeline.launch.options.settings import GROUPS, OPTIONS
+from pipeline.launch.options.values import PROPERTIES
 from runners.flink.rest import FlinkRest
 
 Topic = Annotated[str, Parameter(metavar="TOPIC")]
@@ -29,10 +31,10 @@ Number = Annotated[float, Parameter(metavar="NUMBER")]
 Count = Annotated[int, Parameter(metavar="NUMBER")]
 
 # Defaults of the launch that commands have, too.
-EVENTS_TOPIC: Final = Settings.events_topic
-DEAD_LETTERS_TOPIC: Final = Settings.dead_letters_topic
-INSPECTIONS_TOPIC: Final = Settings.inspections_topic
-AUDIT_TOPIC: Final = Settings.audit_topic
+EVENTS_TOPIC: Final[str] = OPTIONS["events_topic"].default
+DEAD_LETTERS_TOPIC: Final[str] = OPTIONS["dead_letters_topic"].default
+INSPECTIONS_TOPIC: Final[str] = OPTIONS["inspections_topic"].default
+AUDIT_TOPIC: Final[str] = OPTIONS["audit_topic"].default
 
 
 # Kafka
@@ -58,7 +60,9 @@ class Brokers:
             OptionError: no broker is given, or a property that no client has.
         """
         if self.bootstrap_servers is None:
-            raise OptionError(f"--bootstrap_servers is missing: give HOST:PORT of a broker{instead}")
+            raise OptionError(
+                f"--bootstrap_servers is missing: give HOST:PORT of a broker, here or in event-trigger.yaml{instead}"
+            )
         properties = kafka_properties("kafka_property", self.kafka_property)
         return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties})
 
@@ -125,14 +129,12 @@ class LaunchOptions:
     def flags(self) -> list[str]:
         """The options that were given, as flags."""
         flags: list[str] = []
-        for name in HINTS:
+        for name in OPTIONS:
             value: Any = getattr(self, name)
             if isinstance(value, tuple):
                 flags += [f"--{name}={item}" for item in value]
-            elif value is True:
-                flags.append(f"--{name}")
-            elif value not in (None, False):
-                flags.append(f"--{name}={value}")
+            elif value is not None:
+                flags.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")
         return flags
 
     def settings(self, *more: str) -> Settings:
@@ -150,10 +152,10 @@ class LaunchOptions:
 
 def _with_options(shown: bool) -> Any:
     """The class whose fields are all options of a launch; ``--help`` lists them if they are ``shown``."""
-    groups = {name: Group(name, sort_key=number) for number, name in enumerate(GROUPS, 1)}
+    headings = [group.heading for group in GROUPS]
+    groups = {heading: Group(heading, sort_key=number) for number, heading in enumerate(headings, 1)}
     options = [
-        (option.name, *_field(option, Parameter(group=groups[option.metadata["group"]], show=shown)))
-        for option in sorted(fields(Settings), key=lambda option: GROUPS.index(option.metadata["group"]))
+        (name, *_field(option, Parameter(group=groups[option.heading], show=shown))) for name, option in OPTIONS.items()
     ]
     names = {"__module__": __name__}
     return Parameter(name="*")(
@@ -161,18 +163,44 @@ def _with_options(shown: bool) -> Any:
     )
 
 
-def _field(option: Field[Any], parameter: Parameter) -> tuple[Any, Any]:
+def _field(option: Option, parameter: Parameter) -> tuple[Any, Any]:
     """The type and the default of an option as a field; values are texts here, ``Settings`` checks them."""
-    hint, meta = HINTS[option.name], option.metadata
-    notes = [f"unit: {meta['unit']}"] if "unit" in meta else []
-    notes += [f"one of {', '.join(meta['choices'])}"] if "choices" in meta else []
-    text = f"{meta['text']} ({'; '.join([*notes, f'default: {shown_default(option)}'])})"
-    shown = Parameter(help=text, metavar="PATH" if hint == Path | None else "NUMBER" if "unit" in meta else "TEXT")
-    if hint is bool:
+    notes = [f"unit: {option.unit}"] if option.unit is not None else []
+    notes += [f"one of {', '.join(option.choices)}"] if option.choices else []
+    text = f"{option.text} ({'; '.join([*notes, f'default: {option.shown_default}'])})"
+    shown = Parameter(help=text, metavar="PATH" if option.kind is Path else "NUMBER" if option.is_number else "TEXT")
+    if option.kind is bool:
         return Annotated[bool | None, parameter, Parameter(help=text)], None
-    if hint == tuple[str, ...]:
+    if option.kind == tuple[str, ...]:
         return Annotated[tuple[str, ...], parameter, shown], ()
     return Annotated[str | None, parameter, shown], None
+
+
+# What flags do not give
+
+
+def from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give arguments of a command that are options of the launch, too, the values of file and environment.
+
+    Raises:
+        OptionError: the configuration file or a variable cannot be used.
+    """
+    by_name = {argument.name.removeprefix("--"): argument for argument in arguments}
+    if "runner" in by_name:
+        return  # the launch's own options: ``LaunchOptions.settings`` does it
+    given = {name: _given(name, argument) for name, argument in by_name.items()}
+    for name, value in with_configured(given).items():
+        if value is not None and value != given[name]:
+            values = value if isinstance(value, tuple) else (value,)
+            by_name[name].tokens[:] = [
+                Token(keyword=f"--{name}", value=str(item), source="configuration", index=index)
+                for index, item in enumerate(values)
+            ]
+
+
+def _given(name: str, argument: Argument) -> Any:
+    values = [token.value for token in argument.tokens]
+    return None if not values else values if name in PROPERTIES else values[-1]
 
 
 if TYPE_CHECKING:

@@ -13,6 +13,9 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipeline.console import warn
+from pipeline.errors import OptionError
+from transforms.adapters.secrets import read_secret
+from transforms.domain.base.secret_references import SecretError, is_local_reference, is_reference
 
 # Of the consumer, producer and admin client of kafka-clients 3.9 (``configDef().names()``), and of Flink's source.
 _JAVA_NAMES: Final = """
@@ -75,10 +78,76 @@ _PEM_FILES: Final = {
 }
 # librdkafka's messages about these do not name the property.
 _JAVA_FILES: Final = ("sasl.jaas.config", "ssl.truststore.location")
+# Names of properties whose values are secrets.
+CONFIDENTIAL: Final = (
+    r".*(password|secret|credential|passphrase).*|sasl\.(jaas|oauthbearer)\.config|ssl\.(keystore\.)?key(\.pem)?"
+)
+# SASL mechanism -> class of Java's clients that logs in with user and password.
+_LOGIN_MODULES: Final = {
+    "PLAIN": "plain.PlainLoginModule",
+    "SCRAM-SHA-256": "scram.ScramLoginModule",
+    "SCRAM-SHA-512": "scram.ScramLoginModule",
+}
 _NO_SUCH: Final = "No such configuration property"
 _NO_PROPERTY: Final = "no.such.property"
 _NUMBER: Final = re.compile(r"-?[0-9]+")
 _reported: set[str] = set()
+
+
+def is_secret_property(name: str) -> bool:
+    """Whether the value of a property is a secret."""
+    return re.fullmatch(CONFIDENTIAL, name) is not None
+
+
+def for_java(config: Mapping[str, str]) -> dict[str, str]:
+    """The properties as Java's clients take them, with references to secrets, which are read where the clients run.
+
+    User and password, which librdkafka takes as such, become a JAAS configuration.
+    """
+    usable = dict(config)
+    module = _LOGIN_MODULES.get(usable.get("sasl.mechanism", usable.get("sasl.mechanisms", "")))
+    if module is not None and {"sasl.username", "sasl.password"} <= usable.keys():
+        user, password = (_in_jaas(usable.pop(f"sasl.{name}")) for name in ("username", "password"))
+        usable.setdefault(
+            "sasl.jaas.config",
+            f'org.apache.kafka.common.security.{module} required username="{user}" password="{password}";',
+        )
+    for name in filter(is_secret_property, usable):
+        if is_local_reference(usable[name]):
+            usable[name] = f"${{secret:{usable[name]}}}"
+    if any("${secret:" in value for value in usable.values()):
+        names = [usable["config.providers"]] if "config.providers" in usable else []
+        usable["config.providers"] = ",".join([*names, "secret"])
+        usable["config.providers.secret.class"] = "eventtrigger.flink.SecretProvider"
+    return usable
+
+
+def _in_jaas(text: str) -> str:
+    """A text or a reference as it stands between the double quotes of a JAAS configuration."""
+    if is_local_reference(text):
+        return f"${{secret:quoted-{text}}}"
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _with_secrets(config: Mapping[str, str]) -> dict[str, str]:
+    """The properties with the secrets that they refer to.
+
+    Raises:
+        OptionError: a secret cannot be read.
+    """
+    found = dict(config)
+    for name, value in config.items():
+        if (is_secret_property(name) or name == "sasl.username") and is_reference(value):
+            try:
+                found[name] = read_secret(value, _check_secret)
+            except SecretError as error:
+                raise OptionError(f"Kafka property {name!r}: {error}") from None
+    return found
+
+
+def _check_secret(text: str) -> None:
+    if not text:
+        raise SecretError("is empty")
 
 
 def unknown_property(names: Iterable[str]) -> tuple[str, str] | None:
@@ -100,6 +169,9 @@ def for_librdkafka(config: Mapping[str, str]) -> dict[str, str]:
     """The properties as librdkafka takes them; a warning names those that only Java's clients have.
 
     A value that neither takes stays, so that the client's own error names it.
+
+    Raises:
+        OptionError: a secret that a property refers to cannot be read.
     """
     usable, unused = _adapted(config)
     unreported = [name for name in unused if name not in _reported]
@@ -132,7 +204,7 @@ def _adapted(config: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 
 def _translated(config: Mapping[str, str]) -> dict[str, str]:
     """The properties with librdkafka's names and values where they have others; names that are given come first."""
-    usable = dict(config)
+    usable = _with_secrets(config)
     names: dict[str, tuple[str, ...]] = dict(_OTHER_NAMES)
     for store in ("ssl.truststore", "ssl.keystore"):
         if usable.get(f"{store}.type", "").upper() == "PEM":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from dataclasses import replace
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -39,12 +38,12 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
         if settings.embedded:
             bundled_events = ReadBundledEvents(settings.events_topic, settings.user_shards, settings.user_key)
             if settings.user_api_url is None:
-                settings = replace(settings, user_api_url=stack.enter_context(UserApi()).url)
+                settings = settings.model_copy(update={"user_api_url": stack.enter_context(UserApi()).url})
             if settings.destinations is None:
                 os.environ[SIGNING_KEY_VARIABLE] = made_up_key()
                 url = stack.enter_context(Receiver()).url
                 destinations = tuple(stand_in(name, url) for name in destinations_of(rule_set.rules))
-                settings = replace(settings, allow_private_destinations=True)
+                settings = settings.model_copy(update={"allow_private_destinations": True})
         # DirectRunner would choose this runner, too, but would try to download Prism first.
         pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
         graph.build(pipeline, settings, rule_set, destinations, bundled_events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 
 from pipeline.embedded.show import ShowActions, ShowDeadLetters
-from pipeline.kafka.client_properties import for_librdkafka
+from pipeline.kafka.client_properties import for_java, for_librdkafka
 from pipeline.launch.options import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER, Settings
 from transforms.domain.rules import actions
 from transforms.domain.rules.cloudevents import default_source
@@ -136,5 +136,5 @@ def _write_actions(settings: Settings) -> WriteSettings:
 
 
 def _client(settings: Settings, config: dict[str, str]) -> dict[str, str]:
-    """The properties of a client; on DirectRunner librdkafka has to take them."""
-    return for_librdkafka(config) if settings.runner == DIRECT_RUNNER else config
+    """The properties of a client: librdkafka on DirectRunner, Java's on Flink."""
+    return for_librdkafka(config) if settings.runner == DIRECT_RUNNER else for_java(config)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.console import log_json, say, warn
+from pipeline.console import log_json, one_line, say, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
-from pipeline.launch.options import FLINK_RUNNER, Settings, parse
+from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.options.fields import JSON
+from pipeline.launch.options.parsing import given_flags
+from pipeline.launch.options.resolving import SOURCES, unknown_variables
 from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.lua.engines import LuaEngines
@@ -37,9 +38,15 @@ def launch(arguments: Sequence[str]) -> int:
         TopicError: the rules topic cannot be read.
         LocalStackError, SubmissionError: Flink does not answer, or refused the job.
     """
-    settings = parse(arguments)
+    sources = SOURCES.get()
+    resolved = sources.resolve(given_flags(arguments))
+    settings = resolved.settings()
     if settings.log_format == JSON:
         log_json(job=settings.job_name)
+    if resolved.file is not None:
+        say(f"options: {one_line(resolved.where)}")
+    for problem in unknown_variables(sources.environment):
+        warn(problem)
     try:
         return _launch(settings)
     except RuleError as error:
@@ -79,7 +86,7 @@ def _with_files(settings: Settings) -> Settings:
         warn(f"{EMBEDDED_FOLDER}: {error.strerror}; nothing is written, --actions_file=FILE says where it may be")
         files = dict.fromkeys(files, nowhere)
     written: dict[str, Any] = {name: nowhere if path in named.values() else path for name, path in files.items()}
-    return replace(settings, **written)
+    return settings.model_copy(update=written)
 
 
 def _truncate_output_files(settings: Settings) -> None:

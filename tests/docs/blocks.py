@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 import yaml
 
+from pipeline.launch.options.resolving import check_config
 from tests.builders import read_rule_files, rule
 from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT, Block, PageError
@@ -158,6 +159,12 @@ def _yaml_document(block: Block, document: Any) -> None:
             path = Path(folder, "destinations.yaml")
             path.write_text(block.text, "utf-8")
             load_destinations(path, EgressPolicy())
+    elif keys & {"profiles", "kafka_property", "runner", "extends"}:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "event-trigger.yaml")
+            path.write_text(block.text, "utf-8")
+            if problems := check_config(path):
+                raise PageError(f"{block.place}: {problems[0]}")
     elif keys in ({"tests"}, {"rule", "tests"}):
         for case in document["tests"]:
             Case.model_validate(case)

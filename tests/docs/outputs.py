@@ -26,6 +26,7 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
     ("ARCHITECTURE.md", "micro-batch ─▶ HandleEvents (transforms/handle_events.py): open journal ─▶ "
      "domain.shard.step ─▶ append entry, emit, arm timers"): PICTURE,
     ("docs/capacity.md", "load           1,000,000 events/s  10,000,000 users in the state"): f"{_THIS}::test_capacity",
+    ("docs/configuration.md", "event-trigger.yaml, profile production"): f"{_THIS}::test_config_show",
     ("docs/decisions.md", "2024-01-01T09:00:00.120Z  fired        offer 3  page_view e17  action webhook to crm, "
      "9f1c…"): f"{_THIS}::test_why",
     ("docs/infrastructure.md", "laptop ── SSM session ──▶ JobManager :8081 on its loopback          S3: checkpoints, "

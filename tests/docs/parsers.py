@@ -14,6 +14,8 @@ from pipeline.cli.errors import _wrong_use
 from pipeline.cli.main import command_line
 from pipeline.cli.parameters import LaunchOptions
 from pipeline.errors import OptionError
+from pipeline.launch.options.resolving import SOURCES, Sources
+from pipeline.launch.options.settings import OPTIONS
 
 COMMANDS: Final = frozenset(TABLE)
 
@@ -33,6 +35,7 @@ def parsed(arguments: Sequence[str]) -> tuple[str, list[str] | None]:
     """
     try:
         line = command_line(arguments)
+        SOURCES.set(Sources())  # the reader's file is not here
         if isinstance(TABLE.get(line[0]), Commands) and len(line) == 1:
             raise CommandError(f"{line[0]} lacks its command")
         _, bound, _ = parser(line).parse_args(line)
@@ -65,7 +68,7 @@ def subcommands(name: str) -> frozenset[str]:
 
 def pipeline_flags() -> frozenset[str]:
     """Every flag of ``event-trigger`` and its commands."""
-    found = {"--help", "--version", "--install-completion", "--log_format"}
+    found = {f"--{name}" for name in OPTIONS} | {"--help", "--version", "--install-completion", "--config", "--profile"}
     for _, app in apps():
         with contextlib.suppress(AttributeError):
             found |= {argument.name for argument in app.assemble_argument_collection()}

@@ -22,6 +22,7 @@ NOT_OURS = {
     "aws-msk-iam-auth-all.jar",
     "conf/base.yaml",
     "destinations.yaml",
+    "event-trigger.yaml",
     "event.json",
     "events.jsonl",
     "main.tf",

@@ -18,6 +18,7 @@ from pipeline.embedded.user_api import UserApi
 from pipeline.job.status import JobSnapshot, status_of
 from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
+from pipeline.launch.options.resolving import SOURCES, Sources
 from tests.docs.conftest import shell_blocks
 from tests.docs.outputs import OF_DEMO, OUTPUTS, PICTURE, RUN, block_of, must_show
 from tests.docs.pages import PAGES, ROOT, Block, PageError
@@ -79,6 +80,17 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     first = "2024-01-01T09:00:00.120Z  fired        offer 3  page_view e17  action webhook to crm, 9f1c…"
     must_show(block_of("docs/decisions.md", first), capsys.readouterr().out)
+
+
+def test_config_show(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = next(page for page in PAGES if page.name == "docs/configuration.md")
+    (file,) = [block.text for block in page.blocks if block.language == "yaml"]
+    (tmp_path / "event-trigger.yaml").write_text(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENT_TRIGGER_USER_SHARDS", "64")
+    assert main(["config", "show", "--profile=production"]) == 0
+    SOURCES.set(Sources())
+    must_show(block_of("docs/configuration.md", "event-trigger.yaml, profile production"), capsys.readouterr().out)
 
 
 def test_capacity(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def capacity(
     bytes_per_user: Figure = None,
     tier: Name | None = None,
     parallelism: Figure = None,
-    figures: File = model.FIGURES_FILE,
+    figures: File | None = None,
     json: bool = False,
 ) -> int:
     """Say how many slots, TaskManagers, partitions and how much memory and network a load needs.
@@ -78,7 +78,7 @@ def capacity(
     for name in ("events_per_second", "users"):
         if name not in numbers:
             raise OptionError(f"--{name} is missing: give a number; event-trigger capacity --help lists what there is")
-    measured, _ = model.read_figures(figures)
+    measured, _ = model.read_figures(figures or model.FIGURES_FILE)
     measured = replace(measured, **{figure: numbers[name] for name, figure in _FIGURES.items() if name in numbers})
     load = model.Load(numbers["events_per_second"], numbers["users"], numbers["actions_per_event"])
     slots = round(numbers["parallelism"]) if "parallelism" in numbers else None

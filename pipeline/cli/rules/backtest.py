@@ -26,6 +26,7 @@ from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.recorded_topic import records_between
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
+from pipeline.launch.options.parsing import given_flags
 from pipeline.timestamps import read_time, shown_time
 from transforms.adapters.kafka.bounded_reader import TopicReadError
 from transforms.adapters.lua.engines import LuaEngines
@@ -83,7 +84,12 @@ def backtest(path: Path, /, *, files: Files = Files(), options: Launch = Launch(
         path: rule file or directory.
     """
     try:
-        return _Run(path, files, options.settings(f"--rules={path}")).run()
+        settings, flags = options.settings(f"--rules={path}"), given_flags(options.flags)
+        # A file of events or profiles stands for a broker or user API that only the configuration names.
+        for file, option in ((files.events, "bootstrap_servers"), (files.profiles, "user_api_url")):
+            if file is not None and option not in flags:
+                settings = settings.model_copy(update={option: None})
+        return _Run(path, files, settings).run()
     except TopicReadError as error:
         raise TopicError(f"--events_topic: {error}") from None
 

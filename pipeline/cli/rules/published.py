@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -74,7 +74,9 @@ class Past:
             user_api_token=self.user_api_token,
         )
         if settings.user_api_url is not None or settings.user_api_token is not None:
-            check_combinations(replace(settings, bootstrap_servers=brokers.bootstrap_servers, rules=path))
+            check_combinations(
+                settings.model_copy(update={"bootstrap_servers": brokers.bootstrap_servers, "rules": path})
+            )
         return Trial(brokers.config(), self.events_topic, self.backtest_events, settings.shard(()), settings.user_api())
 
 

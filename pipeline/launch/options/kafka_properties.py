@@ -9,21 +9,22 @@ from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import unknown_property
 
 
-def kafka_properties(name: str, pairs: Sequence[str]) -> dict[str, str]:
-    """Properties of the ``NAME=VALUE`` pairs that were given as ``--name``.
+def kafka_properties(name: str, pairs: Sequence[str], label: str = "") -> dict[str, str]:
+    """Properties of the ``NAME=VALUE`` pairs that were given as ``--name``, or as what ``label`` says.
 
     Raises:
         OptionError: a pair has no ``=``, or a name that neither Java's clients nor librdkafka have.
     """
     properties = {}
+    label = label or f"--{name}"
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", key):
-            raise OptionError(f"--{name} is {pair!r}, allowed: NAME=VALUE")
+            raise OptionError(f"{label} is {pair!r}, allowed: NAME=VALUE")
         properties[key] = value
     unknown = unknown_property(properties)
     if unknown is not None:
-        raise OptionError(f"--{name} sets {unknown[0]!r}, which no Kafka client has: {unknown[1]}")
+        raise OptionError(f"{label} sets {unknown[0]!r}, which no Kafka client has: {unknown[1]}")
     return properties
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from pipeline.launch.options.all_options import FlinkOptions, InputOptions, OutputOptions, RuleOptions, StateOptions
-from pipeline.launch.options.fields import DIRECT_RUNNER
+from pipeline.launch.options.fields import DIRECT_RUNNER, Option, options_of
 from pipeline.launch.options.kafka_properties import kafka_properties
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.domain.rules.action_topics import ActionTopics, topics_of
@@ -18,10 +16,8 @@ from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
 
 
-# A dataclass orders its fields by its bases, the last one first; --help and the docs show groups in GROUPS order.
-@dataclass(frozen=True, kw_only=True)
 class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOptions):
-    """All options, checked. A field has its flag's name; its unit is in the name or in the field's metadata."""
+    """All options, checked. A field has its flag's name; its unit is in the name or in ``OPTIONS``."""
 
     @property
     def embedded(self) -> bool:
@@ -105,4 +101,6 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         return {"linger.ms": "1", **self.client_config(), **properties}
 
 
-HINTS: Final = typing.get_type_hints(Settings)
+# In the order in which --help and the docs show them.
+GROUPS: Final = (InputOptions, StateOptions, RuleOptions, OutputOptions, FlinkOptions)
+OPTIONS: Final[dict[str, Option]] = {name: option for group in GROUPS for name, option in options_of(group).items()}

@@ -11,13 +11,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import OptionError
+from pipeline.kafka.client_properties import is_secret_property
 from pipeline.launch.options.fields import AT_LEAST_ONCE, DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from pipeline.launch.options.settings import Settings
 from pipeline.launch.transactions import least_transaction_timeout_ms
 from transforms.adapters.http.calls import CaFileError, check_ca_file
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
-from transforms.domain.base.secret_references import is_reference
+from transforms.domain.base.secret_references import LOCAL, is_reference
 from transforms.domain.rules.cloudevents import is_source
 
 # Options that name a file which a run on DirectRunner writes.
@@ -35,21 +36,23 @@ _OWN_PROPERTIES: Final = {
 }
 
 
-def check_combinations(settings: Settings) -> None:
-    """Refuse options that are each allowed but not together.
+def check_combinations(settings: Settings, rules_required: bool = True) -> None:
+    """Refuse options that are each allowed but not together, and with ``rules_required`` a run on Kafka without rules.
 
     Raises:
         OptionError: names the options, their values and what is allowed.
     """
     for name in ("kafka_property", "consumer_property", "producer_property"):
-        for key in kafka_properties(name, getattr(settings, name)):
+        for key, value in kafka_properties(name, getattr(settings, name)).items():
             if key in _OWN_PROPERTIES:
                 raise OptionError(f"--{name} sets {key!r}: use {_OWN_PROPERTIES[key]}")
+            if settings.runner == FLINK_RUNNER and is_secret_property(key) and value.startswith("aws-secret:"):
+                raise OptionError(f"--{name} sets {key!r} to {value!r}, allowed on {FLINK_RUNNER}: {LOCAL}")
     if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
     if settings.bootstrap_servers is not None:
         check_addresses("bootstrap_servers", settings.bootstrap_servers.split(","))
-        if settings.rules is None and settings.rules_topic is None:
+        if rules_required and settings.rules is None and settings.rules_topic is None:
             raise OptionError("--rules is missing: give a rule file or a directory of *.yaml")
     if settings.rules_topic is not None:
         _check_rules_topic(settings, settings.rules_topic)

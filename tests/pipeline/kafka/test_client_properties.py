@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from pipeline.errors import OptionError
 from pipeline.kafka import client_properties
-from pipeline.kafka.client_properties import JAVA_PROPERTIES, cannot_log_in, for_librdkafka, unknown_property
+from pipeline.kafka.client_properties import JAVA_PROPERTIES, cannot_log_in, for_java, for_librdkafka, unknown_property
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"
@@ -103,3 +106,40 @@ def test_a_value_that_no_client_takes_stays() -> None:
 def test_a_name_that_neither_client_has_is_found(names: list[str], unknown: str | None) -> None:
     found = unknown_property(names)
     assert (found and found[0]) == unknown
+
+
+LOGIN = {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "ann"}
+
+
+def test_java_s_clients_read_secrets_where_they_run() -> None:
+    config = for_java({**LOGIN, "sasl.password": "env:P", "ssl.key.password": "file:/run/p"})
+    assert config == {
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.jaas.config": f'{SCRAM} username="ann" password="${{secret:quoted-env:P}}";',
+        "ssl.key.password": "${secret:file:/run/p}",
+        "config.providers": "secret",
+        "config.providers.secret.class": "eventtrigger.flink.SecretProvider",
+    }
+    assert for_java({"acks": "all", "client.id": "env:P"}) == {"acks": "all", "client.id": "env:P"}
+    assert for_java({"ssl.key.password": "env:P", "config.providers": "mine"})["config.providers"] == "mine,secret"
+
+
+def test_user_and_password_become_a_jaas_configuration_that_reads_back() -> None:
+    config = for_java({**LOGIN, "sasl.password": 'a"b\\c;='})
+    assert for_librdkafka(config) == {**LOGIN, "sasl.password": 'a"b\\c;='}
+
+
+def test_librdkafka_s_clients_read_secrets_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("P", "s3cr3t")
+    assert for_librdkafka({**LOGIN, "sasl.password": "env:P"}) == {**LOGIN, "sasl.password": "s3cr3t"}
+    (tmp_path / "p").write_text("s3cr3t\n")
+    assert for_librdkafka({"ssl.key.password": f"file:{tmp_path}/p"}) == {"ssl.key.password": "s3cr3t"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "problem"), [("env:NONE", "no such environment variable"), ("env:E", "is empty")]
+)
+def test_a_secret_that_cannot_be_read_is_named(reference: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E", "")
+    with pytest.raises(OptionError, match=f"Kafka property 'sasl.password': {reference}: .*{problem}"):
+        for_librdkafka({**LOGIN, "sasl.password": reference})

@@ -12,6 +12,8 @@ ALLOWED: Final = "env:NAME, file:/ABSOLUTE/PATH or aws-secret:NAME#JSON-KEY (the
 _LOCAL_FORM: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]*")
 # Names that AWS Secrets Manager allows, or an ARN, which contains the region.
 _AWS_FORM: Final = re.compile(r"aws-secret:[A-Za-z0-9/_+=.@:-]{1,2048}(#[^\s#]{1,256})?")
+# Of a reference; for JSON Schemas, too.
+REFERENCE: Final = f"{_LOCAL_FORM.pattern}|{_AWS_FORM.pattern}"
 
 
 class SecretError(EventTriggerError, ValueError):

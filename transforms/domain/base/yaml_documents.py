@@ -125,7 +125,8 @@ class _Builder:
             line = key_node.start_mark.line + 1
             key = self.build(key_node, (*path, "")) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise YamlError(line, f"key {key_node.value!r} is no text: quote it")
+                shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "with parts"
+                raise YamlError(line, f"key {shown} is no text: quote it")
             if key in mapping:
                 raise YamlError(line, f"key {key!r} is given twice")
             self._lines[(*path, key)] = line

@@ -36,7 +36,7 @@ def rule_schema() -> dict[str, Any]:
     }
     rule["required"] = [name for name in rule["required"] if name != "filter"]
     rule["oneOf"] = [{"required": ["filter"]}, {"required": ["filter_file"]}]
-    return {"$schema": _DIALECT, **rule, "title": "Rule", "$defs": schemas}
+    return {"$schema": _DIALECT, "$id": "urn:event-trigger:schema:rule", **rule, "title": "Rule", "$defs": schemas}
 
 
 def rule_schema_json() -> str:

@@ -34,6 +34,12 @@ DELIVERED: Final = "delivered"
 RETRIED: Final = "retried"
 UNDELIVERED: Final = "undelivered"
 
+# All of them.
+KINDS: Final = (
+    *(FIRED, HELD, RELEASED, DROPPED, REFUSED, COOLED_DOWN, CAPPED, SKIPPED, ERROR, BEGUN, NOT_BEGUN, NO_MATCH),
+    *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
+)
+
 # The topic of decisions that go to a file; no real topic has a colon in its name.
 FILE: Final = "file:decisions"
 

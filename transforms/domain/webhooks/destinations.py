@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from transforms.domain.base.checked_documents import Problem, documents, validated
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel, repeated
-from transforms.domain.base.secret_references import ALLOWED, is_reference
+from transforms.domain.base.secret_references import ALLOWED, REFERENCE, is_reference
 from transforms.domain.rules.model import Name
 from transforms.domain.webhooks.retries import RetrySchedule
 from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, parse_target
@@ -41,7 +41,9 @@ def _reference(text: str) -> str:
     return text
 
 
-Reference = Annotated[str, AfterValidator(_reference)]
+Reference = Annotated[
+    str, AfterValidator(_reference), WithJsonSchema({"type": "string", "pattern": f"^({REFERENCE})$"})
+]
 
 
 class SecretValue(StrictModel):

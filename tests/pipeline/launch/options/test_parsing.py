@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import OptionError
-from pipeline.launch.options import FLINK_RUNNER, Settings, parse
-from pipeline.launch.options.parsing import shown_default
+from pipeline.launch.options import FLINK_RUNNER, parse
+from pipeline.launch.options.fields import Option
+from pipeline.launch.options.settings import OPTIONS
+from transforms.domain.base.secret_references import ALLOWED
 
 FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", "--rules=rules"]
 
@@ -43,7 +44,7 @@ def test_a_flag_and_its_value_may_be_two_arguments() -> None:
     assert parse(["--user_shards", "64"]).user_shards == 64
 
 
-NUMBERS = [option for option in dataclasses.fields(Settings) if option.type in ("int", "float", "int | None")]
+NUMBERS = [option for option in OPTIONS.values() if option.is_number]
 
 
 @pytest.mark.parametrize("name", [option.name for option in NUMBERS])
@@ -58,8 +59,8 @@ def test_a_number_outside_its_range_is_an_error_that_names_the_range(name: str, 
 
 
 @pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
-def test_both_ends_of_a_number_s_range_are_allowed_and_the_next_numbers_are_not(option: dataclasses.Field[int]) -> None:
-    least, most = option.metadata["least"], option.metadata.get("most")
+def test_both_ends_of_a_number_s_range_are_allowed_and_the_next_numbers_are_not(option: Option) -> None:
+    least, most = option.least, option.most
     with pytest.raises(OptionError, match=f"--{option.name} is .*, allowed: {least} to "):
         parse([f"--{option.name}={least - 1}"])
     if most is not None:
@@ -76,14 +77,14 @@ def test_both_ends_of_a_number_s_range_are_allowed_and_the_next_numbers_are_not(
             assert getattr(parse([f"--{option.name}={value}", *related.get(option.name, [])]), option.name) == value
 
 
-CHOICES = [option for option in dataclasses.fields(Settings) if "choices" in option.metadata]
+CHOICES = [option for option in OPTIONS.values() if option.choices]
 
 
 @pytest.mark.parametrize("option", CHOICES, ids=lambda option: option.name)
-def test_an_unknown_choice_is_an_error_that_names_the_choices(option: dataclasses.Field[str]) -> None:
+def test_an_unknown_choice_is_an_error_that_names_the_choices(option: Option) -> None:
     with pytest.raises(OptionError) as caught:
         parse([f"--{option.name}=Nonsense"])
-    assert str(caught.value) == f"--{option.name} is 'Nonsense', allowed: {', '.join(option.metadata['choices'])}"
+    assert str(caught.value) == f"--{option.name} is 'Nonsense', allowed: {', '.join(option.choices)}"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,12 @@ def test_options_are_not_abbreviated() -> None:
 
 
 def test_every_option_has_a_help_text_and_every_number_a_unit() -> None:
-    for option in dataclasses.fields(Settings):
-        assert option.metadata["text"], option.name
-        assert option.metadata["group"], option.name
+    for option in OPTIONS.values():
+        assert option.text, option.name
+        assert option.heading, option.name
         if option in NUMBERS:
-            assert option.metadata["unit"], option.name
-            assert "least" in option.metadata, option.name
+            assert option.unit, option.name
+            assert option.least is not None, option.name
 
 
 def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +122,11 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
         parse(["--help"])
     assert caught.value.code == 0
     text = "".join(capsys.readouterr().out.split())  # lines may be broken anywhere
-    for option in dataclasses.fields(Settings):
+    for option in OPTIONS.values():
         assert f"--{option.name}" in text
-        assert f"default:{shown_default(option)}".replace(" ", "") in text
+        assert f"default:{option.shown_default}".replace(" ", "") in text
+
+
+def test_options_that_take_a_reference_are_marked_so_that_files_cannot_hold_the_secret() -> None:
+    assert [option.name for option in OPTIONS.values() if ALLOWED in option.text and not option.is_reference] == []
+    assert OPTIONS["user_api_token"].is_reference

@@ -99,7 +99,7 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
         (["--events_topic="], "--events_topic is empty"),
         (["--rules="], "--rules is empty"),
         (["--events_topic"], "argument --events_topic: expected one argument"),
-        (["--detached=yes"], "argument --detached: ignored explicit argument 'yes'"),
+        (["--detached=maybe"], "--detached is 'maybe', allowed: true or false"),
         (["--runner=FlinkRunner"], "--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT"),
         (["--bootstrap_servers=b:1"], "--rules is missing: give a rule file or a directory"),
         (["--bootstrap_servers=broker", "--rules=r"], "--bootstrap_servers is 'broker', allowed: HOST:PORT"),
@@ -174,6 +174,10 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             ["--kafka_property=no.such=x"],
             "--kafka_property sets 'no.such', which no Kafka client has: allowed: those of Java's clients and "
             "librdkafka",
+        ),
+        (
+            [*FLINK, "--kafka_property=sasl.password=aws-secret:kafka"],
+            "--kafka_property sets 'sasl.password' to 'aws-secret:kafka', allowed on FlinkRunner: env:NAME or file:",
         ),
         (["--kafka_property=group.id=x"], "--kafka_property sets 'group.id': use --group_id"),
         (
