@@ -43,8 +43,8 @@ def test_bad_sets_and_a_deleted_topic_are_letters_and_the_job_runs_on(
 ) -> None:
     topics, bad = Topics(kafka), bad_sets()
     rules_topic, elsewhere = f"rules-{topics.tag}", f"elsewhere-{topics.tag}"
-    for topic in (rules_topic, elsewhere):
-        kafka.create_topic(topic)
+    kafka.create_topic(rules_topic, config={"cleanup.policy": "compact"})
+    kafka.create_topic(elsewhere)
     files, published = tmp_path / "rules", tmp_path / "published.yaml"
     files.mkdir()
     (files / "here.yaml").write_text("name: here\nversion: 1\nfilter: 'true'\nactions: [{type: kafka}]\n")
@@ -63,7 +63,7 @@ def test_bad_sets_and_a_deleted_topic_are_letters_and_the_job_runs_on(
         reading(kafka, elsewhere) as others,
         reading(kafka, topics.dead_letters) as dead_letters,
     ):
-        topics.produce([(b"set", value) for value in bad], rules_topic)
+        topics.produce([(b"bad-%d" % number, value) for number, value in enumerate(bad)], rules_topic)
         letters = [orjson.loads(message.value()) for message in dead_letters.until(len(bad), 180)]
         assert {(letter["reason"], letter["topic"]) for letter in letters} == {("bad_control_record", rules_topic)}
         assert len({letter["offset"] for letter in letters}) == len(bad)
