@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from pipeline.cli.main import main
-from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS, Shard, event, filter_set, rule
 from tests.flink_cluster import FlinkCluster, restarted_at
 from tests.hostile.test_corpus import sets_by_hand
 from tests.integration.jobs import Topics, reading, running
+from tests.kafka_broker import KafkaBroker
 from tests.waiting import eventually
 from transforms.domain.events.micro_batch import CONTROL, VERSION, MicroBatch
 from transforms.domain.events.record import Record
@@ -39,7 +39,7 @@ def bad_sets() -> list[bytes]:
 
 
 def test_bad_sets_and_a_deleted_topic_are_letters_and_the_job_runs_on(
-    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: KafkaBroker, flink: FlinkCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics, bad = Topics(kafka), bad_sets()
     rules_topic, elsewhere = f"rules-{topics.tag}", f"elsewhere-{topics.tag}"

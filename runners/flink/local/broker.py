@@ -85,10 +85,6 @@ class LocalKafka(Service):
             time.sleep(0.05)
         raise LocalStackError(f"topic {name!r}: no leaders for its {partitions} partitions within {_TOPIC_S:g} s")
 
-    def delete_topic(self, name: str) -> None:
-        """Delete a topic."""
-        self._admin().delete_topics([name], operation_timeout=_TOPIC_S)[name].result()
-
     def _write_properties(self) -> str:
         path = self.work_dir / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
