@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -354,8 +354,10 @@ class Shard:
         compact_bytes: int = DEFAULT_COMPACT_BYTES,
         filters: FilterSet | RuleSets | None = None,
         signer: LetterSigner | None = None,
+        missing_topics: Collection[str] = (),
         **settings: Any,
     ) -> None:
+        self.missing_topics = missing_topics
         self.signer = signer or LetterSigner()
         self.settings = ShardSettings(**settings)
         self.compact_bytes = compact_bytes
@@ -394,7 +396,11 @@ class Shard:
         with self.journal.changing():
             fetch_started_ms = self.fetch_started_ms
             given = StepInput(self.now_ms, batch, answers, delivery_results, fetch_started_ms, stream_ms)
-            done = step(self.state, StepContext(self.settings, self.filters, self.signer), given)
+            done = step(
+                self.state,
+                StepContext(self.settings, self.filters, self.signer, self.missing_topics.__contains__),
+                given,
+            )
             if done.erasures:
                 self.journal.rewrite(self.now_ms)
             elif done.facts:

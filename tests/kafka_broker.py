@@ -29,6 +29,11 @@ class KafkaBroker(LocalKafka):
         """The broker's process id."""
         return self._running().pid
 
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic."""
+        admin = self._admin()  # a client that is garbage ends its calls
+        admin.delete_topics([name], operation_timeout=30)[name].result()
+
     def kill(self) -> None:
         """``kill -9`` the broker; its data stay."""
         self._running().kill()

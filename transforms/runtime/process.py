@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from transforms.adapters.http.io_thread import IoThread
+from transforms.adapters.kafka.existing_topics import ExistingTopics
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
@@ -63,6 +64,10 @@ class ProcessResources:
             SecretError: the keys cannot be read.
         """
         return self.once((LetterSigner, key), lambda: letter_signer(key))
+
+    def existing_topics(self, config: Mapping[str, str]) -> ExistingTopics:
+        """The watch of the topics of the cluster that these properties name."""
+        return self.once((ExistingTopics, *sorted(config.items())), lambda: ExistingTopics(config))
 
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
         """The sampler of rule errors with this limit."""

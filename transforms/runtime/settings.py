@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from transforms.adapters.lua.engines import Isolation
@@ -48,6 +49,7 @@ class HandleSettings:
         decisions_topic: the topic of the decision log, if the shards keep one.
         writes_actions: whether every action is also a record of the topic ``actions.FILE``, a line for the file.
         dead_letters_key: reference of the keys that sign dead letters and redrive records; None: they are not signed.
+        kafka_config: properties of Kafka clients, as librdkafka takes them; None: the job has no Kafka.
     """
 
     rules: tuple[Rule, ...]
@@ -73,3 +75,4 @@ class HandleSettings:
     decisions_topic: str | None = None
     writes_actions: bool = False
     dead_letters_key: str | None = None
+    kafka_config: Mapping[str, str] | None = field(default=None, repr=False)

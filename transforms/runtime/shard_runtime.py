@@ -9,13 +9,15 @@ from typing import Any, Final
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.telemetry.metrics import USER_API_BREAKER
 from transforms.domain.events.micro_batch import MicroBatch
+from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
+from transforms.domain.rules.model import Rule
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.journal import Journal
 from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.shard.step import step
-from transforms.domain.shard.step_input import Answer, StepContext, StepInput
+from transforms.domain.shard.step_input import Answer, StepContext, StepInput, never_missing
 from transforms.domain.shard.step_result import StepResult
 from transforms.runtime.clocks import Clock, monotonic_ms
 from transforms.runtime.metrics_publisher import MetricsPublisher
@@ -46,10 +48,20 @@ class ShardServices:
         initial = RuleSet(settings.rule_set, settings.rules)
         lua = LuaEngines(settings.isolation)
         PROCESS.quarantine.time_share = settings.rule_time_share
-        compile_rules = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
+        new_filters = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
+        topics = None if settings.kafka_config is None else PROCESS.existing_topics(settings.kafka_config)
+
+        def compile_rules(rules: tuple[Rule, ...]) -> FilterSet:
+            if topics is not None:
+                topics.expect(topics_of(rules))  # Kafka has answered before the first action, but for a moment
+            return new_filters(rules)
+
         self.rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
         self.step_context = StepContext(
-            settings.shard, self.rule_sets, PROCESS.letter_signer(settings.dead_letters_key)
+            settings.shard,
+            self.rule_sets,
+            PROCESS.letter_signer(settings.dead_letters_key),
+            never_missing if topics is None else topics.is_missing,
         )
         self.fetch_pool = PROCESS.fetch_pool(settings)
         self.send_pool = PROCESS.send_pool(settings.webhooks)

@@ -27,6 +27,7 @@ KAFKA_ACTION_TOO_LARGE = "kafka_action_too_large"
 ACTION_TOO_LARGE = "action_too_large"
 BODY_TOO_LARGE = "body_too_large"
 ACTION_TOPIC_REFUSED = "action_topic_refused"
+ACTION_TOPIC_MISSING = "action_topic_missing"
 DELIVERY_QUEUE_FULL = "delivery_queue_full"
 DESTINATION_UNKNOWN = "destination_unknown"
 DESTINATION_DISABLED = "destination_disabled"
@@ -44,7 +45,7 @@ STAGES: Final = {
     **dict.fromkeys((KEY_MISMATCH, DUPLICATE_USER_ID), INPUT),
     BAD_CONTROL_RECORD: CONTROL,
     **dict.fromkeys((RULE_ERROR, RULE_STATE_FULL, KAFKA_ACTION_TOO_LARGE, BODY_TOO_LARGE), RULE),
-    ACTION_TOPIC_REFUSED: RULE,
+    **dict.fromkeys((ACTION_TOPIC_REFUSED, ACTION_TOPIC_MISSING), RULE),
     **dict.fromkeys((ACTION_TOO_LARGE, DELIVERY_QUEUE_FULL), DELIVERY),
     **dict.fromkeys((DESTINATION_UNKNOWN, DESTINATION_DISABLED, UNDELIVERED), DELIVERY),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transforms.domain.events.event import EventLimits
@@ -78,6 +78,11 @@ class StepInput:
     stream_ms: int | None = None
 
 
+def never_missing(_: str) -> bool:
+    """Every topic exists, as far as is known."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """What all steps of a worker share.
@@ -86,8 +91,10 @@ class StepContext:
         settings: the shards' settings.
         rules: one compiled rule set, or the sets of which a shard picks its own.
         signer: checks redrive records.
+        is_topic_missing: whether Kafka is known not to have the topic of an action.
     """
 
     settings: ShardSettings
     rules: FilterSet | RuleSets
     signer: LetterSigner = field(default_factory=LetterSigner)
+    is_topic_missing: Callable[[str], bool] = never_missing

@@ -22,12 +22,14 @@ class StepScope:
         log: the decision log.
         rule_sets: the sets of which a shard picks its own; None if there is only one.
         signer: checks redrive records.
+        is_topic_missing: whether Kafka is known not to have the topic of an action.
         filters: the live rule set, compiled; ``rule_set`` is its number.
     """
 
     __slots__ = (
         "fetch_started_ms",
         "filters",
+        "is_topic_missing",
         "log",
         "now_ms",
         "result",
@@ -44,6 +46,7 @@ class StepScope:
         self.fetch_started_ms = step_input.fetch_started_ms
         self.settings = context.settings
         self.signer = context.signer
+        self.is_topic_missing = context.is_topic_missing
         self.result = StepResult()
         self.log = DecisionLog(self.now_ms, self.settings, self.result)
         rules = context.rules

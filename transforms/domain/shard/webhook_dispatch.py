@@ -46,10 +46,11 @@ class WebhookDispatch:
         action = fired.action
         if isinstance(action, KafkaAction) and action.topic is not None:
             # Rules are checked when they become live. Held actions and stored sets may be older than what is allowed.
-            problem = self._scope.settings.action_topics.problem(action.topic)
+            problem, reason = self._scope.settings.action_topics.problem(action.topic), reasons.ACTION_TOPIC_REFUSED
+            if problem is None and self._scope.is_topic_missing(action.topic):
+                problem, reason = f"topic {action.topic!r} does not exist", reasons.ACTION_TOPIC_MISSING
             if problem is not None:
-                detail = f"action {action.name!r}: {problem}"
-                self._result.reject(topic, record, reasons.ACTION_TOPIC_REFUSED, detail, fired.rule)
+                self._result.reject(topic, record, reason, f"action {action.name!r}: {problem}", fired.rule)
                 return
         self._result.counts["actions"] += 1
         self._result.decided_actions.append(fired)

@@ -53,3 +53,20 @@ def test_an_action_that_may_not_be_written_any_more_is_a_letter_of_its_rule() ->
     ]
     assert [orjson.loads(fired.body)["event"]["event_id"] for fired in done.actions] == ["a"]
     assert done.counts["actions"] == 1
+
+
+def test_an_action_whose_topic_is_gone_is_a_letter_and_the_others_leave() -> None:
+    shard = Shard(writes("gone", "here"), missing_topics=["gone"])
+    shard.step(batch(event("u", event_id="a")))
+    done = shard.step(answers=[Answer("u", fetched(None))])
+    assert [(letter.reason, letter.rule, letter.stage, letter.detail) for letter in done.dead_letters] == [
+        ("action_topic_missing", "r", "rule", "action 'k0': topic 'gone' does not exist")
+    ]
+    assert [fired.action.name for fired in done.actions] == ["k1"]
+
+
+def test_a_topic_of_the_job_is_refused_also_where_it_is_missing() -> None:
+    shard = Shard(writes("events"), action_topics=TOPICS, missing_topics=["events"])
+    shard.step(batch(event("u")))
+    done = shard.step(answers=[Answer("u", fetched(None))])
+    assert [letter.reason for letter in done.dead_letters] == ["action_topic_refused"]

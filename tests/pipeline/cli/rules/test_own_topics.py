@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.cli.rules import published
+from pipeline.errors import OptionError
+from pipeline.kafka import cluster_settings
+from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
+from pipeline.launch import preflight
+from pipeline.launch.options import Settings
+from tests.builders import rule
+
+RULE = "name: r\nversion: 1\nfilter: 'true'\nactions: [{{type: kafka, topic: {topic}}}]\n"
+PUBLISH = ("publish", "--rules_topic=my-rules", "--bootstrap_servers=b:1")
+
+
+def run(tmp_path: Path, topic: str, command: str, *options: str) -> int:
+    path = tmp_path / "r.yaml"
+    path.write_text(RULE.format(topic=topic))
+    return main(["rules", command, str(path), *options])
+
+
+@pytest.mark.parametrize("topic", ["events", "dead-letters", "__consumer_offsets"])
+def test_check_refuses_topics_of_jobs_with_file_rule_and_topic(
+    topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if topic != "__consumer_offsets":
+        topic = Settings().own_topics[f"{topic.replace('-', '_')}_topic"]
+    assert run(tmp_path, topic, "check") == 1
+    error = capsys.readouterr().err
+    assert "r.yaml" in error
+    assert f"rule 'r': action 'kafka': topic is '{topic}'" in error
+
+
+def test_publish_refuses_its_own_rules_topic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "my-rules", *PUBLISH) == 1
+    assert "topic is 'my-rules', a topic of the job itself" in capsys.readouterr().err
+
+
+def test_publish_refuses_a_topic_that_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "missing_topics", lambda _, topics: f"topic {', '.join(topics)} does not exist")
+    assert run(tmp_path, "gone", *PUBLISH) == 1
+    assert "Kafka actions: topic gone does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("creates", "problem"), [("false", "topic 'gone', 'lost' does not exist"), ("true", None)])
+def test_topics_are_missing_unless_brokers_create_them(
+    creates: str, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_settings, "topic_partitions", lambda _: {"here": 1})
+    monkeypatch.setattr(cluster_settings, "broker_settings", lambda *_: ["false", creates])
+    found = missing_topics({}, ["gone", "here", "lost"])
+    assert (found is None) if problem is None else (found or "").startswith(problem)
+    assert missing_topics({}, ["here"]) is None
+
+
+def test_a_launch_asks_for_topics_of_kafka_actions_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    answer = SimpleNamespace(now="topic 'gone' does not exist")
+
+    def missing(_: Any, topics: Any) -> str | None:
+        asked.append(topics)
+        if answer.now is None:
+            raise KafkaAdminError("no answer")
+        return str(answer.now)
+
+    monkeypatch.setattr(preflight, "missing_topics", missing)
+    settings = Settings(bootstrap_servers="b:1", actions_topic="actions")
+    preflight.check_action_topics(settings, [rule("d", actions=[{"type": "debug"}])])
+    assert asked == []
+    rules = [rule("r", actions=[{"type": "kafka", "topic": "gone"}])]
+    with pytest.raises(OptionError, match="Kafka actions of rules: topic 'gone' does not exist"):
+        preflight.check_action_topics(settings, rules)
+    assert asked == [("actions", "gone")]
+    answer.now = None
+    preflight.check_action_topics(settings, rules)
+    assert "topics of actions were not checked" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""Which topics of Kafka actions do not exist. Kafka's producer would wait for one, and then the job would restart."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+_ANSWER_S: Final = 10.0
+_LOG: Final = logging.getLogger("event_trigger.kafka")
+
+
+class ExistingTopics:
+    """Asks Kafka in a thread of its own which of the expected topics are missing. Thread-safe, and no call waits.
+
+    A topic is missing only if Kafka said so after it was first expected. Until then, while brokers do not answer or
+    do not say whether they create topics by themselves, and where they do create them, no topic is missing.
+
+    Args:
+        config: properties of a Kafka client, as librdkafka takes them.
+        every_s: the pause between two questions.
+        soon_s: the shortest pause; so soon Kafka is asked after a new or a missing topic was named.
+    """
+
+    def __init__(self, config: Mapping[str, str], every_s: float = 10.0, soon_s: float = 1.0) -> None:
+        self._config = dict(config)
+        self._every_s = every_s
+        self._soon_s = soon_s
+        self._expected: frozenset[str] = frozenset()
+        self._missing: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+        self._asked_for = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def expect(self, topics: Iterable[str]) -> None:
+        """Watch these topics from now on."""
+        with self._lock:
+            expected = self._expected.union(topics)
+            if expected == self._expected:
+                return
+            self._expected = expected
+            self._asked_for.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="existing-topics", daemon=True)
+                self._thread.start()
+
+    def is_missing(self, topic: str) -> bool:
+        """Whether Kafka has said that a topic does not exist; Kafka is asked again soon after it was."""
+        if topic in self._missing:
+            self._asked_for.set()
+            return True
+        if topic not in self._expected:
+            self.expect([topic])
+        return False
+
+    def _watch(self) -> None:
+        admin = None
+        while True:
+            self._asked_for.clear()
+            expected, missing = self._expected, frozenset[str]()
+            # An error is no answer: actions go out as they would without this check.
+            with contextlib.suppress(KafkaException):
+                admin = admin or AdminClient({"log_level": "0", **self._config, "error_cb": _ignore})
+                missing = _missing(admin, expected)
+            for topic in sorted(missing - self._missing):
+                _LOG.warning("topic %r of Kafka actions does not exist: its actions become dead letters", topic)
+            self._missing = missing
+            time.sleep(self._soon_s)
+            self._asked_for.wait(self._every_s - self._soon_s)
+
+
+def _missing(admin: Any, expected: frozenset[str]) -> frozenset[str]:
+    metadata = admin.list_topics(timeout=_ANSWER_S)
+    missing = expected - {name for name, topic in metadata.topics.items() if topic.error is None}
+    if not missing:
+        return missing
+    brokers = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in metadata.brokers]
+    answers = admin.describe_configs(brokers, request_timeout=_ANSWER_S).values()
+    creates = any(answer.result()["auto.create.topics.enable"].value == "true" for answer in answers)
+    return frozenset() if creates else missing
+
+
+def _ignore(_: object) -> None:
+    """The answer that does not come says it."""
