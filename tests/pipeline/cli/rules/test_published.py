@@ -215,7 +215,7 @@ def test_what_is_on_the_topic_is_the_documented_record(published: Published) -> 
     [
         (RULE.replace("version: 1", "version: 0"), "version is 0"),
         (RULE.replace('== "page_view"', "=="), "filter does not compile"),
-        (RULE.replace("[kafka]", "nothing"), "a case failed, nothing was published"),
+        (RULE.replace("[kafka]", "nothing"), "error: nothing was published"),
         (RULE.replace("page_view", "click"), "rule 'first': filter differ from the live version 1: raise the version"),
     ],
 )
