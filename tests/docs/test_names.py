@@ -28,6 +28,7 @@ NOT_OURS = {
     "main.tf",
     "manifest.json",
     "name.lua",
+    "native-libraries.txt",
     "target/event-trigger-connectors.jar",
     "targets.json",
     "*_test.yaml",
