@@ -26,7 +26,7 @@ $(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.
 	@touch $@
 
 run: setup ## run the main job on its embedded default: bundled events, sample rules
-	@$(BIN)/python -m pipeline $(ARGS)
+	@$(BIN)/python -m pipeline --config=/dev/null $(ARGS)
 
 demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200 MONITORING=1)
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)

@@ -186,8 +186,9 @@ def from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
         OptionError: the configuration file or a variable cannot be used.
     """
     by_name = {argument.name.removeprefix("--"): argument for argument in arguments}
-    if "runner" in by_name:
-        return  # the launch's own options: ``LaunchOptions.settings`` does it
+    # ``LaunchOptions.settings`` does it for the launch's own options; capacity is asked about a job that is not yet.
+    if "runner" in by_name or commands == ("capacity",):
+        return
     given = {name: _given(name, argument) for name, argument in by_name.items()}
     for name, value in with_configured(given).items():
         if value is not None and value != given[name]:

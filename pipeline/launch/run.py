@@ -12,10 +12,10 @@ from pipeline.console import log_json, one_line, say, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
-from pipeline.launch.options import FLINK_RUNNER, Settings
+from pipeline.launch.options import DIRECT_RUNNER, FLINK_RUNNER, Settings
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.parsing import given_flags
-from pipeline.launch.options.resolving import SOURCES, unknown_variables
+from pipeline.launch.options.resolving import DEFAULT, FLAG, SOURCES, Sources, unknown_variables
 from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.lua.engines import LuaEngines
@@ -39,7 +39,16 @@ def launch(arguments: Sequence[str]) -> int:
         LocalStackError, SubmissionError: Flink does not answer, or refused the job.
     """
     sources = SOURCES.get()
-    resolved = sources.resolve(given_flags(arguments))
+    flags = given_flags(arguments)
+    resolved = sources.resolve(flags)
+    brokers = resolved.origins["bootstrap_servers"]
+    if not resolved.is_given("runner") and brokers.source not in (FLAG, DEFAULT):
+        # A broker that commands are to find does not make a run of the bundled stream one of real events.
+        say(
+            f"{one_line(brokers.place or brokers.source)} gives bootstrap_servers, but no runner is given: this is a "
+            f"run of the bundled stream, with its flags only; --runner={FLINK_RUNNER} or {DIRECT_RUNNER} reads Kafka"
+        )
+        resolved = Sources().resolve(flags)
     settings = resolved.settings()
     if settings.log_format == JSON:
         log_json(job=settings.job_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -218,7 +219,8 @@ def find_sources(
     """The sources of a command line.
 
     Args:
-        config: ``--config``, if given; else EVENT_TRIGGER_CONFIG, else ./event-trigger.yaml if it is there.
+        config: ``--config``, if given; else EVENT_TRIGGER_CONFIG, else ./event-trigger.yaml if it is there. The null
+            device is no file.
         profile: ``--profile``, if given; else EVENT_TRIGGER_PROFILE.
         environment: variables.
         folder: the current folder.
@@ -232,6 +234,8 @@ def find_sources(
             raise OptionError(f"{label} is empty")
     named = config if config is not None else environment.get(CONFIG_VARIABLE)
     profile = profile if profile is not None else environment.get(PROFILE_VARIABLE)
+    if named == os.devnull:
+        return Sources(environment, profile)
     if named is not None:
         return Sources(environment, profile, Path(named))
     return Sources(environment, profile, folder / NAME if (folder / NAME).is_file() else None)

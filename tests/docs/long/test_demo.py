@@ -128,8 +128,8 @@ def test_from_a_clone_to_a_rule_of_one_s_own_that_fires_and_changes(
             print(f"from a saved file to its set in all shards: {time.monotonic() - saved_s:.1f} s")
         shown = running.output.read_text()
         for what in ("see why", "inspect a user", "see rates", "see dead letters", "see rule sets"):
-            (step,) = re.findall(rf"  {what} +(python -m pipeline .*)", shown)
-            line = step.replace("python", ".venv/bin/python", 1)
+            (step,) = re.findall(rf"  {what} +(event-trigger .*)", shown)
+            line = f".venv/bin/{step}"
             done = subprocess.run(
                 ["bash", "-c", line], cwd=clone, env=variables, capture_output=True, text=True, timeout=240, check=False
             )

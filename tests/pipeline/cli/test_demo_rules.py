@@ -13,6 +13,7 @@ from pipeline.cli.demo_rules import OwnRules, checked_rules, config_file, destin
 from pipeline.cli.main import main
 from pipeline.errors import OptionError
 from pipeline.launch.options import FLINK_RUNNER, Settings, parse
+from pipeline.launch.options.resolving import Sources, check_config
 from tests.builders import rule
 from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT
@@ -31,7 +32,7 @@ HOOK = rule(name="hook", actions=[{"type": "webhook", "destination": "mail"}, {"
 
 def test_every_step_that_the_demo_suggests_is_a_command_that_there_is() -> None:
     steps = next_steps(SETTINGS, Path("demo.yaml"), "user_00000", 4711)
-    suggested = [step for step in steps.values() if step.startswith("python ")]
+    suggested = [step for step in steps.values() if step.startswith("event-trigger ")]
     assert len(suggested) == 7
     for step in suggested:
         (command,) = commands_of(step)
@@ -46,6 +47,8 @@ def test_the_file_of_options_is_there_while_the_demo_runs(tmp_path: Path, monkey
         assert path is not None
         values = yaml.safe_load(path.read_text())
         assert parse([f"--{name}={value}" for name, value in values.items()]) == SETTINGS
+        assert check_config(path) == []
+        assert Sources(file=path).resolve().settings(rules_required=False) == SETTINGS
     assert not path.exists()
     (tmp_path / ".event-trigger" / ".gitignore").unlink()
     (tmp_path / ".event-trigger").rmdir()
@@ -57,7 +60,7 @@ def test_the_file_of_options_is_there_while_the_demo_runs(tmp_path: Path, monkey
 def test_rules_that_are_not_there_or_no_good_end_the_demo_before_it_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(OptionError, match=r"`python -m pipeline rules new .*` writes a first rule"):
+    with pytest.raises(OptionError, match=r"`event-trigger rules new .*` writes a first rule"):
         checked_rules(tmp_path / "rules")
     assert main(["demo", f"--rules={tmp_path}/rules"]) == 2
     (tmp_path / "rules").mkdir()
@@ -90,9 +93,11 @@ def test_topics_of_new_rules_are_created_and_unknown_destinations_refused(tmp_pa
     kafka: Any = Broker()
     names = destination_names((HOOK,), "receiver")
     assert names == ("mail", "crm", "receiver")
-    own = OwnRules(tmp_path, kafka, SETTINGS, names)
+    own = OwnRules(tmp_path, kafka, SETTINGS.model_copy(update={"action_topics": ("*",)}), names)
     own._make_room((HOOK, rule(name="default", actions=[{"type": "kafka"}])))
     own._make_room((HOOK,))
     assert kafka.topics == ["t"]
     with pytest.raises(RuleError, match="destination is 'sms', allowed: mail, crm, receiver"):
         own._make_room((rule(name="b", actions=[{"type": "webhook", "destination": "sms"}]),))
+    with pytest.raises(RuleError, match="topic is 'user-tracking-events', a topic of the job itself"):
+        own._make_room((rule(name="loop", actions=[{"type": "kafka", "topic": "user-tracking-events"}]),))

@@ -284,7 +284,7 @@ def test_a_refusal_comes_without_traceback_and_before_beam_is_imported() -> None
     )
     assert done.returncode == 2
     assert done.stdout == "False\n"
-    assert done.stderr == "error: unknown option '--x': --help lists all\n"
+    assert done.stderr == "error: unknown option '--x': event-trigger run --help lists what there is\n"
 
 
 RULE_WITH_ALL_ACTIONS = """\
@@ -327,7 +327,7 @@ def test_an_embedded_run_takes_kafka_actions_and_webhooks_and_counts_them_by_rul
     ]  # fmt: skip
     actions = list(map(json.loads, (tmp_path / ".event-trigger" / "actions.jsonl").read_text().splitlines()))
     assert Counter(action["type"] for action in actions) == {"debug": 33, "kafka": 66, "webhook": 33}
-    assert "why                   python -m pipeline why" in done.stdout
+    assert "why                   event-trigger why" in done.stdout
 
 
 def test_a_run_whose_output_is_no_longer_read_ends_well(tmp_path: Path) -> None:
@@ -394,3 +394,30 @@ def test_a_secret_in_an_option_is_not_printed(log_format: str) -> None:
     assert done.returncode == 2
     assert "[hidden]" in done.stderr
     assert "s3cr3t" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "place"),
+    [
+        ("bootstrap_servers: 127.0.0.1:1\nrules: rules/\n", {}, "event-trigger.yaml:1"),
+        ("", {"EVENT_TRIGGER_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "EVENT_TRIGGER_BOOTSTRAP_SERVERS"),
+    ],
+)
+def test_brokers_of_a_file_or_a_variable_do_not_make_a_run_of_the_bundled_stream_a_real_one(
+    tmp_path: Path, file: str, variables: dict[str, str], place: str
+) -> None:
+    if file:
+        (tmp_path / "event-trigger.yaml").write_text(file)
+    done = run_in(tmp_path, **variables)
+    assert done.returncode == 0
+    assert f"{place} gives bootstrap_servers, but no runner is given: this is a run of the bundled" in done.stderr
+    assert "FIRED us_page_view" in done.stdout
+
+
+def test_make_run_reads_no_configuration(tmp_path: Path) -> None:
+    make = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in make.splitlines() if "-m pipeline" in line]
+    (tmp_path / "event-trigger.yaml").write_text("runner: FlinkRunner\nbootstrap_servers: 127.0.0.1:1\nrules: rules/\n")
+    done = run_in(tmp_path, *line.split("-m pipeline")[1].split())
+    assert done.returncode == 0
+    assert "FIRED us_page_view" in done.stdout

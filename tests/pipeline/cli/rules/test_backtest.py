@@ -24,7 +24,7 @@ from pipeline.cli.rules import backtest
 from pipeline.embedded.stream import FIRST_EVENT_MS, bundled_records
 from pipeline.embedded.user_api import UserApi
 from tests.builders import NOW_MS
-from tests.pipeline.launch.test_run import ROOT, debug_events
+from tests.pipeline.launch.test_run import debug_events
 from transforms.domain.events.record import Record
 from transforms.domain.simulation.recordings import records_of
 
@@ -120,8 +120,8 @@ def test_the_bundled_stream_does_what_it_does_on_directrunner(tmp_path: Path) ->
             *("pipeline/embedded/rules", "--events", events, f"--user_api_url={api.url}", "--user_api_concurrency=3"),
             *("--actions", tmp_path / "actions.jsonl", "--json", tmp_path / "report.json"),
         )
-    command = [sys.executable, "-m", "pipeline"]
-    on_runner = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    command = [sys.executable, "-m", "pipeline", "--verbose"]
+    on_runner = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
     sent = [orjson.loads(line) for line in (tmp_path / "actions.jsonl").read_bytes().splitlines()]
     expected = Counter(
         orjson.dumps(event.body, option=orjson.OPT_SORT_KEYS) for event in debug_events(on_runner.stdout)

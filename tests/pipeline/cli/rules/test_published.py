@@ -215,7 +215,7 @@ def test_what_is_on_the_topic_is_the_documented_record(published: Published) -> 
     [
         (RULE.replace("version: 1", "version: 0"), "version is 0"),
         (RULE.replace('== "page_view"', "=="), "filter does not compile"),
-        (RULE.replace("[kafka]", "nothing"), "a case failed, nothing was published"),
+        (RULE.replace("[kafka]", "nothing"), "error: nothing was published"),
         (RULE.replace("page_view", "click"), "rule 'first': filter differ from the live version 1: raise the version"),
     ],
 )
@@ -261,7 +261,7 @@ def test_status_says_where_the_newest_set_is_live(published: Published, capsys: 
     assert published.run("publish", "--note=why") == 0
     capsys.readouterr()
     assert published.run("status", f"--audit_topic={published.audit}") == 2
-    assert capsys.readouterr().err == f"error: audit topic {published.audit!r} does not exist\n"
+    assert f"error: audit topic {published.audit!r} does not exist" in capsys.readouterr().err
     published.kafka.create_topic(published.audit, 3)
     assert published.run("status", f"--audit_topic={published.audit}") == 0
     shown = capsys.readouterr().out.splitlines()

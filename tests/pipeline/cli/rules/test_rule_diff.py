@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from pipeline.cli.rules.rule_diff import difference_lines
+from pipeline.console import out
 from tests.builders import rule
 
 OLD = rule(name="a", version=1, filter="local n = event.n\nreturn n > 1", cap={"count": 3, "per": "day"})
@@ -41,6 +44,7 @@ def test_lines_that_are_left_out_are_marked() -> None:
     ]
 
 
-def test_control_characters_of_a_published_rule_are_escaped() -> None:
+def test_control_characters_of_a_published_rule_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     new = rule(name="a", version=2, filter="return true -- \x1b[2J", cap={"count": 3, "per": "day"})
-    assert all(line.isprintable() for line in difference_lines(OLD, new))
+    out(*difference_lines(OLD, new))
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
