@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 from selenium.webdriver import Chrome
@@ -482,6 +483,9 @@ def test_the_policy_itself_would_stop_a_script(job: GivenJob, browser: Chrome) -
 
 @pytest.mark.browser
 def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, token: str) -> None:
+    assert LOST.action is not None
+    action = replace(LOST.action, action_id="9f1c" * 8, destination="crm")
+    job.dead["0/1"] = replace(job.dead["0/1"], letter=msgspec.structs.replace(LOST, rule="offer", action=action))
     with serving(job, token) as url:
         browser.get(f"{url}/dead-letters")
         assert browser.find_elements(By.CSS_SELECTOR, "main button") == []

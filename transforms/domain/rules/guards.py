@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.events.event import KnownFields
 
 # Numbers of the chosen conditions, by the event's known fields and the profile's fields that rules read.
@@ -45,7 +46,7 @@ _DEEPEST: Final = 10
 _MOST_FALLIBLE: Final = 5
 
 
-class _NotUnderstoodError(Exception):
+class _NotUnderstoodError(EventTriggerError):
     """A term is none that a guard can be made of; never leaves this module."""
 
 

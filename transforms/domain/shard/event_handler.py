@@ -73,10 +73,11 @@ class EventHandler:
 
     def add_counts(self) -> None:
         """Add what was counted for every event; adding one by one to the counters of the result costs more."""
+        counts = self._result.counts
         if self._hits:
-            self._result.counts["state_hits"] += self._hits
+            counts["state_hits"] += self._hits
         if self._handled:
-            self._result.counts["events_handled"] += self._handled
+            counts["events_handled"] += self._handled
 
     def live_user(self, user_id: str) -> UserState | None:
         """The user; one whose TTL has ended is forgotten first."""
