@@ -28,42 +28,72 @@ def ok(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-@dataclass
-class RawServer:
-    """Calls ``answer`` with each request's path, its whole text (latin-1) and a function that sends; then hangs up.
+@dataclass(kw_only=True)
+class LocalServer:
+    """Handles each connection in a thread of its own; ``connections`` counts those that were accepted.
 
-    With ``keep_alive`` it hangs up after the client; ``connections`` counts those that were accepted.
+    ``ended`` is set once it serves no more, for what waits.
     """
 
-    answer: Callable[[str, str, Send], None]
     url: str = ""
     tls: ssl.SSLContext | None = None
-    keep_alive: bool = False
     connections: int = 0
-    paths: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, listening: socket.socket) -> None:
+    def handle(self, connection: socket.socket, number: int) -> None:
+        """Handle the connection with this number, from 1 on."""
+        raise NotImplementedError
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serves while the context is open."""
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+            self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
+            thread = threading.Thread(target=self._accept, args=(listening,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                self.ended.set()
+                listening.shutdown(socket.SHUT_RDWR)
+                thread.join(10)
+
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
                 connection, _ = listening.accept()
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        # A client that has had enough hangs up in the middle of an answer.
+        with contextlib.suppress(OSError), self._secured(connection) as connection:
+            self.handle(connection, number)
 
     def _secured(self, connection: socket.socket) -> socket.socket:
         return connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
 
-    def _one(self, connection: socket.socket) -> None:
-        # A client that has had enough hangs up in the middle of an answer.
-        with contextlib.suppress(OSError), self._secured(connection) as connection:
-            while request := read_request(connection):
-                path = request.split(b" ", 2)[1].decode()
-                self.paths.append(path)
-                self.answer(path, request.decode("latin-1"), connection.sendall)
-                if not self.keep_alive:
-                    return
+
+@dataclass
+class RawServer(LocalServer):
+    """Calls ``answer`` with each request's path, its whole text (latin-1) and a function that sends; then hangs up.
+
+    With ``keep_alive`` it hangs up after the client.
+    """
+
+    answer: Callable[[str, str, Send], None]
+    keep_alive: bool = field(default=False, kw_only=True)
+    paths: list[str] = field(default_factory=list, kw_only=True)
+
+    def handle(self, connection: socket.socket, number: int) -> None:
+        while request := read_request(connection):
+            path = request.split(b" ", 2)[1].decode()
+            self.paths.append(path)
+            self.answer(path, request.decode("latin-1"), connection.sendall)
+            if not self.keep_alive:
+                return
 
 
 def read_request(connection: socket.socket) -> bytes:
@@ -86,16 +116,8 @@ def raw_server(
 ) -> Iterator[RawServer]:
     """Serves while the context is open; its ``ended`` is set afterwards, for answers that wait."""
     server = RawServer(answer, tls=tls, keep_alive=keep_alive)
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
-        server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
-        thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.ended.set()
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+    with server.serving():
+        yield server
 
 
 def certificate(folder: Path, *hosts: str) -> Path:

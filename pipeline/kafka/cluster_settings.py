@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from pipeline.errors import PipelineError
+from transforms.adapters.kafka import existing_topics
 
 _ANSWER_S: Final = 5.0
 
@@ -40,11 +41,14 @@ def missing_topics(config: Mapping[str, str], topics: Iterable[str]) -> str | No
         KafkaAdminError: as ``topic_settings``.
     """
     topics = list(topics)
-    existing = topic_partitions(config) if topics else {}
-    missing = [topic for topic in topics if topic not in existing]
-    if not missing or "true" in broker_settings(config, "auto.create.topics.enable"):
+    if not topics:
         return None
-    return f"topic {', '.join(map(repr, missing))} does not exist, allowed: topics that exist"
+    with _admin_client(config) as admin:
+        missing = existing_topics.missing_topics(admin, frozenset(topics), _ANSWER_S)
+    if not missing:
+        return None
+    names = ", ".join(repr(topic) for topic in topics if topic in missing)
+    return f"topic {names} does not exist, allowed: topics that exist"
 
 
 def topic_settings(config: Mapping[str, str], topics: Sequence[str], setting: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, topic_errors
+from pipeline.kafka.topics import READ_S, TopicError, topic_errors
 
 OTHER_PRODUCER: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
@@ -42,12 +42,6 @@ class TransactionalWriter:
         with topic_errors(self._description):
             self._producer = Producer({"log_level": "0", "partitioner": "murmur2_random", **config, **own})
             self._producer.init_transactions(READ_S)
-
-    def partitions(self) -> dict[str, int]:
-        """The number of partitions of each topic."""
-        with topic_errors(self._description):
-            topics = self._producer.list_topics(timeout=ANSWER_S).topics
-        return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def write(self, records: Sequence[TopicRecord]) -> str | None:
         """Write records in one transaction; returns None once it is committed, or why the broker has none of them.

@@ -12,7 +12,7 @@ from flask import Flask, request
 from werkzeug.exceptions import HTTPException, NotFound, SecurityError
 from werkzeug.wrappers import Response
 
-from pipeline.console import one_line
+from pipeline.console import lines_of, one_line
 from pipeline.job.dead_letter_view import letter_document, letter_fields
 from pipeline.job.decision_log import DecisionFilter, delivery_summary
 from pipeline.job.redrive_view import group_line, result_lines, sample_line
@@ -244,7 +244,7 @@ def _document(rule: Rule) -> list[tuple[str, str]]:
 
 def _lines(text: object) -> str:
     """A foreign text with its line breaks, each line as of ``one_line``."""
-    return "\n".join(map(one_line, str(text).split("\n")))
+    return lines_of(str(text))
 
 
 def _tone(decision: str) -> str:

@@ -67,7 +67,7 @@ class ExistingTopics:
             # An error is no answer: actions go out as they would without this check.
             with contextlib.suppress(KafkaException):
                 admin = admin or AdminClient({"log_level": "0", **self._config, "error_cb": _ignore})
-                missing = _missing(admin, expected)
+                missing = missing_topics(admin, expected)
             for topic in sorted(missing - self._missing):
                 _LOG.warning("topic %r of Kafka actions does not exist: its actions become dead letters", topic)
             self._missing = missing
@@ -75,13 +75,23 @@ class ExistingTopics:
             self._asked_for.wait(self._every_s - self._soon_s)
 
 
-def _missing(admin: Any, expected: frozenset[str]) -> frozenset[str]:
+def missing_topics(admin: Any, expected: frozenset[str], settings_s: float = _ANSWER_S) -> frozenset[str]:
+    """The topics that do not exist; none where brokers create topics when they are written.
+
+    Args:
+        admin: confluent-kafka's client of Kafka's administration.
+        expected: the topics.
+        settings_s: how long brokers may take to tell their settings.
+
+    Raises:
+        KafkaException: Kafka does not answer or refuses.
+    """
     metadata = admin.list_topics(timeout=_ANSWER_S)
     missing = expected - {name for name, topic in metadata.topics.items() if topic.error is None}
     if not missing:
         return missing
     brokers = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in metadata.brokers]
-    answers = admin.describe_configs(brokers, request_timeout=_ANSWER_S).values()
+    answers = admin.describe_configs(brokers, request_timeout=settings_s).values()
     creates = any(answer.result()["auto.create.topics.enable"].value == "true" for answer in answers)
     return frozenset() if creates else missing
 

@@ -6,9 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -88,6 +88,11 @@ def canonical(letter: DeadLetter) -> bytes:
         action,
         letter.cut,
     )
+    return canonical_json(fields)
+
+
+def canonical_json(fields: Sequence[Any]) -> bytes:
+    """What a signature covers of fields: JSON without spaces, bytes in base64."""
     return json.dumps(fields, separators=(",", ":"), default=_base64).encode()
 
 

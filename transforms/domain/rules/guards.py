@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.events.event import KnownFields
@@ -31,13 +31,11 @@ _TOKEN: Final = re.compile(
 )
 _KEYWORDS: Final = ("and", "or", "not", "nil", "true", "false")
 _LITERALS: Final = {"nil": None, "true": True, "false": False}
+# The fields of the event by their types in Lua, of which all numbers are one. ``parameters`` is no text or number.
 _TYPES: Final[dict[str, type]] = {
-    "timestamp": float,
-    "duration": float,
-    **dict.fromkeys(("is_first_in_visit", "is_last_in_visit", "is_first_event"), bool),
-    **dict.fromkeys(("is_current", "is_https", "triggerable"), bool),
-    **dict.fromkeys(("event_id", "user_id", "event_name", "domain", "event_displayname", "integration"), str),
-    **dict.fromkeys(("app", "platform", "event_type"), str),
+    name: float if kind is int else kind
+    for name, kind in get_type_hints(KnownFields).items()
+    if kind in (str, bool, int, float)
 }
 _MIRRORED: Final = {"==": "==", "~=": "~=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _AFTER_A_TERM: Final = frozenset([("keyword", "and"), ("keyword", "or"), ("sign", ")"), ("end", "")])

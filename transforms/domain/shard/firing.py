@@ -89,22 +89,24 @@ class Trigger:
         """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
         for action in rule.actions:
             identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
-            fired = FiredAction(identity, self.user_id, rule.name, rule.version, action, b"", rule_set, at_ms)
+            body, size, allowed = b"", "", MAX_PRODUCED_BYTES
             if self._nbytes > MAX_BODIES_BYTES:
-                yield BodyTooLarge(fired, f"{self._nbytes} bytes in all bodies for the event", MAX_BODIES_BYTES)
-                continue
-            try:
-                body = self._body(rule, action, identity)
-            except templates.BodyTooLargeError as error:
-                # What was built until then counts, too: it took its time.
-                self._nbytes += min(error.nbytes, MAX_PRODUCED_BYTES)
-                yield BodyTooLarge(fired, error.size, MAX_PRODUCED_BYTES)
-                continue
+                size, allowed = f"{self._nbytes} bytes in all bodies for the event", MAX_BODIES_BYTES
+            else:
+                try:
+                    body = self._body(rule, action, identity)
+                except templates.BodyTooLargeError as error:
+                    # What was built until then counts, too: it took its time.
+                    self._nbytes += min(error.nbytes, MAX_PRODUCED_BYTES)
+                    size = error.size
             if len(body) > MAX_PRODUCED_BYTES:
-                yield BodyTooLarge(fired, f"{len(body)} bytes", MAX_PRODUCED_BYTES)
+                body, size = b"", f"{len(body)} bytes"
+            fired = FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms)
+            if size:
+                yield BodyTooLarge(fired, size, allowed)
                 continue
             self._nbytes += len(body) + _ACTION_BYTES
-            yield FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms)
+            yield fired
 
     def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
         """What an action sends: its template, filled in, or the enriched event.

@@ -6,15 +6,13 @@ a webhook that receivers trust.
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Annotated
 
 import msgspec
 import orjson
 
 from transforms.domain.events.dead_letter import LostAction
-from transforms.domain.events.letter_signature import LetterSigner
+from transforms.domain.events.letter_signature import LetterSigner, canonical_json
 from transforms.domain.webhooks.delivery_queue import Delivery
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
@@ -48,14 +46,14 @@ _decoder = msgspec.json.Decoder(_Redrive)
 def redrive_record(action: LostAction, rule: str, signer: LetterSigner) -> bytes:
     """The control record that sends a lost action of a rule again."""
     record = {"redrive": action.user_id, "action": {"rule": rule, **action.public()}}
-    sent = (action.action_id, rule, action.rule_version, action.action, action.destination)
-    signature = signer.sign_redrive(_signed(*sent, action.user_id, action.event_id, action.body))
+    signature = signer.sign_redrive(_signed(action, rule))
     return orjson.dumps(record if signature is None else {**record, "signature": signature})
 
 
-def _signed(*sent: str | int | bytes) -> bytes:
+def _signed(action: LostAction | _RedrivenAction, rule: str) -> bytes:
     """What a signature covers: everything of the record that decides what is sent where."""
-    return json.dumps(sent, separators=(",", ":"), default=lambda body: base64.b64encode(body).decode()).encode()
+    sent = (action.action_id, rule, action.rule_version, action.action, action.destination)
+    return canonical_json((*sent, action.user_id, action.event_id, action.body))
 
 
 def read_redrive(value: bytes, now_ms: int, signer: LetterSigner) -> tuple[str, Delivery]:
@@ -74,8 +72,7 @@ def read_redrive(value: bytes, now_ms: int, signer: LetterSigner) -> tuple[str, 
     action = record.action
     if action.user_id != record.redrive:
         raise ValueError(f"redrive: action.user_id is {action.user_id!r}, allowed is {record.redrive!r}, as in redrive")
-    sent = (action.action_id, action.rule, action.rule_version, action.action, action.destination)
-    if not signer.accepts_redrive(record.signature, _signed(*sent, action.user_id, action.event_id, action.body)):
+    if not signer.accepts_redrive(record.signature, _signed(action, action.rule)):
         found = "missing" if record.signature is None else "not valid"
         raise ValueError(f"redrive: signature is {found}, allowed is one by a key of --dead_letters_key")
     delivery = Delivery(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,8 +55,15 @@ def test_publish_refuses_a_topic_that_is_missing(
 def test_topics_are_missing_unless_brokers_create_them(
     creates: str, problem: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_settings, "topic_partitions", lambda _: {"here": 1})
-    monkeypatch.setattr(cluster_settings, "broker_settings", lambda *_: ["false", creates])
+    answers: list[Future[Any]] = []
+    for value in ("false", creates):
+        answers.append(Future())
+        answers[-1].set_result({"auto.create.topics.enable": SimpleNamespace(value=value)})
+    admin = SimpleNamespace(
+        list_topics=lambda timeout: SimpleNamespace(topics={"here": SimpleNamespace(error=None)}, brokers=(1, 2)),
+        describe_configs=lambda brokers, request_timeout: dict(zip(brokers, answers, strict=True)),
+    )
+    monkeypatch.setattr(cluster_settings, "AdminClient", lambda _: admin)
     found = missing_topics({}, ["gone", "here", "lost"])
     assert (found is None) if problem is None else (found or "").startswith(problem)
     assert missing_topics({}, ["here"]) is None

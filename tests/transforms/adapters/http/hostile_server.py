@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.raw_http import read_request
+from tests.raw_http import LocalServer, read_request
 
 # A request whose text has this is answered badly, the first time.
 BAD = "hostile"
@@ -66,7 +66,7 @@ Act = Callable[[Wire], None]
 
 
 @dataclass
-class HostileServer:
+class HostileServer(LocalServer):
     """Counts what it sees.
 
     Attributes:
@@ -79,43 +79,25 @@ class HostileServer:
     act: Act
     good: bytes
     leftover: bytes = b""
-    tls: ssl.SSLContext | None = None
-    url: str = ""
-    connections: int = 0
     over: list[int] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
     left: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._one, args=(connection, self.connections), daemon=True).start()
-
-    def _one(self, connection: socket.socket, number: int) -> None:
-        # A client that has had enough hangs up in the middle of an answer.
-        with contextlib.suppress(OSError), self._secured(connection) as connection:
-            wire = Wire(connection, self.ended)
-            while request := read_request(connection).decode("latin-1"):
-                if BAD in request:
-                    self.over.append(number)
-                    if len(self.over) == 1:
-                        self.act(wire)
-                        if self.tls is not None:
-                            wire.say_goodbye()
-                        return
-                connection.sendall(self.good)
-                if not self.over and self.leftover:
-                    self.go.wait(30)
-                    connection.sendall(self.leftover)
-                    self.left.set()
-
-    def _secured(self, connection: socket.socket) -> socket.socket:
-        return connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
+    def handle(self, connection: socket.socket, number: int) -> None:
+        wire = Wire(connection, self.ended)
+        while request := read_request(connection).decode("latin-1"):
+            if BAD in request:
+                self.over.append(number)
+                if len(self.over) == 1:
+                    self.act(wire)
+                    if self.tls is not None:
+                        wire.say_goodbye()
+                    return
+            connection.sendall(self.good)
+            if not self.over and self.leftover:
+                self.go.wait(30)
+                connection.sendall(self.leftover)
+                self.left.set()
 
 
 @contextmanager
@@ -123,14 +105,6 @@ def hostile_server(
     act: Act, good: bytes, leftover: bytes = b"", tls: ssl.SSLContext | None = None
 ) -> Iterator[HostileServer]:
     """Serves while the context is open."""
-    server = HostileServer(act, good, leftover, tls)
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
-        server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
-        thread = threading.Thread(target=server.serve, args=(listening,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.ended.set()
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+    server = HostileServer(act, good, leftover, tls=tls)
+    with server.serving():
+        yield server

@@ -192,7 +192,7 @@ def test_headers_that_cannot_be_used_are_a_bad_answer(start: Start, answer: byte
 def test_a_port_without_a_listener_is_a_connection_error(rules: Rules) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
-        server = RawServer(lambda path, head, send: None, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        server = RawServer(lambda path, head, send: None, url=f"http://127.0.0.1:{taken.getsockname()[1]}")
         error = error_of(server, rules)
     assert (error.kind, error.passing) == ("connection", True)
 
