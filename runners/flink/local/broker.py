@@ -121,6 +121,8 @@ class LocalKafka(Service):
             "transaction.state.log.num.partitions": "5",
             # The first consumer of a group does not wait for others.
             "group.initial.rebalance.delay.ms": "0",
+            # Records may carry timestamps of years ago, which a retention time would delete.
+            "log.retention.ms": "-1",
             # A pause of the machine would end a short session and so take every partition's only leader away.
             "broker.session.timeout.ms": "60000",
             "broker.heartbeat.interval.ms": "500",

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from runners.flink.errors import LocalStackError
 from tests.kafka_broker import KafkaBroker
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.stack
 @pytest.fixture(scope="module")
 def own_kafka() -> Iterator[KafkaBroker]:
     """A broker that tests may kill."""
-    with KafkaBroker(config={"message.max.bytes": "123456"}) as broker:
+    often = {"log.retention.check.interval.ms": "200", "log.initial.task.delay.ms": "200"}
+    with KafkaBroker(config={"message.max.bytes": "123456", **often}) as broker:
         yield broker
 
 
@@ -63,6 +65,29 @@ def test_a_topic_that_exists_is_an_error(own_kafka: KafkaBroker) -> None:
     own_kafka.create_topic("twice")
     with pytest.raises(LocalStackError, match=r"topic 'twice' with 1 partitions.*already exists"):
         own_kafka.create_topic("twice")
+
+
+def test_records_with_timestamps_of_years_ago_stay_unless_a_topic_says_otherwise(own_kafka: KafkaBroker) -> None:
+    own_kafka.create_topic("kept-for-ever")
+    own_kafka.create_topic("kept-a-week", config={"retention.ms": str(7 * 86_400_000)})
+    producer = Producer({"bootstrap.servers": own_kafka.bootstrap_servers, "log_level": 0})
+    for topic in ("kept-for-ever", "kept-a-week"):
+        producer.produce(topic, b"old", timestamp=1_704_103_200_000)
+    assert producer.flush(30) == 0
+    consumer = Consumer({"bootstrap.servers": own_kafka.bootstrap_servers, "group.id": "reader", "log_level": 0})
+
+    def first_offset(topic: str) -> int:
+        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+        return int(low)
+
+    try:
+        give_up = time.monotonic() + 60
+        while first_offset("kept-a-week") == 0:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        assert first_offset("kept-for-ever") == 0
+    finally:
+        consumer.close()
 
 
 def test_a_killed_broker_restarts_with_its_data_on_the_same_port(own_kafka: KafkaBroker) -> None:
