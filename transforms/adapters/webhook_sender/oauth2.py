@@ -99,7 +99,8 @@ class ClientCredentials:
             "Accept: application/json",
         ]
         form = {"grant_type": "client_credentials"} | ({} if self._scope is None else {"scope": self._scope})
-        return Request(self._url, headers, self._timeout_s, urlencode(form).encode())
+        # Tokens are requested so rarely that a kept connection would be a dead one more often than it saves something.
+        return Request(self._url, headers, self._timeout_s, urlencode(form).encode(), fresh=True)
 
     def _on_ending(self, ending: Ending) -> None:
         if not isinstance(ending, Response):

@@ -94,6 +94,23 @@ def test_a_token_is_renewed_before_its_end(servers: Servers) -> None:
     assert servers.sent == ["t1", "t1", "t2", "t2"]
 
 
+def test_a_token_is_requested_on_a_connection_of_its_own_because_kept_ones_may_be_dead() -> None:
+    servers = Servers()
+    servers.accepted = {"t1", "t2"}
+
+    def kept(path: str, request: str, send: Send) -> None:
+        servers.handle(path, request, lambda answer: send(answer.replace(b"Connection: close\r\n", b"")))
+
+    with raw_server(kept, keep_alive=True) as server:
+        servers.url = server.url
+        sender = servers.attempts()
+        assert sender.attempt("msg_1", BODY).outcome is Outcome.DELIVERED
+        assert server.connections == 1
+        sender.sender._oauth2.renew("t1")  # type: ignore[union-attr]
+        assert sender.attempt("msg_2", BODY).outcome is Outcome.DELIVERED
+        assert (servers.sent, server.connections) == (["t1", "t2"], 2)
+
+
 def test_a_token_that_the_destination_no_longer_takes_is_renewed(servers: Servers) -> None:
     now_s = [1000.0]
     sender = servers.attempts()
