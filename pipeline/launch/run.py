@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,10 @@ from pipeline.launch.options.parsing import given_flags
 from pipeline.launch.options.resolving import DEFAULT, FLAG, SOURCES, Sources, unknown_variables
 from pipeline.launch.options.validation import OUTPUT_FILES
 from runners.flink.overrides import without_cloud_clients
+from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.adapters.secrets import Token, TokenError
+from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.model import Rule, RuleError, check_destinations
@@ -69,6 +72,8 @@ def _launch(settings: Settings) -> int:
         for rule in rule_set.rules:
             check_destinations(rule, [destination.name for destination in destinations])
     settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
+    if settings.runner == DIRECT_RUNNER:
+        _check_secrets(settings)
     settings = _with_files(settings)
     _truncate_output_files(settings)
     import_beam()
@@ -79,6 +84,25 @@ def _launch(settings: Settings) -> int:
     from pipeline.launch.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
+
+
+def _check_secrets(settings: Settings) -> None:
+    """Read the secrets of a run whose worker is this process; those of a job on Flink are its workers' alone.
+
+    Raises:
+        OptionError: one cannot be read.
+    """
+    readers: dict[str, Callable[[str], object]] = {
+        "dead_letters_key": letter_signer,
+        "user_api_token": lambda reference: Token(reference).value,
+    }
+    for name, read in readers.items():
+        reference: str | None = getattr(settings, name)
+        if reference is not None:
+            try:
+                read(reference)
+            except (SecretError, TokenError) as error:
+                raise OptionError(f"--{name} cannot be read: {error}") from None
 
 
 def _with_files(settings: Settings) -> Settings:

@@ -250,6 +250,15 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
             [f"--rules={webhook}", f"--destinations={destinations}"],
             "rule 'to_crm': destination is 'crm', allowed: shop",
         ),
+        "a key that is not there": (
+            ["--dead_letters_key=env:NOT_SET"],
+            "--dead_letters_key cannot be read: env:NOT_SET: no such",
+        ),
+        "a key of another form": ([f"--dead_letters_key=file:{broken}"], "--dead_letters_key cannot be read: file:"),
+        "a token that is not there": (
+            ["--user_api_url=http://127.0.0.1:1", "--user_api_token=env:NOT_SET"],
+            "--user_api_token cannot be read: token env:NOT_SET: no such environment variable",
+        ),
     }
 
 
@@ -262,6 +271,9 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
         "no rule",
         "wrong rule",
         "a destination that the file does not have",
+        "a key that is not there",
+        "a key of another form",
+        "a token that is not there",
     ],
 )
 def test_an_impossible_launch_is_refused_with_exit_code_2_and_one_line(
