@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.raw_http import RawServer, Send, certificate, ok, raw_server, tempt
+from tests.raw_http import LocalServer, RawServer, Send, certificate, ok, raw_server, read_request, tempt
 from tests.waiting import eventually
 from transforms.adapters.http.calls import CaFileError, CallError
 from transforms.adapters.http.io_thread import IoThread
@@ -450,6 +450,37 @@ while not all(ending.done() for ending in endings):
     most = max(most, len(os.listdir("/proc/self/task")))
 print(threading.active_count(), most)
 """
+
+
+@pytest.mark.parametrize("last", [b"", b"HTTP/1.1 408 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"])
+def test_many_posts_find_their_kept_connections_dead_and_each_is_handled_once(last: bytes) -> None:
+    kept: list[socket.socket] = []
+    handled: list[bytes] = []
+    everybody = threading.Barrier(40)
+
+    class Server(LocalServer):
+        def handle(self, connection: socket.socket, number: int) -> None:
+            kept.append(connection)
+            while request := read_request(connection):
+                handled.append(request)
+                everybody.wait(60)  # so that each has a connection of its own
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    client, server = Client(POST), Server()
+
+    def posts() -> set[Ending]:
+        endings: list[Future[Ending]] = [Future() for _ in range(everybody.parties)]
+        for ending in endings:
+            client.io.submit(client.transport.start, Request(server.url, [], 60, b"{}"), ending.set_result)
+        return {ending.result(60) for ending in endings}
+
+    with server.serving():
+        assert posts() == {Response(200, b"")}
+        for connection in kept:
+            connection.sendall(last)
+            connection.shutdown(socket.SHUT_RDWR)
+        assert posts() == {Response(200, b"")}
+        assert len(handled) == server.connections == 2 * everybody.parties
 
 
 def test_both_uses_are_busy_in_one_thread_of_ours_and_at_most_20_of_libcurl_s_each() -> None:
