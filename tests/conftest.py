@@ -113,8 +113,21 @@ def kafka() -> Iterator[KafkaBroker]:
         yield broker
 
 
+_FLINK = pytest.StashKey[FlinkCluster]()
+
+
 @pytest.fixture(scope="session")
-def flink() -> Iterator[FlinkCluster]:
+def flink(pytestconfig: pytest.Config) -> Iterator[FlinkCluster]:
     """A running cluster of one TaskManager with two slots, our connectors in its class path, checkpoints on disk."""
     with FlinkCluster(task_managers=1, slots=2) as cluster:
+        pytestconfig.stash[_FLINK] = cluster
         yield cluster
+        del pytestconfig.stash[_FLINK]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Repair the shared cluster, before any fixture submits a job to it."""
+    cluster = item.config.stash.get(_FLINK, None)
+    if cluster is not None:
+        cluster.repair()

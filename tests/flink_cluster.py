@@ -106,6 +106,15 @@ class FlinkCluster(LocalFlink):
         self._wait_for_registration()
         return process.pid
 
+    def repair(self) -> None:
+        """Start a TaskManager for each that has ended itself and return when it has registered.
+
+        A TaskManager ends itself when a task does not (``task.cancellation.timeout``), which on a busy machine may be
+        one that only takes long. Elsewhere a supervisor starts it again.
+        """
+        if self.replace_dead_task_managers():
+            self._wait_for_registration()
+
     def kill_task_manager(self, index: int = 0) -> int:
         """``kill -9`` a TaskManager (an index of ``task_manager_pids``) and nothing else; returns its process id."""
         alive = running(self._task_managers)
