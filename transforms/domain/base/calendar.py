@@ -12,6 +12,7 @@ from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 _DAY: Final = timedelta(days=1)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1_MS: Final = -62_135_596_800_000
 _YEAR_9999_MS: Final = 253_402_300_799_999
@@ -46,6 +47,12 @@ def _names() -> frozenset[str]:
 @cache  # bounded: some 600 names
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
+
+
+def wall_ms(at_ms: int, zone: ZoneInfo) -> int:
+    """Return what clocks of a zone show at an instant, as the instant at which clocks in UTC show it."""
+    offset = _local(at_ms, zone).utcoffset() or timedelta()
+    return at_ms + offset // _MILLISECOND
 
 
 def quiet_until_ms(now_ms: int, start: str, end: str, zone: ZoneInfo) -> int | None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine
+from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
@@ -60,10 +61,10 @@ class _RuleProgram:
     field: str
     source: str
 
-    def for_engine(self) -> engine.Program:
+    def for_engine(self, clock: int) -> engine.Program:
         # Lua's messages begin with this name: rule tests find the field by it.
         name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
-        return engine.Program(name, self.source, self.field == COOLDOWN_KEY)
+        return engine.Program(name, self.source, self.field == COOLDOWN_KEY, clock)
 
 
 def programs_of(rule: Rule) -> list[tuple[str, str]]:
@@ -112,14 +113,18 @@ class FilterSet:
         self._key_programs = {
             program.rule.name: number for number, program in enumerate(self._programs) if program.field == COOLDOWN_KEY
         }
+        self._clocks = Clocks((program.rule, program.source) for program in self._programs)
         try:
-            self._engine = lua.engine([program.for_engine() for program in self._programs])
+            self._engine = lua.engine(
+                [program.for_engine(self._clocks.place_of(program.rule)) for program in self._programs]
+            )
         except engine.CompileError as error:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
         self._reads_visit = reads["visit"] != []
-        self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
+        profile_names = None if reads["user"] is None else [*reads["user"], *self._clocks.profile_fields]
+        self._user_fields = None if profile_names is None else _profile_fields(tuple(dict.fromkeys(profile_names)))
         self._event_fields = _known_only(reads["event"])
         knows_profile = self._user_fields is not None
         conditions = [
@@ -145,11 +150,13 @@ class FilterSet:
             if selected is not None and not selected:
                 return FilterResult(quarantined=quarantined) if quarantined else NO_RULE
             names = self._event_fields
+            profile = user.profile() if self._user_fields is None else profile
             self._engine.set_inputs(
                 event.fields if names is None else {name: getattr(event.known, name) for name in names},
-                user.profile() if self._user_fields is None else profile,
+                profile,
                 filter_visit(visit, event) if self._reads_visit else {},
                 user.enrichment,
+                self._clocks.at(event.timestamp_ms, profile) if self._clocks.are_read else (),
             )
             outcomes = self._engine.run(selected, None)
             if outcomes:

@@ -193,7 +193,7 @@ class Rule(StrictModel):
     cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
-    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar and quiet_hours")
+    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar, quiet_hours and local_time")
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:
