@@ -6,11 +6,12 @@ The docstrings and descriptions of the models are part of docs/rule.schema.json.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from transforms.domain.base.calendar import zone_of
+from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel, repeated
@@ -24,6 +25,8 @@ MAX_VERSION: Final = 2**63 - 1
 WAIT: Final = "wait"
 RUN: Final = "run"
 SKIP: Final = "skip"
+
+DROP: Final = "drop"  # of quiet hours, beside ``hold``
 
 
 class RuleError(EventTriggerError, ValueError):
@@ -118,19 +121,74 @@ class Cap(StrictModel):
 
 
 _TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+_END_OF_DAY: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SAME_TIME: Final = "are the same time of day"
+
+
+def _each_once(days: tuple[str, ...]) -> tuple[str, ...]:
+    day = repeated(days)
+    if day is not None:
+        raise ValueError(f"{day} is there twice")
+    return days
+
+
+Days = Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], AfterValidator(_each_once)]
+
+
+def _weekdays(days: Days | None) -> frozenset[int]:
+    return EVERY_DAY if days is None else frozenset(map(_DAYS.index, days))
+
+
+class Active(StrictModel):
+    """When the rule sees events: on these days, from one time of day to another, in its time_zone, by event time."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    days: Days | None = Field(
+        default=None, min_length=1, strict=False, description="mon to sun; hours past midnight are of the day before"
+    )
+    start: str = Field(default="00:00", alias="from", pattern=_TIME_OF_DAY, description="HH:MM")
+    end: str = Field(
+        default="24:00", alias="to", pattern=_END_OF_DAY, description="HH:MM; before from: the next morning"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Active:
+        if self.start == self.end:
+            raise ValueError(f"from and to {_SAME_TIME}")
+        if self.weekdays == EVERY_DAY and (self.start, self.end) == ("00:00", "24:00"):
+            raise ValueError("needs days, or from and to: it leaves out no time")
+        return self
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The days as numbers, Monday is 0."""
+        return _weekdays(self.days)
 
 
 class QuietHours(StrictModel):
-    """Every day from ``start`` to ``end``, in the rule's time_zone, actions are held; they go out at ``end``."""
+    """From ``start`` to ``end``, in the rule's time_zone, actions are held and go out at ``end``, or are dropped."""
 
     start: str = Field(pattern=_TIME_OF_DAY, description="HH:MM")
-    end: str = Field(pattern=_TIME_OF_DAY, description="HH:MM; before start: the next morning")
+    end: str = Field(pattern=_END_OF_DAY, description="HH:MM; before start: the next morning")
+    days: Days | None = Field(
+        default=None, min_length=1, strict=False, description="mon to sun, on which they begin; default: every day"
+    )
+    mode: Literal["hold", "drop"] = Field(default="hold", description="hold actions until end, or drop them")
 
     @model_validator(mode="after")
-    def _is_not_empty(self) -> QuietHours:
+    def _leaves_time(self) -> QuietHours:
         if self.start == self.end:
-            raise ValueError("start and end are the same time of day")
+            raise ValueError(f"start and end {_SAME_TIME}")
+        if self.weekdays == EVERY_DAY and (self.start, self.end) == ("00:00", "24:00"):
+            raise ValueError("all hours of all days are quiet")
         return self
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The days as numbers, Monday is 0."""
+        return _weekdays(self.days)
 
 
 def _known_zone(name: str) -> str:
@@ -189,11 +247,12 @@ class Rule(StrictModel):
         default=WAIT,
         description="while the user is being loaded: wait for the profile, run with an empty one, or skip the event",
     )
+    active: Active | None = None
     sequence: Sequence | None = None
     cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
-    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar, quiet_hours and local_time")
+    time_zone: TimeZone = Field(default=TimeZone(), description="of active, cap's calendar, quiet_hours and local_time")
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from transforms.domain.base.calendar import is_active
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import NO_RULE, FilterResult
-from transforms.domain.rules.model import Rule
-from transforms.domain.rules.state import match_of
+from transforms.domain.rules.model import Active, Rule
+from transforms.domain.rules.state import has_bad_zone, match_of, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import Firing, Trigger
 from transforms.domain.shard.sequences import Sequences
@@ -85,8 +86,10 @@ class RuleEngine:
             scope.count(rule, "allowed", "rule_matches")
         elif is_allowed and log.is_on:
             log.event(decisions.SKIPPED, rule, event.fields, f"profile is {trigger.user.enrichment}")
+        if is_allowed and not is_skipped and rule.active is not None:
+            is_allowed = self._is_active(rule, rule.active, trigger, event)
         if rule.sequence is None:
-            if not is_skipped:
+            if is_allowed and not is_skipped:
                 self.firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, key)
             return
         match = match_of(rule.sequence.match, event)
@@ -98,6 +101,17 @@ class RuleEngine:
             self.sequences.follow(rule, trigger, event, match)
         if is_allowed and not is_skipped:
             self.sequences.begin(rule, trigger, event, match, key)
+
+    def _is_active(self, rule: Rule, active: Active, trigger: Trigger, event: Event) -> bool:
+        scope = self._scope
+        if has_bad_zone(rule.time_zone, trigger.profile):
+            scope.result.counts["time_zones_unknown"] += 1
+        zone = zone_for(rule.time_zone, trigger.profile)
+        if is_active(event.timestamp_ms, active.start, active.end, zone, active.weekdays):
+            return True
+        scope.count(rule, "inactive", "rules_inactive")
+        scope.log.event(decisions.INACTIVE, rule, event.fields)
+        return False
 
     def _log_silent_rules(self, event: Event, user: UserState, filter_result: FilterResult, logged: int) -> None:
         """Log a sample of the rules of which the log has nothing since it had ``logged`` decisions."""

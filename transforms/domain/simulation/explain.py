@@ -29,7 +29,9 @@ _OUTCOMES: Final = {
     "followed": "follows the event that began a sequence",
     "cooled_down": "stopped by its cooldown",
     "capped": "stopped by its cap",
+    "inactive": "outside of its active days and hours",
     "held": "held: it is quiet hours",
+    "dropped": "dropped: it is quiet hours",
 }
 
 

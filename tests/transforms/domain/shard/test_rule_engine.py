@@ -412,3 +412,70 @@ def test_an_agenda_knows_who_is_due() -> None:
     assert agenda.until(193) == ["n2", "n3"]
     agenda.set("n2", 192)
     assert agenda.until(1000)[-1] == "n0"
+
+
+# Active, and quiet hours with days; NOON is Monday 13:00 in Berlin.
+
+
+@pytest.mark.parametrize(
+    ("active", "offsets", "fires"),
+    [
+        ({"from": "13:00", "to": "14:00"}, [-1, 0, HOUR - 1, HOUR], [0, HOUR - 1]),
+        (
+            {"days": ["tue", "mon"]},
+            [-13 * HOUR - 1, -13 * HOUR, 2 * DAY - 13 * HOUR - 1, 2 * DAY],
+            [-46_800_000, 125_999_999],
+        ),
+        (
+            {"days": ["mon"], "from": "22:00", "to": "02:00"},
+            [-DAY + 9 * HOUR, 9 * HOUR, 13 * HOUR - 1, 13 * HOUR],
+            [9 * HOUR, 13 * HOUR - 1],
+        ),
+    ],
+)
+def test_a_rule_is_active_at_its_days_and_hours_of_the_users_day(
+    active: Any, offsets: list[int], fires: list[int]
+) -> None:
+    told = Told(rule("r", active=active))
+    told.shard.now_ms = NOON + 3 * DAY
+    assert [at for at in offsets if told.say(at, event_id=f"e{at}")] == fires
+    assert told.counts["rules_inactive"] == len(offsets) - len(fires)
+
+
+def test_a_sequence_begins_only_while_its_rule_is_active_and_is_followed_at_any_time() -> None:
+    follows = {"followed_by": 'event.event_name == "buy"', "within": "3h"}
+    told = Told(rule("r", 'event.event_name == "go"', active={"to": "14:00"}, sequence=follows))
+    assert told.say(HOUR, "go") == []
+    assert told.say(HOUR, "buy") == []
+    assert told.say(HOUR - 1, "go") == []
+    assert told.say(2 * HOUR, "buy", event_id="b") == ["r:b"]
+    assert told.counts["rules_inactive"] == 1
+
+
+def test_quiet_hours_that_drop_leave_cooldown_and_cap_as_they_were() -> None:
+    quiet = {"start": "13:00", "end": "14:00", "mode": "drop"}
+    told = Told(rule("r", quiet_hours=quiet, cap={"count": 1, "per": "day"}, cooldown="1d"))
+    assert told.say(0) == []
+    assert told.counts["rules_dropped"] == 1
+    assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
+    assert told.pass_time(HOUR) == []
+    assert told.say(HOUR, event_id="b") == ["r:b"]
+
+
+def test_quiet_hours_begin_only_on_their_days() -> None:
+    told = Told(rule("r", quiet_hours={"start": "22:00", "end": "06:00", "days": ["mon", "tue"]}))
+    fired_at = []
+    for hour in range(0, 96, 2):  # from Monday, 13:00 in Berlin
+        if told.pass_time(0 if hour == 0 else 2 * HOUR) or told.say(hour * HOUR, event_id=f"e{hour}"):
+            fired_at.append((13 + hour) % 24 + 24 * ((13 + hour) // 24))
+    held = [hour for hour in range(13, 109, 2) if hour not in fired_at]
+    assert held == [23, 25, 27, 29, 47, 49, 51, 53]
+
+
+def test_quiet_weekends_end_on_monday() -> None:
+    told = Told(rule("r", quiet_hours={"start": "00:00", "end": "24:00", "days": ["sat", "sun"]}))
+    told.pass_time(5 * DAY)
+    assert told.say(5 * DAY, event_id="a") == []
+    assert told.remembered()["held"][0]["until"] == NOON + 6 * DAY + 11 * HOUR
+    assert told.pass_time(DAY + 11 * HOUR - 1) == []
+    assert told.pass_time(1) == ["r:a"]
