@@ -1,7 +1,7 @@
 -- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
 -- Called with what the other files return; returns compile, expect_values and evaluate, described where they are.
 
-local budget, order, texts, library, study, rewrite, calendar = ...
+local budget, order, texts, library, study, rewrite, calendar, past = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
 local begin, spent, used = budget.begin, budget.spent, budget.state
 local sethook, collectgarbage = debug.sethook, collectgarbage
@@ -20,9 +20,10 @@ local MESSAGE_BYTES = 500
 local VALUE_BYTES = 200
 local EXACT = texts.EXACT
 
-local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true, local_time = true }
+local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true }
+KNOWN.local_time, KNOWN.history_since = true, true
 -- Names that earlier releases did not define. A program that assigns to a global of such a name keeps its own.
-local LATER = { "bucket", "days_between", "local_time" }
+local LATER = { "bucket", "count", "days_between", "distinct", "history_since", "last", "local_time" }
 
 local function unknown_names(found)
   local names = {}
@@ -47,8 +48,8 @@ local function built_local_time()
   return made
 end
 
-local NEEDS_HISTORY = {} -- an error value: the program runs again when the history is there
-local history_columns, shared_rows
+local NEEDS_HISTORY, seen = past.NEEDS_HISTORY, past.state
+local shared_rows
 
 local function copy_of(value)
   if type(value) ~= "table" then
@@ -72,11 +73,12 @@ local function rows_of(timestamps, ids, names, extras)
 end
 
 local function built_rows()
-  if not history_columns then
+  local columns = seen.columns
+  if not columns then
     error(NEEDS_HISTORY, 0)
   end
   -- The sandbox builds the rows, not the program: they do not count against its instructions.
-  return rows_of(history_columns.timestamps, history_columns.ids, history_columns.names, history_columns.extras)
+  return rows_of(columns.timestamps, columns.ids, columns.names, columns.extras)
 end
 
 local shared = setmetatable(copy_of(base), {
@@ -85,7 +87,7 @@ local shared = setmetatable(copy_of(base), {
       shared_rows = shared_rows or built_rows()
       return shared_rows
     end
-    return name == "local_time" and built_local_time() or nil
+    return name == "local_time" and built_local_time() or name == "history_since" and past.since() or nil
   end,
   __metatable = false,
 })
@@ -109,7 +111,7 @@ local function unwrapped(value)
 end
 
 local guarded = only(
-  { "bucket", "days_between", "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table", "CONCAT_", "LENGTH_" },
+  { "bucket", "count", "days_between", "distinct", "last", "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table", "CONCAT_", "LENGTH_" },
   base
 )
 guarded.event, guarded.user, guarded.visit = proxies.event, proxies.user, proxies.visit
@@ -166,7 +168,9 @@ local function compile(source, name, wants_value, place)
     return message, false, "", ""
   end
   local found = study(chunk)
-  found.reads.local_time = found.reads.local_time and not found.assigns.local_time or nil
+  for _, name in ipairs(LATER) do
+    found.reads[name] = found.reads[name] and not found.assigns[name] or nil
+  end
   if found.cdata then
     return "a number like 1LL or 2i: allowed are plain numbers", false, "", ""
   end
@@ -223,6 +227,9 @@ local function prepare(program, event, user, visit)
   end
   if reads.local_time then
     environment.local_time = copy_of(built_local_time())
+  end
+  if reads.history_since then
+    environment.history_since = past.since()
   end
   setfenv(program.chunk, environment)
 end
@@ -301,10 +308,10 @@ end
 -- number, kind, text and milliseconds (empty if cheap) of each outcome, separated by zero bytes.
 local function evaluate(mask, history, event_clocks, ...)
   local event, user, visit = fill_inputs({ ... })
-  history_columns, clocks = history, event_clocks
+  seen.columns, clocks = history, event_clocks
   shared_rows = nil
   if clocks then
-    local_times = {}
+    local_times, seen.at = {}, clocks[1]
   end
   if walk.walked then
     order.forget()

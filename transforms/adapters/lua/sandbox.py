@@ -206,8 +206,9 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any]:
     order = load("sandbox_order.lua", budget)
     texts = load("sandbox_text.lua", budget, order)
     bucket, calendar = load("sandbox_bucket.lua", budget, texts), load("sandbox_calendar.lua", texts)
-    library = load("sandbox_library.lua", budget, order, texts, bucket, calendar.days_between)
-    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite, calendar)
+    past = load("sandbox_past.lua", budget, texts)
+    library = load("sandbox_library.lua", budget, order, texts, bucket, calendar.days_between, past)
+    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite, calendar, past)
 
 
 @functools.cache

@@ -45,7 +45,8 @@ ENRICHMENT: Final = "enrichment"
 
 # Names of what programs read by the ``clocks`` of an event.
 LOCAL_TIME: Final = "local_time"
-TIME_NAMES: Final = (LOCAL_TIME,)
+PAST_NAMES: Final = ("count", "last", "distinct", "history_since")  # what else asks about the history
+TIME_NAMES: Final = (LOCAL_TIME, *PAST_NAMES)
 
 # The fields that programs read of ``event``, ``user`` and ``visit``; None: all fields, or ``enrichment`` itself.
 Reads = dict[str, list[str] | None]

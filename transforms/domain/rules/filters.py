@@ -17,16 +17,13 @@ from transforms.domain.rules import engine
 from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
+from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
+from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
 from transforms.domain.users.visit import Visit, filter_visit
-
-FILTER: Final = "filter"
-COOLDOWN_KEY: Final = "cooldown.key"
-FOLLOWED_BY: Final = "sequence.followed_by"
-NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
 _LUA_NAME: Final = re.compile(r"[A-Za-z_\x80-\U0010ffff][0-9A-Za-z_\x80-\U0010ffff]*")
 
@@ -67,18 +64,6 @@ class _RuleProgram:
         return engine.Program(name, self.source, self.field == COOLDOWN_KEY, clock)
 
 
-def programs_of(rule: Rule) -> list[tuple[str, str]]:
-    """Field and source of each of a rule's Lua texts, the filter first."""
-    cooldown, sequence = rule.cooldown, rule.sequence
-    texts = [
-        (FILTER, rule.filter),
-        (FOLLOWED_BY, sequence and sequence.followed_by),
-        (NOT_FOLLOWED_BY, sequence and sequence.not_followed_by),
-        (COOLDOWN_KEY, cooldown and cooldown.key),
-    ]
-    return [(name, text) for name, text in texts if text]
-
-
 class FilterSet:
     """The Lua of a rule set, compiled once. Not thread-safe: each DoFn instance has its own.
 
@@ -105,6 +90,7 @@ class FilterSet:
         # Whether an event waits for its user's profile, and how many rules pass it over if it does not.
         self.waits = any(rule.on_missing_profile == WAIT for rule in rules)
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
+        self.history_fields = with_fields_of((), rules)
         self._quarantine = Quarantine() if quarantine is None else quarantine
         self._clock_ms = clock_ms
         self._uncounted = 0
