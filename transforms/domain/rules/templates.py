@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -11,12 +9,9 @@ import orjson
 from transforms.domain.base import exact_json
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.field_paths import MISSING, value_at
+from transforms.domain.rules import placeholders
+from transforms.domain.rules.placeholders import Placeholder, parts_of
 
-# The first names of placeholders: the enriched event by the names that filters use, and the action.
-ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action")
-
-_PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
-_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
 _MAX_DEPTH: Final = 20
 
 
@@ -29,9 +24,9 @@ def check(template: Any, levels: int = _MAX_DEPTH) -> None:
     if levels == 0:
         raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(template, str):
-        for path in _PLACEHOLDER.findall(template):
-            if not _PATH.fullmatch(path) or path.partition(".")[0] not in ROOTS:
-                raise ValueError(f"${{{path}}} is no path of names that begins with one of {', '.join(ROOTS)}")
+        for part in parts_of(template):
+            if isinstance(part, Placeholder):
+                placeholders.check(part)
     elif isinstance(template, dict):
         for name, inner in template.items():
             if not isinstance(name, str):
@@ -55,7 +50,7 @@ class Values:
     """The values of placeholders for one event. An object or a list is encoded once, however often it is named.
 
     Args:
-        roots: a value for each of ``ROOTS`` but ``action``.
+        roots: a value for each of ``placeholders.ROOTS`` but ``action``.
     """
 
     __slots__ = ("_encoded", "_roots")
@@ -127,13 +122,13 @@ class _Rendering:
         return template
 
     def _text(self, template: str) -> Any:
-        parts = _parts(template)
-        if len(parts) == 3 and not parts[0] and not parts[2]:
-            value, _, nbytes = self._values.of(parts[1])
+        parts = parts_of(template)
+        if len(parts) == 1 and isinstance(parts[0], Placeholder):
+            value, _, nbytes = self._values.of(parts[0].path)
             self._add(nbytes)
             return value
-        # Texts and placeholder paths alternate. The list holds each long text once, however often it is named.
-        texts = [part if number % 2 == 0 else self._values.of(part)[1] for number, part in enumerate(parts)]
+        # The list holds each long text once, however often it is named.
+        texts = [self._values.of(part.path)[1] if isinstance(part, Placeholder) else part for part in parts]
         self._add(sum(map(len, texts)))
         return "".join(texts)
 
@@ -141,8 +136,3 @@ class _Rendering:
         self._nbytes += nbytes
         if self._nbytes > self._limit:
             raise BodyTooLargeError(self._nbytes, is_whole=False)
-
-
-@lru_cache(maxsize=4096)
-def _parts(template: str) -> tuple[str, ...]:
-    return tuple(_PLACEHOLDER.split(template))
