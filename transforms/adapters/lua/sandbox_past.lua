@@ -118,7 +118,8 @@ end
 
 local function count(options)
   check_options(options, "count")
-  return choose(options, "count")
+  local chosen = choose(options, "count") -- no tail call, which would be no level of an error
+  return chosen
 end
 
 local function last(options)

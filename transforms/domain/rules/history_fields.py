@@ -8,12 +8,14 @@ inputs. More may be found than is read of rows, which costs some room, and nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Final
+from itertools import takewhile
+from typing import Any, Final
 
 from transforms.domain.rules.engine import LOCAL_TIME, PAST_NAMES
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules.model import DebugAction, Rule
+from transforms.domain.rules.placeholders import placeholders_of, steps_of
 from transforms.domain.rules.programs import programs_of
 
 # Every row has these.
@@ -41,8 +43,19 @@ def fields_read(sources: Iterable[str]) -> tuple[str, ...]:
 
 def with_fields_of(names: tuple[str, ...], rules: Iterable[Rule]) -> tuple[str, ...]:
     """The fields that ``--history_fields`` names, and those that rules read."""
+    rules = tuple(rules)
     read = fields_read(source for rule in rules for _, source in programs_of(rule))
-    return tuple(dict.fromkeys((*names, *read)))
+    bodies = (action.body for rule in rules for action in rule.actions if not isinstance(action, DebugAction))
+    return tuple(dict.fromkeys((*names, *read, *(path for body in bodies for path in _fields_of_body(body)))))
+
+
+def _fields_of_body(body: dict[str, Any] | None) -> Iterator[str]:
+    for _, placeholder in placeholders_of(body):
+        steps = steps_of(placeholder.path)
+        if placeholder.root == "history" and steps and isinstance(steps[0], int):
+            names = [str(step) for step in takewhile(lambda step: isinstance(step, str), steps[1:])]
+            if names and names[0] not in _ALWAYS:
+                yield ".".join(names)
 
 
 @lru_cache(maxsize=1024)

@@ -1,8 +1,8 @@
 """Placeholders in the texts of an action's body: their grammar, and what check says of texts that miss it.
 
     text        = { literal | placeholder }
-    placeholder = "${" path "}"
-    path        = root { "." name }        # root: one of ROOTS
+    placeholder = "${" path [ "|" default ] "}" | '${"${"}'   # the latter is the text ${
+    path        = root { "." name | "[" number "]" | '["' any text '"]' }   # root: one of ROOTS
 
 What does not fit the grammar is literal text where a body is filled in, as live rule sets may have it; ``problems`` has
 a message for it, so that check refuses it.
@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from transforms.domain.base.suggestions import did_you_mean
@@ -28,8 +29,13 @@ CLOSED: Final[dict[str, tuple[str, ...]]] = {
     "enrichment": (),
 }
 
-_PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
-_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
+# A quoted name may have a brace; where quotes do not end, the first brace does.
+_PLACEHOLDER: Final = re.compile(r'\$\{((?:"[^"\n]*"|[^"}])*|[^}]*)\}')
+_STEP: Final = re.compile(r'\.([A-Za-z_]\w*)|\[(-?[1-9]\d{0,5})\]|\["([^"\n]+)"\]')
+_PATH: Final = re.compile(rf"[A-Za-z_]\w*(?:{_STEP.pattern}){{0,8}}")
+# How a body writes ``${`` where it means no placeholder.
+_SIGN: Final = "${"
+_QUOTED_SIGN: Final = f'"{_SIGN}"'
 _UNCLOSED: Final = re.compile(r"\$\{[^}]*\Z")
 # How placeholders are written elsewhere: {{event.x}}, {event.x}, $event.x, $(event.x), #{event.x}, <%= event.x %>.
 _FOREIGN: Final = re.compile(
@@ -39,27 +45,43 @@ _Path = tuple[str | int, ...]
 
 
 class Placeholder(NamedTuple):
-    """A value of the enriched event or the action, by its path."""
+    """A value of the enriched event or the action, by its path; ``default`` stands for a value that is not there."""
 
     path: str
+    default: str | None = None
 
     @property
     def root(self) -> str:
         """The first name of the path."""
-        return self.path.partition(".")[0]
+        return re.split(r"[.\[]", self.path, maxsplit=1)[0]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names below the root."""
-        return tuple(self.path.split(".")[1:])
+        """The names below the root, up to the first number."""
+        return tuple(str(step) for step in takewhile(lambda step: isinstance(step, str), steps_of(self.path)))
+
+
+@lru_cache(maxsize=4096)
+def steps_of(path: str) -> tuple[str | int, ...]:
+    """The names and numbers below the root of a path; numbers count from 1, or from the end if they are negative."""
+    found = _STEP.finditer(path)
+    return tuple(int(match[2]) if match[2] else match[1] or match[3] for match in found)
 
 
 @lru_cache(maxsize=4096)
 def parts_of(text: str) -> tuple[str | Placeholder, ...]:
     """The literals and placeholders of a text, in their order; without empty literals."""
     pieces = _PLACEHOLDER.split(text)
-    parts = [piece if number % 2 == 0 else Placeholder(piece) for number, piece in enumerate(pieces)]
+    parts = [piece if number % 2 == 0 else _placeholder(piece) for number, piece in enumerate(pieces)]
     return tuple(part for part in parts if part != "")
+
+
+def _placeholder(content: str) -> Placeholder:
+    if content == _QUOTED_SIGN:
+        return Placeholder(content, _SIGN)  # no value has this path, so it is its default
+    match = _PATH.match(content)
+    at = match.end() if match is not None else 0
+    return Placeholder(content[:at], content[at + 1 :]) if content[at : at + 1] == "|" else Placeholder(content)
 
 
 def check(placeholder: Placeholder) -> None:
@@ -68,6 +90,8 @@ def check(placeholder: Placeholder) -> None:
     Raises:
         ValueError: it has none.
     """
+    if placeholder.path == _QUOTED_SIGN:
+        return
     if not _PATH.fullmatch(placeholder.path) or placeholder.root not in ROOTS:
         shown = f"${{{placeholder.path}}}"
         root = re.match(r"\w*", placeholder.path.strip())
@@ -117,7 +141,8 @@ def _problems_of_text(text: str) -> Iterator[str]:
 def _problem_of_closed(placeholder: Placeholder) -> Iterator[str]:
     root, known, shown = placeholder.root, CLOSED[placeholder.root], f"${{{placeholder.path}}}"
     if not known:
-        yield f"{shown} has no value: {root} is a {'list' if root == 'history' else 'text'}, write ${{{root}}}"
+        written = "${history} or ${history[-1].event_name}" if root == "history" else f"${{{root}}}"
+        yield f"{shown} has no value: {root} is a {'list' if root == 'history' else 'text'}, write {written}"
     elif placeholder.names[0] not in known:
         hint = did_you_mean(placeholder.names[0], known)
         yield f"{shown} has no value{hint}, allowed: {', '.join(f'{root}.{name}' for name in known)}"

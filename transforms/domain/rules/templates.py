@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ from transforms.domain.base import exact_json
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.rules import placeholders
-from transforms.domain.rules.placeholders import Placeholder, parts_of
+from transforms.domain.rules.placeholders import Placeholder, parts_of, steps_of
 
 _MAX_DEPTH: Final = 20
 
@@ -64,15 +65,23 @@ class Values:
         self._roots["action"] = action
         return self
 
-    def of(self, path: str) -> tuple[Any, str, int]:
+    def of(self, placeholder: Placeholder) -> tuple[Any, str, int]:
         """A placeholder's value as what JSON has of it and as text, and the least length of both."""
+        path, default = placeholder
         found = self._encoded.get(path)
         if found is not None:
             return found
         root, _, field = path.partition(".")
-        value = self._roots[root]
-        if field:
+        if "[" in path:
+            root = placeholder.root
+            value = _inside(self._roots[root], steps_of(path)) if root in self._roots else MISSING
+        elif field:
+            value = self._roots[root]
             value = value_at(value, field) if isinstance(value, dict) else MISSING
+        else:
+            value = self._roots.get(root)
+        if default is not None and (value is None or value is MISSING or value == ""):
+            return default, default, len(default)
         if value is None or value is MISSING:
             return None, "", 0
         if isinstance(value, str):
@@ -82,6 +91,18 @@ class Values:
         if root != "action":
             self._encoded[path] = found
         return found
+
+
+def _inside(value: Any, steps: Sequence[str | int]) -> Any:
+    """The value at the end of a path, ``MISSING`` if there is none."""
+    for step in steps:
+        if isinstance(step, str):
+            value = value.get(step, MISSING) if isinstance(value, dict) else MISSING
+        elif isinstance(value, list) and -len(value) <= step <= len(value):
+            value = value[step - 1 if step > 0 else step]
+        else:
+            return MISSING
+    return value
 
 
 def render(template: Any, values: Values, limit: int) -> bytes:
@@ -124,11 +145,11 @@ class _Rendering:
     def _text(self, template: str) -> Any:
         parts = parts_of(template)
         if len(parts) == 1 and isinstance(parts[0], Placeholder):
-            value, _, nbytes = self._values.of(parts[0].path)
+            value, _, nbytes = self._values.of(parts[0])
             self._add(nbytes)
             return value
         # The list holds each long text once, however often it is named.
-        texts = [self._values.of(part.path)[1] if isinstance(part, Placeholder) else part for part in parts]
+        texts = [self._values.of(part)[1] if isinstance(part, Placeholder) else part for part in parts]
         self._add(sum(map(len, texts)))
         return "".join(texts)
 

@@ -209,3 +209,13 @@ def test_without_a_rule_that_reads_them_no_fields_are_kept() -> None:
     shard = loaded(Shard(rule("r", "event.parameters.price == 2")), "u1")
     assert len(shard.step(batch(event("u1", event_id="a", parameters={"price": 2}))).actions) == 1
     assert shard.state.users["u1"].history.rows()[0].extra is None
+
+
+def test_fields_that_a_body_names_of_past_events_are_kept() -> None:
+    body = {"last": "${history[-1].parameters.sku|none}", "app": '${history[1]["app"]}', "all": "${history}"}
+    shard = loaded(Shard(rule("r", actions=[{"type": "kafka", "body": body}])), "u1")
+    shard.step(batch(event("u1", event_id="a", parameters={"sku": "s", "price": 1}, app="web")))
+    (action,) = shard.step(batch(event("u1", event_id="b"))).actions
+    sent = orjson.loads(action.body)
+    assert (sent["last"], sent["app"]) == ("s", "")
+    assert [sorted(row) for row in sent["all"]][-1] == ["app", "event_id", "event_name", "parameters", "timestamp"]
