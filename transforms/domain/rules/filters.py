@@ -19,7 +19,7 @@ from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
-from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of
+from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of, step_of
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
@@ -37,7 +37,7 @@ class FilterResult:
         errors: rule and message for each rule whose Lua failed.
         tripped: the rules among those that hit a limit.
         quarantined: the rules that did not run.
-        followed: the rules whose sequence's condition the event meets.
+        followed: the rules whose sequence's conditions the event meets, by name, with the numbers of these steps.
         keys: the values of the cooldown keys of allowed rules, by rule name.
     """
 
@@ -45,7 +45,7 @@ class FilterResult:
     errors: tuple[tuple[Rule, str], ...] = ()
     tripped: tuple[Rule, ...] = ()
     quarantined: tuple[Rule, ...] = ()
-    followed: tuple[Rule, ...] = ()
+    followed: dict[str, tuple[int, ...]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -195,7 +195,7 @@ class FilterSet:
 
     def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str) -> FilterResult:
         allowed: dict[str, Rule] = {}
-        followed: dict[str, Rule] = {}
+        followed: dict[str, tuple[int, ...]] = {}
         tripped: dict[str, Rule] = {}
         errors: dict[str, tuple[Rule, str]] = {}
         keys: dict[str, str] = {}
@@ -205,8 +205,10 @@ class FilterSet:
             rule = program.rule
             if outcome.ms:
                 spent[rule.name] = spent.get(rule.name, 0.0) + outcome.ms
-            if outcome.kind is OutcomeKind.ALLOWED:
-                (allowed if program.field == FILTER else followed)[rule.name] = rule
+            if outcome.kind is OutcomeKind.ALLOWED and program.field == FILTER:
+                allowed[rule.name] = rule
+            elif outcome.kind is OutcomeKind.ALLOWED:
+                followed[rule.name] = (*followed.get(rule.name, ()), step_of(program.field))
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
             elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
@@ -219,7 +221,7 @@ class FilterSet:
             self._quarantine.trip(_quarantine_key(rule), user_id, self._clock_ms())
         # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
         fires = tuple(rule for name, rule in allowed.items() if name not in errors)
-        follows = tuple(rule for name, rule in followed.items() if name not in errors)
+        follows = {name: steps for name, steps in followed.items() if name not in errors}
         if spent:
             for rule in self._over_their_share(spent, user_id):
                 # What this event came to counts; the rule does not run on the next ones.

@@ -6,7 +6,7 @@ It outlives the user's idle TTL. Only ``ShardState.apply`` changes it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +43,8 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``match`` is the value that both events must have, ``key`` that of the rule's cooldown. ``fields`` are the event as
     JSON, empty where only an event that follows can fire. ``lag_ms`` is the event's record time less ``begun_ms``; an
-    earlier release did not know it.
+    earlier release did not know it. ``step`` is what it waits for, from 0. From the second step on, ``begun_ms`` and
+    ``lag_ms`` are those of the event that ended the step before.
     """
 
     rule: str
@@ -55,6 +56,7 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str | None = None
     fields: bytes = b""
     lag_ms: int = 0
+    step: int = 0
 
     @property
     def received_ms(self) -> int:
@@ -342,10 +344,30 @@ def _zone_named(time_zone: TimeZone, profile: dict[str, Any]) -> Any:
 
 
 def match_of(path: str | None, event: Event) -> str | None:
-    """The value that both events of a sequence must have, as text; None if the event lacks it."""
+    """The value that the events of a sequence must have, as text; None if the event lacks it."""
+    return "" if path is None else _as_match(value_at(event.fields, path))
+
+
+def matches_of(path: str | None, event: Event) -> list[str]:
+    """The values that an event that follows may have: several where ``path`` leads into lists (``items[].sku``)."""
     if path is None:
-        return ""
-    value = value_at(event.fields, path)
+        return [""]
+    *lists, last = path.split("[]")
+    values: list[Any] = [event.fields]
+    for inner in lists:
+        found = _inside(values, inner)
+        values = [item for value in found if isinstance(value, list) for item in value]
+    values = _inside(values, last)
+    return [match for value in values if (match := _as_match(value)) is not None]
+
+
+def _inside(values: list[Any], path: str) -> list[Any]:
+    """The fields at a path of objects, or the values themselves if it is empty."""
+    inner = path.removeprefix(".")
+    return [value_at(value, inner) for value in values if isinstance(value, dict)] if inner else values
+
+
+def _as_match(value: Any) -> str | None:
     if value is None or value is MISSING:
         return None
     return short(exact_json.dumps(_canonical(value), orjson.OPT_SORT_KEYS).decode())
@@ -362,12 +384,17 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def followed_by(state: RuleState, rule: Rule, match: str, at_ms: int) -> list[OpenSequence]:
-    """The open sequences of a rule that an event at ``at_ms`` follows."""
+def followed_by(
+    state: RuleState, rule: Rule, matches: Collection[str], at_ms: int, steps: Collection[int]
+) -> list[OpenSequence]:
+    """The open sequences of a rule, waiting for one of these steps, that an event at ``at_ms`` follows."""
     return [
         sequence
         for sequence in state.open
-        if sequence.rule == rule.name and sequence.match == match and sequence.begun_ms <= at_ms <= sequence.end_ms
+        if sequence.rule == rule.name
+        and sequence.match in matches
+        and sequence.step in steps
+        and sequence.begun_ms <= at_ms <= sequence.end_ms
     ]
 
 
@@ -383,6 +410,23 @@ def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, latene
     if sequence is None:
         raise ValueError(f"rule {rule.name} has no sequence")
     begun_ms = event.timestamp_ms
-    end_ms, lag_ms = begun_ms + sequence.within.ms, event.received_ms - begun_ms
-    fields = b"" if sequence.not_followed_by is None else exact_json.dumps(event.fields)
+    end_ms, lag_ms = begun_ms + sequence.all_steps[0].within.ms, event.received_ms - begun_ms
+    fields = exact_json.dumps(event.fields) if sequence.waits_for_nothing else b""
     return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, end_ms + lateness_ms, key, fields, lag_ms)
+
+
+def next_step(rule: Rule, open_: OpenSequence, event: Event, lateness_ms: int) -> OpenSequence:
+    """The sequence once ``event`` has ended the step that it waited for, and it is not the last."""
+    sequence = rule.sequence
+    if sequence is None:
+        raise ValueError(f"rule {rule.name} has no sequence")
+    begun_ms, step = event.timestamp_ms, open_.step + 1
+    end_ms = begun_ms + sequence.all_steps[step].within.ms
+    return msgspec.structs.replace(
+        open_,
+        begun_ms=begun_ms,
+        end_ms=end_ms,
+        due_ms=end_ms + lateness_ms,
+        lag_ms=event.received_ms - begun_ms,
+        step=step,
+    )

@@ -10,6 +10,7 @@ from transforms.domain.base.durations import Duration
 from transforms.domain.rules.model import Active, Cap, Cooldown, QuietHours, Rule, Sequence, TimeZone
 
 MINUTE = 60_000
+STEP = {"followed_by": "true", "within": "1h"}
 DAY = 24 * 60 * MINUTE
 
 
@@ -70,9 +71,17 @@ def test_a_rule_is_the_same_after_encoding_and_decoding() -> None:
         ({"active": {"start": "09:00"}}, "active.start"),
         ({"time_zone": {"default": "Mars/Olympus"}}, "no such time zone"),
         ({"time_zone": {"default": "../../etc/passwd"}}, "no such time zone"),
-        ({"sequence": {"within": "1h"}}, "needs either followed_by or not_followed_by"),
+        ({"sequence": {"within": "1h"}}, "needs either followed_by or not_followed_by, or steps"),
+        ({"sequence": {"steps": [STEP]}}, "sequence.steps"),
+        ({"sequence": {"steps": [STEP, {"within": "1h"}]}}, "needs either followed_by or not_followed_by"),
+        ({"sequence": {"steps": [{"not_followed_by": "true", "within": "1h"}, STEP]}}, "only the last step"),
+        ({"sequence": {"steps": [STEP, STEP], "within": "1h"}}, "steps stands alone"),
+        ({"sequence": {"steps": [STEP, STEP], "followed_by": "true"}}, "steps stands alone"),
+        ({"sequence": {"steps": [STEP] * 9}}, "at most 8 items"),
+        ({"sequence": STEP | {"match": {"begun": "a[].b", "followed": "c"}}}, "sequence.match.Match.begun"),
+        ({"sequence": STEP | {"match": "a[].b"}}, "sequence.match"),
         ({"sequence": {"followed_by": "true", "not_followed_by": "true", "within": "1h"}}, "needs either"),
-        ({"sequence": {"followed_by": "true"}}, "sequence.within\n  Field required"),
+        ({"sequence": {"followed_by": "true"}}, "needs within"),
         ({"sequence": {"followed_by": "true", "within": "1h", "match": "a..b"}}, "sequence.match"),
     ],
 )
