@@ -16,6 +16,7 @@ from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules import templates
+from transforms.domain.rules.placeholders import placeholders_of
 
 MAX_LUA_BYTES: Final = 64 * 1024
 MOST_STEPS: Final = 8  # of a sequence
@@ -317,6 +318,18 @@ class Rule(StrictModel):
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
     time_zone: TimeZone = Field(default=TimeZone(), description="of active, cap's calendar, quiet_hours and local_time")
+
+    @cached_property
+    def reads_begun(self) -> bool:
+        """Whether a body reads the event that began the sequence."""
+        bodies = (action.body for action in self.actions if not isinstance(action, DebugAction))
+        return any(placeholder.root == "begun" for body in bodies for _, placeholder in placeholders_of(body))
+
+    @model_validator(mode="after")
+    def _begun_is_of_a_sequence(self) -> Rule:
+        if self.reads_begun and self.sequence is None:
+            raise ValueError("a body has ${begun}, the event that begins a sequence: the rule has no sequence")
+        return self
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:

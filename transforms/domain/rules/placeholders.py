@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple
 from transforms.domain.base.suggestions import did_you_mean
 
 # The first names of placeholders: the enriched event by the names that filters use, and the action.
-ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action")
-# All that these have; ``event`` and ``user`` may have fields of their own.
+ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action", "begun")
+# All that these have; events and ``user`` may have fields of their own.
 CLOSED: Final[dict[str, tuple[str, ...]]] = {
     "action": ("id", "name", "rule", "version"),
     "visit": ("visit_id", "start_time", "page_count", "is_first_visit"),

@@ -44,7 +44,8 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ``match`` is the value that both events must have, ``key`` that of the rule's cooldown. ``fields`` are the event as
     JSON, empty where only an event that follows can fire. ``lag_ms`` is the event's record time less ``begun_ms``; an
     earlier release did not know it. ``step`` is what it waits for, from 0. From the second step on, ``begun_ms`` and
-    ``lag_ms`` are those of the event that ended the step before.
+    ``lag_ms`` are those of the event that ended the step before. ``begun`` is the event as JSON where ``fields`` is
+    empty and a body reads it.
     """
 
     rule: str
@@ -57,6 +58,7 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fields: bytes = b""
     lag_ms: int = 0
     step: int = 0
+    begun: bytes = b""
 
     @property
     def received_ms(self) -> int:
@@ -66,7 +68,7 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return _ITEM_BYTES + len(self.fields)
+        return _ITEM_BYTES + len(self.fields) + len(self.begun)
 
 
 class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -411,8 +413,13 @@ def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, latene
         raise ValueError(f"rule {rule.name} has no sequence")
     begun_ms = event.timestamp_ms
     end_ms, lag_ms = begun_ms + sequence.all_steps[0].within.ms, event.received_ms - begun_ms
-    fields = exact_json.dumps(event.fields) if sequence.waits_for_nothing else b""
-    return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, end_ms + lateness_ms, key, fields, lag_ms)
+    fields = begun = b""
+    if sequence.waits_for_nothing:
+        fields = exact_json.dumps(event.fields)
+    elif rule.reads_begun:
+        begun = exact_json.dumps(event.fields)
+    due_ms = end_ms + lateness_ms
+    return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, due_ms, key, fields, lag_ms, begun=begun)
 
 
 def next_step(rule: Rule, open_: OpenSequence, event: Event, lateness_ms: int) -> OpenSequence:

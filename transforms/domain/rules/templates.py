@@ -51,7 +51,7 @@ class Values:
     """The values of placeholders for one event. An object or a list is encoded once, however often it is named.
 
     Args:
-        roots: a value for each of ``placeholders.ROOTS`` but ``action``.
+        roots: a value for each of ``placeholders.ROOTS`` but ``action`` and ``begun``.
     """
 
     __slots__ = ("_encoded", "_roots")
@@ -60,9 +60,9 @@ class Values:
         self._roots = roots
         self._encoded: dict[str, tuple[Any, str, int]] = {}
 
-    def with_action(self, action: dict[str, Any]) -> Values:
-        """The same values with those of the next action."""
-        self._roots["action"] = action
+    def with_action(self, action: dict[str, Any], begun: dict[str, Any] | None = None) -> Values:
+        """The same values with those of the next action, and the event that began its sequence."""
+        self._roots["action"], self._roots["begun"] = action, begun
         return self
 
     def of(self, placeholder: Placeholder) -> tuple[Any, str, int]:
@@ -88,7 +88,7 @@ class Values:
             return value, value, len(value)
         json = exact_json.dumps(value)
         found = orjson.Fragment(json), json.decode(), len(json)
-        if root != "action":
+        if root not in ("action", "begun"):
             self._encoded[path] = found
         return found
 

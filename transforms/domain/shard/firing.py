@@ -86,7 +86,9 @@ class Trigger:
             }
         )
 
-    def actions(self, rule: Rule, rule_set: int, at_ms: int) -> Iterator[FiredAction | BodyTooLarge]:
+    def actions(
+        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None
+    ) -> Iterator[FiredAction | BodyTooLarge]:
         """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
         for action in rule.actions:
             identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
@@ -95,7 +97,7 @@ class Trigger:
                 size, allowed = f"{self._nbytes} bytes in all bodies for the event", MAX_BODIES_BYTES
             else:
                 try:
-                    body = self._body(rule, action, identity)
+                    body = self._body(rule, action, identity, begun)
                 except templates.BodyTooLargeError as error:
                     # What was built until then counts, too: it took its time.
                     self._nbytes += min(error.nbytes, MAX_PRODUCED_BYTES)
@@ -109,7 +111,7 @@ class Trigger:
             self._nbytes += len(body) + _ACTION_BYTES
             yield fired
 
-    def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
+    def _body(self, rule: Rule, action: Action, identity: str, begun: dict[str, Any] | None) -> bytes:
         """What an action sends: its template, filled in, or the enriched event.
 
         Raises:
@@ -117,7 +119,7 @@ class Trigger:
         """
         if not isinstance(action, DebugAction) and action.body is not None:
             shown = {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version}
-            return templates.render(action.body, self._values.with_action(shown), MAX_PRODUCED_BYTES)
+            return templates.render(action.body, self._values.with_action(shown, begun), MAX_PRODUCED_BYTES)
         if isinstance(action, WebhookAction) and not action.history:
             return self._without_history
         return self._enriched
@@ -132,13 +134,22 @@ class Firing:
         self._scope = scope
         self._dispatch = dispatch
 
-    def fire(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> None:
+    def fire(
+        self,
+        rule: Rule,
+        trigger: Trigger,
+        at_ms: int,
+        received_ms: int,
+        key: str | None,
+        begun: dict[str, Any] | None = None,
+    ) -> None:
         """Fire a rule unless its cooldown or cap stops it; quiet hours hold its actions.
 
         Args:
             at_ms: event time of the firing.
             received_ms: its record time.
             key: value of the cooldown's key.
+            begun: the event that began the sequence.
         """
         scope, log = self._scope, self._scope.log
         if self._is_stopped(rule, trigger, at_ms, received_ms, key):
@@ -161,7 +172,7 @@ class Firing:
         if rule.cooldown is not None or rule.cap is not None:
             self._remember(rule, trigger, at_ms, received_ms, key)
         refused: list[BodyTooLarge] = []
-        for action in trigger.actions(rule, scope.rule_set, at_ms):
+        for action in trigger.actions(rule, scope.rule_set, at_ms, begun):
             if isinstance(action, BodyTooLarge):
                 refused.append(action)
             elif until_ms is None:

@@ -53,7 +53,9 @@ class Sequences:
             scope.count(rule, "followed", "sequences_followed", len(followed))
         done = [open_ for open_ in followed if open_.step == last]
         if done and not sequence.waits_for_nothing:
-            self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, done[-1].key)
+            last_done = done[-1]
+            begun = exact_json.loads(last_done.begun) if last_done.begun else None
+            self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, last_done.key, begun)
 
     def _advance(self, rule: Rule, open_: OpenSequence, event: Event) -> None:
         """Have a sequence wait for its next step, in place of one that has waited for it for longer."""
@@ -145,4 +147,4 @@ class Sequences:
         scope.log.event(decisions.TIMED_OUT, rule, fields)
         record = Record(NO_COORDINATE, NO_COORDINATE, sequence.begun_ms, user_id.encode(), sequence.fields)
         trigger = Trigger(user_id, sequence.event_id, fields, user, user.visit, "", record)
-        self._firing.fire(rule, trigger, sequence.end_ms, sequence.received_ms, sequence.key)
+        self._firing.fire(rule, trigger, sequence.end_ms, sequence.received_ms, sequence.key, fields)

@@ -73,6 +73,7 @@ def test_a_rule_is_the_same_after_encoding_and_decoding() -> None:
         ({"time_zone": {"default": "../../etc/passwd"}}, "no such time zone"),
         ({"sequence": {"within": "1h"}}, "needs either followed_by or not_followed_by, or steps"),
         ({"sequence": {"steps": [STEP]}}, "sequence.steps"),
+        ({"actions": [{"type": "kafka", "body": {"a": "${begun.x}"}}]}, "the rule has no sequence"),
         ({"sequence": {"steps": [STEP, {"within": "1h"}]}}, "needs either followed_by or not_followed_by"),
         ({"sequence": {"steps": [{"not_followed_by": "true", "within": "1h"}, STEP]}}, "only the last step"),
         ({"sequence": {"steps": [STEP, STEP], "within": "1h"}}, "steps stands alone"),

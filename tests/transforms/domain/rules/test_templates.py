@@ -100,7 +100,10 @@ def test_placeholders_become_values(template: Any, rendered: Any) -> None:
     ],
 )
 def test_a_placeholder_without_a_possible_value_is_refused(template: Any) -> None:
-    with pytest.raises(ValueError, match=r"is no path of names that begins with one of event, user, visit, history"):
+    with pytest.raises(
+        ValueError,
+        match=r"is no path of names that begins with one of event, user, visit, history, enrichment, action, begun",
+    ):
         check(template)
 
 

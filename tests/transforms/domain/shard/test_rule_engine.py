@@ -574,3 +574,19 @@ def test_a_sequence_goes_on_when_its_rule_gets_more_steps_and_ends_when_its_step
     assert told.say(5, "pay") == []
     assert told.pass_stream(DAY) == []
     assert told.counts["sequences_dropped"] == 1
+
+
+@pytest.mark.parametrize("steps", [[PAID], [PAID, PAID], [PAID, NOT_RATED]], ids=len)
+def test_a_body_has_the_event_that_began_the_sequence(steps: Any) -> None:
+    body = {"first": "${begun.parameters.n|none}", "event": "${event.event_id}", "id": "${begun.event_id}"}
+    sequence = steps[0] if len(steps) == 1 else {"steps": steps}
+    told = Told(rule("r", GO, sequence=sequence, actions=[{"type": "kafka", "body": body}]))
+    sent = []
+    told._see = lambda done: [sent.append(orjson.loads(action.body)) for action in done.actions]  # type: ignore
+    told.say(0, "go", event_id="x", parameters={"n": 7})
+    told.shard.restore()
+    for number, _ in enumerate(steps):
+        told.say(1 + number, "pay", event_id=f"y{number}")
+    told.pass_stream(DAY)
+    last = "x" if "not_followed_by" in steps[-1] else f"y{len(steps) - 1}"
+    assert sent == [{"first": 7, "event": last, "id": "x"}]
