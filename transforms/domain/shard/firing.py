@@ -87,7 +87,7 @@ class Trigger:
         )
 
     def actions(
-        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None
+        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None = None
     ) -> Iterator[FiredAction | BodyTooLarge]:
         """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
         for action in rule.actions:

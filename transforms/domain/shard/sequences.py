@@ -9,7 +9,7 @@ from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.record import Record
-from transforms.domain.rules import state as rule_state
+from transforms.domain.rules import open_sequences
 from transforms.domain.rules.model import Rule, Sequence
 from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
@@ -40,7 +40,7 @@ class Sequences:
         """End the steps of open sequences that the event follows; a ``followed_by`` rule fires once at the last."""
         scope = self._scope
         state = scope.state.rule_states.of(event.user_id)
-        followed = rule_state.followed_by(state, rule, matches, event.timestamp_ms, steps)
+        followed = open_sequences.followed_by(state, rule, matches, event.timestamp_ms, steps)
         last = len(sequence.all_steps) - 1
         # Later steps first: what comes to a step takes the place of what has waited there for longer.
         for open_ in sorted(followed, key=lambda open_: -open_.step):
@@ -61,34 +61,32 @@ class Sequences:
         """Have a sequence wait for its next step, in place of one that has waited for it for longer."""
         scope, user_id = self._scope, event.user_id
         state = scope.state.rule_states.of(user_id)
-        for other in rule_state.followed_by(state, rule, (open_.match,), event.timestamp_ms, (open_.step + 1,)):
+        for other in open_sequences.followed_by(state, rule, (open_.match,), event.timestamp_ms, (open_.step + 1,)):
             scope.record(SequenceEnded(user_id, rule.name, other.event_id, other.match))
-        advanced = rule_state.next_step(rule, open_, event, scope.settings.allowed_lateness_ms)
+        advanced = open_sequences.next_step(rule, open_, event, scope.settings.allowed_lateness_ms)
         scope.record(SequenceBegun(user_id, advanced))
 
     def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
         """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
         scope, user_id, at_ms = self._scope, event.user_id, event.timestamp_ms
-        open_sequences = scope.state.rule_states.of(user_id).open
-        earlier = rule_state.followed_by(scope.state.rule_states.of(user_id), rule, (match,), at_ms, (0,))
+        opened = scope.state.rule_states.of(user_id).open
+        earlier = open_sequences.followed_by(scope.state.rule_states.of(user_id), rule, (match,), at_ms, (0,))
         if earlier:
             replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
             scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
         elif any(
             sequence.begun_ms > at_ms
-            for sequence in open_sequences
+            for sequence in opened
             if sequence.rule == rule.name and sequence.match == match and sequence.step == 0
         ):
             scope.log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
             return
-        sequence = rule_state.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
-        open_sequences = scope.state.rule_states.of(user_id).open
-        open_bytes = sum(other.nbytes for other in open_sequences)
-        if len(open_sequences) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
+        sequence = open_sequences.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
+        opened = scope.state.rule_states.of(user_id).open
+        open_bytes = sum(other.nbytes for other in opened)
+        if len(opened) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
             scope.result.counts["sequences_refused"] += 1
-            detail = (
-                f"{len(open_sequences)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
-            )
+            detail = f"{len(opened)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             scope.log.event(decisions.REFUSED, rule, event.fields, detail)
             return
@@ -99,7 +97,7 @@ class Sequences:
 
     def needs_profile(self, user_id: str, stream_ms: int) -> bool:
         """Whether a sequence of the user that is due at ``stream_ms`` may fire."""
-        due = rule_state.due_sequences(self._scope.state.rule_states.of(user_id), stream_ms)
+        due = open_sequences.due_sequences(self._scope.state.rule_states.of(user_id), stream_ms)
         return any(self._fires(sequence, self._rule_of(sequence)) for sequence in due)
 
     def settle(self, user_id: str, stream_ms: int) -> None:
@@ -108,7 +106,7 @@ class Sequences:
         A sequence of a ``not_followed_by`` rule fires.
         """
         scope = self._scope
-        for sequence in rule_state.due_sequences(scope.state.rule_states.of(user_id), stream_ms):
+        for sequence in open_sequences.due_sequences(scope.state.rule_states.of(user_id), stream_ms):
             scope.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
             rule = self._rule_of(sequence)
             if rule is None:
