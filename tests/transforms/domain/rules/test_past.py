@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import NOW_MS, Shard, batch, event, filter_set, rule
+from tests.builders import NOW_MS, Shard, batch, event, filter_set, published, rule, rule_sets
 from tests.transforms.domain.rules.test_filters import allowed, evaluate
 from tests.transforms.domain.shard.test_step import loaded
 from transforms.adapters.lua.engines import Isolation, LuaEngines
 from transforms.domain.rules.engine import Columns, Program
 from transforms.domain.rules.history_fields import fields_read
+from transforms.domain.rules.sets import RuleSet, decode_rule_set, encode_rule_set
 from transforms.domain.users.history import Row
 
 MINUTE_MS = 60_000
@@ -219,3 +220,25 @@ def test_fields_that_a_body_names_of_past_events_are_kept() -> None:
     sent = orjson.loads(action.body)
     assert (sent["last"], sent["app"]) == ("s", "")
     assert [sorted(row) for row in sent["all"]][-1] == ["app", "event_id", "event_name", "parameters", "timestamp"]
+
+
+def test_the_fields_of_a_published_set_are_kept_from_its_arrival_on() -> None:
+    shard = Shard(filters=rule_sets(RuleSet(0, (rule("r", "event.triggerable"),)), "rules"))
+    loaded(shard, "u1")
+    shard.step(batch(event("u1", event_id="a", parameters={"category": "hats"})))
+    shard.step(published(1, rule("r", VIEWS, version=2)))
+    shard.restore()
+    kept = event("u1", event_id="b", parameters={"category": "hats"})
+    assert shard.step(batch(kept)).actions == []  # what came before the set has no category
+    assert len(shard.step(batch(kept | {"event_id": "c"})).actions) == 1
+    assert [row.extra for row in shard.state.users["u1"].history.rows()][-3:-1] == [
+        None,
+        {"parameters": {"category": "hats"}},
+    ]
+
+
+def test_a_rule_with_everything_new_is_the_same_after_it_was_published() -> None:
+    step = {"followed_by": "event.a", "within": "1h"}
+    sequence = {"steps": [step, step], "match": {"begun": "a.b", "followed": "a[].b"}}
+    made = rule("r", VIEWS, active={"from": "09:00"}, sequence=sequence)
+    assert decode_rule_set(encode_rule_set(RuleSet(3, (made,)))) == RuleSet(3, (made,))
