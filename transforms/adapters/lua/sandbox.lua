@@ -226,7 +226,7 @@ local function prepare(program, event, user, visit)
     environment.history = built_rows()
   end
   if reads.local_time then
-    environment.local_time = copy_of(built_local_time())
+    environment.local_time = calendar.local_time(clocks[clock]) -- its own: it may change it
   end
   if reads.history_since then
     environment.history_since = past.since()

@@ -3,7 +3,7 @@
 local texts = ...
 local shown = texts.shown
 local error, floor, format, match = error, math.floor, string.format, string.match
-local sub, tonumber, type = string.sub, tonumber, type
+local setmetatable, sub, tonumber, type = setmetatable, string.sub, tonumber, type
 
 local DAY_MS = 86400000
 local LENGTHS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
@@ -72,6 +72,15 @@ local function days_between(from, to)
   return days < 0 and -floor(-days) + 0 or floor(days)
 end
 
+local FIELDS = {
+  __index = function(_, name)
+    if type(name) == "string" then
+      error("local_time has no " .. sub(name, 1, 40) .. ": allowed are date, day_of_month, hour, minute, weekday", 2)
+    end
+  end,
+  __metatable = false,
+}
+
 -- The fields of a local time, given as the milliseconds that a clock in UTC would show then.
 local function local_time(wall_ms)
   local days = floor(wall_ms / DAY_MS)
@@ -88,13 +97,13 @@ local function local_time(wall_ms)
   local day = day_of_year - floor((153 * shifted_month + 2) / 5) + 1
   local month = shifted_month < 10 and shifted_month + 3 or shifted_month - 9
   local year = year_of_era + era * 400 + (month <= 2 and 1 or 0)
-  return {
+  return setmetatable({
     hour = floor(minutes / 60),
     minute = minutes % 60,
     weekday = (days + 3) % 7 + 1, -- 1970-01-01 was a Thursday
     date = format("%04d-%02d-%02d", year, month, day),
     day_of_month = day,
-  }
+  }, FIELDS)
 end
 
 return { days_between = days_between, local_time = local_time }

@@ -198,3 +198,12 @@ def test_without_a_zone_in_the_profile_the_rules_default_holds() -> None:
 def test_globals_that_a_rule_of_an_earlier_release_made_are_its_own() -> None:
     source = "bucket = (bucket or 0) + 1 days_between = days_between or {} return bucket == 1 and #days_between == 0"
     assert len(evaluate(filter_set((rule("r", source),))).allowed) == 1
+
+
+@pytest.mark.parametrize("changes", ["", "x = 1 "])
+def test_a_slip_in_a_name_of_local_time_is_an_error(changes: str) -> None:
+    (found,) = evaluate(filter_set((rule("r", f"{changes}return local_time.weekdy == 1"),))).errors
+    assert found[1] == "r:1: local_time has no weekdy: allowed are date, day_of_month, hour, minute, weekday"
+    keys = "local n = '' for name in pairs(local_time) do n = n .. name .. ' ' end "
+    source = f"{changes}{keys}return n == 'date day_of_month hour minute weekday '"
+    assert len(evaluate(filter_set((rule("r", source),))).allowed) == 1
