@@ -40,10 +40,12 @@ _OF_RULES: Final = (
     ("fired", "fired"),
 )
 _RARE_OF_RULES: Final = (
+    ("inactive", "inactive"),
     ("begun", "begun"),
     ("followed", "followed"),
     ("timed out", "timed_out"),
     ("held", "held"),
+    ("dropped", "dropped"),
     ("errors", "error"),
     ("set aside", "quarantined"),
 )

@@ -73,6 +73,10 @@ class ProcessResources:
         """The sampler of rule errors with this limit."""
         return self.once((RuleErrorSampler, per_minute), lambda: RuleErrorSampler(per_minute))
 
+    def history_fields(self, names: tuple[str, ...]) -> list[str]:
+        """The fields that are kept of the user API's past events: these, and what is appended as rule sets come."""
+        return self.once(("history fields", names), lambda: list(names))
+
     def fetch_pool(self, settings: HandleSettings) -> FetchPool:
         """The pool of the settings' user API.
 
@@ -81,14 +85,15 @@ class ProcessResources:
             CaFileError: its CA file cannot be used.
         """
         api, deadline_s = settings.user_api, settings.shard.enrichment_deadline_ms / 1000
-        fields = settings.shard.history_fields
+        names = settings.shard.history_fields
+        fields = self.history_fields(names)
 
         def make() -> FetchPool:
             if api.base_url is None:
                 return FetchPool(None)
             return FetchPool(HttpUserApi(api, deadline_s, fields, io=self._io_thread(), metrics=self.metrics))
 
-        return self.once((FetchPool, api, deadline_s, fields), make)
+        return self.once((FetchPool, api, deadline_s, names), make)
 
     def send_pool(self, settings: WebhookSettings) -> SendPool:
         """The pool of these destinations, with their rates, breakers and connections.

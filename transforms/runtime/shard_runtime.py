@@ -49,12 +49,15 @@ class ShardServices:
         lua = LuaEngines(settings.isolation)
         PROCESS.quarantine.time_share = settings.rule_time_share
         new_filters = functools.partial(FilterSet, lua=lua, clock_ms=monotonic_ms, quarantine=PROCESS.quarantine)
+        api_fields = PROCESS.history_fields(settings.shard.history_fields)
         topics = None if settings.kafka_config is None else PROCESS.existing_topics(settings.kafka_config)
 
         def compile_rules(rules: tuple[Rule, ...]) -> FilterSet:
             if topics is not None:
                 topics.expect(topics_of(rules))  # Kafka has answered before the first action, but for a moment
-            return new_filters(rules)
+            filters = new_filters(rules)
+            api_fields.extend(name for name in filters.history_fields if name not in api_fields)
+            return filters
 
         self.rule_sets = RuleSets(initial, compile_rules, settings.rules_topic)
         self.step_context = StepContext(

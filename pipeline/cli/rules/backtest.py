@@ -35,6 +35,7 @@ from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.files import load_rules
+from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.simulation.backtest import Backtest, Fetch
 from transforms.domain.simulation.recordings import records_of
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser
@@ -122,7 +123,9 @@ class _Run:
         paths = [self._path, *([files.compare] if files.compare is not None else [])]
         rule_sets = [load_rules(path, LuaEngines()) for path in paths]
         self._fetched: dict[str, FetchedUser] = {}
-        self._user_api = self._open_user_api()
+        self._user_api = self._open_user_api(
+            with_fields_of(settings.history_fields, (rule for rules in rule_sets for rule in rules))
+        )
         with contextlib.ExitStack() as stack:
             write = None
             if files.actions is not None:
@@ -145,13 +148,13 @@ class _Run:
             self._fetched[user_id] = self._user_api(user_id)
         return self._fetched[user_id]
 
-    def _open_user_api(self) -> Fetch:
+    def _open_user_api(self, history_fields: tuple[str, ...]) -> Fetch:
         files, settings = self._files, self._settings
         if files.profiles is not None:
-            return read_profiles(files.profiles, settings.history_fields)
+            return read_profiles(files.profiles, history_fields)
         if settings.user_api_url is None:
             return lambda user_id: NOTHING_KNOWN
-        client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, settings.history_fields)
+        client = HttpUserApi(settings.user_api(), settings.enrichment_deadline_seconds, history_fields)
         return FetchPool(client).wait
 
     # The records

@@ -18,6 +18,7 @@ _ALWAYS: Final = ("allowed", "fired")
 # Heading and name in ``RuleReport.counts``.
 _COLUMNS: Final = (
     ("allowed", "allowed"),
+    ("inactive", "inactive"),
     ("begun", "begun"),
     ("followed", "followed"),
     ("timed out", "timed_out"),
@@ -25,6 +26,7 @@ _COLUMNS: Final = (
     ("cap", "capped"),
     ("fired", "fired"),
     ("held", "held"),
+    ("dropped", "dropped"),
     ("errors", "error"),
 )
 

@@ -15,6 +15,7 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import TokenError
 from transforms.adapters.user_api.client import HttpUserApi, UserApiSettings
 from transforms.adapters.user_api.fetch_pool import FetchPool
+from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.backtest import Backtest, Fetch
@@ -56,7 +57,7 @@ class Trial:
 
     def _compare(self, live: tuple[Rule, ...], wanted: tuple[Rule, ...], names: tuple[str, str]) -> list[str]:
         fetched: dict[str, FetchedUser] = {}
-        ask = self._user_api()
+        ask = self._user_api(with_fields_of(self.settings.history_fields, (*live, *wanted)))
 
         def fetch(user_id: str) -> FetchedUser:
             # Both sets get the same answer.
@@ -87,8 +88,8 @@ class Trial:
         top = f"on the newest {report.events:,} events of {self.topic}, {span}{stopped}{unknown}:"
         return [top, *comparison_lines(backtests[0].differences(backtests[1]), *names)]
 
-    def _user_api(self) -> Fetch:
+    def _user_api(self, history_fields: tuple[str, ...]) -> Fetch:
         if self.user_api.base_url is None:
             return lambda user_id: NOTHING_KNOWN
         deadline_s = self.settings.enrichment_deadline_ms / 1000
-        return FetchPool(HttpUserApi(self.user_api, deadline_s, self.settings.history_fields)).wait
+        return FetchPool(HttpUserApi(self.user_api, deadline_s, history_fields)).wait

@@ -1,7 +1,7 @@
 -- Runs rules' Lua where it can reach nothing but its inputs. Trusted code: it alone sees the real globals.
 -- Called with what the other files return; returns compile, expect_values and evaluate, described where they are.
 
-local budget, order, texts, library, study, rewrite = ...
+local budget, order, texts, library, study, rewrite, calendar, past = ...
 local base, protected, read_only, only = library.base, library.protected, library.read_only, library.only
 local begin, spent, used = budget.begin, budget.spent, budget.state
 local sethook, collectgarbage = debug.sethook, collectgarbage
@@ -21,6 +21,9 @@ local VALUE_BYTES = 200
 local EXACT = texts.EXACT
 
 local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true }
+KNOWN.local_time, KNOWN.history_since = true, true
+-- Names that earlier releases did not define. A program that assigns to a global of such a name keeps its own.
+local LATER = { "bucket", "count", "days_between", "distinct", "history_since", "last", "local_time" }
 
 local function unknown_names(found)
   local names = {}
@@ -36,8 +39,17 @@ end
 -- A program that assigns to no global and no table field cannot change what others see: all such programs share the
 -- event's tables and one environment. Every other program gets copies, and a fresh environment a call.
 
-local NEEDS_HISTORY = {} -- an error value: the program runs again when the history is there
-local history_columns, shared_rows
+-- What the clocks of the event showed, the local times made of them, and the place of the program's.
+local clocks, local_times, clock
+
+local function built_local_time()
+  local made = local_times[clock] or calendar.local_time(clocks[clock])
+  local_times[clock] = made
+  return made
+end
+
+local NEEDS_HISTORY, seen = past.NEEDS_HISTORY, past.state
+local shared_rows
 
 local function copy_of(value)
   if type(value) ~= "table" then
@@ -61,20 +73,21 @@ local function rows_of(timestamps, ids, names, extras)
 end
 
 local function built_rows()
-  if not history_columns then
+  local columns = seen.columns
+  if not columns then
     error(NEEDS_HISTORY, 0)
   end
   -- The sandbox builds the rows, not the program: they do not count against its instructions.
-  return rows_of(history_columns.timestamps, history_columns.ids, history_columns.names, history_columns.extras)
+  return rows_of(columns.timestamps, columns.ids, columns.names, columns.extras)
 end
 
 local shared = setmetatable(copy_of(base), {
   __index = function(_, name)
-    if name ~= "history" then
-      return nil
+    if name == "history" then
+      shared_rows = shared_rows or built_rows()
+      return shared_rows
     end
-    shared_rows = shared_rows or built_rows()
-    return shared_rows
+    return name == "local_time" and built_local_time() or name == "history_since" and past.since() or nil
   end,
   __metatable = false,
 })
@@ -98,13 +111,30 @@ local function unwrapped(value)
 end
 
 local guarded = only(
-  { "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table", "CONCAT_", "LENGTH_" },
+  { "bucket", "count", "days_between", "distinct", "last", "error", "ipairs", "select", "tonumber", "tostring", "type", "math", "string", "table", "CONCAT_", "LENGTH_" },
   base
 )
 guarded.event, guarded.user, guarded.visit = proxies.event, proxies.user, proxies.visit
 guarded.next = function(value, key) return next_in_order(unwrapped(value), key) end
 guarded.pairs = function(value) return pairs_in_order(unwrapped(value)) end
 local guarded_meta = { __index = guarded, __metatable = false }
+
+local NAMES = {}
+for name in next, guarded do
+  NAMES[#NAMES + 1] = name
+end
+
+-- The metatable of the environments of a program that assigns to these globals.
+local function meta_of(assigns)
+  local names
+  for _, name in ipairs(LATER) do
+    if assigns[name] then
+      names = names or only(NAMES, guarded)
+      names[name] = nil
+    end
+  end
+  return names and { __index = names, __metatable = false } or guarded_meta
+end
 
 local programs = {}
 
@@ -122,10 +152,10 @@ local function load_source(source, name)
   return body, find(source, "return", 1, true) and body_message or message, false
 end
 
--- compile(source, name, wants_value): adds a program. Returns nil, or why the source does not compile; whether it is one
+-- compile(source, name, wants_value, clock): adds a program; clock is the place of its local time. Returns nil, or why the source does not compile; whether it is one
 -- expression; the global names that it reads and nobody defines, separated by spaces; and what it reads of event, user
 -- and visit, separated by zero bytes: a table's name for all of the table, table, byte 1 and field for one field.
-local function compile(source, name, wants_value)
+local function compile(source, name, wants_value, place)
   if find(source, "\27", 1, true) then
     return "an escape character: allowed is Lua source, not bytecode", false, "", ""
   end
@@ -138,6 +168,9 @@ local function compile(source, name, wants_value)
     return message, false, "", ""
   end
   local found = study(chunk)
+  for _, name in ipairs(LATER) do
+    found.reads[name] = found.reads[name] and not found.assigns[name] or nil
+  end
   if found.cdata then
     return "a number like 1LL or 2i: allowed are plain numbers", false, "", ""
   end
@@ -149,11 +182,13 @@ local function compile(source, name, wants_value)
       return message, false, "", ""
     end
   end
-  local program = { chunk = chunk, reads = found.reads, wants_value = wants_value }
+  local program = { chunk = chunk, reads = found.reads, wants_value = wants_value, clock = place + 1 }
   -- The functions of table change the tables that they get.
   program.shares = found.pure and not found.reads.table
   if program.shares then
     setfenv(chunk, shared)
+  else
+    program.meta = meta_of(found.assigns)
   end
   programs[#programs + 1] = program
   return nil, is_expression, unknown_names(found), concat(found.fields, "\0")
@@ -186,9 +221,15 @@ local function prepare(program, event, user, visit)
   behind.event.__index = reads.event and copy_of(event) or {}
   behind.user.__index = reads.user and copy_of(user) or {}
   behind.visit.__index = reads.visit and copy_of(visit) or {}
-  local environment = setmetatable({}, guarded_meta)
+  local environment = setmetatable({}, program.meta)
   if reads.history then
     environment.history = built_rows()
+  end
+  if reads.local_time then
+    environment.local_time = calendar.local_time(clocks[clock]) -- its own: it may change it
+  end
+  if reads.history_since then
+    environment.history_since = past.since()
   end
   setfenv(program.chunk, environment)
 end
@@ -261,14 +302,17 @@ local function measured_outcome(program, ok, result)
   return kind or "not_allowed", text, format("%.3f", seconds * 1000)
 end
 
--- evaluate(mask, history, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
--- History has the columns timestamps, ids, names and extras. The rest are the values that expect_values announced.
+-- evaluate(mask, history, clocks, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
+-- History has the columns timestamps, ids, names and extras; clocks are those of set_inputs in engine.py. The rest are the values that expect_values announced.
 -- Returns nil if every program that ran is a cheap condition that is false, as for most events. Otherwise a text with
 -- number, kind, text and milliseconds (empty if cheap) of each outcome, separated by zero bytes.
-local function evaluate(mask, history, ...)
+local function evaluate(mask, history, event_clocks, ...)
   local event, user, visit = fill_inputs({ ... })
-  history_columns = history
+  seen.columns, clocks = history, event_clocks
   shared_rows = nil
+  if clocks then
+    local_times, seen.at = {}, clocks[1]
+  end
   if walk.walked then
     order.forget()
   end
@@ -284,6 +328,7 @@ local function evaluate(mask, history, ...)
       is_selected = not program.wants_value
     end
     if is_selected then
+      clock = program.clock
       -- Protected twice: the hook of a program that failed can still fire before run() takes it away.
       local ran, ok, result = pcall(run, program, event, user, visit)
       if not (ran and ok) then

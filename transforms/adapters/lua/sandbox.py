@@ -30,6 +30,7 @@ class Sandbox:
     def __init__(self, programs: Sequence[engine.Program]) -> None:
         self._programs = tuple(programs)
         self._values: list[Any] = []
+        self._clocks: Any = None
         self._characters = 0
         self.reads: engine.Reads = {"event": [], "user": [], "visit": []}
         self._start()
@@ -64,7 +65,12 @@ class Sandbox:
             fields.append(field)
 
     def set_inputs(
-        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+        self,
+        event: dict[str, Any],
+        user: dict[str, Any],
+        visit: dict[str, Any],
+        enrichment: str = "",
+        clocks: Sequence[int] = (),
     ) -> None:
         """See ``Engine``."""
         inputs: tuple[Any, ...] = (event, user, visit, enrichment)
@@ -84,6 +90,7 @@ class Sandbox:
             value = inputs[number]
             values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
+        self._clocks = self._table(clocks) if clocks else None
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
@@ -111,7 +118,7 @@ class Sandbox:
         # the call has room of its own.
         self._lua.set_max_memory(used + _MEMORY_PER_CALL + self._characters * _BYTES_PER_CHARACTER)
         try:
-            packed = self._evaluate(mask, columns, *self._values)
+            packed = self._evaluate(mask, columns, self._clocks, *self._values)
         except (lupa.luajit21.LuaError, UnicodeDecodeError) as error:
             self._start()
             raise engine.EngineError(f"{type(error).__name__}: {error}") from error
@@ -172,7 +179,9 @@ def check_source(source: str, name: str) -> engine.SourceCheck:
 def _compiled(compile_program: Any, program: engine.Program) -> tuple[str | None, bool, str, str]:
     """What ``compile`` of ``sandbox.lua`` returns for a program. Where it fails, that is the problem of the program."""
     try:
-        compiled: tuple[str | None, bool, str, str] = compile_program(program.source, program.name, program.wants_value)
+        compiled: tuple[str | None, bool, str, str] = compile_program(
+            program.source, program.name, program.wants_value, program.clock
+        )
     except (lupa.luajit21.LuaError, UnicodeError) as error:
         return f"{type(error).__name__}: {str(error).encode('ascii', 'backslashreplace').decode()}", False, "", ""
     return compiled
@@ -196,8 +205,10 @@ def _load_sandbox() -> tuple[Any, Any, Any, Any]:
     budget, study, rewrite = load("sandbox_budget.lua"), load("sandbox_bytecode.lua"), load("sandbox_rewrite.lua")
     order = load("sandbox_order.lua", budget)
     texts = load("sandbox_text.lua", budget, order)
-    library = load("sandbox_library.lua", budget, order, texts)
-    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite)
+    bucket, calendar = load("sandbox_bucket.lua", budget, texts), load("sandbox_calendar.lua", texts)
+    past = load("sandbox_past.lua", budget, texts)
+    library = load("sandbox_library.lua", budget, order, texts, bucket, calendar.days_between, past)
+    return lua, *load("sandbox.lua", budget, order, texts, library, study, rewrite, calendar, past)
 
 
 @functools.cache

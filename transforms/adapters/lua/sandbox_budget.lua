@@ -80,16 +80,28 @@ local function calling_back(name, f, ...)
   return first, second
 end
 
+-- Between these two no hook fires: for work that is short, bounded and spent beforehand, as the hook's count starts anew.
+local hook_every = HOOK_EVERY
+local function pause()
+  sethook()
+end
+
+local function resume()
+  sethook(check, "", hook_every)
+end
+
 -- Starts the budget of the next program. Its CPU time counts from the first check, a few hundred instructions later.
 local function begin()
   if is_used then -- most programs end before their first check
     wall_end, cpu_end, work, nested, is_used, is_checking, state.load = nil, nil, 0, 0, false, false, 0
   end
+  hook_every = HOOK_EVERY
   sethook(check, "", HOOK_EVERY)
 end
 
 -- From now on, each instruction of this program may take long: it compares long texts, or makes numbers of them.
 local function watch()
+  hook_every = HOOK_CLOSELY
   sethook(check, "", HOOK_CLOSELY)
 end
 
@@ -99,6 +111,8 @@ return {
   check = check,
   spend = spend,
   spent = spent,
+  pause = pause,
+  resume = resume,
   state = state,
   calling_back = calling_back,
   OVER_BUDGET = OVER_BUDGET,

@@ -1,9 +1,10 @@
 -- The part of Lua's library that programs may use, cut down to what ends soon and changes nothing. Trusted code.
--- Called with the budget, the order of tables and the texts of values. Returns base (names and what they are), protected
+-- Called with the budget, the order of tables, the texts of values, bucket, days_between and
+-- the functions of the past. Returns base (names and what they are), protected
 -- (tables that are read-only), read_only (for their __newindex), only (some names of a table) and plain (functions of
 -- string as they were: they spend no budget).
 
-local budget, order, texts = ...
+local budget, order, texts, bucket, days_between, past = ...
 local spend, calling_back = budget.spend, budget.calling_back
 local number_text, text_of, bounded, formatted = texts.number_text, texts.text_of, texts.bounded, texts.formatted
 local setmetatable, getmetatable, error, select, unpack = setmetatable, getmetatable, error, select, unpack
@@ -281,8 +282,13 @@ local function only(names, from)
 end
 
 local base = {
+  bucket = bucket,
+  count = past.count,
+  days_between = days_between,
+  distinct = past.distinct,
   error = error,
   ipairs = ipairs,
+  last = past.last,
   next = order.next,
   pairs = order.pairs,
   select = select,

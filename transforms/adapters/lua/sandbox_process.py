@@ -38,7 +38,7 @@ _BOOT: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from transforms.adapters.lua.sandbox_process import serve; serve()"
 )
 
-_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]
+_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Sequence[int]]
 _T = TypeVar("_T")
 
 
@@ -111,12 +111,17 @@ class SandboxProcess:
         self.confinement = tuple(answer.holds)
 
     def set_inputs(
-        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+        self,
+        event: dict[str, Any],
+        user: dict[str, Any],
+        visit: dict[str, Any],
+        enrichment: str = "",
+        clocks: Sequence[int] = (),
     ) -> None:
         """See ``Engine``."""
         reads = self.reads
         picked = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
-        self._inputs = (*picked, enrichment)
+        self._inputs = (*picked, enrichment, clocks)
         self._has_inputs = False
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:

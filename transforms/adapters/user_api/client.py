@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
@@ -83,7 +83,7 @@ class HttpUserApi:
         self,
         settings: UserApiSettings,
         deadline_s: float,
-        history_fields: tuple[str, ...] = (),
+        history_fields: Sequence[str] = (),
         *,
         io: IoThread | None = None,
         breaker: Breaker | None = None,
@@ -168,7 +168,7 @@ class HttpUserApi:
 
     def _advance(self, fetch: Fetch) -> None:
         """Go on after a call has ended."""
-        result = fetch.result(self._history_fields)
+        result = fetch.result(tuple(self._history_fields))
         if result is not None:
             self._finish(fetch, result)
         elif fetch.due_s:

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 _DAY: Final = timedelta(days=1)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1_MS: Final = -62_135_596_800_000
 _YEAR_9999_MS: Final = 253_402_300_799_999
@@ -20,6 +21,7 @@ _FIRST_S: Final = -62_100_000_000
 _LAST_S: Final = 253_300_000_000
 _MINUTE_MS: Final = 60_000
 _DAY_MINUTES: Final = 24 * 60
+EVERY_DAY: Final = frozenset(range(7))  # Monday is 0
 
 Period = Literal["day", "week", "month"]
 
@@ -48,33 +50,62 @@ def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def quiet_until_ms(now_ms: int, start: str, end: str, zone: ZoneInfo) -> int | None:
+def wall_ms(at_ms: int, zone: ZoneInfo) -> int:
+    """Return what clocks of a zone show at an instant, as the instant at which clocks in UTC show it."""
+    offset = _local(at_ms, zone).utcoffset() or timedelta()
+    return at_ms + offset // _MILLISECOND
+
+
+def is_active(at_ms: int, start: str, end: str, zone: ZoneInfo, weekdays: frozenset[int] = EVERY_DAY) -> bool:
+    """Whether the local time is ``start`` or later and before ``end`` (``HH:MM``), on one of the weekdays.
+
+    Where ``end`` is not after ``start``, hours go on past midnight and belong to the weekday on which they began.
+    """
+    local = _local(at_ms, zone)
+    minute, first, last = local.hour * 60 + local.minute, _minute_of(start), _minute_of(end)
+    return _is_between(minute, first, last) and _weekday(local, minute, first, last) in weekdays
+
+
+def _is_between(minute: int, first: int, last: int) -> bool:
+    return first <= minute < last if first < last else minute >= first or minute < last
+
+
+def _weekday(local: datetime, minute: int, first: int, last: int) -> int:
+    """Return the weekday (Monday is 0) on which hours began that the local time is in."""
+    return local.weekday() if first < last or minute >= first else (local.weekday() - 1) % 7
+
+
+def quiet_until_ms(
+    now_ms: int, start: str, end: str, zone: ZoneInfo, weekdays: frozenset[int] = EVERY_DAY
+) -> int | None:
     """Return the end of the quiet hours that contain ``now_ms``; None outside quiet hours.
 
     Quiet hours last while the local time is ``start`` or later and before ``end`` (``HH:MM``, over midnight if ``end``
-    is earlier). Where clocks are set forward past ``end``, quiet hours end when a clock that was not set forward shows
-    ``end``. Where clocks are set back over ``end``, ``end`` comes twice.
+    is not later), and begin on one of the weekdays. Where clocks are set forward past ``end``, quiet hours end when a
+    clock that was not set forward shows ``end``. Where clocks are set back over ``end``, ``end`` comes twice.
     """
     if not _FIRST_S <= now_ms // 1000 <= _LAST_S:
         return None  # no calendar has this time
-    first, last = _minute_of(start), _minute_of(end)
-    length_ms = (last - first) % _DAY_MINUTES * _MINUTE_MS
+    first, last = _minute_of(start), _minute_of(end) % _DAY_MINUTES
+    length_ms = ((last - first) % _DAY_MINUTES or _DAY_MINUTES) * _MINUTE_MS
     until_ms: int | None = None
     at_ms = now_ms
     # Repeat: where clocks are set forward, the end may lie within the next quiet hours.
-    while (end_ms := _quiet_end_ms(at_ms, first, last, length_ms, zone)) is not None:
+    while (end_ms := _quiet_end_ms(at_ms, first, last, length_ms, zone, weekdays)) is not None:
         until_ms = at_ms = end_ms
     return until_ms
 
 
-def _quiet_end_ms(now_ms: int, first: int, last: int, length_ms: int, zone: ZoneInfo) -> int | None:
+def _quiet_end_ms(
+    now_ms: int, first: int, last: int, length_ms: int, zone: ZoneInfo, weekdays: frozenset[int]
+) -> int | None:
     """Return the next ``end`` after ``now_ms`` if ``now_ms`` lies in quiet hours, else None."""
     now = _local(now_ms, zone)
     ends = _ends(now.toordinal(), last, zone)
     next_end_ms, skipped = next(end for end in ends if end[0] > now_ms)
     minute = now.hour * 60 + now.minute
-    quiet = first <= minute < last if first < last else minute >= first or minute < last
-    return next_end_ms if quiet or (skipped and next_end_ms - now_ms <= length_ms) else None
+    quiet = _is_between(minute, first, last) or (skipped and next_end_ms - now_ms <= length_ms)
+    return next_end_ms if quiet and _weekday(now, minute, first, last) in weekdays else None
 
 
 @lru_cache(maxsize=8192)

@@ -18,12 +18,14 @@ from transforms.domain.base.errors import EventTriggerError
 class Program(NamedTuple):
     """A Lua source text and the name that Lua's messages call it by.
 
-    With ``wants_value`` the program computes a value (a cooldown's key), otherwise a condition.
+    With ``wants_value`` the program computes a value (a cooldown's key), otherwise a condition. ``clock`` is the place
+    of its local time in the ``clocks`` of ``Engine.set_inputs``.
     """
 
     name: str
     source: str
     wants_value: bool = False
+    clock: int = 0
 
 
 class Columns(NamedTuple):
@@ -40,6 +42,11 @@ class Columns(NamedTuple):
 
 # The name of a text that programs read: why there is no fetched profile.
 ENRICHMENT: Final = "enrichment"
+
+# Names of what programs read by the ``clocks`` of an event.
+LOCAL_TIME: Final = "local_time"
+PAST_NAMES: Final = ("count", "last", "distinct", "history_since")  # what else asks about the history
+TIME_NAMES: Final = (LOCAL_TIME, *PAST_NAMES)
 
 # The fields that programs read of ``event``, ``user`` and ``visit``; None: all fields, or ``enrichment`` itself.
 Reads = dict[str, list[str] | None]
@@ -92,9 +99,18 @@ class Engine(Protocol):
         """What the programs read of the inputs."""
 
     def set_inputs(
-        self, event: dict[str, Any], user: dict[str, Any], visit: dict[str, Any], enrichment: str = ""
+        self,
+        event: dict[str, Any],
+        user: dict[str, Any],
+        visit: dict[str, Any],
+        enrichment: str = "",
+        clocks: Sequence[int] = (),
     ) -> None:
-        """Set what the next runs are about. Only the fields in ``reads`` have to be there."""
+        """Set what the next runs are about. Only the fields in ``reads`` have to be there.
+
+        ``clocks`` is for programs with ``TIME_NAMES``: the event's time, and what clocks of some zones showed then,
+        as ms since the epoch.
+        """
 
     def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:
         """Run programs on the inputs.

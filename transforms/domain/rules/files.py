@@ -19,7 +19,7 @@ from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
 from transforms.domain.rules.filters import lua_problems
-from transforms.domain.rules.model import MAX_LUA_BYTES, Rule, RuleError
+from transforms.domain.rules.model import MAX_LUA_BYTES, MOST_STEPS, Rule, RuleError
 
 TEST_SUFFIX: Final = "_test"
 # Fields of a rule file in addition to those of the rule.
@@ -153,6 +153,11 @@ def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
         ("cooldown", "key"),
         ("sequence", "followed_by"),
         ("sequence", "not_followed_by"),
+        *(
+            ("sequence", "steps", number, name)
+            for number in range(MOST_STEPS)
+            for name in ("followed_by", "not_followed_by")
+        ),
     )
     return {
         ".".join(map(str, path)): (file, document.text_lines[path]) for path in paths if path in document.text_lines

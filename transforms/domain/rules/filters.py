@@ -14,18 +14,16 @@ from typing import Final
 
 from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine
+from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
+from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
+from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of, step_of
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
 from transforms.domain.users.visit import Visit, filter_visit
-
-FILTER: Final = "filter"
-COOLDOWN_KEY: Final = "cooldown.key"
-FOLLOWED_BY: Final = "sequence.followed_by"
-NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
 
 _LUA_NAME: Final = re.compile(r"[A-Za-z_\x80-\U0010ffff][0-9A-Za-z_\x80-\U0010ffff]*")
 
@@ -39,7 +37,7 @@ class FilterResult:
         errors: rule and message for each rule whose Lua failed.
         tripped: the rules among those that hit a limit.
         quarantined: the rules that did not run.
-        followed: the rules whose sequence's condition the event meets.
+        followed: the rules whose sequence's conditions the event meets, by name, with the numbers of these steps.
         keys: the values of the cooldown keys of allowed rules, by rule name.
     """
 
@@ -47,7 +45,7 @@ class FilterResult:
     errors: tuple[tuple[Rule, str], ...] = ()
     tripped: tuple[Rule, ...] = ()
     quarantined: tuple[Rule, ...] = ()
-    followed: tuple[Rule, ...] = ()
+    followed: dict[str, tuple[int, ...]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,22 +58,10 @@ class _RuleProgram:
     field: str
     source: str
 
-    def for_engine(self) -> engine.Program:
+    def for_engine(self, clock: int) -> engine.Program:
         # Lua's messages begin with this name: rule tests find the field by it.
         name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
-        return engine.Program(name, self.source, self.field == COOLDOWN_KEY)
-
-
-def programs_of(rule: Rule) -> list[tuple[str, str]]:
-    """Field and source of each of a rule's Lua texts, the filter first."""
-    cooldown, sequence = rule.cooldown, rule.sequence
-    texts = [
-        (FILTER, rule.filter),
-        (FOLLOWED_BY, sequence and sequence.followed_by),
-        (NOT_FOLLOWED_BY, sequence and sequence.not_followed_by),
-        (COOLDOWN_KEY, cooldown and cooldown.key),
-    ]
-    return [(name, text) for name, text in texts if text]
+        return engine.Program(name, self.source, self.field == COOLDOWN_KEY, clock)
 
 
 class FilterSet:
@@ -104,6 +90,7 @@ class FilterSet:
         # Whether an event waits for its user's profile, and how many rules pass it over if it does not.
         self.waits = any(rule.on_missing_profile == WAIT for rule in rules)
         self.skipping = sum(rule.on_missing_profile == SKIP for rule in rules)
+        self.history_fields = with_fields_of((), rules)
         self._quarantine = Quarantine() if quarantine is None else quarantine
         self._clock_ms = clock_ms
         self._uncounted = 0
@@ -112,14 +99,18 @@ class FilterSet:
         self._key_programs = {
             program.rule.name: number for number, program in enumerate(self._programs) if program.field == COOLDOWN_KEY
         }
+        self._clocks = Clocks((program.rule, program.source) for program in self._programs)
         try:
-            self._engine = lua.engine([program.for_engine() for program in self._programs])
+            self._engine = lua.engine(
+                [program.for_engine(self._clocks.place_of(program.rule)) for program in self._programs]
+            )
         except engine.CompileError as error:
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
         self._reads_visit = reads["visit"] != []
-        self._user_fields = None if reads["user"] is None else _profile_fields(tuple(reads["user"]))
+        profile_names = None if reads["user"] is None else [*reads["user"], *self._clocks.profile_fields]
+        self._user_fields = None if profile_names is None else _profile_fields(tuple(dict.fromkeys(profile_names)))
         self._event_fields = _known_only(reads["event"])
         knows_profile = self._user_fields is not None
         conditions = [
@@ -145,11 +136,13 @@ class FilterSet:
             if selected is not None and not selected:
                 return FilterResult(quarantined=quarantined) if quarantined else NO_RULE
             names = self._event_fields
+            profile = user.profile() if self._user_fields is None else profile
             self._engine.set_inputs(
                 event.fields if names is None else {name: getattr(event.known, name) for name in names},
-                user.profile() if self._user_fields is None else profile,
+                profile,
                 filter_visit(visit, event) if self._reads_visit else {},
                 user.enrichment,
+                self._clocks.at(event.timestamp_ms, profile) if self._clocks.are_read else (),
             )
             outcomes = self._engine.run(selected, None)
             if outcomes:
@@ -202,7 +195,7 @@ class FilterSet:
 
     def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str) -> FilterResult:
         allowed: dict[str, Rule] = {}
-        followed: dict[str, Rule] = {}
+        followed: dict[str, tuple[int, ...]] = {}
         tripped: dict[str, Rule] = {}
         errors: dict[str, tuple[Rule, str]] = {}
         keys: dict[str, str] = {}
@@ -212,8 +205,10 @@ class FilterSet:
             rule = program.rule
             if outcome.ms:
                 spent[rule.name] = spent.get(rule.name, 0.0) + outcome.ms
-            if outcome.kind is OutcomeKind.ALLOWED:
-                (allowed if program.field == FILTER else followed)[rule.name] = rule
+            if outcome.kind is OutcomeKind.ALLOWED and program.field == FILTER:
+                allowed[rule.name] = rule
+            elif outcome.kind is OutcomeKind.ALLOWED:
+                followed[rule.name] = (*followed.get(rule.name, ()), step_of(program.field))
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
             elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
@@ -226,7 +221,7 @@ class FilterSet:
             self._quarantine.trip(_quarantine_key(rule), user_id, self._clock_ms())
         # Without its key a rule's cooldown cannot be looked up: the rule fails as a whole.
         fires = tuple(rule for name, rule in allowed.items() if name not in errors)
-        follows = tuple(rule for name, rule in followed.items() if name not in errors)
+        follows = {name: steps for name, steps in followed.items() if name not in errors}
         if spent:
             for rule in self._over_their_share(spent, user_id):
                 # What this event came to counts; the rule does not run on the next ones.

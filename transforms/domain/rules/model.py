@@ -6,17 +6,20 @@ The docstrings and descriptions of the models are part of docs/rule.schema.json.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from transforms.domain.base.calendar import zone_of
+from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules import templates
+from transforms.domain.rules.placeholders import placeholders_of
 
 MAX_LUA_BYTES: Final = 64 * 1024
+MOST_STEPS: Final = 8  # of a sequence
 # What every reader of an action takes for a whole number; part of the action's id.
 MAX_VERSION: Final = 2**63 - 1
 
@@ -24,6 +27,8 @@ MAX_VERSION: Final = 2**63 - 1
 WAIT: Final = "wait"
 RUN: Final = "run"
 SKIP: Final = "skip"
+
+DROP: Final = "drop"  # of quiet hours, beside ``hold``
 
 
 class RuleError(EventTriggerError, ValueError):
@@ -118,19 +123,74 @@ class Cap(StrictModel):
 
 
 _TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+_END_OF_DAY: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SAME_TIME: Final = "are the same time of day"
+
+
+def _each_once(days: tuple[str, ...]) -> tuple[str, ...]:
+    day = repeated(days)
+    if day is not None:
+        raise ValueError(f"{day} is there twice")
+    return days
+
+
+Days = Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], AfterValidator(_each_once)]
+
+
+def _weekdays(days: Days | None) -> frozenset[int]:
+    return EVERY_DAY if days is None else frozenset(map(_DAYS.index, days))
+
+
+class Active(StrictModel):
+    """When the rule sees events: on these days, from one time of day to another, in its time_zone, by event time."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    days: Days | None = Field(
+        default=None, min_length=1, strict=False, description="mon to sun; hours past midnight are of the day before"
+    )
+    start: str = Field(default="00:00", alias="from", pattern=_TIME_OF_DAY, description="HH:MM")
+    end: str = Field(
+        default="24:00", alias="to", pattern=_END_OF_DAY, description="HH:MM; before from: the next morning"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Active:
+        if self.start == self.end:
+            raise ValueError(f"from and to {_SAME_TIME}")
+        if self.weekdays == EVERY_DAY and (self.start, self.end) == ("00:00", "24:00"):
+            raise ValueError("needs days, or from and to: it leaves out no time")
+        return self
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The days as numbers, Monday is 0."""
+        return _weekdays(self.days)
 
 
 class QuietHours(StrictModel):
-    """Every day from ``start`` to ``end``, in the rule's time_zone, actions are held; they go out at ``end``."""
+    """From ``start`` to ``end``, in the rule's time_zone, actions are held and go out at ``end``, or are dropped."""
 
     start: str = Field(pattern=_TIME_OF_DAY, description="HH:MM")
-    end: str = Field(pattern=_TIME_OF_DAY, description="HH:MM; before start: the next morning")
+    end: str = Field(pattern=_END_OF_DAY, description="HH:MM; before start: the next morning")
+    days: Days | None = Field(
+        default=None, min_length=1, strict=False, description="mon to sun, on which they begin; default: every day"
+    )
+    mode: Literal["hold", "drop"] = Field(default="hold", description="hold actions until end, or drop them")
 
     @model_validator(mode="after")
-    def _is_not_empty(self) -> QuietHours:
+    def _leaves_time(self) -> QuietHours:
         if self.start == self.end:
-            raise ValueError("start and end are the same time of day")
+            raise ValueError(f"start and end {_SAME_TIME}")
+        if self.weekdays == EVERY_DAY and (self.start, self.end) == ("00:00", "24:00"):
+            raise ValueError("all hours of all days are quiet")
         return self
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The days as numbers, Monday is 0."""
+        return _weekdays(self.days)
 
 
 def _known_zone(name: str) -> str:
@@ -150,25 +210,88 @@ class TimeZone(StrictModel):
     default: Annotated[str, AfterValidator(_known_zone)] = "UTC"
 
 
+_FIELD_PATH: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$"
+_PATH_OF_ITEMS: Final = r"^[A-Za-z_]\w*(\[\])?(\.[A-Za-z_]\w*(\[\])?){0,7}$"
+
+
+class Match(StrictModel):
+    """The field of the event that begins a sequence and that of the events that follow, which have the same value."""
+
+    begun: str = Field(pattern=_FIELD_PATH, description="like parameters.sku")
+    followed: str = Field(
+        pattern=_PATH_OF_ITEMS, description="like parameters.items[].sku: any of the items has the same value"
+    )
+
+
+class Step(StrictModel):
+    """What has to follow next, or not to follow."""
+
+    followed_by: Lua | None = Field(default=None, description="Lua like filter: the step ends at the event it allows")
+    not_followed_by: Lua | None = Field(
+        default=None, description="Lua like filter, of the last step: the rule fires if it allowed no event in time"
+    )
+    within: Duration = Field(description="event time since the event that ended the step before")
+
+    @model_validator(mode="after")
+    def _either_followed_or_not(self) -> Step:
+        if (self.followed_by is None) == (self.not_followed_by is None):
+            raise ValueError(_EITHER)
+        return self
+
+
+_EITHER: Final = "needs either followed_by or not_followed_by"
+
+
 class Sequence(StrictModel):
-    """What has to follow, or not to follow, the event that the rule's filter allows."""
+    """What has to follow, or not to follow, the event that the rule's filter allows: one step, or several."""
 
     followed_by: Lua | None = Field(default=None, description="Lua like filter: the rule fires at the event it allows")
     not_followed_by: Lua | None = Field(
         default=None, description="Lua like filter: the rule fires when the time is over and it allowed no event"
     )
-    within: Duration = Field(description="event time since the event that the rule's filter allowed")
-    match: str | None = Field(
+    within: Duration | None = Field(
+        default=None, description="event time since the event that the rule's filter allowed"
+    )
+    steps: tuple[Step, ...] | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$",
-        description="event field that both events have the same value of, like parameters.cart_id",
+        min_length=2,
+        max_length=MOST_STEPS,
+        strict=False,
+        description="in place of one step: several in a row",
+    )
+    match: Annotated[str, Field(pattern=_FIELD_PATH)] | Match | None = Field(
+        default=None, description="event field that all events have the same value of, like parameters.cart_id"
     )
 
     @model_validator(mode="after")
-    def _either_followed_or_not(self) -> Sequence:
-        if (self.followed_by is None) == (self.not_followed_by is None):
-            raise ValueError("needs either followed_by or not_followed_by")
+    def _one_form(self) -> Sequence:
+        conditions = sum(condition is not None for condition in (self.followed_by, self.not_followed_by))
+        if self.steps is not None and (conditions or self.within is not None):
+            raise ValueError("steps stands alone: followed_by, not_followed_by and within are in each of them")
+        if self.steps is None and conditions != 1:
+            raise ValueError(f"{_EITHER}, or steps")
+        if self.steps is None and self.within is None:
+            raise ValueError("needs within, as in within: 30m")
+        if any(step.not_followed_by is not None for step in self.all_steps[:-1]):
+            raise ValueError("only the last step can be not_followed_by")
         return self
+
+    @cached_property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps, also of the short form."""
+        if self.steps is not None or self.within is None:
+            return self.steps or ()
+        return (Step(followed_by=self.followed_by, not_followed_by=self.not_followed_by, within=self.within),)
+
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether the rule fires because nothing followed."""
+        return self.all_steps[-1].not_followed_by is not None
+
+    @cached_property
+    def matched(self) -> Match | None:
+        """The fields that are compared, also of the short form."""
+        return Match(begun=self.match, followed=self.match) if isinstance(self.match, str) else self.match
 
 
 def _cooldown_of_time(value: Any) -> Any:
@@ -189,11 +312,24 @@ class Rule(StrictModel):
         default=WAIT,
         description="while the user is being loaded: wait for the profile, run with an empty one, or skip the event",
     )
+    active: Active | None = None
     sequence: Sequence | None = None
     cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
-    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar and quiet_hours")
+    time_zone: TimeZone = Field(default=TimeZone(), description="of active, cap's calendar, quiet_hours and local_time")
+
+    @cached_property
+    def reads_begun(self) -> bool:
+        """Whether a body reads the event that began the sequence."""
+        bodies = (action.body for action in self.actions if not isinstance(action, DebugAction))
+        return any(placeholder.root == "begun" for body in bodies for _, placeholder in placeholders_of(body))
+
+    @model_validator(mode="after")
+    def _begun_is_of_a_sequence(self) -> Rule:
+        if self.reads_begun and self.sequence is None:
+            raise ValueError("a body has ${begun}, the event that begins a sequence: the rule has no sequence")
+        return self
 
     @model_validator(mode="after")
     def _action_names_are_unique(self) -> Rule:

@@ -12,10 +12,8 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import period_end_ms, period_start_ms, zone_of
 from transforms.domain.base.field_paths import MISSING, value_at
-from transforms.domain.events.event import Event
 from transforms.domain.rules.firings import Firings, Slot
 from transforms.domain.rules.model import Cap, Rule, TimeZone
 
@@ -43,7 +41,9 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``match`` is the value that both events must have, ``key`` that of the rule's cooldown. ``fields`` are the event as
     JSON, empty where only an event that follows can fire. ``lag_ms`` is the event's record time less ``begun_ms``; an
-    earlier release did not know it.
+    earlier release did not know it. ``step`` is what it waits for, from 0. From the second step on, ``begun_ms`` and
+    ``lag_ms`` are those of the event that ended the step before. ``begun`` is the event as JSON where ``fields`` is
+    empty and a body reads it.
     """
 
     rule: str
@@ -55,6 +55,8 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str | None = None
     fields: bytes = b""
     lag_ms: int = 0
+    step: int = 0
+    begun: bytes = b""
 
     @property
     def received_ms(self) -> int:
@@ -64,7 +66,7 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return _ITEM_BYTES + len(self.fields)
+        return _ITEM_BYTES + len(self.fields) + len(self.begun)
 
 
 class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -336,53 +338,3 @@ def _zone_named(time_zone: TimeZone, profile: dict[str, Any]) -> Any:
     """What the profile says where its time zone should be; None if it says nothing."""
     named = MISSING if time_zone.profile_field is None else value_at(profile, time_zone.profile_field)
     return None if named is MISSING else named
-
-
-# Sequences
-
-
-def match_of(path: str | None, event: Event) -> str | None:
-    """The value that both events of a sequence must have, as text; None if the event lacks it."""
-    if path is None:
-        return ""
-    value = value_at(event.fields, path)
-    if value is None or value is MISSING:
-        return None
-    return short(exact_json.dumps(_canonical(value), orjson.OPT_SORT_KEYS).decode())
-
-
-def _canonical(value: Any) -> Any:
-    """A JSON value in the form that equal values share: 1 and 1.0 are the same number."""
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _canonical(item) for name, item in value.items()}
-    return value
-
-
-def followed_by(state: RuleState, rule: Rule, match: str, at_ms: int) -> list[OpenSequence]:
-    """The open sequences of a rule that an event at ``at_ms`` follows."""
-    return [
-        sequence
-        for sequence in state.open
-        if sequence.rule == rule.name and sequence.match == match and sequence.begun_ms <= at_ms <= sequence.end_ms
-    ]
-
-
-def due_sequences(state: RuleState, stream_ms: int) -> list[OpenSequence]:
-    """Open sequences that are due at ``stream_ms``, in the order in which they are settled."""
-    due = [sequence for sequence in state.open if sequence.due_ms <= stream_ms]
-    return sorted(due, key=lambda sequence: (sequence.end_ms, sequence.begun_ms))
-
-
-def begin_sequence(rule: Rule, match: str, event: Event, key: str | None, lateness_ms: int) -> OpenSequence:
-    """The sequence that ``event`` begins; ``key`` is that of the rule's cooldown."""
-    sequence = rule.sequence
-    if sequence is None:
-        raise ValueError(f"rule {rule.name} has no sequence")
-    begun_ms = event.timestamp_ms
-    end_ms, lag_ms = begun_ms + sequence.within.ms, event.received_ms - begun_ms
-    fields = b"" if sequence.not_followed_by is None else exact_json.dumps(event.fields)
-    return OpenSequence(rule.name, match, event.event_id, begun_ms, end_ms, end_ms + lateness_ms, key, fields, lag_ms)

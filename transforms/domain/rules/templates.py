@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -11,12 +10,9 @@ import orjson
 from transforms.domain.base import exact_json
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.field_paths import MISSING, value_at
+from transforms.domain.rules import placeholders
+from transforms.domain.rules.placeholders import Placeholder, parts_of, steps_of
 
-# The first names of placeholders: the enriched event by the names that filters use, and the action.
-ROOTS: Final = ("event", "user", "visit", "history", "enrichment", "action")
-
-_PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
-_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,8}")
 _MAX_DEPTH: Final = 20
 
 
@@ -29,9 +25,9 @@ def check(template: Any, levels: int = _MAX_DEPTH) -> None:
     if levels == 0:
         raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(template, str):
-        for path in _PLACEHOLDER.findall(template):
-            if not _PATH.fullmatch(path) or path.partition(".")[0] not in ROOTS:
-                raise ValueError(f"${{{path}}} is no path of names that begins with one of {', '.join(ROOTS)}")
+        for part in parts_of(template):
+            if isinstance(part, Placeholder):
+                placeholders.check(part)
     elif isinstance(template, dict):
         for name, inner in template.items():
             if not isinstance(name, str):
@@ -55,7 +51,7 @@ class Values:
     """The values of placeholders for one event. An object or a list is encoded once, however often it is named.
 
     Args:
-        roots: a value for each of ``ROOTS`` but ``action``.
+        roots: a value for each of ``placeholders.ROOTS`` but ``action`` and ``begun``.
     """
 
     __slots__ = ("_encoded", "_roots")
@@ -64,29 +60,49 @@ class Values:
         self._roots = roots
         self._encoded: dict[str, tuple[Any, str, int]] = {}
 
-    def with_action(self, action: dict[str, Any]) -> Values:
-        """The same values with those of the next action."""
-        self._roots["action"] = action
+    def with_action(self, action: dict[str, Any], begun: dict[str, Any] | None = None) -> Values:
+        """The same values with those of the next action, and the event that began its sequence."""
+        self._roots["action"], self._roots["begun"] = action, begun
         return self
 
-    def of(self, path: str) -> tuple[Any, str, int]:
+    def of(self, placeholder: Placeholder) -> tuple[Any, str, int]:
         """A placeholder's value as what JSON has of it and as text, and the least length of both."""
+        path, default = placeholder
         found = self._encoded.get(path)
         if found is not None:
             return found
         root, _, field = path.partition(".")
-        value = self._roots[root]
-        if field:
+        if "[" in path:
+            root = placeholder.root
+            value = _inside(self._roots[root], steps_of(path)) if root in self._roots else MISSING
+        elif field:
+            value = self._roots[root]
             value = value_at(value, field) if isinstance(value, dict) else MISSING
+        else:
+            value = self._roots.get(root)
+        if default is not None and (value is None or value is MISSING or value == ""):
+            return default, default, len(default)
         if value is None or value is MISSING:
             return None, "", 0
         if isinstance(value, str):
             return value, value, len(value)
         json = exact_json.dumps(value)
         found = orjson.Fragment(json), json.decode(), len(json)
-        if root != "action":
+        if root not in ("action", "begun"):
             self._encoded[path] = found
         return found
+
+
+def _inside(value: Any, steps: Sequence[str | int]) -> Any:
+    """The value at the end of a path, ``MISSING`` if there is none."""
+    for step in steps:
+        if isinstance(step, str):
+            value = value.get(step, MISSING) if isinstance(value, dict) else MISSING
+        elif isinstance(value, list) and -len(value) <= step <= len(value):
+            value = value[step - 1 if step > 0 else step]
+        else:
+            return MISSING
+    return value
 
 
 def render(template: Any, values: Values, limit: int) -> bytes:
@@ -127,13 +143,13 @@ class _Rendering:
         return template
 
     def _text(self, template: str) -> Any:
-        parts = _parts(template)
-        if len(parts) == 3 and not parts[0] and not parts[2]:
-            value, _, nbytes = self._values.of(parts[1])
+        parts = parts_of(template)
+        if len(parts) == 1 and isinstance(parts[0], Placeholder):
+            value, _, nbytes = self._values.of(parts[0])
             self._add(nbytes)
             return value
-        # Texts and placeholder paths alternate. The list holds each long text once, however often it is named.
-        texts = [part if number % 2 == 0 else self._values.of(part)[1] for number, part in enumerate(parts)]
+        # The list holds each long text once, however often it is named.
+        texts = [self._values.of(part)[1] if isinstance(part, Placeholder) else part for part in parts]
         self._add(sum(map(len, texts)))
         return "".join(texts)
 
@@ -141,8 +157,3 @@ class _Rendering:
         self._nbytes += nbytes
         if self._nbytes > self._limit:
             raise BodyTooLargeError(self._nbytes, is_whole=False)
-
-
-@lru_cache(maxsize=4096)
-def _parts(template: str) -> tuple[str, ...]:
-    return tuple(_PLACEHOLDER.split(template))

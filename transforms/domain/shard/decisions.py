@@ -20,6 +20,7 @@ DROPPED: Final = "dropped"
 REFUSED: Final = "refused"
 COOLED_DOWN: Final = "cooled_down"
 CAPPED: Final = "capped"
+INACTIVE: Final = "inactive"
 SKIPPED: Final = "skipped"
 ERROR: Final = "error"
 BEGUN: Final = "begun"
@@ -36,7 +37,21 @@ UNDELIVERED: Final = "undelivered"
 
 # All of them.
 KINDS: Final = (
-    *(FIRED, HELD, RELEASED, DROPPED, REFUSED, COOLED_DOWN, CAPPED, SKIPPED, ERROR, BEGUN, NOT_BEGUN, NO_MATCH),
+    *(
+        FIRED,
+        HELD,
+        RELEASED,
+        DROPPED,
+        REFUSED,
+        COOLED_DOWN,
+        CAPPED,
+        INACTIVE,
+        SKIPPED,
+        ERROR,
+        BEGUN,
+        NOT_BEGUN,
+        NO_MATCH,
+    ),
     *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
 )
 

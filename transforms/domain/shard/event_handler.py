@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transforms.domain.base.field_paths import selection
 from transforms.domain.events.dead_letter import RejectedError
 from transforms.domain.events.event import Event, parse_event, with_exact_integers
 from transforms.domain.events.record import Record
@@ -25,7 +24,6 @@ class EventHandler:
     __slots__ = (
         "_engine",
         "_handled",
-        "_history_fields",
         "_hits",
         "_now_ms",
         "_record",
@@ -42,7 +40,6 @@ class EventHandler:
         self._record = scope.record
         self._settings = scope.settings
         self._result = scope.result
-        self._history_fields = selection(scope.settings.history_fields)
         self._engine = engine
         self._hits = self._handled = 0
 
@@ -132,8 +129,8 @@ class EventHandler:
 
     def _row_of(self, event: Event, is_of_visit: bool) -> Row:
         extra = None
-        if self._settings.history_fields:
-            extra = self._history_fields.of(with_exact_integers(event).fields) or None
+        if self._scope.history_fields is not None:
+            extra = self._scope.history_fields.of(with_exact_integers(event).fields) or None
         is_page = is_of_visit and event.known.event_type == PAGE_VIEW
         return Row(event.timestamp_ms, event.event_id, event.event_name, extra, False, is_page)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -15,7 +16,7 @@ from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
 from transforms.domain.rules import state as rule_state
 from transforms.domain.rules import templates
 from transforms.domain.rules.actions import FiredAction, action_id, decode_action, encode_action, enriched_event
-from transforms.domain.rules.model import Action, Cap, DebugAction, KafkaAction, Rule, WebhookAction
+from transforms.domain.rules.model import DROP, Action, Cap, DebugAction, KafkaAction, QuietHours, Rule, WebhookAction
 from transforms.domain.rules.state import MAX_BYTES, MAX_COOLDOWN_KEYS, MAX_HELD, HeldAction, RuleState
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import ActionHeld, ActionReleased, FiringsForgotten, RuleFired
@@ -85,7 +86,9 @@ class Trigger:
             }
         )
 
-    def actions(self, rule: Rule, rule_set: int, at_ms: int) -> Iterator[FiredAction | BodyTooLarge]:
+    def actions(
+        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None = None
+    ) -> Iterator[FiredAction | BodyTooLarge]:
         """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
         for action in rule.actions:
             identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
@@ -94,7 +97,7 @@ class Trigger:
                 size, allowed = f"{self._nbytes} bytes in all bodies for the event", MAX_BODIES_BYTES
             else:
                 try:
-                    body = self._body(rule, action, identity)
+                    body = self._body(rule, action, identity, begun)
                 except templates.BodyTooLargeError as error:
                     # What was built until then counts, too: it took its time.
                     self._nbytes += min(error.nbytes, MAX_PRODUCED_BYTES)
@@ -108,7 +111,7 @@ class Trigger:
             self._nbytes += len(body) + _ACTION_BYTES
             yield fired
 
-    def _body(self, rule: Rule, action: Action, identity: str) -> bytes:
+    def _body(self, rule: Rule, action: Action, identity: str, begun: dict[str, Any] | None) -> bytes:
         """What an action sends: its template, filled in, or the enriched event.
 
         Raises:
@@ -116,7 +119,7 @@ class Trigger:
         """
         if not isinstance(action, DebugAction) and action.body is not None:
             shown = {"id": identity, "name": action.name, "rule": rule.name, "version": rule.version}
-            return templates.render(action.body, self._values.with_action(shown), MAX_PRODUCED_BYTES)
+            return templates.render(action.body, self._values.with_action(shown, begun), MAX_PRODUCED_BYTES)
         if isinstance(action, WebhookAction) and not action.history:
             return self._without_history
         return self._enriched
@@ -131,13 +134,22 @@ class Firing:
         self._scope = scope
         self._dispatch = dispatch
 
-    def fire(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> None:
+    def fire(
+        self,
+        rule: Rule,
+        trigger: Trigger,
+        at_ms: int,
+        received_ms: int,
+        key: str | None,
+        begun: dict[str, Any] | None = None,
+    ) -> None:
         """Fire a rule unless its cooldown or cap stops it; quiet hours hold its actions.
 
         Args:
             at_ms: event time of the firing.
             received_ms: its record time.
             key: value of the cooldown's key.
+            begun: the event that began the sequence.
         """
         scope, log = self._scope, self._scope.log
         if self._is_stopped(rule, trigger, at_ms, received_ms, key):
@@ -146,15 +158,21 @@ class Firing:
             rule.time_zone, trigger.profile
         ):
             scope.result.counts["time_zones_unknown"] += 1
+        until_ms = None
+        if rule.quiet_hours is not None:
+            until_ms = _quiet_until_ms(
+                rule.quiet_hours, scope.now_ms, rule_state.zone_for(rule.time_zone, trigger.profile)
+            )
+            if until_ms is not None and rule.quiet_hours.mode == DROP:
+                scope.count(rule, "dropped", "rules_dropped")
+                if log.is_on:
+                    log.event(decisions.DROPPED, rule, trigger.fields, f"quiet hours until {rfc_3339(until_ms)}")
+                return
         scope.count(rule, "fired")
         if rule.cooldown is not None or rule.cap is not None:
             self._remember(rule, trigger, at_ms, received_ms, key)
-        until_ms = None
-        if rule.quiet_hours is not None:
-            zone = rule_state.zone_for(rule.time_zone, trigger.profile)
-            until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
         refused: list[BodyTooLarge] = []
-        for action in trigger.actions(rule, scope.rule_set, at_ms):
+        for action in trigger.actions(rule, scope.rule_set, at_ms, begun):
             if isinstance(action, BodyTooLarge):
                 refused.append(action)
             elif until_ms is None:
@@ -249,7 +267,7 @@ class Firing:
         for held in [held for held in scope.state.rule_states.of(user_id).held if held.until_ms <= scope.now_ms]:
             rule, zone, until_ms = scope.filters.by_name.get(held.rule), zone_of(held.zone), None
             if rule is not None and rule.quiet_hours is not None and zone is not None:
-                until_ms = quiet_until_ms(scope.now_ms, rule.quiet_hours.start, rule.quiet_hours.end, zone)
+                until_ms = _quiet_until_ms(rule.quiet_hours, scope.now_ms, zone)
             if until_ms is not None:
                 scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
                 scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
@@ -267,6 +285,10 @@ class Firing:
             record = Record(NO_COORDINATE, NO_COORDINATE, scope.now_ms, user_id.encode(), b"")
             self._dispatch.send(fired, held.event_id, "", record)
             scope.count(rule, "released", "held_released")
+
+
+def _quiet_until_ms(quiet: QuietHours, now_ms: int, zone: ZoneInfo) -> int | None:
+    return quiet_until_ms(now_ms, quiet.start, quiet.end, zone, quiet.weekdays)
 
 
 def _span_of(cap: Cap) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from transforms.domain.base.calendar import is_active
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import NO_RULE, FilterResult
-from transforms.domain.rules.model import Rule
-from transforms.domain.rules.state import match_of
+from transforms.domain.rules.model import Active, Rule, Sequence
+from transforms.domain.rules.open_sequences import match_of, matches_of
+from transforms.domain.rules.state import has_bad_zone, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import Firing, Trigger
 from transforms.domain.shard.sequences import Sequences
@@ -55,11 +57,11 @@ class RuleEngine:
             event = with_exact_integers(event)
             trigger = Trigger(event.user_id, event.event_id, event.fields, user, visit, topic, record)
             allowed = {rule.name for rule in filter_result.allowed}
-            followed = {rule.name for rule in filter_result.followed}
+            followed = filter_result.followed
             for rule in filters.rules if followed else filter_result.allowed:
                 if rule.name in allowed or rule.name in followed:
                     key = filter_result.keys.get(rule.name)
-                    self._apply(rule, trigger, event, rule.name in allowed, rule.name in followed, key)
+                    self._apply(rule, trigger, event, rule.name in allowed, followed.get(rule.name, ()), key)
         for rule, message in filter_result.errors:
             if not scope.skips(rule, user):
                 scope.count(rule, "error", "rule_errors")
@@ -76,28 +78,58 @@ class RuleEngine:
         result.rule_counts.update((rule.name, "quarantined") for rule in filter_result.quarantined)
 
     def _apply(
-        self, rule: Rule, trigger: Trigger, event: Event, is_allowed: bool, is_followed: bool, key: str | None
+        self, rule: Rule, trigger: Trigger, event: Event, is_allowed: bool, steps: tuple[int, ...], key: str | None
     ) -> None:
-        """Apply a rule whose filter allowed the event, or whose sequence's filter did, or both."""
+        """Apply a rule whose filter allowed the event, or steps of whose sequence did, or both."""
         scope, log = self._scope, self._scope.log
         is_skipped = scope.skips(rule, trigger.user)
         if is_allowed and not is_skipped:
             scope.count(rule, "allowed", "rule_matches")
         elif is_allowed and log.is_on:
             log.event(decisions.SKIPPED, rule, event.fields, f"profile is {trigger.user.enrichment}")
+        if is_allowed and not is_skipped and rule.active is not None:
+            is_allowed = self._is_active(rule, rule.active, trigger, event)
         if rule.sequence is None:
-            if not is_skipped:
+            if is_allowed and not is_skipped:
                 self.firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, key)
             return
-        match = match_of(rule.sequence.match, event)
-        if match is None:
-            if log.is_on and not is_skipped:
-                log.event(decisions.NO_MATCH, rule, event.fields, f"the event has no {rule.sequence.match}")
-            return
-        if is_followed and not (is_skipped and rule.sequence.not_followed_by is None):
-            self.sequences.follow(rule, trigger, event, match)
-        if is_allowed and not is_skipped:
+        self._apply_sequence(rule, rule.sequence, trigger, event, is_allowed and not is_skipped, steps, key)
+
+    def _apply_sequence(
+        self,
+        rule: Rule,
+        sequence: Sequence,
+        trigger: Trigger,
+        event: Event,
+        begins: bool,
+        steps: tuple[int, ...],
+        key: str | None,
+    ) -> None:
+        matched = sequence.matched
+        matches = matches_of(matched.followed if matched else None, event) if steps else []
+        match = match_of(matched.begun if matched else None, event) if begins else None
+        is_skipped = self._scope.skips(rule, trigger.user)
+        if matched is not None and not is_skipped and self._scope.log.is_on:
+            lacks = [] if matches or not steps else [matched.followed]
+            lacks += [] if match is not None or not begins else [matched.begun]
+            if lacks:
+                detail = f"the event has no {' and no '.join(dict.fromkeys(lacks))}"
+                self._scope.log.event(decisions.NO_MATCH, rule, event.fields, detail)
+        if matches and not (is_skipped and not sequence.waits_for_nothing):
+            self.sequences.follow(rule, sequence, trigger, event, matches, steps)
+        if match is not None:
             self.sequences.begin(rule, trigger, event, match, key)
+
+    def _is_active(self, rule: Rule, active: Active, trigger: Trigger, event: Event) -> bool:
+        scope = self._scope
+        if has_bad_zone(rule.time_zone, trigger.profile):
+            scope.result.counts["time_zones_unknown"] += 1
+        zone = zone_for(rule.time_zone, trigger.profile)
+        if is_active(event.timestamp_ms, active.start, active.end, zone, active.weekdays):
+            return True
+        scope.count(rule, "inactive", "rules_inactive")
+        scope.log.event(decisions.INACTIVE, rule, event.fields)
+        return False
 
     def _log_silent_rules(self, event: Event, user: UserState, filter_result: FilterResult, logged: int) -> None:
         """Log a sample of the rules of which the log has nothing since it had ``logged`` decisions."""

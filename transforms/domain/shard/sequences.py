@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.record import Record
-from transforms.domain.rules import state as rule_state
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules import open_sequences
+from transforms.domain.rules.model import Rule, Sequence
 from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
@@ -26,42 +28,65 @@ class Sequences:
         self._scope = scope
         self._firing = firing
 
-    def follow(self, rule: Rule, trigger: Trigger, event: Event, match: str) -> None:
-        """End the open sequences of a rule that the event follows; a ``followed_by`` rule fires once."""
+    def follow(
+        self,
+        rule: Rule,
+        sequence: Sequence,
+        trigger: Trigger,
+        event: Event,
+        matches: Collection[str],
+        steps: Collection[int],
+    ) -> None:
+        """End the steps of open sequences that the event follows; a ``followed_by`` rule fires once at the last."""
         scope = self._scope
-        followed = rule_state.followed_by(scope.state.rule_states.of(event.user_id), rule, match, event.timestamp_ms)
-        for sequence in followed:
-            scope.record(SequenceEnded(event.user_id, rule.name, sequence.event_id, match))
-            detail = f"sequence that event {sequence.event_id} began"
-            scope.log.event(decisions.FOLLOWED, rule, event.fields, detail)
+        state = scope.state.rule_states.of(event.user_id)
+        followed = open_sequences.followed_by(state, rule, matches, event.timestamp_ms, steps)
+        last = len(sequence.all_steps) - 1
+        # Later steps first: what comes to a step takes the place of what has waited there for longer.
+        for open_ in sorted(followed, key=lambda open_: -open_.step):
+            scope.record(SequenceEnded(event.user_id, rule.name, open_.event_id, open_.match))
+            if open_.step < last:
+                self._advance(rule, open_, event)
+            shown = "sequence" if last == 0 else f"step {open_.step + 1} of the sequence"
+            scope.log.event(decisions.FOLLOWED, rule, event.fields, f"{shown} that event {open_.event_id} began")
         if followed:
             scope.count(rule, "followed", "sequences_followed", len(followed))
-            if rule.sequence is not None and rule.sequence.followed_by is not None:
-                self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, followed[-1].key)
+        done = [open_ for open_ in followed if open_.step == last]
+        if done and not sequence.waits_for_nothing:
+            last_done = done[-1]
+            begun = exact_json.loads(last_done.begun) if last_done.begun else None
+            self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, last_done.key, begun)
+
+    def _advance(self, rule: Rule, open_: OpenSequence, event: Event) -> None:
+        """Have a sequence wait for its next step, in place of one that has waited for it for longer."""
+        scope, user_id = self._scope, event.user_id
+        state = scope.state.rule_states.of(user_id)
+        for other in open_sequences.followed_by(state, rule, (open_.match,), event.timestamp_ms, (open_.step + 1,)):
+            scope.record(SequenceEnded(user_id, rule.name, other.event_id, other.match))
+        advanced = open_sequences.next_step(rule, open_, event, scope.settings.allowed_lateness_ms)
+        scope.record(SequenceBegun(user_id, advanced))
 
     def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
         """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
         scope, user_id, at_ms = self._scope, event.user_id, event.timestamp_ms
-        open_sequences = scope.state.rule_states.of(user_id).open
-        earlier = rule_state.followed_by(scope.state.rule_states.of(user_id), rule, match, at_ms)
+        opened = scope.state.rule_states.of(user_id).open
+        earlier = open_sequences.followed_by(scope.state.rule_states.of(user_id), rule, (match,), at_ms, (0,))
         if earlier:
             replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
             scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
         elif any(
             sequence.begun_ms > at_ms
-            for sequence in open_sequences
-            if sequence.rule == rule.name and sequence.match == match
+            for sequence in opened
+            if sequence.rule == rule.name and sequence.match == match and sequence.step == 0
         ):
             scope.log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
             return
-        sequence = rule_state.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
-        open_sequences = scope.state.rule_states.of(user_id).open
-        open_bytes = sum(other.nbytes for other in open_sequences)
-        if len(open_sequences) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
+        sequence = open_sequences.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)
+        opened = scope.state.rule_states.of(user_id).open
+        open_bytes = sum(other.nbytes for other in opened)
+        if len(opened) >= MAX_OPEN or open_bytes + sequence.nbytes > MAX_BYTES:
             scope.result.counts["sequences_refused"] += 1
-            detail = (
-                f"{len(open_sequences)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
-            )
+            detail = f"{len(opened)} sequences of this user are open, allowed are {MAX_OPEN} and {MAX_BYTES} bytes"
             scope.result.reject(trigger.topic, trigger.record, reasons.RULE_STATE_FULL, detail, rule.name)
             scope.log.event(decisions.REFUSED, rule, event.fields, detail)
             return
@@ -72,8 +97,8 @@ class Sequences:
 
     def needs_profile(self, user_id: str, stream_ms: int) -> bool:
         """Whether a sequence of the user that is due at ``stream_ms`` may fire."""
-        due = rule_state.due_sequences(self._scope.state.rule_states.of(user_id), stream_ms)
-        return any(sequence.fields and self._rule_of(sequence) for sequence in due)
+        due = open_sequences.due_sequences(self._scope.state.rule_states.of(user_id), stream_ms)
+        return any(self._fires(sequence, self._rule_of(sequence)) for sequence in due)
 
     def settle(self, user_id: str, stream_ms: int) -> None:
         """End the user's sequences that are due at ``stream_ms``, and forget the firings that are kept until then.
@@ -81,13 +106,13 @@ class Sequences:
         A sequence of a ``not_followed_by`` rule fires.
         """
         scope = self._scope
-        for sequence in rule_state.due_sequences(scope.state.rule_states.of(user_id), stream_ms):
+        for sequence in open_sequences.due_sequences(scope.state.rule_states.of(user_id), stream_ms):
             scope.record(SequenceEnded(user_id, sequence.rule, sequence.event_id, sequence.match))
             rule = self._rule_of(sequence)
             if rule is None:
                 scope.result.counts["sequences_dropped"] += 1
                 scope.log.sequence(decisions.DROPPED, user_id, sequence, "no rule with this sequence is live")
-            elif sequence.fields:
+            elif self._fires(sequence, rule):
                 self._time_out(user_id, sequence, rule)
             else:
                 scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
@@ -98,9 +123,15 @@ class Sequences:
     def _rule_of(self, sequence: OpenSequence) -> Rule | None:
         """The live rule of a sequence; None if no rule has this name and this kind of sequence."""
         rule = self._scope.filters.by_name.get(sequence.rule)
-        if rule is None or rule.sequence is None:
+        if rule is None or rule.sequence is None or sequence.step >= len(rule.sequence.all_steps):
             return None
-        return rule if (rule.sequence.not_followed_by is not None) is bool(sequence.fields) else None
+        return rule if rule.sequence.waits_for_nothing is bool(sequence.fields) else None
+
+    def _fires(self, sequence: OpenSequence, rule: Rule | None) -> bool:
+        """Whether the rule fires if nothing follows: the last step is not to follow, and is what is waited for."""
+        if rule is None or rule.sequence is None:
+            return False
+        return rule.sequence.waits_for_nothing and sequence.step == len(rule.sequence.all_steps) - 1
 
     def _time_out(self, user_id: str, sequence: OpenSequence, rule: Rule) -> None:
         scope = self._scope
@@ -114,4 +145,4 @@ class Sequences:
         scope.log.event(decisions.TIMED_OUT, rule, fields)
         record = Record(NO_COORDINATE, NO_COORDINATE, sequence.begun_ms, user_id.encode(), sequence.fields)
         trigger = Trigger(user_id, sequence.event_id, fields, user, user.visit, "", record)
-        self._firing.fire(rule, trigger, sequence.end_ms, sequence.received_ms, sequence.key)
+        self._firing.fire(rule, trigger, sequence.end_ms, sequence.received_ms, sequence.key, fields)

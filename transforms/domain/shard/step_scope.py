@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transforms.domain.base.field_paths import selection
 from transforms.domain.rules.live_sets import LiveSet, RuleSets
 from transforms.domain.rules.model import RUN, Rule
 from transforms.domain.shard.decision_log import DecisionLog
@@ -24,11 +25,13 @@ class StepScope:
         signer: checks redrive records.
         is_topic_missing: whether Kafka is known not to have the topic of an action.
         filters: the live rule set, compiled; ``rule_set`` is its number.
+        history_fields: the fields that histories keep, those that this set reads included; None: no more than always.
     """
 
     __slots__ = (
         "fetch_started_ms",
         "filters",
+        "history_fields",
         "is_topic_missing",
         "log",
         "now_ms",
@@ -57,6 +60,9 @@ class StepScope:
         """Make a rule set live for everything that follows."""
         self.filters = live.filters
         self.rule_set = self.log.rule_set = live.number
+        read = live.filters.history_fields
+        names = self.settings.history_fields
+        self.history_fields = selection((*names, *read) if read else names) if names or read else None
 
     def record(self, fact: Fact) -> None:
         """Apply a fact at once, because the next event of a user must see it, and keep it for the journal."""

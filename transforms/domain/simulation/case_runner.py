@@ -16,8 +16,9 @@ from transforms.domain.rules.actions import FiredAction, action_id
 from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
-from transforms.domain.rules.filters import FILTER
+from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.model import Rule
+from transforms.domain.rules.programs import FILTER
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import OnEvaluation, Simulator
@@ -93,6 +94,7 @@ class CaseRun:
         self._number_of_events = len(case.events)
         self._number = 0  # of the event that was handled last
         self._numbers: dict[str, int] = {}  # the event's number by the id of each action that it may fire
+        settings = replace(settings, history_fields=with_fields_of(settings.history_fields, [loaded.rule]))
         problem = _unkept_fields(case, settings)
         if problem is not None:
             self.refused.append(problem)

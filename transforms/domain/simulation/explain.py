@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from transforms.domain.events.event import Event
 from transforms.domain.rules.cases import Case
+from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome, OutcomeKind, Program, SourceChecker
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
@@ -28,7 +29,9 @@ _OUTCOMES: Final = {
     "followed": "follows the event that began a sequence",
     "cooled_down": "stopped by its cooldown",
     "capped": "stopped by its cap",
+    "inactive": "outside of its active days and hours",
     "held": "held: it is quiet hours",
+    "dropped": "dropped: it is quiet hours",
 }
 
 
@@ -70,18 +73,25 @@ def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
     event, profile, visit, rows, enrichment = seen
     if not lua.check(rule.filter, "filter").is_expression:
         return ["  its filter is a body with return: only expressions can be taken apart"]
+    clocks = Clocks([(rule, rule.filter)])
     condition = take_apart(rule.filter)
     conditions = _parents_first(condition)
     # The brackets keep `f(x), y` from being two arguments of `type`.
     programs = [
-        Program("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", wants_value=True)
+        Program(
+            "filter",
+            f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)",
+            True,
+            clocks.place_of(rule),
+        )
         for part in conditions
     ]
     try:
         engine = lua.engine(programs)
     except CompileError:
         return []
-    engine.set_inputs(event.fields, profile, filter_visit(visit, event), enrichment)
+    times = clocks.at(event.timestamp_ms, profile)
+    engine.set_inputs(event.fields, profile, filter_visit(visit, event), enrichment, times)
     outcomes = engine.run(range(len(programs)), columns_of(rows))
     engine.close()
     values = {part.text: _shown_value(outcomes[number]) for number, part in enumerate(conditions)}

@@ -28,6 +28,15 @@ _ENDLESS = {
     "endless comparison": "local t = {} for i = 1, 99 do t[i] = i end table.sort(t, function() while true do end end)",
     "endless recursion in gsub": "local function f(s) return (s:gsub('.', f)) end return f('xx')",
     "endless replacement": "return (('x'):gsub('.', function() while true do end end))",
+    "endless buckets": "while true do bucket('u', 's') end",
+    "endless days": "while true do days_between('2024-01-01', event.timestamp) end",
+    "endless local time": "while true do local x = local_time.hour end",
+    "endless counts": "while true do count{event='x', within='10m'} end",
+    "endless last": "while true do last{} end",
+    "endless distinct": "while true do distinct{of='event_name'} end",
+    "endless where": "return count{where=function() while true do end end}",
+    "endless recursion in where": "local f f = function() return count{where=f} > 0 end return f()",
+    "endless options": "local t = setmetatable({}, {}) return count(t)",
     "endless gmatch": "while true do for x in ('abc'):gmatch('.') do end end",
 }
 

@@ -100,7 +100,7 @@ from transforms.adapters.lua.sandbox import Sandbox
 
 class WithAHole(Sandbox):
     def run(self, selected, history):
-        for number, (name, _, _) in enumerate(self._programs):
+        for number, (name, *_) in enumerate(self._programs):
             if selected is None or number in selected:
                 if name == "dies":
                     os._exit(7)

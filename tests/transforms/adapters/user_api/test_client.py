@@ -860,3 +860,11 @@ def test_a_missing_token_is_an_error_when_the_worker_starts(tmp_path: Path) -> N
     with pytest.raises(TokenError, match="none: No such file"):
         HttpUserApi(settings, 1.0)
     assert HttpUserApi(replace(settings, token=None), 1.0)._token is None
+
+
+def test_fields_that_a_later_rule_set_reads_are_kept_of_later_answers(httpserver: HTTPServer) -> None:
+    url, fields = serve(httpserver), list[str]()
+    pool = FetchPool(HttpUserApi(UserApiSettings(url, 2.0), 5.0, fields))
+    assert [row.extra for row in pool.wait("u1").history] == [None]
+    fields.append("other")
+    assert [row.extra for row in pool.wait("u1").history] == [{"other": 1}]

@@ -27,6 +27,14 @@ FIELDS = st.sampled_from(
         *("event.event_name", "event.triggerable", "event.is_https", "event.duration", "event.timestamp"),
         *("event.domain", 'event["app"]', "event . platform", "event.mood", "event.parameters", "event.parameters.n"),
         *("user.country", "user.age", 'user["vip"]', "user.x", "user.x.y", "user.enrichment", "enrichment"),
+        *(
+            "local_time.hour",
+            "local_time.date",
+            'bucket("a", "b")',
+            "days_between(0, event.timestamp)",
+            "history_since",
+        ),
+        *("count{}", 'last{event="a"}', 'distinct{of="x"}', "count", "local_time", "bucket(user.x, 1)"),
         *("visit.page_count", "visit.is_first_visit", "missing", "missing.x", "event", "user", "#history"),
         *('string.len("a")', "event.event_name:len()", "(event.triggerable)", "tostring(user.age)", "-user.age"),
     ]

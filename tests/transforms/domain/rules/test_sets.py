@@ -33,7 +33,8 @@ FULL = {
     "on_missing_profile": "skip",
     "cooldown": {"time": "1d", "key": "event.parameters.sku"},
     "cap": {"count": 2, "per": "week"},
-    "quiet_hours": {"start": "22:00", "end": "08:00"},
+    "quiet_hours": {"start": "22:00", "end": "08:00", "days": ["fri"], "mode": "drop"},
+    "active": {"days": ["mon"], "from": "09:00", "to": "17:00"},
     "time_zone": {"profile_field": None, "default": "Europe/Berlin"},
     "sequence": {"not_followed_by": 'event.event_name == "checkout"', "within": "30m", "match": "parameters.cart_id"},
 }

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from transforms.domain.rules.placeholders import Placeholder
 from transforms.domain.rules.templates import BodyTooLargeError, Values, check, render
 
 VALUES = {
@@ -13,7 +14,15 @@ VALUES = {
         "event_name": "buy",
         "a.b": 5,
         "a": {"b": 6, "c": 7},
-        "parameters": {"sku": "a-1", "price": 9.5, "tags": ["x"], "none": None},
+        "parameters": {
+            "sku": "a-1",
+            "price": 9.5,
+            "tags": ["x"],
+            "none": None,
+            "x-y": {"é }.": 1},
+            "blank": "",
+            "items": [{"sku": "s1"}, {"sku": "s2", "a": {"b": 6}, "a.b": 5}],
+        },
     },
     "user": {"name": "Ünal"},
     "visit": {"page_count": 3},
@@ -47,6 +56,25 @@ VALUES = {
             {"to": "Ünal", "list": [3, 1, True, None]},
         ),
         (7, 7),
+        ("${user.nick|there}", "there"),
+        ("Hello ${user.nick|}${user.name|there}!", "Hello Ünal!"),
+        ("Hello ${event.parameters.none|a | b: [1].}", "Hello a | b: [1]."),
+        ("${event.parameters.blank|empty}", "empty"),
+        ("${event.parameters.price|1}", 9.5),
+        ("${event.parameters.missing.deeper|7}", "7"),
+        ("${event.parameters.items[-1].sku}", "s2"),
+        ("${event.parameters.items[1].sku}, ${event.parameters.items[2].sku}", "s1, s2"),
+        ("${event.parameters.items[3].sku|none}", "none"),
+        ("${event.parameters.items[-3]}", None),
+        ("${event.parameters.items[2].a.b}", 6),
+        ('${event.parameters.items[2]["a.b"]}', 5),
+        ('${event.parameters["x-y"]["é }."]}', 1),
+        ('"${event.parameters["x-y"]}"', '"{"é }.":1}"'),
+        ("${event.parameters.sku[1]}", None),
+        ("${history[-1].event_name|nothing yet}", "nothing yet"),
+        ("$${event.parameters.price}", "$9.5"),
+        ('${"${"}', "${"),
+        ('${"${"}event.event_name} is ${event.event_name}', "${event.event_name} is buy"),
     ],
 )
 def test_placeholders_become_values(template: Any, rendered: Any) -> None:
@@ -55,10 +83,27 @@ def test_placeholders_become_values(template: Any, rendered: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["${}", "${profile.name}", "${event..x}", "${event[0]}", {"a": ["${x}"]}, "${ event}"]
+    "template",
+    [
+        "${}",
+        "${profile.name}",
+        "${event..x}",
+        "${event[0]}",
+        {"a": ["${x}"]},
+        "${ event}",
+        "${|x}",
+        "${event[x]}",
+        "${event['x']}",
+        '${event.x"}',
+        '${"x"}',
+        "${event.a |b}",
+    ],
 )
 def test_a_placeholder_without_a_possible_value_is_refused(template: Any) -> None:
-    with pytest.raises(ValueError, match=r"is no path of names that begins with one of event, user, visit, history"):
+    with pytest.raises(
+        ValueError,
+        match=r"is no path of names that begins with one of event, user, visit, history, enrichment, action, begun",
+    ):
         check(template)
 
 
@@ -90,7 +135,7 @@ HISTORY = [{"event_id": f"e{number}", "note": "x" * 100} for number in range(100
 )
 def test_a_body_that_grows_over_its_limit_is_given_up_while_it_is_built(template: Any) -> None:
     values = Values({**VALUES, "history": HISTORY})
-    values.of("history")
+    values.of(Placeholder("history"))
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLargeError, match="bytes"):

@@ -412,3 +412,181 @@ def test_an_agenda_knows_who_is_due() -> None:
     assert agenda.until(193) == ["n2", "n3"]
     agenda.set("n2", 192)
     assert agenda.until(1000)[-1] == "n0"
+
+
+# Active, and quiet hours with days; NOON is Monday 13:00 in Berlin.
+
+
+@pytest.mark.parametrize(
+    ("active", "offsets", "fires"),
+    [
+        ({"from": "13:00", "to": "14:00"}, [-1, 0, HOUR - 1, HOUR], [0, HOUR - 1]),
+        (
+            {"days": ["tue", "mon"]},
+            [-13 * HOUR - 1, -13 * HOUR, 2 * DAY - 13 * HOUR - 1, 2 * DAY],
+            [-46_800_000, 125_999_999],
+        ),
+        (
+            {"days": ["mon"], "from": "22:00", "to": "02:00"},
+            [-DAY + 9 * HOUR, 9 * HOUR, 13 * HOUR - 1, 13 * HOUR],
+            [9 * HOUR, 13 * HOUR - 1],
+        ),
+    ],
+)
+def test_a_rule_is_active_at_its_days_and_hours_of_the_users_day(
+    active: Any, offsets: list[int], fires: list[int]
+) -> None:
+    told = Told(rule("r", active=active))
+    told.shard.now_ms = NOON + 3 * DAY
+    assert [at for at in offsets if told.say(at, event_id=f"e{at}")] == fires
+    assert told.counts["rules_inactive"] == len(offsets) - len(fires)
+
+
+def test_a_sequence_begins_only_while_its_rule_is_active_and_is_followed_at_any_time() -> None:
+    follows = {"followed_by": 'event.event_name == "buy"', "within": "3h"}
+    told = Told(rule("r", 'event.event_name == "go"', active={"to": "14:00"}, sequence=follows))
+    assert told.say(HOUR, "go") == []
+    assert told.say(HOUR, "buy") == []
+    assert told.say(HOUR - 1, "go") == []
+    assert told.say(2 * HOUR, "buy", event_id="b") == ["r:b"]
+    assert told.counts["rules_inactive"] == 1
+
+
+def test_quiet_hours_that_drop_leave_cooldown_and_cap_as_they_were() -> None:
+    quiet = {"start": "13:00", "end": "14:00", "mode": "drop"}
+    told = Told(rule("r", quiet_hours=quiet, cap={"count": 1, "per": "day"}, cooldown="1d"))
+    assert told.say(0) == []
+    assert told.counts["rules_dropped"] == 1
+    assert told.remembered() == {"cooldowns": [], "caps": [], "sequences": [], "held": []}
+    assert told.pass_time(HOUR) == []
+    assert told.say(HOUR, event_id="b") == ["r:b"]
+
+
+def test_quiet_hours_begin_only_on_their_days() -> None:
+    told = Told(rule("r", quiet_hours={"start": "22:00", "end": "06:00", "days": ["mon", "tue"]}))
+    fired_at = []
+    for hour in range(0, 96, 2):  # from Monday, 13:00 in Berlin
+        if told.pass_time(0 if hour == 0 else 2 * HOUR) or told.say(hour * HOUR, event_id=f"e{hour}"):
+            fired_at.append((13 + hour) % 24 + 24 * ((13 + hour) // 24))
+    held = [hour for hour in range(13, 109, 2) if hour not in fired_at]
+    assert held == [23, 25, 27, 29, 47, 49, 51, 53]
+
+
+def test_quiet_weekends_end_on_monday() -> None:
+    told = Told(rule("r", quiet_hours={"start": "00:00", "end": "24:00", "days": ["sat", "sun"]}))
+    told.pass_time(5 * DAY)
+    assert told.say(5 * DAY, event_id="a") == []
+    assert told.remembered()["held"][0]["until"] == NOON + 6 * DAY + 11 * HOUR
+    assert told.pass_time(DAY + 11 * HOUR - 1) == []
+    assert told.pass_time(1) == ["r:a"]
+
+
+# Sequences of several steps
+
+PAID = {"followed_by": 'event.event_name == "pay"', "within": "1h"}
+NOT_RATED = {"not_followed_by": 'event.event_name == "rate"', "within": "5h"}
+GO = 'event.event_name == "go"'
+
+
+def test_x_then_y_then_no_z() -> None:
+    told = Told(rule("r", GO, sequence={"steps": [PAID, NOT_RATED]}))
+    told.say(0, "go", event_id="x")
+    told.say(30 * MINUTE, "rate")  # not its turn
+    told.say(59 * MINUTE, "pay", event_id="y")
+    told.shard.restore()
+    assert told.remembered()["sequences"] == [
+        {"rule": "r", "event_id": "x", "begun_at": NOON + 59 * MINUTE, "ends_at": NOON + 5 * HOUR + 59 * MINUTE}
+    ]
+    assert told.pass_stream(5 * HOUR + 59 * MINUTE + 10 * SECOND - 1) == []
+    told.shard.restore()
+    assert told.pass_stream(5 * HOUR + 59 * MINUTE + 10 * SECOND) == ["r:x"]
+    assert told.counts["sequences_followed"] == told.counts["sequences_timed_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "fires"),
+    [
+        ([(0, "go", "x")], []),  # no Y: ends silently
+        ([(0, "go", "x"), (61 * MINUTE, "pay", "y")], []),  # Y too late
+        ([(0, "go", "x"), (1, "pay", "y"), (2, "rate", "z")], []),
+        ([(0, "go", "x"), (1, "pay", "y"), (5 * HOUR + 1, "rate", "z")], []),  # just in time
+        ([(0, "go", "x"), (1, "pay", "y"), (5 * HOUR + 2, "rate", "z")], ["r:x"]),
+        ([(0, "go", "x"), (1, "pay", "y"), (2, "go", "x2")], ["r:x"]),  # another X does not undo Y
+        ([(0, "go", "x"), (2, "go", "x2"), (3, "pay", "y")], ["r:x2"]),  # the later X counts
+        ([(0, "go", "x"), (1, "pay", "y"), (2, "go", "x2"), (3, "pay", "y2")], ["r:x2"]),  # and the later Y
+        ([(0, "pay", "y"), (1, "go", "x")], []),
+        ([(5, "go", "x"), (4, "pay", "y")], []),  # Y was before X
+    ],
+)
+def test_when_a_sequence_of_two_steps_fires(events: Any, fires: list[str]) -> None:
+    told = Told(rule("r", GO, sequence={"steps": [PAID, NOT_RATED]}))
+    outs = []
+    for at_ms, name, event_id in events:
+        outs += told.say(at_ms, name, event_id=event_id)
+        told.shard.restore()
+    assert outs + told.pass_stream(3 * DAY) == fires
+    assert told.remembered()["sequences"] == []
+    assert told.counts["sequences_dropped"] == 0
+
+
+def test_steps_that_are_all_followed_fire_at_the_last_event() -> None:
+    steps = [{"followed_by": f'event.event_name == "{name}"', "within": "10m"} for name in "abc"]
+    told = Told(rule("r", GO, sequence={"steps": steps, "match": "parameters.n"}))
+    for minute, name in [(0, "go"), (1, "b"), (9, "a"), (10, "c"), (18, "b")]:
+        assert told.say(minute * MINUTE, name, parameters={"n": 1}) == []
+        assert told.say(minute * MINUTE, name, parameters={"n": minute}) == []
+    assert told.say(28 * MINUTE, "c", event_id="end", parameters={"n": 1}) == ["r:end"]
+
+
+def test_one_event_ends_one_step_of_a_sequence() -> None:
+    step = {"followed_by": GO, "within": "1h"}
+    told = Told(rule("r", GO, sequence={"steps": [step, step]}))
+    assert [told.say(number, "go", event_id=f"e{number}") for number in range(5)] == [
+        [],
+        [],
+        ["r:e2"],
+        ["r:e3"],
+        ["r:e4"],
+    ]
+
+
+def test_a_field_of_any_item_of_a_list_ends_a_sequence() -> None:
+    match = {"begun": "parameters.sku", "followed": "parameters.items[].sku"}
+    told = Told(rule("r", GO, sequence=SEQUENCE | {"match": match}))
+    for sku in ("a", "b", 3):
+        told.say(0, "go", event_id=f"{sku}", parameters={"sku": sku})
+    for items in ([{"sku": "c"}, {}, 7, {"sku": None}, {"sku": 3.0}, {"sku": "a"}], "none", [], None, {"sku": "b"}):
+        told.say(MINUTE, "checkout", parameters={"items": items})
+    told.say(MINUTE, "checkout", parameters={"sku": "b"})
+    assert told.pass_stream(DAY) == ["r:b"]
+
+
+def test_a_sequence_goes_on_when_its_rule_gets_more_steps_and_ends_when_its_step_is_gone() -> None:
+    short, long = {"followed_by": PAID["followed_by"], "within": "1h"}, {"steps": [PAID, PAID]}
+    told = Told(rule("r", GO, sequence=short))
+    told.say(0, "go", event_id="x")
+    told.shard.filters = filter_set((rule("r", GO, sequence=long, version=2),))
+    assert told.say(1, "pay") == []
+    assert told.say(2, "pay", event_id="y") == ["r:y"]
+    told.say(3, "go", event_id="x2")
+    told.say(4, "pay")
+    told.shard.filters = filter_set((rule("r", GO, sequence=short, version=3),))
+    assert told.say(5, "pay") == []
+    assert told.pass_stream(DAY) == []
+    assert told.counts["sequences_dropped"] == 1
+
+
+@pytest.mark.parametrize("steps", [[PAID], [PAID, PAID], [PAID, NOT_RATED]], ids=len)
+def test_a_body_has_the_event_that_began_the_sequence(steps: Any) -> None:
+    body = {"first": "${begun.parameters.n|none}", "event": "${event.event_id}", "id": "${begun.event_id}"}
+    sequence = steps[0] if len(steps) == 1 else {"steps": steps}
+    told = Told(rule("r", GO, sequence=sequence, actions=[{"type": "kafka", "body": body}]))
+    sent = []
+    told._see = lambda done: [sent.append(orjson.loads(action.body)) for action in done.actions]  # type: ignore
+    told.say(0, "go", event_id="x", parameters={"n": 7})
+    told.shard.restore()
+    for number, _ in enumerate(steps):
+        told.say(1 + number, "pay", event_id=f"y{number}")
+    told.pass_stream(DAY)
+    last = "x" if "not_followed_by" in steps[-1] else f"y{len(steps) - 1}"
+    assert sent == [{"first": 7, "event": last, "id": "x"}]
