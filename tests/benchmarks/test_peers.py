@@ -7,24 +7,28 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 import requests
 
+from pipeline.launch.options import Settings
 from tests.benchmarks import shards, user_api
 from tests.benchmarks.peers import __main__ as bench
-from tests.benchmarks.peers import analysis, report, sampling, workload
+from tests.benchmarks.peers import analysis, report, sampling, systems, workload
 from tests.benchmarks.peers.environments import REQUIREMENTS, version_of
 from tests.benchmarks.peers.stack import check_no_letters
 from tests.benchmarks.peers.systems import _JOBS, ROWS
 from tests.benchmarks.webhooks import receiver
 from tests.builders import filter_set, load_rules, rule
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules.model import Rule, check_destinations
+from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.step_input import Answer
+from transforms.domain.webhooks.destinations import Destination
 
 AT_MS = 1_800_000_000_000
 
@@ -222,6 +226,28 @@ def test_rows_of_our_own_have_the_rules_that_the_comparison_names(tmp_path: Path
     assert sum(rule.sequence is not None for rule in ten.values()) == 4
     assert [name for name, rule in ten.items() if any(action.type == "kafka" for action in rule.actions)] == ["bench"]
     assert [action.type for action in webhook["bench"].actions] == ["kafka", "webhook"]
+
+
+@pytest.mark.parametrize("row", ["shards", "users", "exactly-once", "ten-rules", "decisions", "webhooks"])
+def test_rows_of_our_own_are_jobs_that_a_launch_takes(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[tuple[Settings, RuleSet, tuple[Destination, ...]]] = []
+
+    def submit(settings: Settings, rules: RuleSet, master: str, destinations: tuple[Destination, ...]) -> str:
+        submitted.append((settings, rules, destinations))
+        return "job"
+
+    monkeypatch.setattr(systems, "submit", submit)
+    monkeypatch.setattr(systems, "FlinkCluster", lambda **_: nullcontext(SimpleNamespace(flink_master="nowhere:1")))
+    wiring = systems.Wiring("k:9092", Path("data"), "http://a", "events", "actions", "dead", "decided", "g", 60.0, 10)
+    with ROWS[row].start(1) as start:
+        start(wiring)
+        ((settings, rule_set, destinations),) = submitted
+        for rule in rule_set.rules:
+            check_destinations(rule, [destination.name for destination in destinations])
+        settings.topics_of_actions(rule_set.rules).check(rule_set.rules)
+    assert settings.decisions_topic == ("decided" if row == "decisions" else None)
+    assert len(rule_set.rules) == (10 if row == "ten-rules" else 1)
+    assert len(destinations) == (row == "webhooks")
 
 
 def test_the_receiver_of_webhooks_answers_without_tls() -> None:

@@ -25,7 +25,6 @@ from tests.builders import load_rules
 from tests.flink_cluster import FlinkCluster
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import load_destinations
-from transforms.domain.webhooks.url_policy import EgressPolicy
 
 _JOBS: Final = Path(__file__).parent / "jobs"
 _SUBMIT_S: Final = 120.0
@@ -185,7 +184,7 @@ def our_jobs(
             )
             rule_set = RuleSet(0, load_rules(rules_file))
             file = settings.destinations
-            destinations = () if file is None else load_destinations(file, EgressPolicy(allow_private=True))
+            destinations = () if file is None else load_destinations(file, settings.egress_policy())
             return _until_cancelled(flink, submit(settings, rule_set, flink.flink_master, destinations))
 
         yield job
