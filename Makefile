@@ -93,7 +93,7 @@ connectors: setup ## build the Flink connectors; prints where the jars lie
 release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
 	@$(BIN)/python -m infra.release $(ARGS)
 
-bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; under an hour, resumes (ARGS=--help)
+bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; over an hour, resumes (ARGS=--help)
 	@$(BIN)/python -W ignore -m tests.benchmarks.peers $(ARGS)
 
 bench-growth: setup ## how the cost of an event grows with users, history, rules, linger, bundles, slots; two hours, resumes (ARGS=--help)

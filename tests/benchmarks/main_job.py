@@ -19,7 +19,6 @@ from pathlib import Path
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from pipeline.console import quiet_logging
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.stream import Visitors
 from pipeline.embedded.user_api import UserApi
@@ -247,7 +246,6 @@ def main() -> int:
     parser.add_argument("--only", choices=("throughput", "latency"), help="one part only")
     parser.add_argument("--option", action="append", default=[], help="option for the pipeline's latency runs")
     arguments = parser.parse_args()
-    quiet_logging()
     figures: dict[str, dict[str, float]] = {}
 
     def measure(name: str, run: Callable[[], dict[str, float]]) -> None:

@@ -72,17 +72,19 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self._latency_s, self._transport.write, answer)
 
 
-async def _serve(latency_s: float, pem: Path) -> None:
+async def _serve(latency_s: float, pem: Path | None) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(latency_s), "127.0.0.1", 0, ssl=server_tls(pem), backlog=1024)
+    tls = None if pem is None else server_tls(pem)
+    server = await loop.create_server(lambda: _Connection(latency_s), "127.0.0.1", 0, ssl=tls, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def receiver(latency_ms: int, pem: Path) -> Iterator[int]:
-    """A receiver in a process of its own while the context is open; its port."""
-    command = [sys.executable, "-m", "tests.benchmarks.webhooks", f"--serve_ms={latency_ms}", f"--pem={pem}"]
+def receiver(latency_ms: int, pem: Path | None) -> Iterator[int]:
+    """A receiver in a process of its own while the context is open, without TLS if ``pem`` is None; its port."""
+    command = [sys.executable, "-m", "tests.benchmarks.webhooks", f"--serve_ms={latency_ms}"]
+    command += [] if pem is None else [f"--pem={pem}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.console import quiet_logging
 from tests.benchmarks.growth import report
 from tests.benchmarks.growth.dimensions import QUICK, Dimension, OnStack, Sizes, dimensions, point_figures
 from tests.benchmarks.growth.stage import Point
@@ -60,7 +59,6 @@ class Run:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then print and plot all there is; 1 if a point failed."""
-    quiet_logging()
     given = _parser().parse_args(argv)
     sizes = QUICK if given.quick else Sizes()
     found = dimensions(replace(sizes, users=tuple(users for users in sizes.users if users <= given.most_users)))

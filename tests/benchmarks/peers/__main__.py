@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.console import quiet_logging
 from tests.benchmarks.peers import report
 from tests.benchmarks.peers.analysis import best_round
 from tests.benchmarks.peers.measure import Backlogs, Plan, Start, drain, plan_figures, under_load, warm_up
@@ -47,7 +46,6 @@ class Run(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then print and plot all there is; 1 if a part failed."""
-    quiet_logging()
     given = _parser().parse_args(argv)
     plan = _plan(given)
     folder: Path = given.out

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.benchmarks.peers import load
 from tests.benchmarks.peers.analysis import Log, fidelity, latency, recovery
 from tests.benchmarks.peers.sampling import Limits, Sample, Sampler, peak_rss, rates, steady
-from tests.benchmarks.peers.stack import Stack, Topic, check_actions, read_log
+from tests.benchmarks.peers.stack import Stack, Topic, check_actions, check_no_letters, read_log
 from tests.benchmarks.peers.systems import Running, Wiring
 from tests.benchmarks.peers.workload import Keys, Workload, country
 
@@ -119,6 +119,9 @@ def drain(stack: Stack, start: Start, plan: Plan, backlog: Backlog) -> Figures:
         per_action = backlog.events / (backlog.all_actions - backlog.first_actions)
         check_actions(actions)
         actions.close()
+        dead_letters = stack.topic(wiring.dead_letters)
+        check_no_letters(dead_letters)
+        dead_letters.close()
     first = next(sample for sample in sampler.samples if sample.actions)
     return {
         **rates(*stretch, per_action),

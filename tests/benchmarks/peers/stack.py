@@ -45,13 +45,14 @@ class Topic:
         """The partitions' end offsets, open transactions included."""
         return [self._watcher.get_watermark_offsets(place, timeout=10)[1] for place in self._places]
 
-    def records(self, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+    def records(self, limit: int | None = None, uncommitted: bool = False) -> Iterator[tuple[int, bytes]]:
         """Append time (ms) and value from the start to the end found now; ``limit`` stops early."""
+        reader = self._watcher if uncommitted else self._consumer
         missing = {number: end for number, end in enumerate(self.ends()) if end > 0}
-        self._consumer.assign(self._places)
+        reader.assign(self._places)
         given = idle = 0
         while missing and (limit is None or given < limit) and idle < 20:
-            messages = self._consumer.consume(2000, 0.5)
+            messages = reader.consume(2000, 0.5)
             # The last offset of a partition may be a transaction's marker, which no reader is given.
             idle = 0 if messages else idle + 1
             for message in messages:
@@ -59,10 +60,10 @@ class Topic:
                     raise RuntimeError(f"{self.name}: {message.error()}")
                 given += 1
                 yield message.timestamp()[1], message.value()
-            for place in self._consumer.position([self._places[number] for number in missing]):
+            for place in reader.position([self._places[number] for number in missing]):
                 if place.offset >= missing[place.partition]:
                     del missing[place.partition]
-        self._consumer.unassign()
+        reader.unassign()
 
 
 class Stack:
@@ -94,7 +95,7 @@ class Stack:
     def wiring(self, events: str, checkpoint_s: float, users: int) -> Iterator[Wiring]:
         """A job's topics and names, gone at the end; the events stay."""
         tag = f"bench-{uuid.uuid4().hex[:8]}"
-        actions, dead_letters = self.create(f"{tag}-actions"), self.create(f"{tag}-dead")
+        actions, dead_letters, decisions = (self.create(f"{tag}-{name}") for name in ("actions", "dead", "decisions"))
         yield Wiring(
             bootstrap_servers=self.kafka.bootstrap_servers,
             broker_data=self.kafka.work_dir / "data",
@@ -102,12 +103,16 @@ class Stack:
             events=events,
             actions=actions,
             dead_letters=dead_letters,
+            decisions=decisions,
             group=tag,
             checkpoint_s=checkpoint_s,
             users=users,
         )
         self.delete(
-            actions, dead_letters, *(topic for topic in self._topics() if topic.startswith(f"changelog__{tag}"))
+            actions,
+            dead_letters,
+            decisions,
+            *(topic for topic in self._topics() if topic.startswith(f"changelog__{tag}")),
         )
 
     def _topics(self) -> list[str]:
@@ -145,7 +150,7 @@ def check_actions(actions: Topic, limit: int = 500) -> None:
     Raises:
         ValueError: an action is not what it must be.
     """
-    for _, value in actions.records(limit):
+    for _, value in actions.records(limit, uncommitted=True):  # some rows' are committed by the next checkpoint
         body = orjson.loads(value)
         event = body["event"]
         problems = [
@@ -157,3 +162,13 @@ def check_actions(actions: Topic, limit: int = 500) -> None:
         found = [text for wrong, text in problems if wrong]
         if found:
             raise ValueError(f"{actions.name}: action of event {event['event_id']}: {'; '.join(found)}")
+
+
+def check_no_letters(dead_letters: Topic) -> None:
+    """A row that rejects events or actions does less work than the others.
+
+    Raises:
+        ValueError: there is a dead letter.
+    """
+    for _, value in dead_letters.records(1):
+        raise ValueError(f"{dead_letters.name}: {sum(dead_letters.ends())} dead letters, the first: {value[:500]!r}")

@@ -20,9 +20,11 @@ from runners.flink.rest import FlinkRest
 from tests.benchmarks.peers import workload
 from tests.benchmarks.peers.environments import python_of, version_of
 from tests.benchmarks.peers.sampling import process_tree
+from tests.benchmarks.webhooks import receiver
 from tests.builders import load_rules
 from tests.flink_cluster import FlinkCluster
 from transforms.domain.rules.sets import RuleSet
+from transforms.domain.webhooks.destinations import load_destinations
 
 _JOBS: Final = Path(__file__).parent / "jobs"
 _SUBMIT_S: Final = 120.0
@@ -41,6 +43,7 @@ class Wiring:
     events: str
     actions: str
     dead_letters: str
+    decisions: str
     group: str
     checkpoint_s: float
     users: int
@@ -126,20 +129,38 @@ def _until_cancelled(flink: FlinkCluster, job_id: str) -> Iterator[Running]:
 
 
 @contextmanager
-def ours(slots: int, *options: str) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
-    """This pipeline; ``options`` are its own."""
-    with FlinkCluster(task_managers=1, slots=slots) as flink, our_jobs(flink, slots, *options) as job:
+def ours(
+    slots: int, *options: str, rules: str = workload.RULE
+) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+    """This pipeline; ``options`` are its own, in which ``{decisions}`` is the topic of its decision log."""
+    with FlinkCluster(task_managers=1, slots=slots) as flink, our_jobs(flink, slots, *options, rules=rules) as job:
         yield job
 
 
 @contextmanager
+def with_webhooks(slots: int) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
+    """This pipeline, which also POSTs each action to a receiver that answers after ``workload.STUB_DELAY_S``."""
+    with tempfile.TemporaryDirectory() as folder, receiver(round(workload.STUB_DELAY_S * 1000), pem=None) as port:
+        secret, destinations = Path(folder) / "secret", Path(folder) / "destinations.yaml"
+        secret.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        secret.chmod(0o600)
+        destinations.write_text(
+            "destinations:\n"
+            f"- {{name: receiver, url: 'http://127.0.0.1:{port}/', secrets: ['file:{secret}'], max_in_flight: 100}}\n"
+        )
+        options = (f"--destinations={destinations}", "--allow_private_destinations")
+        with ours(slots, *options, rules=workload.WEBHOOK_RULE) as job:
+            yield job
+
+
+@contextmanager
 def our_jobs(
-    flink: FlinkCluster, slots: int, *options: str
+    flink: FlinkCluster, slots: int, *options: str, rules: str = workload.RULE
 ) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline, as ``ours``, on a cluster that runs already and has at least so many slots."""
     with tempfile.TemporaryDirectory() as folder:
-        rules = Path(folder) / "rule.yaml"
-        rules.write_text(workload.RULE)
+        rules_file = Path(folder) / "rules.yaml"
+        rules_file.write_text(rules)
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             settings = parse(
@@ -152,16 +173,19 @@ def our_jobs(
                     f"--group_id={wiring.group}",
                     f"--job_name={wiring.group}",
                     f"--transactional_id_prefix={wiring.group}",
-                    f"--rules={rules}",
+                    f"--rules={rules_file}",
                     f"--user_api_url={wiring.user_api_url}",
                     f"--checkpointing_interval_ms={round(wiring.checkpoint_s * 1000)}",
                     f"--parallelism={slots}",
                     f"--workers_per_task_manager={slots}",
                     f"--user_shards={_SHARDS_A_SLOT * slots}",
-                    *options,
+                    *(option.format(decisions=wiring.decisions) for option in options),
                 ]
             )
-            return _until_cancelled(flink, submit(settings, RuleSet(0, load_rules(rules)), flink.flink_master))
+            rule_set = RuleSet(0, load_rules(rules_file))
+            file = settings.destinations
+            destinations = () if file is None else load_destinations(file, settings.egress_policy())
+            return _until_cancelled(flink, submit(settings, rule_set, flink.flink_master, destinations))
 
         yield job
 
@@ -327,8 +351,30 @@ ROWS: Final[dict[str, Row]] = {
         "state and actions exactly once; readable at the next checkpoint",
         artifacts.connectors,
         lambda slots: ours(slots, "--delivery_guarantee=EXACTLY_ONCE"),
-        parts=("load",),
+        parts=("zipf", "load"),
         transactional=True,
+    ),
+    "ten-rules": Row(
+        "this pipeline, by user shard, ten rules with caps and sequences",
+        _STATE_ONCE,
+        artifacts.connectors,
+        lambda slots: ours(slots, rules=workload.TEN_RULES),
+        parts=("zipf",),
+    ),
+    "decisions": Row(
+        "this pipeline, by user shard, decision log with one in a hundred of the silent",
+        _STATE_ONCE,
+        artifacts.connectors,
+        lambda slots: ours(slots, "--decisions_topic={decisions}", "--decision_sample=0.01"),
+        parts=("zipf",),
+    ),
+    # Uniform keys only: webhooks of a user go out one after the other, and the busiest user of Zipf's has too many.
+    "webhooks": Row(
+        "this pipeline, by user shard, each action also a webhook",
+        _STATE_ONCE,
+        artifacts.connectors,
+        with_webhooks,
+        parts=("uniform",),
     ),
     "pyflink-process": Row(
         f"PyFlink {_PYFLINK}, process mode",

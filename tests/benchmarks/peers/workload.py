@@ -32,6 +32,18 @@ _RUN_IDS: Final = 1 << 16
 
 FILTER: Final = 'event.triggerable and user.country == "US"'
 RULE: Final = f"name: bench\nversion: 1\nfilter: {FILTER}\nactions: [{{type: kafka}}]\n"
+WEBHOOK_RULE: Final = RULE.replace("[{type: kafka}]", "[{type: kafka}, {type: webhook, destination: receiver}]")
+# Of its ten rules nine do their work without an action: a cap and a sequence that no event ends in an hour.
+TEN_RULES: Final = RULE + "".join(
+    f"---\nname: rule-{number}\nversion: 1\nfilter: {FILTER}\nactions: [{{type: debug}}]\n{more}\n"
+    for number, more in enumerate(
+        [
+            *["cap: {count: 1, window: 1d}"] * 5,
+            *["sequence: {not_followed_by: event.event_name == 'checkout', within: 1h}"] * 4,
+        ],
+        2,
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def enriched_event(fields: dict[str, Any], visit: Visit | None, user: UserState,
         "currentVisit": None if visit is None else visit.public(),
     }
     if history:
-        body["eventHistory"] = [row.public() for row in user.history.rows()]
+        body["eventHistory"] = orjson.Fragment(user.history.public_json())
     if user.has_enrichment_field:
         body[ENRICHMENT] = user.enrichment
     return exact_json.dumps(body)

@@ -177,7 +177,7 @@ class FilterSet:
         history: Columns | None = None
         again = [number for number, outcome in outcomes.items() if outcome.kind is OutcomeKind.NEEDS_HISTORY]
         if again:
-            history = columns_of(user.history.rows())
+            history = Columns(*user.history.columns())
             completed = dict(self._engine.run(again, history))
             for number in again:
                 if outcomes[number].ms:
@@ -190,7 +190,7 @@ class FilterSet:
             names = [program.rule.name for program in allowed if program.field == FILTER]
             keys = [self._key_programs[name] for name in names if name in self._key_programs]
             if keys:
-                outcomes = {**outcomes, **self._engine.run(keys, history or columns_of(user.history.rows()))}
+                outcomes = {**outcomes, **self._engine.run(keys, history or Columns(*user.history.columns()))}
         return outcomes
 
     def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str) -> FilterResult:

@@ -22,7 +22,8 @@ _COMPRESS_FROM: Final = 256
 _Number = tuple[bytes, bytes]  # kind and version of an element
 _SNAPSHOT_HEAD: Final = (b"H", b"\x01")
 _HEAD: Final = (b"H", b"\x02")
-_ENTRY: Final = (b"E", b"\x01")
+_OLD_ENTRY: Final = (b"E", b"\x01")  # histories in it are MessagePack, which History.unpack still reads
+_ENTRY: Final = (b"E", b"\x02")
 
 # A zstd context costs more to create than to use, and only one thread may use it at a time. A thread takes one from the
 # list and puts it back. Both are atomic in Python, so the list needs no lock.
@@ -145,7 +146,7 @@ def decode_element(stored: bytes) -> JournalElement:
         ValueError: it was written by a release newer than this one.
     """
     number = (stored[:1], stored[1:2])
-    if number == _ENTRY:
+    if number in (_ENTRY, _OLD_ENTRY):
         entry = JournalEntry(stored, _packed_bytes(stored))
         entry.is_written = True
         return entry
@@ -154,7 +155,7 @@ def decode_element(stored: bytes) -> JournalElement:
     if number == _SNAPSHOT_HEAD:
         return JournalHead(0, _body(stored))
     raise ValueError(
-        f"journal element {number[0]!r} of version {number[1]!r}: this worker reads H of 1 and 2, E of 1; "
+        f"journal element {number[0]!r} of version {number[1]!r}: this worker reads H and E of 1 and 2; "
         "the state is of a newer release"
     )
 

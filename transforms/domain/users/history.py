@@ -1,19 +1,22 @@
 """A user's last events (docs/spec/architecture.md, "Per-User State Structure").
 
-Rows are kept encoded: 100 rows take a few kilobytes, and they are decoded only when a rule or an action reads them.
+Rows are kept as text (``row_text.py``): 100 rows take a few kilobytes, decoded only when a rule reads them.
 Rows are sorted by timestamp, then by arrival, newest last.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from transforms.domain.base import exact_json
+from transforms.domain.users import row_text
+from transforms.domain.users.row_text import encode_row, encode_rows
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -58,9 +61,7 @@ class SortedRows(NamedTuple):
 
 
 _time_of = attrgetter("timestamp_ms")
-_rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=exact_json.of_msgpack)
-_encoded_rows_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_encoder = msgspec.msgpack.Encoder(enc_hook=exact_json.to_msgpack)
+_old_rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=exact_json.of_msgpack)
 # Old rows are dropped 28 at a time, because dropping re-encodes; readers only see the last `limit` rows.
 _SLACK: Final = 28
 _HASH_BYTES: Final = 4
@@ -70,17 +71,17 @@ def sort_rows(rows: Iterable[Row]) -> SortedRows:
     """Sort rows by time as ``History.merge`` does."""
     merged = sorted({row.event_id: row for row in rows}.values(), key=_time_of)
     newest_ms = merged[-1].timestamp_ms if merged else 0
-    return SortedRows((len(merged), newest_ms, _encoded(merged)), _event_hashes([row.event_id for row in merged]))
+    return SortedRows((len(merged), newest_ms, encode_rows(merged)), _event_hashes([row.event_id for row in merged]))
 
 
 class History:
-    """At most ``limit`` rows, stored as concatenated MessagePack."""
+    """At most ``limit`` rows, stored one after the other as text."""
 
-    __slots__ = ("_count", "_hashes", "_newest_ms", "_packed", "limit")
+    __slots__ = ("_count", "_hashes", "_newest_ms", "_text", "limit")
 
-    def __init__(self, limit: int, packed: bytes = b"", count: int = 0, newest_ms: int = 0) -> None:
+    def __init__(self, limit: int, text: bytes = b"", count: int = 0, newest_ms: int = 0) -> None:
         self.limit = limit
-        self._packed = bytearray(packed)
+        self._text = bytearray(text)
         self._count = count
         self._newest_ms = newest_ms
         # A hash of each event id, to find out cheaply that an event is new. Built on first use, because it is not part
@@ -93,19 +94,36 @@ class History:
     @property
     def nbytes(self) -> int:
         """Size of the encoded rows in bytes."""
-        return len(self._packed)
+        return len(self._text)
 
     def rows(self) -> list[Row]:
         """Decode and return the rows, oldest first."""
-        return self._decode()[-self.limit :]
+        return _rows_of(self._visible())
+
+    def columns(self) -> tuple[list[int], list[str], list[str], list[dict[str, Any]] | None]:
+        """Return timestamps, event ids, event names and further fields (None: no row has any), oldest row first."""
+        arrays = row_text.arrays_of(self._visible())
+        extras = [array[4] if len(array) > 4 else {} for array in arrays]
+        return (
+            [array[3] for array in arrays],
+            [array[1] for array in arrays],
+            [array[2] for array in arrays],
+            extras if any(extras) else None,
+        )
+
+    def public_json(self) -> bytes:
+        """Return the rows as actions show them, a JSON array, without decoding them."""
+        shown = row_text.public_json(self._visible())
+        return exact_json.dumps([row.public() for row in self.rows()]) if shown is None else shown
 
     def find(self, event_id: str) -> Row | None:
         """Return the row of an event, None if there is none."""
         if self._hashes is None:
-            self._hashes = bytearray(_event_hashes([row.event_id for row in self._decode()]))
+            self._hashes = bytearray(_event_hashes([array[1] for array in row_text.arrays_of(self._text)]))
         if _event_hash(event_id) not in self._hashes:
             return None
-        return next((row for row in self.rows() if row.event_id == event_id), None)
+        row = row_text.find_row(self._visible(), event_id)
+        return None if row is None else _rows_of(row)[0]
 
     def keep_marks(self, marks: bytes) -> None:
         """Take the hashes of exactly these rows, so that they need not be built."""
@@ -113,23 +131,24 @@ class History:
 
     def oldest_ms(self) -> int | None:
         """Return the timestamp of the oldest row, None without rows."""
-        return self.rows()[0].timestamp_ms if self._count else None
+        return row_text.times_of(self._visible())[0] if self._count else None
 
     def add(self, row: Row) -> None:
         """Insert a row by its timestamp, after rows of the same timestamp; drop the oldest row over the limit."""
         if row.timestamp_ms >= self._newest_ms:
-            self._packed += _encoder.encode(row)
+            self._text += encode_row(row)
             self._newest_ms = row.timestamp_ms
-            self._count += 1
             if self._hashes is not None:
                 self._hashes += _event_hash(row.event_id)
-            if self._count > self.limit + _SLACK:
-                self._trim()
-            return
-        rows = self.rows()
-        position = next((i for i in range(len(rows), 0, -1) if rows[i - 1].timestamp_ms <= row.timestamp_ms), 0)
-        rows.insert(position, row)
-        self._replace(rows[-self.limit :])
+        else:
+            position = bisect_right(row_text.times_of(self._text), row.timestamp_ms)
+            offset = row_text.offset_of_row(self._text, position)
+            self._text[offset:offset] = encode_row(row)
+            if self._hashes is not None:
+                self._hashes[position * _HASH_BYTES : position * _HASH_BYTES] = _event_hash(row.event_id)
+        self._count += 1
+        if self._count > self.limit + _SLACK:
+            self._trim()
 
     def merge(self, rows: Iterable[Row]) -> None:
         """Insert those rows whose event id is not in the history; ties come before the existing rows."""
@@ -138,22 +157,22 @@ class History:
         fresh = {row.event_id: row for row in rows if row.event_id not in ids}
         if fresh:
             merged = sorted([*fresh.values(), *known], key=_time_of)
-            self._replace(merged[-self.limit :])
+            self._replace([encode_row(row) for row in merged[-self.limit :]])
 
     def drop(self, event_id: str) -> None:
         """Remove the row of an event."""
-        self._replace([row for row in self.rows() if row.event_id != event_id])
+        mark = row_text.id_mark(event_id)
+        self._replace([row for row in row_text.split_rows(self._visible()) if not row.startswith(mark, 1)])
 
     def cut(self, max_bytes: int) -> int:
         """Drop the oldest rows until at most ``max_bytes`` are held; return the number of dropped rows."""
-        if len(self._packed) <= max_bytes:
+        if len(self._text) <= max_bytes:
             return 0
-        rows = self.rows()
-        sizes = [len(_encoder.encode(row)) for row in rows]
+        rows = row_text.split_rows(self._visible())
         # Drop 10 % more than necessary, so that the next event does not cut again.
-        nbytes, first = sum(sizes), 0
+        nbytes, first = sum(map(len, rows)), 0
         while first < len(rows) and nbytes > max_bytes * 0.9:
-            nbytes -= sizes[first]
+            nbytes -= len(rows[first])
             first += 1
         self._replace(rows[first:])
         return first
@@ -162,39 +181,42 @@ class History:
         """Return the form that the journal stores and ``unpack`` reads."""
         if self._count > self.limit:
             self._trim()
-        return self._count, self._newest_ms, bytes(self._packed)
+        return self._count, self._newest_ms, bytes(self._text)
 
     @classmethod
     def unpack(cls, limit: int, packed: Packed) -> History:
         """Restore a packed history; ``limit`` may differ from the limit it was packed with."""
         count, newest_ms, rows = packed
+        if rows[:1] > row_text.LAST_START:
+            # An earlier release stored the rows as MessagePack, where each begins with the head of an array.
+            rows = encode_rows(_old_rows_decoder.decode(b"\xdd" + count.to_bytes(4, "big") + rows))
         return cls(limit, rows, count, newest_ms)
 
-    def _decode(self) -> list[Row]:
-        return _rows_decoder.decode(self._as_array())
-
-    def _as_array(self) -> bytes:
-        return b"\xdd" + self._count.to_bytes(4, "big") + self._packed
+    def _visible(self) -> bytes | bytearray:
+        """The text of the last ``limit`` rows."""
+        if self._count <= self.limit:
+            return self._text
+        return self._text[row_text.offset_of_row(self._text, self._count - self.limit) :]
 
     def _trim(self) -> None:
-        """Drop the rows over the limit without decoding the others."""
-        dropped = self._count - self.limit
-        self._packed = bytearray(b"".join(_encoded_rows_decoder.decode(self._as_array())[dropped:]))
-        self._count = self.limit
+        """Drop the rows over the limit."""
         if self._hashes is not None:
-            del self._hashes[: dropped * _HASH_BYTES]
+            del self._hashes[: (self._count - self.limit) * _HASH_BYTES]
+        self._text = bytearray(self._visible())
+        self._count = self.limit
 
-    def _replace(self, rows: Collection[Row]) -> None:
-        self._packed = bytearray(_encoded(rows))
+    def _replace(self, rows: Sequence[bytes]) -> None:
+        self._text = bytearray(b"".join(rows))
         self._count = len(rows)
-        self._newest_ms = max((row.timestamp_ms for row in rows), default=0)
+        self._newest_ms = row_text.times_of(rows[-1])[0] if rows else 0
         self._hashes = None
 
 
-def _encoded(rows: Collection[Row]) -> bytes:
-    """The rows one after the other: an array without its head."""
-    head_bytes = 1 if len(rows) < 16 else 3 if len(rows) < 65_536 else 5
-    return _encoder.encode(rows)[head_bytes:]
+def _rows_of(text: bytes | bytearray) -> list[Row]:
+    return [
+        Row(time, event_id, event_name, further[0] if further else None, origin > 1, origin % 2 == 1)
+        for origin, event_id, event_name, time, *further in row_text.arrays_of(text)
+    ]
 
 
 def _event_hashes(event_ids: Collection[str]) -> bytes:

@@ -170,9 +170,9 @@ class CountingHistory(History):
 
     decoded = 0
 
-    def rows(self) -> list[Row]:
+    def columns(self) -> tuple[list[int], list[str], list[str], list[dict[str, Any]] | None]:
         self.decoded += 1
-        return super().rows()
+        return super().columns()
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,17 @@ GOLDEN_4_ENTRY = (
     "0c47c3bc9020d4ee39c6bb661e"
 )
 
+# Since histories are text.
+GOLDEN_5_ENTRY = (
+    "45020128b52ffd60a20065090086d241317035ce01fcc79344f5a1045dd30faad1e292fc687408ed1bf65f624820beb4c3ff"
+    "1f38884f4dc8bffd670ed6f8eedf52a63500330034009ddf7d8e7b90a66e568c34248d4ad155240225232d9fc8fdb6c80d5d"
+    "db390449dc30b32ad845861d045f96a994c80db3811da0b802bffbff1b6deaf6efb346d99116b9f7c1e952b72ad8cdcd652a"
+    "4cfe4cdc6f73baff13b909c0d070b164240b18019c591db29f1650eb70d0a334bd5952a431a1b8139edfe5fedf62923dc95e"
+    "68d4c14ca84c89f950dc6f7b88eb1fdc11f6f8f7773954ceac926c44ee05069833327708f7d59130ba1162bb5dac82090837"
+    "00464610b917984376e416c0266ec545a96fe71377c2439ff3591fb2030c003d1ed246f2ef208e23c2828abf12aae10b86e2"
+    "0c47c3bc9020d4ee39c6bb661e"
+)
+
 
 def test_state_of_the_first_release_is_still_read() -> None:
     head, empty = decode_element(bytes.fromhex(GOLDEN_1_HEAD)), decode_element(bytes.fromhex("480100"))
@@ -179,8 +190,13 @@ def test_state_of_the_release_before_visits_had_ends_is_still_read() -> None:
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
 
 
-def test_state_of_this_release_is_read_by_all_that_come() -> None:
+def test_state_of_the_releases_with_histories_as_messagepack_is_still_read() -> None:
     stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_4_ENTRY)]
+    assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
+
+
+def test_state_of_this_release_is_read_by_all_that_come() -> None:
+    stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_5_ENTRY)]
     assert stored == [encode_element(JournalHead(3)), encode_element(make_entry(7, FACTS))]
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
 
@@ -201,7 +217,7 @@ def test_a_journal_of_the_first_release_is_carried_on_and_written_anew() -> None
     "stored", [b"", b"H", b"H\x03\x00", b"E\x00\x00", b"X\x01\x00", b"\x80\x04K\x01."], ids=lambda stored: stored.hex()
 )
 def test_an_element_of_another_version_is_refused(stored: bytes) -> None:
-    with pytest.raises(ValueError, match=r"this worker reads H of 1 and 2, E of 1; the state is of a newer release"):
+    with pytest.raises(ValueError, match=r"this worker reads H and E of 1 and 2; the state is of a newer release"):
         decode_element(stored)
 
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.domain.users.history import _SLACK, History, Row
+from transforms.domain.base import exact_json
+from transforms.domain.users.history import _SLACK, History, Row, sort_rows
 
 ROWS = st.builds(
     lambda timestamp, number, name, extra, from_api: Row(timestamp, f"e{number}", name, extra, from_api),
@@ -64,6 +68,7 @@ def test_history_is_a_sorted_list_of_the_last_rows(limit: int, steps: list[tuple
         assert len(history) == len(naive.rows)
         for number in range(41):
             assert history.find(f"e{number}") == naive.find(f"e{number}")
+        assert history.public_json() == exact_json.dumps([row.public() for row in naive.rows])
         assert history.oldest_ms() == min((row.timestamp_ms for row in naive.rows), default=None)
 
 
@@ -147,3 +152,87 @@ def test_a_history_is_cut_to_its_size_from_the_oldest_on() -> None:
 def test_rows_of_the_first_release_had_four_fields() -> None:
     packed = msgspec.msgpack.encode([5, "e", "n", {"x": 1}])
     assert History.unpack(10, (1, 5, packed)).rows() == [Row(5, "e", "n", {"x": 1}, from_api=False)]
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(2**64, 2**80).map(lambda number: exact_json.LongInteger(str(number)))
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+UNUSUAL_ROWS = st.builds(
+    Row,
+    st.integers(-(2**53), 2**53),
+    st.text() | st.text('"\\x05\x06\x01\x7f{}[],:ab', max_size=4),
+    st.text() | st.text('"\\x05\x06\x01\x7f{}[],:ab', max_size=4),
+    st.none()
+    | st.dictionaries(
+        st.text(max_size=3) | st.sampled_from(["event_id", "event_name", "timestamp"]), JSON_VALUES, max_size=3
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def exact(rows: list[Row]) -> list[tuple[Any, ...]]:
+    """Rows in a form in which long integers differ by their digits, and 1, 1.0 and True from each other."""
+    return [(*msgspec.structs.astuple(row)[:3], exact_json.dumps(row.extra), row.from_api, row.is_page) for row in rows]
+
+
+@given(st.lists(UNUSUAL_ROWS, max_size=6))
+def test_whatever_a_row_has_is_read_and_shown_as_it_was(rows: list[Row]) -> None:
+    history = History(100)
+    for row in rows:
+        history.add(row)
+    kept = sorted(rows, key=lambda row: row.timestamp_ms)
+    assert exact(history.rows()) == exact(kept)
+    assert history.public_json() == exact_json.dumps([row.public() for row in kept])
+    timestamps, event_ids, event_names, extras = history.columns()
+    assert list(zip(timestamps, event_ids, event_names, strict=True)) == [
+        (row.timestamp_ms, row.event_id, row.event_name) for row in kept
+    ]
+    wanted = [row.extra or {} for row in kept] if any(row.extra for row in kept) else None
+    assert exact_json.dumps(extras) == exact_json.dumps(wanted)
+    for row in kept:
+        found = history.find(row.event_id)
+        assert found is not None
+        assert found.event_id == row.event_id
+    restored = History.unpack(100, history.pack())
+    assert exact(restored.rows()) == exact(kept)
+
+
+@given(st.lists(UNUSUAL_ROWS, max_size=6, unique_by=lambda row: row.event_id))
+def test_rows_of_an_earlier_release_are_read_as_they_were_written(rows: list[Row]) -> None:
+    kept = sorted(rows, key=lambda row: row.timestamp_ms)
+    packed = b"".join(msgspec.msgpack.encode(row, enc_hook=exact_json.to_msgpack) for row in kept)
+    newest_ms = kept[-1].timestamp_ms if kept else 0
+    history = History.unpack(100, (len(kept), newest_ms, packed))
+    assert exact(history.rows()) == exact(kept)
+    assert history.pack() == History.unpack(100, history.pack()).pack()
+
+
+@given(st.lists(UNUSUAL_ROWS, max_size=6))
+def test_rows_that_are_sorted_at_once_are_stored_like_rows_that_are_merged(rows: list[Row]) -> None:
+    merged = History(100)
+    merged.merge(rows)
+    assert sort_rows(rows).packed[2] == merged.pack()[2]
+
+
+def test_the_id_of_a_row_is_not_found_as_the_end_of_a_longer_one() -> None:
+    history = History(5)
+    history.add(Row(1, 'x"abc', "n"))
+    history.add(Row(2, "later", "n"))
+    history.keep_marks(sort_rows([Row(1, "abc", "n"), Row(2, "later", "n")]).marks)  # as if the hashes were the same
+    assert history.find("abc") is None
+    assert history.find("later") == Row(2, "later", "n")
+
+
+def test_an_event_body_takes_a_history_as_orjson_would_write_it() -> None:
+    history = History(3)
+    for number in range(7):
+        history.add(Row(number, f'é\u2028\x00"{number}', "n", {"a": 0.1, "b": [{"event_id": "}"}]}))
+    assert history.public_json() == orjson.dumps([row.public() for row in history.rows()])
