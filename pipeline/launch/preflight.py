@@ -72,7 +72,7 @@ def check_kafka(settings: Settings) -> None:
         OptionError: a topic is compacted, a dead partition does not exist, or the
             brokers' longest transaction is too short.
     """
-    config = for_librdkafka(settings.consumer_config())
+    config = for_librdkafka(settings.consumer_config(), settings.kafka_access())
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
@@ -110,7 +110,7 @@ def check_action_topics(settings: Settings, rules: Iterable[Rule]) -> None:
     has_kafka_actions = any(isinstance(action, KafkaAction) for rule in rules for action in rule.actions)
     if not has_kafka_actions:
         return
-    config = for_librdkafka(settings.client_config())
+    config = for_librdkafka(settings.client_config(), settings.kafka_access())
     try:
         problem = missing_topics(config, (settings.actions_topic, *topics_of(rules)))
     except KafkaAdminError as error:
@@ -127,7 +127,7 @@ def check_topics_exist(settings: Settings) -> None:
         OptionError: one does not, or Kafka does not answer.
     """
     try:
-        topics = topic_partitions(for_librdkafka(settings.consumer_config()))
+        topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
     except KafkaAdminError as error:
         raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
     for name in ("events_topic", "control_topic", "rules_topic"):

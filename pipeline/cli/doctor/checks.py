@@ -18,6 +18,7 @@ import requests
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
 from pipeline.kafka.client_properties import cannot_log_in, for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, topic_partitions
+from pipeline.kafka.security import advice_for
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
@@ -132,14 +133,17 @@ class Doctor:
         if len(problems) == len(addresses):
             return
         try:
-            topics = topic_partitions(for_librdkafka(settings.consumer_config()))
+            topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
         except KafkaAdminError as error:
-            outcome, advice = FAIL, "see --kafka_property and --consumer_property"
-            if error.unusable or cannot_log_in(settings.consumer_config()):
+            outcome, advice = FAIL, advice_for(str(error))
+            if advice is None and (error.unusable or cannot_log_in(settings.consumer_config())):
                 outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
-            yield Finding("Kafka", outcome, str(error), advice)
+            yield Finding("Kafka", outcome, str(error), advice or "see --kafka_security and --kafka_property")
             return
         yield Finding("Kafka", OK, f"{settings.bootstrap_servers} answers, {len(topics)} topics")
+        if settings.kafka_access().is_clear_text:
+            advice = "use SASL_SSL, or a SCRAM mechanism"
+            yield Finding("Kafka", WARN, "the password travels in clear text", advice)
         yield from check_topics(settings, topics)
 
     # Flink
