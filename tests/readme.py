@@ -18,7 +18,8 @@ CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
 # The part of the job that a group configures.
 _PARTS = {
-    "Kafka": "How every Kafka client reaches the brokers: Flink's sources and sinks, the workers, the launcher and all commands.",
+    "Kafka": "How every Kafka client reaches the brokers: Flink's source and sink, the workers, the launcher and all "
+    "commands ([Kafka's security](kafka-security.md)).",
     "Input": "What the Kafka sources read, and how they form micro-batches.",
     "State and enrichment": "What the stateful step, in the Python workers, stores of users, and how it calls the "
     "user API.",

@@ -27,6 +27,8 @@ from runners.flink.local.processes import LOCALHOST, free_ports
 from tests.kafka_broker import KafkaBroker
 
 USER: Final = "event-trigger"
+# Of client certificates; with an encrypted key there is a second one.
+OPERATOR: Final = "operator"
 # Characters that JAAS, properties and shells each read in their own way.
 PASSWORD: Final = 'canary-"p\\w;=%$-scram'
 PASSPHRASE: Final = "canary-passphrase"
@@ -105,15 +107,17 @@ class SecureKafka(KafkaBroker):
         self._acls = acls
         self.authority = Authority(folder)
         self.stranger = Authority(folder, "stranger")
-        self.certificate, self.key = self.authority.issue(USER)
-        self.encrypted_certificate, self.encrypted_key = self.authority.issue(f"{USER}-2", passphrase=PASSPHRASE)
+        self.certificate, self.key = self.authority.issue(OPERATOR)
+        self.encrypted_certificate, self.encrypted_key = self.authority.issue(f"{OPERATOR}-2", passphrase=PASSPHRASE)
         self._stores = {}
         for name, hosts in (("broker", (LOCALHOST, "localhost")), ("elsewhere", ("elsewhere.example",))):
             certificate, key = self.authority.issue(name, hosts)
             self._stores[name] = folder / f"{name}.store.pem"
             self._stores[name].write_bytes(key.read_bytes() + certificate.read_bytes())
         self._listeners = dict(
-            zip(("SASL", "MUTUAL", "ELSEWHERE", "CLEAR"), (f"{LOCALHOST}:{port}" for port in free_ports(4)), strict=True)
+            zip(
+                ("SASL", "MUTUAL", "ELSEWHERE", "CLEAR"), (f"{LOCALHOST}:{port}" for port in free_ports(4)), strict=True
+            )
         )
         self.sasl_ssl, self.mutual_tls, self.wrong_name, self.sasl_plaintext = self._listeners.values()
 
@@ -163,7 +167,9 @@ class SecureKafka(KafkaBroker):
         listeners = [f"{name}://{address}" for name, address in self._listeners.items()]
         properties["listeners"] = ",".join([properties["listeners"], *listeners])
         properties["advertised.listeners"] = ",".join([properties["advertised.listeners"], *listeners])
-        properties["listener.security.protocol.map"] += ",SASL:SASL_SSL,MUTUAL:SSL,ELSEWHERE:SASL_SSL,CLEAR:SASL_PLAINTEXT"
+        properties["listener.security.protocol.map"] += (
+            ",SASL:SASL_SSL,MUTUAL:SSL,ELSEWHERE:SASL_SSL,CLEAR:SASL_PLAINTEXT"
+        )
         for listener in ("sasl", "mutual", "elsewhere"):
             store = self._stores["elsewhere" if listener == "elsewhere" else "broker"]
             properties[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"

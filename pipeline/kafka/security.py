@@ -172,10 +172,11 @@ class KafkaSecurity:
                 "ssl.keystore.type": "PEM",
                 # As a file, Java's clients take certificate and key only together.
                 "ssl.keystore.certificate.chain": in_java(f"file:{self.kafka_certificate_file}"),
-                "ssl.keystore.key": in_java(self.kafka_key),
+                # On Java 17 Kafka cannot decrypt what OpenSSL encrypts, so our provider does.
+                "ssl.keystore.key": in_java(self.kafka_key)
+                if self.kafka_key_passphrase is None
+                else in_java(f"decrypted:{self.kafka_key}\n{self.kafka_key_passphrase}"),
             }
-        if self.kafka_key_passphrase is not None:
-            properties["ssl.key.password"] = in_java(self.kafka_key_passphrase)
         return properties
 
     def _jaas(self, mechanism: str) -> str:

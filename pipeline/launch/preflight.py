@@ -21,7 +21,8 @@ from pipeline.kafka.cluster_settings import (
     topic_partitions,
     topic_settings,
 )
-from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
+from pipeline.kafka.security import AWS_MSK_IAM
+from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars, check_msk_iam
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
@@ -48,6 +49,7 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
     for finding in (
         check_beam(),
         check_jars(cluster),
+        *([check_msk_iam(cluster)] if settings.kafka_sasl_mechanism == AWS_MSK_IAM else []),
         check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared),
     ):
         if finding.outcome == FAIL:

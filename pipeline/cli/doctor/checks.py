@@ -18,7 +18,7 @@ import requests
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
 from pipeline.kafka.client_properties import cannot_log_in, for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, topic_partitions
-from pipeline.kafka.security import advice_for
+from pipeline.kafka.security import AWS_MSK_IAM, advice_for
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
@@ -294,6 +294,8 @@ def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
         message = f"{slots}, --parallelism is {settings.parallelism}"
         yield Finding("Slots", FAIL, message, "add TaskManagers, end another job or lower --parallelism")
     yield findings.check_jars(cluster)
+    if settings.kafka_sasl_mechanism == AWS_MSK_IAM:
+        yield findings.check_msk_iam(cluster)
     yield findings.check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
 
 

@@ -24,7 +24,7 @@ class KafkaOptions(OptionGroup):
     )
     kafka_security: Protocol = option("PLAINTEXT", "whether clients use TLS (SSL) and log in (SASL)")
     kafka_sasl_mechanism: Mechanism | None = option(None, "how clients log in, with SASL_PLAINTEXT or SASL_SSL")
-    kafka_user: str | None = option(None, f"user for PLAIN and SCRAM: its name, or {TOKEN_REFERENCES}")
+    kafka_user: str | None = option(None, "user for PLAIN and SCRAM: the name, or a reference to where it lies")
     kafka_password: str | None = option(
         None,
         f"where every Kafka client finds the user's password: {TOKEN_REFERENCES}; on Flink not in AWS",

@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from pipeline.cli.main import main
-from pipeline.kafka.cluster_settings import topic_partitions
 from pipeline.kafka.client_properties import for_librdkafka
+from pipeline.kafka.cluster_settings import topic_partitions
 from pipeline.launch.options.parsing import parse_rules_optional
 from tests.secure_kafka import PASSPHRASE, PASSWORD, USER, SecureKafka
 from transforms.adapters.kafka.clients import connectable
