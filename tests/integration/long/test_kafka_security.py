@@ -192,7 +192,7 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
                 session = requests.Session()
                 for path in ("/", "/decisions", "/dead-letters", "/users"):
                     shown.append(session.get(f"{url.rstrip('/')}{path}", timeout=60).text)
-            wait_for_checkpoint(cluster, job_id)
+            wait_for_checkpoint(cluster.rest, job_id, 1, 60)
             savepoint = cluster.rest.savepoint(job_id)
             for path in ("config", "plan", "exceptions", "checkpoints"):
                 shown.append(requests.get(f"{cluster.rest_url}/jobs/{job_id}/{path}", timeout=30).text)
