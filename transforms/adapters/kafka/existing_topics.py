@@ -69,7 +69,7 @@ class ExistingTopics:
             self._asked_for.clear()
             expected, missing = self._expected, frozenset[str]()
             # An error is no answer: actions go out as they would without this check.
-            with contextlib.suppress(KafkaException), self._told_once():
+            with contextlib.suppress(KafkaException), self._warning_once():
                 admin = admin or AdminClient(connectable({"log_level": "0", **self._config}))
                 missing = missing_topics(admin, expected)
             for topic in sorted(missing - self._missing):
@@ -79,7 +79,7 @@ class ExistingTopics:
             self._asked_for.wait(self._every_s - self._soon_s)
 
     @contextlib.contextmanager
-    def _told_once(self) -> Iterator[None]:
+    def _warning_once(self) -> Iterator[None]:
         """Log the first time that a secret cannot be read here; it is read again with the next question."""
         try:
             yield
