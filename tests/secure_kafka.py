@@ -124,9 +124,10 @@ class SecureKafka(KafkaBroker):
     def start(self) -> None:
         """Start the broker, and make the user known to it."""
         super().start()
+        admin = self._admin()  # a client that is garbage ends its calls
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             credential = UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
-            self._admin().alter_user_scram_credentials([credential])[USER].result(30)
+            admin.alter_user_scram_credentials([credential])[USER].result(30)
 
     def allow(self, user: str, kind: ResourceType, name: str, *operations: AclOperation, prefix: bool = False) -> None:
         """Allow a user operations on a topic, group, transactional id or the cluster."""
@@ -135,7 +136,8 @@ class SecureKafka(KafkaBroker):
             AclBinding(kind, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
             for operation in operations
         ]
-        for result in self._admin().create_acls(bindings).values():
+        admin = self._admin()
+        for result in admin.create_acls(bindings).values():
             result.result(30)
 
     def scram(self, password: str, mechanism: str = "SCRAM-SHA-512") -> list[str]:
