@@ -98,4 +98,5 @@ def _admin_client(config: Mapping[str, str]) -> Iterator[Any]:
         yield admin
     except KafkaException as error:
         # The first of librdkafka's own errors says why there is no connection; the exception is only a timeout.
+        admin.poll(0)
         raise KafkaAdminError(errors[0] if errors else error.args[0].str()) from None

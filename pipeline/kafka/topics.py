@@ -220,7 +220,10 @@ class TopicWriter:
 
     def topics(self) -> dict[str, int]:
         """The number of partitions of each topic."""
-        topics = self._producer.list_topics(timeout=ANSWER_S).topics
+        try:
+            topics = self._producer.list_topics(timeout=ANSWER_S).topics
+        finally:
+            self._producer.poll(0)  # why there is no connection comes through callbacks
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -135,10 +136,12 @@ class Doctor:
         try:
             topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
         except KafkaAdminError as error:
-            outcome, advice = FAIL, advice_for(str(error))
+            tls_problem = next(filter(None, (_tls_problem(address, settings) for address in addresses)), None)
+            message = f"{error}: {tls_problem}" if tls_problem else str(error)
+            outcome, advice = FAIL, advice_for(tls_problem or message)
             if advice is None and (error.unusable or cannot_log_in(settings.consumer_config())):
                 outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
-            yield Finding("Kafka", outcome, str(error), advice or "see --kafka_security and --kafka_property")
+            yield Finding("Kafka", outcome, message, advice or "see --kafka_security and --kafka_property")
             return
         yield Finding("Kafka", OK, f"{settings.bootstrap_servers} answers, {len(topics)} topics")
         if settings.kafka_access().is_clear_text:
@@ -307,6 +310,26 @@ def _connection_problem(address: str) -> str | None:
     except OSError as error:
         return f"{address}: {error.strerror or type(error).__name__}"
     return None
+
+
+def _tls_problem(address: str, settings: Settings) -> str | None:
+    """What TLS says of a broker, in more words than librdkafka; None: nothing is wrong, or nothing is known."""
+    has_tls = settings.kafka_security in ("SSL", "SASL_SSL")
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
+        if not has_tls:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection((host, int(port)), _ANSWER_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return None if has_tls else "the port speaks TLS"
+    except ssl.SSLCertVerificationError as error:
+        return f"certificate verify failed: {error.verify_message}"
+    except OSError:
+        return None
 
 
 def _host(url: str) -> str:
