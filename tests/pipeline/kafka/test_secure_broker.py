@@ -149,18 +149,3 @@ def test_a_token_of_aws_reaches_every_kind_of_client(secure: SecureKafka, monkey
     consumer = Consumer(connectable({**config, "group.id": "g"}))
     assert "events" in consumer.list_topics(timeout=20).topics
     consumer.close()
-
-
-def test_credentials_of_aws_that_are_missing_are_named(
-    secure: SecureKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
-        monkeypatch.delenv(name, raising=False)
-    options = [f"--bootstrap_servers={secure.sasl_ssl}", "--kafka_security=SASL_SSL",
-               "--kafka_sasl_mechanism=AWS_MSK_IAM", f"--kafka_ca_file={secure.authority.ca_file}"]  # fmt: skip
-    assert main(["doctor", *options]) == 1
-    assert "AWS_REGION" in capsys.readouterr().out
-    monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    assert main(["doctor", *options]) == 1
-    assert "see this machine's credentials of AWS" in capsys.readouterr().out

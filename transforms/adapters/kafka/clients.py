@@ -7,8 +7,10 @@ secrets when a client is made, in the process that uses it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -34,6 +36,8 @@ _OPTIONS: Final = {
 }
 _REASONS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
 _KEPT_REASONS: Final = 20
+_TOKEN_PAUSE_S: Final = 60.0
+_LOG: Final = logging.getLogger("event_trigger.kafka")
 _reasons: deque[tuple[int, str]] = deque(maxlen=_KEPT_REASONS)
 _lock: Final = threading.Lock()
 _count = 0
@@ -48,7 +52,7 @@ def connectable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The properties as a client takes them: with the secrets that they refer to, and callbacks.
 
     Raises:
-        SecretError: a secret cannot be read; the message names the option and the reference.
+        SecretError: a secret cannot be read, or AWS gives no token; the message names the option and the reference.
     """
     found: dict[str, Any] = {"error_cb": _remember, **config}
     for name, value in config.items():
@@ -58,8 +62,9 @@ def connectable(config: Mapping[str, Any]) -> dict[str, Any]:
             except SecretError as error:
                 label = f"--{_OPTIONS[name]}" if name in _OPTIONS else f"Kafka property {name!r}"
                 raise SecretError(f"{label} is {error}") from None
-    if str(config.get("sasl.oauthbearer.config", "")).startswith(MSK_IAM):
-        found["oauth_cb"] = _msk_token
+    msk_iam = str(config.get("sasl.oauthbearer.config", ""))
+    if msk_iam.startswith(MSK_IAM):
+        found["oauth_cb"] = _MskTokens(msk_iam.removeprefix(MSK_IAM))
     return found
 
 
@@ -68,20 +73,46 @@ def _check_secret(text: str) -> None:
         raise SecretError("is empty")
 
 
-def _msk_token(oauthbearer_config: str) -> tuple[str, float]:
-    """A token of AWS's IAM for Amazon MSK, and when it ends [s since the epoch]; librdkafka asks anew before that."""
-    # Imported here because it takes 0.3 s, which only users of MSK should wait for.
-    import boto3
-    from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
+class _MskTokens:
+    """Tokens of AWS's IAM for Amazon MSK. The first is made at once, further ones when librdkafka asks for them.
 
-    region = oauthbearer_config.removeprefix(MSK_IAM) or boto3.session.Session().region_name
-    if not region:
-        raise SecretError("AWS_MSK_IAM: the region is neither in the brokers' names nor in AWS_REGION")
-    try:
-        token, ends_ms = MSKAuthTokenProvider.generate_auth_token(region)
-    except Exception as error:  # noqa: BLE001 - any of botocore's; librdkafka shows the message
-        raise SecretError(f"AWS_MSK_IAM: {type(error).__name__}") from None
-    return token, ends_ms / 1000
+    Raises:
+        SecretError: this machine has no credentials of AWS, or the region is not known.
+    """
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._first: tuple[str, float] | None = self._new()
+        self._newest = self._first[0]
+
+    def __call__(self, _: str) -> tuple[str, float]:
+        """A token, and when it ends [s since the epoch]."""
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        try:
+            token, ends_s = self._new()
+        except SecretError as error:
+            # An exception in a callback would break the client. Brokers refuse the token once it has ended.
+            _LOG.warning("%s; the former token stays in use", error)
+            return self._newest, time.time() + _TOKEN_PAUSE_S
+        self._newest = token
+        return token, ends_s
+
+    def _new(self) -> tuple[str, float]:
+        # Imported here because it takes 0.3 s, which only users of MSK should wait for.
+        import boto3
+        from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
+
+        problem = "--kafka_sasl_mechanism is AWS_MSK_IAM, but"
+        region = self._region or boto3.session.Session().region_name
+        if not region:
+            raise SecretError(f"{problem} the region is neither in the brokers' names nor in AWS_REGION")
+        try:
+            token, ends_ms = MSKAuthTokenProvider.generate_auth_token(region)
+        except Exception as error:  # noqa: BLE001 - any of botocore's
+            raise SecretError(f"{problem} this machine has no credentials of AWS ({type(error).__name__})") from None
+        return token, ends_ms / 1000
 
 
 # Why there is no connection
@@ -89,10 +120,14 @@ def _msk_token(oauthbearer_config: str) -> tuple[str, float]:
 
 def _remember(error: KafkaError) -> None:
     global _count
-    if error.code() in _REASONS:
-        with _lock:
-            _count += 1
-            _reasons.append((_count, " ".join(str(error.str()).split())))
+    if error.code() not in _REASONS:
+        return
+    text, _, _ = " ".join(str(error.str()).split()).partition(" (after ")
+    with _lock:
+        _count += 1
+        if _reasons and _reasons[-1][1] == text:  # at each try
+            _reasons.pop()
+        _reasons.append((_count, text))
 
 
 @contextlib.contextmanager
