@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.kafka import cluster_settings, topics
 from tests.secure_kafka import PASSPHRASE, Authority
 
-pytestmark = pytest.mark.slow  # librdkafka tries for ten seconds before it gives up
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Librdkafka tries until its time is over."""
+    monkeypatch.setattr(cluster_settings, "_ANSWER_S", 2.0)
+    monkeypatch.setattr(topics, "ANSWER_S", 4.0)
 
 
 @pytest.fixture(scope="module")
