@@ -7,7 +7,7 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -136,12 +136,7 @@ class Doctor:
         try:
             topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
         except KafkaAdminError as error:
-            tls_problem = next(filter(None, (_tls_problem(address, settings) for address in addresses)), None)
-            message = f"{error}: {tls_problem}" if tls_problem else str(error)
-            outcome, advice = FAIL, advice_for(tls_problem or message)
-            if advice is None and (error.unusable or cannot_log_in(settings.consumer_config())):
-                outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
-            yield Finding("Kafka", outcome, message, advice or "see --kafka_security and --kafka_property")
+            yield _refusal(error, addresses, settings)
             return
         yield Finding("Kafka", OK, f"{settings.bootstrap_servers} answers, {len(topics)} topics")
         if settings.kafka_access().is_clear_text:
@@ -310,6 +305,16 @@ def _connection_problem(address: str) -> str | None:
     except OSError as error:
         return f"{address}: {error.strerror or type(error).__name__}"
     return None
+
+
+def _refusal(error: KafkaAdminError, addresses: Iterable[str], settings: Settings) -> Finding:
+    """Why Kafka cannot be asked, and the option that is the cause."""
+    tls_problem = next(filter(None, (_tls_problem(address, settings) for address in addresses)), None)
+    message = f"{error}: {tls_problem}" if tls_problem else str(error)
+    outcome, advice = FAIL, advice_for(tls_problem or message)
+    if advice is None and (error.unusable or cannot_log_in(settings.consumer_config())):
+        outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
+    return Finding("Kafka", outcome, message, advice or "see --kafka_security and --kafka_property")
 
 
 def _tls_problem(address: str, settings: Settings) -> str | None:
