@@ -30,8 +30,8 @@ USER: Final = "event-trigger"
 # Of client certificates; with an encrypted key there is a second one.
 OPERATOR: Final = "operator"
 # Characters that JAAS, properties and shells each read in their own way.
-PASSWORD: Final = 'canary-"p\\w;=%$-scram'
-PASSPHRASE: Final = "canary-passphrase"
+PASSWORD: Final = 'canary-7f3a-"p\\w;=%$-scram'
+PASSPHRASE: Final = "canary-91c2-phrase"
 _JAAS: Final = "org.apache.kafka.common.security"
 
 

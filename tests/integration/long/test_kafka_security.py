@@ -50,7 +50,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 def canaries(secure: SecureKafka) -> list[bytes]:
     """Parts of all secrets, in the forms in which they would be written."""
     keys = [path.read_text().splitlines()[10] for path in (secure.key, secure.encrypted_key)]
-    return [text.encode() for text in (PASSWORD[:8], PASSPHRASE, *keys)]
+    return [text.encode() for text in (PASSWORD[:12], PASSPHRASE, *keys)]
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +175,11 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             assert "offer" in shown[-1]
             inspected = named("control_topic", "inspections_topic")
             shown.append(command("inspect", "user", "ada", *inspected, *operator))
-            assert "e4" in shown[-1]
+            assert "ada" in shown[-1]
             letters = [*named("dead_letters_topic"), *operator]
             shown.append(command("dead-letters", "list", *letters))
             assert "not_json" in shown[-1]
-            redrive = [*letters, *named("events_topic", "control_topic"), "--execute"]
+            redrive = [*letters, *named("events_topic", "control_topic"), "--execute", "--accept_unsigned"]
             shown.append(command("dead-letters", "redrive", *redrive))
             master = f"--flink_master={cluster.flink_master}"
             shown.append(
@@ -187,10 +187,10 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             )
             assert "ok    Kafka" in shown[-1]  # the cluster has no free slots, and only that fails
             assert [line.split()[1] for line in shown[-1].splitlines() if line.startswith("FAIL")] == ["Slots"]
-            shown.append(command("status", master, f"--job=test-{topics.tag}"))
+            shown.append(command("status", "--once", master, f"--job_name=test-{topics.tag}"))
             with page(master, f"--job_name=test-{topics.tag}", *names, *operator) as url:
                 session = requests.Session()
-                for path in ("/", "/decisions", "/dead-letters", "/users"):
+                for path in ("/", "/decisions", "/dead-letters", "/user?user_id=ada"):
                     shown.append(session.get(f"{url.rstrip('/')}{path}", timeout=60).text)
             wait_for_checkpoint(cluster.rest, job_id, 1, 60)
             savepoint = cluster.rest.savepoint(job_id)
