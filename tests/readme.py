@@ -18,7 +18,9 @@ CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
 # The part of the job that a group configures.
 _PARTS = {
-    "Input": "What the Kafka sources read, how they form micro-batches, and settings of Kafka clients.",
+    "Kafka": "How every Kafka client reaches the brokers: Flink's source and sink, the workers, the launcher and all "
+    "commands ([Kafka's security](kafka-security.md)).",
+    "Input": "What the Kafka sources read, and how they form micro-batches.",
     "State and enrichment": "What the stateful step, in the Python workers, stores of users, and how it calls the "
     "user API.",
     "Rules": "Where rules come from (launcher and workers), and how their Lua runs (workers).",

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from pipeline.kafka.client_properties import CONFIDENTIAL
 from pipeline.launch.options.config_file import EXTENDS, OF_ONE_LAUNCH, PROFILE, PROFILES
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.settings import OPTIONS
 from pipeline.launch.options.values import PROPERTIES
+from transforms.adapters.kafka.clients import CONFIDENTIAL
 from transforms.domain.base.secret_references import REFERENCE
 from transforms.domain.events import event
 from transforms.domain.events.dead_letter import STAGES, UNKNOWN

@@ -60,6 +60,12 @@ def test_every_option_has_a_row_and_bounds_are_those_that_hold() -> None:
         (["--allow_private_destinations"], "of no use without --destinations"),
         (["--webhook_ca_file=/x.pem"], "of no use without --destinations"),
         (["--kafka_property=group.id=g"], "use --group_id"),
+        (["--kafka_sasl_mechanism=PLAIN"], "allowed: with --kafka_security=SASL_PLAINTEXT or SASL_SSL"),
+        (
+            ["--kafka_security=SASL_SSL", "--kafka_sasl_mechanism=PLAIN", "--kafka_user=a"],
+            "--kafka_password is missing",
+        ),
+        (["--kafka_key=env:K", "--kafka_security=SSL"], "belong together"),
         (["--parallelism=64"], "up to --user_shards, 16"),
     ],
 )

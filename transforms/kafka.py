@@ -18,6 +18,7 @@ from apache_beam.metrics import Metrics
 from confluent_kafka import KafkaError, Message, Producer
 
 from transforms.adapters.kafka.bounded_reader import BoundedReader, open_bounded_reader
+from transforms.adapters.kafka.clients import connectable
 from transforms.adapters.telemetry.metric_names import METRICS_NAMESPACE
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, split_by_shard
 from transforms.domain.events.record import Record, decode_produced
@@ -186,7 +187,7 @@ class _WriteTopicFn(beam.DoFn):
         self._settings = settings
 
     def setup(self) -> None:
-        self._producer = Producer(dict(self._settings.producer_config))
+        self._producer = Producer(connectable(self._settings.producer_config))
         self._failed: list[str] = []
 
     def process(self, packed: bytes) -> None:

@@ -38,9 +38,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--jar", type=Path, action="append", default=[], help="further jar for Flink's lib/; may be repeated"
     )
+    parser.add_argument("--msk_iam", action="store_true", help="with what Amazon MSK's logins by IAM need")
     arguments = parser.parse_args(argv)
     try:
-        manifest = build(arguments.output, arguments.jar)
+        msk_iam = [artifacts.msk_iam_jar()] if arguments.msk_iam else []
+        manifest = build(arguments.output, [*arguments.jar, *msk_iam])
     except FlinkRunnerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

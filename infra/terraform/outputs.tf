@@ -44,7 +44,7 @@ output "tunnel_command" {
 
 output "submit_flags" {
   description = "Flags of `python -m pipeline` that belong to this cluster; rules, topics and the user API are yours"
-  value = [
+  value = concat([
     "--runner=FlinkRunner",
     "--flink_master=localhost:8081",
     "--bootstrap_servers=${var.create_kafka ? module.kafka[0].bootstrap_servers : var.kafka_bootstrap_servers}",
@@ -56,7 +56,7 @@ output "submit_flags" {
     "--checkpointing_interval_ms=${var.checkpointing_interval_s * 1000}",
     "--worker_command=/opt/event-trigger/bin/event-trigger-worker",
     "--detached",
-  ]
+  ], var.create_kafka ? ["--kafka_security=SASL_SSL", "--kafka_sasl_mechanism=AWS_MSK_IAM"] : [])
 }
 
 output "tier" {

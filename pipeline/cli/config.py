@@ -11,11 +11,11 @@ from typing import Any
 from pipeline.cli.parameters import Name
 from pipeline.console import complain, did_you_mean, out, out_json
 from pipeline.errors import OptionError
-from pipeline.kafka.client_properties import is_secret_property
 from pipeline.launch.options.resolving import DEFAULT, NO_FILE, SOURCES, Resolved, check_config, unknown_variables
 from pipeline.launch.options.settings import OPTIONS
 from pipeline.launch.options.values import PROPERTIES
 from pipeline.schemas import SCHEMAS, schema_text
+from transforms.adapters.kafka.clients import is_secret_property
 from transforms.domain.base.secret_references import is_reference
 
 _HIDDEN = "[hidden]"

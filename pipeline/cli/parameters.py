@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,12 +15,13 @@ from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunne
 from pipeline.console import complain
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
+from pipeline.kafka.security import KafkaSecurity
 from pipeline.launch.options import Settings, parse, parse_rules_optional
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from pipeline.launch.options.resolving import with_configured
 from pipeline.launch.options.settings import GROUPS, OPTIONS
-from pipeline.launch.options.values import PROPERTIES
+from pipeline.launch.options.values import PROPERTIES, from_text
 from runners.flink.rest import FlinkRest
 
 Topic = Annotated[str, Parameter(metavar="TOPIC")]
@@ -47,10 +48,26 @@ class Brokers:
 
     Args:
         bootstrap_servers: Kafka's brokers, HOST:PORT[,HOST:PORT].
+        kafka_security: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+        kafka_sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or AWS_MSK_IAM.
+        kafka_user: for PLAIN and SCRAM.
+        kafka_password: where the user's password is: env:NAME, file:/PATH or aws-secret:NAME#KEY.
+        kafka_ca_file: PEM file of the CAs that vouch for brokers.
+        kafka_certificate_file: PEM file of the client's certificate.
+        kafka_key: where the certificate's private key is.
+        kafka_key_passphrase: where the key's passphrase is.
         kafka_property: NAME=VALUE for Kafka's clients; may be repeated.
     """
 
     bootstrap_servers: Annotated[str | None, Parameter(metavar="BROKERS")] = None
+    kafka_security: Annotated[str | None, Parameter(metavar="PROTOCOL")] = None
+    kafka_sasl_mechanism: Annotated[str | None, Parameter(metavar="MECHANISM")] = None
+    kafka_user: Annotated[str | None, Parameter(metavar="USER")] = None
+    kafka_password: Annotated[str | None, Parameter(metavar="REFERENCE")] = None
+    kafka_ca_file: Annotated[str | None, Parameter(metavar="FILE")] = None
+    kafka_certificate_file: Annotated[str | None, Parameter(metavar="FILE")] = None
+    kafka_key: Annotated[str | None, Parameter(metavar="REFERENCE")] = None
+    kafka_key_passphrase: Annotated[str | None, Parameter(metavar="REFERENCE")] = None
     kafka_property: Annotated[tuple[str, ...], Parameter(metavar="NAME=VALUE")] = ()
 
     def config(self, instead: str = "") -> dict[str, str]:
@@ -64,7 +81,14 @@ class Brokers:
                 f"--bootstrap_servers is missing: give HOST:PORT of a broker, here or in event-trigger.yaml{instead}"
             )
         properties = kafka_properties("kafka_property", self.kafka_property)
-        return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties})
+        return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties}, self._security())
+
+    def _security(self) -> KafkaSecurity:
+        values = {}
+        for option in (OPTIONS[field.name] for field in fields(KafkaSecurity)):
+            text = getattr(self, option.name)
+            values[option.name] = None if text is None else from_text(option, text, f"--{option.name}")
+        return KafkaSecurity.of(values)
 
 
 # Flink

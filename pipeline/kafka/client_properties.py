@@ -13,9 +13,9 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipeline.console import warn
-from pipeline.errors import OptionError
-from transforms.adapters.secrets import read_secret
-from transforms.domain.base.secret_references import SecretError, is_local_reference, is_reference
+from pipeline.kafka.security import KafkaSecurity, in_java
+from transforms.adapters.kafka.clients import is_secret_property
+from transforms.domain.base.secret_references import ALLOWED, is_local_reference, is_reference
 
 # Of the consumer, producer and admin client of kafka-clients 3.9 (``configDef().names()``), and of Flink's source.
 _JAVA_NAMES: Final = """
@@ -64,90 +64,58 @@ _OF_GROUP_MEMBERS: Final = {
 }
 # The same thing under another name in librdkafka.
 _OTHER_NAMES: Final = {
-    "fetch.max.wait.ms": ("fetch.wait.max.ms",),
-    "receive.buffer.bytes": ("socket.receive.buffer.bytes",),
-    "send.buffer.bytes": ("socket.send.buffer.bytes",),
-    "ssl.truststore.certificates": ("ssl.ca.pem",),
-    "ssl.keystore.certificate.chain": ("ssl.certificate.pem",),
-    "ssl.keystore.key": ("ssl.key.pem",),
+    "fetch.max.wait.ms": "fetch.wait.max.ms",
+    "receive.buffer.bytes": "socket.receive.buffer.bytes",
+    "send.buffer.bytes": "socket.send.buffer.bytes",
 }
-# The same for files of type PEM; Java's default is another one.
-_PEM_FILES: Final = {
-    "ssl.truststore.location": ("ssl.ca.location",),
-    "ssl.keystore.location": ("ssl.certificate.location", "ssl.key.location"),
+# Properties that ``KafkaSecurity`` sets for both kinds of clients, and the options that it is made of.
+_OWNED: Final = {
+    r"security\.protocol": "--kafka_security",
+    r"sasl\.mechanisms?|sasl\.(client|login)\.callback\.handler\.class|sasl\.login\.class": "--kafka_sasl_mechanism",
+    r"sasl\.username": "--kafka_user",
+    r"sasl\.password": "--kafka_password",
+    r"sasl\.jaas\.config": "--kafka_sasl_mechanism, --kafka_user and --kafka_password",
+    r"sasl\.oauthbearer\.config": "--kafka_sasl_mechanism=AWS_MSK_IAM",
+    r"ssl\.(ca|truststore)\..*": "--kafka_ca_file, which is PEM",
+    r"ssl\.certificate\..*|ssl\.keystore\.(location|type|certificate\.chain)": "--kafka_certificate_file, which is PEM",
+    r"ssl\.key\.(location|pem)|ssl\.keystore\.key": "--kafka_key",
+    r"ssl\.key(store)?\.password": "--kafka_key_passphrase",
 }
-# librdkafka's messages about these do not name the property.
-_JAVA_FILES: Final = ("sasl.jaas.config", "ssl.truststore.location")
-# Names of properties whose values are secrets.
-CONFIDENTIAL: Final = (
-    r".*(password|secret|credential|passphrase).*|sasl\.(jaas|oauthbearer)\.config|ssl\.(keystore\.)?key(\.pem)?"
+# Something in a value that gives a secret away, whatever the property's name.
+_SECRET_VALUE: Final = re.compile(
+    r"-----BEGIN|://[^/@\s]*:[^/@\s]+@|(password|secret|passphrase)\s*[=:]", re.IGNORECASE
 )
-# SASL mechanism -> class of Java's clients that logs in with user and password.
-_LOGIN_MODULES: Final = {
-    "PLAIN": "plain.PlainLoginModule",
-    "SCRAM-SHA-256": "scram.ScramLoginModule",
-    "SCRAM-SHA-512": "scram.ScramLoginModule",
-}
 _NO_SUCH: Final = "No such configuration property"
 _NO_PROPERTY: Final = "no.such.property"
 _NUMBER: Final = re.compile(r"-?[0-9]+")
 _reported: set[str] = set()
+NO_SECURITY: Final = KafkaSecurity()
 
 
-def is_secret_property(name: str) -> bool:
-    """Whether the value of a property is a secret."""
-    return re.fullmatch(CONFIDENTIAL, name) is not None
-
-
-def for_java(config: Mapping[str, str]) -> dict[str, str]:
-    """The properties as Java's clients take them, with references to secrets, which are read where the clients run.
-
-    User and password, which librdkafka takes as such, become a JAAS configuration.
-    """
-    usable = dict(config)
-    module = _LOGIN_MODULES.get(usable.get("sasl.mechanism", usable.get("sasl.mechanisms", "")))
-    if module is not None and {"sasl.username", "sasl.password"} <= usable.keys():
-        user, password = (_in_jaas(usable.pop(f"sasl.{name}")) for name in ("username", "password"))
-        usable.setdefault(
-            "sasl.jaas.config",
-            f'org.apache.kafka.common.security.{module} required username="{user}" password="{password}";',
+def refusal_of(name: str, value: str) -> str | None:
+    """Why a property is not taken from users beside ``KafkaSecurity``; None if it is. The text shows no value."""
+    option = next((option for pattern, option in _OWNED.items() if re.fullmatch(pattern, name)), None)
+    if option is not None:
+        return f"which belongs to {option}"
+    if not is_reference(value) and ((is_secret_property(name) and value) or _SECRET_VALUE.search(value)):
+        return (
+            f"whose value is a secret, allowed: {ALLOWED}; what Kafka's brokers ask for is --kafka_password, "
+            "--kafka_key and --kafka_key_passphrase"
         )
-    for name in filter(is_secret_property, usable):
-        if is_local_reference(usable[name]):
-            usable[name] = f"${{secret:{usable[name]}}}"
+    return None
+
+
+def for_java(config: Mapping[str, str], security: KafkaSecurity = NO_SECURITY) -> dict[str, str]:
+    """The properties as Java's clients take them, with references to secrets, which are read where the clients run."""
+    usable = {**config, **security.for_java()}
+    for name in filter(is_secret_property, config):
+        if is_local_reference(config[name]):
+            usable[name] = in_java(config[name])
     if any("${secret:" in value for value in usable.values()):
         names = [usable["config.providers"]] if "config.providers" in usable else []
         usable["config.providers"] = ",".join([*names, "secret"])
         usable["config.providers.secret.class"] = "eventtrigger.flink.SecretProvider"
     return usable
-
-
-def _in_jaas(text: str) -> str:
-    """A text or a reference as it stands between the double quotes of a JAAS configuration."""
-    if is_local_reference(text):
-        return f"${{secret:quoted-{text}}}"
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _with_secrets(config: Mapping[str, str]) -> dict[str, str]:
-    """The properties with the secrets that they refer to.
-
-    Raises:
-        OptionError: a secret cannot be read.
-    """
-    found = dict(config)
-    for name, value in config.items():
-        if (is_secret_property(name) or name == "sasl.username") and is_reference(value):
-            try:
-                found[name] = read_secret(value, _check_secret)
-            except SecretError as error:
-                raise OptionError(f"Kafka property {name!r}: {error}") from None
-    return found
-
-
-def _check_secret(text: str) -> None:
-    if not text:
-        raise SecretError("is empty")
 
 
 def unknown_property(names: Iterable[str]) -> tuple[str, str] | None:
@@ -165,21 +133,18 @@ def unknown_property(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def for_librdkafka(config: Mapping[str, str]) -> dict[str, str]:
-    """The properties as librdkafka takes them; a warning names those that only Java's clients have.
+def for_librdkafka(config: Mapping[str, str], security: KafkaSecurity = NO_SECURITY) -> dict[str, str]:
+    """The properties as ``connectable`` takes them for librdkafka, with references to secrets.
 
-    A value that neither takes stays, so that the client's own error names it.
-
-    Raises:
-        OptionError: a secret that a property refers to cannot be read.
+    A warning names those that only Java's clients have. A value that neither takes stays, so that the client's own
+    error names it.
     """
     usable, unused = _adapted(config)
     unreported = [name for name in unused if name not in _reported]
     if unreported:
         _reported.update(unreported)
-        hint = "; give ssl.ca.location, too" if "ssl.truststore.location" in unreported else ""
-        warn(f"Kafka clients outside Flink go without {', '.join(unreported)}, which librdkafka does not take{hint}")
-    return usable
+        warn(f"Kafka clients outside Flink go without {', '.join(unreported)}, which librdkafka does not take")
+    return {**usable, **security.for_librdkafka(config.get("bootstrap.servers", ""))}
 
 
 def cannot_log_in(config: Mapping[str, str]) -> bool:
@@ -190,7 +155,7 @@ def cannot_log_in(config: Mapping[str, str]) -> bool:
 def _adapted(config: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The properties that librdkafka takes, and the names of the others: it has not all, and not all their numbers."""
     usable = {name: value for name, value in _translated(config).items() if name not in _OF_GROUP_MEMBERS}
-    unused = [name for name in _JAVA_FILES if usable.pop(name, None) is not None]
+    unused = []
     for name, value in list(usable.items()):
         refusal = _refusal(name, value)
         if refusal.startswith(_NO_SUCH) or (refusal and _NUMBER.fullmatch(value)):
@@ -204,35 +169,13 @@ def _adapted(config: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 
 def _translated(config: Mapping[str, str]) -> dict[str, str]:
     """The properties with librdkafka's names and values where they have others; names that are given come first."""
-    usable = _with_secrets(config)
-    names: dict[str, tuple[str, ...]] = dict(_OTHER_NAMES)
-    for store in ("ssl.truststore", "ssl.keystore"):
-        if usable.get(f"{store}.type", "").upper() == "PEM":
-            names[f"{store}.location"] = _PEM_FILES[f"{store}.location"]
-            usable.pop(f"{store}.type")
-    for name, others in names.items():
+    usable = dict(config)
+    for name, other in _OTHER_NAMES.items():
         if name in usable:
-            value = usable.pop(name)
-            for other in others:
-                usable.setdefault(other, value)
-    login = _login(usable.get("sasl.jaas.config", ""))
-    if login is not None:
-        del usable["sasl.jaas.config"]
-        usable = {**login, **usable}
+            usable.setdefault(other, usable.pop(name))
     if usable.get("ssl.endpoint.identification.algorithm") == "":
         usable["ssl.endpoint.identification.algorithm"] = "none"
     return usable
-
-
-def _login(jaas: str) -> dict[str, str] | None:
-    """User and password of a JAAS configuration ``PlainLoginModule required username="…" password="…";``."""
-    if not re.match(r"\s*[\w.]*\.(Plain|Scram)LoginModule\s", jaas):
-        return None
-    found = re.findall(r"(\w+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|([^\s;\"']+))", jaas)
-    options = {name: re.sub(r"\\(.)", r"\1", double or single) or bare for name, double, single, bare in found}
-    if not {"username", "password"} <= options.keys():
-        return None
-    return {"sasl.username": options["username"], "sasl.password": options["password"]}
 
 
 def _refused_together(config: Mapping[str, str]) -> str | None:

@@ -11,6 +11,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from pipeline.errors import PipelineError
 from transforms.adapters.kafka import existing_topics
+from transforms.adapters.kafka.clients import connectable
+from transforms.domain.base.secret_references import SecretError
 
 _ANSWER_S: Final = 5.0
 
@@ -85,11 +87,16 @@ def _values(admin: Any, resources: Sequence[Any], setting: str) -> Iterator[tupl
 def _admin_client(config: Mapping[str, str]) -> Iterator[Any]:
     errors: list[str] = []
     try:
-        admin = AdminClient({"log_level": "0", **config, "error_cb": lambda error: errors.append(str(error.str()))})
+        admin = AdminClient(
+            connectable({"log_level": "0", **config, "error_cb": lambda error: errors.append(str(error.str()))})
+        )
     except KafkaException as error:
         raise KafkaAdminError(error.args[0].str(), unusable=True) from None
+    except SecretError as error:
+        raise KafkaAdminError(str(error)) from None
     try:
         yield admin
     except KafkaException as error:
         # The first of librdkafka's own errors says why there is no connection; the exception is only a timeout.
+        admin.poll(0)
         raise KafkaAdminError(errors[0] if errors else error.args[0].str()) from None

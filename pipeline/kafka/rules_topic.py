@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from pipeline.kafka.topics import ANSWER_S, READ_S, TopicError, TopicReader, existing_topic, open_reader, topic_errors
+from transforms.adapters.kafka.clients import connectable
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import (
     Acknowledgement,
@@ -73,13 +74,8 @@ class RulesTopic:
         """
         with _rules_topic_errors(f"rules topic {self.topic!r}"):
             self.prepare()
-            producer = Producer(
-                {
-                    **self._config,
-                    "transactional.id": f"event-trigger-rules-{self.topic}",
-                    "transaction.timeout.ms": "30000",
-                }
-            )
+            own = {"transactional.id": f"event-trigger-rules-{self.topic}", "transaction.timeout.ms": "30000"}
+            producer = Producer(connectable({**self._config, **own}))
             producer.init_transactions(READ_S)
         yield Publisher(self, producer, self.read())
 
@@ -90,7 +86,7 @@ class RulesTopic:
             TopicError: Kafka refuses, or the topic would not keep the sets or their order.
         """
         with _rules_topic_errors(f"rules topic {self.topic!r}"):
-            admin = AdminClient(self._config)
+            admin = AdminClient(connectable(self._config))
             with open_reader(self._config, self.topic) as reader:
                 partitions = len(reader.partitions)
             if partitions:

@@ -13,6 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from pipeline.console import did_you_mean
 from pipeline.errors import PipelineError
+from pipeline.kafka.security import advice_for
+from transforms.adapters.kafka.clients import connectable, reasons_since
+from transforms.domain.base.secret_references import SecretError
 
 ANSWER_S: Final = 10.0
 READ_S: Final = 30.0
@@ -25,11 +28,19 @@ class TopicError(PipelineError, RuntimeError):
 @contextlib.contextmanager
 def topic_errors(description: str) -> Iterator[None]:
     """Turn Kafka's exceptions into ``TopicError``s whose message begins with ``description``."""
-    try:
-        yield
-    except KafkaException as error:
-        cause: Any = error.args[0]
-        raise TopicError(f"{description}: {cause.str()}") from None
+    with reasons_since() as reasons:
+        try:
+            yield
+        except KafkaException as error:
+            failed: Any = error.args[0]
+        except SecretError as error:
+            raise TopicError(f"{description}: {error}") from None
+        else:
+            return
+    # Errors of the connection say more than the call, which only waited; the first comes before its consequences.
+    reason = next((reason for reason in reasons if advice_for(reason)), failed.str())
+    advice = advice_for(reason)
+    raise TopicError(f"{description}: {reason}{f' -> {advice}' if advice else ''}")
 
 
 class TopicReader:
@@ -187,7 +198,7 @@ def open_reader(
         "enable.partition.eof": "true",
         "fetch.wait.max.ms": "10",  # the end is known when there is nothing more to fetch
     }
-    consumer = Consumer({**config, **fixed})
+    consumer = Consumer(connectable({**config, **fixed}))
     try:
         yield TopicReader(consumer, topic, since_ms, last)
     finally:
@@ -205,11 +216,14 @@ class TopicWriter:
             # The broker refuses whole batches: one record that is too large would take others along.
             "batch.num.messages": "1",
         }
-        self._producer = Producer({**defaults, **config})
+        self._producer = Producer(connectable({**defaults, **config}))
 
     def topics(self) -> dict[str, int]:
         """The number of partitions of each topic."""
-        topics = self._producer.list_topics(timeout=ANSWER_S).topics
+        try:
+            topics = self._producer.list_topics(timeout=ANSWER_S).topics
+        finally:
+            self._producer.poll(0)  # why there is no connection comes through callbacks
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def write(

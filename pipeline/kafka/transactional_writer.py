@@ -10,6 +10,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pipeline.kafka.topics import READ_S, TopicError, topic_errors
+from transforms.adapters.kafka.clients import connectable
 
 OTHER_PRODUCER: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
@@ -40,7 +41,7 @@ class TransactionalWriter:
         self._description = f"{description} (transactional id {transactional_id!r})"
         own = {"transactional.id": transactional_id, "transaction.timeout.ms": "120000"}
         with topic_errors(self._description):
-            self._producer = Producer({"log_level": "0", "partitioner": "murmur2_random", **config, **own})
+            self._producer = Producer(connectable({"log_level": "0", "partitioner": "murmur2_random", **config, **own}))
             self._producer.init_transactions(READ_S)
 
     def write(self, records: Sequence[TopicRecord]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pipeline.kafka.security import AWS_MSK_IAM, MSK_IAM_JAR
 from runners.flink.errors import LocalStackError
 from runners.flink.overrides import BEAM_VERSION
 from runners.flink.rest import FlinkRest
@@ -74,6 +75,14 @@ def check_jars(cluster: Cluster) -> Finding:
         )
         return Finding("Connectors", FAIL, message, f"{advice}, without those of another release")
     return Finding("Connectors", OK, "in the JobManager's class path")
+
+
+def check_msk_iam(cluster: Cluster) -> Finding:
+    """Check that Flink's Kafka clients can log in to Amazon MSK by IAM."""
+    if any(entry.rpartition("/")[2].startswith(MSK_IAM_JAR) for entry in cluster.class_path):
+        return Finding("MSK IAM", OK, f"{MSK_IAM_JAR} is in the JobManager's class path")
+    message = f"no {MSK_IAM_JAR} in the JobManager's class path, which --kafka_sasl_mechanism={AWS_MSK_IAM} needs"
+    return Finding("MSK IAM", FAIL, message, "copy its jar into lib/ of every node (make release ARGS=--msk_iam)")
 
 
 def check_checkpoint_dir(cluster: Cluster, is_shared: bool) -> Finding:

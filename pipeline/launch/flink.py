@@ -17,10 +17,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.console import complain, say, warn
 from pipeline.errors import OptionError, SubmissionError
+from pipeline.kafka.security import AWS_MSK_IAM
 from pipeline.launch import graph
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from pipeline.launch.preflight import check_action_topics, check_cluster, check_kafka
 from pipeline.launch.transactions import checkpoint_settings
+from runners.flink.artifacts import msk_iam_jar
 from runners.flink.job_server import JobServer
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import remove_folder, temporary_folder
@@ -86,7 +88,8 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
         SubmissionError: the job server or Flink refused the job.
         LocalStackError: Java, the connectors or the job server are missing or do not start.
     """
-    with JobServer(flink_master, config=job_settings(settings)) as server, _temporary_files():
+    jars = [msk_iam_jar()] if settings.kafka_sasl_mechanism == AWS_MSK_IAM else []
+    with JobServer(flink_master, config=job_settings(settings), jars=jars) as server, _temporary_files():
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
         graph.build(pipeline, settings, rule_set, destinations)
         try:

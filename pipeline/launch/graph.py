@@ -118,7 +118,9 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,
         writes_actions=settings.actions_file is not None,
         dead_letters_key=settings.dead_letters_key,
-        kafka_config=for_librdkafka(settings.client_config()) if settings.bootstrap_servers else None,
+        kafka_config=for_librdkafka(settings.client_config(), settings.kafka_access())
+        if settings.bootstrap_servers
+        else None,
         cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
     )
 
@@ -138,4 +140,5 @@ def _write_actions(settings: Settings) -> WriteSettings:
 
 def _client(settings: Settings, config: dict[str, str]) -> dict[str, str]:
     """The properties of a client: librdkafka on DirectRunner, Java's on Flink."""
-    return for_librdkafka(config) if settings.runner == DIRECT_RUNNER else for_java(config)
+    access = settings.kafka_access()
+    return for_librdkafka(config, access) if settings.runner == DIRECT_RUNNER else for_java(config, access)

@@ -21,7 +21,8 @@ from pipeline.kafka.cluster_settings import (
     topic_partitions,
     topic_settings,
 )
-from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars
+from pipeline.kafka.security import AWS_MSK_IAM
+from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars, check_msk_iam
 from pipeline.launch.options import EXACTLY_ONCE, Settings
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
@@ -48,6 +49,7 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
     for finding in (
         check_beam(),
         check_jars(cluster),
+        *([check_msk_iam(cluster)] if settings.kafka_sasl_mechanism == AWS_MSK_IAM else []),
         check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared),
     ):
         if finding.outcome == FAIL:
@@ -72,7 +74,7 @@ def check_kafka(settings: Settings) -> None:
         OptionError: a topic is compacted, a dead partition does not exist, or the
             brokers' longest transaction is too short.
     """
-    config = for_librdkafka(settings.consumer_config())
+    config = for_librdkafka(settings.consumer_config(), settings.kafka_access())
     try:
         policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
@@ -110,7 +112,7 @@ def check_action_topics(settings: Settings, rules: Iterable[Rule]) -> None:
     has_kafka_actions = any(isinstance(action, KafkaAction) for rule in rules for action in rule.actions)
     if not has_kafka_actions:
         return
-    config = for_librdkafka(settings.client_config())
+    config = for_librdkafka(settings.client_config(), settings.kafka_access())
     try:
         problem = missing_topics(config, (settings.actions_topic, *topics_of(rules)))
     except KafkaAdminError as error:
@@ -127,7 +129,7 @@ def check_topics_exist(settings: Settings) -> None:
         OptionError: one does not, or Kafka does not answer.
     """
     try:
-        topics = topic_partitions(for_librdkafka(settings.consumer_config()))
+        topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
     except KafkaAdminError as error:
         raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
     for name in ("events_topic", "control_topic", "rules_topic"):

@@ -153,7 +153,7 @@ def _rule_set(settings: Settings) -> RuleSet:
     """The rules that the job starts with: the newest published set, or the rule files as set 0."""
     if settings.rules_topic is None:
         return RuleSet(0, _rules(settings))
-    topic = RulesTopic(settings.rules_topic, for_librdkafka(settings.client_config()))
+    topic = RulesTopic(settings.rules_topic, for_librdkafka(settings.client_config(), settings.kafka_access()))
     published = _newest_usable_set(settings, topic.topic, topic.read())
     if published is None and settings.rules is None:
         raise OptionError(

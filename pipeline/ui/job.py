@@ -64,7 +64,7 @@ class RunningJob:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._config = for_librdkafka(settings.client_config())
+        self._config = for_librdkafka(settings.client_config(), settings.kafka_access())
         self.redrive_settings = RedriveSettings(
             settings.dead_letters_topic,
             settings.events_topic,

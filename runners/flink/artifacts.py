@@ -35,6 +35,9 @@ _KAFKA_POM = _HERE / "kafka" / "pom.xml"
 _ZOOKEEPER_POM = _HERE / "zookeeper" / "pom.xml"
 _S3_PLUGIN = f"flink-s3-fs-hadoop-{FLINK_VERSION}.jar"
 _S3_PLUGIN_SHA256 = "3243bc2d44d72a33b15cfac79f465442fd144f346091efcd715d253bd4145a28"
+_MSK_IAM_VERSION = "2.3.5"
+_MSK_IAM_JAR = f"aws-msk-iam-auth-{_MSK_IAM_VERSION}-all.jar"
+_MSK_IAM_JAR_SHA256 = "bcd6020ce1ca2c3f1a65e087057dc8c0757185ba1f169b38e0eda54b617e4225"
 _KEPT_CONNECTORS = 3
 _IN_USE_S = 24 * 3600.0
 
@@ -106,6 +109,11 @@ def s3_plugin() -> Path:
     return _cached(f"flink-s3-{FLINK_VERSION}", _fetch_s3_plugin) / "s3-fs-hadoop"
 
 
+def msk_iam_jar() -> Path:
+    """The jar by which Java's clients log in to Amazon MSK with IAM; only jobs with such brokers need it."""
+    return _cached(f"msk-iam-{_MSK_IAM_VERSION}", _fetch_msk_iam_jar) / _MSK_IAM_JAR
+
+
 def java() -> str:
     """The path of a Java of the versions in ``JAVA_NEEDED``, from $JAVA_HOME or the PATH."""
     home = os.environ.get("JAVA_HOME")
@@ -167,11 +175,20 @@ def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Pat
 
 def _fetch_s3_plugin(folder: Path) -> None:
     plugin = folder / "s3-fs-hadoop"
-    artifact = f"org.apache.flink:flink-s3-fs-hadoop:{FLINK_VERSION}"
-    with _temporary_directory(folder) as work:
-        _report(f"{_S3_PLUGIN}: fetching it with Maven (31 MB) ...")
-        _maven(["dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={plugin}"], work)
+    _fetch_jar(f"org.apache.flink:flink-s3-fs-hadoop:{FLINK_VERSION}", plugin / _S3_PLUGIN, 31)
     _check_sha256(plugin / _S3_PLUGIN, _S3_PLUGIN_SHA256)
+
+
+def _fetch_msk_iam_jar(folder: Path) -> None:
+    _fetch_jar(f"software.amazon.msk:aws-msk-iam-auth:{_MSK_IAM_VERSION}:jar:all", folder / _MSK_IAM_JAR, 14)
+    _check_sha256(folder / _MSK_IAM_JAR, _MSK_IAM_JAR_SHA256)
+
+
+def _fetch_jar(artifact: str, jar: Path, megabytes: int) -> None:
+    jar.parent.mkdir(exist_ok=True)
+    with _temporary_directory(jar.parent) as work:
+        _report(f"{jar.name}: fetching it with Maven ({megabytes} MB) ...")
+        _maven(["dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={jar.parent}"], work)
 
 
 def _maven(goals: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,8 @@
 """The job server: a JVM that accepts Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runners.flink import artifacts, configuration
@@ -18,16 +19,19 @@ class JobServer(Service):
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
     ``pipeline.*``) from the program that submits the job: ``configuration.OF_JOBS`` with ``config`` on top; Beam's
-    options come on top of both.
+    options come on top of both. ``jars`` are further ones that the job's settings name classes of.
     """
 
     name = "job server"
     grace_s = 0  # it holds nothing; its own shutdown waits for open streams
 
-    def __init__(self, flink_master: str, *, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, flink_master: str, *, config: Mapping[str, str] | None = None, jars: Sequence[Path] = ()
+    ) -> None:
         super().__init__()
         self._flink_master = flink_master
         self._config = dict(config or {})
+        self._jars = jars
         self._stdout_offset = 0
         self._lines: list[dict[str, Any]] = []
         self._job_endpoint: str | None = None
@@ -47,7 +51,7 @@ class JobServer(Service):
         """
         work_dir = self._open_work_dir()
         flink_jars = sorted((artifacts.flink_home() / "lib").glob("*.jar"))
-        jars = [*artifacts.connectors(), *flink_jars]
+        jars = [*artifacts.connectors(), *flink_jars, *self._jars]
         conf_dir = work_dir / "conf"
         conf_dir.mkdir()
         configuration.write(conf_dir, {**configuration.OF_JOBS, **self._config})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -17,11 +17,28 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = "[hidden]"
 
-_SECRET_NAMES: Final = r"password|passwd|secret|token|api[_-]?key|authorization|credential|signature|jaas"  # noqa: S105 - names
-_SECRET_KEY: Final = re.compile(_SECRET_NAMES, re.IGNORECASE)
-# Patterns of secrets in any text: signing keys and signatures of webhooks, AWS keys, credentials of HTTP and of URLs,
-# values whose name says that they are secret, but for references as env:API_TOKEN, which only name one.
-_SECRET_TEXTS: Final = (
+_NAMES: Final = (
+    r"password|passwd|pwd|passphrase|pass[ _-]phrase|secret|token|(?:api|access|account|private)[._-]?key"
+    r"|authorization|cookie|credential|signature|jaas"
+)
+_SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
+# Patterns of secrets in any text: PEM, also without its end, headers of HTTP whole, JWTs, parameters of signed URLs,
+# signing keys and signatures of webhooks, AWS keys, credentials of URLs, and values whose name says that they are
+# secret, but for references as env:API_TOKEN, which only name one.
+_SECRET_TEXTS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
+    (
+        re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?!-----END).)*(?:-----END [A-Z0-9 ]*-----)?", re.DOTALL),
+        HIDDEN,
+    ),
+    (
+        re.compile(
+            r"""\b((?:proxy-)?authorization|(?:set-)?cookie)\b((?:\\?["'])?\s*[:=]\s*(?:\\?["'])?)(?!\s|env:|file:|aws-secret:)[^\r\n"']+""",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{HIDDEN}",
+    ),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*"), HIDDEN),
+    (re.compile(r"(?<=[?&])(sig|code|key)=[^&\s\"']+", re.IGNORECASE), rf"\1={HIDDEN}"),
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), HIDDEN),
     (re.compile(r"\bv1,[A-Za-z0-9+/=]{20,}"), HIDDEN),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
@@ -29,10 +46,10 @@ _SECRET_TEXTS: Final = (
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
     (
         re.compile(
-            rf"""(?<![\w.-])(?<!env:)(?<!file:)([\w.-]*(?:{_SECRET_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
+            rf"""(?P<reference>\baws-secret:[\w/+=.@:#-]+)|(?<![\w.-])(?<!env:)(?<!file:)(?P<name>[\w.-]*(?:{_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
             re.I,
         ),
-        rf"\1{HIDDEN}",
+        lambda found: found["reference"] or f"{found['name']}{HIDDEN}",
     ),
 )
 

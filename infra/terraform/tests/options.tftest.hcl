@@ -53,6 +53,11 @@ run "everything_on" {
   }
 
   assert {
+    condition     = contains(output.submit_flags, "--kafka_security=SASL_SSL") && contains(output.submit_flags, "--kafka_sasl_mechanism=AWS_MSK_IAM")
+    error_message = "The job logs in to MSK by IAM."
+  }
+
+  assert {
     condition     = length([for rule in output.ingress_rules : rule if rule.source_group_id == "sg-0123456789abcdef0" && rule.from_port == 9249 && rule.to_port == 9249]) == 2
     error_message = "Prometheus reaches its port on JobManagers and TaskManagers."
   }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -18,6 +19,7 @@ import requests
 from pipeline.job.checkpoint_storage import S3_SCHEMES, S3Error, write_to_s3
 from pipeline.kafka.client_properties import cannot_log_in, for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, topic_partitions
+from pipeline.kafka.security import AWS_MSK_IAM, advice_for
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
@@ -132,14 +134,14 @@ class Doctor:
         if len(problems) == len(addresses):
             return
         try:
-            topics = topic_partitions(for_librdkafka(settings.consumer_config()))
+            topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
         except KafkaAdminError as error:
-            outcome, advice = FAIL, "see --kafka_property and --consumer_property"
-            if error.unusable or cannot_log_in(settings.consumer_config()):
-                outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
-            yield Finding("Kafka", outcome, str(error), advice)
+            yield _refusal(error, addresses, settings)
             return
         yield Finding("Kafka", OK, f"{settings.bootstrap_servers} answers, {len(topics)} topics")
+        if settings.kafka_access().is_clear_text:
+            advice = "use SASL_SSL, or a SCRAM mechanism"
+            yield Finding("Kafka", WARN, "the password travels in clear text", advice)
         yield from check_topics(settings, topics)
 
     # Flink
@@ -290,6 +292,8 @@ def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
         message = f"{slots}, --parallelism is {settings.parallelism}"
         yield Finding("Slots", FAIL, message, "add TaskManagers, end another job or lower --parallelism")
     yield findings.check_jars(cluster)
+    if settings.kafka_sasl_mechanism == AWS_MSK_IAM:
+        yield findings.check_msk_iam(cluster)
     yield findings.check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
 
 
@@ -301,6 +305,36 @@ def _connection_problem(address: str) -> str | None:
     except OSError as error:
         return f"{address}: {error.strerror or type(error).__name__}"
     return None
+
+
+def _refusal(error: KafkaAdminError, addresses: Iterable[str], settings: Settings) -> Finding:
+    """Why Kafka cannot be asked, and the option that is the cause."""
+    tls_problem = next(filter(None, (_tls_problem(address, settings) for address in addresses)), None)
+    message = f"{error}: {tls_problem}" if tls_problem else str(error)
+    outcome, advice = FAIL, advice_for(tls_problem or message)
+    if advice is None and (error.unusable or cannot_log_in(settings.consumer_config())):
+        outcome, advice = WARN, "properties of Java's clients are for Flink; the topics were not looked at"
+    return Finding("Kafka", outcome, message, advice or "see --kafka_security and --kafka_property")
+
+
+def _tls_problem(address: str, settings: Settings) -> str | None:
+    """What TLS says of a broker, in more words than librdkafka; None: nothing is wrong, or nothing is known."""
+    has_tls = settings.kafka_security in ("SSL", "SASL_SSL")
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
+        if not has_tls:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection((host, int(port)), _ANSWER_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return None if has_tls else "the port speaks TLS"
+    except ssl.SSLCertVerificationError as error:
+        return f"certificate verify failed: {error.verify_message}"
+    except OSError:
+        return None
 
 
 def _host(url: str) -> str:

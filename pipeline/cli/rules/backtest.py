@@ -192,7 +192,7 @@ class _Run:
         settings = self._settings
         if settings.bootstrap_servers is not None:
             yield from records_between(
-                for_librdkafka(settings.consumer_config()),
+                for_librdkafka(settings.consumer_config(), settings.kafka_access()),
                 settings.events_topic,
                 self._from_ms,
                 self._until_ms,

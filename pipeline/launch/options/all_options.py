@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pipeline.kafka.security import Mechanism, Protocol
 from pipeline.launch.options.fields import REFERENCE, OptionGroup, option
 from transforms.adapters.lua.engines import Isolation
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
@@ -13,14 +14,55 @@ from transforms.domain.rules.quarantine import DEFAULT_TIME_SHARE
 from transforms.runtime.rule_error_sampler import DEFAULT_PER_MINUTE
 
 
+class KafkaOptions(OptionGroup):
+    """How every Kafka client reaches the brokers, on Flink and outside."""
+
+    heading: ClassVar = "Kafka"
+
+    bootstrap_servers: str | None = option(
+        None, "Kafka brokers, HOST:PORT[,HOST:PORT]; without them DirectRunner runs the bundled stream"
+    )
+    kafka_security: Protocol = option("PLAINTEXT", "whether clients use TLS (SSL) and log in (SASL)")
+    kafka_sasl_mechanism: Mechanism | None = option(None, "how clients log in, with SASL_PLAINTEXT or SASL_SSL")
+    kafka_user: str | None = option(None, "user for PLAIN and SCRAM: the name, or a reference to where it lies")
+    kafka_password: str | None = option(
+        None,
+        f"where every Kafka client finds the user's password: {TOKEN_REFERENCES}; on Flink not in AWS",
+        unit=REFERENCE,
+    )
+    kafka_ca_file: Path | None = option(
+        None,
+        "PEM file of the CAs that vouch for brokers instead of the public ones; an absolute path on every machine",
+        unit="path",
+    )
+    kafka_certificate_file: Path | None = option(
+        None,
+        "PEM file of the client's certificate, for brokers that ask for one; an absolute path on every machine",
+        unit="path",
+    )
+    kafka_key: str | None = option(
+        None,
+        f"where every Kafka client finds the certificate's private key, PKCS #8 in PEM: {TOKEN_REFERENCES}; on Flink "
+        "not in AWS",
+        unit=REFERENCE,
+    )
+    kafka_key_passphrase: str | None = option(
+        None,
+        f"where every Kafka client finds the passphrase of the key, if it has one: {TOKEN_REFERENCES}",
+        unit=REFERENCE,
+    )
+    kafka_property: tuple[str, ...] = option(
+        (), "NAME=VALUE for every Kafka client, as socket.keepalive.enable=true; may be repeated"
+    )
+    consumer_property: tuple[str, ...] = option((), "NAME=VALUE for Kafka consumers; may be repeated")
+    producer_property: tuple[str, ...] = option((), "NAME=VALUE for Kafka producers; may be repeated")
+
+
 class InputOptions(OptionGroup):
     """What the Kafka sources read."""
 
     heading: ClassVar = "Input"
 
-    bootstrap_servers: str | None = option(
-        None, "Kafka brokers, HOST:PORT[,HOST:PORT]; without them DirectRunner runs the bundled stream"
-    )
     events_topic: str = option("user-tracking-events", "topic of user-tracking events, keyed by user_id")
     control_topic: str | None = option(None, "topic of control records (forget, inspect, destination, redrive)")
     group_id: str = option("flink-event-trigger", "consumer group that offsets are committed to")
@@ -33,10 +75,6 @@ class InputOptions(OptionGroup):
     isolation_level: Literal["read_committed", "read_uncommitted"] = option(
         "read_committed", "whether records of open transactions are read"
     )
-    kafka_property: tuple[str, ...] = option(
-        (), "NAME=VALUE for every Kafka client, as security.protocol=SASL_SSL; may be repeated"
-    )
-    consumer_property: tuple[str, ...] = option((), "NAME=VALUE for Kafka consumers; may be repeated")
     user_key: Literal["record", "field"] = option(
         "record", "where the user comes from: the record key, or user_id in the body"
     )
@@ -253,7 +291,6 @@ class OutputOptions(OptionGroup):
     transaction_timeout_ms: int = option(
         900_000, "must exceed checkpoint interval plus restart, and fit the broker's maximum", unit="ms", least=1000
     )
-    producer_property: tuple[str, ...] = option((), "NAME=VALUE for Kafka producers; may be repeated")
 
 
 class FlinkOptions(OptionGroup):

@@ -19,6 +19,7 @@ EXACTLY_ONCE: Final = "EXACTLY_ONCE"
 JSON: Final = "json"
 # The unit of options that say where a secret lies.
 REFERENCE: Final = "reference to a secret"
+_UNIONS: Final = (types.UnionType, typing.Union)
 
 
 class OptionGroup(BaseSettings):
@@ -126,7 +127,7 @@ def _own_fields(group: type[OptionGroup]) -> list[str]:
 
 
 def _option(name: str, heading: str, info: FieldInfo) -> Option:
-    kinds = typing.get_args(info.annotation) if isinstance(info.annotation, types.UnionType) else (info.annotation,)
+    kinds = typing.get_args(info.annotation) if typing.get_origin(info.annotation) in _UNIONS else (info.annotation,)
     kind = next(kind for kind in kinds if kind is not types.NoneType)
     bounds = {end: getattr(bound, end) for bound in info.metadata for end in ("ge", "le") if hasattr(bound, end)}
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}

@@ -6,21 +6,27 @@ import re
 from collections.abc import Sequence
 
 from pipeline.errors import OptionError
-from pipeline.kafka.client_properties import unknown_property
+from pipeline.kafka.client_properties import refusal_of, unknown_property
+from transforms.adapters.kafka.clients import CONFIDENTIAL
 
 
 def kafka_properties(name: str, pairs: Sequence[str], label: str = "") -> dict[str, str]:
     """Properties of the ``NAME=VALUE`` pairs that were given as ``--name``, or as what ``label`` says.
 
     Raises:
-        OptionError: a pair has no ``=``, or a name that neither Java's clients nor librdkafka have.
+        OptionError: a pair has no ``=``, or a name that neither Java's clients nor librdkafka have, a property has an
+            option of its own, or a value is a secret. No message shows a value that may be one.
     """
     properties = {}
     label = label or f"--{name}"
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", key):
-            raise OptionError(f"{label} is {pair!r}, allowed: NAME=VALUE")
+            shown = "no pair" if re.search(CONFIDENTIAL, pair, re.IGNORECASE) else repr(pair)
+            raise OptionError(f"{label} is {shown}, allowed: NAME=VALUE")
+        refusal = refusal_of(key, value)
+        if refusal is not None:
+            raise OptionError(f"{label} sets {key!r}, {refusal}")
         properties[key] = value
     unknown = unknown_property(properties)
     if unknown is not None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pipeline.launch.options.all_options import FlinkOptions, InputOptions, OutputOptions, RuleOptions, StateOptions
+from pipeline.kafka.security import KafkaSecurity
+from pipeline.launch.options.all_options import (
+    FlinkOptions,
+    InputOptions,
+    KafkaOptions,
+    OutputOptions,
+    RuleOptions,
+    StateOptions,
+)
 from pipeline.launch.options.fields import DIRECT_RUNNER, Option, options_of
 from pipeline.launch.options.kafka_properties import kafka_properties
 from transforms.adapters.user_api.client import UserApiSettings
@@ -16,7 +24,7 @@ from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
 
 
-class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOptions):
+class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOptions, KafkaOptions):
     """All options, checked. A field has its flag's name; its unit is in the name or in ``OPTIONS``."""
 
     @property
@@ -85,6 +93,14 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
             ca_file=None if self.user_api_ca_file is None else str(self.user_api_ca_file),
         )
 
+    def kafka_access(self) -> KafkaSecurity:
+        """How clients and brokers prove to each other who they are.
+
+        Raises:
+            OptionError: options that are not allowed together.
+        """
+        return KafkaSecurity.of({name: getattr(self, name) for name in options_of(KafkaOptions)})
+
     def client_config(self) -> dict[str, str]:
         """Properties of every Kafka client; those given as flags come last."""
         properties = kafka_properties("kafka_property", self.kafka_property)
@@ -102,5 +118,5 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
 
 
 # In the order in which --help and the docs show them.
-GROUPS: Final = (InputOptions, StateOptions, RuleOptions, OutputOptions, FlinkOptions)
+GROUPS: Final = (KafkaOptions, InputOptions, StateOptions, RuleOptions, OutputOptions, FlinkOptions)
 OPTIONS: Final[dict[str, Option]] = {name: option for group in GROUPS for name, option in options_of(group).items()}

@@ -11,12 +11,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import OptionError
-from pipeline.kafka.client_properties import is_secret_property
 from pipeline.launch.options.fields import AT_LEAST_ONCE, DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from pipeline.launch.options.settings import Settings
 from pipeline.launch.transactions import least_transaction_timeout_ms
 from transforms.adapters.http.calls import CaFileError, check_ca_file
+from transforms.adapters.kafka.clients import is_secret_property
 from transforms.domain.base.secret_references import ALLOWED as TOKEN_REFERENCES
 from transforms.domain.base.secret_references import LOCAL, is_reference
 from transforms.domain.rules.cloudevents import is_source
@@ -48,6 +48,8 @@ def check_combinations(settings: Settings, rules_required: bool = True) -> None:
                 raise OptionError(f"--{name} sets {key!r}: use {_OWN_PROPERTIES[key]}")
             if settings.runner == FLINK_RUNNER and is_secret_property(key) and value.startswith("aws-secret:"):
                 raise OptionError(f"--{name} sets {key!r} to {value!r}, allowed on {FLINK_RUNNER}: {LOCAL}")
+    settings.kafka_access().check(on_flink=settings.runner == FLINK_RUNNER)
+    _check_kafka_files(settings)
     if settings.runner == FLINK_RUNNER and settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT of a broker")
     if settings.bootstrap_servers is not None:
@@ -176,6 +178,13 @@ def _check_user_api(settings: Settings) -> None:
         if url is None or urlsplit(url).scheme != "https":
             raise OptionError("--user_api_ca_file is of no use without --user_api_url=https://…")
         _check_ca_file(settings, "user_api_ca_file", settings.user_api_ca_file)
+
+
+def _check_kafka_files(settings: Settings) -> None:
+    for name in ("kafka_ca_file", "kafka_certificate_file"):
+        path = getattr(settings, name)
+        if path is not None:
+            _check_ca_file(settings, name, path)
 
 
 def _check_ca_file(settings: Settings, name: str, path: Path) -> None:

@@ -10,9 +10,9 @@ import orjson
 from pydantic import ValidationError
 
 from pipeline.errors import OptionError
-from pipeline.kafka.client_properties import is_secret_property
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.kafka_properties import kafka_properties
+from transforms.adapters.kafka.clients import is_secret_property
 from transforms.domain.base.secret_references import ALLOWED, is_reference
 
 # Options that are mappings in a file, and merged by key: NAME=VALUE pairs as flags.
@@ -96,7 +96,7 @@ def _properties(name: str, given: Any) -> dict[str, str | None]:
                 f"{name}.{key} is no reference, allowed: {ALLOWED}; the file never holds the secret itself"
             )
         properties[key] = value
-    kafka_properties(name, [f"{key}=" for key in properties], name)
+    kafka_properties(name, [f"{key}={value or ''}" for key, value in properties.items()], name)
     return properties
 
 

@@ -45,25 +45,26 @@ def test_show_says_where_each_value_comes_from(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("event-trigger.yaml").write_text(
-        "job_name: a\nkafka_property: {sasl.password: env:P}\nprofiles:\n  p: {parallelism: 1}\n"
+        "job_name: a\nkafka_property: {client.id: c}\nkafka_password: env:P\nprofiles:\n  p: {parallelism: 1}\n"
     )
     monkeypatch.setenv("EVENT_TRIGGER_BUNDLE_SIZE", "7")
-    monkeypatch.setenv("EVENT_TRIGGER_PRODUCER_PROPERTY", "ssl.key.password=s3cr3t")
+    monkeypatch.setenv("EVENT_TRIGGER_KAFKA_KEY", "s3cr3t")
     monkeypatch.setenv("EVENT_TRIGGER_PROFILE", "p")
     assert run("config", "show", "--given") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["event-trigger.yaml,", "profile", "p"],
-        ["kafka_property.sasl.password", "env:P", "(file", "event-trigger.yaml:2)"],
-        ["producer_property.ssl.key.password", "[hidden]", "(environment", "EVENT_TRIGGER_PRODUCER_PROPERTY)"],
+        ["kafka_password", "env:P", "(file", "event-trigger.yaml:3)"],
+        ["kafka_key", "[hidden]", "(environment", "EVENT_TRIGGER_KAFKA_KEY)"],
+        ["kafka_property.client.id", "c", "(file", "event-trigger.yaml:2)"],
         ["job_name", "a", "(file", "event-trigger.yaml:1)"],
-        ["parallelism", "1", "(profile", "p", "event-trigger.yaml:4)"],
+        ["parallelism", "1", "(profile", "p", "event-trigger.yaml:5)"],
         ["bundle_size", "7", "(environment", "EVENT_TRIGGER_BUNDLE_SIZE)"],
     ]
     assert run("config", "show", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["file"], document["profile"]) == ("event-trigger.yaml", "p")
     options = document["options"]
-    assert options["parallelism"] == {"value": 1, "source": "profile p", "place": "event-trigger.yaml:4"}
+    assert options["parallelism"] == {"value": 1, "source": "profile p", "place": "event-trigger.yaml:5"}
     assert options["bundle_time_ms"] == {"value": 6, "source": "default", "place": None}
     assert "s3cr3t" not in str(document)
 

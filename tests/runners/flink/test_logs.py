@@ -88,6 +88,21 @@ def test_values_whose_name_says_secret_are_hidden(extra: dict[str, Any]) -> None
         '{"client_secret": "abcdef", "n": 1}',
         "url?x=1&api_key=abcdef&y=2",
         "sasl.password=abcdef,sasl.mechanism=PLAIN",
+        "got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhYmNkZWYifQ.abcdefabcdef from the issuer",
+        "key -----BEGIN PRIVATE KEY-----\nabcdef\nabcdef\n-----END PRIVATE KEY----- is no RSA key",
+        "cut off: -----BEGIN ENCRYPTED PRIVATE KEY-----\\nabcdef",
+        "Authorization: Digest username=ann, response=abcdef",
+        "authorization: AWS4-HMAC-SHA256 Credential=abcdef/20260101, SignedHeaders=host, Signature=abcdef",
+        '{"Proxy-Authorization": "Negotiate abcdef abcdef"}',
+        "Cookie: theme=dark; sid=abcdef",
+        "{'Set-Cookie': 'sid=abcdef; HttpOnly; Path=/'}",
+        "https://b.s3.amazonaws.com/k?X-Amz-Date=1&X-Amz-Credential=abcdef&X-Amz-Signature=abcdef",
+        "https://a.blob.example.com/c?sv=2024&sig=abcdef%3D",
+        "pass phrase: abcdef",
+        "ssl.key.passphrase = abcdef",
+        "Server=db;User Id=ann;Pwd=abcdef;",
+        "DefaultEndpointsProtocol=https;AccountKey=abcdef==;EndpointSuffix=x",
+        "postgresql://ann:abcdef@db/x",
     ],
 )
 def test_secrets_inside_texts_are_hidden(text: str) -> None:
@@ -104,6 +119,10 @@ def test_secrets_inside_texts_are_hidden(text: str) -> None:
         "Beam imported in 1.4 s, connected in 0.2 s",
         "rule 'tokens_spent' version 3 is live",
         "see https://hooks.example.com/@us/x",
+        "allowed: env:NAME, file:/ABSOLUTE/PATH or aws-secret:NAME#JSON-KEY",
+        "--kafka_password is aws-secret:kafka#password: AccessDeniedException",
+        "cookies are off; no authorization is needed",
+        "https://shop.example.com/p?keyword=shoes&code_name=x",
     ],
 )
 def test_texts_without_secrets_stay(text: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from transforms.adapters.kafka.clients import connectable
 from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.base.secret_references import SecretError
 
 _ANSWER_S: Final = 10.0
 _POLL_S: Final = 0.2
@@ -58,9 +60,11 @@ def open_bounded_reader(
         TopicReadError: the topic does not exist, or Kafka does not answer.
     """
     try:
-        consumer = Consumer({**config, **_FIXED})
+        consumer = Consumer(connectable({**config, **_FIXED}))
     except KafkaException as error:  # a property that cannot be used
         raise TopicReadError(f"topic {topic!r}: {error.args[0].str()}") from None
+    except SecretError as error:
+        raise TopicReadError(f"topic {topic!r}: {error}") from None
     try:
         yield BoundedReader(consumer, config, topic, on_out_of_range, partition)
     finally:
@@ -179,7 +183,7 @@ class BoundedReader:
     def _high_watermark(self, partition: int) -> int:
         """The end of a partition with the records of open transactions."""
         place = TopicPartition(self._topic, partition)
-        admin = AdminClient(_without_consumer_properties(self._config))
+        admin = AdminClient(connectable(_without_consumer_properties(self._config)))
         request = {place: OffsetSpec.latest()}
         return self._ask(
             lambda: int(

@@ -6,11 +6,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
+
+from transforms.adapters.kafka.clients import connectable
+from transforms.domain.base.secret_references import SecretError
 
 _ANSWER_S: Final = 10.0
 _LOG: Final = logging.getLogger("event_trigger.kafka")
@@ -37,6 +40,7 @@ class ExistingTopics:
         self._lock = threading.Lock()
         self._asked_for = threading.Event()
         self._thread: threading.Thread | None = None
+        self._has_warned = False
 
     def expect(self, topics: Iterable[str]) -> None:
         """Watch these topics from now on."""
@@ -65,14 +69,24 @@ class ExistingTopics:
             self._asked_for.clear()
             expected, missing = self._expected, frozenset[str]()
             # An error is no answer: actions go out as they would without this check.
-            with contextlib.suppress(KafkaException):
-                admin = admin or AdminClient({"log_level": "0", **self._config, "error_cb": _ignore})
+            with contextlib.suppress(KafkaException), self._warning_once():
+                admin = admin or AdminClient(connectable({"log_level": "0", **self._config}))
                 missing = missing_topics(admin, expected)
             for topic in sorted(missing - self._missing):
                 _LOG.warning("topic %r of Kafka actions does not exist: its actions become dead letters", topic)
             self._missing = missing
             time.sleep(self._soon_s)
             self._asked_for.wait(self._every_s - self._soon_s)
+
+    @contextlib.contextmanager
+    def _warning_once(self) -> Iterator[None]:
+        """Log the first time that a secret cannot be read here; it is read again with the next question."""
+        try:
+            yield
+        except SecretError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _LOG.warning("topics of Kafka actions are not watched: %s", error)
 
 
 def missing_topics(admin: Any, expected: frozenset[str], settings_s: float = _ANSWER_S) -> frozenset[str]:
@@ -94,7 +108,3 @@ def missing_topics(admin: Any, expected: frozenset[str], settings_s: float = _AN
     answers = admin.describe_configs(brokers, request_timeout=settings_s).values()
     creates = any(answer.result()["auto.create.topics.enable"].value == "true" for answer in answers)
     return frozenset() if creates else missing
-
-
-def _ignore(_: object) -> None:
-    """The answer that does not come says it."""

@@ -81,7 +81,7 @@ def test_without_sources_it_is_the_default() -> None:
     [
         ("HISTORY_FIELDS", "platform, app", ("platform", "app")),
         ("HISTORY_FIELDS", '["a,b"]', ("a,b",)),
-        ("CONSUMER_PROPERTY", "sasl.jaas.config=a,b", ("sasl.jaas.config=a,b",)),
+        ("CONSUMER_PROPERTY", "client.id=a,b", ("client.id=a,b",)),
         ("DETACHED", "true", True),
         ("DETACHED", "0", False),
         ("STATE_TTL_SECONDS", "1.5", 1.5),

@@ -26,25 +26,25 @@ def test_kafka_properties_reach_their_kind_of_client() -> None:
         [
             *FLINK,
             "--isolation_level=read_uncommitted",
-            "--kafka_property=security.protocol=SASL_SSL",
+            "--kafka_property=socket.keepalive.enable=true",
             "--consumer_property=fetch.min.bytes=5",
             "--producer_property=compression.type=lz4",
             "--producer_property=linger.ms=7",
-            "--kafka_property=sasl.jaas.config=a=b=c",
+            "--kafka_property=client.id=a=b=c",
         ]
     )
     assert settings.consumer_config() == {
         "bootstrap.servers": "b:9092",
         "isolation.level": "read_uncommitted",
-        "security.protocol": "SASL_SSL",
-        "sasl.jaas.config": "a=b=c",
+        "socket.keepalive.enable": "true",
+        "client.id": "a=b=c",
         "fetch.min.bytes": "5",
     }
     assert settings.producer_config() == {
         "bootstrap.servers": "b:9092",
         "linger.ms": "7",
-        "security.protocol": "SASL_SSL",
-        "sasl.jaas.config": "a=b=c",
+        "socket.keepalive.enable": "true",
+        "client.id": "a=b=c",
         "compression.type": "lz4",
     }
 

@@ -176,8 +176,8 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
             "librdkafka",
         ),
         (
-            [*FLINK, "--kafka_property=sasl.password=aws-secret:kafka"],
-            "--kafka_property sets 'sasl.password' to 'aws-secret:kafka', allowed on FlinkRunner: env:NAME or file:",
+            [*FLINK, "--kafka_property=metric.reporters=x", "--kafka_property=x.password=aws-secret:kafka"],
+            "--kafka_property sets 'x.password' to 'aws-secret:kafka', allowed on FlinkRunner: env:NAME or file:",
         ),
         (["--kafka_property=group.id=x"], "--kafka_property sets 'group.id': use --group_id"),
         (

@@ -130,3 +130,11 @@ def test_without_topics_kafka_is_not_asked(cluster: Cluster) -> None:
     watch()
     assert threading.active_count() == before
     assert cluster.questions == 0
+
+
+def test_a_secret_that_is_not_there_is_logged_once_and_no_topic_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    topics = ExistingTopics({"sasl.password": "env:NO_SUCH_SECRET"}, every_s=3600, soon_s=0.001)
+    topics.expect(["orders"])
+    eventually(lambda: "not watched" in caplog.text, "a warning")
+    assert not topics.is_missing("orders")
+    assert "--kafka_password is env:NO_SUCH_SECRET: no such environment variable" in caplog.text

@@ -1,0 +1,1 @@
+"""Tests that take minutes, each with a target of its own."""
