@@ -20,11 +20,11 @@ locals {
     "high-availability.zookeeper.quorum"    = module.zookeeper.quorum
     "high-availability.zookeeper.path.root" = "/flink"
     "zookeeper.sasl.disable"                = "true" # security groups guard it; otherwise the client warns on every start
-    "high-availability.storageDir"          = "s3://${module.storage.bucket_names.checkpoints}/${local.state_prefix}/ha"
+    "high-availability.storageDir"          = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/ha"
 
     # State. The regional endpoint, because only that one is reached through the VPC's gateway endpoint.
-    "state.checkpoints.dir"            = "s3://${module.storage.bucket_names.checkpoints}/${local.state_prefix}/checkpoints"
-    "state.savepoints.dir"             = "s3://${module.storage.bucket_names.savepoints}/${local.state_prefix}/savepoints"
+    "state.checkpoints.dir"            = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/checkpoints"
+    "state.savepoints.dir"             = "s3://${local.bucket_names.savepoints}/${local.state_prefix}/savepoints"
     "s3.endpoint"                      = "https://s3.${local.region}.amazonaws.com"
     "execution.checkpointing.interval" = "${var.checkpointing_interval_s} s"
     "state.backend.rocksdb.localdir"   = "/data/rocksdb"

@@ -45,7 +45,7 @@ locals {
 
   boot = {
     packages        = concat(var.os_packages, var.cloudwatch_agent ? ["amazon-cloudwatch-agent"] : [])
-    artifact_bucket = module.storage.bucket_names.artifacts
+    artifact_bucket = local.bucket_names.artifacts
     artifacts       = local.artifacts
   }
 
@@ -61,7 +61,7 @@ locals {
 resource "aws_s3_object" "artifact" {
   for_each = local.artifacts
 
-  bucket = module.storage.bucket_names.artifacts
+  bucket = local.bucket_names.artifacts
   key    = each.value.key
   source = "${var.release_dir}/${local.release[each.key].file}"
   # File names carry the content's hash: another content is another object.
@@ -79,30 +79,21 @@ module "network" {
   name                         = var.name
   cidr                         = var.vpc_cidr
   nat_gateway_count            = var.nat_gateway_count
-  bucket_arns                  = values(module.storage.bucket_arns)
+  bucket_arns                  = values(local.bucket_arns)
   ports                        = local.ports
   egress                       = merge(var.egress, local.kafka_egress)
   prometheus_security_group_id = var.prometheus_security_group_id
   secrets_manager              = length(var.secret_arns) > 0
 }
 
-module "storage" {
-  source = "./modules/storage"
-
-  name                                  = var.name
-  deletion_protection                   = var.deletion_protection
-  noncurrent_version_days               = var.noncurrent_version_days
-  attach_deny_insecure_transport_policy = var.attach_deny_insecure_transport_policy
-}
-
 module "iam" {
   source = "./modules/iam"
 
   name                   = var.name
-  bucket_arns            = module.storage.bucket_arns
+  bucket_arns            = local.bucket_arns
   artifact_prefix        = local.artifact_prefix
   state_prefix           = local.state_prefix
-  kms_key_arn            = module.storage.kms_key_arn
+  kms_key_arn            = local.kms_key_arn
   tls_parameter_name     = local.tls_parameter_name
   taskmanager_group_name = "${var.name}-taskmanager"
   log_group_name         = local.log_group_name
@@ -126,7 +117,7 @@ module "zookeeper" {
   zones                 = module.network.zones
   security_group_id     = module.network.security_group_ids.zookeeper
   instance_profile_name = module.iam.instance_profile_names.zookeeper
-  kms_key_arn           = module.storage.kms_key_arn
+  kms_key_arn           = local.kms_key_arn
   deletion_protection   = var.deletion_protection
 
   boot = merge(local.boot, { cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_zookeeper : null })
@@ -145,7 +136,7 @@ module "jobmanager" {
   subnet_ids            = module.network.private_subnet_ids
   security_group_id     = module.network.security_group_ids.jobmanager
   instance_profile_name = module.iam.instance_profile_names.jobmanager
-  kms_key_arn           = module.storage.kms_key_arn
+  kms_key_arn           = local.kms_key_arn
   root_volume_gib       = var.root_volume_gib
   tmp_volume_gib        = var.tmp_volume_gib
   log_volume_gib        = var.log_volume_gib
@@ -169,7 +160,7 @@ module "taskmanager" {
   subnet_ids                = module.network.private_subnet_ids
   security_group_id         = module.network.security_group_ids.taskmanager
   instance_profile_name     = module.iam.instance_profile_names.taskmanager
-  kms_key_arn               = module.storage.kms_key_arn
+  kms_key_arn               = local.kms_key_arn
   root_volume_gib           = var.root_volume_gib
   tmp_volume_gib            = var.tmp_volume_gib
   log_volume_gib            = var.log_volume_gib
@@ -190,7 +181,7 @@ module "kafka" {
   name                 = var.name
   vpc_id               = module.network.vpc_id
   subnet_ids           = module.network.private_subnet_ids
-  kms_key_arn          = module.storage.kms_key_arn
+  kms_key_arn          = local.kms_key_arn
   kafka_version        = var.kafka_version
   broker_instance_type = var.kafka_broker_instance_type
   broker_volume_gib    = var.kafka_broker_volume_gib
@@ -206,7 +197,7 @@ module "observability" {
   source = "./modules/observability"
 
   name                   = var.name
-  kms_key_arn            = module.storage.kms_key_arn
+  kms_key_arn            = local.kms_key_arn
   metrics_namespace      = local.metrics_namespace
   log_group_name         = local.log_group_name
   log_retention_days     = var.log_retention_days
@@ -215,7 +206,7 @@ module "observability" {
   max_restarts           = var.max_restarts
   max_lag_records        = var.max_lag_records
   max_disk_percent       = var.max_disk_percent
-  bucket_names           = module.storage.bucket_names
+  bucket_names           = local.bucket_names
   zookeeper_instance_ids = module.zookeeper.instance_ids
 
   bucket_plan_gib = {

@@ -1,6 +1,6 @@
 output "bucket_names" {
   description = "Buckets by kind: checkpoints, savepoints, artifacts"
-  value       = module.storage.bucket_names
+  value       = local.bucket_names
 }
 
 output "zookeeper_quorum" {

@@ -29,7 +29,7 @@ variable "release_dir" {
 }
 
 variable "deletion_protection" {
-  description = "Buckets with content cannot be destroyed, ZooKeeper nodes cannot be terminated, their volumes leave a snapshot"
+  description = "ZooKeeper nodes cannot be terminated by API or console, and their volumes leave a snapshot; it does not stop Terraform"
   type        = bool
   default     = true
   nullable    = false
@@ -395,25 +395,6 @@ variable "savepoint_storage_gib" {
     condition     = var.savepoint_storage_gib == null ? true : var.savepoint_storage_gib >= 1 && var.savepoint_storage_gib <= 1000000 && floor(var.savepoint_storage_gib) == var.savepoint_storage_gib
     error_message = "savepoint_storage_gib is out of range, allowed: whole numbers from 1 to 1000000."
   }
-}
-
-variable "noncurrent_version_days" {
-  description = "How long objects that Flink deleted can be restored [days]"
-  type        = number
-  default     = 7
-  nullable    = false
-
-  validation {
-    condition     = var.noncurrent_version_days >= 1 && var.noncurrent_version_days <= 365 && floor(var.noncurrent_version_days) == var.noncurrent_version_days
-    error_message = "noncurrent_version_days is ${var.noncurrent_version_days}, allowed: whole numbers from 1 to 365."
-  }
-}
-
-variable "attach_deny_insecure_transport_policy" {
-  description = "Attach the bucket policy that denies plain HTTP; only S3 emulators that ignore its condition need false"
-  type        = bool
-  default     = true
-  nullable    = false
 }
 
 ################################################################################

@@ -39,6 +39,11 @@ def copy(folder: Path) -> Path:
     return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
 
 
+def allow_destroy(state: Path) -> None:
+    """Take the documented step before the root of the state can be destroyed."""
+    shutil.copy(state / "destroy" / "destroy_override.tf", state)
+
+
 def run(
     folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
 ) -> subprocess.CompletedProcess[str]:
@@ -65,11 +70,14 @@ def init(folder: Path, *arguments: str) -> None:
 
 @dataclass
 class Report:
-    """The result of ``terraform test``: the status of every run, diagnostics, and the state of each applied run."""
+    """The result of ``terraform test``: the status of every run, diagnostics, the state of each applied run, and the
+    changes of each planned one.
+    """
 
     status: dict[str, str] = field(default_factory=dict)
     diagnostics: list[str] = field(default_factory=list)
     states: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
         """Values of all managed resources of a type in a run's state, of all modules."""
@@ -108,6 +116,8 @@ def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = Non
             report.status[name] = message["test_run"]["status"]
         elif message["type"] == "test_state":
             report.states[name] = message["test_state"]
+        elif message["type"] == "test_plan":
+            report.plans[name] = message["test_plan"]
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
             report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")

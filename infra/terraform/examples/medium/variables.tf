@@ -4,9 +4,8 @@ variable "region" {
 }
 
 variable "name" {
-  description = "Name of the cluster"
+  description = "Name of the cluster, that of its state (infra/terraform/state)"
   type        = string
-  default     = "event-trigger"
 }
 
 variable "release_dir" {

@@ -30,6 +30,12 @@ mock_data "aws_iam_policy_document" {
   }
 }
 
+mock_data "aws_kms_alias" {
+  defaults = {
+    target_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+  }
+}
+
 mock_resource "aws_kms_key" {
   defaults = {
     arn = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"
