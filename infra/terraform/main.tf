@@ -4,16 +4,8 @@ data "aws_region" "current" {}
 
 data "aws_caller_identity" "current" {}
 
-# Amazon Linux 2023, unless an image is given; a new release of it is a new launch template version.
-data "aws_ssm_parameter" "ami" {
-  count = var.ami_id == null ? 1 : 0
-
-  name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-}
-
 locals {
   region = data.aws_region.current.name
-  ami_id = var.ami_id == null ? nonsensitive(data.aws_ssm_parameter.ami[0].value) : var.ami_id
 
   state_prefix       = var.name
   artifact_prefix    = "releases"
@@ -49,13 +41,16 @@ locals {
     artifacts       = local.artifacts
   }
 
-  flink_boot = merge(local.boot, {
+  flink_boot = { for role in ["jobmanager", "taskmanager"] : role => merge(local.boot, {
     tls_parameter     = local.tls_parameter_name
-    flink_config      = local.flink_config
+    flink_config      = local.flink_config[role]
     log4j             = file("${path.module}/files/log4j.properties")
     cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_flink : null
     prometheus_config = var.cloudwatch_agent ? local.prometheus_config : null
-  })
+  }) }
+
+  # What a roll-out is undone for. Alarms on the job are not among them: it may be stopped during an upgrade.
+  refresh_alarms = var.cloudwatch_agent ? ["${var.name}-taskmanagers-missing"] : []
 }
 
 resource "aws_s3_object" "artifact" {
@@ -89,17 +84,16 @@ module "network" {
 module "iam" {
   source = "./modules/iam"
 
-  name                   = var.name
-  bucket_arns            = local.bucket_arns
-  artifact_prefix        = local.artifact_prefix
-  state_prefix           = local.state_prefix
-  kms_key_arn            = local.kms_key_arn
-  tls_parameter_name     = local.tls_parameter_name
-  taskmanager_group_name = "${var.name}-taskmanager"
-  log_group_name         = local.log_group_name
-  metrics_namespace      = local.metrics_namespace
-  secret_arns            = var.secret_arns
-  msk_statements         = var.create_kafka ? module.kafka[0].client_statements : []
+  name               = var.name
+  bucket_arns        = local.bucket_arns
+  artifact_prefix    = local.artifact_prefix
+  state_prefix       = local.state_prefix
+  kms_key_arn        = local.kms_key_arn
+  tls_parameter_name = local.tls_parameter_name
+  log_group_name     = local.log_group_name
+  metrics_namespace  = local.metrics_namespace
+  secret_arns        = var.secret_arns
+  msk_statements     = var.create_kafka ? module.kafka[0].client_statements : []
 }
 
 module "zookeeper" {
@@ -107,7 +101,7 @@ module "zookeeper" {
 
   name                  = var.name
   region                = local.region
-  ami_id                = local.ami_id
+  ami_id                = var.ami_id
   instance_type         = var.zookeeper_instance_type
   heap_mib              = var.zookeeper_heap_mib
   root_volume_gib       = var.root_volume_gib
@@ -130,7 +124,7 @@ module "jobmanager" {
 
   name                  = var.name
   region                = local.region
-  ami_id                = local.ami_id
+  ami_id                = var.ami_id
   instance_type         = data.aws_ec2_instance_type.jobmanager.instance_type
   standby_count         = local.tier.jobmanager_standby_count
   subnet_ids            = module.network.private_subnet_ids
@@ -140,8 +134,9 @@ module "jobmanager" {
   root_volume_gib       = var.root_volume_gib
   tmp_volume_gib        = var.tmp_volume_gib
   log_volume_gib        = var.log_volume_gib
+  refresh_alarms        = local.refresh_alarms
 
-  boot = local.flink_boot
+  boot = local.flink_boot.jobmanager
 
   depends_on = [aws_s3_object.artifact]
 }
@@ -151,7 +146,7 @@ module "taskmanager" {
 
   name                      = var.name
   region                    = local.region
-  ami_id                    = local.ami_id
+  ami_id                    = var.ami_id
   instance_type             = data.aws_ec2_instance_type.taskmanager.instance_type
   instance_count            = local.tier.taskmanager_count
   min_count                 = local.tier.taskmanager_min_count
@@ -168,8 +163,9 @@ module "taskmanager" {
   rocksdb_volume_gib        = local.tier.rocksdb_volume_gib
   rocksdb_volume_iops       = var.rocksdb_volume_iops
   rocksdb_volume_throughput = var.rocksdb_volume_throughput
+  refresh_alarms            = local.refresh_alarms
 
-  boot = local.flink_boot
+  boot = local.flink_boot.taskmanager
 
   depends_on = [aws_s3_object.artifact]
 }

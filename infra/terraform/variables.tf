@@ -565,9 +565,13 @@ variable "kafka_broker_volume_gib" {
 ################################################################################
 
 variable "ami_id" {
-  description = "Machine image, x86_64, with cloud-init, systemd and the AWS CLI; default: the newest Amazon Linux 2023"
+  description = "Machine image, x86_64, with cloud-init, systemd and the AWS CLI, such as Amazon Linux 2023; another one rolls the nodes"
   type        = string
-  default     = null
+
+  validation {
+    condition     = can(regex("^ami-[0-9a-f]{8,17}$", var.ami_id))
+    error_message = "ami_id is '${var.ami_id}', allowed: the id of an image, as ami-0123456789abcdef0."
+  }
 }
 
 variable "os_packages" {

@@ -104,6 +104,21 @@ class Report:
         """An output of a run's state."""
         return self.states[run_name]["outputs"][name]["value"]
 
+    def changes(self, run_name: str) -> dict[str, set[str]]:
+        """The resources that a planned run changes, and their attributes that become different."""
+        return changes(self.plans[run_name])
+
+
+def changes(plan: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The resources that a plan changes, with the attributes that become different; ``create``, ``delete`` if so."""
+    found = {}
+    for change in (entry["change"] | {"address": entry["address"]} for entry in plan["resource_changes"]):
+        if change["actions"] not in (["no-op"], ["read"]):
+            before, after = change["before"] or {}, change["after"] or {}
+            different = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+            found[change["address"]] = different if change["actions"] == ["update"] else set(change["actions"])
+    return found
+
 
 def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
     """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""

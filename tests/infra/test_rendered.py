@@ -59,6 +59,8 @@ def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
         "jobmanager-event-trigger-boot",
         "taskmanager-event-trigger-boot",
         "taskmanager-event-trigger-drain",
+        "jobmanager-event-trigger-registered",
+        "taskmanager-event-trigger-registered",
     }
     result = checked("shellcheck", *scripts)
     assert result.returncode == 0, result.stdout

@@ -289,10 +289,10 @@ def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]
 def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
     granted = statements(audited, run, kind)
     common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics"}
-    flink = {"StateObjects", "StateList", "InternalTls"}
+    flink = {"StateObjects", "StateList", "InternalTls", "Lifecycle"}
     kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
     secrets = {"Secrets"} if run == EVERYTHING_ON else set()
-    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": {"Drain", *secrets}}[kind]
+    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": secrets}[kind]
     assert set(granted) == common | own | (flink | kafka if kind != "zookeeper" else set())
     for name, statement in granted.items():
         assert statement["effect"] in (None, "Allow")

@@ -23,6 +23,7 @@ override_data {
 }
 
 variables {
+  ami_id                  = "ami-0123456789abcdef0"
   name                    = "test"
   tier                    = "small"
   release_dir             = "./tests/fixtures/release"
@@ -31,6 +32,44 @@ variables {
 
 run "cluster" {
   command = apply
+}
+
+# tests/infra/test_terraform.py looks at what these two change.
+
+run "one_more_taskmanager" {
+  command = plan
+
+  variables {
+    taskmanager_count     = 2
+    taskmanager_max_count = 2
+  }
+
+  assert {
+    condition     = contains(output.submit_flags, "--parallelism=8")
+    error_message = "The next launch uses the new slots."
+  }
+}
+
+run "another_interval" {
+  command = plan
+
+  variables {
+    checkpointing_interval_s = 30
+    parallelism              = 2
+  }
+
+  assert {
+    condition     = length(setsubtract(["--parallelism=2", "--checkpointing_interval_ms=30000"], output.submit_flags)) == 0
+    error_message = "The next launch carries both."
+  }
+}
+
+run "another_image" {
+  command = plan
+
+  variables {
+    ami_id = "ami-0fedcba9876543210"
+  }
 }
 
 run "another_name_on_the_same_state" {

@@ -23,6 +23,7 @@ override_data {
 }
 
 variables {
+  ami_id                  = "ami-0123456789abcdef0"
   name                    = "test"
   tier                    = "small"
   release_dir             = "./tests/fixtures/release"

@@ -14,6 +14,7 @@ module "cluster" {
   name        = var.name
   tier        = "large"
   release_dir = var.release_dir
+  ami_id      = var.ami_id
 
   kafka_bootstrap_servers = var.kafka_bootstrap_servers
 

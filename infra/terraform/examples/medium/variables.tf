@@ -8,6 +8,11 @@ variable "name" {
   type        = string
 }
 
+variable "ami_id" {
+  description = "Machine image of the nodes, Amazon Linux 2023, x86_64; another one rolls them"
+  type        = string
+}
+
 variable "release_dir" {
   description = "Folder that `make release` wrote"
   type        = string

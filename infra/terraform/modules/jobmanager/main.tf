@@ -4,12 +4,13 @@ module "bootstrap" {
   source = "../bootstrap"
 
   role            = "jobmanager"
-  service         = "flink-jobmanager.service"
+  service         = "flink-jobmanager.service event-trigger-registered.service"
   region          = var.region
   packages        = var.boot.packages
   artifact_bucket = var.boot.artifact_bucket
   artifacts       = [var.boot.artifacts.flink]
   tls_parameter   = var.boot.tls_parameter
+  group_name      = "${var.name}-jobmanager"
   kms_key_arn     = var.kms_key_arn
 
   volumes = [
@@ -106,6 +107,15 @@ resource "aws_autoscaling_group" "this" {
       min_healthy_percentage = 100
       max_healthy_percentage = 200
       instance_warmup        = 180
+      auto_rollback          = true
+
+      dynamic "alarm_specification" {
+        for_each = length(var.refresh_alarms) > 0 ? [var.refresh_alarms] : []
+
+        content {
+          alarms = alarm_specification.value
+        }
+      }
     }
   }
 
@@ -114,4 +124,13 @@ resource "aws_autoscaling_group" "this" {
     value               = "${var.name}-jobmanager"
     propagate_at_launch = true
   }
+}
+
+# event-trigger-registered.service on the node answers it. A roll-out waits for that; a node that never registers is replaced.
+resource "aws_autoscaling_lifecycle_hook" "registered" {
+  name                   = "registered"
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_LAUNCHING"
+  heartbeat_timeout      = 1800
+  default_result         = "ABANDON"
 }

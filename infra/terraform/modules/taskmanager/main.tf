@@ -23,12 +23,13 @@ module "bootstrap" {
   source = "../bootstrap"
 
   role            = "taskmanager"
-  service         = "flink-taskmanager.service flink-drain.service"
+  service         = "flink-taskmanager.service flink-drain.service event-trigger-registered.service"
   region          = var.region
   packages        = var.boot.packages
   artifact_bucket = var.boot.artifact_bucket
   artifacts       = [var.boot.artifacts.flink, var.boot.artifacts.python]
   tls_parameter   = var.boot.tls_parameter
+  group_name      = local.group_name
   kms_key_arn     = null
 
   volumes = [
@@ -132,6 +133,15 @@ resource "aws_autoscaling_group" "this" {
       min_healthy_percentage = 100
       max_healthy_percentage = 110
       instance_warmup        = 180
+      auto_rollback          = true
+
+      dynamic "alarm_specification" {
+        for_each = length(var.refresh_alarms) > 0 ? [var.refresh_alarms] : []
+
+        content {
+          alarms = alarm_specification.value
+        }
+      }
     }
   }
 
@@ -156,4 +166,13 @@ resource "aws_autoscaling_lifecycle_hook" "drain" {
   lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
   heartbeat_timeout      = var.drain_timeout_s
   default_result         = "CONTINUE"
+}
+
+# event-trigger-registered.service on the node answers it. A roll-out waits for that; a node that never registers is replaced.
+resource "aws_autoscaling_lifecycle_hook" "registered" {
+  name                   = "registered"
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_LAUNCHING"
+  heartbeat_timeout      = 1800
+  default_result         = "ABANDON"
 }
