@@ -116,7 +116,8 @@ module "zookeeper" {
 
   boot = merge(local.boot, { cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_zookeeper : null })
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "jobmanager" {
@@ -138,7 +139,8 @@ module "jobmanager" {
 
   boot = local.flink_boot.jobmanager
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "taskmanager" {
@@ -167,7 +169,8 @@ module "taskmanager" {
 
   boot = local.flink_boot.taskmanager
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "kafka" {

@@ -13,6 +13,26 @@ output "vpc_id" {
   value       = module.network.vpc_id
 }
 
+output "private_subnet_ids" {
+  description = "Subnets of the nodes, one a zone"
+  value       = module.network.private_subnet_ids
+}
+
+output "private_route_table_ids" {
+  description = "Their route tables, for a route to a peered VPC each"
+  value       = module.network.private_route_table_ids
+}
+
+output "kms_key_arn" {
+  description = "Key of the cluster"
+  value       = local.kms_key_arn
+}
+
+output "role_arns" {
+  description = "Roles by node kind, to be named by policies of other resources"
+  value       = module.iam.role_arns
+}
+
 output "security_group_ids" {
   description = "Security groups by node kind, to be named by Kafka's or the user API's ingress rules"
   value       = module.network.security_group_ids

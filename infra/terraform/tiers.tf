@@ -127,6 +127,12 @@ data "aws_ec2_instance_type" "taskmanager" {
       error_message = "${self.instance_type} has ${coalesce(self.total_instance_storage, 0)} GB of instance store, RocksDB needs ${local.tier.rocksdb_volume_gib} GiB; or set rocksdb_on_instance_store = false."
     }
 
+    # RocksDB uses one disk, and a node with two would not know which.
+    postcondition {
+      condition     = !local.tier.rocksdb_on_instance_store || sum(concat([0], [for disk in self.instance_disks : disk.count])) == 1
+      error_message = "${self.instance_type} has ${sum(concat([0], [for disk in self.instance_disks : disk.count]))} instance store disks, allowed: 1; take a smaller size of its family, or set rocksdb_on_instance_store = false."
+    }
+
     postcondition {
       condition     = contains(self.supported_architectures, "x86_64")
       error_message = "${self.instance_type} is not x86_64, for which the artifacts are built."

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -45,14 +45,19 @@ def allow_destroy(state: Path) -> None:
 
 
 def run(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 280,
+    stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
     """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
     return subprocess.run(
         ["nice", "terraform", *arguments],
         cwd=folder,
         env=environment(env),
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=timeout_s,
         stdin=subprocess.DEVNULL,
@@ -122,21 +127,24 @@ def changes(plan: Mapping[str, Any]) -> dict[str, set[str]]:
 
 def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
     """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""
-    result = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
     report = Report()
-    for line in result.stdout.splitlines():
+    messages = folder / "messages.jsonl"  # hundreds of megabytes, because each state and plan comes with all schemas
+    with messages.open("wb") as file:
+        error = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s, stdout=file).stderr
+    for line in messages.open(encoding="utf-8"):
         message = json.loads(line)
         name = message.get("@testrun", "")
         if message["type"] == "test_run" and message["test_run"].get("progress") == "complete":
             report.status[name] = message["test_run"]["status"]
         elif message["type"] == "test_state":
-            report.states[name] = message["test_state"]
+            report.states[name] = {**message["test_state"], "provider_schemas": None}
         elif message["type"] == "test_plan":
-            report.plans[name] = message["test_plan"]
+            report.plans[name] = {**message["test_plan"], "provider_schemas": None}
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
             report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
-    assert report.status, result.stdout[-3000:] + result.stderr[-3000:]
+    assert report.status, error[-3000:]
+    messages.unlink()
     return report
 
 

@@ -20,6 +20,7 @@ override_data {
     memory_size             = 32768
     network_performance     = "Up to 40 Gigabit"
     total_instance_storage  = 474
+    instance_disks          = [{ count = 1, size = 474, type = "ssd" }]
     supported_architectures = ["x86_64"]
   }
 }

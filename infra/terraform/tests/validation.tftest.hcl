@@ -125,6 +125,27 @@ run "network_too_slow_or_no_instance_store" {
   expect_failures = [data.aws_ec2_instance_type.taskmanager]
 }
 
+run "two_disks_of_instance_store" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type.taskmanager
+    values = {
+      memory_size             = 16384
+      network_performance     = "Up to 12.5 Gigabit"
+      total_instance_storage  = 1800
+      instance_disks          = [{ count = 2, size = 900, type = "ssd" }]
+      supported_architectures = ["x86_64"]
+    }
+  }
+
+  variables {
+    rocksdb_on_instance_store = true
+  }
+
+  expect_failures = [data.aws_ec2_instance_type.taskmanager]
+}
+
 run "parallelism_beyond_all_slots_and_both_kafkas" {
   command = plan
 
