@@ -44,7 +44,7 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(IN_PLACE, "deletion_protection", "false"),
         _change(JOBMANAGERS, "jobmanager_instance_type", '"c6i.4xlarge"'),
         _change(IN_PLACE, "jobmanager_standby_count", "2"),
-        _change(JOBMANAGERS, "jobmanager_memory_mib", "4096"),
+        _change(JOBMANAGERS, "jobmanager_memory_mib", "6144"),
         _change(TASKMANAGERS, "taskmanager_instance_type", '"m6i.4xlarge"'),
         _change(IN_PLACE, "taskmanager_count", "5"),
         _change(IN_PLACE, "taskmanager_min_count", "2"),
@@ -75,6 +75,7 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(ZOOKEEPER, "zookeeper_heap_mib", "256"),
         _change(IN_PLACE, "zookeeper_volume_gib", "30"),
         _change(REFUSED, "vpc_cidr", '"10.61.0.0/16"'),
+        _change(IN_PLACE, "single_zone", "true"),
         _change(IN_PLACE, "nat_gateway_count", "1"),
         _change(
             IN_PLACE,
@@ -96,6 +97,7 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(IN_PLACE, "max_restarts", "5"),
         _change(IN_PLACE, "max_lag_records", "5000"),
         _change(IN_PLACE, "max_disk_percent", "70"),
+        _change(IN_PLACE, "monthly_budget_usd", "9000"),
         _change(IN_PLACE, "log_retention_days", "14"),
     ]
 )

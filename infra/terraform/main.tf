@@ -49,6 +49,9 @@ locals {
     prometheus_config = var.cloudwatch_agent ? local.prometheus_config : null
   }) }
 
+  # ZooKeeper keeps its three zones, so that its quorum outlives one.
+  flink_subnet_ids = var.single_zone ? slice(module.network.private_subnet_ids, 0, 1) : module.network.private_subnet_ids
+
   # What a roll-out is undone for. Alarms on the job are not among them: it may be stopped during an upgrade.
   refresh_alarms = var.cloudwatch_agent ? ["${var.name}-taskmanagers-missing"] : []
 }
@@ -128,7 +131,7 @@ module "jobmanager" {
   ami_id                = var.ami_id
   instance_type         = data.aws_ec2_instance_type.jobmanager.instance_type
   standby_count         = local.tier.jobmanager_standby_count
-  subnet_ids            = module.network.private_subnet_ids
+  subnet_ids            = local.flink_subnet_ids
   security_group_id     = module.network.security_group_ids.jobmanager
   instance_profile_name = module.iam.instance_profile_names.jobmanager
   kms_key_arn           = local.kms_key_arn
@@ -154,7 +157,7 @@ module "taskmanager" {
   min_count                 = local.tier.taskmanager_min_count
   max_count                 = local.tier.taskmanager_max_count
   drain_timeout_s           = var.drain_timeout_s
-  subnet_ids                = module.network.private_subnet_ids
+  subnet_ids                = local.flink_subnet_ids
   security_group_id         = module.network.security_group_ids.taskmanager
   instance_profile_name     = module.iam.instance_profile_names.taskmanager
   kms_key_arn               = local.kms_key_arn
@@ -206,10 +209,11 @@ module "observability" {
   max_lag_records        = var.max_lag_records
   max_disk_percent       = var.max_disk_percent
   bucket_names           = local.bucket_names
+  monthly_budget_usd     = var.monthly_budget_usd
   zookeeper_instance_ids = module.zookeeper.instance_ids
 
   bucket_plan_gib = {
-    checkpoints = local.tier.checkpoint_storage_gib
+    checkpoints = local.tier.checkpoint_storage_gib + local.tier.deleted_checkpoint_gib
     savepoints  = local.tier.savepoint_storage_gib
   }
 }

@@ -376,7 +376,7 @@ variable "root_volume_gib" {
 }
 
 variable "checkpoint_storage_gib" {
-  description = "Planned size of the checkpoint bucket; more is an alarm [GiB]; default: the tier's"
+  description = "Planned size of live checkpoints; more than that and the deleted ones that S3 keeps is an alarm [GiB]; default: the tier's"
   type        = number
   default     = null
 
@@ -446,6 +446,13 @@ variable "vpc_cidr" {
     condition     = can(cidrhost(var.vpc_cidr, 0)) && can(regex("/(16|17|18|19|20)$", var.vpc_cidr))
     error_message = "vpc_cidr is '${var.vpc_cidr}', allowed: an IPv4 range from /16 to /20."
   }
+}
+
+variable "single_zone" {
+  description = "All JobManagers and TaskManagers in the first zone: no cost of traffic between them; a job stops while that zone is lost"
+  type        = bool
+  default     = false
+  nullable    = false
 }
 
 variable "nat_gateway_count" {
@@ -649,6 +656,17 @@ variable "max_disk_percent" {
   validation {
     condition     = var.max_disk_percent >= 10 && var.max_disk_percent <= 99 && floor(var.max_disk_percent) == var.max_disk_percent
     error_message = "max_disk_percent is ${var.max_disk_percent}, allowed: whole numbers from 10 to 99."
+  }
+}
+
+variable "monthly_budget_usd" {
+  description = "Cost of this cluster a month, by its tag, from 80 % of which the alarm topic is notified; null for no budget [USD]"
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.monthly_budget_usd == null ? true : var.monthly_budget_usd >= 1 && var.monthly_budget_usd <= 10000000
+    error_message = "monthly_budget_usd is out of range, allowed: numbers from 1 to 10000000."
   }
 }
 

@@ -337,3 +337,44 @@ def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Repor
         "monitoring",
     }
     assert ("secretsmanager" in names) == (run == EVERYTHING_ON)
+
+
+# --- cost ---
+
+
+@RUNS
+def test_every_instance_and_volume_has_the_cost_tag(audited: Report, run: str) -> None:
+    for template in audited.resources(run, "aws_launch_template"):
+        tagged = {entry["resource_type"]: entry["tags"] for entry in template["tag_specifications"]}
+        assert {kind: tags["Cluster"] for kind, tags in tagged.items()} == {"instance": "test", "volume": "test"}
+    for instance in audited.resources(run, "aws_instance"):
+        assert instance["tags"]["Cluster"] == instance["root_block_device"][0]["tags"]["Cluster"] == "test"
+    assert [volume["tags"]["Cluster"] for volume in audited.resources(run, "aws_ebs_volume")] == ["test"] * 3
+
+
+def test_a_single_zone_is_that_of_flinks_nodes_and_not_of_zookeepers(audited: Report) -> None:
+    for run, zones in ((BY_DEFAULT, 3), (EVERYTHING_ON, 1)):
+        groups = audited.resources(run, "aws_autoscaling_group")
+        assert [len(group["vpc_zone_identifier"]) for group in groups] == [zones, zones]
+        assert len({instance["subnet_id"] for instance in audited.resources(run, "aws_instance")}) == 3
+
+
+def test_a_budget_counts_the_cluster_and_notifies_the_topic(audited: Report) -> None:
+    assert audited.resources(BY_DEFAULT, "aws_budgets_budget") == []
+    (budget,) = audited.resources(EVERYTHING_ON, "aws_budgets_budget")
+    (topic,) = audited.resources(EVERYTHING_ON, "aws_sns_topic")
+    assert (budget["limit_amount"], budget["time_unit"]) == ("90000", "MONTHLY")
+    assert [(entry["name"], entry["values"]) for entry in budget["cost_filter"]] == [
+        ("TagKeyValue", ["user:Cluster$test"])
+    ]
+    limits = {entry["notification_type"]: entry["threshold"] for entry in budget["notification"]}
+    assert limits == {"ACTUAL": 80, "FORECASTED": 100}
+    assert [entry["subscriber_sns_topic_arns"] for entry in budget["notification"]] == [[topic["arn"]]] * 2
+    # A topic's policy replaces the one by which alarms may publish.
+    (publish,) = audited.policy(EVERYTHING_ON, "alarms")
+    assert publish["actions"] == ["sns:Publish"]
+    assert publish["principals"] == [
+        {"identifiers": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"], "type": "Service"}
+    ]
+    (key,) = (found for found in audited.policy(STATE, "key") if found["sid"] == "AlarmsToEncryptedTopic")
+    assert key["principals"] == publish["principals"]

@@ -36,6 +36,8 @@ run "everything_on" {
   variables {
     create_kafka                 = true
     nat_gateway_count            = 3
+    single_zone                  = true
+    monthly_budget_usd           = 90000
     prometheus_security_group_id = "sg-0123456789abcdef0"
     secret_arns                  = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]
 

@@ -34,6 +34,7 @@ run "every_number_out_of_range" {
   command = plan
 
   variables {
+    ami_id                    = "latest"
     name                      = "Test_1"
     jobmanager_standby_count  = 3
     taskmanager_memory_mib    = 100
@@ -47,16 +48,17 @@ run "every_number_out_of_range" {
     taskmanager_instance_type = "big"
     internal_tls_generation   = 0
     max_disk_percent          = 100
+    monthly_budget_usd        = 0
     flink_settings            = { "rest.bind-address" = "0.0.0.0" }
     secret_arns               = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:*"]
     egress                    = { all = { description = "all", from = ["taskmanager"], port = 80, cidr_ipv4 = "0.0.0.0/0" } }
   }
 
   expect_failures = [
-    var.name, var.jobmanager_standby_count, var.taskmanager_memory_mib, var.task_slots, var.managed_memory_fraction,
+    var.name, var.ami_id, var.jobmanager_standby_count, var.taskmanager_memory_mib, var.task_slots, var.managed_memory_fraction,
     var.rocksdb_volume_gib, var.vpc_cidr, var.nat_gateway_count,
     var.checkpointing_interval_s, var.kafka_bootstrap_servers, var.taskmanager_instance_type,
-    var.internal_tls_generation, var.max_disk_percent, var.flink_settings, var.egress,
+    var.internal_tls_generation, var.max_disk_percent, var.monthly_budget_usd, var.flink_settings, var.egress,
     var.secret_arns,
   ]
 }

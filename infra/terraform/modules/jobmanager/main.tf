@@ -81,7 +81,7 @@ resource "aws_launch_template" "this" {
 
     content {
       resource_type = tag_specifications.key
-      tags          = { Name = "${var.name}-jobmanager" }
+      tags          = { Name = "${var.name}-jobmanager", Cluster = var.name }
     }
   }
 }
@@ -122,6 +122,12 @@ resource "aws_autoscaling_group" "this" {
   tag {
     key                 = "Name"
     value               = "${var.name}-jobmanager"
+    propagate_at_launch = true
+  }
+
+  tag {
+    key                 = "Cluster"
+    value               = var.name
     propagate_at_launch = true
   }
 }

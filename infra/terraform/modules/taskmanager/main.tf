@@ -105,7 +105,7 @@ resource "aws_launch_template" "this" {
 
     content {
       resource_type = tag_specifications.key
-      tags          = { Name = local.group_name }
+      tags          = { Name = local.group_name, Cluster = var.name }
     }
   }
 }
@@ -148,6 +148,12 @@ resource "aws_autoscaling_group" "this" {
   tag {
     key                 = "Name"
     value               = local.group_name
+    propagate_at_launch = true
+  }
+
+  tag {
+    key                 = "Cluster"
+    value               = var.name
     propagate_at_launch = true
   }
 

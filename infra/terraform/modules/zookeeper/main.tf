@@ -57,9 +57,10 @@ resource "aws_instance" "this" {
     volume_size = var.root_volume_gib
     encrypted   = true
     kms_key_id  = var.kms_key_arn
+    tags        = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
   }
 
-  tags = { Name = "${var.name}-zookeeper-${count.index + 1}" }
+  tags = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
 
   lifecycle {
     ignore_changes = [ami, instance_type, user_data_base64]
@@ -76,7 +77,7 @@ resource "aws_ebs_volume" "data" {
   kms_key_id        = var.kms_key_arn
   final_snapshot    = var.deletion_protection
 
-  tags = { Name = "${var.name}-zookeeper-${count.index + 1}" }
+  tags = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
 }
 
 resource "aws_volume_attachment" "data" {
