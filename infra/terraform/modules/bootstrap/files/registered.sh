@@ -23,6 +23,6 @@ until error=$(aws autoscaling complete-lifecycle-action --lifecycle-action-resul
     exit 0
   fi
   echo "the launch cannot be completed yet: $error" >&2
-  sleep 10
+  sleep 30
 done
 echo "launch completed"
