@@ -14,6 +14,9 @@ from runners.flink import configuration
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Report
 
+REGISTERED = (
+    "INFO org.apache.flink.runtime.taskexecutor.TaskExecutor [] - Successful registration at resource manager x"
+)
 ROLES = ("zookeeper", "jobmanager", "taskmanager")
 
 
@@ -123,7 +126,7 @@ def test_a_launch_is_completed_when_the_node_has_registered(
 ) -> None:
     """The node registers during the first pause, and AWS is reached with the second try."""
     programs = {
-        "sleep": f"touch {tmp_path}/slept; echo 'Successful registration at resource manager' >{tmp_path}/taskmanager.log",
+        "sleep": f"touch {tmp_path}/slept; echo '{REGISTERED}' >{tmp_path}/taskmanager.log",
         "curl": f"[ -e {tmp_path}/slept ]",
         "aws": (
             f'echo "$@" >>{tmp_path}/calls\n'

@@ -93,6 +93,8 @@ resource "aws_autoscaling_group" "this" {
   min_size            = 1 + var.standby_count
   max_size            = 1 + var.standby_count + 1
   health_check_type   = "EC2"
+  # As long as the hook below waits for a node.
+  wait_for_capacity_timeout = "30m"
 
   launch_template {
     id      = aws_launch_template.this.id

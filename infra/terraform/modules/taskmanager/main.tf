@@ -117,6 +117,8 @@ resource "aws_autoscaling_group" "this" {
   min_size            = var.min_count
   max_size            = var.max_count
   health_check_type   = "EC2"
+  # As long as the hook below waits for a node.
+  wait_for_capacity_timeout = "30m"
   # Moving instances to balance zones would restart the job for nothing.
   suspended_processes = ["AZRebalance"]
 
