@@ -16,11 +16,6 @@ def test_the_code_is_formatted(code: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_the_code_is_valid(code: Path) -> None:
-    result = terraform.run(code, "validate", "-no-color")
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 def test_the_tiers_are_the_architectures_and_bad_input_is_refused(code: Path) -> None:
     files = ("small", "medium", "validation")
     report = terraform.run_tests(code, *(f"-filter=tests/{name}.tftest.hcl" for name in files))
