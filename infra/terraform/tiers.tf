@@ -134,8 +134,8 @@ data "aws_ec2_instance_type" "taskmanager" {
 
     # RocksDB uses one disk, and a node with two would not know which.
     postcondition {
-      condition     = !local.tier.rocksdb_on_instance_store || sum(concat([0], [for disk in self.instance_disks : disk.count])) == 1
-      error_message = "${self.instance_type} has ${sum(concat([0], [for disk in self.instance_disks : disk.count]))} instance store disks, allowed: 1; take a smaller size of its family, or set rocksdb_on_instance_store = false."
+      condition     = !local.tier.rocksdb_on_instance_store || sum(concat([0], try([for disk in self.instance_disks : disk.count], []))) == 1
+      error_message = "${self.instance_type} has ${sum(concat([0], try([for disk in self.instance_disks : disk.count], [])))} instance store disks, allowed: 1; take a smaller size of its family, or set rocksdb_on_instance_store = false."
     }
 
     postcondition {
