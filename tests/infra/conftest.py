@@ -10,6 +10,13 @@ import pytest
 from tests.infra import terraform
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Terraform takes minutes on a machine that is busy with other tests."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of infra/terraform, initialized; Terraform may destroy the state in it."""

@@ -48,7 +48,7 @@ def run(
     folder: Path,
     *arguments: str,
     env: Mapping[str, str] | None = None,
-    timeout_s: float = 280,
+    timeout_s: float = 850,
     stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
     """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
@@ -125,7 +125,7 @@ def changes(plan: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
+def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 850) -> Report:
     """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""
     report = Report()
     messages = folder / "messages.jsonl"  # hundreds of megabytes, because each state and plan comes with all schemas
