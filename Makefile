@@ -58,7 +58,7 @@ test-java: ## the connectors' own tests
 test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
 	@$(BIN)/python -m tests.newest_beam
 
-test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocked provider and on moto, what its nodes are given, Prometheus on alerts
+test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocked provider, a change of each input, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
 
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md

@@ -85,7 +85,7 @@ module "cluster" {{
   kafka_bootstrap_servers = "{host}:9092"
   os_packages             = []
   cloudwatch_agent        = false
-  ami_id                  = "ami-0123456789abcdef0"
+  ami_id                  = "{ami}"
 
   jobmanager_memory_mib  = 1024
   taskmanager_memory_mib = 1728
@@ -162,7 +162,9 @@ def folder(moto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configuration, applied."""
     folder = tmp_path_factory.mktemp("apply")
     terraform.copy(folder / "terraform")
-    text = CODE.format(name=NAME, release=ROOT / "build" / "release", host=HOST, endpoint=ENDPOINT)
+    image = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    ami = aws("ssm").get_parameter(Name=image)["Parameter"]["Value"]
+    text = CODE.format(name=NAME, release=ROOT / "build" / "release", host=HOST, endpoint=ENDPOINT, ami=ami)
     (folder / "main.tf").write_text(text)
     state = folder / "terraform" / "state"
     (state / "test_override.tf").write_text(STATE)

@@ -1,1 +1,1 @@
-"""Plans of changes, with the mocked provider and with moto; only in `make test-terraform`: they take minutes."""
+"""A plan for a change of each input; only in `make test-terraform`, because it takes minutes."""
