@@ -32,7 +32,7 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/integration/long $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/infra/plans --ignore=tests/integration/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
 	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
@@ -61,7 +61,7 @@ test-java: ## the connectors' own tests
 test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
 	@$(BIN)/python -m tests.newest_beam
 
-test-terraform: infra-tools setup ## of these the cluster's: Terraform with a mocked provider, what its nodes are given, Prometheus on alerts
+test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocked provider, a change of each input, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
 
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md

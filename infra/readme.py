@@ -4,22 +4,37 @@ import re
 import sys
 from pathlib import Path
 
+from infra.changes import CHANGES
+
 TERRAFORM = Path(__file__).resolve().parent / "terraform"
 README = TERRAFORM / "README.md"
 
 _BLOCK = re.compile(r'^(variable|output) "(\w+)" \{\n(.*?)^\}', re.MULTILINE | re.DOTALL)
 _MARKS = ("<!-- tables: written by `make readme`, kept true by a test -->", "<!-- /tables -->")
 
+# What the words of the last column mean, one a line.
+_EFFECTS = (
+    "The last column says what changing an input of an existing cluster does. Plans show it in a test.",
+    "",
+    "- *nothing*: it is only checked.",
+    "- *next launch*: outputs change; the next `deploy` uses them. Nodes and the running job stay as they are.",
+    "- *in place*: no node is replaced. More or fewer nodes of a group are started or taken away.",
+    "- *rolls …*: nodes of these groups are replaced one after the other; each replaced TaskManager restarts the job.",
+    "- *ZooKeeper by hand*: a ZooKeeper node gets it when you replace that node.",
+    "- *refused*: the plan fails. It takes another cluster.",
+)
+
 
 def tables() -> str:
     """Inputs and outputs of the root module as Markdown, from variables.tf and outputs.tf."""
-    lines = ["## Inputs", "", "| name | type | default | meaning |", "|---|---|---|---|"]
+    lines = ["## Inputs", "", *_EFFECTS, "", "| name | type | default | meaning | a change |", "|---|---|---|---|---|"]
     for name, body in _blocks("variables.tf", "variable"):
         kind = _value(body, "type").partition("(")[0]
         inner = re.match(r"(?:map|list|set)\(\w+\)|\w+", _value(body, "type"))
         default = _value(body, "default")
         default_text = "required" if default == "" else f"`{default}`"
-        lines.append(f"| `{name}` | {inner[0] if inner else kind} | {default_text} | {_text(body)} |")
+        effect = CHANGES[name].effect
+        lines.append(f"| `{name}` | {inner[0] if inner else kind} | {default_text} | {_text(body)} | {effect} |")
     lines += ["", "## Outputs", "", "| name | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {_text(body)} |" for name, body in _blocks("outputs.tf", "output")]
     return "\n".join(lines)

@@ -1,12 +1,14 @@
-"""The generated parts of docs/capacity.md: the figures, the tiers, and what the command prints (`make readme`)."""
+"""The generated parts of docs/capacity.md and of the costs in docs/infrastructure.md (`make readme`)."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from pipeline.cli.capacity.costs import PRICES_FILE, Cost, Prices, between_zones_gb, monthly, read_prices, together
 from pipeline.cli.capacity.model import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
 from pipeline.cli.capacity.report import plan_text
 
@@ -19,6 +21,7 @@ LOADS: Final = {
 # A load whose users need more machines than its events.
 MANY_USERS: Final = Load(10_000, 10_000_000)
 _DEFAULT_WORKER_MIB: Final = 1536  # python_worker_memory_mib
+_COSTS: Final = re.compile(r"(<!-- (costs|prices): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _PART: Final = re.compile(r"(<!-- (figures|tiers|by user|printed): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
@@ -117,4 +120,50 @@ def by_user_table(figures: Figures) -> str:
 
 def printed(figures: Figures) -> str:
     """What the command prints of the large tier's load."""
-    return plan_text(Plan(LOADS["large"], figures, TIERS[-1]))
+    return plan_text(Plan(LOADS["large"], figures, TIERS[-1]), read_prices())
+
+
+# The columns of the costs: each tier with its fewest and most TaskManagers.
+_COSTED: Final = (("small", 1), ("medium", 4), ("medium", 8), ("large", 20), ("large", 50))
+
+
+def costs_table(figures: Figures, prices: Prices) -> str:
+    """What each tier costs a month at its load, as `capacity` calculates it."""
+    tiers = {tier.name: tier for tier in TIERS}
+    plans = [Plan(LOADS[name], figures, tiers[name], parallelism=count * SLOTS) for name, count in _COSTED]
+    columns = [f"{name}, {count}" if name != "small" else name for name, count in _COSTED]
+    costs = [monthly(plan, prices) for plan in plans]
+    single_zone = [
+        f"{between_zones_gb(plan, single_zone=True) * prices.values['between_zones_gb']:,.0f}" for plan in plans
+    ]
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for name in costs[0]:
+        lines.append(f"| {name} | {' | '.join(_usd(cost[name]) for cost in costs)} |")
+    lines.append(f"| … with `single_zone` | {' | '.join(single_zone)} |")
+    lines.append(f"| **together** | {' | '.join(_usd(together(cost)) for cost in costs)} |")
+    return "\n".join(lines)
+
+
+def prices_table(prices: Prices) -> str:
+    """The prices that the costs are made of."""
+    document = json.loads(PRICES_FILE.read_text("utf-8"))
+    lines = [f"| price of {prices.region}, {prices.date} | | unit | what |", "|---|---:|---|---|"]
+    lines += [
+        f"| `{name}` | {entry['value']} | {entry['unit']} | {entry['what']} |"
+        for name, entry in document.items()
+        if name != "source"
+    ]
+    return "\n".join(lines)
+
+
+def expected_costs(text: str) -> str:
+    """docs/infrastructure.md as it should be."""
+    figures, _ = read_figures()
+    prices = read_prices()
+    parts = {"costs": costs_table(figures, prices), "prices": prices_table(prices)}
+    return _COSTS.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
+
+
+def _usd(cost: Cost) -> str:
+    least, most = f"{cost.least:,.0f}", f"{cost.most:,.0f}"
+    return least if least == most else f"{least} to {most}"

@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/{capacity,configuration,metrics}.md; ``python -m tests.readme``."""
+"""Writes the generated parts of docs/{capacity,configuration,infrastructure,metrics}.md; ``python -m tests.readme``."""
 
 import re
 from pathlib import Path
@@ -14,6 +14,7 @@ from transforms.adapters.telemetry.metric_names import METRICS as ALL_METRICS
 DOCS = Path(__file__).parent.parent / "docs"
 _PACKAGED = Path(pipeline.schemas.__file__).parent
 CAPACITY = DOCS / "capacity.md"
+INFRASTRUCTURE = DOCS / "infrastructure.md"
 CONFIGURATION = DOCS / "configuration.md"
 METRICS = DOCS / "metrics.md"
 # The part of the job that a group configures.
@@ -102,5 +103,6 @@ def schema_files(name: str) -> list[Path]:
 if __name__ == "__main__":
     write_schemas()
     CAPACITY.write_text(capacity_docs.expected(CAPACITY.read_text("utf-8")), "utf-8")
+    INFRASTRUCTURE.write_text(capacity_docs.expected_costs(INFRASTRUCTURE.read_text("utf-8")), "utf-8")
     CONFIGURATION.write_text(expected(CONFIGURATION.read_text("utf-8")), "utf-8")
     METRICS.write_text(expected_metrics(METRICS.read_text("utf-8")), "utf-8")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 
 from pipeline.cli.capacity import model as capacity
-from tests.capacity_docs import LOADS, MANY_USERS, expected, halved
+from tests.capacity_docs import LOADS, MANY_USERS, expected, expected_costs, halved
 from tests.docs.pages import ROOT
-from tests.readme import CAPACITY
+from tests.readme import CAPACITY, INFRASTRUCTURE
 
 TEXT = CAPACITY.read_text("utf-8")
 
 
 def test_the_tables_are_those_that_the_figures_give() -> None:
     assert expected(TEXT) == TEXT, "run make readme"
+
+
+def test_the_costs_of_the_clusters_page_are_those_that_the_command_calculates() -> None:
+    text = INFRASTRUCTURE.read_text("utf-8")
+    assert expected_costs(text) == text, "run make readme"
+    assert "| between zones |" in text
 
 
 def test_loads_are_the_architectures() -> None:

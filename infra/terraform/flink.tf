@@ -1,6 +1,9 @@
 # Flink's settings that belong to this cluster, the same for all its nodes. What holds everywhere (state backend,
 # checkpointing, restarts) comes with the release as conf/base.yaml, made from runners/flink/configuration.py, so that it
 # is written once; a node adds its address, id and TLS store when it boots. The first of a key counts: node, this, base.
+#
+# All of this is user data, so a change of it replaces nodes. What a launch can carry (parallelism, time between
+# checkpoints) is in submit_flags instead.
 
 locals {
   # Flink chooses free ports by default; security groups want fixed ones.
@@ -20,15 +23,14 @@ locals {
     "high-availability.zookeeper.quorum"    = module.zookeeper.quorum
     "high-availability.zookeeper.path.root" = "/flink"
     "zookeeper.sasl.disable"                = "true" # security groups guard it; otherwise the client warns on every start
-    "high-availability.storageDir"          = "s3://${module.storage.bucket_names.checkpoints}/${local.state_prefix}/ha"
+    "high-availability.storageDir"          = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/ha"
 
     # State. The regional endpoint, because only that one is reached through the VPC's gateway endpoint.
-    "state.checkpoints.dir"            = "s3://${module.storage.bucket_names.checkpoints}/${local.state_prefix}/checkpoints"
-    "state.savepoints.dir"             = "s3://${module.storage.bucket_names.savepoints}/${local.state_prefix}/savepoints"
-    "s3.endpoint"                      = "https://s3.${local.region}.amazonaws.com"
-    "execution.checkpointing.interval" = "${var.checkpointing_interval_s} s"
-    "state.backend.rocksdb.localdir"   = "/data/rocksdb"
-    "io.tmp.dirs"                      = "/tmp"
+    "state.checkpoints.dir"          = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/checkpoints"
+    "state.savepoints.dir"           = "s3://${local.bucket_names.savepoints}/${local.state_prefix}/savepoints"
+    "s3.endpoint"                    = "https://s3.${local.region}.amazonaws.com"
+    "state.backend.rocksdb.localdir" = "/data/rocksdb"
+    "io.tmp.dirs"                    = "/tmp"
 
     # Size.
     "jobmanager.memory.process.size"           = "${local.tier.jobmanager_memory_mib}m"
@@ -38,7 +40,6 @@ locals {
     "taskmanager.memory.managed.fraction"      = tostring(var.managed_memory_fraction)
     "taskmanager.memory.network.fraction"      = tostring(var.network_memory_fraction)
     "taskmanager.numberOfTaskSlots"            = tostring(var.task_slots)
-    "parallelism.default"                      = tostring(local.parallelism)
 
     # Ports, and what may reach them: mutual TLS between Flink's processes; REST on the loopback, where the SSM tunnel ends.
     "high-availability.jobmanager.port"   = tostring(local.ports.jobmanager_rpc)
@@ -56,8 +57,11 @@ locals {
     "web.submit.enable"                   = "false" # no uploading of jars; jobs come from our job server
   }
 
-  # A JSON string is a YAML string, whatever it holds.
-  flink_config = join("", [
-    for key, value in merge(local.flink_settings, var.flink_settings) : "${key}: ${jsonencode(value)}\n"
-  ])
+  # A JSON string is a YAML string, whatever it holds. The sizes of one kind of node are not in the other's user data.
+  flink_config = {
+    for role, other in { jobmanager = "taskmanager", taskmanager = "jobmanager" } : role => join("", [
+      for key, value in merge(local.flink_settings, var.flink_settings) : "${key}: ${jsonencode(value)}\n"
+      if !startswith(key, "${other}.memory.")
+    ])
+  }
 }

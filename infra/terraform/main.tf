@@ -4,16 +4,8 @@ data "aws_region" "current" {}
 
 data "aws_caller_identity" "current" {}
 
-# Amazon Linux 2023, unless an image is given; a new release of it is a new launch template version.
-data "aws_ssm_parameter" "ami" {
-  count = var.ami_id == null ? 1 : 0
-
-  name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-}
-
 locals {
   region = data.aws_region.current.name
-  ami_id = var.ami_id == null ? nonsensitive(data.aws_ssm_parameter.ami[0].value) : var.ami_id
 
   state_prefix       = var.name
   artifact_prefix    = "releases"
@@ -45,23 +37,29 @@ locals {
 
   boot = {
     packages        = concat(var.os_packages, var.cloudwatch_agent ? ["amazon-cloudwatch-agent"] : [])
-    artifact_bucket = module.storage.bucket_names.artifacts
+    artifact_bucket = local.bucket_names.artifacts
     artifacts       = local.artifacts
   }
 
-  flink_boot = merge(local.boot, {
+  flink_boot = { for role in ["jobmanager", "taskmanager"] : role => merge(local.boot, {
     tls_parameter     = local.tls_parameter_name
-    flink_config      = local.flink_config
+    flink_config      = local.flink_config[role]
     log4j             = file("${path.module}/files/log4j.properties")
     cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_flink : null
     prometheus_config = var.cloudwatch_agent ? local.prometheus_config : null
-  })
+  }) }
+
+  # ZooKeeper keeps its three zones, so that its quorum outlives one.
+  flink_subnet_ids = var.single_zone ? slice(module.network.private_subnet_ids, 0, 1) : module.network.private_subnet_ids
+
+  # What a roll-out is undone for. Alarms on the job are not among them: it may be stopped during an upgrade.
+  refresh_alarms = var.cloudwatch_agent ? ["${var.name}-taskmanagers-missing"] : []
 }
 
 resource "aws_s3_object" "artifact" {
   for_each = local.artifacts
 
-  bucket = module.storage.bucket_names.artifacts
+  bucket = local.bucket_names.artifacts
   key    = each.value.key
   source = "${var.release_dir}/${local.release[each.key].file}"
   # File names carry the content's hash: another content is another object.
@@ -79,36 +77,26 @@ module "network" {
   name                         = var.name
   cidr                         = var.vpc_cidr
   nat_gateway_count            = var.nat_gateway_count
-  bucket_arns                  = values(module.storage.bucket_arns)
+  bucket_arns                  = values(local.bucket_arns)
   ports                        = local.ports
   egress                       = merge(var.egress, local.kafka_egress)
   prometheus_security_group_id = var.prometheus_security_group_id
   secrets_manager              = length(var.secret_arns) > 0
 }
 
-module "storage" {
-  source = "./modules/storage"
-
-  name                                  = var.name
-  deletion_protection                   = var.deletion_protection
-  noncurrent_version_days               = var.noncurrent_version_days
-  attach_deny_insecure_transport_policy = var.attach_deny_insecure_transport_policy
-}
-
 module "iam" {
   source = "./modules/iam"
 
-  name                   = var.name
-  bucket_arns            = module.storage.bucket_arns
-  artifact_prefix        = local.artifact_prefix
-  state_prefix           = local.state_prefix
-  kms_key_arn            = module.storage.kms_key_arn
-  tls_parameter_name     = local.tls_parameter_name
-  taskmanager_group_name = "${var.name}-taskmanager"
-  log_group_name         = local.log_group_name
-  metrics_namespace      = local.metrics_namespace
-  secret_arns            = var.secret_arns
-  msk_statements         = var.create_kafka ? module.kafka[0].client_statements : []
+  name               = var.name
+  bucket_arns        = local.bucket_arns
+  artifact_prefix    = local.artifact_prefix
+  state_prefix       = local.state_prefix
+  kms_key_arn        = local.kms_key_arn
+  tls_parameter_name = local.tls_parameter_name
+  log_group_name     = local.log_group_name
+  metrics_namespace  = local.metrics_namespace
+  secret_arns        = var.secret_arns
+  msk_statements     = var.create_kafka ? module.kafka[0].client_statements : []
 }
 
 module "zookeeper" {
@@ -116,7 +104,7 @@ module "zookeeper" {
 
   name                  = var.name
   region                = local.region
-  ami_id                = local.ami_id
+  ami_id                = var.ami_id
   instance_type         = var.zookeeper_instance_type
   heap_mib              = var.zookeeper_heap_mib
   root_volume_gib       = var.root_volume_gib
@@ -126,12 +114,13 @@ module "zookeeper" {
   zones                 = module.network.zones
   security_group_id     = module.network.security_group_ids.zookeeper
   instance_profile_name = module.iam.instance_profile_names.zookeeper
-  kms_key_arn           = module.storage.kms_key_arn
+  kms_key_arn           = local.kms_key_arn
   deletion_protection   = var.deletion_protection
 
   boot = merge(local.boot, { cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_zookeeper : null })
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "jobmanager" {
@@ -139,20 +128,22 @@ module "jobmanager" {
 
   name                  = var.name
   region                = local.region
-  ami_id                = local.ami_id
+  ami_id                = var.ami_id
   instance_type         = data.aws_ec2_instance_type.jobmanager.instance_type
   standby_count         = local.tier.jobmanager_standby_count
-  subnet_ids            = module.network.private_subnet_ids
+  subnet_ids            = local.flink_subnet_ids
   security_group_id     = module.network.security_group_ids.jobmanager
   instance_profile_name = module.iam.instance_profile_names.jobmanager
-  kms_key_arn           = module.storage.kms_key_arn
+  kms_key_arn           = local.kms_key_arn
   root_volume_gib       = var.root_volume_gib
   tmp_volume_gib        = var.tmp_volume_gib
   log_volume_gib        = var.log_volume_gib
+  refresh_alarms        = local.refresh_alarms
 
-  boot = local.flink_boot
+  boot = local.flink_boot.jobmanager
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "taskmanager" {
@@ -160,16 +151,16 @@ module "taskmanager" {
 
   name                      = var.name
   region                    = local.region
-  ami_id                    = local.ami_id
+  ami_id                    = var.ami_id
   instance_type             = data.aws_ec2_instance_type.taskmanager.instance_type
   instance_count            = local.tier.taskmanager_count
   min_count                 = local.tier.taskmanager_min_count
   max_count                 = local.tier.taskmanager_max_count
   drain_timeout_s           = var.drain_timeout_s
-  subnet_ids                = module.network.private_subnet_ids
+  subnet_ids                = local.flink_subnet_ids
   security_group_id         = module.network.security_group_ids.taskmanager
   instance_profile_name     = module.iam.instance_profile_names.taskmanager
-  kms_key_arn               = module.storage.kms_key_arn
+  kms_key_arn               = local.kms_key_arn
   root_volume_gib           = var.root_volume_gib
   tmp_volume_gib            = var.tmp_volume_gib
   log_volume_gib            = var.log_volume_gib
@@ -177,10 +168,12 @@ module "taskmanager" {
   rocksdb_volume_gib        = local.tier.rocksdb_volume_gib
   rocksdb_volume_iops       = var.rocksdb_volume_iops
   rocksdb_volume_throughput = var.rocksdb_volume_throughput
+  refresh_alarms            = local.refresh_alarms
 
-  boot = local.flink_boot
+  boot = local.flink_boot.taskmanager
 
-  depends_on = [aws_s3_object.artifact]
+  # A node that boots finds its release, its routes and endpoints, and its rights.
+  depends_on = [aws_s3_object.artifact, module.network, module.iam]
 }
 
 module "kafka" {
@@ -190,7 +183,7 @@ module "kafka" {
   name                 = var.name
   vpc_id               = module.network.vpc_id
   subnet_ids           = module.network.private_subnet_ids
-  kms_key_arn          = module.storage.kms_key_arn
+  kms_key_arn          = local.kms_key_arn
   kafka_version        = var.kafka_version
   broker_instance_type = var.kafka_broker_instance_type
   broker_volume_gib    = var.kafka_broker_volume_gib
@@ -206,7 +199,7 @@ module "observability" {
   source = "./modules/observability"
 
   name                   = var.name
-  kms_key_arn            = module.storage.kms_key_arn
+  kms_key_arn            = local.kms_key_arn
   metrics_namespace      = local.metrics_namespace
   log_group_name         = local.log_group_name
   log_retention_days     = var.log_retention_days
@@ -215,11 +208,12 @@ module "observability" {
   max_restarts           = var.max_restarts
   max_lag_records        = var.max_lag_records
   max_disk_percent       = var.max_disk_percent
-  bucket_names           = module.storage.bucket_names
+  bucket_names           = local.bucket_names
+  monthly_budget_usd     = var.monthly_budget_usd
   zookeeper_instance_ids = module.zookeeper.instance_ids
 
   bucket_plan_gib = {
-    checkpoints = local.tier.checkpoint_storage_gib
+    checkpoints = local.tier.checkpoint_storage_gib + local.tier.deleted_checkpoint_gib
     savepoints  = local.tier.savepoint_storage_gib
   }
 }

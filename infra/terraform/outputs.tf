@@ -1,6 +1,6 @@
 output "bucket_names" {
   description = "Buckets by kind: checkpoints, savepoints, artifacts"
-  value       = module.storage.bucket_names
+  value       = local.bucket_names
 }
 
 output "zookeeper_quorum" {
@@ -11,6 +11,26 @@ output "zookeeper_quorum" {
 output "vpc_id" {
   description = "VPC of the cluster, to peer with"
   value       = module.network.vpc_id
+}
+
+output "private_subnet_ids" {
+  description = "Subnets of the nodes, one a zone"
+  value       = module.network.private_subnet_ids
+}
+
+output "private_route_table_ids" {
+  description = "Their route tables, for a route to a peered VPC each"
+  value       = module.network.private_route_table_ids
+}
+
+output "kms_key_arn" {
+  description = "Key of the cluster"
+  value       = local.kms_key_arn
+}
+
+output "role_arns" {
+  description = "Roles by node kind, to be named by policies of other resources"
+  value       = module.iam.role_arns
 }
 
 output "security_group_ids" {

@@ -1,5 +1,6 @@
 # The three tiers, number for number from the architecture specification (docs/infrastructure.md lists what differs and
-# why). Every number can be overridden by the variable of its name.
+# why). Every number can be overridden by the variable of its name. deleted_checkpoint_gib is not the specification's: it is
+# what `event-trigger capacity` calculates of a tier's load, all of the state uploaded by each checkpoint.
 
 locals {
   tiers = {
@@ -15,6 +16,7 @@ locals {
       rocksdb_on_instance_store = false
       rocksdb_volume_gib        = 50
       checkpoint_storage_gib    = 100
+      deleted_checkpoint_gib    = 928
       savepoint_storage_gib     = 500
       network_bandwidth_gbps    = 1
       kafka_partitions          = 4
@@ -34,6 +36,7 @@ locals {
       rocksdb_on_instance_store = false
       rocksdb_volume_gib        = 100
       checkpoint_storage_gib    = 500
+      deleted_checkpoint_gib    = 9272
       savepoint_storage_gib     = 500
       network_bandwidth_gbps    = 10
       kafka_partitions          = 32
@@ -53,6 +56,7 @@ locals {
       rocksdb_on_instance_store = true
       rocksdb_volume_gib        = 200
       checkpoint_storage_gib    = 2048
+      deleted_checkpoint_gib    = 92718
       savepoint_storage_gib     = 500
       network_bandwidth_gbps    = 25
       kafka_partitions          = 200
@@ -73,6 +77,7 @@ locals {
     rocksdb_on_instance_store = var.rocksdb_on_instance_store
     rocksdb_volume_gib        = var.rocksdb_volume_gib
     checkpoint_storage_gib    = var.checkpoint_storage_gib
+    deleted_checkpoint_gib    = null
     savepoint_storage_gib     = var.savepoint_storage_gib
     network_bandwidth_gbps    = var.network_bandwidth_gbps
     kafka_partitions          = var.kafka_partitions
@@ -125,6 +130,12 @@ data "aws_ec2_instance_type" "taskmanager" {
     postcondition {
       condition     = !local.tier.rocksdb_on_instance_store || coalesce(self.total_instance_storage, 0) >= local.tier.rocksdb_volume_gib * 1.074
       error_message = "${self.instance_type} has ${coalesce(self.total_instance_storage, 0)} GB of instance store, RocksDB needs ${local.tier.rocksdb_volume_gib} GiB; or set rocksdb_on_instance_store = false."
+    }
+
+    # RocksDB uses one disk, and a node with two would not know which.
+    postcondition {
+      condition     = !local.tier.rocksdb_on_instance_store || sum(concat([0], try([for disk in self.instance_disks : disk.count], []))) == 1
+      error_message = "${self.instance_type} has ${sum(concat([0], try([for disk in self.instance_disks : disk.count], [])))} instance store disks, allowed: 1; take a smaller size of its family, or set rocksdb_on_instance_store = false."
     }
 
     postcondition {

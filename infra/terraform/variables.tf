@@ -29,7 +29,7 @@ variable "release_dir" {
 }
 
 variable "deletion_protection" {
-  description = "Buckets with content cannot be destroyed, ZooKeeper nodes cannot be terminated, their volumes leave a snapshot"
+  description = "ZooKeeper nodes cannot be terminated by API or console, and their volumes leave a snapshot; it does not stop Terraform"
   type        = bool
   default     = true
   nullable    = false
@@ -376,7 +376,7 @@ variable "root_volume_gib" {
 }
 
 variable "checkpoint_storage_gib" {
-  description = "Planned size of the checkpoint bucket; more is an alarm [GiB]; default: the tier's"
+  description = "Planned size of live checkpoints; more than that and the deleted ones that S3 keeps is an alarm [GiB]; default: the tier's"
   type        = number
   default     = null
 
@@ -395,25 +395,6 @@ variable "savepoint_storage_gib" {
     condition     = var.savepoint_storage_gib == null ? true : var.savepoint_storage_gib >= 1 && var.savepoint_storage_gib <= 1000000 && floor(var.savepoint_storage_gib) == var.savepoint_storage_gib
     error_message = "savepoint_storage_gib is out of range, allowed: whole numbers from 1 to 1000000."
   }
-}
-
-variable "noncurrent_version_days" {
-  description = "How long objects that Flink deleted can be restored [days]"
-  type        = number
-  default     = 7
-  nullable    = false
-
-  validation {
-    condition     = var.noncurrent_version_days >= 1 && var.noncurrent_version_days <= 365 && floor(var.noncurrent_version_days) == var.noncurrent_version_days
-    error_message = "noncurrent_version_days is ${var.noncurrent_version_days}, allowed: whole numbers from 1 to 365."
-  }
-}
-
-variable "attach_deny_insecure_transport_policy" {
-  description = "Attach the bucket policy that denies plain HTTP; only S3 emulators that ignore its condition need false"
-  type        = bool
-  default     = true
-  nullable    = false
 }
 
 ################################################################################
@@ -465,6 +446,13 @@ variable "vpc_cidr" {
     condition     = can(cidrhost(var.vpc_cidr, 0)) && can(regex("/(16|17|18|19|20)$", var.vpc_cidr))
     error_message = "vpc_cidr is '${var.vpc_cidr}', allowed: an IPv4 range from /16 to /20."
   }
+}
+
+variable "single_zone" {
+  description = "All JobManagers and TaskManagers in the first zone: no cost of traffic between them; a job stops while that zone is lost"
+  type        = bool
+  default     = false
+  nullable    = false
 }
 
 variable "nat_gateway_count" {
@@ -584,9 +572,13 @@ variable "kafka_broker_volume_gib" {
 ################################################################################
 
 variable "ami_id" {
-  description = "Machine image, x86_64, with cloud-init, systemd and the AWS CLI; default: the newest Amazon Linux 2023"
+  description = "Machine image, x86_64, with cloud-init, systemd and the AWS CLI, such as Amazon Linux 2023; another one rolls the nodes"
   type        = string
-  default     = null
+
+  validation {
+    condition     = can(regex("^ami-[0-9a-f]{8,17}$", var.ami_id))
+    error_message = "ami_id is '${var.ami_id}', allowed: the id of an image, as ami-0123456789abcdef0."
+  }
 }
 
 variable "os_packages" {
@@ -664,6 +656,17 @@ variable "max_disk_percent" {
   validation {
     condition     = var.max_disk_percent >= 10 && var.max_disk_percent <= 99 && floor(var.max_disk_percent) == var.max_disk_percent
     error_message = "max_disk_percent is ${var.max_disk_percent}, allowed: whole numbers from 10 to 99."
+  }
+}
+
+variable "monthly_budget_usd" {
+  description = "Cost of this cluster a month, by its tag, from 80 % of which the alarm topic is notified; null for no budget [USD]"
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.monthly_budget_usd == null ? true : var.monthly_budget_usd >= 1 && var.monthly_budget_usd <= 10000000
+    error_message = "monthly_budget_usd is out of range, allowed: numbers from 1 to 10000000."
   }
 }
 

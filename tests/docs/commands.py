@@ -238,6 +238,6 @@ _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     # In the cluster's runbook, which tests/infra/long does by the same means.
     **dict.fromkeys(("aws", "eval", "jq", "xargs"), _any),
     **dict.fromkeys(
-        ("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "pre-commit", "tail", "wc"), _any
+        ("cat", "cp", "cut", "echo", "export", "git", "grep", "head", "mkdir", "pre-commit", "rm", "tail", "wc"), _any
     ),
 }

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -39,15 +39,25 @@ def copy(folder: Path) -> Path:
     return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
 
 
+def allow_destroy(state: Path) -> None:
+    """Take the documented step before the root of the state can be destroyed."""
+    shutil.copy(state / "destroy" / "destroy_override.tf", state)
+
+
 def run(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 850,
+    stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
     """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
     return subprocess.run(
         ["nice", "terraform", *arguments],
         cwd=folder,
         env=environment(env),
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=timeout_s,
         stdin=subprocess.DEVNULL,
@@ -65,11 +75,14 @@ def init(folder: Path, *arguments: str) -> None:
 
 @dataclass
 class Report:
-    """The result of ``terraform test``: the status of every run, diagnostics, and the state of each applied run."""
+    """The result of ``terraform test``: the status of every run, diagnostics, the state of each applied run, and the
+    changes of each planned one.
+    """
 
     status: dict[str, str] = field(default_factory=dict)
     diagnostics: list[str] = field(default_factory=list)
     states: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def resources(self, run_name: str, kind: str) -> list[dict[str, Any]]:
         """Values of all managed resources of a type in a run's state, of all modules."""
@@ -96,22 +109,42 @@ class Report:
         """An output of a run's state."""
         return self.states[run_name]["outputs"][name]["value"]
 
+    def changes(self, run_name: str) -> dict[str, set[str]]:
+        """The resources that a planned run changes, and their attributes that become different."""
+        return changes(self.plans[run_name])
 
-def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 280) -> Report:
+
+def changes(plan: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The resources that a plan changes, with the attributes that become different; ``create``, ``delete`` if so."""
+    found = {}
+    for change in (entry["change"] | {"address": entry["address"]} for entry in plan["resource_changes"]):
+        if change["actions"] not in (["no-op"], ["read"]):
+            before, after = change["before"] or {}, change["after"] or {}
+            different = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+            found[change["address"]] = different if change["actions"] == ["update"] else set(change["actions"])
+    return found
+
+
+def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 850) -> Report:
     """Run ``terraform test`` and parse its messages; ``-verbose`` adds states and costs seconds for each run."""
-    result = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s)
     report = Report()
-    for line in result.stdout.splitlines():
+    messages = folder / "messages.jsonl"  # hundreds of megabytes, because each state and plan comes with all schemas
+    with messages.open("wb") as file:
+        error = run(folder, "test", "-json", *arguments, env=env, timeout_s=timeout_s, stdout=file).stderr
+    for line in messages.open(encoding="utf-8"):
         message = json.loads(line)
         name = message.get("@testrun", "")
         if message["type"] == "test_run" and message["test_run"].get("progress") == "complete":
             report.status[name] = message["test_run"]["status"]
         elif message["type"] == "test_state":
-            report.states[name] = message["test_state"]
+            report.states[name] = {**message["test_state"], "provider_schemas": None}
+        elif message["type"] == "test_plan":
+            report.plans[name] = {**message["test_plan"], "provider_schemas": None}
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
             report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
-    assert report.status, result.stdout[-3000:] + result.stderr[-3000:]
+    assert report.status, error[-3000:]
+    messages.unlink()
     return report
 
 

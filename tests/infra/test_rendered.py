@@ -14,6 +14,9 @@ from runners.flink import configuration
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Report
 
+REGISTERED = (
+    "INFO org.apache.flink.runtime.taskexecutor.TaskExecutor [] - Successful registration at resource manager x"
+)
 ROLES = ("zookeeper", "jobmanager", "taskmanager")
 
 
@@ -59,6 +62,8 @@ def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
         "jobmanager-event-trigger-boot",
         "taskmanager-event-trigger-boot",
         "taskmanager-event-trigger-drain",
+        "jobmanager-event-trigger-registered",
+        "taskmanager-event-trigger-registered",
     }
     result = checked("shellcheck", *scripts)
     assert result.returncode == 0, result.stdout
@@ -113,3 +118,43 @@ def test_a_services_settings_are_the_local_clusters_unless_the_cluster_says_othe
     assert len(result.stdout.splitlines()) == len(merged)
     # Same in substance: nothing that the local cluster relies on is changed here.
     assert {key for key in cluster if key in configuration.BASE and cluster[key] != configuration.BASE[key]} == set()
+
+
+@pytest.mark.parametrize("role", ["jobmanager", "taskmanager"])
+def test_a_launch_is_completed_when_the_node_has_registered(
+    user_data: dict[str, str], tmp_path: Path, role: str
+) -> None:
+    """The node registers during the first pause, and AWS is reached with the second try."""
+    programs = {
+        "sleep": f"touch {tmp_path}/slept; echo '{REGISTERED}' >{tmp_path}/taskmanager.log",
+        "curl": f"[ -e {tmp_path}/slept ]",
+        "aws": (
+            f'echo "$@" >>{tmp_path}/calls\n'
+            f"if [ $(wc -l <{tmp_path}/calls) = 1 ]; then echo 'Could not connect' >&2; exit 255; fi"
+        ),
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "instance-id").write_text("i-1\n")
+    text = terraform.files(user_data[role])["/usr/local/sbin/event-trigger-registered"]
+    for folder in ("/etc/event-trigger", "/var/log/flink"):
+        text = text.replace(folder, str(tmp_path))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ROLE": role, "GROUP_NAME": f"test-{role}", "AWS_REGION": "x"}
+    result = subprocess.run(
+        ["bash", "-c", text], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [f"the {role} has registered", "launch completed"]
+    assert "the launch cannot be completed yet: Could not connect" in result.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == 2 * [
+        "autoscaling complete-lifecycle-action --lifecycle-action-result CONTINUE --instance-id i-1"
+        f" --auto-scaling-group-name test-{role} --lifecycle-hook-name registered"
+    ]
+    # After a reboot there is no launch to complete.
+    (tmp_path / "aws").write_text("#!/bin/sh\necho 'ValidationError: No active Lifecycle Action found' >&2\nexit 254\n")
+    again = subprocess.run(
+        ["bash", "-c", text], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "no launch to complete")

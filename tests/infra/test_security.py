@@ -10,7 +10,7 @@ import pytest
 from tests.infra import terraform
 from tests.infra.terraform import Report
 
-BY_DEFAULT, EVERYTHING_ON = "large", "everything_on"
+STATE, BY_DEFAULT, EVERYTHING_ON = "state", "large", "everything_on"
 RUNS = pytest.mark.parametrize("run", [BY_DEFAULT, EVERYTHING_ON])
 NODES = ("zookeeper", "jobmanager", "taskmanager")
 
@@ -30,8 +30,12 @@ FORBIDDEN = {
 
 
 def key_of(audited: Report, run: str) -> str:
-    (key,) = audited.resources(run, "aws_kms_key")
-    return str(key["arn"])
+    if run == STATE:
+        (key,) = audited.resources(run, "aws_kms_key")
+        return str(key["arn"])
+    (alias,) = (found["values"] for found in audited.every(run) if found["type"] == "aws_kms_alias")
+    assert alias["name"] == "alias/test"
+    return str(alias["target_key_arn"])
 
 
 # --- network ---
@@ -158,72 +162,90 @@ def test_no_keys_anywhere() -> None:
 
 
 @RUNS
-def test_nothing_is_destroyed_by_mistake(audited: Report, run: str) -> None:
-    assert [bucket["force_destroy"] for bucket in audited.resources(run, "aws_s3_bucket")] == [False] * 3
+def test_zookeeper_is_not_terminated_by_mistake(audited: Report, run: str) -> None:
     assert [instance["disable_api_termination"] for instance in audited.resources(run, "aws_instance")] == [True] * 3
     assert [volume["final_snapshot"] for volume in audited.resources(run, "aws_ebs_volume")] == [True] * 3
-    assert [key["deletion_window_in_days"] for key in audited.resources(run, "aws_kms_key")] == [30]
 
 
-def by_bucket(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]]:
+@RUNS
+def test_no_plan_of_a_cluster_contains_its_key_or_buckets(audited: Report, run: str) -> None:
+    kinds = {found["type"] for found in audited.every(run) if found["mode"] == "managed"}
+    assert {kind for kind in kinds if "kms" in kind or kind.startswith("aws_s3_bucket")} == set()
+    assert "aws_s3_object" in kinds  # the release
+
+
+def test_what_keeps_the_state_readable_is_guarded_by_terraform_itself(audited: Report) -> None:
+    code = (terraform.SOURCE / "state" / "main.tf").read_text()
+    made = {found["type"] for found in audited.every(STATE) if found["mode"] == "managed"}
+    guarded = {
+        kind
+        for kind, body in re.findall(r'^resource "(\w+)" "this" {\n(.*?)^}', code, re.S | re.M)
+        if "prevent_destroy = true" in body
+    }
+    # Without these two the objects are still there, private and encrypted.
+    assert made - guarded == {"aws_s3_bucket_policy", "aws_s3_bucket_lifecycle_configuration"}
+    assert [key["deletion_window_in_days"] for key in audited.resources(STATE, "aws_kms_key")] == [30]
+
+
+def by_bucket(audited: Report, kind: str) -> dict[str, dict[str, Any]]:
     """The resource of this kind of each bucket, by bucket."""
-    resources = {resource["bucket"]: resource for resource in audited.resources(run, f"aws_s3_bucket{kind}")}
-    assert set(resources) == {resource["bucket"] for resource in audited.resources(run, "aws_s3_bucket")}
+    resources = {resource["bucket"]: resource for resource in audited.resources(STATE, f"aws_s3_bucket{kind}")}
+    assert set(resources) == {resource["bucket"] for resource in audited.resources(STATE, "aws_s3_bucket")}
     assert len(resources) == 3
     return resources
 
 
-def bucket_arns(audited: Report, run: str) -> set[str]:
-    return {f"arn:aws:s3:::{bucket['bucket']}" for bucket in audited.resources(run, "aws_s3_bucket")}
+def bucket_arns(audited: Report) -> set[str]:
+    return {f"arn:aws:s3:::{bucket['bucket']}" for bucket in audited.resources(STATE, "aws_s3_bucket")}
 
 
-@RUNS
-def test_buckets_are_versioned_private_and_encrypted_with_our_key(audited: Report, run: str) -> None:
-    for versioning in by_bucket(audited, run, "_versioning").values():
+def test_buckets_are_versioned_private_and_encrypted_with_our_key(audited: Report) -> None:
+    for versioning in by_bucket(audited, "_versioning").values():
         assert versioning["versioning_configuration"][0]["status"] == "Enabled"
-    for block in by_bucket(audited, run, "_public_access_block").values():
+    for block in by_bucket(audited, "_public_access_block").values():
         blocks = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
         assert all(block[key] is True for key in blocks)
-    for ownership in by_bucket(audited, run, "_ownership_controls").values():
+    for ownership in by_bucket(audited, "_ownership_controls").values():
         assert ownership["rule"][0]["object_ownership"] == "BucketOwnerEnforced"
-    for encryption in by_bucket(audited, run, "_server_side_encryption_configuration").values():
+    for encryption in by_bucket(audited, "_server_side_encryption_configuration").values():
         (default,) = encryption["rule"][0]["apply_server_side_encryption_by_default"]
-        assert (default["sse_algorithm"], default["kms_master_key_id"]) == ("aws:kms", key_of(audited, run))
+        assert (default["sse_algorithm"], default["kms_master_key_id"]) == ("aws:kms", key_of(audited, STATE))
 
 
-@RUNS
-def test_buckets_refuse_plain_http(audited: Report, run: str) -> None:
-    assert by_bucket(audited, run, "_policy")
-    for resource in audited.every(run):
+def test_buckets_refuse_plain_http(audited: Report) -> None:
+    assert by_bucket(audited, "_policy")
+    for resource in audited.every(STATE):
         if resource["type"] == "aws_s3_bucket_policy":
             kind, bucket = resource["index"], resource["values"]["bucket"]
             # Which document a mocked policy is, its dependencies tell.
             assert any(name.endswith("aws_iam_policy_document.tls_only") for name in resource["depends_on"])
-            (deny,) = audited.policy(run, f'tls_only["{kind}"]')
+            (deny,) = audited.policy(STATE, f'tls_only["{kind}"]')
             assert (deny["effect"], deny["actions"]) == ("Deny", ["s3:*"])
             assert deny["principals"] == [{"identifiers": ["*"], "type": "*"}]
             assert set(deny["resources"]) == {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"}
             assert deny["condition"] == [{"test": "Bool", "values": ["false"], "variable": "aws:SecureTransport"}]
 
 
-@RUNS
-def test_lifecycle_rules_expire_no_live_object(audited: Report, run: str) -> None:
-    for lifecycle in by_bucket(audited, run, "_lifecycle_configuration").values():
+def test_lifecycle_rules_expire_no_live_object(audited: Report) -> None:
+    deleted: dict[str, int] = {}
+    for bucket, lifecycle in by_bucket(audited, "_lifecycle_configuration").items():
         for rule in lifecycle["rule"]:
             assert not rule["transition"]
             for expiration in rule["expiration"]:
                 assert not expiration["days"]
                 assert not expiration["date"]
-            assert rule["noncurrent_version_expiration"][0]["noncurrent_days"] >= 7
+            for expiry in rule["noncurrent_version_expiration"]:
+                deleted[f"{bucket.split('-')[1]}/{rule['filter'][0]['prefix']}"] = expiry["noncurrent_days"]
+    # Deleted checkpoints are nearly all bytes that are ever written.
+    assert deleted == {"checkpoints/test/checkpoints/": 1, "checkpoints/test/ha/": 7, "savepoints/": 7, "artifacts/": 7}
 
 
-@RUNS
-def test_the_key_is_this_accounts_and_rotates(audited: Report, run: str) -> None:
-    (key,) = (resource for resource in audited.every(run) if resource["type"] == "aws_kms_key")
+def test_the_key_is_this_accounts_and_rotates(audited: Report) -> None:
+    (key,) = (resource for resource in audited.every(STATE) if resource["type"] == "aws_kms_key")
     assert key["values"]["enable_key_rotation"] is True
     assert any(name.endswith("aws_iam_policy_document.key") for name in key["depends_on"])
     account, scoping = "123456789012", {"kms:CallerAccount", "aws:SourceAccount"}
-    for statement in audited.policy(run, "key"):
+    for statement in audited.policy(STATE, "key"):
         scope = {
             condition["variable"]: condition["values"]
             for condition in statement["condition"]
@@ -237,8 +259,9 @@ def test_the_key_is_this_accounts_and_rotates(audited: Report, run: str) -> None
         ]
         assert named != ["*"] or all("/aws-service-role/autoscaling" in role for (role,) in roles)
         assert named != ["*"] or len(roles) == 1
-    for topic in audited.resources(run, "aws_sns_topic"):
-        assert topic["kms_master_key_id"] == key["values"]["arn"]
+    for run in (BY_DEFAULT, EVERYTHING_ON):
+        for topic in audited.resources(run, "aws_sns_topic"):
+            assert topic["kms_master_key_id"] == key["values"]["arn"] == key_of(audited, run)
 
 
 def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
@@ -266,10 +289,10 @@ def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]
 def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
     granted = statements(audited, run, kind)
     common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics"}
-    flink = {"StateObjects", "StateList", "InternalTls"}
+    flink = {"StateObjects", "StateList", "InternalTls", "Lifecycle"}
     kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
     secrets = {"Secrets"} if run == EVERYTHING_ON else set()
-    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": {"Drain", *secrets}}[kind]
+    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": secrets}[kind]
     assert set(granted) == common | own | (flink | kafka if kind != "zookeeper" else set())
     for name, statement in granted.items():
         assert statement["effect"] in (None, "Allow")
@@ -278,7 +301,7 @@ def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, ki
         assert [action for action in statement["actions"] if "*" in action] == []
         # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
         assert ("*" in statement["resources"]) == (name in {"SessionManager", "Metrics"})
-    buckets = {arn.split("-")[1]: arn for arn in bucket_arns(audited, run)}
+    buckets = {arn.split("-")[1]: arn for arn in bucket_arns(audited)}
     assert granted["Artifacts"]["resources"] == [f"{buckets['artifacts']}/releases/*"]
     assert granted["Artifacts"]["actions"] == ["s3:GetObject"]
     assert granted["Key"]["resources"] == [key_of(audited, run)]
@@ -296,7 +319,7 @@ def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, ki
 
 @RUNS
 def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Report, run: str) -> None:
-    buckets = bucket_arns(audited, run)
+    buckets = bucket_arns(audited)
     allowed = {resource for statement in audited.policy(run, "s3_endpoint") for resource in statement["resources"]}
     assert allowed == {
         *buckets,
@@ -314,3 +337,44 @@ def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Repor
         "monitoring",
     }
     assert ("secretsmanager" in names) == (run == EVERYTHING_ON)
+
+
+# --- cost ---
+
+
+@RUNS
+def test_every_instance_and_volume_has_the_cost_tag(audited: Report, run: str) -> None:
+    for template in audited.resources(run, "aws_launch_template"):
+        tagged = {entry["resource_type"]: entry["tags"] for entry in template["tag_specifications"]}
+        assert {kind: tags["Cluster"] for kind, tags in tagged.items()} == {"instance": "test", "volume": "test"}
+    for instance in audited.resources(run, "aws_instance"):
+        assert instance["tags"]["Cluster"] == instance["root_block_device"][0]["tags"]["Cluster"] == "test"
+    assert [volume["tags"]["Cluster"] for volume in audited.resources(run, "aws_ebs_volume")] == ["test"] * 3
+
+
+def test_a_single_zone_is_that_of_flinks_nodes_and_not_of_zookeepers(audited: Report) -> None:
+    for run, zones in ((BY_DEFAULT, 3), (EVERYTHING_ON, 1)):
+        groups = audited.resources(run, "aws_autoscaling_group")
+        assert [len(group["vpc_zone_identifier"]) for group in groups] == [zones, zones]
+        assert len({instance["subnet_id"] for instance in audited.resources(run, "aws_instance")}) == 3
+
+
+def test_a_budget_counts_the_cluster_and_notifies_the_topic(audited: Report) -> None:
+    assert audited.resources(BY_DEFAULT, "aws_budgets_budget") == []
+    (budget,) = audited.resources(EVERYTHING_ON, "aws_budgets_budget")
+    (topic,) = audited.resources(EVERYTHING_ON, "aws_sns_topic")
+    assert (budget["limit_amount"], budget["time_unit"]) == ("90000", "MONTHLY")
+    assert [(entry["name"], entry["values"]) for entry in budget["cost_filter"]] == [
+        ("TagKeyValue", ["user:Cluster$test"])
+    ]
+    limits = {entry["notification_type"]: entry["threshold"] for entry in budget["notification"]}
+    assert limits == {"ACTUAL": 80, "FORECASTED": 100}
+    assert [entry["subscriber_sns_topic_arns"] for entry in budget["notification"]] == [[topic["arn"]]] * 2
+    # A topic's policy replaces the one by which alarms may publish.
+    (publish,) = audited.policy(EVERYTHING_ON, "alarms")
+    assert publish["actions"] == ["sns:Publish"]
+    assert publish["principals"] == [
+        {"identifiers": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"], "type": "Service"}
+    ]
+    (key,) = (found for found in audited.policy(STATE, "key") if found["sid"] == "AlarmsToEncryptedTopic")
+    assert key["principals"] == publish["principals"]

@@ -16,11 +16,6 @@ def test_the_code_is_formatted(code: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_the_code_is_valid(code: Path) -> None:
-    result = terraform.run(code, "validate", "-no-color")
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 def test_the_tiers_are_the_architectures_and_bad_input_is_refused(code: Path) -> None:
     files = ("small", "medium", "validation")
     report = terraform.run_tests(code, *(f"-filter=tests/{name}.tftest.hcl" for name in files))
@@ -29,12 +24,31 @@ def test_the_tiers_are_the_architectures_and_bad_input_is_refused(code: Path) ->
 
 
 def test_the_largest_tier_and_all_options_apply(audited: Report) -> None:
-    assert audited.status == {"large": "pass", "everything_on": "pass"}, audited.diagnostics
+    assert {name: status for name, status in audited.status.items() if status != "pass"} == {}, audited.diagnostics
+    assert {"state", "large", "everything_on"} <= set(audited.status)
+
+
+def test_only_an_image_replaces_nodes(code: Path) -> None:
+    report = terraform.run_tests(code, "-verbose", "-filter=tests/changes.tftest.hcl")
+    assert {name: status for name, status in report.status.items() if status != "pass"} == {}, report.diagnostics
+    assert {"another_name_on_the_same_state", "another_range_on_the_same_state"} <= set(report.status)
+
+    def changed(run: str) -> dict[str, set[str]]:
+        return {address.rpartition("module.")[2]: keys for address, keys in report.changes(run).items()}
+
+    assert changed("one_more_taskmanager") == {
+        "taskmanager.aws_autoscaling_group.this": {"desired_capacity", "max_size"}
+    }
+    assert changed("another_interval") == {}
+    assert changed("another_image") == {
+        "jobmanager.aws_launch_template.this": {"image_id"},
+        "taskmanager.aws_launch_template.this": {"image_id"},
+    }
 
 
 def test_no_test_file_is_forgotten() -> None:
     names = {path.name.partition(".")[0] for path in (terraform.SOURCE / "tests").glob("*.tftest.hcl")}
-    assert names == {"small", "medium", "large", "options", "validation"}
+    assert names == {"small", "medium", "large", "options", "validation", "state", "changes"}
 
 
 def test_every_variable_and_output_is_described_and_typed() -> None:
@@ -78,13 +92,31 @@ def test_groups_replace_their_nodes_in_order(audited: Report) -> None:
         (refresh,) = group["instance_refresh"]
         assert refresh["strategy"] == "Rolling"
         assert refresh["preferences"][0]["min_healthy_percentage"] == 100
-    (hook,) = audited.resources("large", "aws_autoscaling_lifecycle_hook")
-    assert hook["lifecycle_transition"] == "autoscaling:EC2_INSTANCE_TERMINATING"
-    drain = terraform.files(audited.output("large", "cluster")["user_data"]["taskmanager"])
-    script = drain["/usr/local/sbin/event-trigger-drain"]
-    assert f"--auto-scaling-group-name '{hook['autoscaling_group_name']}'" in script
-    assert f"--lifecycle-hook-name '{hook['name']}'" in script
-    assert hook["autoscaling_group_name"] == "test-taskmanager"
+        assert refresh["preferences"][0]["auto_rollback"] is True
+        (watched,) = refresh["preferences"][0]["alarm_specification"]
+        assert watched["alarms"] == ["test-taskmanagers-missing"]
+    hooks = {
+        (hook["autoscaling_group_name"], hook["name"]): hook
+        for hook in audited.resources("large", "aws_autoscaling_lifecycle_hook")
+    }
+    assert {
+        place: (hook["lifecycle_transition"].rpartition("_")[2], hook["default_result"])
+        for place, hook in hooks.items()
+    } == {
+        ("test-taskmanager", "drain"): ("TERMINATING", "CONTINUE"),
+        ("test-taskmanager", "registered"): ("LAUNCHING", "ABANDON"),
+        ("test-jobmanager", "registered"): ("LAUNCHING", "ABANDON"),
+    }
+    user_data = audited.output("large", "cluster")["user_data"]
+    script = terraform.files(user_data["taskmanager"])["/usr/local/sbin/event-trigger-drain"]
+    assert "--auto-scaling-group-name 'test-taskmanager'" in script
+    assert "--lifecycle-hook-name 'drain'" in script
+    for kind in ("jobmanager", "taskmanager"):
+        node = terraform.files(user_data[kind])
+        variables = dict(line.split("=", 1) for line in node["/etc/event-trigger/node.env"].splitlines())
+        assert variables["GROUP_NAME"] == f"'test-{kind}'"
+        assert "event-trigger-registered.service" in variables["SERVICE"]
+        assert "--lifecycle-hook-name registered" in node["/usr/local/sbin/event-trigger-registered"]
 
 
 def test_every_alarm_notifies_the_topic(audited: Report) -> None:

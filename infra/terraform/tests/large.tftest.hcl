@@ -20,11 +20,13 @@ override_data {
     memory_size             = 32768
     network_performance     = "Up to 40 Gigabit"
     total_instance_storage  = 474
+    instance_disks          = [{ count = 1, size = 474, type = "ssd" }]
     supported_architectures = ["x86_64"]
   }
 }
 
 variables {
+  ami_id                  = "ami-0123456789abcdef0"
   region                  = "eu-central-1"
   name                    = "test"
   release_dir             = "./tests/fixtures/release"
@@ -68,14 +70,26 @@ run "large" {
   assert {
     condition = alltrue([
       for line in [
-        "jobmanager.memory.process.size: \"8192m\"", "jobmanager.memory.jvm-overhead.fraction: \"0.1\"",
         "jobmanager.rpc.port: \"6123\"", "rest.port: \"8081\"", "taskmanager.memory.process.size: \"16384m\"",
         "taskmanager.memory.managed.fraction: \"0.4\"", "taskmanager.memory.network.fraction: \"0.1\"",
         "taskmanager.numberOfTaskSlots: \"4\"", "state.backend.rocksdb.localdir: \"/data/rocksdb\"",
-        "execution.checkpointing.interval: \"60 s\"", "io.tmp.dirs: \"/tmp\"",
+        "io.tmp.dirs: \"/tmp\"",
       ] : strcontains(output.cluster.user_data.taskmanager, line)
     ])
     error_message = "Flink's configuration is the architecture's."
+  }
+
+  assert {
+    condition = alltrue([
+      for line in ["jobmanager.memory.process.size: \"8192m\"", "jobmanager.memory.jvm-overhead.fraction: \"0.1\""] :
+      strcontains(output.cluster.user_data.jobmanager, line) && !strcontains(output.cluster.user_data.taskmanager, line)
+    ])
+    error_message = "The JobManager's memory is the architecture's, and no setting of TaskManagers."
+  }
+
+  assert {
+    condition     = length(setsubtract(["--parallelism=80", "--checkpointing_interval_ms=60000"], output.cluster.submit_flags)) == 0
+    error_message = "A launch carries the parallelism and the architecture's 60 s between checkpoints."
   }
 
   assert {

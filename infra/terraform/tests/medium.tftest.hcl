@@ -25,6 +25,7 @@ override_data {
 }
 
 variables {
+  ami_id                  = "ami-0123456789abcdef0"
   region                  = "eu-central-1"
   name                    = "test"
   release_dir             = "./tests/fixtures/release"

@@ -18,11 +18,13 @@ override_data {
     memory_size             = 32768
     network_performance     = "Up to 40 Gigabit"
     total_instance_storage  = 474
+    instance_disks          = [{ count = 1, size = 474, type = "ssd" }]
     supported_architectures = ["x86_64"]
   }
 }
 
 variables {
+  ami_id      = "ami-0123456789abcdef0"
   name        = "test"
   tier        = "large"
   release_dir = "./tests/fixtures/release"
@@ -34,6 +36,8 @@ run "everything_on" {
   variables {
     create_kafka                 = true
     nat_gateway_count            = 3
+    single_zone                  = true
+    monthly_budget_usd           = 90000
     prometheus_security_group_id = "sg-0123456789abcdef0"
     secret_arns                  = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]
 

@@ -23,6 +23,7 @@ override_data {
 }
 
 variables {
+  ami_id                  = "ami-0123456789abcdef0"
   name                    = "test"
   tier                    = "small"
   release_dir             = "./tests/fixtures/release"
@@ -33,6 +34,7 @@ run "every_number_out_of_range" {
   command = plan
 
   variables {
+    ami_id                    = "latest"
     name                      = "Test_1"
     jobmanager_standby_count  = 3
     taskmanager_memory_mib    = 100
@@ -46,16 +48,17 @@ run "every_number_out_of_range" {
     taskmanager_instance_type = "big"
     internal_tls_generation   = 0
     max_disk_percent          = 100
+    monthly_budget_usd        = 0
     flink_settings            = { "rest.bind-address" = "0.0.0.0" }
     secret_arns               = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:*"]
     egress                    = { all = { description = "all", from = ["taskmanager"], port = 80, cidr_ipv4 = "0.0.0.0/0" } }
   }
 
   expect_failures = [
-    var.name, var.jobmanager_standby_count, var.taskmanager_memory_mib, var.task_slots, var.managed_memory_fraction,
+    var.name, var.ami_id, var.jobmanager_standby_count, var.taskmanager_memory_mib, var.task_slots, var.managed_memory_fraction,
     var.rocksdb_volume_gib, var.vpc_cidr, var.nat_gateway_count,
     var.checkpointing_interval_s, var.kafka_bootstrap_servers, var.taskmanager_instance_type,
-    var.internal_tls_generation, var.max_disk_percent, var.flink_settings, var.egress,
+    var.internal_tls_generation, var.max_disk_percent, var.monthly_budget_usd, var.flink_settings, var.egress,
     var.secret_arns,
   ]
 }
@@ -118,6 +121,27 @@ run "network_too_slow_or_no_instance_store" {
 
   variables {
     network_bandwidth_gbps    = 25
+    rocksdb_on_instance_store = true
+  }
+
+  expect_failures = [data.aws_ec2_instance_type.taskmanager]
+}
+
+run "two_disks_of_instance_store" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type.taskmanager
+    values = {
+      memory_size             = 16384
+      network_performance     = "Up to 12.5 Gigabit"
+      total_instance_storage  = 1800
+      instance_disks          = [{ count = 2, size = 900, type = "ssd" }]
+      supported_architectures = ["x86_64"]
+    }
+  }
+
+  variables {
     rocksdb_on_instance_store = true
   }
 

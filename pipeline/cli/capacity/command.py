@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from pipeline.cli.capacity import model
+from pipeline.cli.capacity import costs, model
 from pipeline.cli.capacity.report import plan_document, plan_text
 from pipeline.cli.parameters import File, Name
 from pipeline.console import out_json
@@ -45,9 +45,10 @@ def capacity(
     tier: Name | None = None,
     parallelism: Figure = None,
     figures: File | None = None,
+    prices: File | None = None,
     json: bool = False,
 ) -> int:
-    """Say how many slots, TaskManagers, partitions and how much memory and network a load needs.
+    """Say how many slots, TaskManagers, partitions, how much memory and network a load needs, and what it costs.
 
     The figures were measured on a small machine: docs/capacity.md has the formulae, and what of them has been seen.
 
@@ -63,6 +64,7 @@ def capacity(
         tier: small, medium or large; default: the smallest that carries it.
         parallelism: slots that there are; default: as many as it takes.
         figures: measured figures; default: this release's.
+        prices: of AWS, with their date; default: this release's.
         json: print JSON.
     """
     given = {
@@ -83,10 +85,11 @@ def capacity(
     load = model.Load(numbers["events_per_second"], numbers["users"], numbers["actions_per_event"])
     slots = round(numbers["parallelism"]) if "parallelism" in numbers else None
     plan = model.choose(load, measured, _tiers(tier), slots)
+    priced = costs.read_prices(prices or costs.PRICES_FILE)
     if json:
-        out_json(plan_document(plan))
+        out_json(plan_document(plan, priced))
     else:
-        sys.stdout.write(plan_text(plan))
+        sys.stdout.write(plan_text(plan, priced))
     return 0 if plan.is_enough and plan.fits_tier else 1
 
 

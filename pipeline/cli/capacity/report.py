@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pipeline.cli.capacity.costs import Cost, Prices, between_zones_gb, cost_document, monthly, together
 from pipeline.cli.capacity.model import CHECKPOINT_INTERVAL_S, SLOTS, TARGET_SHARE, Plan
 
 
-def plan_text(plan: Plan) -> str:
-    """The plan as text: a line for each quantity, then remarks."""
+def plan_text(plan: Plan, prices: Prices) -> str:
+    """The plan as text: a line for each quantity, what it costs, then remarks."""
     tier, load, figures = plan.tier, plan.load, plan.figures
     machine = f"{tier.vcpus} vCPU, {tier.memory_mib // 1024} GiB, {SLOTS} slots each"
     needed = "  ".join(f"{name} {count:,}" for name, count in plan.needed.items())
@@ -35,8 +36,25 @@ def plan_text(plan: Plan) -> str:
             f"{plan.broker_in_gbps:.2f} Gbit/s in, replicas included",
         ),
         ("by user", f"{by_user.task_managers:,} TaskManagers with --user_shards=0, limited by {by_user.limit}"),
+        *_cost_rows(plan, prices),
     ]
     return "".join(f"{name:<15}{text}\n" for name, text in rows) + "".join(f"{remark}\n" for remark in remarks(plan))
+
+
+def _cost_rows(plan: Plan, prices: Prices) -> list[tuple[str, str]]:
+    costs = monthly(plan, prices)
+    single_zone = between_zones_gb(plan, single_zone=True) * prices.values["between_zones_gb"]
+    groups = [("TaskManagers", "JobManagers", "ZooKeeper"), ("volumes", "endpoints", "S3"), ("deleted checkpoints",)]
+    return [
+        ("cost", f"{_usd(together(costs))} USD a month  ({prices.region}, {prices.date}; without Kafka)"),
+        *(("", "  ".join(f"{name} {_usd(costs[name])}" for name in group)) for group in groups),
+        ("", f"between zones {_usd(costs['between zones'])}  ({single_zone:,.0f} with single_zone)"),
+    ]
+
+
+def _usd(cost: Cost) -> str:
+    least, most = f"{cost.least:,.0f}", f"{cost.most:,.0f}"
+    return least if least == most else f"{least} to {most}"
 
 
 def remarks(plan: Plan) -> list[str]:
@@ -58,7 +76,7 @@ def remarks(plan: Plan) -> list[str]:
     return lines
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
+def plan_document(plan: Plan, prices: Prices) -> dict[str, Any]:
     """The plan as the document that ``--json`` prints."""
     by_user = Plan(plan.load, plan.figures, plan.tier, by_user=True)
     return {
@@ -80,6 +98,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "kafka_cores": round(plan.broker_cores, 2),
         "kafka_in_gbps": round(plan.broker_in_gbps, 3),
         "by_user_task_managers": by_user.task_managers,
+        "cost": cost_document(monthly(plan, prices), prices),
         "enough": plan.is_enough and plan.fits_tier,
         "extrapolated": plan.is_extrapolated,
     }

@@ -49,6 +49,23 @@ AWS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+# The root of the state as it is; moto ignores the condition of the policy that allows TLS only.
+STATE = """
+terraform {
+  backend "local" {}
+}
+
+provider "aws" {
+  s3_use_path_style       = true
+  skip_metadata_api_check = true
+  max_retries             = 2
+}
+"""
+STATE_VARIABLES = {
+    "TF_VAR_name": NAME,
+    "TF_VAR_region": "us-east-1",
+    "TF_VAR_attach_deny_insecure_transport_policy": "false",
+}
 # As the example of the tier, but what moto cannot do is off, what a laptop has no room for is smaller, AWS is moto.
 CODE = """
 provider "aws" {{
@@ -68,9 +85,7 @@ module "cluster" {{
   kafka_bootstrap_servers = "{host}:9092"
   os_packages             = []
   cloudwatch_agent        = false
-  deletion_protection     = false
-
-  attach_deny_insecure_transport_policy = false
+  ami_id                  = "{ami}"
 
   jobmanager_memory_mib  = 1024
   taskmanager_memory_mib = 1728
@@ -147,12 +162,23 @@ def folder(moto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configuration, applied."""
     folder = tmp_path_factory.mktemp("apply")
     terraform.copy(folder / "terraform")
-    text = CODE.format(name=NAME, release=ROOT / "build" / "release", host=HOST, endpoint=ENDPOINT)
+    image = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    ami = aws("ssm").get_parameter(Name=image)["Parameter"]["Value"]
+    text = CODE.format(name=NAME, release=ROOT / "build" / "release", host=HOST, endpoint=ENDPOINT, ami=ami)
     (folder / "main.tf").write_text(text)
-    terraform.init(folder)
-    applied = terraform.run(folder, "apply", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
-    assert applied.returncode == 0, applied.stdout[-3000:] + applied.stderr[-3000:]
+    state = folder / "terraform" / "state"
+    (state / "test_override.tf").write_text(STATE)
+    for root in (state, folder):
+        terraform.init(root)
+        applied = apply(root)
+        assert applied.returncode == 0, applied.stdout[-3000:] + applied.stderr[-3000:]
     return folder
+
+
+def apply(root: Path, command: str = "apply") -> subprocess.CompletedProcess[str]:
+    """Apply or destroy without asking."""
+    arguments = (command, "-auto-approve", "-input=false", "-no-color")
+    return terraform.run(root, *arguments, env={**AWS, **STATE_VARIABLES}, timeout_s=800)
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +374,17 @@ def test_the_taskmanager_registers_under_its_instance_id(booted: dict[str, Machi
     wait_for(
         lambda: [task_manager["slotsNumber"] for task_manager in rest.task_managers()] == [2], "it has two slots", 60
     )
+
+
+def test_a_node_says_that_it_has_registered(booted: dict[str, Machine], rest: FlinkRest) -> None:
+    for kind, machine in booted.items():
+
+        def journal(machine: Machine = machine) -> str:
+            return machine.run("journalctl", "--no-pager", "-u", "event-trigger-registered").stdout
+
+        wait_for(
+            lambda kind=kind, journal=journal: f"the {kind} has registered" in journal(), f"{kind} has said it", 120
+        )
 
 
 def test_every_volume_is_mounted_where_it_belongs(booted: dict[str, Machine]) -> None:
@@ -575,13 +612,37 @@ def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest:
     assert "Auto Scaling takes this instance away: stopping the TaskManager" in journal
 
 
-def test_destroy_leaves_nothing(folder: Path, cluster: dict[str, Any], machines: dict[str, Machine]) -> None:
+def test_destroy_leaves_the_state_and_nothing_else(
+    folder: Path, cluster: dict[str, Any], machines: dict[str, Machine]
+) -> None:
     # The groups' instances end before the buckets they write to are emptied.
     for machine in machines.values():
         machine.remove()
-    result = terraform.run(folder, "destroy", "-auto-approve", "-input=false", "-no-color", env=AWS, timeout_s=800)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert aws("s3").list_buckets()["Buckets"] == []
+    # The example's: protection is on, which does not stop Terraform.
+    destroyed = apply(folder, "destroy")
+    assert destroyed.returncode == 0, destroyed.stdout[-3000:] + destroyed.stderr[-3000:]
     assert aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
     reservations = aws("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])
     assert reservations["Reservations"] == []
+
+    # The state is all there, readable and private.
+    assert {bucket["Name"] for bucket in aws("s3").list_buckets()["Buckets"]} == set(cluster["bucket_names"].values())
+    assert objects(cluster["bucket_names"]["savepoints"], f"{NAME}/savepoints/")
+    key = aws("kms").describe_key(KeyId=cluster["kms_key_arn"])["KeyMetadata"]
+    assert key["KeyState"] == "Enabled"
+    for bucket in cluster["bucket_names"].values():
+        assert aws("s3").get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+        assert all(aws("s3").get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
+
+
+def test_the_state_is_destroyed_only_on_purpose(folder: Path, cluster: dict[str, Any]) -> None:
+    state = folder / "terraform" / "state"
+    refused = apply(state, "destroy")
+    assert refused.returncode != 0
+    assert "Instance cannot be destroyed" in refused.stderr
+    assert objects(cluster["bucket_names"]["savepoints"], f"{NAME}/savepoints/")
+    terraform.allow_destroy(state)
+    for command in ("apply", "destroy"):
+        done = apply(state, command)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert aws("s3").list_buckets()["Buckets"] == []

@@ -14,15 +14,26 @@ module "cluster" {
   name        = var.name
   tier        = "large"
   release_dir = var.release_dir
+  ami_id      = var.ami_id
 
   kafka_bootstrap_servers = var.kafka_bootstrap_servers
 
-  egress = {
-    kafka = {
-      description       = "Kafka brokers"
-      from              = ["jobmanager", "taskmanager"] # the source's enumerator runs in the JobManager
-      port              = var.kafka_port
-      security_group_id = var.kafka_security_group_id
-    }
-  }
+  egress = merge(
+    var.kafka_security_group_id == null ? {} : {
+      kafka = {
+        description       = "Kafka brokers"
+        from              = ["jobmanager", "taskmanager"] # the source's enumerator runs in the JobManager
+        port              = var.kafka_port
+        security_group_id = var.kafka_security_group_id
+      }
+    },
+    {
+      for cidr in var.kafka_cidrs : "kafka ${cidr}" => {
+        description = "Kafka brokers"
+        from        = ["jobmanager", "taskmanager"]
+        port        = var.kafka_port
+        cidr_ipv4   = cidr
+      }
+    },
+  )
 }

@@ -8,9 +8,8 @@ terraform {
     }
   }
 
-  # Bucket and region: terraform init -backend-config=backend.hcl
+  # bucket, region and key are given to terraform init; the key contains the name: event-trigger/NAME/cluster.tfstate
   backend "s3" {
-    key          = "event-trigger/terraform.tfstate"
     encrypt      = true
     use_lockfile = true
   }

@@ -4,9 +4,13 @@ variable "region" {
 }
 
 variable "name" {
-  description = "Name of the cluster"
+  description = "Name of the cluster, that of its state (infra/terraform/state)"
   type        = string
-  default     = "event-trigger"
+}
+
+variable "ami_id" {
+  description = "Machine image of the nodes, Amazon Linux 2023, x86_64; another one rolls them"
+  type        = string
 }
 
 variable "release_dir" {
@@ -21,8 +25,20 @@ variable "kafka_bootstrap_servers" {
 }
 
 variable "kafka_security_group_id" {
-  description = "Security group of its brokers"
+  description = "Security group of its brokers, in a VPC that is peered in the same region; null with kafka_cidrs"
   type        = string
+  default     = null
+
+  validation {
+    condition     = var.kafka_security_group_id != null || length(var.kafka_cidrs) > 0
+    error_message = "Give kafka_security_group_id or kafka_cidrs: without one of them no node reaches Kafka."
+  }
+}
+
+variable "kafka_cidrs" {
+  description = "IPv4 ranges of its brokers, where a security group cannot be named"
+  type        = set(string)
+  default     = []
 }
 
 variable "kafka_port" {

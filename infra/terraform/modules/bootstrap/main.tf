@@ -18,6 +18,7 @@ locals {
         artifact_bucket = var.artifact_bucket
         tls_parameter   = var.tls_parameter == null ? "" : var.tls_parameter
         kms_key_arn     = var.kms_key_arn == null ? "" : var.kms_key_arn
+        group_name      = var.group_name == null ? "" : var.group_name
       })
     }
     "/etc/event-trigger/volumes" = {
@@ -31,7 +32,17 @@ locals {
     }
   }
 
-  files = merge(local.common_files, { for path, file in var.files : path => file if file.content != null })
+  group_files = var.group_name == null ? {} : {
+    "/usr/local/sbin/event-trigger-registered" = {
+      content = file("${path.module}/files/registered.sh")
+      mode    = "0755"
+    }
+    "/etc/systemd/system/event-trigger-registered.service" = {
+      content = file("${path.module}/files/event-trigger-registered.service")
+    }
+  }
+
+  files = merge(local.common_files, local.group_files, { for path, file in var.files : path => file if file.content != null })
 
   cloud_config = {
     package_update = false

@@ -73,3 +73,8 @@ variable "kms_key_arn" {
   description = "Key that a JobManager encrypts that parameter with"
   type        = string
 }
+
+variable "group_name" {
+  description = "Auto Scaling group that is told when the node has registered; null for a node without a group"
+  type        = string
+}

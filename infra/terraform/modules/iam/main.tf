@@ -13,9 +13,9 @@ locals {
   flink_buckets     = [var.bucket_arns.checkpoints, var.bucket_arns.savepoints]
 
   nodes = {
-    zookeeper   = { flink = false, creates_tls = false, drains = false, secrets = [] }
-    jobmanager  = { flink = true, creates_tls = true, drains = false, secrets = [] }
-    taskmanager = { flink = true, creates_tls = false, drains = true, secrets = tolist(var.secret_arns) }
+    zookeeper   = { flink = false, creates_tls = false, secrets = [] }
+    jobmanager  = { flink = true, creates_tls = true, secrets = [] }
+    taskmanager = { flink = true, creates_tls = false, secrets = tolist(var.secret_arns) }
   }
 }
 
@@ -128,13 +128,13 @@ data "aws_iam_policy_document" "node" {
   }
 
   dynamic "statement" {
-    for_each = each.value.drains ? [1] : []
+    for_each = each.value.flink ? [1] : []
 
     content {
-      sid     = "Drain"
+      sid     = "Lifecycle"
       actions = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
       resources = [
-        "arn:aws:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.taskmanager_group_name}",
+        "arn:aws:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.name}-${each.key}",
       ]
     }
   }

@@ -32,11 +32,6 @@ variable "tls_parameter_name" {
   type        = string
 }
 
-variable "taskmanager_group_name" {
-  description = "Auto Scaling group whose lifecycle actions TaskManagers complete"
-  type        = string
-}
-
 variable "log_group_name" {
   description = "CloudWatch log group that nodes write to"
   type        = string

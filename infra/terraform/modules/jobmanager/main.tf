@@ -4,12 +4,13 @@ module "bootstrap" {
   source = "../bootstrap"
 
   role            = "jobmanager"
-  service         = "flink-jobmanager.service"
+  service         = "flink-jobmanager.service event-trigger-registered.service"
   region          = var.region
   packages        = var.boot.packages
   artifact_bucket = var.boot.artifact_bucket
   artifacts       = [var.boot.artifacts.flink]
   tls_parameter   = var.boot.tls_parameter
+  group_name      = "${var.name}-jobmanager"
   kms_key_arn     = var.kms_key_arn
 
   volumes = [
@@ -80,7 +81,7 @@ resource "aws_launch_template" "this" {
 
     content {
       resource_type = tag_specifications.key
-      tags          = { Name = "${var.name}-jobmanager" }
+      tags          = { Name = "${var.name}-jobmanager", Cluster = var.name }
     }
   }
 }
@@ -92,6 +93,8 @@ resource "aws_autoscaling_group" "this" {
   min_size            = 1 + var.standby_count
   max_size            = 1 + var.standby_count + 1
   health_check_type   = "EC2"
+  # As long as the hook below waits for a node.
+  wait_for_capacity_timeout = "30m"
 
   launch_template {
     id      = aws_launch_template.this.id
@@ -106,6 +109,15 @@ resource "aws_autoscaling_group" "this" {
       min_healthy_percentage = 100
       max_healthy_percentage = 200
       instance_warmup        = 180
+      auto_rollback          = true
+
+      dynamic "alarm_specification" {
+        for_each = length(var.refresh_alarms) > 0 ? [var.refresh_alarms] : []
+
+        content {
+          alarms = alarm_specification.value
+        }
+      }
     }
   }
 
@@ -114,4 +126,19 @@ resource "aws_autoscaling_group" "this" {
     value               = "${var.name}-jobmanager"
     propagate_at_launch = true
   }
+
+  tag {
+    key                 = "Cluster"
+    value               = var.name
+    propagate_at_launch = true
+  }
+}
+
+# event-trigger-registered.service on the node answers it. A roll-out waits for that; a node that never registers is replaced.
+resource "aws_autoscaling_lifecycle_hook" "registered" {
+  name                   = "registered"
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_LAUNCHING"
+  heartbeat_timeout      = 1800
+  default_result         = "ABANDON"
 }

@@ -75,3 +75,8 @@ variable "standby_count" {
   description = "JobManagers that stand by for the leader [instances]"
   type        = number
 }
+
+variable "refresh_alarms" {
+  description = "Alarms that end and undo a roll-out"
+  type        = list(string)
+}

@@ -8,6 +8,11 @@ output "private_subnet_ids" {
   value       = aws_subnet.private[*].id
 }
 
+output "private_route_table_ids" {
+  description = "Their route tables, in the same order"
+  value       = aws_route_table.private[*].id
+}
+
 output "private_subnet_cidrs" {
   description = "Their IPv4 ranges, in the same order"
   value       = local.private_cidrs

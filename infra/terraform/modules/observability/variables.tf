@@ -62,3 +62,8 @@ variable "log_retention_days" {
   description = "How long logs are kept [days]"
   type        = number
 }
+
+variable "monthly_budget_usd" {
+  description = "Cost of the cluster a month; null for no budget [USD]"
+  type        = number
+}

@@ -23,12 +23,13 @@ module "bootstrap" {
   source = "../bootstrap"
 
   role            = "taskmanager"
-  service         = "flink-taskmanager.service flink-drain.service"
+  service         = "flink-taskmanager.service flink-drain.service event-trigger-registered.service"
   region          = var.region
   packages        = var.boot.packages
   artifact_bucket = var.boot.artifact_bucket
   artifacts       = [var.boot.artifacts.flink, var.boot.artifacts.python]
   tls_parameter   = var.boot.tls_parameter
+  group_name      = local.group_name
   kms_key_arn     = null
 
   volumes = [
@@ -104,7 +105,7 @@ resource "aws_launch_template" "this" {
 
     content {
       resource_type = tag_specifications.key
-      tags          = { Name = local.group_name }
+      tags          = { Name = local.group_name, Cluster = var.name }
     }
   }
 }
@@ -116,6 +117,8 @@ resource "aws_autoscaling_group" "this" {
   min_size            = var.min_count
   max_size            = var.max_count
   health_check_type   = "EC2"
+  # As long as the hook below waits for a node.
+  wait_for_capacity_timeout = "30m"
   # Moving instances to balance zones would restart the job for nothing.
   suspended_processes = ["AZRebalance"]
 
@@ -132,12 +135,27 @@ resource "aws_autoscaling_group" "this" {
       min_healthy_percentage = 100
       max_healthy_percentage = 110
       instance_warmup        = 180
+      auto_rollback          = true
+
+      dynamic "alarm_specification" {
+        for_each = length(var.refresh_alarms) > 0 ? [var.refresh_alarms] : []
+
+        content {
+          alarms = alarm_specification.value
+        }
+      }
     }
   }
 
   tag {
     key                 = "Name"
     value               = local.group_name
+    propagate_at_launch = true
+  }
+
+  tag {
+    key                 = "Cluster"
+    value               = var.name
     propagate_at_launch = true
   }
 
@@ -156,4 +174,13 @@ resource "aws_autoscaling_lifecycle_hook" "drain" {
   lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
   heartbeat_timeout      = var.drain_timeout_s
   default_result         = "CONTINUE"
+}
+
+# event-trigger-registered.service on the node answers it. A roll-out waits for that; a node that never registers is replaced.
+resource "aws_autoscaling_lifecycle_hook" "registered" {
+  name                   = "registered"
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_LAUNCHING"
+  heartbeat_timeout      = 1800
+  default_result         = "ABANDON"
 }

@@ -110,3 +110,8 @@ variable "drain_timeout_s" {
   description = "How long Auto Scaling waits for a TaskManager to stop in order [s]"
   type        = number
 }
+
+variable "refresh_alarms" {
+  description = "Alarms that end and undo a roll-out"
+  type        = list(string)
+}

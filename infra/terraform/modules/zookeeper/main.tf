@@ -1,6 +1,6 @@
 # Three ZooKeeper nodes with fixed addresses, one a zone. Their data volumes are resources of their own, so that a replaced
-# instance finds its data again. A changed image or user data replaces nothing by itself: that would take all three at once
-# (runbook: one after the other with -replace).
+# instance finds its data again. A changed image, instance type or user data replaces and stops nothing by itself: that would
+# take all three at once (docs/infrastructure.md: one after the other with -replace).
 
 locals {
   # The tenth address of each private subnet; AWS keeps the first four.
@@ -18,6 +18,7 @@ module "bootstrap" {
   artifacts       = [var.boot.artifacts.zookeeper]
   volumes         = [{ device = "/dev/sdf", mount = "/data/zookeeper", label = "zookeeper" }]
   tls_parameter   = null
+  group_name      = null
   kms_key_arn     = null
 
   files = {
@@ -56,12 +57,13 @@ resource "aws_instance" "this" {
     volume_size = var.root_volume_gib
     encrypted   = true
     kms_key_id  = var.kms_key_arn
+    tags        = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
   }
 
-  tags = { Name = "${var.name}-zookeeper-${count.index + 1}" }
+  tags = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
 
   lifecycle {
-    ignore_changes = [ami, user_data_base64]
+    ignore_changes = [ami, instance_type, user_data_base64]
   }
 }
 
@@ -75,7 +77,7 @@ resource "aws_ebs_volume" "data" {
   kms_key_id        = var.kms_key_arn
   final_snapshot    = var.deletion_protection
 
-  tags = { Name = "${var.name}-zookeeper-${count.index + 1}" }
+  tags = { Name = "${var.name}-zookeeper-${count.index + 1}", Cluster = var.name }
 }
 
 resource "aws_volume_attachment" "data" {

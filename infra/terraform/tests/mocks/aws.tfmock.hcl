@@ -18,15 +18,15 @@ mock_data "aws_availability_zones" {
   }
 }
 
-mock_data "aws_ssm_parameter" {
-  defaults = {
-    value = "ami-0123456789abcdef0"
-  }
-}
-
 mock_data "aws_iam_policy_document" {
   defaults = {
     json = "{\"Version\": \"2012-10-17\", \"Statement\": []}"
+  }
+}
+
+mock_data "aws_kms_alias" {
+  defaults = {
+    target_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"
   }
 }
 

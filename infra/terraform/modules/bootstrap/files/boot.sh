@@ -176,6 +176,7 @@ main() {
   while read -r key sha256 directory; do fetch_artifact "$key" "$sha256" "$directory"; done <"$CONFIG/artifacts"
   address=$(metadata local-ipv4)
   instance=$(metadata instance-id)
+  echo "$instance" >"$CONFIG/instance-id"
   if [ "$ROLE" = zookeeper ]; then
     # server.N=ADDRESS:…: the number of the line with this node's address.
     sed -n "s/^server\.\([0-9]*\)=$address:.*/\1/p" /etc/zookeeper/zoo.cfg >/data/zookeeper/data/myid

@@ -1,4 +1,14 @@
-# The KMS key of the cluster and its buckets: checkpoints (JobManagers' HA metadata included), savepoints, artifacts.
+# What must outlive every mistake with the cluster: its KMS key and its buckets for checkpoints (JobManagers' HA metadata
+# included), savepoints and artifacts. A root of its own, applied before the cluster: no plan of the cluster contains any of
+# this. Terraform refuses to destroy it; docs/infrastructure.md says how it is done on purpose.
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = { Cluster = var.name }
+  }
+}
 
 data "aws_caller_identity" "current" {}
 
@@ -64,7 +74,7 @@ data "aws_iam_policy_document" "key" {
 
     principals {
       type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com"]
+      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"]
     }
 
     condition {
@@ -78,15 +88,23 @@ data "aws_iam_policy_document" "key" {
 resource "aws_kms_key" "this" {
   description             = "Volumes, buckets, parameters and topics of ${var.name}"
   enable_key_rotation     = true
-  deletion_window_in_days = var.deletion_protection ? 30 : 7
+  deletion_window_in_days = 30
   policy                  = data.aws_iam_policy_document.key.json
 
   tags = { Name = var.name }
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_kms_alias" "this" {
   name          = "alias/${var.name}"
   target_key_id = aws_kms_key.this.key_id
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 ################################################################################
@@ -96,10 +114,13 @@ resource "aws_kms_alias" "this" {
 resource "aws_s3_bucket" "this" {
   for_each = local.buckets
 
-  bucket        = each.value
-  force_destroy = !var.deletion_protection
+  bucket = each.value
 
   tags = { Name = each.value }
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_versioning" "this" {
@@ -109,6 +130,10 @@ resource "aws_s3_bucket_versioning" "this" {
 
   versioning_configuration {
     status = "Enabled"
+  }
+
+  lifecycle {
+    prevent_destroy = true
   }
 }
 
@@ -125,6 +150,10 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
       kms_master_key_id = aws_kms_key.this.arn
     }
   }
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -135,6 +164,10 @@ resource "aws_s3_bucket_public_access_block" "this" {
   block_public_policy     = true
   ignore_public_acls      = true
   restrict_public_buckets = true
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_ownership_controls" "this" {
@@ -144,6 +177,10 @@ resource "aws_s3_bucket_ownership_controls" "this" {
 
   rule {
     object_ownership = "BucketOwnerEnforced"
+  }
+
+  lifecycle {
+    prevent_destroy = true
   }
 }
 
@@ -180,20 +217,42 @@ resource "aws_s3_bucket_policy" "this" {
 
 # Flink deletes checkpoints that it no longer needs, and nobody else may: an incremental checkpoint shares files that are
 # weeks old. What expires here is what Flink has deleted already (noncurrent versions) and uploads that were broken off.
+# Deleted checkpoints are the bulk of all bytes written, so they are kept for a shorter time than anything else.
+locals {
+  noncurrent_days = {
+    checkpoints = { "${var.name}/checkpoints/" = var.checkpoint_noncurrent_version_days, "${var.name}/ha/" = var.noncurrent_version_days }
+    savepoints  = { "" = var.noncurrent_version_days }
+    artifacts   = { "" = var.noncurrent_version_days }
+  }
+}
+
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
   for_each = aws_s3_bucket.this
 
   bucket = each.value.bucket
 
+  dynamic "rule" {
+    for_each = local.noncurrent_days[each.key]
+
+    content {
+      id     = "deleted-objects${replace(trimprefix(trimsuffix(rule.key, "/"), var.name), "/", "-")}"
+      status = "Enabled"
+
+      filter {
+        prefix = rule.key
+      }
+
+      noncurrent_version_expiration {
+        noncurrent_days = rule.value
+      }
+    }
+  }
+
   rule {
-    id     = "deleted-objects"
+    id     = "leftovers"
     status = "Enabled"
 
     filter {}
-
-    noncurrent_version_expiration {
-      noncurrent_days = var.noncurrent_version_days
-    }
 
     abort_incomplete_multipart_upload {
       days_after_initiation = 7
