@@ -15,7 +15,7 @@ from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunne
 from pipeline.console import complain
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
-from pipeline.launch.options import Settings, parse, parse_rules_optional
+from pipeline.launch.options import Settings, parse
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from pipeline.launch.options.resolving import with_configured
@@ -147,7 +147,7 @@ class LaunchOptions:
 
     def settings_of_job(self) -> Settings:
         """As ``settings``, of a job that only is looked at: the rules may be missing."""
-        return parse_rules_optional(self.flags, "")
+        return parse(self.flags, rules_required=False)
 
 
 def _with_options(shown: bool) -> Any:

@@ -36,7 +36,7 @@ def write_to_s3(folder: str, endpoint: str | None) -> str | None:
     key = f"{place.path.strip('/')}/doctor-{uuid.uuid4().hex}".lstrip("/")
     try:
         client = _s3_client(endpoint)
-        answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by python -m pipeline doctor")
+        answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by event-trigger doctor")
         client.delete_object(Bucket=place.netloc, Key=key)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise S3Error(" ".join(str(error).split())) from None

@@ -74,13 +74,13 @@ def broker(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_command_does_what_the_page_says(broker: tuple[LocalKafka, Path], place: str, words: tuple[str, ...]) -> None:
     kafka, folder = broker
     program, *rest = (word.replace("broker-1:9092", kafka.bootstrap_servers) for word in words)
-    assert program == "python", place
+    assert program == "event-trigger", place
     # No job runs, so a command that waits for a set to be live waits in vain.
     waits = any(word.startswith("--wait=") for word in rest)
     arguments = ["--wait=1" if word.startswith("--wait=") else word for word in rest]
 
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-m", "pipeline", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

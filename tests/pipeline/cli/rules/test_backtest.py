@@ -1,4 +1,4 @@
-"""``python -m pipeline rules backtest`` as somebody at a shell sees it."""
+"""``event-trigger rules backtest`` as somebody at a shell sees it."""
 
 from __future__ import annotations
 

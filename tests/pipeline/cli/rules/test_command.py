@@ -1,4 +1,4 @@
-"""``python -m pipeline rules`` as somebody at a shell sees it."""
+"""``event-trigger rules`` as somebody at a shell sees it."""
 
 from __future__ import annotations
 

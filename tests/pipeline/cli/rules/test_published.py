@@ -1,4 +1,4 @@
-"""``python -m pipeline rules publish``, ``rollback`` and ``status`` on a real broker."""
+"""``event-trigger rules publish``, ``rollback`` and ``status`` on a real broker."""
 
 from __future__ import annotations
 
