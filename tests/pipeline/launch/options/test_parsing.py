@@ -118,7 +118,7 @@ def test_every_option_has_a_help_text_and_every_number_a_unit() -> None:
 
 
 def test_a_flag_without_its_value_is_an_error() -> None:
-    with pytest.raises(OptionError, match="^--rules lacks its value$"):
+    with pytest.raises(OptionError, match=r"^--rules lacks its value$"):
         parse(["--detached", "--rules"])
 
 
