@@ -79,6 +79,8 @@ class Load:
         for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"--{name} is {getattr(self, name)}, allowed: {least} to {most}")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise OptionError(f"--seconds is {self.seconds}, allowed: a number above 0")
 
 
 @Parameter(name="*")

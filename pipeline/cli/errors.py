@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from cyclopts import exceptions as usage
 from cyclopts.argument import Argument
@@ -78,7 +78,8 @@ def _wrong_use(error: usage.CycloptsError) -> str:
         missing = "is missing" if error.keyword is None else "lacks its value"
         return f"{name} {missing}: {'give ' + text.rstrip('.') if text else _help_line(command)}"
     if isinstance(error, usage.CoercionError) and error.token is not None and error.argument is not None:
-        allowed = _WORDS.get(error.target_type or str, getattr(error.target_type, "__name__", "something else"))
+        choices = ", ".join(map(str, get_args(error.target_type)))
+        allowed = _WORDS.get(error.target_type or str) or choices or getattr(error.target_type, "__name__", "a text")
         return f"{error.argument.name} is {error.token.value!r}, allowed: {allowed}"
     if isinstance(error, usage.UnusedCliTokensError):
         if unused[0] in COMMANDS and command == "run":
@@ -91,7 +92,7 @@ def _wrong_use(error: usage.CycloptsError) -> str:
 
 def _unknown_option(error: usage.CycloptsError, option: str, command: str) -> str:
     name, _, _ = option.partition("=")
-    hint = did_you_mean(name.lstrip("-"), _options(error), "--")
+    hint = did_you_mean(name.lstrip("-"), [*_options(error), "help", "version"], "--")
     return f"unknown option {name!r}: {hint or _help_line(command)}"
 
 

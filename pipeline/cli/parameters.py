@@ -57,12 +57,13 @@ class Brokers:
         """The properties, for librdkafka; ``instead`` says what else would do.
 
         Raises:
-            OptionError: no broker is given, or a property that no client has.
+            OptionError: no broker is given, one that is not HOST:PORT, or a property that no client has.
         """
         if self.bootstrap_servers is None:
             raise OptionError(
                 f"--bootstrap_servers is missing: give HOST:PORT of a broker, here or in event-trigger.yaml{instead}"
             )
+        check_addresses("bootstrap_servers", self.bootstrap_servers.split(","))
         properties = kafka_properties("kafka_property", self.kafka_property)
         return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties})
 
@@ -183,9 +184,12 @@ def from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     """Give arguments of a command that are options of the launch, too, the values of file and environment.
 
     Raises:
-        OptionError: the configuration file or a variable cannot be used.
+        OptionError: an argument is empty, or the configuration file or a variable cannot be used.
     """
     by_name = {argument.name.removeprefix("--"): argument for argument in arguments}
+    for name, argument in by_name.items():
+        if name != "note" and any(token.value == "" for token in argument.tokens):
+            raise OptionError(f"{argument.name} is empty")
     # ``LaunchOptions.settings`` does it for the launch's own options; capacity is asked about a job that is not yet.
     if "runner" in by_name or commands == ("capacity",):
         return

@@ -15,6 +15,8 @@ from pipeline.cli.rules.file_problems import checked_rules, count_of, problem_do
 from pipeline.cli.rules.junit import write_junit_xml
 from pipeline.console import out, out_json, warn
 from pipeline.errors import OptionError
+from pipeline.launch.options.settings import OPTIONS
+from pipeline.launch.options.values import from_text
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.schema import rule_schema_json
@@ -52,11 +54,16 @@ class History:
     """
 
     history_fields: Annotated[tuple[str, ...], Parameter(metavar="FIELD")] = ()
-    history_size: Count = 100
+    history_size: Count = OPTIONS["history_size"].default
 
     def settings(self) -> ShardSettings:
-        """The settings of a shard with this history."""
-        return ShardSettings(history_fields=self.history_fields, history_size=self.history_size)
+        """The settings of a shard with this history.
+
+        Raises:
+            OptionError: a size that is not allowed.
+        """
+        size = from_text(OPTIONS["history_size"], str(self.history_size), "--history_size")
+        return ShardSettings(history_fields=self.history_fields, history_size=size)
 
 
 def check(path: Path, /, *, json: bool = False) -> int:

@@ -131,8 +131,8 @@ def test_the_documented_command_is_accepted() -> None:
     block = next(
         block
         for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "infrastructure.md").read_text(), re.DOTALL)
-        if "-m pipeline deploy" in block
+        if "event-trigger deploy" in block
     )
-    first, *flags = shlex.split(block.replace("\\\n", " ").split("-m pipeline deploy", 1)[1])
+    first, *flags = shlex.split(block.replace("\\\n", " ").split("event-trigger deploy", 1)[1])
     assert (ROOT / first.removeprefix("--terraform=") / "main.tf").is_file()
     assert parse([*FLAGS, *flags]).parallelism == 4

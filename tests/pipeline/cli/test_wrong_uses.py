@@ -40,6 +40,26 @@ WRONG = [
     ("why --user=u1 --decisions_file=/nowhere", "--decisions_file is '/nowhere': No such file or directory"),
     ("rules explain /nowhere --event=/nowhere", "/nowhere"),
     ("deploy", "--terraform is missing: give applied configuration"),
+    ("dead-letters list --bootstrap_servers=nohost", "--bootstrap_servers is 'nohost', allowed: HOST:PORT"),
+    (f"dead-letters redrive --dead_letters_key=x {SERVERS}", "--dead_letters_key is no reference, allowed: env:NAME, "
+     "file:/ABSOLUTE/PATH or aws-secret:NAME#JSON-KEY"),
+    ("demo --seconds=0", "--seconds is 0.0, allowed: a number above 0"),
+    ("demo --seconds=nan", "--seconds is nan, allowed: a number above 0"),
+    ("demo rules/", "'rules/' is one argument too many: did you mean --rules?"),
+    ("rules test examples/rules --history_size=0", "--history_size is 0, allowed: 1 to 10000 events"),
+    (f"rules publish examples/rules --rules_topic=t --history_size=-1 {SERVERS}", "--history_size is -1, allowed: 1"),
+    ("run --history_fields=", "--history_fields is empty"),
+    ("run --config=docs", "docs: is no file"),
+    ("run --profile=x", "--profile is 'x', but there is no configuration file"),
+    ("rules foo bar", "unknown command 'rules foo': allowed: new, check"),
+    ("why --user= --decisions_file=f", "--user is empty"),
+    ("inspect user u1 --control_topic=", "--control_topic is empty"),
+    ("destinations list", "--control_topic is missing: give the pipeline's control topic"),
+    ("destinations enable", "NAME is missing: give name of the destination"),
+    ("--verison", "unknown option '--verison': did you mean --version?"),
+    ("--install-completion --shell=tcl", "--shell is 'tcl', allowed: "),
+    ("config schema confg", "schema is 'confg', allowed: action"),
+    ("doctor --runner=Flink", "--runner is 'Flink', allowed: DirectRunner, FlinkRunner"),
 ]  # fmt: skip
 
 
