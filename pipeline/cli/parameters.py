@@ -8,7 +8,7 @@ from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import App, Group, Parameter, Token
+from cyclopts import UNSET, App, Group, Parameter, Token
 from cyclopts.argument import Argument, ArgumentCollection
 
 from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
@@ -188,7 +188,7 @@ def from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     """
     by_name = {argument.name.removeprefix("--"): argument for argument in arguments}
     for name, argument in by_name.items():
-        if name != "note" and any(token.value == "" for token in argument.tokens):
+        if name != "note" and any(token.value == "" and token.implicit_value is UNSET for token in argument.tokens):
             raise OptionError(f"{argument.name} is empty")
     # ``LaunchOptions.settings`` does it for the launch's own options; capacity is asked about a job that is not yet.
     if "runner" in by_name or commands == ("capacity",):
