@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def commands() -> list[tuple[str, tuple[str, ...]]]:
     for page in PAGES:
         for block in shell_blocks(page):
             for command in commands_of(block.text):
-                needs_broker = any(word.startswith("--bootstrap_servers=") for word in command.words)
+                needs_broker = any(re.fullmatch("--bootstrap_servers(=.*)?", word) for word in command.words)
                 if needs_broker and not any(word.startswith("--runner=") for word in command.words):
                     found_commands.append((f"{page}:{block.line + 1 + command.line}", command.words))
     return found_commands
