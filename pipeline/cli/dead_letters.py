@@ -110,7 +110,7 @@ def _read(letters: Letters, selection: Selection, unreadable: list[str]) -> Iter
         def read() -> Iterator[StoredLetter]:
             for stored in stored_letters.stored_letters(reader.records(), unreadable):
                 rules.add(stored.letter.rule)
-                destinations.add(stored.letter.action.destination if stored.letter.action else None)
+                destinations.add(stored.destination)
                 yield stored
 
         yield itertools.islice(filter(selected.matches, read()), selection.limit)
