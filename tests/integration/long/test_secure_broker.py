@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.cli.main import main
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.cluster_settings import topic_partitions
-from pipeline.launch.options.parsing import parse_rules_optional
+from pipeline.launch.options import parse
 from tests.secure_kafka import PASSPHRASE, PASSWORD, USER, SecureKafka
 from transforms.adapters.kafka.clients import connectable
 
@@ -59,7 +59,7 @@ def ways(secure: SecureKafka) -> dict[str, list[str]]:
     "way", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "mutual TLS", "encrypted key", "without TLS"]
 )
 def test_each_way_reaches_the_broker(secure: SecureKafka, way: str) -> None:
-    settings = parse_rules_optional(ways(secure)[way], "")
+    settings = parse(ways(secure)[way], rules_required=False)
     topics = topic_partitions(for_librdkafka(settings.client_config(), settings.kafka_access()))
     assert topics["events"] == 1
 
@@ -136,9 +136,10 @@ def test_a_token_of_aws_reaches_every_kind_of_client(secure: SecureKafka, monkey
     from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
 
     monkeypatch.setattr(MSKAuthTokenProvider, "generate_auth_token", token)
-    settings = parse_rules_optional(
+    settings = parse(
         ["--bootstrap_servers=b-1.x.kafka.eu-west-3.amazonaws.com:9098", "--kafka_security=SASL_SSL",
-         "--kafka_sasl_mechanism=AWS_MSK_IAM", f"--kafka_ca_file={secure.authority.ca_file}"], ""
+         "--kafka_sasl_mechanism=AWS_MSK_IAM", f"--kafka_ca_file={secure.authority.ca_file}"],
+        rules_required=False,
     )  # fmt: skip
     config = for_librdkafka(settings.client_config(), settings.kafka_access()) | {"bootstrap.servers": secure.sasl_ssl}
     assert "events" in AdminClient(connectable(config)).list_topics(timeout=20).topics
