@@ -35,6 +35,7 @@ from transforms.domain.shard.decisions import Decision, decode_decision
 
 # How many offsets of each partition pages read; fewer dead letters, as each may be a megabyte.
 DECISIONS_BACK: Final = 5000
+MOST_DECISIONS: Final = 20_000
 LETTERS_BACK: Final = 200
 INSPECT_S: Final = 10.0
 
@@ -95,7 +96,11 @@ class RunningJob:
                 return None
             return RuleSet(0, load_rules(self.settings.rules, LuaEngines()))
 
-    def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
+    def now_ms(self) -> int:
+        """The time that the pages show ages against."""
+        return time.time_ns() // 1_000_000
+
+    def decisions(self, selected: DecisionFilter, most: int = MOST_DECISIONS) -> list[Decision] | None:
         """The newest selected decisions, at most ``most``, the newest first; None if the job has no decision log."""
         topic = self.settings.decisions_topic
         if topic is None:
@@ -108,14 +113,14 @@ class RunningJob:
             newest = heapq.nlargest(most, numbered, key=lambda entry: (entry[1].time, entry[0]))
             return [decision for _, decision in newest]
 
-    def letters(self, most: int) -> list[tuple[StoredLetter, int | None]]:
-        """The newest dead letters, at most ``most``, the newest first, each with when [ms] it was sent again."""
+    def letters(self) -> list[tuple[StoredLetter, int | None]]:
+        """The newest dead letters, the newest first, each with when [ms] it was sent again."""
         topic = self.settings.dead_letters_topic
         description = f"dead letters topic {topic!r}"
         with _job_errors(), existing_topic(self._config, topic, description, last=LETTERS_BACK) as reader:
             records = list(reader.records())
         letters = stored_letters(records, [])
-        newest = heapq.nlargest(most, letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset))
+        newest = sorted(letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset), reverse=True)
         redriven = redriven_ids(records)
         return [(stored, redriven.get(letter_id(stored.letter))) for stored in newest]
 

@@ -19,6 +19,7 @@ from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
 from pipeline.ui.job import JobError
 from pipeline.ui.watch import Watch
+from tests.builders import NOW_MS
 from transforms.adapters.secrets import Secret
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
@@ -49,6 +50,7 @@ class GivenJob:
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
     flags: list[tuple[bool, bool]] = field(default_factory=list)
+    clock_ms: int = NOW_MS
 
     @property
     def name(self) -> str:
@@ -58,7 +60,10 @@ class GivenJob:
         self._fail()
         return self.rules
 
-    def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
+    def now_ms(self) -> int:
+        return self.clock_ms
+
+    def decisions(self, selected: DecisionFilter, most: int = 1000) -> list[Decision] | None:
         self._fail()
         return None if self.log is None else [decision for decision in self.log if selected.matches(decision)][:most]
 
@@ -66,10 +71,9 @@ class GivenJob:
     def redrive_settings(self) -> RedriveSettings:
         return RedriveSettings("letters", "events", self.settings.control_topic)
 
-    def letters(self, most: int) -> list[tuple[StoredLetter, int | None]]:
+    def letters(self) -> list[tuple[StoredLetter, int | None]]:
         self._fail()
-        letters = list(self.dead.values())[:most]
-        return [(stored, 7 if stored.place in self.redriven else None) for stored in letters]
+        return [(stored, 7 if stored.place in self.redriven else None) for stored in self.dead.values()]
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         self._fail()
@@ -107,10 +111,12 @@ class GivenJob:
 
 
 class GivenWatch(Watch):
-    """A watch that has taken its snapshots already."""
+    """A watch that has taken its snapshots already; the last one was taken at ``now_ms``."""
 
-    def __init__(self, snapshots: Sequence[JobSnapshot]) -> None:
-        super().__init__(lambda: snapshots[-1], 1.0)
+    def __init__(self, snapshots: Sequence[JobSnapshot], now_ms: int = NOW_MS) -> None:
+        super().__init__(lambda: snapshots[-1], 1.0, clock_ms=lambda: now_ms)
+        for taken in snapshots:
+            self._recorder.add(now_ms - round(1000 * (snapshots[-1].at_s - taken.at_s)), taken)
         if snapshots:
             self.status, self.trouble = status_of(snapshots[0], snapshots[-1]), None
 

@@ -64,8 +64,8 @@ def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
     event = DeadLetter("key_mismatch", "no", topics.events, 2, 7, 9, b"u1", b"event")
     topics.produce([(b"u1", event.to_json()), (b"u1", b"no letter"), (b"u2", LOST.to_json())], topics.dead_letters)
     job = a_job(topics, f"--control_topic={topics.control}")
-    assert [stored.place for stored, _ in job.letters(5)] == ["0/2", "0/0"]
-    assert [stored.place for stored, _ in job.letters(1)] == ["0/2"]
+    assert [stored.place for stored, _ in job.letters()] == ["0/2", "0/0"]
+    assert [stored.place for stored, _ in job.letters()][:1] == ["0/2"]
     assert job.letter(0, 1) is None
     assert job.letter(0, 9) is None
 
@@ -80,7 +80,7 @@ def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
     assert result.sent == {"actions": 1, "events": 1}
     plan, _ = job.redrive(places, execute=True, accept_unsigned=True)
     assert plan.skipped == {"redriven before": 2, GONE: 1}
-    assert [sent_ms is not None for _, sent_ms in job.letters(5)] == [True, True]
+    assert [sent_ms is not None for _, sent_ms in job.letters()] == [True, True]
     with reading(topics.kafka, topics.events) as events, reading(topics.kafka, topics.control) as control:
         (again,) = events.until(1, 10)
         (record,) = control.until(1, 10)
@@ -106,7 +106,7 @@ def test_what_is_missing_is_named(topics: Topics) -> None:
     with pytest.raises(JobError, match="decisions topic 'd' does not exist"):
         job.decisions(DecisionFilter(), 5)
     with pytest.raises(JobError, match="dead letters topic 'l' does not exist"):
-        job.letters(5)
+        job.letters()
     with pytest.raises(JobError, match="inspections topic 'i' does not exist"):
         job.inspect("u1")
     with pytest.raises(JobError, match="start the page with the job's --control_topic"):
@@ -117,5 +117,5 @@ def test_a_broker_that_is_away_is_an_error_soon(topics: Topics) -> None:
     job = a_job(topics, "--bootstrap_servers=127.0.0.1:1")
     started_s = time.monotonic()
     with pytest.raises(JobError, match=r"dead letters topic 'dead-letters-\w+': "):
-        job.letters(5)
+        job.letters()
     assert time.monotonic() - started_s < 30
