@@ -38,7 +38,7 @@ class Address:
     address: str = "127.0.0.1"
     port: Count = 8085
     token: Annotated[
-        str | None, Parameter(metavar="REFERENCE", help=f"what dead letters are redriven with: {LOCAL}")
+        str | None, Parameter(metavar="REFERENCE", help=f"what letters are redriven and rules changed with: {LOCAL}")
     ] = None
     allowed_host: Annotated[tuple[str, ...], Parameter(metavar="NAME")] = ()
 
@@ -145,7 +145,9 @@ def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
             return 1
         shown = f"[{listen.address}]" if ":" in listen.address else listen.address
         access = (
-            "read-only: --token=env:NAME lets dead letters be redriven" if token is None else "sign in with the token"
+            "read-only: --token=env:NAME lets dead letters be redriven and rules be changed"
+            if token is None
+            else "sign in with the token"
         )
         out(f"http://{shown}:{server.effective_port}  {access}")
         try:

@@ -20,6 +20,7 @@ from pipeline.ui.guard import Guard, form_secret
 from pipeline.ui.job import JobError, RunningJob
 from pipeline.ui.letters import LetterPages
 from pipeline.ui.overview import OverviewPages
+from pipeline.ui.rule_sets import RuleSetPages
 from pipeline.ui.rules import RulePages
 from pipeline.ui.sparkline import number
 from pipeline.ui.users import UserPages
@@ -46,6 +47,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     app.register_error_handler(JobError, frame.trouble)
     OverviewPages(job, watch).add_to(app)
     RulePages(job, watch).add_to(app)
+    RuleSetPages(job, guard).add_to(app)
     DecisionPages(job).add_to(app)
     LetterPages(job, guard).add_to(app)
     UserPages(job).add_to(app)

@@ -24,6 +24,7 @@ from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, existing_topic
 from pipeline.launch.options import Settings
+from pipeline.ui.rule_changes import RuleChanges
 from runners.flink.rest import FlinkRest
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
@@ -47,7 +48,8 @@ class JobError(PipelineError, RuntimeError):
 
 
 @contextmanager
-def _job_errors() -> Iterator[None]:
+def job_errors() -> Iterator[None]:
+    """Turn errors of Kafka, of rules and of a silent job into a JobError."""
     try:
         yield
     except (TopicError, NoAnswerError, RuleError) as error:
@@ -87,7 +89,7 @@ class RunningJob:
 
     def rule_set(self) -> RuleSet | None:
         """The newest published set, otherwise the rules of the files; None if no option names either."""
-        with _job_errors():
+        with job_errors():
             if self.settings.rules_topic is not None:
                 live = RulesTopic(self.settings.rules_topic, self._config).read().live
                 if live is not None:
@@ -95,6 +97,11 @@ class RunningJob:
             if self.settings.rules is None:
                 return None
             return RuleSet(0, load_rules(self.settings.rules, LuaEngines()))
+
+    def rule_changes(self) -> RuleChanges | None:
+        """What changes the live rules; None without a rules topic."""
+        topic = self.settings.rules_topic
+        return None if topic is None else RuleChanges(topic, self.settings, self._config)
 
     def now_ms(self) -> int:
         """The time that the pages show ages against."""
@@ -106,7 +113,7 @@ class RunningJob:
         if topic is None:
             return None
         description = f"decisions topic {topic!r}"
-        with _job_errors(), existing_topic(self._config, topic, description, last=DECISIONS_BACK) as reader:
+        with job_errors(), existing_topic(self._config, topic, description, last=DECISIONS_BACK) as reader:
             read = filter(None, map(_decision, reader.records()))
             # Among decisions of the same time the one read last comes first: a user's are in order.
             numbered = enumerate(decision for decision in read if selected.matches(decision))
@@ -117,7 +124,7 @@ class RunningJob:
         """The newest dead letters, the newest first, each with when [ms] it was sent again."""
         topic = self.settings.dead_letters_topic
         description = f"dead letters topic {topic!r}"
-        with _job_errors(), existing_topic(self._config, topic, description, last=LETTERS_BACK) as reader:
+        with job_errors(), existing_topic(self._config, topic, description, last=LETTERS_BACK) as reader:
             records = list(reader.records())
         letters = stored_letters(records, [])
         newest = sorted(letters, key=lambda stored: (stored.at_ms, stored.partition, stored.offset), reverse=True)
@@ -126,7 +133,7 @@ class RunningJob:
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         """The dead letter at a place, or None if there is none."""
-        with _job_errors():
+        with job_errors():
             return letter_at(self._config, self.settings.dead_letters_topic, (partition, offset), [])
 
     def redrive(
@@ -141,7 +148,7 @@ class RunningJob:
         if not found:
             return Plan(skipped=Counter({_GONE: len(places)})), None
         selected = LetterFilter(places=places, since_ms=min(stored.at_ms for stored in found))
-        with _job_errors(), self._redriving:
+        with job_errors(), self._redriving:
             writer = open_writer(self._config, settings) if execute else None
             redrive = Redrive(self._config, settings, selected)
             plan = redrive.plan()
@@ -155,7 +162,7 @@ class RunningJob:
             raise JobError(
                 "a user's state is asked for on the control topic: start the page with the job's --control_topic"
             )
-        with _job_errors():
+        with job_errors():
             topics = self.settings.control_topic, self.settings.inspections_topic
             return inspect_user(self._config, *topics, user_id, INSPECT_S)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import flask
@@ -12,8 +12,11 @@ from werkzeug.exceptions import NotFound
 
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.ui.job import JobError, RunningJob
+from pipeline.ui.outcomes import Outcomes, outcomes_over_time
 from pipeline.ui.watch import Watch
 from transforms.domain.rules.model import Rule
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.shard.decisions import Decision
 
 _DECISIONS: Final = 20
 
@@ -52,7 +55,8 @@ class RulePages:
         rule_set = self._job.rule_set()
         rule = next((rule for rule in rule_set.rules if rule.name == name), None) if rule_set is not None else None
         row = next((row for row in rule_rows((), self._watch.status) if row["name"] == name), None)
-        decisions = self._job.decisions(DecisionFilter(rule=name))
+        log = self._job.decisions(DecisionFilter())
+        decisions = None if log is None else [decision for decision in log if decision.rule == name]
         if rule is None and row is None and not decisions:
             raise NotFound("No such rule is in the live set, nor was one seen.")
         return flask.render_template(
@@ -61,7 +65,15 @@ class RulePages:
             row=row,
             document=None if rule is None else _document(rule),
             decisions=None if decisions is None else decisions[:_DECISIONS],
+            outcomes_by_time=self._outcomes(decisions or (), log or (), rule_set),
+            can_change=self._job.rule_changes() is not None,
         )
+
+    def _outcomes(self, decisions: Sequence[Decision], log: Sequence[Decision], live: RuleSet | None) -> Outcomes:
+        """The decisions of a rule over time, with the live set as a mark; ``log`` is the newest first."""
+        now_ms = self._job.now_ms()
+        marks = [(live.published_ms, f"set {live.number} was published")] if live is not None and live.number else []
+        return outcomes_over_time(decisions, log[-1].time if log else now_ms, now_ms, marks)
 
 
 def rule_rows(rules: tuple[Rule, ...], status: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
 from pipeline.job.status import JobSnapshot, status_of
 from pipeline.job.stored_letters import StoredLetter
+from pipeline.kafka.rules_topic import PublishedSets
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
 from pipeline.ui.job import JobError
+from pipeline.ui.rule_changes import ProposedChange, RuleChanges
 from pipeline.ui.watch import Watch
 from tests.builders import NOW_MS
 from transforms.adapters.secrets import Secret
@@ -37,6 +39,24 @@ def snapshot(at_s: float, **metrics: int) -> JobSnapshot:
     )
 
 
+class GivenRules(RuleChanges):
+    """Changes of the sets that a fake job has."""
+
+    def __init__(self, job: GivenJob) -> None:
+        super().__init__("rules", job.settings, {})
+        self._job = job
+
+    def read(self) -> PublishedSets:
+        sets = tuple(self._job.sets or ())
+        return PublishedSets(sets, highest=sets[-1].number if sets else 0)
+
+    def publish(self, change: ProposedChange, note: str) -> RuleSet:
+        assert self._job.sets is not None
+        assert change.problems == []
+        self._job.sets.append(RuleSet(change.highest + 1, change.rules, self._job.clock_ms, "page", note))
+        return self._job.sets[-1]
+
+
 @dataclass
 class GivenJob:
     """A fake ``RunningJob``; ``redriven`` has the places of letters that it sent again."""
@@ -51,6 +71,7 @@ class GivenJob:
     redriven: list[str] = field(default_factory=list)
     flags: list[tuple[bool, bool]] = field(default_factory=list)
     clock_ms: int = NOW_MS
+    sets: list[RuleSet] | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +79,10 @@ class GivenJob:
 
     def rule_set(self) -> RuleSet | None:
         self._fail()
-        return self.rules
+        return self.sets[-1] if self.sets else self.rules
+
+    def rule_changes(self) -> RuleChanges | None:
+        return None if self.sets is None else GivenRules(self)
 
     def now_ms(self) -> int:
         return self.clock_ms

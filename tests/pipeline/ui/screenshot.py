@@ -39,6 +39,7 @@ PAGES = {
     "overview": "/",
     "rules": "/rules",
     "rule": "/rules/offer",
+    "sets": "/rule-sets",
     "decisions": "/decisions",
     "nothing": "/decisions?rule=ofer&outcome=capped",
     "letters": "/dead-letters",
@@ -56,8 +57,17 @@ def a_job() -> GivenJob:
         rule(name, "event.cart_value > 50", version=number, cooldown="1d", description=f"Rule {number} of the shop.")
         for number, name in enumerate(COUNTS, 1)
     )
+    slower = tuple(
+        made.model_copy(update={"version": made.version + 1}) if made.name == "offer" else made for made in rules
+    )
+    longer = rule("offer", "event.cart_value > 80\nand user.plan ~= 'gold'", version=3, cooldown="2d")
+    sets = [
+        RuleSet(10, rules[:4], NOW_MS - 90_000_000, "ann@desk", "four rules of the old shop"),
+        RuleSet(11, (*rules[:2], longer, *rules[3:]), NOW_MS - 5_000_000, "bob@desk", "offers are rarer"),
+        RuleSet(12, slower, NOW_MS - 1_500_000, "ann@desk", "offers as they were, but for version 4"),
+    ]
     return GivenJob(
-        rules=RuleSet(12, rules, NOW_MS - 1_500_000, "ann", "cart_left waits half an hour"),
+        sets=sets,
         snapshots=list(_snapshots()),
         log=list(_decisions()),
         dead={stored.place: stored for stored in _letters()},

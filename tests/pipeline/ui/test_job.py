@@ -9,12 +9,14 @@ import orjson
 import pytest
 
 from pipeline.job.decision_log import DecisionFilter
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import parse_rules_optional
 from pipeline.ui.job import JobError, RunningJob
 from runners.flink.local.broker import LocalKafka
-from tests.builders import NOW_MS
+from tests.builders import NOW_MS, rule
 from tests.integration.jobs import Topics, reading
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
 
 pytestmark = pytest.mark.stack
@@ -119,3 +121,23 @@ def test_a_broker_that_is_away_is_an_error_soon(topics: Topics) -> None:
     with pytest.raises(JobError, match=r"dead letters topic 'dead-letters-\w+': "):
         job.letters()
     assert time.monotonic() - started_s < 30
+
+
+def test_rules_are_published_rolled_back_and_set_aside(topics: Topics) -> None:
+    job = a_job(topics, f"--rules_topic=rules-{topics.tag}")
+    changes = job.rule_changes()
+    assert changes is not None
+    assert job.rule_set() is None
+    first = changes.propose("edit", RULE, RuleSet(0, (rule("old"),)))
+    assert (first.problems, [difference.sign for difference in first.differences]) == ([], ["+"])
+    assert changes.publish(first, "an offer").versions == {"old": 1, "offer": 3}
+    aside = changes.propose("set_aside", "old", None)
+    assert changes.publish(aside, "not needed").versions == {"offer": 3}
+    with pytest.raises(TopicError, match="set 2 was published meanwhile"):
+        changes.publish(aside, "again")
+    changes.publish(changes.propose("roll_back", "1", None), "back")
+    assert [(kept.number, list(kept.versions), kept.note) for kept in changes.read().sets] == [
+        (1, ["old", "offer"], "an offer"), (2, ["offer"], "not needed"), (3, ["old", "offer"], "back")
+    ]  # fmt: skip
+    missing = changes.propose("edit", RULE.replace("type: debug", "type: kafka, topic: nowhere-at-all"), None)
+    assert any("nowhere-at-all" in problem for problem in missing.problems)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.cli.rules import published
 from pipeline.errors import OptionError
+from pipeline.job import publishing
 from pipeline.kafka import cluster_settings
 from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.launch import preflight
@@ -46,7 +46,7 @@ def test_publish_refuses_its_own_rules_topic(tmp_path: Path, capsys: pytest.Capt
 def test_publish_refuses_a_topic_that_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "missing_topics", lambda _, topics: f"topic {', '.join(topics)} does not exist")
+    monkeypatch.setattr(publishing, "missing_topics", lambda _, topics: f"topic {', '.join(topics)} does not exist")
     assert run(tmp_path, "gone", *PUBLISH) == 1
     assert "Kafka actions: topic gone does not exist" in capsys.readouterr().err
 
