@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ SHA256 = "5e4a306c2c785bc2997427724222178e7005b040cacbeb95468a329a5c60c3b0"
 _TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 
+@functools.cache
 def script() -> str:
     """The text of axe.min.js; fetched once into the cache, with Maven."""
     jar = artifacts.cache_dir() / f"axe-core-selenium-{VERSION}-{SHA256[:16]}.jar"
@@ -38,7 +40,8 @@ def script() -> str:
 def violations(browser: Chrome, rule: str | None = None) -> list[str]:
     """What axe-core finds on the shown page, with all its rules or one: a line for each element."""
     only = {"type": "tag", "values": _TAGS} if rule is None else {"type": "rule", "values": [rule]}
-    browser.execute_script(script())
+    if not browser.execute_script("return 'axe' in window"):
+        browser.execute_script(script())
     found: list[dict[str, Any]] = browser.execute_async_script(
         "const done = arguments[1];"
         "axe.run(document, {runOnly: arguments[0], resultTypes: ['violations']})"

@@ -13,6 +13,7 @@ from transforms.adapters.telemetry.metrics import BOUNDS_MS
 BIN_MS: Final = 30_000
 BINS: Final = 120
 MAX_CHANGES: Final = 200
+_SILENT_S: Final = 60.0
 
 _LATENCY: Final = tuple(f"latency_ms_le_{bound}" for bound in (*BOUNDS_MS, "inf"))
 _COUNTERS: Final = ("events_handled", "actions", "dead_letters", *_LATENCY)
@@ -73,6 +74,7 @@ class Recorder:
         self._counted_at_s: float | None = None  # when the counters were last seen
         self._counters: dict[str, int] = {}
         self._may_begin_anew: set[str] = set()
+        self._smaller_since_s: dict[str, float] = {}
         self._switches: dict[str, bool] = {}
         self._rule_set: int | None = None
         self._is_missing = False
@@ -127,6 +129,7 @@ class Recorder:
         restarts = (before.restarts or 0, now.restarts or 0)
         if restarts[1] > restarts[0]:
             self._note(at_ms, f"restarted (restart {restarts[1]})", is_bad=True)
+        if before.restarts != now.restarts:  # a new JobManager begins to count at 0
             self._may_begin_anew = set(_COUNTERS)
         if before.job["state"] != now.job["state"]:
             self._note(at_ms, f"job is {now.job['state']}", is_bad=now.job["state"] != "RUNNING")
@@ -157,7 +160,7 @@ class Recorder:
 
     def _count(self, at_ms: int, now: JobSnapshot) -> None:
         """Add the increases since the counters were last seen to the bin of now."""
-        increases = {name: self._increase(name, now.total(name)) for name in _COUNTERS}
+        increases = {name: self._increase(name, now.total(name), now.at_s) for name in _COUNTERS}
         if self._counted_at_s is not None:
             current = self._bin(at_ms)
             current.seconds += now.at_s - self._counted_at_s
@@ -165,17 +168,22 @@ class Recorder:
                 current.counts[name] = current.counts.get(name, 0) + increase
         self._counted_at_s = now.at_s
 
-    def _increase(self, name: str, total: int) -> int:
-        """A counter begins at 0 again after a restart; any other smaller sum lacks a subtask that does not answer."""
+    def _increase(self, name: str, total: int, at_s: float) -> int:
+        """A counter begins at 0 again after a restart; any other smaller sum lacks a subtask that does not answer.
+
+        A sum that stays smaller is that of a restart which was not seen: counting goes on from it.
+        """
         seen = self._counters.setdefault(name, total)
+        if total < seen and name not in self._may_begin_anew:
+            if at_s - self._smaller_since_s.setdefault(name, at_s) > _SILENT_S:
+                self._counters[name] = total
+            return 0
+        self._smaller_since_s.pop(name, None)
+        self._counters[name] = total
         if total >= seen:
-            self._counters[name] = total
             return total - seen
-        if name in self._may_begin_anew:
-            self._may_begin_anew.discard(name)
-            self._counters[name] = total
-            return total
-        return 0
+        self._may_begin_anew.discard(name)
+        return total
 
 
 def _switches(now: JobSnapshot) -> Iterator[tuple[str, str, tuple[str, str]]]:

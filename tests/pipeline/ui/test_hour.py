@@ -77,6 +77,18 @@ def test_a_subtask_that_is_silent_for_a_moment_makes_no_peak() -> None:
     assert sum(found.counts["events_handled"] for found in seen(recorder)) == 20
 
 
+def test_a_restart_that_was_not_seen_stops_a_chart_for_a_minute_only() -> None:
+    recorder = recorded(handled(0, 4000), *(handled(5.0 * number, 10 * number) for number in range(1, 21)))
+    assert [found.counts["events_handled"] for found in seen(recorder)][-1] > 0
+    assert sum(found.counts["events_handled"] for found in seen(recorder)) < 100
+
+
+def test_a_new_jobmanager_counts_restarts_anew_and_so_do_the_counters() -> None:
+    recorder = recorded(handled(0, 4000, restarts=3), handled(5, 4100, restarts=3), handled(10, 50, restarts=0))
+    assert sum(found.counts["events_handled"] for found in seen(recorder)) == 150
+    assert texts(recorder) == []
+
+
 def test_without_metrics_nothing_is_counted_and_nothing_is_zero() -> None:
     recorder = recorded(handled(0, 100), at(5), at(10), handled(15, 160))
     (first,) = seen(recorder)

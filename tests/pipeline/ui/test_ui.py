@@ -16,6 +16,8 @@ import pytest
 import requests
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import NoJobError
@@ -700,22 +702,77 @@ def test_the_overview_renews_itself_unless_somebody_pauses_it(job: GivenJob, bro
             browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
+def prefer(browser: Chrome, scheme: str, media: str = "screen") -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_people_from_using_a_page(browser: Chrome, token: str, scheme: str) -> None:
-    feature = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
-    found = {}
-    with serving(a_job(), token) as url:
+def test_nothing_keeps_people_from_using_a_page(browser: Chrome, token: str) -> None:
+    found: dict[str, list[str]] = {}
+
+    def look(name: str) -> None:
+        prefer(browser, "light")
+        found[name] = violations(browser)
+        prefer(browser, "dark")  # what is not about colours is the same in both
+        found[f"{name}, dark"] = violations(browser, "color-contrast")
+
+    job = a_job()
+    job.log, job.dead = (job.log or [])[:8], dict(list(job.dead.items())[:8])  # more rows would say nothing new
+    with serving(job, token) as url:
+        browser.get(f"{url}/sign-in")
+        look("sign in")
         sign_in(browser, url)
-        for name, path in PICTURED.items():
+        for name, path in {**PICTURED, "edit": "/rule-sets/edit?rule=offer", "error": "/nowhere"}.items():
             browser.get(url + path)
-            # What is not about colours is the same in both.
-            found[name] = violations(browser, None if scheme == "light" else "color-contrast")
-        browser.execute_script("document.querySelector('main p').style.color = 'color-mix(in srgb, gray, white)'")
-        browser.execute_script("document.querySelector('main p').style.background = 'gray'")
+            look(name)
+        browser.get(f"{url}/rules/offer")
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Set aside …']").click)
+        look("set aside")
+        browser.execute_script("document.querySelector('main p').style = 'color: #999; background: #888'")
         assert any("color-contrast" in line for line in violations(browser, "color-contrast"))
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.browser
+def test_a_rule_is_set_aside_with_the_keyboard(browser: Chrome, token: str) -> None:
+    job = a_job()
+
+    def press(*keys: str) -> WebElement:
+        browser.switch_to.active_element.send_keys(*keys)
+        return browser.switch_to.active_element
+
+    with serving(job, token) as url:
+        sign_in(browser, url)
+        browser.get(f"{url}/rules/offer")
+        assert press(Keys.TAB).text == "Skip to content"
+        assert press(Keys.ENTER).get_attribute("id") == "main"
+        assert press(Keys.TAB).text == "Edit and publish …"
+        assert press(Keys.TAB).text == "Set aside …"
+        follow(browser, lambda: press(Keys.ENTER))
+        browser.find_element(By.NAME, "note").send_keys("too many")
+        follow(browser, lambda: press(Keys.ENTER) and None)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "published set 13"
+    assert job.sets is not None
+    assert (job.sets[-1].note, "offer" in job.sets[-1].versions) == ("too many", False)
+
+
+@pytest.mark.browser
+def test_paper_has_the_content_alone(browser: Chrome) -> None:
+    with serving(a_job()) as url:
+        browser.get(f"{url}/decisions")
+        shown = (
+            "return ['nav', '.filters', 'table']"
+            ".map((each) => document.querySelector(each).getClientRects().length > 0)"
+        )
+        assert browser.execute_script(shown) == [True, True, True]
+        prefer(browser, "dark", "print")
+        try:
+            assert browser.execute_script(shown) == [False, False, True]
+            ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        finally:
+            prefer(browser, "light")
+    assert ground == "rgb(255, 255, 255)"
 
 
 @pytest.mark.browser
