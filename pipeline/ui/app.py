@@ -27,6 +27,13 @@ from pipeline.ui.users import UserPages
 from pipeline.ui.watch import Watch
 from transforms.domain.base.secret_references import SecretError
 
+# Errors that no page of ours has raised.
+_WHAT_TO_DO: Final = {
+    404: "There is no page at this address: choose one above.",
+    405: "This address takes a form: go back to the page with its button.",
+    413: "The form is larger than 64 KB. `event-trigger rules publish` publishes larger rules, and "
+    "`event-trigger dead-letters redrive` sends any number of letters.",
+}
 _DAY_MS: Final = 86_400_000
 # Decisions that the pages show in green and in red.
 _GOOD: Final = ("fired", "released", "delivered", "timed_out", "followed")
@@ -103,7 +110,9 @@ class _Frame:
             return flask.Response(f"{error.description}\n", 400, mimetype="text/plain")
         if error.code is None or error.code < 400:
             return error.get_response()
-        return flask.render_template("error.html", title=error.name, text=error.description), error.code
+        is_own = error.description != type(error).description
+        text = error.description if is_own else _WHAT_TO_DO.get(error.code, error.description)
+        return flask.render_template("error.html", title=error.name, text=text), error.code
 
     def trouble(self, error: JobError) -> tuple[str, int]:
         return flask.render_template("error.html", title="That did not work", text=str(error)), 502

@@ -320,6 +320,14 @@ def test_what_is_not_there_is_not_found(visitor: Visitor, path: str) -> None:
     assert "Traceback" not in answer.text
 
 
+def test_an_error_says_what_to_do(visitor: Visitor) -> None:
+    assert "There is no page at this address: choose one above." in words(visitor.page("/nowhere"))
+    assert "There is no such dead letter." in words(visitor.page("/dead-letters/0/99"))
+    assert "This address takes a form" in words(visitor.page("/sign-out"))
+    form = {"form": visitor.secret("/sign-in"), "what": "x" * 100_000}
+    assert "The form is larger than 64 KB" in words(visitor.submit("/rule-sets/change", form))
+
+
 def test_a_job_without_a_decision_log_says_how_to_have_one(job: GivenJob) -> None:
     job.log = None
     with serving(job) as url, Visitor(url) as visitor:
