@@ -2,6 +2,7 @@
 
 FlinkRunnerError
 └── LocalStackError (also a RuntimeError)
+    ├── FlinkSilentError
     └── NotFoundError
 """
 
@@ -19,3 +20,7 @@ class LocalStackError(FlinkRunnerError, RuntimeError):
 
 class NotFoundError(LocalStackError):
     """Flink does not know the resource that a request named."""
+
+
+class FlinkSilentError(LocalStackError):
+    """Flink's REST endpoint does not answer."""

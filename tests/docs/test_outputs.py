@@ -15,7 +15,8 @@ from pipeline.cli.main import main
 from pipeline.cli.status import status_text
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import UserApi
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import status_of
 from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.options.resolving import SOURCES, Sources

@@ -12,7 +12,8 @@ from waitress.server import create_server
 
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import status_of
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build

@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import NoJobError
-from pipeline.job.status import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
