@@ -96,9 +96,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check by its section of the runbook; ``find`` returns a verdict without section, None if all is well."""
+    """A check by its section of the runbook; ``find`` returns a verdict without section, None if all is ``well``."""
 
     section: str
+    well: str
     find: Callable[[Facts], Verdict | None]
 
 
@@ -355,19 +356,20 @@ def _letters(reason: str | None = None) -> str:
 
 
 CHECKS: Final = (
-    Check("FlinkSilent", _flink),
-    Check("JobNotRunning", _job),
-    Check("TopicMissing", _topics),
-    Check("TaskManagerLost", _task_managers),
-    Check("JobRestarts", _restarts),
-    Check("StepsNotRunning", _steps),
-    Check("KafkaSilent", _brokers),
-    Check("NothingHandled", _handling),
-    Check("CheckpointsFail", _failed_checkpoints),
-    Check("NoCheckpoint", _no_checkpoint),
-    Check("UserApiFails", _user_api),
+    Check("FlinkSilent", "Flink answers", _flink),
+    Check("JobNotRunning", "the job has not ended", _job),
+    Check("TopicMissing", "no topic of the options is known to be missing", _topics),
+    Check("TaskManagerLost", "as many TaskManagers as the job needs", _task_managers),
+    Check("JobRestarts", "no failure without a checkpoint since", _restarts),
+    Check("StepsNotRunning", "every step runs", _steps),
+    Check("KafkaSilent", "brokers answer the job", _brokers),
+    Check("NothingHandled", "records are taken", _handling),
+    Check("CheckpointsFail", "the newest checkpoint has not failed", _failed_checkpoints),
+    Check("NoCheckpoint", "checkpoints complete when they are due", _no_checkpoint),
+    Check("UserApiFails", "its breaker is closed", _user_api),
     Check(
         "DestinationUnknown",
+        "every destination is configured",
         _destinations_in(
             "unknown",
             "nobody configured destination {}, its webhooks become dead letters",
@@ -376,24 +378,26 @@ CHECKS: Final = (
     ),
     Check(
         "DestinationFails",
+        "no breaker is open",
         _destinations_in(
             "failing", "destination {} fails and is spared", "event-trigger dead-letters list --destination={}"
         ),
     ),
     Check(
         "DestinationDisabled",
+        "none is disabled",
         _destinations_in("disabled", "destination {} is disabled", "event-trigger destinations enable {}"),
     ),
-    Check("RecordsSkipped", _skipped),
-    Check("StreamTimeHeld", _time),
-    Check("RuleTrips", _rule_trips),
-    Check("RuleFails", _rule_fails),
-    Check("DeadLetters", _dead_letters),
-    Check("LagGrows", _lag),
-    Check("LatencyHigh", _latency),
-    Check("CheckpointsSlow", _slow_checkpoints),
-    Check("StateCacheTooSmall", _cache),
-    Check("WorkerMemoryHigh", _memory),
+    Check("RecordsSkipped", "none", _skipped),
+    Check("StreamTimeHeld", "no partition holds the stream's time", _time),
+    Check("RuleTrips", "no rule is set aside", _rule_trips),
+    Check("RuleFails", "at less than one event in a hundred", _rule_fails),
+    Check("DeadLetters", "less than one in a hundred events", _dead_letters),
+    Check("LagGrows", "the lag is small or falls", _lag),
+    Check("LatencyHigh", "99 of 100 actions take less than a second", _latency),
+    Check("CheckpointsSlow", "the last took less than a minute", _slow_checkpoints),
+    Check("StateCacheTooSmall", "shards stay in the cache", _cache),
+    Check("WorkerMemoryHigh", "less than 4 GB", _memory),
 )
 # What the further checks look at is not there, or too old.
 _ENDING: Final = CHECKS[:2]

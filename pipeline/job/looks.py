@@ -14,7 +14,7 @@ from pipeline.job.kafka_look import KafkaLooks
 from pipeline.job.snapshot import JobSnapshot, take_snapshot
 from pipeline.job.status import status_of
 from pipeline.launch.options import Settings
-from runners.flink.errors import LocalStackError
+from runners.flink.errors import FlinkSilentError, LocalStackError
 from runners.flink.rest import FlinkRest
 
 WINDOW_S: Final = 60.0
@@ -63,7 +63,7 @@ class Looks:
             self.silence, self.no_job, self._seen_s = None, str(error), self._clock()
             return
         except LocalStackError as error:
-            self.silence = str(error)
+            self.silence = error.why if isinstance(error, FlinkSilentError) else str(error)
             return
         self.silence, self.no_job, self._seen_s = None, None, self._clock()
         if self._newest is not None and self._newest.job["jid"] != now.job["jid"]:
@@ -112,7 +112,8 @@ class Looks:
     def trouble(self) -> str | None:
         """Why there is no newer status; None if there is."""
         if self.silence is not None:
-            return self.silence if self.seen_s is None else f"{self.silence}; not seen for {self.seen_s:,.0f} s"
+            seen = "" if self.seen_s is None else f", not seen for {self.seen_s:,.0f} s"
+            return f"Flink at {self._where[0]} does not answer: {self.silence}{seen}"
         if self.no_job is None and not self._renewed and self._newest is not None and self._newest.is_running:
             return "Flink has not told the job's metrics yet"
         return self.no_job

@@ -21,6 +21,7 @@ from pipeline.job.stored_letters import StoredLetter, read_place
 from pipeline.job.stream_time import time_lines
 from pipeline.job.user_inspection import headline, is_known, moment, sections
 from pipeline.ui.guard import Guard, form_secret
+from pipeline.ui.health import add_health
 from pipeline.ui.job import DECISIONS_BACK, LETTERS_BACK, JobError, RunningJob
 from pipeline.ui.watch import Watch
 from transforms.domain.base.secret_references import SecretError
@@ -44,6 +45,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     guard.protect(app)
     pages = _Pages(job, watch, guard)
     app.context_processor(pages.context)
+    add_health(app, watch)
     app.register_error_handler(HTTPException, pages.error)
     app.register_error_handler(JobError, pages.trouble)
     app.add_url_rule("/", view_func=pages.rules, methods=["GET"])

@@ -23,4 +23,8 @@ class NotFoundError(LocalStackError):
 
 
 class FlinkSilentError(LocalStackError):
-    """Flink's REST endpoint does not answer."""
+    """Flink's REST endpoint does not answer, for the reason ``why``."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"Flink at {url} does not answer: {why}")
+        self.why = why

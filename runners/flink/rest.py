@@ -162,7 +162,7 @@ class FlinkRest:
         try:
             response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
         except requests.RequestException as error:
-            raise FlinkSilentError(f"Flink at {self.url} does not answer: {_why_not(error)}") from error
+            raise FlinkSilentError(self.url, _why_not(error)) from error
         try:
             content = response.json()
         except ValueError:

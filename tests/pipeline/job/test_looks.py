@@ -91,11 +91,12 @@ def test_a_lag_of_metrics_that_are_not_renewed_is_unknown() -> None:
 
 
 def test_a_flink_that_does_not_answer_is_seen_as_gone_after_two_looks() -> None:
-    looks, clock = looking(healthy(0), healthy(2), *[FlinkSilentError("no answer in time")] * 3)
+    looks, clock = looking(healthy(0), healthy(2), *[FlinkSilentError("http://flink:8081", "no answer in time")] * 3)
     after(looks, clock, 2)
     assert looks.verdict.state == HEALTHY
     assert after(looks, clock, 1)["events"]["lag"] is None
-    assert (looks.verdict.state, looks.trouble) == (HEALTHY, "no answer in time; not seen for 2 s")
+    trouble = "Flink at flink:8081 does not answer: no answer in time, not seen for 2 s"
+    assert (looks.verdict.state, looks.trouble) == (HEALTHY, trouble)
     after(looks, clock, 2)
     assert looks.verdict.state == DOWN
     assert looks.verdict.cause == "Flink at flink:8081 does not answer, not seen for 6 s"

@@ -111,7 +111,10 @@ class GivenWatch(Watch):
     """A watch that has taken its snapshots already."""
 
     def __init__(self, snapshots: Sequence[JobSnapshot]) -> None:
-        super().__init__(lambda: snapshots[-1], 1.0)
+        coming = iter(snapshots)
+        super().__init__(lambda: next(coming), 60.0, where=("flink:8081", "shop"))
+        for _ in snapshots:
+            self.take()
         if snapshots:
             self.status, self.trouble = status_of(snapshots[0], snapshots[-1]), None
 
