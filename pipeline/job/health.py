@@ -18,11 +18,7 @@ EXIT_CODES: Final = {HEALTHY: 0, DEGRADED: 1, DOWN: 2}
 STALLED_S: Final = 10.0
 _LAG: Final = 10_000
 _LOOP: Final = 3  # failures within ``status.RECENT_S``; more are a loop
-_SLOW_CHECKPOINT_MS: Final = 60_000
-_SLOW_ACTION_MS: Final = 1000
 _SHARE: Final = 0.01
-_REFOLDS: Final = 10
-_WORKER_BYTES: Final = 4e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +254,6 @@ def _no_checkpoint(facts: Facts) -> Verdict | None:
     return Verdict(DEGRADED, cause, "", _doctor(facts))
 
 
-def _slow_checkpoints(facts: Facts) -> Verdict | None:
-    last_ms = facts.status["checkpoints"]["last_ms"]
-    if last_ms is None or last_ms <= _SLOW_CHECKPOINT_MS:
-        return None
-    return Verdict(DEGRADED, f"the last checkpoint took {last_ms / 1000:,.0f} s", "", _look(facts))
-
-
 # What the job calls, and its rules
 
 
@@ -314,25 +303,18 @@ def _dead_letters(facts: Facts) -> Verdict | None:
 # Time and room
 
 
-def _latency(facts: Facts) -> Verdict | None:
-    p99 = facts.status["actions"]["latency_ms"]["p99"]
-    if p99 is None or p99 <= _SLOW_ACTION_MS:
-        return None
-    return Verdict(DEGRADED, f"one action in a hundred takes {p99:,.0f} ms or longer", "", _look(facts))
+def _above(most: float, cause: str, *path: str, unit: float = 1) -> Callable[[Facts], Verdict | None]:
+    """Finds a value of the status above ``most``, counted in ``unit``."""
 
+    def find(facts: Facts) -> Verdict | None:
+        value: Any = facts.status
+        for key in path:
+            value = value[key]
+        if value is None or value / unit <= most:
+            return None
+        return Verdict(DEGRADED, cause.format(value / unit), "", _look(facts))
 
-def _cache(facts: Facts) -> Verdict | None:
-    refolds = facts.status["refolds_per_second"]
-    if refolds <= _REFOLDS:
-        return None
-    return Verdict(DEGRADED, f"{refolds:,.0f} shards a second are read from RocksDB again", "", _look(facts))
-
-
-def _memory(facts: Facts) -> Verdict | None:
-    size = facts.status["worker_bytes"]
-    if size is None or size <= _WORKER_BYTES:
-        return None
-    return Verdict(DEGRADED, f"a Python worker takes {size / 1e9:,.1f} GB", "", _look(facts))
+    return find
 
 
 def _runs(job: Mapping[str, Any]) -> bool:
@@ -354,6 +336,11 @@ def _doctor(facts: Facts) -> str:
 def _letters(reason: str | None = None) -> str:
     return "event-trigger dead-letters list" + (f" --reason={reason}" if reason else "")
 
+
+_LATENCY: Final = _above(1000, "one action in a hundred takes {:,.0f} ms or longer", "actions", "latency_ms", "p99")
+_CHECKPOINT: Final = _above(60, "the last checkpoint took {:,.0f} s", "checkpoints", "last_ms", unit=1000)
+_CACHE: Final = _above(10, "{:,.0f} shards a second are read from RocksDB again", "refolds_per_second")
+_MEMORY: Final = _above(4, "a Python worker takes {:,.1f} GB", "worker_bytes", unit=1e9)
 
 CHECKS: Final = (
     Check("FlinkSilent", "Flink answers", _flink),
@@ -394,10 +381,10 @@ CHECKS: Final = (
     Check("RuleFails", "at less than one event in a hundred", _rule_fails),
     Check("DeadLetters", "less than one in a hundred events", _dead_letters),
     Check("LagGrows", "the lag is small or falls", _lag),
-    Check("LatencyHigh", "99 of 100 actions take less than a second", _latency),
-    Check("CheckpointsSlow", "the last took less than a minute", _slow_checkpoints),
-    Check("StateCacheTooSmall", "shards stay in the cache", _cache),
-    Check("WorkerMemoryHigh", "less than 4 GB", _memory),
+    Check("LatencyHigh", "99 of 100 actions take less than a second", _LATENCY),
+    Check("CheckpointsSlow", "the last took less than a minute", _CHECKPOINT),
+    Check("StateCacheTooSmall", "shards stay in the cache", _CACHE),
+    Check("WorkerMemoryHigh", "less than 4 GB", _MEMORY),
 )
 # What the further checks look at is not there, or too old.
 _ENDING: Final = CHECKS[:2]

@@ -196,9 +196,7 @@ def _why_not(error: requests.RequestException) -> str:
     innermost: BaseException = error
     while (cause := innermost.__cause__ or innermost.__context__) is not None:
         innermost = cause
-    if isinstance(innermost, OSError) and innermost.strerror:
-        return innermost.strerror
-    return type(error).__name__ if isinstance(error, requests.ConnectionError) else str(error)
+    return (isinstance(innermost, OSError) and innermost.strerror) or str(innermost) or type(innermost).__name__
 
 
 def root_cause(trace: str) -> str:

@@ -41,8 +41,8 @@ _UNKNOWN_USER: Final = "event-trigger-doctor"
 class Doctor:
     """Runs the checks that a launch with these settings depends on.
 
-    If the job is ``running``, its slots may be taken. ``checkpoint_dir`` and ``s3_endpoint`` replace those of the cluster's configuration. Kafka and S3 are left as they
-    were. No check raises an error for a problem that it finds.
+    ``checkpoint_dir`` and ``s3_endpoint`` replace those of the cluster's configuration. If the job is ``running``, its
+    slots may be taken. Kafka and S3 are left as they were. No check raises an error for a problem that it finds.
     """
 
     def __init__(
