@@ -12,9 +12,10 @@ from pipeline.cli.parameters import Launch, Number, rest_client
 from pipeline.console import lines_of, out, out_json, table_lines
 from pipeline.errors import OptionError
 from pipeline.job.health import Verdict
-from pipeline.job.looks import Looks, looks_at
+from pipeline.job.looks import Looks
 from pipeline.job.status import FAILURE_COUNTERS
 from pipeline.job.stream_time import time_lines, utc
+from pipeline.launch.looking import looks_at
 
 _SHORTEST_INTERVAL_S: Final = 2.0
 # A status that is printed once waits so long for metrics that Flink renews, and for records that wait to be taken.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.console import did_you_mean
-from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.cluster_settings import KafkaAdminError, lacking_topics
-from pipeline.launch.options import Settings
 
 _EVERY_S: Final = 5.0
 
@@ -32,33 +30,31 @@ class KafkaLook:
 
 
 class KafkaLooks:
-    """Asks Kafka about the topics of a job at most every ``_EVERY_S`` seconds: a broker that is away takes its time."""
+    """Asks Kafka about the topics of a job at most every ``_EVERY_S`` seconds: a broker that is away takes its time.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Args:
+        config: properties of a Kafka client, for librdkafka.
+        needed: the topics that a job needs, by option, given whether it writes Kafka actions.
+    """
+
+    def __init__(self, config: Mapping[str, str], needed: Callable[[bool], Mapping[str, str]]) -> None:
+        self._config = config
+        self._needed = needed
         self._at_s = -math.inf
-        self._newest: KafkaLook | None = None
+        self._newest = KafkaLook()
 
-    def look(self, has_kafka_actions: bool) -> KafkaLook | None:
-        """The newest look; None without ``--bootstrap_servers``."""
+    def look(self, writes_actions: bool) -> KafkaLook:
+        """The newest look."""
         if time.monotonic() - self._at_s > _EVERY_S:
-            self._newest = look_at_kafka(self._settings, has_kafka_actions)
+            self._newest = look_at_kafka(self._config, self._needed(writes_actions))
             self._at_s = time.monotonic()
         return self._newest
 
 
-def look_at_kafka(settings: Settings, has_kafka_actions: bool) -> KafkaLook | None:
-    """Ask Kafka which of the job's topics do not exist; None without ``--bootstrap_servers``.
-
-    Args:
-        settings: the options of the launch.
-        has_kafka_actions: whether the job writes the topic of Kafka actions.
-    """
-    if settings.bootstrap_servers is None:
-        return None
-    named = settings.needed_topics(has_kafka_actions)
+def look_at_kafka(config: Mapping[str, str], named: Mapping[str, str]) -> KafkaLook:
+    """Ask Kafka which of the topics, by the option that names them, do not exist."""
     try:
-        missing, existing = lacking_topics(for_librdkafka(settings.client_config()), named)
+        missing, existing = lacking_topics(config, named)
     except KafkaAdminError as error:
         return KafkaLook(trouble=str(error))
     hints = {option: hint for option, topic in missing.items() if (hint := did_you_mean(topic, existing))}

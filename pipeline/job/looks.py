@@ -9,17 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pipeline.job.health import STALLED_S, Facts, Verdict, verdict_of
-from pipeline.job.jobs import NoJobError, newest_job
-from pipeline.job.kafka_look import KafkaLooks
-from pipeline.job.snapshot import JobSnapshot, take_snapshot
+from pipeline.job.jobs import NoJobError
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.status import status_of
-from pipeline.launch.options import Settings
 from runners.flink.errors import FlinkSilentError, LocalStackError
-from runners.flink.rest import FlinkRest
 
 WINDOW_S: Final = 60.0
-# A Flink that takes longer than this does not answer: two such looks are over in 15 s.
-_ANSWER_S: Final = 4.0
 
 
 class Looks:
@@ -151,20 +146,3 @@ class Looks:
         seen_s = self.seen_s
         seen = {"seen_seconds_ago": None if seen_s is None else round(seen_s, 1)}
         return {"verdict": self.verdict.document(), **seen, **(self.status or {})}
-
-
-def look_source(settings: Settings) -> Callable[[], JobSnapshot]:
-    """A function that looks at the newest job of the options' name, and at Kafka if they name brokers."""
-    rest, kafka = FlinkRest(f"http://{settings.flink_master}", _ANSWER_S), KafkaLooks(settings)
-
-    def look() -> JobSnapshot:
-        at_s = time.monotonic()
-        snapshot = take_snapshot(rest, newest_job(rest, settings.job_name), at_s)
-        return replace(snapshot, kafka=kafka.look(snapshot.writes_actions_topic))
-
-    return look
-
-
-def looks_at(settings: Settings, every_s: float, window_s: float = WINDOW_S) -> Looks:
-    """Looks at the job that the options describe."""
-    return Looks(look_source(settings), (settings.flink_master or "", settings.job_name), every_s, window_s)

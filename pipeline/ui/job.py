@@ -14,7 +14,6 @@ from confluent_kafka import Message
 
 from pipeline.errors import PipelineError
 from pipeline.job.decision_log import DecisionFilter
-from pipeline.job.looks import look_source
 from pipeline.job.redriving import Plan, Redrive, RedriveResult, RedriveSettings, open_writer
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import LetterFilter, StoredLetter, letter_at, redriven_ids, stored_letters
@@ -22,6 +21,7 @@ from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, existing_topic
+from pipeline.launch.looking import look_source
 from pipeline.launch.options import Settings
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipeline.job.health import DOWN, results_of
-from pipeline.job.looks import looks_at
 from pipeline.launch.findings import FAIL, OK, WARN, Finding
+from pipeline.launch.looking import looks_at
 from pipeline.launch.options import Settings
 
 _EVERY_S: Final = 2.0
