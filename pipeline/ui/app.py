@@ -17,6 +17,7 @@ from pipeline.job.user_inspection import distance, moment
 from pipeline.timestamps import shown_time
 from pipeline.ui.decisions import DecisionPages
 from pipeline.ui.guard import Guard, form_secret
+from pipeline.ui.health import add_health
 from pipeline.ui.job import JobError, RunningJob
 from pipeline.ui.letters import LetterPages
 from pipeline.ui.overview import OverviewPages
@@ -50,6 +51,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     guard.protect(app)
     frame = _Frame(job, watch, guard)
     app.context_processor(frame.context)
+    add_health(app, watch)
     app.register_error_handler(HTTPException, frame.error)
     app.register_error_handler(JobError, frame.trouble)
     OverviewPages(job, watch).add_to(app)

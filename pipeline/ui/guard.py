@@ -30,6 +30,8 @@ MIN_TOKEN_LENGTH: Final = 16
 _SESSION_S: Final = 12 * 3600
 _MAX_SESSIONS: Final = 100
 _MAX_FORM_BYTES: Final = 64 * 1024
+# What anyone may request: no user's data is in it.
+_OPEN: Final = ("sign_in", "static", "health")
 # Endpoints of pages that renew themselves.
 LIVE: Final = ("overview", "rules")
 _POLICY: Final = (
@@ -99,7 +101,7 @@ class Guard:
         _check_site()
         if request.method == "POST":
             _check_form(request.host)
-        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in ("sign_in", "static"):
+        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in _OPEN:
             return flask.redirect(flask.url_for("sign_in"), 303)
         return None
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.job.status import JobSnapshot, quantile
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import quantile
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
 
 BIN_MS: Final = 30_000

@@ -15,17 +15,16 @@ from confluent_kafka import Message
 
 from pipeline.errors import PipelineError
 from pipeline.job.decision_log import DecisionFilter
-from pipeline.job.jobs import newest_job
 from pipeline.job.redriving import Plan, Redrive, RedriveResult, RedriveSettings, open_writer
-from pipeline.job.status import JobSnapshot, take_snapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import LetterFilter, StoredLetter, letter_at, redriven_ids, stored_letters
 from pipeline.job.user_inspection import NoAnswerError, inspect_user
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError, existing_topic
+from pipeline.launch.looking import look_source
 from pipeline.launch.options import Settings
 from pipeline.ui.rule_changes import RuleChanges
-from runners.flink.rest import FlinkRest
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.letter_signature import letter_id
@@ -82,10 +81,14 @@ class RunningJob:
         """The Flink job's name."""
         return self.settings.job_name
 
+    @property
+    def where(self) -> tuple[str, str]:
+        """Flink's address, and the job's name."""
+        return self.settings.flink_master or "", self.name
+
     def snapshot_source(self) -> Callable[[], JobSnapshot]:
         """A function for ``Watch`` that takes a snapshot of the newest job with the name."""
-        rest = FlinkRest(f"http://{self.settings.flink_master}")
-        return lambda: take_snapshot(rest, newest_job(rest, self.name), time.monotonic())
+        return look_source(self.settings)
 
     def rule_set(self) -> RuleSet | None:
         """The newest published set, otherwise the rules of the files; None if no option names either."""

@@ -12,7 +12,8 @@ from waitress.server import create_server
 
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import status_of
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.kafka.rules_topic import PublishedSets
 from pipeline.launch.options import Settings
@@ -138,9 +139,12 @@ class GivenWatch(Watch):
     """A watch that has taken its snapshots already; the last one was taken at ``now_ms``."""
 
     def __init__(self, snapshots: Sequence[JobSnapshot], now_ms: int = NOW_MS) -> None:
-        super().__init__(lambda: snapshots[-1], 1.0, clock_ms=lambda: now_ms)
-        for taken in snapshots:
-            self._recorder.add(now_ms - round(1000 * (snapshots[-1].at_s - taken.at_s)), taken)
+        coming = iter(snapshots)
+        times_ms = iter([now_ms - round(1000 * (snapshots[-1].at_s - taken.at_s)) for taken in snapshots])
+        where = ("flink:8081", "shop")
+        super().__init__(lambda: next(coming), 60.0, where=where, clock_ms=lambda: next(times_ms, now_ms))
+        for _ in snapshots:
+            self.take()
         if snapshots:
             self.status, self.trouble = status_of(snapshots[0], snapshots[-1]), None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from pipeline.job.status import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from tests.browser import chromium
 from tests.builders import NOW_MS, Shard, batch, event, fetched, rule

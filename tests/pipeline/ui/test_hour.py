@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.job.status import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.ui.hour import BIN_MS, BINS, Bin, Recorder, values
 from tests.pipeline.ui.pages import snapshot
 

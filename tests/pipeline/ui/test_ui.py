@@ -21,7 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import NoJobError
-from pipeline.job.status import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
@@ -183,6 +183,62 @@ def test_the_page_says_what_holds_the_stream_s_time(job: GivenJob, metrics: dict
     job.snapshots = [snapshot(0), snapshot(60, events=1, **metrics)]
     with serving(job) as url, Visitor(url) as visitor:
         assert line in visitor.page("/").text
+
+
+def failed(cause: str) -> JobSnapshot:
+    trace = f"java.lang.Exception: a task failed\nCaused by: java.io.IOException: {cause}"
+    of_now = snapshot(60, events=1)
+    return replace(of_now, job=of_now.job | {"state": "FAILED"}, failures=[{"timestamp": 90_000, "stacktrace": trace}])
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "verdict", "cause", "section"),
+    [
+        (snapshot(60, events=1), 200, "HEALTHY", None, None),
+        (
+            snapshot(60, user_api_breaker_open=1),
+            200,
+            "DEGRADED",
+            "the user API fails and is spared (its breaker is open), 0 users wait for it",
+            "UserApiFails",
+        ),
+        (failed("user u7"), 503, "DOWN", "the job is FAILED", "JobNotRunning"),
+    ],
+)
+def test_health_is_a_code_and_a_cause_for_anyone_and_no_text_of_others(
+    job: GivenJob, now: JobSnapshot, code: int, verdict: str, cause: str | None, section: str | None
+) -> None:
+    job.snapshots = [snapshot(0, events=0), now]
+    with serving(job, reads_need_it=True, token="env:UI_TOKEN") as url, Visitor(url) as visitor:
+        assert visitor.page("/").status_code == 303  # everything else needs a sign-in
+        answer = visitor.page("/health")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (code, "no-store")
+        assert "Set-Cookie" not in answer.headers
+        found = answer.json()
+        assert found.pop("seen_seconds_ago") < 60
+        assert found == {"verdict": verdict, "cause": cause, "section": section}
+        assert visitor.page("/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_health_without_any_answer_is_down(job: GivenJob) -> None:
+    job.snapshots = []
+    with serving(job) as url, Visitor(url) as visitor:
+        answer = visitor.page("/health")
+        assert (answer.status_code, answer.json()["verdict"]) == (503, "DOWN")
+
+
+def test_the_overview_shows_the_verdict_with_cause_detail_and_command(job: GivenJob) -> None:
+    job.snapshots = [snapshot(0, events=0), replace(failed(EVIL), restarts=1)]
+    with serving(job) as url, Visitor(url) as visitor:
+        text = Parsed(visitor.page("/").text).text
+    assert "DOWN the job is FAILED: java.io.IOException: " in " ".join(text.split())
+    assert "event-trigger resume --flink_master=flink:8081 --job_name=shop" in text
+
+
+def test_a_lag_that_nobody_can_tell_is_unknown(job: GivenJob) -> None:
+    job.snapshots = [snapshot(0, events=0), replace(snapshot(60, events=1), lag=None)]
+    with serving(job) as url, Visitor(url) as visitor:
+        assert "Lag unknown" in words(visitor.page("/"))
 
 
 def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> None:
