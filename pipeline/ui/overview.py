@@ -82,12 +82,14 @@ def cards(hour: Hour, changes: Iterable[Change], status: Mapping[str, Any] | Non
     lag = values(hour, lambda found: found.lag)
     checkpoints = values(hour, lambda found: found.checkpoint_ms)
     percentiles = f"{number(at('actions', 'latency_ms', 'p50'))} / {number(at('actions', 'latency_ms', 'p99'))}"
+    lag_value = at("events", "lag")
+    lag_now = ("unknown", "") if status and lag_value is None else (number(lag_value), " events")
     of_events, of_actions = {"events": rate("events_handled")}, {"actions": rate("actions")}
     return [
         Card(Sparkline("Events", "/s", of_events, marks), number(at("events", "handled_per_second")), "/s"),
         Card(Sparkline("Actions", "/s", of_actions, marks), number(at("actions", "per_second")), "/s"),
         Card(Sparkline("Latency, p50 and p99", " ms", latency, marks), percentiles, " ms"),
-        Card(Sparkline("Lag", " events", {"lag": lag}, marks), number(at("events", "lag")), " events"),
+        Card(Sparkline("Lag", " events", {"lag": lag}, marks), *lag_now),
         Card(Sparkline("Dead letters", "/min", {"letters": letters}, marks), number(newest_letters), "/min"),
         Card(
             Sparkline("Checkpoints, duration", " ms", {"checkpoints": checkpoints}, marks),

@@ -25,6 +25,8 @@ from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
+from pipeline.ui.hour import Recorder
+from pipeline.ui.overview import cards
 from pipeline.ui.users import timeline
 from pipeline.ui.watch import Watch
 from tests.axe import violations
@@ -272,6 +274,14 @@ def test_the_overview_has_charts_with_their_words_and_all_outcomes_of_destinatio
     assert "Breaker failing Calls 0.5 /s" in text
     assert "Destination State Delivered/s Delivered Retried Delayed Refused Given up Dropped crm" in text
     assert "7 8 9 10 11 12" in text
+
+
+@pytest.mark.parametrize(
+    ("lag", "shown"), [(None, ("unknown", "")), (0, ("0", " events")), (12_345, ("12,345", " events"))]
+)
+def test_a_lag_that_nobody_can_tell_is_no_number(lag: int | None, shown: tuple[str, str]) -> None:
+    found = cards(Recorder().hour(NOW_MS), [], {"events": {"lag": lag}})
+    assert [(card.value, card.unit) for card in found if card.chart.name == "Lag"] == [shown]
 
 
 def test_an_overview_without_anything_says_what_is_missing(job: GivenJob) -> None:
