@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/infra/plans --ignore=tests/integration/long $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
 	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
@@ -46,6 +46,9 @@ test-hostile: setup ## 10,000 random edits of rules, records and answers, where 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; over an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
+
+test-health: setup ## each trouble of a job on real Kafka and Flink: verdict, cause, exit code; minutes; writes docs/measurements/health.md
+	@$(BIN)/python -m pytest tests/health $(ARGS)
 
 test-docs: setup ## what README and docs/ show, also what takes long: the demo, commands on a real Kafka
 	@$(BIN)/python -m pytest tests/docs tests/test_readme.py $(ARGS)

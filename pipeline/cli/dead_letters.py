@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import DEAD_LETTERS_TOPIC, EVENTS_TOPIC, Brokers, Count, Name, Number, Time, Topic
-from pipeline.console import Progress, complain, did_you_mean, out, out_json, warn
+from pipeline.console import Progress, complain, did_you_mean, out, out_json, say, warn
 from pipeline.errors import OptionError
 from pipeline.job import stored_letters
 from pipeline.job.dead_letter_view import letter_document, letter_fields, letter_line, letter_summary
@@ -100,30 +100,24 @@ class Selection:
 
 
 @contextmanager
-def _read(letters: Letters, selection: Selection, unreadable: list[str]) -> Iterator[Iterator[StoredLetter]]:
-    """The selected letters; ``unreadable`` gets a message for each other record."""
+def _read(
+    letters: Letters, selection: Selection, unreadable: list[str], seen: set[tuple[str, str | None]] | None = None
+) -> Iterator[Iterator[StoredLetter]]:
+    """The selected letters; ``unreadable`` gets a message for each other record, ``seen`` the names in all letters."""
     topic, selected = letters.dead_letters_topic, selection.filter()
     description = f"dead letters topic {topic!r}"
     with existing_topic(letters.brokers.config(), topic, description, selected.since_ms) as reader:
-        rules, destinations = set[str | None](), set[str | None]()
-
-        def read() -> Iterator[StoredLetter]:
-            for stored in stored_letters.stored_letters(reader.records(), unreadable):
-                rules.add(stored.letter.rule)
-                destinations.add(stored.destination)
-                yield stored
-
-        yield itertools.islice(filter(selected.matches, read()), selection.limit)
-        if selection.limit is None:
-            _warn_of_typos("rule", selection.rule, rules)
-            _warn_of_typos("destination", selection.destination, destinations)
+        stored = _noting(seen, stored_letters.stored_letters(reader.records(), unreadable))
+        found = filter(selected.matches, stored)
+        yield itertools.islice(found, selection.limit)
 
 
-def _warn_of_typos(option: str, names: Sequence[str], known: Collection[str | None]) -> None:
-    for name in names:
-        hint = "" if name in known else did_you_mean(name, filter(None, known), f"--{option}=")
-        if hint:
-            warn(f"no letter has --{option}={name}: {hint}")
+def _noting(seen: set[tuple[str, str | None]] | None, letters: Iterable[StoredLetter]) -> Iterator[StoredLetter]:
+    for letter in letters:
+        if seen is not None:
+            names = {"rule": letter.letter.rule, "destination": letter.destination, "reason": letter.letter.reason}
+            seen.update(names.items())
+        yield letter
 
 
 def _warn(unreadable: Sequence[str]) -> None:
@@ -145,7 +139,8 @@ def list_letters(*, letters: Letters = Letters(), selection: Selection = Selecti
     listed = []
     unreadable: list[str] = []
     signer = letters.signer()
-    with _read(letters, selection, unreadable) as found:
+    seen = set[tuple[str, str | None]]()
+    with _read(letters, selection, unreadable, seen) as found:
         for stored in found:
             counts[stored.letter.reason] += 1
             if json:
@@ -159,6 +154,18 @@ def list_letters(*, letters: Letters = Letters(), selection: Selection = Selecti
     for reason, count in counts.most_common():
         out(f"{count:>7,}  {reason}")
     out(f"{counts.total():>7,}  letters")
+    if not counts and selection != Selection():
+        say(_none_found(selection, seen))
+
+
+def _none_found(selection: Selection, seen: Collection[tuple[str, str | None]]) -> str:
+    """That no letter is selected, and which of the names that were asked for no letter has."""
+    asked = {"rule": selection.rule, "destination": selection.destination, "reason": selection.reason}
+    for flag, name in ((flag, name) for flag, names in asked.items() for name in names):
+        if (flag, name) not in seen:
+            hint = did_you_mean(name, [known for kind, known in seen if kind == flag and known], f"--{flag}=")
+            return f"no letter matches: none has --{flag}={name}{f'; {hint}' if hint else ''}"
+    return "no letter matches all of this at once, or none is of that time"
 
 
 def show(place: str, /, *, letters: Letters = Letters(), json: bool = False) -> int:

@@ -37,7 +37,7 @@ from pipeline.embedded.receivers import SIGNING_KEY_VARIABLE, made_up_key, stand
 from pipeline.embedded.server import Receiver
 from pipeline.embedded.user_api import UserApi
 from pipeline.errors import OptionError
-from pipeline.job.status import is_lag, is_records_read
+from pipeline.job.snapshot import UPTIME, is_records_read, is_unread_shown
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.run import bundled_rules, import_beam
 from runners.flink.errors import LocalStackError
@@ -53,6 +53,7 @@ _PARTITIONS: Final = 4
 _RUNNING_S: Final = 180.0
 _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
+_RENEWED: Final = 6  # values that a rate is of, about so many seconds
 
 
 @Parameter(name="*")
@@ -222,7 +223,7 @@ def _consumer(bootstrap_servers: str, topic: str) -> Consumer:
 
 
 class SourceMetrics:
-    """Reads from Flink's metrics how many records the job has read and has still to read.
+    """Reads from Flink's metrics how fast the job reads, and how many records it has still to read.
 
     A ``JobSnapshot`` has both, too, but takes many requests; meanwhile the demo would measure longer delays.
     """
@@ -232,21 +233,36 @@ class SourceMetrics:
         vertices = self._rest.job(job_id)["vertices"]
         self._vertex = next(vertex["id"] for vertex in vertices if "ReadEvents" in vertex["name"])
         self._names: list[str] = []
+        # Records read, and how long the job had run then [ms]: only values that Flink has renewed.
+        self._renewed: deque[tuple[int, int]] = deque(maxlen=_RENEWED)
 
-    def read(self) -> tuple[int, int]:
-        """Records read since the job started or was restarted, records waiting; (0, 0) while it restarts."""
+    def read(self) -> tuple[float | None, int | None]:
+        """Records read a second, and records waiting; None while nobody can tell, as while the job restarts."""
         if self._flink.replace_dead_task_managers():
             pid = self._flink.task_manager_pids[0]
             say(f"the TaskManager has ended; another, process {pid}, takes the job over from the last checkpoint")
             self._names = []
+            self._renewed.clear()
         with contextlib.suppress(LocalStackError):
-            if not self._names:
+            uptime_ms = int(self._rest.job_metrics(self._job_id, [UPTIME]).get(UPTIME) or 0)
+            if not any(is_unread_shown(name) for name in self._names):
                 names = self._rest.vertex_metrics(self._job_id, self._vertex)
-                self._names = [name for name in names if is_records_read(name) or is_lag(name)]
+                self._names = [name for name in names if is_records_read(name) or is_unread_shown(name)]
             metrics = self._rest.vertex_metrics(self._job_id, self._vertex, self._names) if self._names else {}
-            read = sum(int(value) for name, value in metrics.items() if is_records_read(name))
-            return read, sum(int(value) for name, value in metrics.items() if not is_records_read(name))
-        return 0, 0
+            read = sum(int(value) for name, value in metrics.items() if is_records_read(name) and value)
+            unread = [int(value) for name, value in metrics.items() if is_unread_shown(name) and value]
+            return self._rate(read, uptime_ms), sum(unread) if unread and min(unread) >= 0 else None
+        return None, None
+
+    def _rate(self, read: int, uptime_ms: int) -> float | None:
+        renewed = self._renewed
+        if renewed and uptime_ms < renewed[-1][1]:
+            renewed.clear()
+        if uptime_ms > 0 and (not renewed or uptime_ms > renewed[-1][1]):
+            renewed.append((read, uptime_ms))
+        if len(renewed) < 2:
+            return None
+        return 1000 * (renewed[-1][0] - renewed[0][0]) / (renewed[-1][1] - renewed[0][1])
 
 
 class SentActions:
@@ -285,7 +301,7 @@ def _watch(
     """Show actions and rates; ``suggest`` is called once, with the user of the first action."""
     delays: deque[tuple[float, float]] = deque()
     started_s = last_report_s = time.monotonic()
-    last_read, fired, shown = 0, 0, 0
+    fired, shown = 0, 0
     while seconds is None or time.monotonic() - started_s < seconds:
         for message in consumer.consume(500, 0.02):
             about = actions.line(message) if message.error() is None else None
@@ -306,9 +322,10 @@ def _watch(
             while delays and delays[0][0] < now_s - _WINDOW_S:
                 delays.popleft()
             read, lag = source.read()
-            rates = f"{max(0, read - last_read) / elapsed_s:6,.0f} events/s  {fired / elapsed_s:5,.0f} actions/s"
-            say(f"── {rates}  {_percentiles(delays)}  lag {lag}  produced {load.produced:,}")
-            last_read, last_report_s, fired, shown = read, now_s, 0, 0
+            rates = f"{'?' if read is None else format(read, ',.0f'):>6} events/s  {fired / elapsed_s:5,.0f} actions/s"
+            waiting = "?" if lag is None else f"{lag:,}"
+            say(f"── {rates}  {_percentiles(delays)}  lag {waiting}  produced {load.produced:,}")
+            last_report_s, fired, shown = now_s, 0, 0
 
 
 def _percentiles(delays: deque[tuple[float, float]]) -> str:

@@ -12,7 +12,7 @@ import orjson
 from confluent_kafka import Message
 
 from pipeline.cli.parameters import Brokers, File, Topic
-from pipeline.console import did_you_mean, out, out_json
+from pipeline.console import did_you_mean, out, out_json, say
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
@@ -90,6 +90,10 @@ def list_all(
         listed = [_document(name, state, names, destinations) for name, state in states.items()]
         out_json({"topic": control_topic, "destinations": listed})
         return
+    if destinations is None:
+        say("without --destinations=FILE, the job's, only those are listed that were switched")
+    elif not states:
+        say(f"{destinations} names no destination")
     width = max(map(len, states), default=0)
     for name, state in states.items():
         since = "" if state.since_ms is None else f"  since {shown_time(state.since_ms)}"

@@ -12,7 +12,7 @@ from cyclopts.argument import Argument
 
 from pipeline.cli.commands import COMMANDS
 from pipeline.console import complain, did_you_mean
-from runners.flink.errors import FlinkRunnerError
+from runners.flink.errors import FlinkRunnerError, FlinkSilentError
 from transforms.domain.base.errors import EventTriggerError
 
 CANNOT: Final = 2
@@ -33,7 +33,10 @@ def exit_code_of(run: Callable[[], int | None]) -> int:
         complain(_wrong_use(error))
         return CANNOT
     except (EventTriggerError, FlinkRunnerError) as error:
-        complain(str(error))
+        advice = (
+            ": start it, open the way to it or correct --flink_master" if isinstance(error, FlinkSilentError) else ""
+        )
+        complain(f"{error}{advice}")
         return _code(error)
     except BrokenPipeError:
         # The reader of the output has ended, as `head` does. Without a stdout Python cannot complain at its end.

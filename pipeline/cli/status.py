@@ -1,4 +1,4 @@
-"""``event-trigger status``: prints a running job's status again and again until Ctrl-C."""
+"""``event-trigger status``: prints a running job's health and status again and again until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pipeline.cli.parameters import Launch, Number, rest_client
-from pipeline.console import lines_of, out_json, table_lines
+from pipeline.console import lines_of, out, out_json, table_lines
 from pipeline.errors import OptionError
-from pipeline.job.jobs import newest_job
-from pipeline.job.status import FAILURE_COUNTERS, JobSnapshot, status_of, take_snapshot
-from pipeline.job.stream_time import time_lines
-from runners.flink.rest import FlinkRest
+from pipeline.job.health import Verdict
+from pipeline.job.looks import Looks
+from pipeline.job.status import FAILURE_COUNTERS
+from pipeline.job.stream_time import time_lines, utc
+from pipeline.launch.looking import looks_at
 
 _SHORTEST_INTERVAL_S: Final = 2.0
-_FLINK_REFRESH_MS: Final = 10_000
+# A status that is printed once waits so long for metrics that Flink renews, and for records that wait to be taken.
 _FIRST_METRICS_S: Final = 20.0
 _CLEAR: Final = "\x1b[H\x1b[J"
 
 
 def status(
     *, once: bool = False, json: bool = False, every_seconds: Number | None = None, options: Launch = Launch()
-) -> None:
-    """Show what a job does: throughput, lag, latency, checkpoints, rules, destinations.
+) -> int:
+    """Show whether a job is healthy and why not, and what it does: throughput, lag, latency, rules, destinations.
 
-    Counts are since its last start, rates of the last seconds. Of the options of the launch --flink_master is needed,
-    --job_name if it was given there.
+    Counts are since its last start, rates of the last minute. Of the options of the launch --flink_master is needed,
+    --job_name if it was given there; with --bootstrap_servers it also sees whether the job's topics are there.
 
-    0: shown; 1: no such job, or Flink does not answer; 2: an option cannot be used.
+    0: HEALTHY; 1: DEGRADED; 2: DOWN (Flink or the job is not there), or an option cannot be used.
 
     Args:
         once: show it once and end.
@@ -38,47 +39,66 @@ def status(
         every_seconds: time between two looks; default: 2, or how often the cluster renews its metrics.
     """
     settings = options.settings_of_job()
-    client = rest_client(settings.flink_master)
+    rest_client(settings.flink_master)  # refuses a missing or wrong address
     if every_seconds is not None and not 0.1 <= every_seconds <= 3600:
         raise OptionError(f"--every_seconds is {every_seconds}, allowed: 0.1 to 3600")
+    looks = looks_at(settings, every_seconds or _SHORTEST_INTERVAL_S)
+    looks.take()
     with contextlib.suppress(KeyboardInterrupt):
-        _show(client, newest_job(client, settings.job_name), once, json, every_seconds)
+        _look_until_known(looks, every_seconds)
+        if json:
+            out_json(looks.document())
+        elif once or looks.status is None:
+            _print(looks)
+        else:
+            _show(looks, every_seconds)
+    return looks.verdict.exit_code
 
 
-def _show(rest: FlinkRest, job_id: str, once: bool, as_json: bool, every_s: float | None) -> None:
-    if every_s is None:
-        # Between refreshes Flink reports the same values, so that shorter intervals would show wrong rates.
-        every_s = max(
-            _SHORTEST_INTERVAL_S, rest.setting_ms("metrics.fetcher.update-interval", _FLINK_REFRESH_MS) / 1000
-        )
-    before = _first_snapshot(rest, job_id)
+def _look_until_known(looks: Looks, every_s: float | None) -> None:
+    """Look again until rates are known, and whether waiting records are taken."""
+    give_up_s = time.monotonic() + _FIRST_METRICS_S
+    while time.monotonic() < give_up_s and not looks.is_settled:
+        time.sleep(_pause_s(looks, every_s))
+        looks.take()
+
+
+def _pause_s(looks: Looks, every_s: float | None) -> float:
+    # Between refreshes Flink reports the same values.
+    return every_s if every_s is not None else max(_SHORTEST_INTERVAL_S, looks.metrics_interval_s)
+
+
+def _show(looks: Looks, every_s: float | None) -> None:
     while True:
-        time.sleep(every_s)
-        now = take_snapshot(rest, job_id, time.monotonic())
-        document = status_of(before, now)
-        before = now
-        if as_json:
-            out_json(document)
-            return
-        sys.stdout.write((_CLEAR if sys.stdout.isatty() and not once else "") + lines_of(status_text(document)))
-        sys.stdout.flush()
-        if once:
-            return
+        sys.stdout.write(_CLEAR if sys.stdout.isatty() else "")
+        _print(looks)
         if not sys.stdout.isatty():
             sys.stdout.write("\n")
+        time.sleep(_pause_s(looks, every_s))
+        looks.take()
 
 
-def _first_snapshot(rest: FlinkRest, job_id: str) -> JobSnapshot:
-    """The first snapshot with metrics: Flink fetches them only when they are requested, so early answers lack them."""
-    give_up_s = time.monotonic() + _FIRST_METRICS_S
-    while True:
-        snapshot = take_snapshot(rest, job_id, time.monotonic())
-        if snapshot.metrics or snapshot.job["state"] != "RUNNING" or time.monotonic() > give_up_s:
-            return snapshot
-        time.sleep(0.5)
+def _print(looks: Looks) -> None:
+    status, seen_s = looks.status, looks.seen_s
+    out(*verdict_lines(looks.verdict))
+    if looks.silence is not None and status is not None:
+        out(f"{'seen':<13} {seen_s or 0:,.0f} s ago: all that follows is as old")
+    if status is not None and looks.no_job is None:
+        sys.stdout.write("\n" + lines_of(status_text(status)))
+        sys.stdout.flush()
 
 
 # The status as text
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The verdict, why, what to do, and where it is written about."""
+    lines = [f"{verdict.state:<13} {verdict.why}".rstrip()]
+    if verdict.next:
+        lines.append(f"{'next':<13} {verdict.next}")
+    if verdict.section:
+        lines.append(f"{'see':<13} docs/runbook.md#{verdict.section.lower()}")
+    return lines
 
 
 def status_text(status: Mapping[str, Any]) -> str:
@@ -93,9 +113,11 @@ def status_text(status: Mapping[str, Any]) -> str:
             "job",
             f"{job['name']}  {job['state']} for {_time(job['uptime_seconds'])}  {_shown(job['restarts'])} restarts",
         ),
+        *(("", line) for line in _job_lines(job)),
         ("events", f"{events['read_per_second']:,.0f}/s read  {events['handled_per_second']:,.0f}/s handled"),
-        ("lag", f"{events['lag']:,} records"),
+        ("lag", "unknown" if events["lag"] is None else f"{events['lag']:,} records"),
         *(("time", line) for line in time_lines(status["time"])),
+        *(("Kafka", f"does not answer from here: {trouble}") for trouble in (status["kafka"]["trouble"],) if trouble),
         ("actions", f"{actions['per_second']:,.0f}/s  {spent}"),
         ("users", f"{users['in_state']:,} in the state  {users['parked']:,} wait for the user API"),
         ("user API", f"{api['calls_per_second']:,.0f}/s  {api['errors_per_second']:,.0f}/s fail{breaker}"),
@@ -112,6 +134,18 @@ def status_text(status: Mapping[str, Any]) -> str:
         columns |= {counter.replace("_", " "): counter for counter in ("delivered", *FAILURE_COUNTERS)}
         blocks.append(_table(columns, status["destinations"]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _job_lines(job: Mapping[str, Any]) -> Iterable[str]:
+    """What runs of a job that does not run whole, why it failed last, and since when its counts are."""
+    managers = job["task_managers"]
+    if job["steps_running"] < job["steps"]:
+        needed = _shown(managers["needed"])
+        yield f"{job['steps_running']} of {job['steps']} steps run, {managers['registered']} of {needed} TaskManagers"
+    if job["failure"] is not None:
+        yield f"failed {job['failure']['seconds_ago']:,.0f} s ago: {' '.join(job['failure']['cause'].split())}"
+    if job["counted_since_ms"] is not None:
+        yield f"counts since {utc(job['counted_since_ms'])}"
 
 
 def _checkpoint_text(checkpoints: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ class Address:
     address: str = "127.0.0.1"
     port: Count = 8085
     token: Annotated[
-        str | None, Parameter(metavar="REFERENCE", help=f"what dead letters are redriven with: {LOCAL}")
+        str | None, Parameter(metavar="REFERENCE", help=f"what letters are redriven and rules changed with: {LOCAL}")
     ] = None
     allowed_host: Annotated[tuple[str, ...], Parameter(metavar="NAME")] = ()
 
@@ -78,7 +78,7 @@ def served_page(settings: Settings) -> Iterator[str]:
     from pipeline.ui.watch import Watch
 
     job, listen = RunningJob(settings), Address()
-    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
+    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S, where=job.where) as watch:
         app = build(job, watch, Guard(None, [listen.address, "localhost"], reads_need_it=False))
         try:
             server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
@@ -136,7 +136,7 @@ def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
     job = RunningJob(settings)
     is_local = ip_address(listen.address).is_loopback
     hosts = ["127.0.0.1", "localhost", "[::1]", listen.address, *listen.allowed_host]
-    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S) as watch:
+    with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S, where=job.where) as watch:
         app = build(job, watch, Guard(token, hosts, reads_need_it=not is_local))
         try:
             server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
@@ -145,7 +145,9 @@ def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
             return 1
         shown = f"[{listen.address}]" if ":" in listen.address else listen.address
         access = (
-            "read-only: --token=env:NAME lets dead letters be redriven" if token is None else "sign in with the token"
+            "read-only: --token=env:NAME lets dead letters be redriven and rules be changed"
+            if token is None
+            else "sign in with the token"
         )
         out(f"http://{shown}:{server.effective_port}  {access}")
         try:

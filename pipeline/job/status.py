@@ -1,117 +1,76 @@
-"""What a running job does: two snapshots from Flink's REST API, and the status that they amount to."""
+"""A job's status, from two snapshots: the facts that commands and pages show, and by which its health is judged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
 from typing import Any, Final
 
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stream_time import stream_time
-from runners.flink.rest import FlinkRest
-from transforms.adapters.telemetry.metric_names import with_dots
+from runners.flink.logs import without_secrets
+from runners.flink.rest import root_cause
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
 
-# Flink's REST API writes dots within a metric's name as underscores.
-_PREFIX: Final = ".event_trigger_"
 _WEBHOOK: Final = "action.webhook."
 FAILURE_COUNTERS: Final = ("retried", "delayed", "refused", "given_up", "dropped")
+RECENT_S: Final = 900  # failures of this time are counted
+_HEARTBEAT_MS: Final = 10_000  # Flink's default
+_NO_ANSWER: Final = 3  # a value of the metric time_hold
 
 
-@dataclass(frozen=True, slots=True)
-class JobSnapshot:
-    """A job at one moment.
+class _Increases:
+    """What counters have added between two snapshots. A job that has started anew in between counts from 0."""
 
-    ``job`` and ``checkpoints`` are Flink's answers, ``read`` and ``lag`` records of the events topic, ``metrics`` the
-    pipeline's own by name, a value for each subtask that has reported. ``at_s`` is a monotonic time.
-    """
+    def __init__(self, before: JobSnapshot, now: JobSnapshot) -> None:
+        self._before, self._now = before, now
+        self.seconds = max(now.at_s - before.at_s, 0.001)
+        self._is_new_start = False
+        if before.metrics_at_ms is not None and now.metrics_at_ms is not None:
+            self._is_new_start = now.restarts != before.restarts or now.metrics_at_ms < before.metrics_at_ms
+            since_ms = 0 if self._is_new_start else before.metrics_at_ms
+            # Equal times: Flink has not renewed its metrics, and nothing has increased.
+            self.seconds = (now.metrics_at_ms - since_ms) / 1000 or self.seconds
 
-    at_s: float
-    job: Mapping[str, Any]
-    restarts: int | None
-    checkpoints: Mapping[str, Any]
-    read: int
-    lag: int
-    metrics: Mapping[str, list[int]] = field(default_factory=dict)
+    def of(self, name: str) -> int:
+        """The increase of a counter of ours over all subtasks."""
+        return self._between(self._before.total(name), self._now.total(name))
 
-    def total(self, name: str) -> int:
-        """The sum of a counter over all subtasks."""
-        return sum(self.metrics.get(name, ()))
+    @property
+    def read(self) -> int:
+        return self._between(self._before.read, self._now.read)
 
-    def highest(self, name: str) -> int | None:
-        """The highest value of a gauge over all subtasks; None if none has reported it."""
-        return max(self.metrics.get(name, ()), default=None)
+    def _between(self, before: int, now: int) -> int:
+        return now - before if now >= before and not self._is_new_start else now
 
+    def rate(self, name: str) -> float:
+        """The increase a second."""
+        return round(self.of(name) / self.seconds, 1)
 
-def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
-    """Read a job's state, checkpoints and metrics.
-
-    Raises:
-        LocalStackError: Flink does not answer, or has forgotten the job.
-    """
-    job = rest.job(job_id)
-    read = lag = 0
-    metrics: dict[str, list[int]] = {}
-    for vertex in job["vertices"]:
-        is_source = "ReadEvents" in vertex["name"]
-        names = [
-            name
-            for name in rest.vertex_metrics(job_id, vertex["id"])
-            if _PREFIX in name or (is_source and (is_records_read(name) or is_lag(name)))
-        ]
-        for name, value in rest.vertex_metrics(job_id, vertex["id"], names).items() if names else ():
-            number = int(float(value)) if value else 0
-            if _PREFIX in name:
-                metrics.setdefault(with_dots(name.partition(_PREFIX)[2]), []).append(number)
-            elif is_records_read(name):
-                read += number
-            else:
-                lag += number
-    restarts = rest.job_metrics(job_id, ["numRestarts"]).get("numRestarts")
-    return JobSnapshot(at_s, job, int(restarts) if restarts else None, rest.checkpoints(job_id), read, lag, metrics)
-
-
-def is_records_read(name: str) -> bool:
-    """Whether a metric (``<subtask>.Source__….numRecordsIn``) counts Kafka records, not micro-batches of them."""
-    return ".Source__" in name and name.endswith(".numRecordsIn")
-
-
-def is_lag(name: str) -> bool:
-    """Whether a metric is the number of Kafka records that a subtask has still to read."""
-    return name.endswith(".pendingRecords")
+    def per_minute(self, name: str) -> float:
+        """The increase a minute."""
+        return round(60 * self.of(name) / self.seconds, 1)
 
 
 def status_of(before: JobSnapshot, now: JobSnapshot) -> dict[str, Any]:
-    """The document that ``status --json`` prints, with rates between two snapshots and counts since the last start.
-
-    If the job restarted between the snapshots, its counters began at 0 and the rates count only what came after that.
-    """
-    seconds = max(now.at_s - before.at_s, 0.001)
-
-    def increase(name: str) -> int:
-        return _increase(before.total(name), now.total(name))
-
-    def rate(name: str) -> float:
-        return round(increase(name) / seconds, 1)
-
-    def per_minute(name: str) -> float:
-        return round(60 * increase(name) / seconds, 1)
-
+    """The document that ``status --json`` prints, with rates between two snapshots and counts since the last start."""
+    increases = _Increases(before, now)
+    rate = increases.rate
     return {
-        "job": {
-            "id": now.job["jid"],
-            "name": now.job["name"],
-            "state": now.job["state"],
-            "uptime_seconds": round(now.job["duration"] / 1000),
-            "restarts": now.restarts,
-        },
+        "job": _job(now),
         "events": {
-            "read_per_second": round(_increase(before.read, now.read) / seconds, 1),
+            "read_per_second": round(increases.read / increases.seconds, 1),
             "handled_per_second": rate("events_handled"),
             "lag": now.lag,
+            "lag_before": before.lag,
+            "taken": now.total("events"),
             "dead_letters": now.total("dead_letters"),
+            "dead_letters_per_second": rate("dead_letters"),
+            "taken_per_second": rate("events"),
         },
         "time": stream_time(now.metrics, now.job["now"]),
-        "actions": {"per_second": rate("actions"), "latency_ms": _percentiles(increase)},
+        "kafka": _kafka(now),
+        "actions": {"per_second": rate("actions"), "latency_ms": _percentiles(increases.of)},
         "users": {
             "in_state": _sum(now, ".users"),
             "parked": _sum(now, ".parked_users"),
@@ -124,15 +83,75 @@ def status_of(before: JobSnapshot, now: JobSnapshot) -> dict[str, Any]:
             "breaker_open": bool(now.highest("user_api_breaker_open")),
         },
         "checkpoints": _checkpoints(now),
-        "rules": {"set": now.highest("rule_set"), "live": now.highest("rules_live"), "each": _rules(now, per_minute)},
+        "rules": {
+            "set": now.highest("rule_set"),
+            "live": now.highest("rules_live"),
+            "each": _rules(now, increases.per_minute),
+        },
         "destinations": _destinations(now, rate),
+        "refolds_per_second": rate("refolds"),
         "worker_bytes": now.highest("worker_rss_bytes"),
     }
 
 
-def _increase(before: int, now: int) -> int:
-    """A counter that is lower than before began at 0 again."""
-    return now - before if now >= before else now
+# Parts of the document
+
+
+def _job(now: JobSnapshot) -> dict[str, Any]:
+    job, now_ms = now.job, now.job["now"]
+    vertices = job.get("vertices", ())
+    recent = [failure for failure in now.failures if now_ms - failure["timestamp"] < 1000 * RECENT_S]
+    newest = now.failures[0] if now.failures else None
+    return {
+        "id": job["jid"],
+        "name": job["name"],
+        "state": job["state"],
+        "uptime_seconds": round(job["duration"] / 1000),
+        "restarts": now.restarts,
+        "counted_since_ms": None if now.metrics_at_ms is None else now_ms - now.metrics_at_ms,
+        "steps": len(vertices),
+        "steps_running": now.tasks_running,
+        "task_managers": _task_managers(now),
+        "recent_failures": len(recent),
+        "failure": None
+        if newest is None
+        else {
+            "seconds_ago": _seconds_ago(newest["timestamp"], now_ms),
+            "cause": without_secrets(root_cause(newest["stacktrace"])),
+        },
+    }
+
+
+def _task_managers(now: JobSnapshot) -> dict[str, Any]:
+    """How many TaskManagers there are and how many the job needs, and how long ago the most silent one was heard."""
+    subtasks = max((vertex.get("parallelism", 1) for vertex in now.job.get("vertices", ())), default=1)
+    slots = [manager["slotsNumber"] for manager in now.task_managers if manager.get("slotsNumber")]
+    configured = now.configuration.get("taskmanager.numberOfTaskSlots", "")
+    each = max(slots, default=int(configured) if configured.isdigit() else 0)
+    heard = [manager["timeSinceLastHeartbeat"] for manager in now.task_managers if "timeSinceLastHeartbeat" in manager]
+    interval = now.configuration.get("heartbeat.interval", "")
+    return {
+        "registered": len(now.task_managers),
+        "needed": math.ceil(subtasks / each) if each else None,
+        "seen_seconds_ago": _seconds_ago(min(heard), now.job["now"]) if heard else None,
+        "heartbeat_seconds": (int(interval) if interval.isdigit() else _HEARTBEAT_MS) / 1000,
+    }
+
+
+def _kafka(now: JobSnapshot) -> dict[str, Any]:
+    look = now.kafka
+    holds = {name.split(".")[1]: max(values) for name, values in now.metrics.items() if name.endswith(".time_hold")}
+    return {
+        "trouble": None if look is None else look.trouble,
+        "missing": {} if look is None else dict(look.missing),
+        "hints": {} if look is None else dict(look.hints),
+        "partitions": len(holds),
+        "silent_partitions": sorted(int(partition) for partition, hold in holds.items() if hold == _NO_ANSWER),
+    }
+
+
+def _seconds_ago(at_ms: int, now_ms: int) -> float:
+    return round(max(0, now_ms - at_ms) / 1000, 1)
 
 
 def _sum(now: JobSnapshot, ending: str) -> int:
@@ -167,14 +186,25 @@ def quantile(counts: list[int], share: float) -> float | None:
 
 
 def _checkpoints(now: JobSnapshot) -> dict[str, Any]:
-    latest = now.checkpoints["latest"]["completed"]
-    age = None if latest is None else (now.job["now"] - latest["latest_ack_timestamp"]) / 1000
+    latest, failed = now.checkpoints["latest"]["completed"], now.checkpoints["latest"].get("failed")
+    at_ms = 0 if latest is None else latest["latest_ack_timestamp"]
+    failures = 0
+    for checkpoint in now.checkpoints.get("history", ()):
+        if checkpoint["status"] == "COMPLETED":
+            break
+        failures += checkpoint["status"] == "FAILED"
+    interval_ms = now.checkpoints.get("interval_ms")
+    failed_at_ms = max((failure["timestamp"] for failure in now.failures), default=0)
     return {
         "completed": now.checkpoints["counts"]["completed"],
         "failed": now.checkpoints["counts"]["failed"],
         "last_ms": None if latest is None else latest["end_to_end_duration"],
         "last_bytes": None if latest is None else latest["state_size"],
-        "age_seconds": None if age is None else round(max(0.0, age), 1),
+        "age_seconds": None if latest is None else _seconds_ago(at_ms, now.job["now"]),
+        "failed_since": failures,
+        "failure": None if failed is None or not failures else without_secrets(failed.get("failure_message") or ""),
+        "interval_seconds": None if interval_ms is None else interval_ms / 1000,
+        "since_failure": latest is not None and at_ms > failed_at_ms,
     }
 
 
@@ -185,6 +215,9 @@ def _rules(now: JobSnapshot, per_minute: Callable[[str], float]) -> list[dict[st
             "name": name,
             "allowed_per_minute": per_minute(f"rule.{name}.allowed"),
             "fired_per_minute": per_minute(f"rule.{name}.fired"),
+            "evaluated_per_minute": per_minute(f"rule.{name}.evaluated"),
+            "errors_per_minute": per_minute(f"rule.{name}.error"),
+            "quarantined_per_minute": per_minute(f"rule.{name}.quarantined"),
             **{
                 counter: now.total(f"rule.{name}.{counter}") for counter in ("allowed", "fired", "error", "quarantined")
             },
@@ -198,11 +231,7 @@ def _destinations(now: JobSnapshot, rate: Callable[[str], float]) -> list[dict[s
     return [
         {
             "name": name,
-            "state": "disabled"
-            if now.highest(f"destination.{name}.disabled")
-            else "failing"
-            if now.highest(f"destination.{name}.breaker_open")
-            else "ok",
+            "state": _destination_state(now, name),
             "delivered_per_second": rate(f"{_WEBHOOK}{name}.delivered"),
             "delivered": now.total(f"{_WEBHOOK}{name}.delivered"),
             **{counter: now.total(f"{_WEBHOOK}{name}.{counter}") for counter in FAILURE_COUNTERS},
@@ -213,3 +242,10 @@ def _destinations(now: JobSnapshot, rate: Callable[[str], float]) -> list[dict[s
 
 def _destination(metric: str) -> str:
     return metric.removeprefix(_WEBHOOK).rpartition(".")[0]
+
+
+def _destination_state(now: JobSnapshot, name: str) -> str:
+    disabled, failing = (now.highest(f"destination.{name}.{gauge}") for gauge in ("disabled", "breaker_open"))
+    if disabled is None and failing is None:
+        return "unknown"  # workers show both of every destination that they know
+    return "disabled" if disabled else "failing" if failing else "ok"

@@ -99,7 +99,7 @@ def letter_at(
     Raises:
         TopicError: Kafka does not answer.
     """
-    with topic_errors(f"dead letters topic {topic!r}"), open_reader(config, topic) as reader:
+    with topic_errors(f"dead letters topic {topic!r}", config), open_reader(config, topic) as reader:
         message = reader.record(*place)
     return next(stored_letters([] if message is None else [message], unreadable), None)
 

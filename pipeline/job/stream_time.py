@@ -42,7 +42,7 @@ def stream_time(metrics: Mapping[str, Sequence[int]], now_ms: int) -> dict[str, 
 def time_lines(time: Mapping[str, Any]) -> list[str]:
     """The part ``time`` of a status for people: what holds the stream's time, or how far it is behind."""
     lines = [
-        f"partition {held['partition']} holds it at {_utc(held['since_ms'])}: {held['reason']}"
+        f"partition {held['partition']} holds it at {utc(held['since_ms'])}: {held['reason']}"
         for held in time["held_by"]
     ]
     if not lines:
@@ -56,7 +56,8 @@ def time_lines(time: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _utc(time_ms: int) -> str:
+def utc(time_ms: int) -> str:
+    """A time [ms] for people."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -91,7 +91,7 @@ def sections(state: Mapping[str, Any], now_ms: int, history_rows: int) -> list[S
         tables.append(Section("current visit", (), _fields(visit | {"start_time": start_time})))
     if state["eventHistory"]:
         history = state["eventHistory"]
-        shown = [_row(row) for row in reversed(history[-history_rows:])]
+        shown = [history_row(row) for row in reversed(history[-history_rows:])]
         newest = f"newest {len(shown):,} of " if len(shown) < len(history) else ""
         tables.append(Section(f"history ({newest}{len(history):,} events)", ("time", "event", "id", "fields"), shown))
     return [
@@ -146,18 +146,23 @@ def _delivery_sections(deliveries: Sequence[Mapping[str, Any]], now_ms: int) -> 
 
 def moment(at_ms: int, now_ms: int) -> str:
     """A time and its distance from now, as "… (3 min ago)"; a time beyond the calendar in ms."""
-    seconds = abs(now_ms - at_ms) // 1000
-    for unit, of_unit in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * of_unit:
-            distance = f"{seconds // of_unit:,} {unit}"
-            break
-    else:
-        distance = f"{seconds} s"
     try:
         shown = rfc_3339(at_ms)
     except OverflowError:  # from a foreign clock: the user API's, or a record's
         return f"{at_ms} ms"
-    return f"{shown} ({f'{distance} ago' if at_ms <= now_ms else f'in {distance}'})"
+    return f"{shown} ({distance(at_ms, now_ms)})"
+
+
+def distance(at_ms: int, now_ms: int) -> str:
+    """How far a time is from now, as "3 min ago" or "in 3 min"."""
+    seconds = abs(now_ms - at_ms) // 1000
+    for unit, of_unit in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * of_unit:
+            length = f"{seconds // of_unit:,} {unit}"
+            break
+    else:
+        length = f"{seconds} s"
+    return f"{length} ago" if at_ms <= now_ms else f"in {length}"
 
 
 def _fields(document: Mapping[str, Any]) -> list[list[str]]:
@@ -168,7 +173,8 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else exact_json.dumps(value).decode()
 
 
-def _row(row: Mapping[str, Any]) -> list[str]:
+def history_row(row: Mapping[str, Any]) -> list[str]:
+    """Time, name, id and other fields of a row of a history."""
     named = {"timestamp", "event_name", "event_id"}
     others = "  ".join(f"{name}={_shown(value)}" for name, value in row.items() if name not in named)
     return [rfc_3339(row["timestamp"]), row["event_name"], row["event_id"], others]

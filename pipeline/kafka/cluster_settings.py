@@ -15,6 +15,8 @@ from transforms.adapters.kafka.clients import connectable
 from transforms.domain.base.secret_references import SecretError
 
 _ANSWER_S: Final = 5.0
+# The topics that a job reads: Flink's source fails at one that does not exist, and makes none.
+_READ: Final = ("events_topic", "control_topic", "rules_topic")
 
 
 class KafkaAdminError(PipelineError, RuntimeError):
@@ -51,6 +53,22 @@ def missing_topics(config: Mapping[str, str], topics: Iterable[str]) -> str | No
         return None
     names = ", ".join(repr(topic) for topic in topics if topic in missing)
     return f"topic {names} does not exist, allowed: topics that exist"
+
+
+def lacking_topics(config: Mapping[str, str], named: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Those of the ``named`` topics that do not exist, by option, and all topics that there are.
+
+    Where brokers make topics when they are written, only topics that are read are lacking.
+
+    Raises:
+        KafkaAdminError: as ``topic_settings``.
+    """
+    with _admin_client(config) as admin:
+        existing = [name for name, topic in admin.list_topics(timeout=_ANSWER_S).topics.items() if topic.error is None]
+        lacking = {option: topic for option, topic in named.items() if topic not in existing}
+        written = frozenset(topic for option, topic in lacking.items() if option not in _READ)
+        made = written - existing_topics.missing_topics(admin, written, _ANSWER_S) if written else frozenset()
+    return {option: topic for option, topic in lacking.items() if option in _READ or topic not in made}, existing
 
 
 def topic_settings(config: Mapping[str, str], topics: Sequence[str], setting: str) -> dict[str, str]:

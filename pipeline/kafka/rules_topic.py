@@ -59,7 +59,10 @@ class RulesTopic:
         Raises:
             TopicError: Kafka does not answer, or the topic has more than one partition.
         """
-        with _rules_topic_errors(f"rules topic {self.topic!r}"), open_reader(self._config, self.topic) as reader:
+        with (
+            _rules_topic_errors(f"rules topic {self.topic!r}", self._config),
+            open_reader(self._config, self.topic) as reader,
+        ):
             if not reader.partitions:
                 return PublishedSets()
             self._check_partitions(len(reader.partitions))
@@ -72,7 +75,7 @@ class RulesTopic:
         Raises:
             TopicError: as ``read``; or the topic's records are not kept by key.
         """
-        with _rules_topic_errors(f"rules topic {self.topic!r}"):
+        with _rules_topic_errors(f"rules topic {self.topic!r}", self._config):
             self.prepare()
             own = {"transactional.id": f"event-trigger-rules-{self.topic}", "transaction.timeout.ms": "30000"}
             producer = Producer(connectable({**self._config, **own}))
@@ -85,7 +88,7 @@ class RulesTopic:
         Raises:
             TopicError: Kafka refuses, or the topic would not keep the sets or their order.
         """
-        with _rules_topic_errors(f"rules topic {self.topic!r}"):
+        with _rules_topic_errors(f"rules topic {self.topic!r}", self._config):
             admin = AdminClient(connectable(self._config))
             with open_reader(self._config, self.topic) as reader:
                 partitions = len(reader.partitions)
@@ -244,9 +247,9 @@ def _published_sets(messages: Sequence[Message]) -> PublishedSets:
 
 
 @contextlib.contextmanager
-def _rules_topic_errors(description: str) -> Iterator[None]:
+def _rules_topic_errors(description: str, config: Mapping[str, str] | None = None) -> Iterator[None]:
     """As ``topic_errors``, with the fencing of a publisher by a later one explained."""
-    with topic_errors(description):
+    with topic_errors(description, config):
         try:
             yield
         except KafkaException as error:

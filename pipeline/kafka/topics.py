@@ -19,6 +19,12 @@ from transforms.domain.base.secret_references import SecretError
 
 ANSWER_S: Final = 10.0
 READ_S: Final = 30.0
+_SILENCE: Final = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+)
 
 
 class TopicError(PipelineError, RuntimeError):
@@ -26,8 +32,11 @@ class TopicError(PipelineError, RuntimeError):
 
 
 @contextlib.contextmanager
-def topic_errors(description: str) -> Iterator[None]:
-    """Turn Kafka's exceptions into ``TopicError``s whose message begins with ``description``."""
+def topic_errors(description: str, config: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn Kafka's exceptions into ``TopicError``s whose message begins with ``description``.
+
+    With the client's ``config`` the message of brokers that do not answer says where they should be.
+    """
     with reasons_since() as reasons:
         try:
             yield
@@ -40,6 +49,11 @@ def topic_errors(description: str) -> Iterator[None]:
     # Errors of the connection say more than the call, which only waited; the first comes before its consequences.
     reason = next((reason for reason in reasons if advice_for(reason)), failed.str())
     advice = advice_for(reason)
+    if advice is None and config is not None and failed.code() in _SILENCE:
+        raise TopicError(
+            f"{description}: Kafka at {config.get('bootstrap.servers')} does not answer: start the broker, open the way "
+            "to it or correct --bootstrap_servers"
+        )
     raise TopicError(f"{description}: {reason}{f' -> {advice}' if advice else ''}")
 
 
@@ -173,7 +187,7 @@ def existing_topic(
     Raises:
         TopicError: the topic does not exist, or Kafka does not answer.
     """
-    with topic_errors(description), open_reader(config, topic, since_ms, last) as reader:
+    with topic_errors(description, config), open_reader(config, topic, since_ms, last) as reader:
         if not reader.partitions:
             hint = did_you_mean(topic, reader.other_topics())
             raise TopicError(f"{description} does not exist{f'; {hint}' if hint else ''}")
@@ -267,7 +281,7 @@ def send_control_record(config: Mapping[str, str], topic: str, key: bytes, value
     """
     description = f"control topic {topic!r}"
     errors: list[str] = []
-    with topic_errors(description):
+    with topic_errors(description, config):
         writer = TopicWriter(config)
         if topic not in writer.topics():
             raise TopicError(f"{description} does not exist")

@@ -17,7 +17,7 @@ from pipeline.embedded.show import show
 from pipeline.embedded.user_api import UserApi
 from pipeline.launch import graph
 from pipeline.launch.options import Settings
-from pipeline.launch.preflight import check_action_topics, check_topics_exist
+from pipeline.launch.preflight import check_topics
 from pipeline.launch.summary import Summary
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -30,8 +30,7 @@ def run_direct(settings: Settings, rule_set: RuleSet, destinations: tuple[Destin
         OptionError: Kafka does not answer, or a topic that is read does not exist.
     """
     if not settings.embedded:
-        check_topics_exist(settings)
-        check_action_topics(settings, rule_set.rules)
+        check_topics(settings, rule_set.rules)
         say("DirectRunner: reads from the starting offsets to the ends found now, then stops")
     with contextlib.ExitStack() as stack:
         bundled_events = None

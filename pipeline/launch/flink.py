@@ -20,13 +20,14 @@ from pipeline.errors import OptionError, SubmissionError
 from pipeline.kafka.security import AWS_MSK_IAM
 from pipeline.launch import graph
 from pipeline.launch.options import EXACTLY_ONCE, Settings
-from pipeline.launch.preflight import check_action_topics, check_cluster, check_kafka
+from pipeline.launch.preflight import check_cluster, check_kafka, check_topics
 from pipeline.launch.transactions import checkpoint_settings
 from runners.flink.artifacts import msk_iam_jar
+from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import remove_folder, temporary_folder
-from runners.flink.rest import TERMINAL_STATES, FlinkRest
+from runners.flink.rest import TERMINAL_STATES, FlinkRest, root_cause
 from runners.flink.worker import IMPORT_EXPERIMENT
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
@@ -34,7 +35,8 @@ from transforms.handle_events import HandleEvents
 
 _SUBMIT_S: Final = 120.0
 _FOLLOW_EVERY_S: Final = 1.0
-_RESTORING_EVERY_S: Final = 0.2
+_STARTING_EVERY_S: Final = 0.2
+_WAITING_EVERY_S: Final = 10.0
 
 # Writing a plan to a file needs no Flink, but the translator needs an address.
 _NO_MASTER: Final = "127.0.0.1:1"
@@ -53,8 +55,8 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
         if settings.plan_file is not None:
             submit(settings, rule_set, master or _NO_MASTER, destinations)
             return 0
-        check_kafka(settings)
-        check_action_topics(settings, rule_set.rules)
+        if check_kafka(settings):
+            check_topics(settings, rule_set.rules)
         cluster = None
         if master is None:
             cluster = stack.enter_context(local_cluster(settings))
@@ -66,8 +68,11 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             warn("--starting_offsets is latest: a failure before the first checkpoint skips what came until then")
         say(f"submitting {settings.job_name!r} to Flink at {master}")
         job_id = submit(settings, rule_set, master, destinations)
-        if settings.savepoint_path is not None:
-            wait_until_restored(rest, job_id, settings.savepoint_path)
+        try:
+            wait_until_running(rest, job_id, settings.savepoint_path)
+        except KeyboardInterrupt:
+            say(f"leaving; job {job_id} goes on if its cluster does, it was not seen running", job_id=job_id)
+            return 0
         say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
         return 0 if settings.detached else follow(rest, job_id, cluster)
 
@@ -184,7 +189,7 @@ def follow(rest: FlinkRest, job_id: str, cluster: LocalFlink | None = None) -> i
             state = rest.job(job_id)["state"]
             if state in TERMINAL_STATES:
                 if state == "FAILED":
-                    cause = _first_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
+                    cause = root_cause(str(rest.exceptions(job_id).get("root-exception") or ""))
                     complain(f"job {job_id} failed: {cause}", job_id=job_id)
                     return 1
                 say(f"job {job_id} is {state}", job_id=job_id)
@@ -195,30 +200,50 @@ def follow(rest: FlinkRest, job_id: str, cluster: LocalFlink | None = None) -> i
         return 0
 
 
-def wait_until_restored(rest: FlinkRest, job_id: str, path: str) -> None:
-    """Wait until every task runs with its state, so that a savepoint that does not fit is an error of the launch.
+def wait_until_running(rest: FlinkRest, job_id: str, path: str | None = None) -> None:
+    """Wait until every step runs and a checkpoint is complete: before, a job may fail and restart for ever.
 
-    A savepoint that does not fit fails at each attempt. A single failure may be a lost slot or machine.
+    What is wrong with a job fails at each attempt. A single failure may be a lost slot or machine.
+
+    Args:
+        rest: the cluster.
+        job_id: the job.
+        path: the savepoint that it starts from.
 
     Raises:
-        SubmissionError: the tasks have failed twice, or the job has ended.
+        SubmissionError: the job, or its checkpoints, have failed twice, or the job has ended.
     """
-    say(f"job {job_id} is restoring from {path}", job_id=job_id)
+    say(f"job {job_id} {f'is restoring from {path}' if path else 'is starting'}", job_id=job_id)
+    start, requested, next_s = f"to start{f' from {path}' if path else ''}", False, time.monotonic() + _WAITING_EVERY_S
     while True:
-        job = rest.job(job_id)
-        failures = rest.exceptions(job_id)
-        if job["state"] in TERMINAL_STATES or len(failures["exceptionHistory"]["entries"]) > 1:
-            cause = _first_cause(str(failures.get("root-exception") or ""))
-            retries = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
-            raise SubmissionError(f"job {job_id} failed to start from {path}: {cause}{retries}")
-        if job["state"] == "RUNNING" and {vertex["status"] for vertex in job["vertices"]} == {"RUNNING"}:
+        job, failures, checkpoints = rest.job(job_id), rest.failures(job_id), rest.checkpoints(job_id)
+        goes_on = "" if job["state"] in TERMINAL_STATES else "; it tries again until it is cancelled"
+        if goes_on == "" or len(failures) > 1:
+            cause = root_cause(failures[0]["stacktrace"]) if failures else f"it is {job['state']}"
+            raise SubmissionError(f"job {job_id} failed {start}: {cause}{goes_on}")
+        # Flink also counts as failed, without a place in the history, what was due before the steps ran.
+        if sum(checkpoint["status"] == "FAILED" for checkpoint in checkpoints["history"]) > 1:
+            cause = checkpoints["latest"]["failed"].get("failure_message") or "no reason given"
+            raise SubmissionError(f"job {job_id} runs, but its checkpoints fail: {cause}{goes_on}")
+        tasks = [vertex["status"] for vertex in job["vertices"]]
+        runs = job["state"] == "RUNNING" and set(tasks) == {"RUNNING"}
+        if runs and checkpoints["latest"].get("completed") is not None:
             return
-        time.sleep(_RESTORING_EVERY_S)
+        if runs and not requested:
+            # Otherwise the first comes after an interval. A refused request is no error: that one comes, too.
+            requested = True
+            with contextlib.suppress(LocalStackError):
+                rest.trigger_checkpoint(job_id)
+        if time.monotonic() > next_s:
+            next_s = time.monotonic() + _WAITING_EVERY_S
+            waits = "its first checkpoint" if runs else f"its steps: {tasks.count('RUNNING')} of {len(tasks)} run"
+            say(f"job {job_id} is {job['state']}, waiting for {waits}", job_id=job_id)
+        time.sleep(_STARTING_EVERY_S)
 
 
 def _refusal(settings: Settings, message: str) -> str:
     """Why Flink refused the job, in terms of this program's options where possible."""
-    cause, path = _first_cause(message), settings.savepoint_path
+    cause, path = root_cause(message), settings.savepoint_path
     if "Cannot find checkpoint or savepoint" in cause or "Cannot find meta data file" in cause:
         return f"--savepoint_path is {path!r}, where the cluster finds no savepoint or checkpoint"
     if "Cannot map checkpoint/savepoint state for operator" in message:
@@ -228,9 +253,3 @@ def _refusal(settings: Settings, message: str) -> str:
             "Give the options that it was taken with, or --allow_non_restored_state to drop that part"
         )
     return cause
-
-
-def _first_cause(message: str) -> str:
-    """The innermost message of a Java stack trace."""
-    causes = [line.partition("Caused by: ")[2] for line in message.splitlines() if line.startswith("Caused by: ")]
-    return causes[-1] if causes else message.splitlines()[0] if message else "no reason given"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from pipeline.console import warn
+from pipeline.console import did_you_mean, warn
 from pipeline.errors import OptionError
 from pipeline.job.jobs import ended_jobs
 from pipeline.job.saved_state import newest_state
@@ -17,6 +17,7 @@ from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.cluster_settings import (
     KafkaAdminError,
     broker_settings,
+    lacking_topics,
     missing_topics,
     topic_partitions,
     topic_settings,
@@ -67,8 +68,8 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
             )
 
 
-def check_kafka(settings: Settings) -> None:
-    """Check that Kafka keeps what the job promises, as far as this machine may read its settings.
+def check_kafka(settings: Settings) -> bool:
+    """Check that Kafka keeps what the job promises; returns whether this machine may read its settings.
 
     Raises:
         OptionError: a topic is compacted, a dead partition does not exist, or the
@@ -81,7 +82,7 @@ def check_kafka(settings: Settings) -> None:
         partitions = topic_partitions(config).get(settings.events_topic) if settings.skip_dead_partitions else None
     except KafkaAdminError as error:
         warn(f"topics and transactions were not checked, Kafka cannot be asked from here: {error}")
-        return
+        return False
     for name in ("events_topic", "dead_letters_topic"):
         policy = policies.get(getattr(settings, name), "")
         if "compact" in policy.split(","):
@@ -101,38 +102,32 @@ def check_kafka(settings: Settings) -> None:
             f"--transaction_timeout_ms is {settings.transaction_timeout_ms}, allowed: up to {lowest_limit_ms}, the "
             f"brokers' {_LONGEST_TRANSACTION}; they would refuse every transaction"
         )
+    return True
 
 
-def check_action_topics(settings: Settings, rules: Iterable[Rule]) -> None:
-    """Check that the topics exist that Kafka actions write: a missing one would stall and restart the job.
+def check_topics(settings: Settings, rules: Iterable[Rule]) -> None:
+    """Check that every topic exists that the options name, and those of Kafka actions.
+
+    A job reads or writes each sooner or later, and a missing one would stall and restart it.
 
     Raises:
-        OptionError: one does not, and brokers do not create topics by themselves.
+        OptionError: one does not exist, and brokers do not create it by themselves; or Kafka does not answer.
     """
-    has_kafka_actions = any(isinstance(action, KafkaAction) for rule in rules for action in rule.actions)
-    if not has_kafka_actions:
-        return
+    rules = tuple(rules)
+    writes_actions = any(isinstance(action, KafkaAction) for rule in rules for action in rule.actions)
     config = for_librdkafka(settings.client_config(), settings.kafka_access())
     try:
-        problem = missing_topics(config, (settings.actions_topic, *topics_of(rules)))
+        missing, existing = lacking_topics(config, settings.needed_topics(writes_actions))
+        problem = missing_topics(config, topics_of(rules)) if writes_actions else None
     except KafkaAdminError as error:
-        warn(f"topics of actions were not checked, Kafka cannot be asked from here: {error}")
-        return
+        raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
+    if missing:
+        named = [f"--{option} is {topic!r}{_meant(topic, existing)}" for option, topic in missing.items()]
+        raise OptionError(f"{', '.join(named)}, allowed: a topic that exists at {settings.bootstrap_servers}")
     if problem is not None:
         raise OptionError(f"Kafka actions of rules: {problem}")
 
 
-def check_topics_exist(settings: Settings) -> None:
-    """Check that the topics exist that a run on DirectRunner reads.
-
-    Raises:
-        OptionError: one does not, or Kafka does not answer.
-    """
-    try:
-        topics = topic_partitions(for_librdkafka(settings.consumer_config(), settings.kafka_access()))
-    except KafkaAdminError as error:
-        raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
-    for name in ("events_topic", "control_topic", "rules_topic"):
-        topic = getattr(settings, name)
-        if topic is not None and topic not in topics:
-            raise OptionError(f"--{name} is {topic!r}, allowed: a topic that exists")
+def _meant(topic: str, existing: Iterable[str]) -> str:
+    hint = did_you_mean(topic, existing)
+    return f" ({hint})" if hint else ""

@@ -3,8 +3,9 @@
 - The ``Host`` header must be one of the page's names. Otherwise an attacker could point a domain at the page.
 - Requests that another site's page embeds or submits are refused (``Sec-Fetch-Site``, ``Origin``), and every form
   carries a secret of its session.
-- Changes need a sign-in with the token. Neither scripts nor other sites' requests have the session's cookie. The pages
-  have no scripts, and browsers would run none (``Content-Security-Policy``).
+- Changes need a sign-in with the token. Neither scripts nor other sites' requests have the session's cookie.
+- Pages have no scripts, and browsers would run none (``Content-Security-Policy``). Only pages of ``LIVE`` run one file
+  of ours, which fetches the page again.
 """
 
 from __future__ import annotations
@@ -29,9 +30,15 @@ MIN_TOKEN_LENGTH: Final = 16
 _SESSION_S: Final = 12 * 3600
 _MAX_SESSIONS: Final = 100
 _MAX_FORM_BYTES: Final = 64 * 1024
+# What anyone may request: no user's data is in it.
+_OPEN: Final = ("sign_in", "static", "health")
+# Endpoints of pages that renew themselves.
+LIVE: Final = ("overview", "rules")
+_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
@@ -94,7 +101,7 @@ class Guard:
         _check_site()
         if request.method == "POST":
             _check_form(request.host)
-        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in ("sign_in", "static"):
+        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in _OPEN:
             return flask.redirect(flask.url_for("sign_in"), 303)
         return None
 
@@ -158,4 +165,6 @@ def _check_form(host: str) -> None:
 
 def _with_headers(response: Response) -> Response:
     response.headers.update(_HEADERS)
+    if request.endpoint in LIVE:
+        response.headers["Content-Security-Policy"] = f"{_POLICY}; script-src 'self'; connect-src 'self'"
     return response

@@ -1,31 +1,42 @@
-"""Takes snapshots of a job all the time, so that pages can show the rates of the last minute."""
+"""Looks at a job all the time, so that pages can show its health, the rates of the last minute, and the last hour."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
+from pipeline.job.health import Verdict
 from pipeline.job.jobs import NoJobError
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.looks import WINDOW_S, Looks
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.ui.hour import Hour, Recorder
 from runners.flink.errors import LocalStackError
-
-WINDOW_S: Final = 60.0
 
 
 class Watch:
     """Takes a snapshot every ``every_s`` seconds while the context is open.
 
-    ``status`` is None until there are two snapshots with metrics; ``trouble`` says why there is no newer one.
+    ``status`` is None until there is a snapshot, its lag None while it is unknown; ``trouble`` says why there is no
+    newer one. ``where`` are Flink's address and the job's name, and
+    ``clock_ms`` gives the times of the hour.
     """
 
-    def __init__(self, take_snapshot: Callable[[], JobSnapshot], every_s: float, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self,
+        take_snapshot: Callable[[], JobSnapshot],
+        every_s: float,
+        window_s: float = WINDOW_S,
+        where: tuple[str, str] = ("", ""),
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._take_snapshot = take_snapshot
+        self._clock_ms = clock_ms
+        self._recorder = Recorder()
+        self._recording = threading.Lock()  # pages read the hour in threads of their own
+        self._looks = Looks(self._recorded, where, every_s, window_s)
         self._every_s = every_s
-        self._window_s = window_s
-        self._snapshots: deque[JobSnapshot] = deque()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.status: Mapping[str, Any] | None = None
@@ -47,19 +58,32 @@ class Watch:
 
     def take(self) -> None:
         """Take a snapshot."""
+        self._looks.take()
+        self.trouble, self.status = self._looks.trouble, self._looks.status
+
+    def _recorded(self) -> JobSnapshot:
+        """Take a snapshot, and record that for the hour."""
         try:
             now = self._take_snapshot()
         except (LocalStackError, NoJobError) as error:
-            self.trouble = str(error)
-            return
-        snapshots = self._snapshots
-        if snapshots and snapshots[-1].job["jid"] != now.job["jid"]:
-            snapshots.clear()
-        if not now.metrics and not snapshots and now.job["state"] == "RUNNING":
-            # Flink fetches metrics only when they are requested. Compared with none, all counts would be new.
-            self.trouble = "Flink has not told the job's metrics yet"
-            return
-        snapshots.append(now)
-        while len(snapshots) > 2 and snapshots[1].at_s <= now.at_s - self._window_s:
-            snapshots.popleft()
-        self.status, self.trouble = status_of(snapshots[0], now), None
+            with self._recording:
+                self._recorder.miss(self._clock_ms(), str(error))
+            raise
+        with self._recording:
+            self._recorder.add(self._clock_ms(), now)
+        return now
+
+    def hour(self) -> Hour:
+        """The hour that ends now."""
+        with self._recording:
+            return self._recorder.hour(self._clock_ms())
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the job is healthy, now: what was seen too long ago counts as gone."""
+        return self._looks.verdict
+
+    @property
+    def seen_s(self) -> float | None:
+        """How long ago Flink answered last; None if it never did."""
+        return self._looks.seen_s

@@ -2,6 +2,7 @@
 
 FlinkRunnerError
 └── LocalStackError (also a RuntimeError)
+    ├── FlinkSilentError
     └── NotFoundError
 """
 
@@ -19,3 +20,11 @@ class LocalStackError(FlinkRunnerError, RuntimeError):
 
 class NotFoundError(LocalStackError):
     """Flink does not know the resource that a request named."""
+
+
+class FlinkSilentError(LocalStackError):
+    """Flink's REST endpoint does not answer, for the reason ``why``."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"Flink at {url} does not answer: {why}")
+        self.why = why

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import requests
 
-from runners.flink.errors import LocalStackError, NotFoundError
+from runners.flink.errors import FlinkSilentError, LocalStackError, NotFoundError
 
 TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _POLL_S = 0.1
@@ -60,6 +60,10 @@ class FlinkRest:
         """The root exception's messages, those of Python included, without stack frames."""
         return _messages(str(self.exceptions(job_id).get("root-exception") or "no exception recorded"))
 
+    def failures(self, job_id: str) -> list[dict[str, Any]]:
+        """Why the job failed, the newest first: ``timestamp`` [ms], ``stacktrace``, ``taskName`` and so on."""
+        return list(self.exceptions(job_id)["exceptionHistory"]["entries"])
+
     def checkpoints(self, job_id: str) -> dict[str, Any]:
         """Checkpoint ``counts``, ``latest`` (completed, failed, savepoint, restored), ``summary`` and ``history``."""
         return self._get(f"/jobs/{quote(job_id)}/checkpoints")
@@ -67,6 +71,10 @@ class FlinkRest:
     def checkpoint_config(self, job_id: str) -> dict[str, Any]:
         """The checkpoint settings the job really has."""
         return self._get(f"/jobs/{quote(job_id)}/checkpoints/config")
+
+    def trigger_checkpoint(self, job_id: str) -> None:
+        """Request a checkpoint now; ``checkpoints`` tells when it is complete."""
+        self._post(f"/jobs/{quote(job_id)}/checkpoints", {"checkpointType": "CONFIGURED"})
 
     def task_managers(self) -> list[dict[str, Any]]:
         """The registered TaskManagers: ``id``, ``slotsNumber``, ``freeSlots``, ``memoryConfiguration`` and so on."""
@@ -138,17 +146,6 @@ class FlinkRest:
                 raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
             time.sleep(_POLL_S)
 
-    def _reason(self, error: requests.RequestException) -> str:
-        """Why there is no answer, in the words of the system: `Connection refused`."""
-        if isinstance(error, requests.Timeout):
-            return f"no answer within {self._timeout_s:g} s"
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.strerror:
-                return cause.strerror
-            cause = cause.__cause__ or cause.__context__
-        return str(error)
-
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
         values: dict[str, str] = {}
         for query in _queries(names) or [""]:
@@ -165,10 +162,12 @@ class FlinkRest:
         try:
             response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
         except requests.RequestException as error:
-            raise LocalStackError(f"{method} {self.url}{path}: {self._reason(error)}") from error
+            raise FlinkSilentError(self.url, _why_not(error)) from error
         try:
             content = response.json()
         except ValueError:
+            if response.ok:
+                raise LocalStackError(f"{self.url} answers, but not as Flink does: {response.text[:100]!r}") from None
             content = {"errors": [response.text[:2000]]}
         if not response.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
@@ -188,6 +187,25 @@ def _queries(names: Collection[str]) -> list[str]:
         else:
             queries.append(f"?get={quoted}")
     return queries
+
+
+def _why_not(error: requests.RequestException) -> str:
+    """Why a request got no answer, without the layers of libraries around it."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    innermost: BaseException = error
+    while (cause := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = cause
+    return (isinstance(innermost, OSError) and innermost.strerror) or str(innermost) or type(innermost).__name__
+
+
+def root_cause(trace: str) -> str:
+    """The innermost message of a Java stack trace; of a Python traceback within it, the error."""
+    lines = [line for line in trace.splitlines() if not line.startswith(("\tat ", "\t... "))]
+    starts = [number for number, line in enumerate(lines) if line.startswith("Caused by: ")] or [0]
+    first, *more = lines[starts[-1] :] or ["no reason given"]
+    errors = [line for line in more if line.strip() and not line.startswith((" ", "\t"))]
+    return errors[-1] if "Traceback (most recent call last)" in first and errors else first.removeprefix("Caused by: ")
 
 
 def _messages(trace: str) -> str:

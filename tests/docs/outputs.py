@@ -32,7 +32,7 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
     ("docs/infrastructure.md", "laptop ── SSM session ──▶ JobManager :8081 on its loopback          S3: checkpoints, "
      "HA metadata, savepoints, artifacts"): PICTURE,
     ("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"): f"{_THIS}::test_doctor",
-    ("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"): f"{_THIS}::test_status",
+    ("docs/operations.md", "HEALTHY"): f"{_THIS}::test_status",
     ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    "
      "targets: http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"
      "test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c",

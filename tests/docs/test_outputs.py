@@ -12,10 +12,12 @@ import pytest
 from pipeline.cli.doctor.checks import check_topics
 from pipeline.cli.doctor.command import _text_line
 from pipeline.cli.main import main
-from pipeline.cli.status import status_text
+from pipeline.cli.status import status_text, verdict_lines
 from pipeline.embedded.stream import bundled_records
 from pipeline.embedded.user_api import UserApi
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.health import Facts, verdict_of
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import status_of
 from pipeline.launch.findings import FAIL, OK, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
 from pipeline.launch.options.resolving import SOURCES, Sources
@@ -172,9 +174,12 @@ def test_status() -> None:
         "rule.welcome.fired": [1_153_000],
         "action.webhook.crm.delivered": [6330],
         "action.webhook.crm.retried": [2],
+        "destination.crm.disabled": [0],
     }
-    printed = status_text(status_of(before, JobSnapshot(12, job, 0, checkpoints, 4936, 17, ours)))
-    must_show(block_of("docs/operations.md", "job           event-trigger  RUNNING for 1 h 2 min  0 restarts"), printed)
+    status = status_of(before, JobSnapshot(12, job, 0, checkpoints, 4936, 17, ours))
+    verdict = verdict_of(Facts("flink:8081", "event-trigger", status))
+    printed = "\n".join([*verdict_lines(verdict), "", status_text(status)])
+    must_show(block_of("docs/operations.md", "HEALTHY"), printed)
 
 
 # The comparison itself tells equal from different outputs.

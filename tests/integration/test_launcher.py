@@ -11,7 +11,7 @@ import pytest
 from pipeline.embedded.stream import bundled_records
 from pipeline.errors import OptionError
 from pipeline.launch.options import parse
-from pipeline.launch.preflight import check_topics_exist
+from pipeline.launch.preflight import check_topics
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
 from tests.integration.jobs import Topics, launch, reading
@@ -133,5 +133,5 @@ def test_direct_runner_goes_on_at_the_earliest_record_where_its_offset_is_out_of
 
 def test_direct_runner_names_a_topic_that_is_not_there(kafka: LocalKafka) -> None:
     arguments = [f"--bootstrap_servers={kafka.bootstrap_servers}", "--events_topic=nothing", "--rules=r"]
-    with pytest.raises(OptionError, match="--events_topic is 'nothing', allowed: a topic that exists"):
-        check_topics_exist(parse(arguments))
+    with pytest.raises(OptionError, match="--events_topic is 'nothing', --dead_letters_topic is"):
+        check_topics(parse(arguments), [])

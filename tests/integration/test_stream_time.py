@@ -15,7 +15,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pipeline.cli.main import main
-from pipeline.job.status import take_snapshot
+from pipeline.job.snapshot import take_snapshot
 from runners.flink.errors import LocalStackError
 from runners.flink.local.broker import LocalKafka
 from tests.builders import event

@@ -43,8 +43,8 @@ _UNKNOWN_USER: Final = "event-trigger-doctor"
 class Doctor:
     """Runs the checks that a launch with these settings depends on.
 
-    ``checkpoint_dir`` and ``s3_endpoint`` replace those of the cluster's configuration. Kafka and S3 are left as they
-    were. No check raises an error for a problem that it finds.
+    ``checkpoint_dir`` and ``s3_endpoint`` replace those of the cluster's configuration. If the job is ``running``, its
+    slots may be taken. Kafka and S3 are left as they were. No check raises an error for a problem that it finds.
     """
 
     def __init__(
@@ -53,11 +53,14 @@ class Doctor:
         checkpoint_dir: str | None = None,
         s3_endpoint: str | None = None,
         clock: Callable[[], float] = time.time,
+        *,
+        running: bool = False,
     ) -> None:
         self._settings = settings
         self._checkpoint_dir = checkpoint_dir
         self._s3_endpoint = s3_endpoint
         self._clock = clock
+        self._running = running
         self._on_flink = settings.runner == FLINK_RUNNER or settings.flink_master is not None
         self._cluster: Cluster | None = None
         # How far the clocks of other machines are ahead, and the measurement's uncertainty [s].
@@ -166,7 +169,7 @@ class Doctor:
         except (KeyError, TypeError, ValueError) as error:
             yield Finding("Flink", FAIL, f"{master} answers, but not as Flink does: {error!r}", advice)
             return
-        yield from check_cluster(self._cluster, self._settings)
+        yield from check_cluster(self._cluster, self._settings, self._running)
 
     def _measure_skew_of_job_manager(self, rest: FlinkRest) -> None:
         for job in rest.jobs()[:1]:
@@ -248,12 +251,8 @@ class Doctor:
 
 def check_topics(settings: Settings, topics: Mapping[str, int]) -> Iterator[Finding]:
     """Check that a launch's topics exist and have enough partitions; ``topics`` has the number of each."""
-    needed = {"events": settings.events_topic, "actions": settings.actions_topic}
-    needed["dead_letters"] = settings.dead_letters_topic
-    if settings.control_topic is not None:
-        needed |= {"control": settings.control_topic, "inspections": settings.inspections_topic}
-    if settings.control_topic is not None or settings.rules_topic is not None:
-        needed["audit"] = settings.audit_topic
+    needed = {name.removesuffix("_topic"): topic for name, topic in settings.needed_topics(True).items()}
+    needed.pop("rules", None)  # a launch creates it
     missing = {name: topic for name, topic in needed.items() if topic not in topics}
     for name, topic in missing.items():
         yield Finding("Topics", FAIL, f"{topic!r} does not exist", f"create it or correct --{name}_topic")
@@ -277,8 +276,8 @@ def check_topics(settings: Settings, topics: Mapping[str, int]) -> Iterator[Find
         yield Finding("Partitions", OK, message)
 
 
-def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    """Check that a job with these settings can run on a cluster."""
+def check_cluster(cluster: Cluster, settings: Settings, is_running: bool = False) -> Iterator[Finding]:
+    """Check that a job with these settings can run on a cluster; one that ``is_running`` has its slots."""
     needed = artifacts.FLINK_VERSION.rpartition(".")[0]
     message = f"{cluster.version} at {cluster.url}; the runner of Beam {BEAM_VERSION} is for {needed}"
     if cluster.version.rpartition(".")[0] == needed:
@@ -286,7 +285,7 @@ def check_cluster(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding("Flink", FAIL, message, f"use a cluster of Flink {needed}")
     slots = f"{cluster.slots_free} free on {cluster.task_managers} TaskManagers"
-    if cluster.slots_free >= settings.parallelism:
+    if is_running or cluster.slots_free >= settings.parallelism:
         yield Finding("Slots", OK, slots)
     else:
         message = f"{slots}, --parallelism is {settings.parallelism}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from pipeline.cli.doctor.checks import Doctor
+from pipeline.cli.doctor.running import check_running_job
 from pipeline.cli.parameters import Launch
 from pipeline.console import out, out_json
 from pipeline.errors import OptionError
@@ -20,18 +22,21 @@ def doctor(
     *,
     checkpoint_dir: Url | None = None,
     s3_endpoint: Url | None = None,
+    running: bool = False,
     json: bool = False,
     options: Launch = Launch(),
 ) -> int:
     """Check what a launch depends on: this machine, Kafka and its topics, Flink, the user API, S3, clocks.
 
-    Give it the options of the launch (`event-trigger run --help`); what no option names is not checked.
+    Give it the options of the launch (`event-trigger run --help`); what no option names is not checked. With --running
+    it also looks at the job that runs: each check is a section of docs/runbook.md.
 
     0: all is well, warnings perhaps; 1: something is not; 2: an option cannot be used.
 
     Args:
         checkpoint_dir: where checkpoints go; default: what the cluster's configuration says.
         s3_endpoint: S3 endpoint; default: the cluster's, else AWS.
+        running: the job runs already: its slots are taken, and its health is checked, too.
         json: print JSON, one finding a line.
     """
     settings = options.settings_of_job()
@@ -39,7 +44,10 @@ def doctor(
         if value is not None and not urlsplit(value).netloc:
             raise OptionError(f"--{name} is {value!r}, allowed: a URL")
     outcomes = []
-    for finding in Doctor(settings, checkpoint_dir, s3_endpoint).run():
+    if running and settings.flink_master is None:
+        raise OptionError("--running needs --flink_master: give HOST:PORT of Flink's REST endpoint")
+    findings = Doctor(settings, checkpoint_dir, s3_endpoint, running=running).run()
+    for finding in itertools.chain(findings, check_running_job(settings) if running else ()):
         outcomes.append(finding.outcome)
         if json:
             out_json(_json(finding))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.cli.parameters import Brokers, Name, Topic
-from pipeline.cli.rules.rule_diff import change_lines
+from pipeline.job.rule_diff import change_lines
 from pipeline.console import did_you_mean, out, out_json, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.rules_topic import RulesTopic

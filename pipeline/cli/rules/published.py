@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +15,15 @@ from cyclopts import Parameter
 from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
 from pipeline.cli.rules.command import History, passing_rules
 from pipeline.cli.rules.history import set_document, set_line
-from pipeline.cli.rules.rule_diff import change_lines
 from pipeline.cli.rules.trial import Trial
 from pipeline.console import complain, out, out_json, warn
 from pipeline.errors import OptionError
-from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
+from pipeline.job.publishing import author, check_action_topics, checked_changes, now_ms, publish_after
+from pipeline.job.rule_diff import change_lines
 from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTopic, acknowledgements_since
-from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
 from pipeline.launch.options.validation import check_combinations
-from transforms.domain.rules.action_topics import topics_of
-from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
+from transforms.domain.rules.diff import RuleChanges
 from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set, shards_behind
 
@@ -124,7 +120,7 @@ def publish(
         trial = past.trial(path, brokers, history)
         out(*trial.lines(live.rules, rules, (f"set {live.number}", str(path))))
     if dry_run:
-        encode_rule_set(RuleSet(published.highest + 1, rules, _now_ms(), _author(), note))
+        encode_rule_set(RuleSet(published.highest + 1, rules, now_ms(), author(), note))
         out(f"would publish set {published.highest + 1}; nothing was published")
         return 0
     if not yes and not confirmed(f"publish set {published.highest + 1}?"):
@@ -132,37 +128,6 @@ def publish(
         return 1
     out(f"published set {publish_after(topic, published, rules, note).number}")
     return 0
-
-
-def check_action_topics(config: Mapping[str, str], rules: tuple[Rule, ...]) -> None:
-    """Check that the topics of Kafka actions exist.
-
-    Raises:
-        RuleError: one does not.
-        TopicError: Kafka does not answer.
-    """
-    try:
-        problem = missing_topics(config, topics_of(rules))
-    except KafkaAdminError as error:
-        raise TopicError(f"topics of actions: {error}") from None
-    if problem is not None:
-        raise RuleError(f"Kafka actions: {problem}")
-
-
-def publish_after(topic: RulesTopic, shown: PublishedSets, rules: tuple[Rule, ...], note: str) -> RuleSet:
-    """Publish a set, provided that the topic still has the sets against which it was checked.
-
-    Raises:
-        RuleError: the set is too large for a record.
-        TopicError: the topic has another set, another publisher began meanwhile, or Kafka refused.
-    """
-    with topic.publishing() as publisher:
-        if publisher.published.highest != shown.highest:
-            raise TopicError(
-                f"rules topic {topic.topic!r}: set {publisher.published.highest} was published meanwhile; publish "
-                "again to see what changes against it"
-            )
-        return publisher.publish(rules, _author(), note, _now_ms())
 
 
 def confirmed(question: str) -> bool:
@@ -174,35 +139,12 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def checked_changes(published: PublishedSets, rules: tuple[Rule, ...]) -> RuleChanges:
-    """What the rules change against the live set.
-
-    Raises:
-        RuleError: a rule has changed without a new version.
-    """
-    live = published.live
-    changes = rule_changes(live.rules if live else (), rules)
-    earlier = [(rule_set.number, rule_set.rules) for rule_set in published.sets if rule_set is not live]
-    problems = (*changes.problems, *reused_versions(earlier, rules))
-    if problems:
-        raise RuleError("; ".join(problems))
-    return changes
-
-
 def changes_lines(topic: str, published: PublishedSets, rules: tuple[Rule, ...], changes: RuleChanges) -> list[str]:
     """The changes: a line for each rule, and below it what differs."""
     live = published.live
     base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
     first = f"against {base}:{'' if changes else ' nothing changes, nothing is published'}"
     return [first, *(f"  {line}" for line in change_lines(live.rules if live else (), rules, changes))]
-
-
-def _author() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def rollback(*, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | None = None, note: Note = "") -> None:
@@ -219,7 +161,7 @@ def rollback(*, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | No
     _earlier_set(topic.topic, topic.read(), to)  # a topic that is not there is not made
     with topic.publishing() as publisher:
         earlier = _earlier_set(topic.topic, publisher.published, to)
-        rule_set = publisher.publish(earlier.rules, _author(), note or f"set {earlier.number} again", _now_ms())
+        rule_set = publisher.publish(earlier.rules, author(), note or f"set {earlier.number} again", now_ms())
     out(f"published set {rule_set.number}: the rules of set {earlier.number}")
 
 

@@ -49,6 +49,15 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         topics = {f"{name}_topic": getattr(self, f"{name}_topic") for name in names}
         return {name: topic for name, topic in topics.items() if topic is not None}
 
+    def needed_topics(self, has_kafka_actions: bool) -> dict[str, str]:
+        """The topics that a job on Kafka needs from its start on, by the option that names them."""
+        topics = self.own_topics
+        if self.control_topic is None:
+            del topics["inspections_topic"]
+            if self.rules_topic is None:
+                del topics["audit_topic"]
+        return topics | ({"actions_topic": self.actions_topic} if has_kafka_actions else {})
+
     def topics_of_actions(self, rules: Iterable[Rule]) -> ActionTopics:
         """The topics that Kafka actions may write, where the job starts with ``rules``."""
         return ActionTopics(

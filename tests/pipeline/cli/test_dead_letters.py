@@ -118,6 +118,23 @@ def test_filters(letters: Letters, capsys: pytest.CaptureFixture[str], options: 
     assert sum(shown["reasons"].values()) == len(offsets)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--rule=s"], "no letter matches: none has --rule=s"),
+        (["--destination=crn"], "no letter matches: none has --destination=crn; did you mean --destination=crm?"),
+        (["--rule=r", "--reason=not_json"], "no letter matches all of this at once, or none is of that time"),
+        (["--since=2025-01-01"], "no letter matches all of this at once, or none is of that time"),
+    ],
+)
+def test_a_filter_that_finds_nothing_says_why(
+    letters: Letters, capsys: pytest.CaptureFixture[str], options: list[str], why: str
+) -> None:
+    letters.write()
+    assert letters.run("list", *options) == 0
+    assert capsys.readouterr().err.splitlines() == [why]
+
+
 def test_one_is_shown_with_everything(letters: Letters, capsys: pytest.CaptureFixture[str]) -> None:
     letters.write()
     letters.write(b"no letter")

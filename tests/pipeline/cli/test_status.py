@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.cli.main import main
 from pipeline.cli.status import status_text
+from pipeline.job.kafka_look import KafkaLook
 from pipeline.job.status import status_of
 from runners.flink.local.broker import LocalKafka
 from runners.flink.local.cluster import LocalFlink
@@ -18,12 +20,19 @@ from runners.flink.local.processes import free_ports
 from tests.builders import event
 from tests.flink_cluster import wait_for_checkpoint
 from tests.integration.jobs import Topics, reading, running
+from tests.pipeline.job.snapshots import failure, healthy, steps
 from tests.pipeline.job.test_status import snapshot
 
 
 def test_the_text_has_a_row_for_each_quantity_and_tables() -> None:
     now = snapshot(
-        2, read=2468, rule__welcome__fired=[1200], action__webhook__crm__delivered=[3], rules_live=[1], rule_set=[4]
+        2,
+        read=2468,
+        rule__welcome__fired=[1200],
+        action__webhook__crm__delivered=[3],
+        rules_live=[1],
+        rule_set=[4],
+        destination__crm__disabled=[0],
     )
     assert status_text(status_of(snapshot(1), now)).splitlines() == [
         "job           event-trigger  RUNNING for 1 h 2 min  2 restarts",
@@ -64,10 +73,44 @@ def test_options_that_cannot_be_used_end_with_2(capsys: pytest.CaptureFixture[st
     ]  # fmt: skip
 
 
-def test_a_cluster_that_does_not_answer_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--once"], ["--json"]])
+def test_a_cluster_that_does_not_answer_is_down(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (port,) = free_ports(1)
-    assert main(["status", f"--flink_master=127.0.0.1:{port}"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: GET http://127.0.0.1:{port}/jobs/overview")
+    assert main(["status", f"--flink_master=127.0.0.1:{port}", *options]) == 2
+    shown = capsys.readouterr()
+    if "--json" in options:
+        assert json.loads(shown.out)["verdict"] == {
+            "state": "DOWN",
+            "cause": f"Flink at 127.0.0.1:{port} does not answer",
+            "detail": "Connection refused",
+            "next": f"event-trigger doctor --flink_master=127.0.0.1:{port}",
+            "section": "FlinkSilent",
+        }
+    else:
+        assert shown.out.splitlines() == [
+            f"DOWN          Flink at 127.0.0.1:{port} does not answer: Connection refused",
+            f"next          event-trigger doctor --flink_master=127.0.0.1:{port}",
+            "see           docs/runbook.md#flinksilent",
+        ]
+    assert shown.err == ""
+
+
+def test_what_runs_of_a_job_that_does_not_run_and_why_is_shown() -> None:
+    now = replace(steps(healthy(2), "RUNNING", "FAILED", state="RESTARTING"), failures=[failure(9)], task_managers=[])
+    lines = status_text(status_of(healthy(1), now)).splitlines()
+    assert lines[1:5] == [
+        "              1 of 2 steps run, 0 of ? TaskManagers",
+        "              failed 9 s ago: java.io.IOException: Connection reset",
+        "              counts since 1970-01-01 02:39:58 UTC",
+        "events        0/s read  0/s handled",
+    ]
+
+
+def test_a_lag_that_nobody_can_tell_and_a_kafka_that_does_not_answer_are_shown_as_such() -> None:
+    now = replace(healthy(2, lag=None), kafka=KafkaLook(trouble="timed out"))
+    lines = status_text(status_of(healthy(1), now)).splitlines()
+    assert "lag           unknown" in lines
+    assert "Kafka         does not answer from here: timed out" in lines
 
 
 @pytest.mark.stack
@@ -94,7 +137,9 @@ def test_a_real_job_is_shown(
     assert status["job"] | {"uptime_seconds": 0} == {
         "id": job_id, "name": f"test-{topics.tag}", "state": "RUNNING", "uptime_seconds": 0, "restarts": 0
     }  # fmt: skip
+    assert status["verdict"] == dict.fromkeys(("cause", "detail", "next", "section")) | {"state": "HEALTHY"}
     assert status["events"]["lag"] == 0
+    assert text.startswith("HEALTHY\n")
     assert status["users"]["in_state"] == 40
     assert status["rules"]["live"] == 1
     assert [(rule["name"], rule["fired"]) for rule in status["rules"]["each"]] == [("every", 400)]

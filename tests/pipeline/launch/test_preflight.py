@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from runners.flink.local.broker import LocalKafka
 from runners.flink.local.processes import free_ports
 from runners.flink.overrides import BEAM_VERSION
 from runners.flink.rest import FlinkRest
+from tests.builders import rule
 
 PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 A = "a" * 32
@@ -96,6 +99,12 @@ CASES: dict[str, tuple[list[str], dict[str, Any], str, list[str]]] = {
         "--skip_dead_partitions is 4, allowed: up to 3",
         ["--skip_dead_partitions=3"],
     ),
+    "a topic that is not there": (
+        ["--decisions_topic=event-decisons"],
+        {},
+        "--decisions_topic is 'event-decisons' (did you mean event-decisions?), allowed: a topic that exists at b:1",
+        ["--decisions_topic=event-decisions"],
+    ),
     "key groups": (
         ["--parallelism=9", "--max_parallelism=8", "--user_shards=0"],
         {},
@@ -159,12 +168,15 @@ class Surroundings:
         self._monkeypatch.setattr(start_checks, "topic_settings", lambda *_: policies)
         self._monkeypatch.setattr(start_checks, "broker_settings", lambda *_: brokers)
         self._monkeypatch.setattr(start_checks, "topic_partitions", lambda *_: {"user-tracking-events": 4})
+        topics = ("user-tracking-events", "e", "f", "event-dead-letters", "event-decisions")
+        Brokers(self._monkeypatch, *topics)
         self._monkeypatch.setattr("importlib.metadata.version", lambda _: changed.get("beam", BEAM_VERSION))
 
     def launch(self, options: list[str]) -> None:
         """All that is asked before the job is submitted."""
         settings = parse([*FLINK, *options])
         start_checks.check_kafka(settings)
+        start_checks.check_topics(settings, [])
         start_checks.check_cluster(settings, FlinkRest(self._httpserver.url_for("/")))
 
 
@@ -199,6 +211,69 @@ def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundi
     here = [{"path": f"pekko.tcp://flink@127.0.0.1:{port}/user/rpc/tm"} for port in (1, 2)]
     surroundings.are(FILE | {"/taskmanagers": {"taskmanagers": here}})
     surroundings.launch([])
+
+
+# What the options name -> the option of a topic that is not there.
+TOPICS = ["--control_topic=c", "--rules_topic=rs", "--decisions_topic=d", "--dead_letters_topic=l", "--audit_topic=au"]
+TOPICS += ["--events_topic=e", "--actions_topic=ac", "--inspections_topic=i"]
+NAMED = {option.partition("=")[0].removeprefix("--"): option.partition("=")[2] for option in TOPICS}
+WRITES = rule("r", actions=[{"type": "kafka"}, {"type": "kafka", "name": "more", "topic": "alerts"}])
+
+
+@pytest.mark.parametrize("option", NAMED)
+def test_every_topic_that_an_option_names_has_to_exist(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Brokers(monkeypatch, *({*NAMED.values(), "alerts"} - {NAMED[option]}), f"{NAMED[option]}-2")
+    with pytest.raises(OptionError) as caught:
+        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+    assert str(caught.value).startswith(f"--{option} is {NAMED[option]!r}")
+    assert str(caught.value).endswith("allowed: a topic that exists at b:1")
+
+
+def test_topics_that_exist_or_that_nothing_needs_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    Brokers(monkeypatch, *NAMED.values(), "alerts")
+    start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+    Brokers(monkeypatch, "e", "l")
+    start_checks.check_topics(parse([*FLINK, "--events_topic=e", "--dead_letters_topic=l"]), [rule("r")])
+
+
+def test_a_typo_is_answered_with_the_topic_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    Brokers(monkeypatch, *NAMED.values(), "alerts", "event-decisions")
+    with pytest.raises(OptionError, match=r"--decisions_topic is 'event-decisons' \(did you mean event-decisions\?\)"):
+        start_checks.check_topics(parse([*FLINK, *TOPICS, "--decisions_topic=event-decisons"]), [])
+
+
+def test_brokers_that_create_topics_create_what_is_written_but_not_what_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Brokers(monkeypatch, "e", "c", "rs", creates=True)
+    start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+    Brokers(monkeypatch, "e", "rs", creates=True)
+    with pytest.raises(OptionError, match=r"^--control_topic is 'c', allowed"):
+        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+
+
+def test_a_topic_that_only_a_rule_names_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    Brokers(monkeypatch, *NAMED.values())
+    with pytest.raises(OptionError, match="Kafka actions of rules: topic 'alerts' does not exist"):
+        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+
+
+class Brokers:
+    """Brokers with these topics."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *topics: str, creates: bool = False) -> None:
+        self._topics = topics
+        self._creates = creates
+        monkeypatch.setattr("pipeline.kafka.cluster_settings.AdminClient", lambda _: self)
+
+    def list_topics(self, timeout: float) -> Any:
+        return SimpleNamespace(topics={name: SimpleNamespace(error=None) for name in self._topics}, brokers=[1])
+
+    def describe_configs(self, brokers: list[Any], request_timeout: float) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        value = str(self._creates).lower()
+        answer.set_result({"auto.create.topics.enable": SimpleNamespace(value=value)})
+        return dict.fromkeys(brokers, answer)
 
 
 @pytest.mark.slow

@@ -12,13 +12,17 @@ from waitress.server import create_server
 
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
-from pipeline.job.status import JobSnapshot, status_of
+from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.status import status_of
 from pipeline.job.stored_letters import StoredLetter
+from pipeline.kafka.rules_topic import PublishedSets
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
 from pipeline.ui.job import JobError
+from pipeline.ui.rule_changes import ProposedChange, RuleChanges
 from pipeline.ui.watch import Watch
+from tests.builders import NOW_MS
 from transforms.adapters.secrets import Secret
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
@@ -36,6 +40,24 @@ def snapshot(at_s: float, **metrics: int) -> JobSnapshot:
     )
 
 
+class GivenRules(RuleChanges):
+    """Changes of the sets that a fake job has."""
+
+    def __init__(self, job: GivenJob) -> None:
+        super().__init__("rules", job.settings, {})
+        self._job = job
+
+    def read(self) -> PublishedSets:
+        sets = tuple(self._job.sets or ())
+        return PublishedSets(sets, highest=sets[-1].number if sets else 0)
+
+    def publish(self, change: ProposedChange, note: str) -> RuleSet:
+        assert self._job.sets is not None
+        assert change.problems == []
+        self._job.sets.append(RuleSet(change.highest + 1, change.rules, self._job.clock_ms, "page", note))
+        return self._job.sets[-1]
+
+
 @dataclass
 class GivenJob:
     """A fake ``RunningJob``; ``redriven`` has the places of letters that it sent again."""
@@ -49,6 +71,8 @@ class GivenJob:
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
     flags: list[tuple[bool, bool]] = field(default_factory=list)
+    clock_ms: int = NOW_MS
+    sets: list[RuleSet] | None = None
 
     @property
     def name(self) -> str:
@@ -56,9 +80,15 @@ class GivenJob:
 
     def rule_set(self) -> RuleSet | None:
         self._fail()
-        return self.rules
+        return self.sets[-1] if self.sets else self.rules
 
-    def decisions(self, selected: DecisionFilter, most: int) -> list[Decision] | None:
+    def rule_changes(self) -> RuleChanges | None:
+        return None if self.sets is None else GivenRules(self)
+
+    def now_ms(self) -> int:
+        return self.clock_ms
+
+    def decisions(self, selected: DecisionFilter, most: int = 1000) -> list[Decision] | None:
         self._fail()
         return None if self.log is None else [decision for decision in self.log if selected.matches(decision)][:most]
 
@@ -66,10 +96,9 @@ class GivenJob:
     def redrive_settings(self) -> RedriveSettings:
         return RedriveSettings("letters", "events", self.settings.control_topic)
 
-    def letters(self, most: int) -> list[tuple[StoredLetter, int | None]]:
+    def letters(self) -> list[tuple[StoredLetter, int | None]]:
         self._fail()
-        letters = list(self.dead.values())[:most]
-        return [(stored, 7 if stored.place in self.redriven else None) for stored in letters]
+        return [(stored, 7 if stored.place in self.redriven else None) for stored in self.dead.values()]
 
     def letter(self, partition: int, offset: int) -> StoredLetter | None:
         self._fail()
@@ -107,10 +136,15 @@ class GivenJob:
 
 
 class GivenWatch(Watch):
-    """A watch that has taken its snapshots already."""
+    """A watch that has taken its snapshots already; the last one was taken at ``now_ms``."""
 
-    def __init__(self, snapshots: Sequence[JobSnapshot]) -> None:
-        super().__init__(lambda: snapshots[-1], 1.0)
+    def __init__(self, snapshots: Sequence[JobSnapshot], now_ms: int = NOW_MS) -> None:
+        coming = iter(snapshots)
+        times_ms = iter([now_ms - round(1000 * (snapshots[-1].at_s - taken.at_s)) for taken in snapshots])
+        where = ("flink:8081", "shop")
+        super().__init__(lambda: next(coming), 60.0, where=where, clock_ms=lambda: next(times_ms, now_ms))
+        for _ in snapshots:
+            self.take()
         if snapshots:
             self.status, self.trouble = status_of(snapshots[0], snapshots[-1]), None
 

@@ -9,12 +9,14 @@ import orjson
 import pytest
 
 from pipeline.job.decision_log import DecisionFilter
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import parse
 from pipeline.ui.job import JobError, RunningJob
 from runners.flink.local.broker import LocalKafka
-from tests.builders import NOW_MS
+from tests.builders import NOW_MS, rule
 from tests.integration.jobs import Topics, reading
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
+from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
 
 pytestmark = pytest.mark.stack
@@ -64,8 +66,8 @@ def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
     event = DeadLetter("key_mismatch", "no", topics.events, 2, 7, 9, b"u1", b"event")
     topics.produce([(b"u1", event.to_json()), (b"u1", b"no letter"), (b"u2", LOST.to_json())], topics.dead_letters)
     job = a_job(topics, f"--control_topic={topics.control}")
-    assert [stored.place for stored, _ in job.letters(5)] == ["0/2", "0/0"]
-    assert [stored.place for stored, _ in job.letters(1)] == ["0/2"]
+    assert [stored.place for stored, _ in job.letters()] == ["0/2", "0/0"]
+    assert [stored.place for stored, _ in job.letters()][:1] == ["0/2"]
     assert job.letter(0, 1) is None
     assert job.letter(0, 9) is None
 
@@ -80,7 +82,7 @@ def test_letters_are_the_latest_and_are_sent_again(topics: Topics) -> None:
     assert result.sent == {"actions": 1, "events": 1}
     plan, _ = job.redrive(places, execute=True, accept_unsigned=True)
     assert plan.skipped == {"redriven before": 2, GONE: 1}
-    assert [sent_ms is not None for _, sent_ms in job.letters(5)] == [True, True]
+    assert [sent_ms is not None for _, sent_ms in job.letters()] == [True, True]
     with reading(topics.kafka, topics.events) as events, reading(topics.kafka, topics.control) as control:
         (again,) = events.until(1, 10)
         (record,) = control.until(1, 10)
@@ -106,7 +108,7 @@ def test_what_is_missing_is_named(topics: Topics) -> None:
     with pytest.raises(JobError, match="decisions topic 'd' does not exist"):
         job.decisions(DecisionFilter(), 5)
     with pytest.raises(JobError, match="dead letters topic 'l' does not exist"):
-        job.letters(5)
+        job.letters()
     with pytest.raises(JobError, match="inspections topic 'i' does not exist"):
         job.inspect("u1")
     with pytest.raises(JobError, match="start the page with the job's --control_topic"):
@@ -117,5 +119,25 @@ def test_a_broker_that_is_away_is_an_error_soon(topics: Topics) -> None:
     job = a_job(topics, "--bootstrap_servers=127.0.0.1:1")
     started_s = time.monotonic()
     with pytest.raises(JobError, match=r"dead letters topic 'dead-letters-\w+': "):
-        job.letters(5)
+        job.letters()
     assert time.monotonic() - started_s < 30
+
+
+def test_rules_are_published_rolled_back_and_set_aside(topics: Topics) -> None:
+    job = a_job(topics, f"--rules_topic=rules-{topics.tag}")
+    changes = job.rule_changes()
+    assert changes is not None
+    assert job.rule_set() is None
+    first = changes.propose("edit", RULE, RuleSet(0, (rule("old"),)))
+    assert (first.problems, [difference.sign for difference in first.differences]) == ([], ["+"])
+    assert changes.publish(first, "an offer").versions == {"old": 1, "offer": 3}
+    aside = changes.propose("set_aside", "old", None)
+    assert changes.publish(aside, "not needed").versions == {"offer": 3}
+    with pytest.raises(TopicError, match="set 2 was published meanwhile"):
+        changes.publish(aside, "again")
+    changes.publish(changes.propose("roll_back", "1", None), "back")
+    assert [(kept.number, list(kept.versions), kept.note) for kept in changes.read().sets] == [
+        (1, ["old", "offer"], "an offer"), (2, ["offer"], "not needed"), (3, ["old", "offer"], "back")
+    ]  # fmt: skip
+    missing = changes.propose("edit", RULE.replace("type: debug", "type: kafka, topic: nowhere-at-all"), None)
+    assert any("nowhere-at-all" in problem for problem in missing.problems)

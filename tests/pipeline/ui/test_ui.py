@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,17 +16,26 @@ import pytest
 import requests
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import NoJobError
-from pipeline.job.status import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
 from pipeline.ui.guard import Guard
+from pipeline.ui.hour import Recorder
+from pipeline.ui.overview import cards
+from pipeline.ui.users import timeline
 from pipeline.ui.watch import Watch
+from tests.axe import violations
 from tests.browser import chromium, follow
 from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
 from tests.pipeline.ui.pages import GivenJob, serving, snapshot
+from tests.pipeline.ui.screenshot import PAGES as PICTURED
+from tests.pipeline.ui.screenshot import a_job
+from tests.waiting import eventually
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
@@ -46,6 +57,7 @@ EVENT = DeadLetter("key_mismatch", EVIL, "events", 0, 7, 9, EVIL.encode(), EVIL.
 CONTROL = DeadLetter("bad_control_record", "why", "control", 0, 1, 9, None, b"{}")
 PAGES = (
     "/",
+    "/rules",
     "/rules/offer",
     "/decisions",
     "/dead-letters",
@@ -55,6 +67,8 @@ PAGES = (
     "/user",
     "/user?user_id=u1",
 )
+# Pages that renew themselves, with the only script that there is.
+LIVE = ("/", "/rules")
 
 
 @pytest.fixture(autouse=True)
@@ -146,10 +160,10 @@ class Parsed(HTMLParser):
 
 
 def test_rules_have_their_matches_per_minute(visitor: Visitor) -> None:
-    rows = re.findall(r"<tr>(.*?)</tr>", visitor.page("/").text, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", visitor.page("/rules").text, re.DOTALL)
     cells = [" ".join(Parsed(row).text.split()) for row in rows]
     assert cells == [
-        "Rule Matches/min Fired/min Matches Fired Errors Set aside",
+        "Rule Matches/min Fired/min Matches Fired Errors Quarantined",
         "offer v1 124.0 31.0 124 31 0 0",
         "gone not in the set 0.0 0.0 0 0 3 0",
     ]
@@ -173,6 +187,62 @@ def test_the_page_says_what_holds_the_stream_s_time(job: GivenJob, metrics: dict
         assert line in visitor.page("/").text
 
 
+def failed(cause: str) -> JobSnapshot:
+    trace = f"java.lang.Exception: a task failed\nCaused by: java.io.IOException: {cause}"
+    of_now = snapshot(60, events=1)
+    return replace(of_now, job=of_now.job | {"state": "FAILED"}, failures=[{"timestamp": 90_000, "stacktrace": trace}])
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "verdict", "cause", "section"),
+    [
+        (snapshot(60, events=1), 200, "HEALTHY", None, None),
+        (
+            snapshot(60, user_api_breaker_open=1),
+            200,
+            "DEGRADED",
+            "the user API fails and is spared (its breaker is open), 0 users wait for it",
+            "UserApiFails",
+        ),
+        (failed("user u7"), 503, "DOWN", "the job is FAILED", "JobNotRunning"),
+    ],
+)
+def test_health_is_a_code_and_a_cause_for_anyone_and_no_text_of_others(
+    job: GivenJob, now: JobSnapshot, code: int, verdict: str, cause: str | None, section: str | None
+) -> None:
+    job.snapshots = [snapshot(0, events=0), now]
+    with serving(job, reads_need_it=True, token="env:UI_TOKEN") as url, Visitor(url) as visitor:
+        assert visitor.page("/").status_code == 303  # everything else needs a sign-in
+        answer = visitor.page("/health")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (code, "no-store")
+        assert "Set-Cookie" not in answer.headers
+        found = answer.json()
+        assert found.pop("seen_seconds_ago") < 60
+        assert found == {"verdict": verdict, "cause": cause, "section": section}
+        assert visitor.page("/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_health_without_any_answer_is_down(job: GivenJob) -> None:
+    job.snapshots = []
+    with serving(job) as url, Visitor(url) as visitor:
+        answer = visitor.page("/health")
+        assert (answer.status_code, answer.json()["verdict"]) == (503, "DOWN")
+
+
+def test_the_overview_shows_the_verdict_with_cause_detail_and_command(job: GivenJob) -> None:
+    job.snapshots = [snapshot(0, events=0), replace(failed(EVIL), restarts=1)]
+    with serving(job) as url, Visitor(url) as visitor:
+        text = Parsed(visitor.page("/").text).text
+    assert "DOWN the job is FAILED: java.io.IOException: " in " ".join(text.split())
+    assert "event-trigger resume --flink_master=flink:8081 --job_name=shop" in text
+
+
+def test_a_lag_that_nobody_can_tell_is_unknown(job: GivenJob) -> None:
+    job.snapshots = [snapshot(0, events=0), replace(snapshot(60, events=1), lag=None)]
+    with serving(job) as url, Visitor(url) as visitor:
+        assert "Lag unknown" in words(visitor.page("/"))
+
+
 def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> None:
     def shown(query: str) -> list[str]:
         text = visitor.page(f"/decisions?{query}").text
@@ -183,10 +253,130 @@ def test_decisions_are_filtered_by_user_rule_and_action(visitor: Visitor) -> Non
     ]  # fmt: skip
 
 
+def words(answer: requests.Response) -> str:
+    return " ".join(Parsed(answer.text).text.split())
+
+
+def test_the_overview_has_charts_with_their_words_and_all_outcomes_of_destinations(job: GivenJob) -> None:
+    counts = {"events_handled": 2400, "user_api_calls": 30, "user_api_breaker_open": 1}
+    sent = {
+        name: number
+        for number, name in enumerate(("delivered", "retried", "delayed", "refused", "given_up", "dropped"), 7)
+    }
+    metrics = counts | {f"action__webhook__crm__{name}": number for name, number in sent.items()}
+    job.snapshots = [snapshot(0, rule_set=3, **dict.fromkeys(metrics, 0)), snapshot(60, rule_set=4, **metrics)]
+    with serving(job) as url, Visitor(url) as visitor:
+        answer = visitor.page("/")
+    text = words(answer)
+    assert answer.text.count('<svg viewBox="0 0 600 60"') == 6
+    assert "the last hour: 40 to 40, last 40/s. Marks: rule set 4 is live, by" in text
+    assert f"rule set 4 is live, by {VISIBLE}: {VISIBLE}" in text
+    assert "Breaker failing Calls 0.5 /s" in text
+    assert "Destination State Delivered/s Delivered Retried Delayed Refused Given up Dropped crm" in text
+    assert "7 8 9 10 11 12" in text
+
+
+@pytest.mark.parametrize(
+    ("lag", "shown"), [(None, ("unknown", "")), (0, ("0", " events")), (12_345, ("12,345", " events"))]
+)
+def test_a_lag_that_nobody_can_tell_is_no_number(lag: int | None, shown: tuple[str, str]) -> None:
+    found = cards(Recorder().hour(NOW_MS), [], {"events": {"lag": lag}})
+    assert [(card.value, card.unit) for card in found if card.chart.name == "Lag"] == [shown]
+
+
+def test_an_overview_without_anything_says_what_is_missing(job: GivenJob) -> None:
+    job.snapshots, job.rules = (), None
+    with serving(job) as url, Visitor(url) as visitor:
+        text = words(visitor.page("/"))
+    assert "Flink has not told anything yet" in text
+    assert text.count("the last hour: nothing seen yet") == 6
+    assert "Nothing in this hour" in text
+
+
+def test_decisions_are_paged_and_filters_stay(job: GivenJob) -> None:
+    kinds = ("fired", "capped")
+    job.log = [
+        Decision(decision=kinds[n % 2], time=NOW_MS - n, user_id=f"u{n}", event_id=f"e{n}", rule="offer")
+        for n in range(120)
+    ]
+    with serving(job) as url, Visitor(url) as visitor:
+        pages = [visitor.page(f"/decisions?outcome=capped&rule=offer&page={number}").text for number in (1, 3, 99)]
+        shown = [re.findall(r"user_id=(u\d+)", page) for page in pages]
+        assert [(len(found), found[0]) for found in shown] == [(25, "u1"), (10, "u101"), (10, "u101")]
+        assert "60 decisions, page 1 of 3" in words(visitor.page("/decisions?outcome=capped"))
+        older = html.unescape(re.findall(r'href="([^"]+)" rel="next"', pages[0])[0])
+        assert re.findall(r"user_id=(u\d+)", visitor.page(older).text)[0] == "u51"
+        assert "fired 60" in words(visitor.page("/decisions"))
+        assert [visitor.page(f"/decisions?page={page}").status_code for page in ("0", "x", "-1", "9" * 30)] == [400] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/decisions?outcome=caped", 400, "outcome is 'caped', did you mean capped?"),
+        ("/decisions?outcome=x", 400, "outcome is 'x', allowed: fired, held,"),
+        ("/decisions?rule=ofer", 200, "None of the 2 decisions looked at has rule ofer. rule: did you mean offer?"),
+        ("/decisions?user=u1&outcome=capped", 200, "None of the 2 decisions looked at has user u1, outcome capped."),
+        ("/dead-letters?reason=keymismatch", 400, "reason is 'keymismatch', did you mean key_mismatch?"),
+        ("/dead-letters?reason=too_large", 200, "None of the 3 letters looked at has reason too_large."),
+        ("/dead-letters?since=yesterday", 400, "since is 'yesterday', allowed: a time like 2024-01-31T08:00:00Z"),
+        ("/dead-letters?until=2020-01-01", 200, "None of the 3 letters looked at has until 2020-01-01."),
+    ],
+)
+def test_what_a_filter_cannot_find_it_names(visitor: Visitor, path: str, status: int, text: str) -> None:
+    answer = visitor.page(path)
+    assert answer.status_code == status
+    assert text in words(answer)
+
+
+def test_letters_are_counted_and_filtered(job: GivenJob, visitor: Visitor) -> None:
+    def shown(query: str) -> list[str]:
+        return re.findall(r'href="/dead-letters/(\d+/\d+)"', visitor.page(f"/dead-letters?{query}").text)
+
+    job.dead["0/3"] = replace(job.dead["0/3"], at_ms=NOW_MS - 3_600_000)
+    text = words(visitor.page("/dead-letters"))
+    assert "undelivered 1" in text
+    assert "key_mismatch 1" in text
+    assert shown("") == ["0/1", "0/2", "0/3"]
+    assert shown("reason=key_mismatch") == ["0/2"]
+    assert shown("since=2023-12-31T23:30Z") == ["0/1", "0/2"]
+    assert shown("until=2023-12-31T23:30Z&reason=bad_control_record") == ["0/3"]
+    job.dead["0/2"] = replace(job.dead["0/2"], letter=msgspec.structs.replace(EVENT, rule="offer"))
+    assert shown("rule=offer") == ["0/2"]
+
+
+def test_a_user_s_events_are_a_timeline_with_the_decisions_on_them(job: GivenJob) -> None:
+    rows = [{"timestamp": NOW_MS + n, "event_id": f"e{n}", "event_name": "view", "page": f"/{n}"} for n in range(3)]
+    log = [
+        Decision(decision=kind, time=NOW_MS + 9, user_id="u1", event_id=event_id, event_time=at_ms, rule="offer")
+        for kind, event_id, at_ms in (
+            ("delivered", "e1", None),
+            ("fired", "e1", NOW_MS + 1),
+            ("capped", "gone", NOW_MS - 5),
+        )
+    ]
+    found = timeline(rows, log)
+    assert [(moment.event_id, [made.decision for made in moment.decisions]) for moment in found] == [
+        ("e2", []), ("e1", ["fired", "delivered"]), ("e0", []), ("gone", ["capped"])
+    ]  # fmt: skip
+    assert (found[0].name, found[0].fields, found[3].name) == ("view", "page=/2", None)
+    job.log = [*log, *(job.log or ())]
+    with serving(job) as url, Visitor(url) as visitor:
+        assert "fired offer" in words(visitor.page("/user?user_id=u1"))
+
+
 def test_a_letter_is_shown_with_everything(visitor: Visitor) -> None:
     text = Parsed(visitor.page("/dead-letters/0/2").text).text
     assert VISIBLE in text  # the event as it was
-    assert {"reason", "record.topic", "record.offset", "record.value.base64"} <= set(text.split())
+    assert {"reason", "record.topic", "record.offset", "record.value"} <= set(text.split())
+    assert "2024-01-01T00:00:00.000Z (0 s ago)" in text  # times as times
+    assert "base64" not in text
+
+
+def test_bytes_that_are_no_text_are_base64(job: GivenJob, visitor: Visitor) -> None:
+    job.dead["0/2"] = replace(job.dead["0/2"], letter=msgspec.structs.replace(EVENT, value=b"\xff\xfe", key=None))
+    text = " ".join(Parsed(visitor.page("/dead-letters/0/2").text).text.split())
+    assert "record.value.base64 //4=" in text
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/rules/nobody", "/dead-letters/0/99", "/dead-letters/x/1"])
@@ -194,6 +384,14 @@ def test_what_is_not_there_is_not_found(visitor: Visitor, path: str) -> None:
     answer = visitor.page(path)
     assert answer.status_code == 404
     assert "Traceback" not in answer.text
+
+
+def test_an_error_says_what_to_do(visitor: Visitor) -> None:
+    assert "There is no page at this address: choose one above." in words(visitor.page("/nowhere"))
+    assert "There is no such dead letter." in words(visitor.page("/dead-letters/0/99"))
+    assert "This address takes a form" in words(visitor.page("/sign-out"))
+    form = {"form": visitor.secret("/sign-in"), "what": "x" * 100_000}
+    assert "The form is larger than 64 KB" in words(visitor.submit("/rule-sets/change", form))
 
 
 def test_a_job_without_a_decision_log_says_how_to_have_one(job: GivenJob) -> None:
@@ -213,14 +411,15 @@ def test_an_unknown_user_and_a_silent_job_are_different_messages(job: GivenJob) 
 def test_without_kafka_or_flink_pages_say_what_is_wrong(job: GivenJob) -> None:
     job.trouble, job.snapshots = f"the broker is away {EVIL}", ()
     with serving(job) as url, Visitor(url) as visitor:
-        rules = visitor.page("/")
-        assert rules.status_code == 200
-        assert "Flink has not told anything yet" in rules.text
-        for path in ("/", *PAGES[1:-2]):
+        for path in LIVE:
+            live = visitor.page(path)
+            assert live.status_code == 200
+            assert "Flink has not told anything yet" in live.text
+        for path in PAGES[:-2]:
             answer = visitor.page(path)
-            assert answer.status_code == (200 if path == "/" else 502)
+            assert answer.status_code == (200 if path in LIVE else 502)
             assert "the broker is away" in answer.text
-            assert "<script" not in answer.text
+            assert "<script>" not in answer.text
 
 
 # Texts of others
@@ -232,7 +431,7 @@ def test_without_kafka_or_flink_pages_say_what_is_wrong(job: GivenJob) -> None:
 def test_hostile_texts_stay_texts(visitor: Visitor, path: str) -> None:
     visitor.sign_in()
     answer = visitor.page(path)
-    page = Parsed(answer.text)
+    page = Parsed(answer.text.replace('<script src="/static/live.js" defer></script>', "", path in LIVE))
     assert page.tags & {"script", "iframe", "object", "textarea", "style", "base"} == set()
     assert [name for name, _ in page.attributes if name.startswith("on") or name == "style"] == []
     links = [value for name, value in page.attributes if name in ("href", "src", "action")]
@@ -249,12 +448,17 @@ def test_hostile_texts_are_shown_as_they_are(visitor: Visitor) -> None:
 # Who may read
 
 
-def test_every_answer_forbids_scripts_frames_and_copies(visitor: Visitor) -> None:
+def test_every_answer_forbids_foreign_scripts_frames_and_copies(visitor: Visitor) -> None:
     paths = (*PAGES, "/nowhere", "/static/style.css", "/sign-in")
-    for answer in [*map(visitor.page, paths), visitor.submit("/dead-letters/redrive", {})]:
+    for path, answer in [
+        *zip(paths, map(visitor.page, paths), strict=True),
+        ("", visitor.submit("/dead-letters/redrive", {})),
+    ]:
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == "'none'"
-        assert "script-src" not in policy
+        assert (policy.get("script-src"), policy.get("connect-src")) == (
+            ("'self'",) * 2 if path in LIVE else (None, None)
+        )
         assert "'unsafe-inline'" not in str(policy)
         assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -459,25 +663,45 @@ def complaints(browser: Chrome) -> list[str]:
     return [entry["message"] for entry in entries]
 
 
+@contextmanager
+def wide(browser: Chrome, width: int) -> Iterator[None]:
+    """Make the browser's window so wide while the context is open."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def sign_in(browser: Chrome, url: str) -> None:
+    browser.get(f"{url}/sign-in")
+    browser.find_element(By.NAME, "token").send_keys(TOKEN)
+    follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+
+
 @pytest.mark.browser
 def test_a_browser_runs_nothing_of_what_it_is_shown(job: GivenJob, browser: Chrome) -> None:
     with serving(job) as url:
         for path in (*PAGES, f"/user?user_id={EVIL}", f"/decisions?user={EVIL}"):
             browser.get(url + path)
             assert browser.title.endswith(" · shop")
-            assert browser.execute_script("return document.scripts.length + document.images.length") == 1  # the icon
+            sources = browser.execute_script("return [...document.scripts, ...document.images].map((each) => each.src)")
+            ours = ["/static/live.js"] if path in LIVE else []
+            assert [source.removeprefix(url) for source in sources] == [*ours, "/static/icon.svg"]
             assert complaints(browser) == []
 
 
 @pytest.mark.browser
-def test_the_policy_itself_would_stop_a_script(job: GivenJob, browser: Chrome) -> None:
+@pytest.mark.parametrize(("path", "title"), [("/", "Overview · shop"), ("/decisions", "Decisions · shop")])
+def test_the_policy_itself_would_stop_a_script(job: GivenJob, browser: Chrome, path: str, title: str) -> None:
     with serving(job) as url:
-        browser.get(url)
+        browser.get(url + path)
         browser.execute_script(
             "const script = document.createElement('script'); script.textContent = \"document.title = 'taken'\";"
             "document.body.append(script)"
         )
-        assert browser.title == "Rules · shop"
+        assert browser.title == title
         assert any("Content Security Policy" in message for message in complaints(browser))
 
 
@@ -488,7 +712,7 @@ def test_a_letter_is_redriven_with_the_button(job: GivenJob, browser: Chrome, to
     job.dead["0/1"] = replace(job.dead["0/1"], letter=msgspec.structs.replace(LOST, rule="offer", action=action))
     with serving(job, token) as url:
         browser.get(f"{url}/dead-letters")
-        assert browser.find_elements(By.CSS_SELECTOR, "main button") == []
+        assert browser.find_elements(By.CSS_SELECTOR, "main button.primary") == []
         follow(browser, browser.find_element(By.LINK_TEXT, "Sign in to change things").click)
         browser.find_element(By.NAME, "token").send_keys(TOKEN)
         follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
@@ -530,18 +754,116 @@ def test_another_site_s_page_cannot_redrive(job: GivenJob, browser: Chrome, toke
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 800, 1600])
+def test_the_overview_renews_itself_unless_somebody_pauses_it(job: GivenJob, browser: Chrome) -> None:
+    with serving(job) as url:
+        # Ten seconds would be long: the page's clock is made to run faster.
+        every = "const every = window.setInterval; window.setInterval = (run, ms) => every(run, ms / 100);"
+        added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": every})
+        try:
+            browser.get(url)
+            complaints(browser)  # those of earlier pages
+            job.trouble = "the broker went away"
+            eventually(lambda: "the broker went away" in browser.page_source, "a newer page", 30)
+            browser.find_element(By.ID, "pause").click()
+            assert browser.find_element(By.ID, "pause").text == "Resume updates"
+            job.trouble = "and it is back"
+            browser.execute_async_script("setTimeout(arguments[0], 500)")
+            assert "and it is back" not in browser.page_source
+            browser.find_element(By.ID, "pause").click()
+            eventually(lambda: "and it is back" in browser.page_source, "a newer page", 30)
+            assert complaints(browser) == []
+        finally:
+            browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def prefer(browser: Chrome, scheme: str, media: str = "screen") -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+@pytest.mark.browser
+def test_nothing_keeps_people_from_using_a_page(browser: Chrome, token: str) -> None:
+    found: dict[str, list[str]] = {}
+
+    def look(name: str) -> None:
+        prefer(browser, "light")
+        found[name] = violations(browser)
+        prefer(browser, "dark")  # what is not about colours is the same in both
+        found[f"{name}, dark"] = violations(browser, "color-contrast")
+
+    job = a_job()
+    job.log, job.dead = (job.log or [])[:8], dict(list(job.dead.items())[:8])  # more rows would say nothing new
+    with serving(job, token) as url:
+        browser.get(f"{url}/sign-in")
+        look("sign in")
+        sign_in(browser, url)
+        for name, path in {**PICTURED, "edit": "/rule-sets/edit?rule=offer", "error": "/nowhere"}.items():
+            browser.get(url + path)
+            look(name)
+        browser.get(f"{url}/rules/offer")
+        follow(browser, browser.find_element(By.XPATH, "//button[text()='Set aside …']").click)
+        look("set aside")
+        browser.execute_script("document.querySelector('main p').style = 'color: #999; background: #888'")
+        assert any("color-contrast" in line for line in violations(browser, "color-contrast"))
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.browser
+def test_a_rule_is_set_aside_with_the_keyboard(browser: Chrome, token: str) -> None:
+    job = a_job()
+
+    def press(*keys: str) -> WebElement:
+        browser.switch_to.active_element.send_keys(*keys)
+        return browser.switch_to.active_element
+
+    with serving(job, token) as url:
+        sign_in(browser, url)
+        browser.get(f"{url}/rules/offer")
+        assert press(Keys.TAB).text == "Skip to content"
+        assert press(Keys.ENTER).get_attribute("id") == "main"
+        assert press(Keys.TAB).text == "Edit and publish …"
+        assert press(Keys.TAB).text == "Set aside …"
+        follow(browser, lambda: press(Keys.ENTER))
+        browser.find_element(By.NAME, "note").send_keys("too many")
+        follow(browser, lambda: press(Keys.ENTER) and None)
+        assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text == "published set 13"
+    assert job.sets is not None
+    assert (job.sets[-1].note, "offer" in job.sets[-1].versions) == ("too many", False)
+
+
+@pytest.mark.browser
+def test_paper_has_the_content_alone(browser: Chrome) -> None:
+    with serving(a_job()) as url:
+        browser.get(f"{url}/decisions")
+        shown = (
+            "return ['nav', '.filters', 'table']"
+            ".map((each) => document.querySelector(each).getClientRects().length > 0)"
+        )
+        assert browser.execute_script(shown) == [True, True, True]
+        prefer(browser, "dark", "print")
+        try:
+            assert browser.execute_script(shown) == [False, False, True]
+            ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        finally:
+            prefer(browser, "light")
+    assert ground == "rgb(255, 255, 255)"
+
+
+@pytest.mark.browser
+def test_a_phone_s_pages_end(browser: Chrome) -> None:
+    with serving(a_job()) as url, wide(browser, 390):
+        for path in PICTURED.values():
+            browser.get(url + path)
+            assert browser.execute_script("return document.documentElement.scrollHeight") < 8_000, path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 390, 800, 1400, 1600])
 def test_nothing_is_cut_off_at_any_width(job: GivenJob, browser: Chrome, width: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    )
-    try:
-        with serving(job) as url:
-            for path in PAGES:
-                browser.get(url + path)
-                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    with serving(job) as url, wide(browser, width):
+        for path in PAGES:
+            browser.get(url + path)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
 
 
 @pytest.mark.browser

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from runners.flink.errors import LocalStackError
+from runners.flink.errors import FlinkSilentError, LocalStackError
 from runners.flink.local.processes import free_ports
-from runners.flink.rest import FlinkRest
+from runners.flink.rest import FlinkRest, root_cause
 from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -126,7 +127,9 @@ def test_a_response_that_is_not_json_is_an_error(rest: FlinkRest, httpserver: HT
 
 def test_a_refused_connection_is_an_error() -> None:
     (port,) = free_ports(1)
-    with pytest.raises(LocalStackError, match=rf"GET http://127\.0\.0\.1:{port}/overview: .*refused"):
+    with pytest.raises(
+        LocalStackError, match=rf"^Flink at http://127\.0\.0\.1:{port} does not answer: Connection refused$"
+    ):
         FlinkRest(f"http://127.0.0.1:{port}").overview()
 
 
@@ -141,3 +144,40 @@ def test_many_metrics_are_split_into_requests_that_flink_accepts(rest: FlinkRest
 
     assert rest.vertex_metrics(JOB, "v", names) == {name: name[-3:] for name in names}
     assert 5 < len(httpserver.log) < 20
+
+
+PYTHON = """\
+java.lang.RuntimeException: a task failed
+\tat a.b.C.run(C.java:1)
+Caused by: java.util.concurrent.ExecutionException: java.lang.RuntimeException: Error received from SDK harness
+\tat a.b.D
+Caused by: java.lang.RuntimeException: Error received from SDK harness: Traceback (most recent call last):
+  File "worker.py", line 7, in process
+    raise ValueError("no")
+ValueError: no [while running 'HandleEvents']
+
+\tat org.apache.beam.E
+\t... 3 more
+"""
+
+
+@pytest.mark.parametrize(
+    ("trace", "cause"),
+    [
+        ("a.b.X: outer\n\tat a.b\nCaused by: a.b.Y: inner\n\tat c.d\n\t... 2 more", "a.b.Y: inner"),
+        ("a.b.X: alone\n\tat a.b", "a.b.X: alone"),
+        (PYTHON, "ValueError: no [while running 'HandleEvents']"),
+        ("", "no reason given"),
+    ],
+)
+def test_the_root_cause_is_the_innermost_error_of_java_or_python(trace: str, cause: str) -> None:
+    assert root_cause(trace) == cause
+
+
+def test_a_host_that_is_not_there_and_one_that_is_silent_are_told_in_words() -> None:
+    with pytest.raises(FlinkSilentError, match=r"^Flink at http://nowhere\.invalid:1 does not answer: [A-Z][a-z ]+"):
+        FlinkRest("http://nowhere.invalid:1").overview()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(FlinkSilentError, match=r"does not answer: no answer in time$"):
+            FlinkRest(f"http://127.0.0.1:{port}", 0.2).overview()

@@ -52,6 +52,11 @@ METRICS: Final = (
         "why it stands: 1 not read to the end, 2 an open transaction, 3 no answer from the broker, 4 a partition that "
         "no reader has yet; 0 nothing holds it",
     ),
+    Metric(
+        "partition.PARTITION.unread",
+        GAUGE,
+        "offsets between what was read and the partition's end; -1 while the broker does not say where it ends",
+    ),
     Metric("latency_ms", HISTOGRAM, "from the broker's time of an event to the decision of its action"),
     # State
     Metric("state_hits", COUNTER, "events whose user was in the state"),

@@ -280,6 +280,13 @@ def cools_down(state: RuleState, rule: Rule, key: str | None, at_ms: int, receiv
     return RECORD_TIME if received_ms < slot.received_ms[-1] + rule.cooldown.time.ms else None
 
 
+def cooled_until_ms(state: RuleState, rule: Rule, key: str | None, stopped_by: str) -> int:
+    """Until when a cooldown lasts, on the clock that ``cools_down`` named."""
+    slot = state.fired[(rule.name, cooldown_slot(key))]
+    begun_ms = slot.times_ms[-1] if stopped_by == EVENT_TIME else slot.received_ms[-1]
+    return begun_ms + (rule.cooldown.time.ms if rule.cooldown is not None else 0)
+
+
 def caps(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int, received_ms: int) -> str | None:
     """The time by which the rule's cap stops a firing: ``EVENT_TIME`` or ``RECORD_TIME``; None: it does not."""
     if rule.cap is None:

@@ -199,7 +199,8 @@ class Firing:
         if stopped_by is not None:
             scope.count(rule, "cooled_down", "rules_cooled_down")
             if log.is_on:
-                detail = "" if key is None else f"key {rule_state.short(key)}"
+                until = f"until {rfc_3339(rule_state.cooled_until_ms(state, rule, key, stopped_by))}"
+                detail = until if key is None else f"key {rule_state.short(key)}, {until}"
                 log.event(decisions.COOLED_DOWN, rule, trigger.fields, _stopped(detail, stopped_by))
             return True
         if rule.cap is None:

@@ -85,6 +85,27 @@ def test_an_option_that_cannot_be_used_ends_with_2(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.splitlines()[1] == "error: --checkpoint_dir is 'bucket', allowed: a URL"
 
 
+def test_a_running_job_that_is_not_there_is_a_failure_named_as_its_section(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert main(["doctor", "--running", f"--flink_master=127.0.0.1:{port}"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL  FlinkSilent")]
+    assert failed == [
+        f"FAIL  FlinkSilent  Flink at 127.0.0.1:{port} does not answer: Connection refused -> "
+        f"event-trigger doctor --flink_master=127.0.0.1:{port}; docs/runbook.md#flinksilent"
+    ]
+    assert main(["doctor", "--running"]) == 2
+    assert capsys.readouterr().err.startswith("error: --running needs --flink_master")
+
+
+def test_slots_that_the_running_job_has_are_no_failure(httpserver: HTTPServer) -> None:
+    taken = {"flink-version": "1.19.3", "slots-available": 0, "taskmanagers": 1}
+    for path, answer in (ALL_IN_ORDER | {"/overview": taken}).items():
+        httpserver.expect_request(path).respond_with_json(answer)
+    settings = Settings(flink_master=f"{httpserver.host}:{httpserver.port}")
+    found = [findings("Slots", settings, running=running)[0].outcome for running in (False, True)]
+    assert found == ["FAIL", "ok"]
+
+
 def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
 

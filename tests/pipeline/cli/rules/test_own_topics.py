@@ -8,13 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.cli.rules import published
-from pipeline.errors import OptionError
+from pipeline.job import publishing
 from pipeline.kafka import cluster_settings
-from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
-from pipeline.launch import preflight
+from pipeline.kafka.cluster_settings import missing_topics
 from pipeline.launch.options import Settings
-from tests.builders import rule
 
 RULE = "name: r\nversion: 1\nfilter: 'true'\nactions: [{{type: kafka, topic: {topic}}}]\n"
 PUBLISH = ("publish", "--rules_topic=my-rules", "--bootstrap_servers=b:1")
@@ -46,7 +43,7 @@ def test_publish_refuses_its_own_rules_topic(tmp_path: Path, capsys: pytest.Capt
 def test_publish_refuses_a_topic_that_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "missing_topics", lambda _, topics: f"topic {', '.join(topics)} does not exist")
+    monkeypatch.setattr(publishing, "missing_topics", lambda _, topics: f"topic {', '.join(topics)} does not exist")
     assert run(tmp_path, "gone", *PUBLISH) == 1
     assert "Kafka actions: topic gone does not exist" in capsys.readouterr().err
 
@@ -67,28 +64,3 @@ def test_topics_are_missing_unless_brokers_create_them(
     found = missing_topics({}, ["gone", "here", "lost"])
     assert (found is None) if problem is None else (found or "").startswith(problem)
     assert missing_topics({}, ["here"]) is None
-
-
-def test_a_launch_asks_for_topics_of_kafka_actions_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[Any] = []
-    answer = SimpleNamespace(now="topic 'gone' does not exist")
-
-    def missing(_: Any, topics: Any) -> str | None:
-        asked.append(topics)
-        if answer.now is None:
-            raise KafkaAdminError("no answer")
-        return str(answer.now)
-
-    monkeypatch.setattr(preflight, "missing_topics", missing)
-    settings = Settings(bootstrap_servers="b:1", actions_topic="actions")
-    preflight.check_action_topics(settings, [rule("d", actions=[{"type": "debug"}])])
-    assert asked == []
-    rules = [rule("r", actions=[{"type": "kafka", "topic": "gone"}])]
-    with pytest.raises(OptionError, match="Kafka actions of rules: topic 'gone' does not exist"):
-        preflight.check_action_topics(settings, rules)
-    assert asked == [("actions", "gone")]
-    answer.now = None
-    preflight.check_action_topics(settings, rules)
-    assert "topics of actions were not checked" in capsys.readouterr().err

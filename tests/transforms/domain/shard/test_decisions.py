@@ -14,6 +14,7 @@ import pytest
 
 from tests.builders import NOW_MS, Shard, batch, event, fetched, filter_set, rule
 from tests.integration.jobs import ROOT
+from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.rules.actions import action_id
 from transforms.domain.shard import decisions
 from transforms.domain.shard.decisions import Decision, decode_decision, sampled
@@ -94,7 +95,7 @@ def test_what_stops_a_rule_is_told() -> None:
     logged = Logged(cold, capped, daily, sample=1.0)
     assert [what for what, _, _ in told(logged.say("a", platform="web"))] == ["fired"] * 3
     assert told(logged.say("b", at_ms=1, platform="web")) == [
-        ("cooled_down", "cold", "key s:web"),
+        ("cooled_down", "cold", f"key s:web, until {rfc_3339(NOW_MS + HOUR)}"),
         ("capped", "capped", "1 in 1w"),
         ("capped", "daily", "1 per day"),
     ]
@@ -110,8 +111,8 @@ def test_what_stops_a_rule_by_record_time_alone_is_told() -> None:
     logged = Logged(*rules)
     logged.say("a", at_ms=-720 * HOUR, platform="web")  # came now, of thirty days ago
     assert told(logged.say("b", at_ms=1, platform="web")) == [
-        ("cooled_down", "cold", "by record time"),
-        ("cooled_down", "keyed", "key s:web, by record time"),
+        ("cooled_down", "cold", f"until {rfc_3339(NOW_MS + HOUR)}, by record time"),
+        ("cooled_down", "keyed", f"key s:web, until {rfc_3339(NOW_MS + HOUR)}, by record time"),
         ("capped", "capped", "1 in 1w, by record time"),
         ("capped", "daily", "1 per day, by record time"),
     ]

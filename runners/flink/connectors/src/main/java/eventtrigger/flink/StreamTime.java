@@ -16,6 +16,7 @@ import java.util.List;
  */
 final class StreamTime {
   static final long NONE = Long.MIN_VALUE;
+  static final long UNKNOWN = -1;
   // A reader asks every second, and an answer that takes longer than this is reported as missing.
   private static final long ANSWER_DUE_MS = 5000;
 
@@ -130,6 +131,15 @@ final class StreamTime {
       return newestMs == NONE ? emptyBehindAtMs : Math.max(newestMs, silentUpToMs);
     }
 
+    /** How many offsets lie between what has been emitted and the end of the log; {@link #UNKNOWN} without an answer. */
+    long unread(long nowMs) {
+      return isAnswered(nowMs) && position != NONE ? Math.max(0, end.highWatermark() - position) : UNKNOWN;
+    }
+
+    private boolean isAnswered(long nowMs) {
+      return end != null && nowMs - end.askedAtMs() <= ANSWER_DUE_MS;
+    }
+
     private void update(long clockMs) {
       if (hasNewRecords) {
         hasNewRecords = false;
@@ -146,7 +156,7 @@ final class StreamTime {
     }
 
     private Hold hold(long nowMs) {
-      if (end == null || nowMs - end.askedAtMs() > ANSWER_DUE_MS) {
+      if (!isAnswered(nowMs)) {
         return Hold.NO_ANSWER;
       }
       if (position < end.lastStableOffset()) {

@@ -176,7 +176,11 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
     long nowMs = System.currentTimeMillis();
     timed.forEach(
         (partition, partitionTime) ->
-            gauges.set(partition.partition(), partitionTime.readUpToMs(), time.hold(partitionTime, nowMs)));
+            gauges.set(
+                partition.partition(),
+                partitionTime.readUpToMs(),
+                time.hold(partitionTime, nowMs),
+                partitionTime.unread(nowMs)));
   }
 
   @Override

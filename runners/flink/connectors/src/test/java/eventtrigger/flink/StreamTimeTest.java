@@ -69,6 +69,21 @@ class StreamTimeTest {
   }
 
   @Test
+  void offsetsBehindThePositionAreUnreadUntilBrokersStopAnswering() {
+    assertEquals(StreamTime.UNKNOWN, partition.unread(nowMs));
+    deliver(partition, START_MS, 3);
+    assertEquals(StreamTime.UNKNOWN, partition.unread(nowMs));
+    endIs(partition, 10);
+    assertEquals(7, partition.unread(nowMs));
+    pass(5000);
+    assertEquals(7, partition.unread(nowMs));
+    pass(1);
+    assertEquals(StreamTime.UNKNOWN, partition.unread(nowMs));
+    endIs(partition, 2);
+    assertEquals(0, partition.unread(nowMs));
+  }
+
+  @Test
   void recordsThatWaitHoldTheTime() {
     deliver(partition, START_MS, 1);
     pass(60_000);

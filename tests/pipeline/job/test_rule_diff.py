@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.rules.rule_diff import difference_lines
 from pipeline.console import out
+from pipeline.job.rule_diff import difference_lines
 from tests.builders import rule
 
 OLD = rule(name="a", version=1, filter="local n = event.n\nreturn n > 1", cap={"count": 3, "per": "day"})
