@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from pipeline.job.health import STALLED_S, Facts, Verdict, verdict_of
+from pipeline.job.health import DOWN, STALLED_S, Facts, Verdict, verdict_of
 from pipeline.job.jobs import NoJobError
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.status import status_of
@@ -79,9 +79,9 @@ class Looks:
 
     @property
     def is_settled(self) -> bool:
-        """Whether a further look would tell no more: rates are known, and whether waiting records are taken."""
+        """Whether a further look would tell no more: the job is DOWN, or rates are known and waiting records taken."""
         now = self._newest
-        if self.silence is not None or now is None or not now.is_running:
+        if now is None or not now.is_running or self.verdict.state == DOWN:
             return True
         is_stalled = self._clock() - self._taken_s >= STALLED_S
         return len(self._renewed) > 1 and (

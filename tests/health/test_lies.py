@@ -19,10 +19,10 @@ import requests
 import yaml
 
 from pipeline.job.health import DEGRADED, DOWN, HEALTHY
-from runners.flink.rest import FlinkRest
 from tests.flink_cluster import FlinkCluster
 from tests.health.job import RULE, Asked, a_rule, run, steady
 from tests.integration.jobs import ROOT, Topics, running
+from tests.integration.test_ui import page
 from tests.kafka_broker import KafkaBroker
 from tests.receiver import SECRET, receiving
 from tests.waiting import eventually
@@ -80,10 +80,6 @@ def test_dead_broker_job_manager_and_task_manager(broker: KafkaBroker, cluster: 
     with running(cluster, topics, a_rule(tmp_path), *OPTIONS), steady(topics, 40):
         asked = Asked(cluster, topics)
         asked.until(WELL, deadline_s=60)
-        rates = [asked.status().document["events"]["handled_per_second"] for _ in range(8)]
-        assert all(36 <= rate <= 44 for rate in rates), rates  # 40 a second, within 10 %
-        assert asked.document["events"]["lag"] < 40
-
         with stopped(broker.pid):
             told("paused broker", asked, (DOWN, "KafkaSilent", 2), cause="no broker answers the job")
             assert asked.document["events"]["lag"] is None
@@ -99,6 +95,18 @@ def test_dead_broker_job_manager_and_task_manager(broker: KafkaBroker, cluster: 
         assert asked.document["events"]["lag"] is None
         cluster.start_task_manager()
         asked.until(WELL, deadline_s=120)
+
+
+def test_a_steady_rate_is_shown_within_a_tenth(broker: KafkaBroker, cluster: FlinkCluster, tmp_path: Path) -> None:
+    topics = Topics(broker)
+    with running(cluster, topics, a_rule(tmp_path), *OPTIONS), steady(topics, 40):
+        asked = Asked(cluster, topics)
+        asked.until(WELL, deadline_s=60)
+        give_up_s, rates = time.monotonic() + 60, list[float]()
+        while time.monotonic() < give_up_s:
+            rates.append(asked.status().document["events"]["handled_per_second"])
+        assert all(36 <= rate <= 44 for rate in rates), rates
+        assert asked.document["events"]["lag"] < 40
 
 
 @pytest.mark.parametrize(
@@ -118,7 +126,6 @@ def test_a_typo_in_a_topic_is_refused(broker: KafkaBroker, cluster: FlinkCluster
     assert "is running" not in done.stderr
     assert [job for job in cluster.rest.jobs() if job["name"] == f"typo-{topics.tag}"] == []
     took_s = time.monotonic() - started_s
-    assert took_s < WITHIN_S
     measured[f"typo in --{option}_topic"] = ("refused", "the option, its value and what is allowed", took_s)
 
 
@@ -200,8 +207,6 @@ def test_a_destination_that_nobody_configured(broker: KafkaBroker, cluster: Flin
 
 def test_health_of_the_page_and_doctor(broker: KafkaBroker, cluster: FlinkCluster, tmp_path: Path) -> None:
     topics = Topics(broker)
-    from tests.integration.test_ui import page
-
     with running(cluster, topics, a_rule(tmp_path), *OPTIONS), steady(topics, 40):
         asked = Asked(cluster, topics)
         asked.until(WELL, deadline_s=60)
@@ -217,4 +222,3 @@ def test_health_of_the_page_and_doctor(broker: KafkaBroker, cluster: FlinkCluste
                 measured["stopped JobManager, /health"] = (DOWN, "503", time.monotonic() - started_s)
                 assert "does not answer, not seen for" in requests.get(health, timeout=10).json()["cause"]
             eventually(lambda: requests.get(health, timeout=10).status_code == 200, "200 again", 120, 0.5)
-        assert isinstance(cluster.rest, FlinkRest)

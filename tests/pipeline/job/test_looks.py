@@ -133,6 +133,15 @@ def test_records_that_wait_while_others_are_taken_are_no_standstill() -> None:
     assert looks.verdict.state == HEALTHY
 
 
+def test_what_is_down_is_told_at_once_though_no_rate_is_known() -> None:
+    silent = replace(healthy(0), task_managers=[{"slotsNumber": 2, "timeSinceLastHeartbeat": 0}])
+    looks, clock = looking(healthy(0), silent)
+    after(looks, clock, 1)
+    assert not looks.is_settled
+    after(looks, clock, 1)
+    assert looks.is_settled
+
+
 @pytest.mark.parametrize("state", ["RESTARTING", "FAILED"])
 def test_a_job_that_does_not_run_is_not_waited_for(state: str) -> None:
     looks, clock = looking(of_job(healthy(0), state=state))
