@@ -51,8 +51,8 @@ def topic_errors(description: str, config: Mapping[str, str] | None = None) -> I
     advice = advice_for(reason)
     if advice is None and config is not None and failed.code() in _SILENCE:
         raise TopicError(
-            f"{description}: Kafka at {config.get('bootstrap.servers')} does not answer: start the broker, open the way "
-            "to it or correct --bootstrap_servers"
+            f"{description}: Kafka at {config.get('bootstrap.servers')} does not answer: start the broker, open the "
+            "way to it or correct --bootstrap_servers"
         )
     raise TopicError(f"{description}: {reason}{f' -> {advice}' if advice else ''}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.cli.parameters import Brokers, Name, Topic
-from pipeline.job.rule_diff import change_lines
 from pipeline.console import did_you_mean, out, out_json, warn
 from pipeline.errors import OptionError
+from pipeline.job.rule_diff import change_lines
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.timestamps import shown_time
 from transforms.domain.rules.diff import rule_changes
