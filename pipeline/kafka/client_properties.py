@@ -89,7 +89,6 @@ _NO_SUCH: Final = "No such configuration property"
 _NO_PROPERTY: Final = "no.such.property"
 _NUMBER: Final = re.compile(r"-?[0-9]+")
 _reported: set[str] = set()
-NO_SECURITY: Final = KafkaSecurity()
 
 
 def refusal_of(name: str, value: str) -> str | None:
@@ -105,7 +104,7 @@ def refusal_of(name: str, value: str) -> str | None:
     return None
 
 
-def for_java(config: Mapping[str, str], security: KafkaSecurity = NO_SECURITY) -> dict[str, str]:
+def for_java(config: Mapping[str, str], security: KafkaSecurity) -> dict[str, str]:
     """The properties as Java's clients take them, with references to secrets, which are read where the clients run."""
     usable = {**config, **security.for_java()}
     for name in filter(is_secret_property, config):
@@ -133,7 +132,7 @@ def unknown_property(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def for_librdkafka(config: Mapping[str, str], security: KafkaSecurity = NO_SECURITY) -> dict[str, str]:
+def for_librdkafka(config: Mapping[str, str], security: KafkaSecurity) -> dict[str, str]:
     """The properties as ``connectable`` takes them for librdkafka, with references to secrets.
 
     A warning names those that only Java's clients have. A value that neither takes stays, so that the client's own

@@ -23,7 +23,7 @@ def look_source(settings: Settings) -> Callable[[], JobSnapshot]:
     """A function that looks at the newest job of the options' name, and at Kafka if they name brokers."""
     rest, kafka = FlinkRest(f"http://{settings.flink_master}", _ANSWER_S), None
     if settings.bootstrap_servers is not None:
-        kafka = KafkaLooks(for_librdkafka(settings.client_config()), settings.needed_topics)
+        kafka = KafkaLooks(for_librdkafka(settings.client_config(), settings.kafka_access()), settings.needed_topics)
 
     def look() -> JobSnapshot:
         at_s = time.monotonic()

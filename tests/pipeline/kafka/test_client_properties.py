@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, Producer
 
 from pipeline.kafka import client_properties
 from pipeline.kafka.client_properties import JAVA_PROPERTIES, cannot_log_in, for_java, for_librdkafka, unknown_property
+from pipeline.kafka.security import KafkaSecurity
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def test_no_number_of_java_s_keeps_a_client_from_starting(value: str) -> None:
     ends = (".ms", ".bytes", ".size", ".memory", "records", "seconds", "jitter", "retries", "connection")
     # Java, too, wants delivery.timeout.ms to be longer than linger.ms.
     names = [name for name in JAVA_PROPERTIES if name.endswith(ends) and name != "linger.ms"]
-    config = for_librdkafka(dict.fromkeys(names, value))
+    config = for_librdkafka(dict.fromkeys(names, value), KafkaSecurity())
     Consumer({**config, "group.id": "g"}).close()
     Producer(config)
 
@@ -42,7 +43,7 @@ def test_no_number_of_java_s_keeps_a_client_from_starting(value: str) -> None:
 def test_what_librdkafka_has_is_kept_or_translated(
     given: dict[str, str], expected: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert for_librdkafka(given) == expected
+    assert for_librdkafka(given, KafkaSecurity()) == expected
     assert capsys.readouterr().err == ""
     assert not cannot_log_in(given)
 
@@ -56,8 +57,8 @@ def test_what_it_has_not_is_named_once_in_one_line(capsys: pytest.CaptureFixture
         "fetch.max.bytes": "1000",
         "linger.ms": "3",
     }
-    assert for_librdkafka(given) == {"linger.ms": "3"}
-    assert for_librdkafka(given) == {"linger.ms": "3"}
+    assert for_librdkafka(given, KafkaSecurity()) == {"linger.ms": "3"}
+    assert for_librdkafka(given, KafkaSecurity()) == {"linger.ms": "3"}
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: Kafka clients outside Flink go without ")
     assert {name for name in given if name in line} == set(given) - {"linger.ms"}
@@ -68,7 +69,7 @@ def test_what_java_s_clients_log_in_with_by_themselves_is_found() -> None:
 
 
 def test_a_value_that_no_client_takes_stays() -> None:
-    assert for_librdkafka({"security.protocol": "SASL_TYPO"}) == {"security.protocol": "SASL_TYPO"}
+    assert for_librdkafka({"security.protocol": "SASL_TYPO"}, KafkaSecurity()) == {"security.protocol": "SASL_TYPO"}
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,13 @@ def test_a_name_that_neither_client_has_is_found(names: list[str], unknown: str 
 
 
 def test_java_s_clients_read_secrets_where_they_run() -> None:
-    assert for_java({"com.acme.password": "file:/run/p"}) == {
+    assert for_java({"com.acme.password": "file:/run/p"}, KafkaSecurity()) == {
         "com.acme.password": "${secret:file:/run/p}",
         "config.providers": "secret",
         "config.providers.secret.class": "eventtrigger.flink.SecretProvider",
     }
-    assert for_java({"acks": "all", "client.id": "env:P"}) == {"acks": "all", "client.id": "env:P"}
-    assert for_java({"acme.password": "env:P", "config.providers": "mine"})["config.providers"] == "mine,secret"
+    assert for_java({"acks": "all", "client.id": "env:P"}, KafkaSecurity()) == {"acks": "all", "client.id": "env:P"}
+    assert (
+        for_java({"acme.password": "env:P", "config.providers": "mine"}, KafkaSecurity())["config.providers"]
+        == "mine,secret"
+    )

@@ -101,7 +101,11 @@ def test_the_region_is_in_the_name_of_amazon_s_brokers(brokers: str, region: str
 def test_without_security_clients_get_no_property() -> None:
     assert KafkaSecurity().for_java() == {}
     assert KafkaSecurity().for_librdkafka("b:1") == {}
-    assert for_java({"linger.ms": "1"}) == for_librdkafka({"linger.ms": "1"}) == {"linger.ms": "1"}
+    assert (
+        for_java({"linger.ms": "1"}, KafkaSecurity())
+        == for_librdkafka({"linger.ms": "1"}, KafkaSecurity())
+        == {"linger.ms": "1"}
+    )
 
 
 @pytest.mark.parametrize("user", ['a"b\\c;=', "ann", "a b"])
