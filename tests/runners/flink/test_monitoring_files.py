@@ -59,9 +59,10 @@ def test_an_alert_queries_documented_metrics_and_has_its_section_in_the_runbook(
     assert alert["labels"]["severity"] in ("critical", "warning")
 
 
-def test_the_runbook_has_no_section_without_an_alert() -> None:
+def test_the_runbook_has_the_alerts_in_their_order() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
-    assert headings == [alert["alert"] for alert in ALERTS]
+    alerts = [alert["alert"] for alert in ALERTS]
+    assert [heading for heading in headings if heading in alerts] == alerts
 
 
 def test_there_is_a_dashboard_for_each_view() -> None:

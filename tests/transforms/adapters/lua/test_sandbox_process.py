@@ -233,7 +233,7 @@ def system(result):
 class Broken(Sandbox):
     def run(self, selected, history):
         outcomes = {}
-        for number, (_, source, _) in enumerate(self._programs):
+        for number, (_, source, *_) in enumerate(self._programs):
             try:
                 eval(source[3:])
                 told = "done"
