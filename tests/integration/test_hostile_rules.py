@@ -74,7 +74,9 @@ def test_bad_sets_and_a_deleted_topic_are_letters_and_the_job_runs_on(
         kafka.delete_topic(elsewhere)
         warning = f"topic '{elsewhere}' of Kafka actions does not exist"
         eventually(
-            lambda: any(warning in log.read_text() for log in flink.log_dir.glob("*.log")), "the worker knows", 120
+            lambda: sum(warning in log.read_text() for log in flink.log_dir.glob("worker-*.log")) == 2,
+            "both workers know",
+            120,
         )
         send("e2")
         letter = orjson.loads(dead_letters.until(len(bad) + 1, 60)[-1].value())

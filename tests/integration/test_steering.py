@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,11 @@ class Operator:
 
     def workers(self) -> list[str]:
         """Ids of the processes that the TaskManagers have started."""
-        tasks = [task for pid in self.flink.task_manager_pids for task in Path(f"/proc/{pid}/task").iterdir()]
-        return [child for task in tasks for child in (task / "children").read_text().split()]
+        workers = list[str]()
+        for task in (task for pid in self.flink.task_manager_pids for task in Path(f"/proc/{pid}/task").iterdir()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+                workers += (task / "children").read_text().split()
+        return workers
 
     def files(self) -> set[str]:
         """Files of TaskManagers. A JobManager keeps ended jobs for an hour on purpose."""

@@ -239,7 +239,7 @@ def test_options_that_cannot_be_used_send_nothing(letters: Letters, capsys: pyte
         (): "--control_topic is missing: letter 0/2 has an action",
         ("--control_topic=nowhere",): "control topic 'nowhere' does not exist",
         (letters.control(), "--rate=0"): "--rate is 0.0, allowed: a number above 0",
-        (letters.control(), "--reason=destination_gone"): "--reason is 'destination_gone', allowed: too_large, ",
+        (letters.control(), "--reason=destination_gone"): "--reason is 'destination_gone', did you mean destination_un",
         (letters.control(), "--reason=not_json"): "--reason is 'not_json', of which the same bytes would fail again",
         (letters.control(), "--dead_letters_key=whsec_x"): "--dead_letters_key is no reference, allowed: env:NAME",
         (letters.control(), "--dead_letters_key=env:NO_SUCH"): "env:NO_SUCH: no such environment variable",
@@ -269,7 +269,7 @@ for command in ("dead-letters", "destinations", "inspect", "ui"):
 sys.exit("apache_beam" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout.count(b"usage: ")) == (0, 4), done.stderr
+    assert (done.returncode, done.stdout.count(b"Usage: ")) == (0, 4), done.stderr
 
 
 def test_the_longest_record_that_kafka_takes_becomes_a_letter_that_is_cut(letters: Letters, tmp_path: Path) -> None:

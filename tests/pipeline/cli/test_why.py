@@ -138,7 +138,7 @@ def test_the_log_on_a_topic_answers_why_and_kafka_actions_are_cloudevents(
         ]  # fmt: skip
     assert main(["why", "--user=nobody", *where]) == 1
     assert main(["why", "--user=u", "--decisions_topic=nowhere", *where[1:]]) == 2
-    assert "there is no such topic" in capsys.readouterr().err
+    assert "error: decisions topic 'nowhere' does not exist" in capsys.readouterr().err
 
     with reading(kafka, topics.actions) as reader:
         found = {message.key().decode(): dict(message.headers()) for message in reader.until(len(users), 30)}
