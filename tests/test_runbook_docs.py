@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.launch.options import parse, parse_rules_optional
+from pipeline.launch.options import parse
 from runners.flink.local.processes import free_ports
 from tests.docs.parsers import parsed
 
@@ -35,13 +35,14 @@ def test_there_are_commands_for_each_procedure() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     filled = command.replace("OPTIONS", OPTIONS).replace("timestamp_ms=…", "timestamp_ms=1")
-    python, dash, module, *arguments = shlex.split(filled.replace("PARTITION/OFFSET", "0/1"))
-    assert [python, dash, module] == ["python", "-m", "pipeline"]
+    program, *arguments = shlex.split(filled.replace("PARTITION/OFFSET", "0/1"))
+    assert program == "event-trigger"
     name = arguments[0]
     if name.startswith("--"):
         assert parse(arguments).flink_master == "HOST:8081"
     elif name in ("doctor", "status"):
-        assert parse_rules_optional([one for one in arguments[1:] if one != "--once"], name).flink_master == "HOST:8081"
+        flags = [argument for argument in arguments[1:] if argument != "--once"]
+        assert parse(flags, rules_required=False).flink_master == "HOST:8081"
     elif name == "dead-letters":
         assert parsed(arguments) == ("dead-letters", None)
     else:

@@ -43,7 +43,7 @@ output "tunnel_command" {
 }
 
 output "submit_flags" {
-  description = "Flags of `python -m pipeline` that belong to this cluster; rules, topics and the user API are yours"
+  description = "Flags of `event-trigger` that belong to this cluster; rules, topics and the user API are yours"
   value = [
     "--runner=FlinkRunner",
     "--flink_master=localhost:8081",

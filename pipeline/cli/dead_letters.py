@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -105,8 +105,25 @@ def _read(letters: Letters, selection: Selection, unreadable: list[str]) -> Iter
     topic, selected = letters.dead_letters_topic, selection.filter()
     description = f"dead letters topic {topic!r}"
     with existing_topic(letters.brokers.config(), topic, description, selected.since_ms) as reader:
-        found = filter(selected.matches, stored_letters.stored_letters(reader.records(), unreadable))
-        yield itertools.islice(found, selection.limit)
+        rules, destinations = set[str | None](), set[str | None]()
+
+        def read() -> Iterator[StoredLetter]:
+            for stored in stored_letters.stored_letters(reader.records(), unreadable):
+                rules.add(stored.letter.rule)
+                destinations.add(stored.destination)
+                yield stored
+
+        yield itertools.islice(filter(selected.matches, read()), selection.limit)
+        if selection.limit is None:
+            _warn_of_typos("rule", selection.rule, rules)
+            _warn_of_typos("destination", selection.destination, destinations)
+
+
+def _warn_of_typos(option: str, names: Sequence[str], known: Collection[str | None]) -> None:
+    for name in names:
+        hint = "" if name in known else did_you_mean(name, filter(None, known), f"--{option}=")
+        if hint:
+            warn(f"no letter has --{option}={name}: {hint}")
 
 
 def _warn(unreadable: Sequence[str]) -> None:

@@ -79,6 +79,8 @@ class Load:
         for name, least, most in (("rate", 1, 100_000), ("users", 1, 1_000_000), ("api_delay_ms", 0, 60_000)):
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"--{name} is {getattr(self, name)}, allowed: {least} to {most}")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise OptionError(f"--seconds is {self.seconds}, allowed: a number above 0")
 
 
 @Parameter(name="*")
@@ -181,7 +183,7 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     is_own = own_rules is not None and settings.decisions_topic is not None
     topic = settings.decisions_topic if is_own and settings.decisions_topic else settings.actions_topic
     consumer = stack.enter_context(contextlib.closing(_consumer(kafka.bootstrap_servers, topic)))
-    actions = FiredActions(rule_set) if is_own else SentActions()
+    actions = FiredActions(rule_set, settings.actions_topic) if is_own else SentActions()
     _watch(consumer, actions, generator, SourceMetrics(flink, job_id), load.seconds, suggest)
 
 
@@ -260,8 +262,8 @@ class SentActions:
 class FiredActions:
     """Records of the decision log as lines, for rules with actions of any kind."""
 
-    def __init__(self, rule_set: RuleSet) -> None:
-        self._lines = ActionLines(rule_set.rules, Settings.actions_topic)
+    def __init__(self, rule_set: RuleSet, actions_topic: str) -> None:
+        self._lines = ActionLines(rule_set.rules, actions_topic)
 
     def line(self, message: Message) -> tuple[str, int, str] | None:
         """The line of an action that fired, the timestamp and the user of its event; None for other decisions."""

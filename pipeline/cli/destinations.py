@@ -37,8 +37,8 @@ def enable(
     0: done; 2: an argument, file or topic cannot be used.
 
     Args:
-        name: of the destination.
-        control_topic: as the pipeline's.
+        name: name of the destination.
+        control_topic: the pipeline's control topic.
         destinations: as the pipeline's.
     """
     _switch(name, True, control_topic, brokers, destinations)
@@ -52,8 +52,8 @@ def disable(
     0: done; 2: an argument, file or topic cannot be used.
 
     Args:
-        name: of the destination.
-        control_topic: as the pipeline's.
+        name: name of the destination.
+        control_topic: the pipeline's control topic.
         destinations: as the pipeline's.
     """
     _switch(name, False, control_topic, brokers, destinations)
@@ -78,7 +78,7 @@ def list_all(
     0: shown; 2: an argument, file or topic cannot be used.
 
     Args:
-        control_topic: as the pipeline's.
+        control_topic: the pipeline's control topic.
         destinations: as the pipeline's.
         json: print JSON.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from cyclopts import exceptions as usage
 from cyclopts.argument import Argument
@@ -78,20 +78,21 @@ def _wrong_use(error: usage.CycloptsError) -> str:
         missing = "is missing" if error.keyword is None else "lacks its value"
         return f"{name} {missing}: {'give ' + text.rstrip('.') if text else _help_line(command)}"
     if isinstance(error, usage.CoercionError) and error.token is not None and error.argument is not None:
-        allowed = _WORDS.get(error.target_type or str, getattr(error.target_type, "__name__", "something else"))
+        choices = ", ".join(map(str, get_args(error.target_type)))
+        allowed = _WORDS.get(error.target_type or str) or choices or getattr(error.target_type, "__name__", "a text")
         return f"{error.argument.name} is {error.token.value!r}, allowed: {allowed}"
     if isinstance(error, usage.UnusedCliTokensError):
         if unused[0] in COMMANDS and command == "run":
             others = [word for word in error.root_input_tokens or () if word not in ("run", unused[0])]
             return f"{unused[0]!r} comes first: {' '.join(['event-trigger', unused[0], *others])}"
-        return f"{unused[0]!r} is one argument too many; {_help_line(command)}"
+        hint = did_you_mean(unused[0], _options(error), "--")
+        return f"{unused[0]!r} is one argument too many{f': {hint}' if hint else f'; {_help_line(command)}'}"
     return f"{error}; {_help_line(command)}"
 
 
 def _unknown_option(error: usage.CycloptsError, option: str, command: str) -> str:
     name, _, _ = option.partition("=")
-    names = [argument.name.lstrip("-") for argument in _arguments(error)]
-    hint = did_you_mean(name.lstrip("-"), names, "--")
+    hint = did_you_mean(name.lstrip("-"), [*_options(error), "help", "version"], "--")
     return f"unknown option {name!r}: {hint or _help_line(command)}"
 
 
@@ -99,6 +100,10 @@ def _unknown_command(error: usage.CycloptsError, word: str, command: str) -> str
     names = [name for name in (error.app or ()) if not name.startswith("-")]
     hint = did_you_mean(word, names) or f"allowed: {', '.join(names)}"
     return f"unknown command {f'{command} {word}'.strip()!r}: {hint}"
+
+
+def _options(error: usage.CycloptsError) -> list[str]:
+    return [argument.name.lstrip("-") for argument in _arguments(error)]
 
 
 def _arguments(error: usage.CycloptsError) -> Sequence[Argument]:

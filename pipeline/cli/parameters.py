@@ -8,14 +8,14 @@ from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import App, Group, Parameter, Token
+from cyclopts import UNSET, App, Group, Parameter, Token
 from cyclopts.argument import Argument, ArgumentCollection
 
 from pipeline.cli.terraform_cluster import FOLDER_HELP, terraform_cluster, tunnel
 from pipeline.console import complain
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
-from pipeline.launch.options import Settings, parse, parse_rules_optional
+from pipeline.launch.options import Settings, parse
 from pipeline.launch.options.fields import Option
 from pipeline.launch.options.kafka_properties import check_addresses, kafka_properties
 from pipeline.launch.options.resolving import with_configured
@@ -57,12 +57,13 @@ class Brokers:
         """The properties, for librdkafka; ``instead`` says what else would do.
 
         Raises:
-            OptionError: no broker is given, or a property that no client has.
+            OptionError: no broker is given, one that is not HOST:PORT, or a property that no client has.
         """
         if self.bootstrap_servers is None:
             raise OptionError(
                 f"--bootstrap_servers is missing: give HOST:PORT of a broker, here or in event-trigger.yaml{instead}"
             )
+        check_addresses("bootstrap_servers", self.bootstrap_servers.split(","))
         properties = kafka_properties("kafka_property", self.kafka_property)
         return for_librdkafka({"bootstrap.servers": self.bootstrap_servers, **properties})
 
@@ -147,7 +148,7 @@ class LaunchOptions:
 
     def settings_of_job(self) -> Settings:
         """As ``settings``, of a job that only is looked at: the rules may be missing."""
-        return parse_rules_optional(self.flags, "")
+        return parse(self.flags, rules_required=False)
 
 
 def _with_options(shown: bool) -> Any:
@@ -183,9 +184,12 @@ def from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     """Give arguments of a command that are options of the launch, too, the values of file and environment.
 
     Raises:
-        OptionError: the configuration file or a variable cannot be used.
+        OptionError: an argument is empty, or the configuration file or a variable cannot be used.
     """
     by_name = {argument.name.removeprefix("--"): argument for argument in arguments}
+    for name, argument in by_name.items():
+        if name != "note" and any(token.value == "" and token.implicit_value is UNSET for token in argument.tokens):
+            raise OptionError(f"{argument.name} is empty")
     # ``LaunchOptions.settings`` does it for the launch's own options; capacity is asked about a job that is not yet.
     if "runner" in by_name or commands == ("capacity",):
         return

@@ -38,6 +38,8 @@ def terraform_cluster(folder: Path) -> TerraformCluster:
         OptionError: Terraform cannot be run, or the configuration has no such output.
     """
     option = f"--terraform {str(folder)!r}"
+    if not folder.is_dir():
+        raise OptionError(f"{option}: there is no such folder")
     try:
         completed = subprocess.run(
             ["terraform", f"-chdir={folder}", "output", "-no-color", "-json", OUTPUT],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ def write_to_s3(folder: str, endpoint: str | None) -> str | None:
     key = f"{place.path.strip('/')}/doctor-{uuid.uuid4().hex}".lstrip("/")
     try:
         client = _s3_client(endpoint)
-        answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by python -m pipeline doctor")
+        answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by event-trigger doctor")
         client.delete_object(Bucket=place.netloc, Key=key)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise S3Error(" ".join(str(error).split())) from None
@@ -80,6 +81,56 @@ def retained_checkpoints(folder: str, endpoint: str | None) -> list[tuple[str, i
         for file in files
         if (match := _METADATA.search(str(file)))
     ]
+
+
+# A savepoint's folder: Flink names it by the first digits of its job's id.
+_SAVEPOINT: Final = re.compile(r"(savepoint-([0-9a-f]{6})-[0-9a-f]+)/(.*)")
+
+
+def stored_savepoints(folder: str, endpoint: str | None) -> list[tuple[str, int, str, int]]:
+    """The complete savepoints in a folder, as far as this machine can see them.
+
+    Returns:
+        Of each savepoint its path, when it was completed [ms since the epoch], the first digits of its job's id, its
+        size [bytes].
+
+    Raises:
+        S3Error: the folder is in S3, which refuses or does not answer.
+    """
+    place = urlsplit(folder)
+    if place.scheme in S3_SCHEMES:
+        files = _files_in_s3(folder, place.netloc, place.path.strip("/"), endpoint)
+    elif place.scheme in ("", "file") and place.path:
+        root = Path(unquote(place.path))
+        paths = (path for path in root.glob("savepoint-*/*") if path.is_file())
+        files = ((str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime) for path in paths)
+    else:
+        return []
+    sizes = Counter[tuple[str, str]]()
+    completed: dict[tuple[str, str], int] = {}
+    for name, size, at_s in files:
+        if match := _SAVEPOINT.fullmatch(name):
+            sizes[match[1], match[2]] += size
+            if match[3] == "_metadata":
+                completed[match[1], match[2]] = round(at_s * 1000)
+    base = folder.rstrip("/")
+    return [(f"{base}/{name}", at_ms, job, sizes[name, job]) for (name, job), at_ms in completed.items()]
+
+
+def _files_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | None) -> Iterator[tuple[str, int, float]]:
+    """Name, size and time of the files of savepoints in a folder."""
+    import botocore.exceptions
+
+    root = f"{prefix}/" if prefix else ""
+    try:
+        pages = (
+            _s3_client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}savepoint-")
+        )
+        for page in pages:
+            for found in page.get("Contents", []):
+                yield found["Key"].removeprefix(root), found["Size"], found["LastModified"].timestamp()
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise S3Error(f"{folder}: {' '.join(str(error).split())}") from None
 
 
 def _checkpoints_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | None) -> Iterator[tuple[str, int, str]]:

@@ -66,7 +66,7 @@ def ended_jobs(rest: FlinkRest, id_or_name: str) -> list[Mapping[str, Any]]:
                 f"--job_name is {job['name']!r}, and job {job['jid']} of that name is {job['state']} at {rest.url}: "
                 "two would handle every event twice and abort each other's transactions. Allowed: another name (with a "
                 "--transactional_id_prefix and a --group_id of its own), or this one once that job is stopped with "
-                "`python -m pipeline savepoint --stop`"
+                "`event-trigger savepoint --stop`"
             )
     return sorted(jobs, key=_start_time, reverse=True)
 

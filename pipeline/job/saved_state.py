@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.job.checkpoint_storage import stored_savepoints
 from pipeline.timestamps import shown_time
 from runners.flink.errors import NotFoundError
 from runners.flink.rest import FlinkRest
@@ -18,12 +20,21 @@ _FLINK_DEFAULT_MS: Final = 3000
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """A checkpoint or savepoint, its path as Flink wrote it, and when it was taken [ms since the epoch]."""
+    """A checkpoint or savepoint, its path as Flink wrote it, and when it was taken [ms since the epoch].
+
+    Attributes:
+        kind: ``CHECKPOINT`` or ``SAVEPOINT``.
+        path: where it lies.
+        at_ms: when it was taken.
+        job_id: the job; of a savepoint that the cluster has forgotten the first digits, as its folder is named.
+        size_bytes: its size, None if nobody knows.
+    """
 
     kind: str
     path: str
     at_ms: int
     job_id: str
+    size_bytes: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} of {shown_time(self.at_ms)} of job {self.job_id}: {self.path}"
@@ -63,6 +74,30 @@ def newest_state_of_any(rest: FlinkRest, jobs: Sequence[Mapping[str, Any]]) -> S
     if jobs:
         wait_for_checkpoint_refresh(rest)
     return next((state for job in jobs if (state := newest_state(rest, job)) is not None), None)
+
+
+def savepoints(rest: FlinkRest, folder: str | None, endpoint: str | None) -> list[SavedState]:
+    """The savepoints that the cluster's jobs remember and those that lie in a folder, the newest first.
+
+    Raises:
+        LocalStackError: Flink does not answer.
+        S3Error: the folder is in S3, which refuses or does not answer.
+    """
+    found = {}
+    for path, at_ms, job_id, size in [] if folder is None else stored_savepoints(folder, endpoint):
+        found[_place(path)] = SavedState(SAVEPOINT, path, at_ms, job_id, size)
+    for job in rest.jobs():
+        with contextlib.suppress(NotFoundError):  # the job ended before its first checkpoint
+            for taken in rest.checkpoints(job["jid"]).get("history", []):
+                if taken.get("is_savepoint") and taken.get("status") == "COMPLETED" and taken.get("external_path"):
+                    path, at_ms = taken["external_path"], int(taken["trigger_timestamp"])
+                    found[_place(path)] = SavedState(SAVEPOINT, path, at_ms, job["jid"], taken.get("state_size"))
+    return sorted(found.values(), key=lambda state: state.at_ms, reverse=True)
+
+
+def _place(path: str) -> str:
+    """The path in one form: Flink writes file:/ where others write file:///."""
+    return path.rstrip("/").replace("file:///", "file:/")
 
 
 def wait_for_checkpoint_refresh(rest: FlinkRest) -> None:

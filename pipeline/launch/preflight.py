@@ -60,8 +60,8 @@ def check_cluster(settings: Settings, rest: FlinkRest) -> None:
         if state is not None:
             raise OptionError(
                 f"--savepoint_path is missing: the last job named {settings.job_name!r} has left state, with users, "
-                f"caps and webhooks that are not delivered yet, and all would be lost: {state}. Allowed: `python -m "
-                "pipeline resume` with these options, --savepoint_path, or --start_without_state"
+                f"caps and webhooks that are not delivered yet, and all would be lost: {state}. Allowed: "
+                "`event-trigger resume` with these options, --savepoint_path, or --start_without_state"
             )
 
 

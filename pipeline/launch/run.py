@@ -158,7 +158,7 @@ def _rule_set(settings: Settings) -> RuleSet:
     if published is None and settings.rules is None:
         raise OptionError(
             f"--rules_topic {topic.topic!r} has no rule set and --rules is missing: publish one with "
-            "`python -m pipeline rules publish`, or give the rules to begin with"
+            "`event-trigger rules publish`, or give the rules to begin with"
         )
     if settings.plan_file is None:
         topic.prepare()  # a job does not start without its topic

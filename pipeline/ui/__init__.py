@@ -1,1 +1,1 @@
-"""The web page of ``python -m pipeline ui``: server-rendered, without scripts."""
+"""The web page of ``event-trigger ui``: server-rendered, without scripts."""

@@ -20,7 +20,7 @@ HIDDEN: Final = "[hidden]"
 _SECRET_NAMES: Final = r"password|passwd|secret|token|api[_-]?key|authorization|credential|signature|jaas"  # noqa: S105 - names
 _SECRET_KEY: Final = re.compile(_SECRET_NAMES, re.IGNORECASE)
 # Patterns of secrets in any text: signing keys and signatures of webhooks, AWS keys, credentials of HTTP and of URLs,
-# values whose name says that they are secret, but for references as env:API_TOKEN, which only name one.
+# values whose name says that they are secret, but for references as env:API_TOKEN and aws-secret:NAME: they name one.
 _SECRET_TEXTS: Final = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), HIDDEN),
     (re.compile(r"\bv1,[A-Za-z0-9+/=]{20,}"), HIDDEN),
@@ -29,7 +29,7 @@ _SECRET_TEXTS: Final = (
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
     (
         re.compile(
-            rf"""(?<![\w.-])(?<!env:)(?<!file:)([\w.-]*(?:{_SECRET_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
+            rf"""(?<![\w.-])(?<!env:)(?<!file:)(?!aws-secret:)([\w.-]*(?:{_SECRET_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
             re.I,
         ),
         rf"\1{HIDDEN}",

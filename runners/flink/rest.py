@@ -138,6 +138,17 @@ class FlinkRest:
                 raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
             time.sleep(_POLL_S)
 
+    def _reason(self, error: requests.RequestException) -> str:
+        """Why there is no answer, in the words of the system: `Connection refused`."""
+        if isinstance(error, requests.Timeout):
+            return f"no answer within {self._timeout_s:g} s"
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.strerror:
+                return cause.strerror
+            cause = cause.__cause__ or cause.__context__
+        return str(error)
+
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:
         values: dict[str, str] = {}
         for query in _queries(names) or [""]:
@@ -154,7 +165,7 @@ class FlinkRest:
         try:
             response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
         except requests.RequestException as error:
-            raise LocalStackError(f"{method} {self.url}{path}: {error}") from error
+            raise LocalStackError(f"{method} {self.url}{path}: {self._reason(error)}") from error
         try:
             content = response.json()
         except ValueError:

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import OptionError
-from pipeline.launch.options import parse, parse_rules_optional
+from pipeline.launch.options import parse
 from tests.docs.pages import ROOT
 from tests.docs.parsers import CommandError, parsed
 
@@ -160,10 +160,10 @@ def check_pipeline(arguments: Sequence[str]) -> None:
 
 def _check_launch(flags: Sequence[str]) -> None:
     try:
-        parse_rules_optional(flags, "")
+        parse(flags, rules_required=False)
     except OptionError:
         # Some commands know the runner themselves, and the brokers.
-        parse_rules_optional([*_CLUSTER_FLAGS, *flags], "")
+        parse([*_CLUSTER_FLAGS, *flags], rules_required=False)
 
 
 # Others

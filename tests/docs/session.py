@@ -43,7 +43,9 @@ def _which(program: str) -> str:
 def environment(place: Path) -> dict[str, str]:
     """The environment of a newcomer, without the variables that a ``make`` around this test sets."""
     path = f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+    # `event-trigger` runs this checkout's code, whichever one the interpreter's packages name.
+    home = os.environ.get("HOME", "/")
+    return {"PATH": path, "HOME": home, "LANG": "C.UTF-8", "PYTHONPATH": str(place)}
 
 
 def outputs_of(blocks: Iterable[Block], place: Path, deadline_s: float) -> Mapping[str, str]:

@@ -11,10 +11,12 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import Count, File
-from pipeline.cli.rules.file_problems import count_of, usable_rules
+from pipeline.cli.rules.file_problems import checked_rules, count_of, problem_documents, usable_rules
 from pipeline.cli.rules.junit import write_junit_xml
-from pipeline.console import out, warn
+from pipeline.console import out, out_json, warn
 from pipeline.errors import OptionError
+from pipeline.launch.options.settings import OPTIONS
+from pipeline.launch.options.values import from_text
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.schema import rule_schema_json
@@ -52,21 +54,36 @@ class History:
     """
 
     history_fields: Annotated[tuple[str, ...], Parameter(metavar="FIELD")] = ()
-    history_size: Count = 100
+    history_size: Count = OPTIONS["history_size"].default
 
     def settings(self) -> ShardSettings:
-        """The settings of a shard with this history."""
-        return ShardSettings(history_fields=self.history_fields, history_size=self.history_size)
+        """The settings of a shard with this history.
+
+        Raises:
+            OptionError: a size that is not allowed.
+        """
+        size = from_text(OPTIONS["history_size"], str(self.history_size), "--history_size")
+        return ShardSettings(history_fields=self.history_fields, history_size=size)
 
 
-def check(path: Path, /) -> int:
+def check(path: Path, /, *, json: bool = False) -> int:
     """Read and compile every rule; shows every problem with file and line.
 
     0: all rules can be used; 1: one cannot.
 
     Args:
         path: rule file or directory.
+        json: print JSON: the rules and the problems.
     """
+    if json:
+        checked = checked_rules(path)
+        rules = [
+            {"name": loaded.rule.name, "version": loaded.rule.version, "file": str(loaded.file), "line": loaded.line}
+            | {"cases": len(loaded.cases)}
+            for loaded in checked.rules
+        ]
+        out_json({"rules": rules, "problems": problem_documents(checked)})
+        return 1 if checked.problems else 0
     files = usable_rules(path)
     if files is None:
         return 1
@@ -80,6 +97,7 @@ def run_tests(
     /,
     *,
     junit_xml: Annotated[File | None, Parameter(name="--junit-xml")] = None,
+    json: bool = False,
     history: History = History(),
 ) -> int:
     """Check every rule and run its cases.
@@ -89,8 +107,27 @@ def run_tests(
     Args:
         path: rule file or directory.
         junit_xml: write the results as JUnit XML.
+        json: print JSON: the cases and what differs, or the problems of the rules.
     """
-    return 1 if passing_rules(path, history, junit_xml, to_publish=False) is None else 0
+    if not json:
+        return 1 if passing_rules(path, history, junit_xml, to_publish=False) is None else 0
+    files = checked_rules(path, to_publish=False)
+    results = [] if files.problems else _run_cases(files, history, junit_xml)
+    cases = [
+        {"rule": result.rule, "case": result.located.case.name, "passed": result.passed}
+        | {"file": str(result.located.file), "line": result.located.line, "differences": result.differences}
+        for result in results
+    ]
+    failed = sum(not result.passed for result in results)
+    out_json(
+        {
+            "cases": cases,
+            "failed": failed,
+            "untested": [rule.name for rule in untested(files.rules)],
+            "problems": problem_documents(files),
+        }
+    )
+    return 1 if failed or files.problems else 0
 
 
 def passing_rules(
@@ -106,19 +143,7 @@ def passing_rules(
     files = usable_rules(path, to_publish=to_publish, rules_topic=rules_topic)
     if files is None:
         return None
-    results = _run_cases(files, history.settings())
-    seconds = time.perf_counter() - started
-    if junit_xml is not None:
-        write_junit_xml(results, seconds, junit_xml)
-    failed = sum(not result.passed for result in results)
-    counts = f"{count_of(len(files.rules), 'rule')}, {count_of(len(results), 'case')}, {failed} failed"
-    out(f"{counts} in {seconds:.2f} s")
-    return None if failed else files
-
-
-def _run_cases(files: RuleFiles, settings: ShardSettings) -> list[CaseResult]:
-    """Run every rule's cases and print the results."""
-    results = [result for loaded in files.rules for result in run_cases(loaded, settings, LuaEngines())]
+    results = _run_cases(files, history, junit_xml)
     for result in results:
         out(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}")
         if not result.passed:
@@ -127,6 +152,18 @@ def _run_cases(files: RuleFiles, settings: ShardSettings) -> list[CaseResult]:
                 out(*(f"        {part}" for part in line.split("\n")))
     for rule in untested(files.rules):
         warn(f"{rule.name} has no case")
+    failed = sum(not result.passed for result in results)
+    counts = f"{count_of(len(files.rules), 'rule')}, {count_of(len(results), 'case')}, {failed} failed"
+    out(f"{counts} in {time.perf_counter() - started:.2f} s")
+    return None if failed else files
+
+
+def _run_cases(files: RuleFiles, history: History, junit_xml: Path | None) -> list[CaseResult]:
+    """Run every rule's cases, and write the report if one is wanted."""
+    started = time.perf_counter()
+    results = [result for loaded in files.rules for result in run_cases(loaded, history.settings(), LuaEngines())]
+    if junit_xml is not None:
+        write_junit_xml(results, time.perf_counter() - started, junit_xml)
     return results
 
 

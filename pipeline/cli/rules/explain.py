@@ -75,7 +75,10 @@ def _mapping(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: the file holds something else.
     """
-    text = path.read_text("utf-8-sig")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     try:
         value = json.loads(text)
     except json.JSONDecodeError:

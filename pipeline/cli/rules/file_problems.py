@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.console import complain, say, warn
 from pipeline.launch.options import Settings
@@ -16,7 +17,17 @@ from transforms.domain.simulation.case_runner import dry_call
 
 
 def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None = None) -> RuleFiles | None:
-    """Read rule files; None after printing every problem and their number.
+    """Read rule files as ``checked_rules``; None after printing every problem and their number."""
+    files = checked_rules(path, to_publish=to_publish, rules_topic=rules_topic)
+    for problem in files.problems:
+        complain(str(problem))
+    if files.problems:
+        say(count_of(len(files.problems), "problem"))
+    return None if files.problems else files
+
+
+def checked_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None = None) -> RuleFiles:
+    """Read rule files.
 
     With ``to_publish`` a rule that writes a topic of jobs is a problem, of their default names and ``rules_topic``,
     and one that fails on an event without further fields a warning.
@@ -29,11 +40,12 @@ def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None
             if message is not None:
                 # A warning only: a rule may rely on fields that all events of its kind have.
                 warn(f"{loaded.rule.name} on an event without further fields: {message}")
-    for problem in files.problems:
-        complain(str(problem))
-    if files.problems:
-        say(count_of(len(files.problems), "problem"))
-    return None if files.problems else files
+    return files
+
+
+def problem_documents(files: RuleFiles) -> list[dict[str, Any]]:
+    """The problems for programs."""
+    return [{"file": str(problem.file), "line": problem.line, "problem": problem.detail} for problem in files.problems]
 
 
 def refuse_own_topics(files: RuleFiles, more: Sequence[str]) -> None:

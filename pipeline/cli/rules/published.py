@@ -16,7 +16,8 @@ from cyclopts import Parameter
 
 from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
 from pipeline.cli.rules.command import History, passing_rules
-from pipeline.cli.rules.rule_diff import difference_lines
+from pipeline.cli.rules.history import set_document, set_line
+from pipeline.cli.rules.rule_diff import change_lines
 from pipeline.cli.rules.trial import Trial
 from pipeline.console import complain, out, out_json, warn
 from pipeline.errors import OptionError
@@ -25,7 +26,6 @@ from pipeline.kafka.rules_topic import Acknowledgements, PublishedSets, RulesTop
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
 from pipeline.launch.options.validation import check_combinations
-from pipeline.timestamps import shown_time
 from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
 from transforms.domain.rules.model import Rule, RuleError
@@ -192,16 +192,9 @@ def checked_changes(published: PublishedSets, rules: tuple[Rule, ...]) -> RuleCh
 def changes_lines(topic: str, published: PublishedSets, rules: tuple[Rule, ...], changes: RuleChanges) -> list[str]:
     """The changes: a line for each rule, and below it what differs."""
     live = published.live
-    before = {rule.name: rule for rule in live.rules} if live else {}
-    after = {rule.name: rule for rule in rules}
     base = f"set {live.number} on {topic}" if live else f"{topic}, which has no set yet"
-    lines = [f"against {base}:{'' if changes else ' nothing changes, nothing is published'}"]
-    lines += [f"  + {name}  version {after[name].version}" for name in changes.added]
-    for name in changes.changed:
-        lines.append(f"  ~ {name}  version {before[name].version} -> {after[name].version}")
-        lines += [f"      {line}" for line in difference_lines(before[name], after[name])]
-    lines += [f"  - {name}  version {before[name].version}" for name in changes.removed]
-    return lines
+    first = f"against {base}:{'' if changes else ' nothing changes, nothing is published'}"
+    return [first, *(f"  {line}" for line in change_lines(live.rules if live else (), rules, changes))]
 
 
 def _author() -> str:
@@ -223,6 +216,7 @@ def rollback(*, rules_topic: Topic, brokers: Brokers = Brokers(), to: Count | No
         note: why; `rules status` shows it.
     """
     topic = RulesTopic(rules_topic, brokers.config())
+    _earlier_set(topic.topic, topic.read(), to)  # a topic that is not there is not made
     with topic.publishing() as publisher:
         earlier = _earlier_set(topic.topic, publisher.published, to)
         rule_set = publisher.publish(earlier.rules, _author(), note or f"set {earlier.number} again", _now_ms())
@@ -319,10 +313,7 @@ def _show_status(topic: str, published: PublishedSets, behind: Sequence[int], sh
     live = published.live
     for rule_set in reversed(published.sets):
         rules = ", ".join(f"{name} {version}" for name, version in rule_set.versions.items())
-        note = f"  ({rule_set.note})" if rule_set.note else ""
-        published_at = shown_time(rule_set.published_ms)
-        out(f"set {rule_set.number}  {published_at}  {rule_set.by}{note}")
-        out(f"    {rules}")
+        out(set_line(rule_set), f"    {rules}")
     for problem in published.unreadable:
         warn(problem)
     if live is None:
@@ -340,16 +331,7 @@ def _status_json(
     live = published.live
     return {
         "topic": topic,
-        "sets": [
-            {
-                "number": rule_set.number,
-                "published": rule_set.published_ms,
-                "by": rule_set.by,
-                "note": rule_set.note,
-                "rules": rule_set.versions,
-            }
-            for rule_set in published.sets
-        ],
+        "sets": [set_document(rule_set) for rule_set in published.sets],
         "unreadable": list(published.unreadable),
         "newest": None
         if live is None

@@ -1,18 +1,32 @@
-"""What differs between two rules, field by field, as lines of text."""
+"""What differs between two rules or sets of rules, as lines of text."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import yaml
 
+from transforms.domain.rules.diff import RuleChanges
 from transforms.domain.rules.model import Rule
 
 # What the line above the differences says already.
 _LEFT_OUT: Final = {"name", "version"}
 _CONTEXT_LINES: Final = 2
+
+
+def change_lines(
+    rules_before: Iterable[Rule], rules_after: Iterable[Rule], changes: RuleChanges, *, with_fields: bool = True
+) -> Iterator[str]:
+    """A line for each rule that changes, and below it what differs if ``with_fields``."""
+    before, after = ({rule.name: rule for rule in rules} for rules in (rules_before, rules_after))
+    yield from (f"+ {name}  version {after[name].version}" for name in changes.added)
+    for name in changes.changed:
+        yield f"~ {name}  version {before[name].version} -> {after[name].version}"
+        if with_fields:
+            yield from (f"    {line}" for line in difference_lines(before[name], after[name]))
+    yield from (f"- {name}  version {before[name].version}" for name in changes.removed)
 
 
 def difference_lines(before: Rule | None, after: Rule | None) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Every option of the pipeline: flags in, one frozen and checked ``Settings`` out. The only place with defaults."""
 
 from pipeline.launch.options.fields import DIRECT_RUNNER, EXACTLY_ONCE, FLINK_RUNNER
-from pipeline.launch.options.parsing import parse, parse_rules_optional
+from pipeline.launch.options.parsing import parse
 from pipeline.launch.options.settings import Settings
 
-__all__ = ["DIRECT_RUNNER", "EXACTLY_ONCE", "FLINK_RUNNER", "Settings", "parse", "parse_rules_optional"]
+__all__ = ["DIRECT_RUNNER", "EXACTLY_ONCE", "FLINK_RUNNER", "Settings", "parse"]

@@ -269,9 +269,7 @@ class FlinkOptions(OptionGroup):
     job_name: str = option("event-trigger", "name of the Flink job")
     parallelism: int = option(2, "subtasks of every step", unit="slots", least=1, most=32768)
     checkpointing_interval_ms: int = option(60_000, "time between checkpoints", unit="ms", least=100)
-    savepoint_path: str | None = option(
-        None, "savepoint or checkpoint to start from; `python -m pipeline resume` finds it"
-    )
+    savepoint_path: str | None = option(None, "savepoint or checkpoint to start from; `event-trigger resume` finds it")
     allow_non_restored_state: bool = option(
         False, "start although parts of the savepoint belong to no step any more, and drop them"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.console import did_you_mean
 from pipeline.errors import OptionError
 from pipeline.launch.options.settings import OPTIONS
 from pipeline.launch.options.values import from_yaml
@@ -95,8 +95,7 @@ class ConfigFile:
 
 
 def _no_such_profile(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(names)}" if names else "the file has none"
+    hint = did_you_mean(name, names) or (f"there is {', '.join(names)}" if names else "the file has none")
     return f"there is no profile {name!r}: {hint}"
 
 
@@ -248,5 +247,5 @@ class _Reader:
 
 def _near(name: str, in_profile: bool) -> str:
     known = [*OPTIONS, EXTENDS, *([] if in_profile else [PROFILE, PROFILES])]
-    near = difflib.get_close_matches(name.removeprefix("--").replace("-", "_"), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name.removeprefix("--").replace("-", "_"), known)
+    return f"; {hint}" if hint else ""

@@ -121,7 +121,7 @@ def resolve(
     if config is None and profile is not None:
         raise OptionError(
             f"--profile is {profile!r}, but there is no configuration file: give --config=FILE, or write ./{NAME} "
-            "with `python -m pipeline init`"
+            "with `event-trigger init`"
         )
     layers = _file_layers(config, profile)
     layers.append(

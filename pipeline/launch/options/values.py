@@ -30,7 +30,10 @@ def from_text(option: Option, given: Any, label: str) -> Any:
     if option.name in PROPERTIES:
         return kafka_properties(option.name, _texts(given, label, is_pairs=True), label)
     if option.kind == _LISTS:
-        return tuple(_texts(given, label, is_pairs=False))
+        texts = _texts(given, label, is_pairs=False)
+        if "" in texts:
+            raise OptionError(f"{label} is empty")
+        return tuple(texts)
     if given == "" and option.kind in (str, Path):
         raise OptionError(f"{label} is empty")
     try:

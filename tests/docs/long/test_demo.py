@@ -129,7 +129,8 @@ def test_from_a_clone_to_a_rule_of_one_s_own_that_fires_and_changes(
         shown = running.output.read_text()
         for what in ("see why", "inspect a user", "see rates", "see dead letters", "see rule sets"):
             (step,) = re.findall(rf"  {what} +(event-trigger .*)", shown)
-            line = f".venv/bin/{step}"
+            # Otherwise it shows rates until Ctrl-C.
+            line = f".venv/bin/{step}{' --once' if what == 'see rates' else ''}"
             done = subprocess.run(
                 ["bash", "-c", line], cwd=clone, env=variables, capture_output=True, text=True, timeout=240, check=False
             )

@@ -83,7 +83,7 @@ def test_check_shows_every_problem_of_file_and_environment(
     assert run("--config=other.yaml", "config", "check") == 1
     assert capsys.readouterr().err.splitlines() == [
         "error: variable EVENT_TRIGGER_USER_SHARD is no option: did you mean EVENT_TRIGGER_USER_SHARDS?",
-        "error: other.yaml:1: user_shard: no such option; did you mean 'user_shards'?",
+        "error: other.yaml:1: user_shard: no such option; did you mean user_shards?",
         "error: other.yaml:2: parallelism is 'x', allowed: a whole number, 1 to 32768 slots",
     ]
     assert run("config", "check", "--config", "other.yaml", "--json") == 1

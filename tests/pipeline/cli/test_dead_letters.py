@@ -1,4 +1,4 @@
-"""``python -m pipeline dead-letters`` on a real broker, and a webhook that is redriven through the job."""
+"""``event-trigger dead-letters`` on a real broker, and a webhook that is redriven through the job."""
 
 from __future__ import annotations
 

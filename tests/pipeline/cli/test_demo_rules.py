@@ -18,6 +18,8 @@ from tests.builders import rule
 from tests.docs.commands import check, commands_of
 from tests.docs.pages import ROOT
 from transforms.domain.rules.model import RuleError
+from transforms.domain.rules.sets import RuleSet
+from transforms.domain.shard.decisions import Decision
 
 SETTINGS = Settings(
     runner=FLINK_RUNNER,
@@ -55,6 +57,26 @@ def test_the_file_of_options_is_there_while_the_demo_runs(tmp_path: Path, monkey
     (tmp_path / ".event-trigger").write_text("a file")
     with config_file(SETTINGS) as path:
         assert path is None
+
+
+class Record:
+    """A record of the decision log."""
+
+    def __init__(self, decision: str, event_time: int | None = 7) -> None:
+        about = {"user_id": "u1", "event_id": "e", "event_name": "checkout", "rule": "vip", "version": 1}
+        self._value = Decision(decision=decision, time=9, event_time=event_time, action="kafka", **about).to_json()
+
+    def value(self) -> bytes:
+        return self._value
+
+
+def test_an_action_of_one_s_own_rule_is_shown_with_the_topic_it_goes_to() -> None:
+    rules = (rule(name="vip", actions=[{"type": "kafka"}]),)
+    actions = demo.FiredActions(RuleSet(1, rules), "event-actions")
+    line, event_ms, user_id = actions.line(Record("fired"))  # type: ignore[misc, arg-type]
+    assert line.split() == ["FIRED", "vip", "u1", "checkout", "kafka", "event-actions"]
+    assert (event_ms, user_id) == (7, "u1")
+    assert actions.line(Record("capped")) is None  # type: ignore[arg-type]
 
 
 def test_rules_that_are_not_there_or_no_good_end_the_demo_before_it_begins(

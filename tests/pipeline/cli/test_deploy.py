@@ -55,6 +55,8 @@ def terraform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "there").mkdir(exist_ok=True)
         return submitted
 
     monkeypatch.setattr(run, "launch", main)
@@ -118,6 +120,8 @@ def test_what_cannot_be_used_is_refused_before_a_session_is_opened(
     message: str,
 ) -> None:
     submitted = terraform("echo must not be called", script)
+    assert event_trigger(["deploy", "--terraform=nowhere"]) == 2
+    assert capfd.readouterr().err == "error: --terraform 'nowhere': there is no such folder\n"
     assert event_trigger(["deploy", "--terraform=there", *flags]) == 2
     assert message in capfd.readouterr().err
     assert submitted == []
@@ -127,8 +131,8 @@ def test_the_documented_command_is_accepted() -> None:
     block = next(
         block
         for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "infrastructure.md").read_text(), re.DOTALL)
-        if "-m pipeline deploy" in block
+        if "event-trigger deploy" in block
     )
-    first, *flags = shlex.split(block.replace("\\\n", " ").split("-m pipeline deploy", 1)[1])
+    first, *flags = shlex.split(block.replace("\\\n", " ").split("event-trigger deploy", 1)[1])
     assert (ROOT / first.removeprefix("--terraform=") / "main.tf").is_file()
     assert parse([*FLAGS, *flags]).parallelism == 4

@@ -1,4 +1,4 @@
-"""``python -m pipeline destinations`` on a real broker."""
+"""``event-trigger destinations`` on a real broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m pipeline status``: its text, its options, and a real job."""
+"""``event-trigger status``: its text, its options, and a real job."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,51 @@ def test_a_savepoint_that_fails_says_what_the_job_does_now(flink: Cluster, print
     assert out == ""
     assert "error: no savepoint of 'a', which is RUNNING: " in err
     assert "no space left" in err
+
+
+def test_savepoints_are_those_that_the_cluster_remembers_and_those_in_the_folder(
+    flink: Cluster, printed: Printed, tmp_path: Path
+) -> None:
+    flink.jobs(job(A, "a", "RUNNING"), job(B, "b", "FINISHED"))
+    both, remembered, forgotten = (tmp_path / f"savepoint-{digits}-01234567abcd" for digits in (A[:6], B[:6], C[:6]))
+    for folder, content in ((both, b"12"), (forgotten, b"12345")):
+        folder.mkdir()
+        (folder / "_metadata").write_bytes(content)
+        (folder / "state").write_bytes(content)
+        os.utime(folder / "_metadata", (7, 7))
+    (tmp_path / f"savepoint-{C[:6]}-00000000dead").mkdir()  # one that failed has no _metadata
+    kept = {"status": "COMPLETED", "is_savepoint": True}
+    flink.has(f"/jobs/{A}/checkpoints", {"history": [
+        taken(f"file:{both}", 9000, state_size=2_500_000, **kept),
+        taken("file:/c/chk-7", 8000, status="COMPLETED"),
+        taken("file:/f", 8000, is_savepoint=True, status="FAILED"),
+    ]})  # fmt: skip
+    flink.has(f"/jobs/{B}/checkpoints", {"history": [taken(f"file:{remembered}", 8000, **kept)]})
+
+    command = ["savepoint", "--list", f"--directory={tmp_path.as_uri()}", f"--flink_master={flink.master}"]
+    assert main(command) == 0
+    out, err = printed()
+    assert [line.split() for line in out.splitlines()] == [
+        ["1970-01-01T00:00:09Z", "2.5", "MB", A, f"file:{both}"],
+        ["1970-01-01T00:00:08Z", B, f"file:{remembered}"],
+        ["1970-01-01T00:00:07Z", "0.0", "MB", C[:6], forgotten.as_uri()],
+    ]
+    assert err.startswith("3 savepoints; ")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(printed()[0])[2] == {"path": forgotten.as_uri(), "taken": 7000, "bytes": 10, "job": C[:6]}
+    assert flink.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--list", "--stop"], "--stop and --list are both given, allowed: one of them"),
+        (["--json"], "--json is of no use without --list"),
+    ],
+)
+def test_options_of_a_list_and_of_taking_are_not_mixed(options: list[str], message: str, printed: Printed) -> None:
+    assert main(["savepoint", "--flink_master=f:1", *options]) == 2
+    assert printed() == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize(

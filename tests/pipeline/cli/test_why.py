@@ -1,4 +1,4 @@
-"""``python -m pipeline why``, and the decision log and Kafka actions on a real broker."""
+"""``event-trigger why``, and the decision log and Kafka actions on a real broker."""
 
 from __future__ import annotations
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 
 import pytest
 
 from pipeline.embedded.action_lines import ActionLines
 from pipeline.embedded.receivers import destinations_of, stand_in
-from pipeline.embedded.show import _show_dead_letter, show
+from pipeline.embedded.show import _show_dead_letter, _ShowActionsFn, show
 from tests.builders import rule
 from transforms.domain.events.record import encode_produced
 from transforms.domain.shard import decisions
@@ -63,6 +64,17 @@ def test_text_of_events_cannot_add_lines_or_control_the_terminal(text: str) -> N
     line = LINES.line(fired("short", "debug", user_id=text, event_name=text))
     assert line is not None
     assert line.isprintable()
+
+
+def test_nothing_of_what_was_shown_is_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of a million events needs no more memory for what it prints than one of ten."""
+    step = _ShowActionsFn(ActionLines(RULES, "event-actions"))
+    before = pickle.dumps(step)
+    for number in range(500):
+        decision = fired("hook", "webhook", user_id=f"user_{number}", event_name=f"event_{number}").to_json()
+        assert len(list(step.process(encode_produced(decisions.FILE, None, decision, [])))) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 500
+    assert pickle.dumps(step) == before
 
 
 def test_long_text_is_cut() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.job.checkpoint_storage import S3Error, retained_checkpoints
+from pipeline.job.checkpoint_storage import S3Error, retained_checkpoints, stored_savepoints
 from runners.flink.local.processes import free_ports
 from tests.faults.s3 import CREDENTIALS, LocalS3
 
@@ -39,7 +39,22 @@ def test_complete_checkpoints_are_found_in_s3(prefix: str) -> None:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", ["savepoints", ""])
+def test_complete_savepoints_are_found_in_s3_with_their_size(prefix: str) -> None:
+    complete, broken = f"savepoint-{A[:6]}-0123456789ab", f"savepoint-{B[:6]}-0123456789ab"
+    with LocalS3() as s3:
+        client = boto3.client("s3", endpoint_url=s3.endpoint)
+        for key in (f"{complete}/_metadata", f"{complete}/1f-2e", f"{broken}/1f-2e", "savepoint-notes/_metadata"):
+            client.put_object(Bucket=s3.bucket, Key=f"{prefix}/{key}".lstrip("/"), Body=b"1234")
+        folder = f"s3://{s3.bucket}/{prefix}".rstrip("/")
+        ((path, _, job, size),) = stored_savepoints(f"{folder}/", s3.endpoint)
+    assert (path, job, size) == (f"{folder}/{complete}", A[:6], 8)
+
+
 def test_an_s3_that_is_not_there_is_an_error_that_names_the_folder() -> None:
+    with pytest.raises(S3Error, match="s3://bucket/c: "):
+        stored_savepoints("s3://bucket/c", f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(S3Error, match="s3://bucket/c: "):
         retained_checkpoints("s3://bucket/c", f"http://127.0.0.1:{free_ports(1)[0]}")
 
@@ -56,3 +71,4 @@ def test_complete_checkpoints_are_found_on_a_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "hdfs://nodes/checkpoints", "file:///no/such/folder"])
 def test_what_cannot_be_seen_from_here_is_empty(folder: str) -> None:
     assert retained_checkpoints(folder, None) == []
+    assert stored_savepoints(folder, None) == []

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from pipeline.job.decision_log import DecisionFilter
-from pipeline.launch.options import parse_rules_optional
+from pipeline.launch.options import parse
 from pipeline.ui.job import JobError, RunningJob
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS
@@ -33,7 +33,7 @@ def topics(kafka: LocalKafka) -> Topics:
 
 
 def a_job(topics: Topics, *options: str) -> RunningJob:
-    return RunningJob(parse_rules_optional([*topics.options(), "--flink_master=x:1", *options], "test"))
+    return RunningJob(parse([*topics.options(), "--flink_master=x:1", *options], rules_required=False))
 
 
 def decision(seconds: int, user_id: str, rule: str = "offer", **fields: str) -> tuple[bytes, bytes]:

@@ -146,6 +146,7 @@ def test_a_handler_that_reads_records_gets_formatted_records() -> None:
     ("text", "shown"),
     [
         ("env:API_TOKEN: no such environment variable", "env:API_TOKEN: no such environment variable"),
+        ("allowed: aws-secret:NAME#JSON-KEY (the key)", "allowed: aws-secret:NAME#JSON-KEY (the key)"),
         ("API_TOKEN: hush", "API_TOKEN: [hidden]"),
         ("my.api-token=hush", "my.api-token=[hidden]"),
     ],

@@ -78,7 +78,7 @@ def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
     result = read_rule_files(path, lua)
     if result.problems:
         more = len(result.problems) - 1
-        rest = f" (and {more} more: see `python -m pipeline rules check {path}`)" if more else ""
+        rest = f" (and {more} more: see `event-trigger rules check {path}`)" if more else ""
         raise RuleError(f"{result.problems[0]}{rest}")
     return tuple(loaded.rule for loaded in result.rules)
 

@@ -32,7 +32,7 @@ def rule_schema() -> dict[str, Any]:
     rule["properties"]["tests"] = {
         "type": "array",
         "items": {"$ref": references[(Case, "validation")]["$ref"]},
-        "description": "cases that `python -m pipeline rules test` runs",
+        "description": "cases that `event-trigger rules test` runs",
     }
     rule["required"] = [name for name in rule["required"] if name != "filter"]
     rule["oneOf"] = [{"required": ["filter"]}, {"required": ["filter_file"]}]

@@ -1,4 +1,4 @@
-"""``python -m pipeline doctor``: its findings in working and in broken surroundings."""
+"""``event-trigger doctor``: its findings in working and in broken surroundings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m pipeline rules backtest`` as somebody at a shell sees it."""
+"""``event-trigger rules backtest`` as somebody at a shell sees it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_report_says_what_each_rule_did(tmp_path: Path, capsys: pytest.Captu
     }
     assert "bad: first error: bad:1: attempt to index field 'a' (a nil value)\n" in shown.out
     # On a slow machine there is progress to show.
-    assert re.fullmatch(r"([0-9,]+ events, at \S+, [0-9,]+ events/s\n)*", shown.err)
+    assert re.fullmatch(r"(backtest  [0-9,]+ events, at \S+, [0-9,]+ events/s\n)*", shown.err)
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
-"""``python -m pipeline rules`` as somebody at a shell sees it."""
+"""``event-trigger rules`` as somebody at a shell sees it."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,33 @@ def test_a_failed_case_is_shown_with_its_place_and_the_exit_code_is_1(
     assert root.find("testsuite[@name='wrong']/testcase/failure").text == (  # type: ignore[union-attr]
         "expected  nothing\nbut fired debug for event 1"
     )
+
+
+def test_results_and_problems_are_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(command: str, code: int) -> dict[str, Any]:
+        assert main(["rules", command, str(tmp_path), "--json"]) == code
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    path = write(tmp_path, "wrong", GOOD.replace("[debug]", "nothing"))
+    write(tmp_path, "untested", GOOD.partition("tests:")[0])
+    assert printed("check", 0) == {
+        "rules": [
+            {"name": "untested", "version": 1, "file": str(tmp_path / "untested.yaml"), "line": 1, "cases": 0},
+            {"name": "wrong", "version": 1, "file": str(path), "line": 1, "cases": 1},
+        ],
+        "problems": [],
+    }
+    differences = ["expected  nothing", "but fired debug for event 1"]
+    of_wrong = {"rule": "wrong", "case": "fires", "passed": False, "file": str(path), "line": 7}
+    tested = {"cases": [of_wrong | {"differences": differences}], "failed": 1, "untested": ["untested"], "problems": []}
+    assert printed("test", 1) == tested
+
+    path.write_text("name: wrong\n")
+    for command in ("check", "test"):
+        problems = printed(command, 1)["problems"]
+        assert {problem["file"] for problem in problems} == {str(path)}
+        assert any("version" in problem["problem"] for problem in problems)
 
 
 def test_a_report_may_hold_any_text(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m pipeline rules publish``, ``rollback`` and ``status`` on a real broker."""
+"""``event-trigger rules publish``, ``rollback`` and ``status`` on a real broker."""
 
 from __future__ import annotations
 
@@ -288,6 +288,22 @@ def test_status_says_where_the_newest_set_is_live(published: Published, capsys: 
         (1, {"first": 1}),
         (2, {"first": 2}),
     ]
+
+
+def test_history_is_read_from_the_topic_and_a_typo_makes_no_topic(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert published.run("history") == 0
+    assert capsys.readouterr().out == f"{published.name} has no set\n"
+    assert published.run("rollback") == 1
+    assert published.name not in AdminClient(published.config).list_topics(timeout=10).topics
+    published.write("first")
+    assert published.run("publish", "--note=why") == 0
+    capsys.readouterr()
+    assert published.run("history") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].endswith("  (why)  the oldest that is kept")
+    assert shown[1:] == ["  + first  version 1"]
 
 
 def test_a_record_that_is_no_set_is_a_warning_and_its_number_is_not_used(

@@ -99,6 +99,7 @@ def test_variables_have_the_types_of_their_options(variable: str, text: str, val
         ("USER_SHARDS", "-1", "EVENT_TRIGGER_USER_SHARDS is -1, allowed: 0 to 32768 shards"),
         ("RULES_TOPIC", "", "EVENT_TRIGGER_RULES_TOPIC is empty"),
         ("HISTORY_FIELDS", "", "EVENT_TRIGGER_HISTORY_FIELDS is empty"),
+        ("HISTORY_FIELDS", "a,,b", "EVENT_TRIGGER_HISTORY_FIELDS is empty"),
         ("HISTORY_FIELDS", "[1]", "EVENT_TRIGGER_HISTORY_FIELDS is no JSON array of texts"),
         ("DETACHED", "maybe", "EVENT_TRIGGER_DETACHED is 'maybe', allowed: true or false"),
         ("KAFKA_PROPERTY", "linger.ms", "EVENT_TRIGGER_KAFKA_PROPERTY is 'linger.ms', allowed: NAME=VALUE"),

@@ -98,7 +98,8 @@ def test_a_ca_file_of_flink_s_workers_need_not_be_on_the_launcher(tmp_path: Path
     [
         (["--events_topic="], "--events_topic is empty"),
         (["--rules="], "--rules is empty"),
-        (["--events_topic"], "argument --events_topic: expected one argument"),
+        (["--history_fields="], "--history_fields is empty"),
+        (["--events_topic"], "--events_topic lacks its value"),
         (["--detached=maybe"], "--detached is 'maybe', allowed: true or false"),
         (["--runner=FlinkRunner"], "--bootstrap_servers is missing: FlinkRunner reads from Kafka, give HOST:PORT"),
         (["--bootstrap_servers=b:1"], "--rules is missing: give a rule file or a directory"),

@@ -159,7 +159,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("b.yaml", 10),
     ]
     assert [loaded.rule.name for loaded in result.rules] == ["welcome"]
-    with pytest.raises(RuleError, match=r"and 3 more: see `python -m pipeline rules check "):
+    with pytest.raises(RuleError, match=r"and 3 more: see `event-trigger rules check "):
         load_rules(tmp_path)
 
 

@@ -11,9 +11,7 @@ from transforms.domain.rules.schema import rule_schema, rule_schema_json
 
 def test_the_published_schema_is_the_one_of_the_models() -> None:
     published = ROOT / "docs/rule.schema.json"
-    assert published.read_text("utf-8") == rule_schema_json(), (
-        "run: python -m pipeline rules schema > docs/rule.schema.json"
-    )
+    assert published.read_text("utf-8") == rule_schema_json(), "run: event-trigger rules schema > docs/rule.schema.json"
 
 
 def test_the_schema_has_every_field_of_a_document() -> None:
