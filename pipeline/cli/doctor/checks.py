@@ -28,9 +28,11 @@ from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.overrides import BEAM_VERSION
 from runners.flink.rest import FlinkRest
+from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua import confinement
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.adapters.secrets import Token, TokenError
+from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.engine import EngineError, Program
 
 _ANSWER_S: Final = 5.0
@@ -75,6 +77,8 @@ class Doctor:
         yield self._ports()
         if self._settings.rules_isolation == "process":
             yield self._isolation()
+        if self._settings.dead_letters_key is not None:
+            yield self._letters_key(self._settings.dead_letters_key)
         yield from self._kafka()
         yield from self._flink()
         yield self._user_api()
@@ -122,6 +126,14 @@ class Doctor:
             advice = "run workers on a newer kernel, or under seccomp rules that let processes confine themselves"
             return Finding(check, WARN, f"missing here: {', '.join(missing)}; {', '.join(holds)} hold", advice)
         return Finding(check, OK, f"{', '.join(holds)} hold here")
+
+    def _letters_key(self, reference: str) -> Finding:
+        check = "Letters' key"
+        try:
+            letter_signer(reference)
+        except SecretError as error:
+            return Finding(check, WARN, str(error), "workers read it, so it may be in order there")
+        return Finding(check, OK, f"{reference} can be read here")
 
     # Kafka
 

@@ -26,6 +26,7 @@ from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import free_ports
 from runners.flink.overrides import BEAM_VERSION
 from tests.integration.jobs import Topics
+from transforms.adapters.lua import confinement
 
 RUNNER = f"beam-runners-flink-1.19-{BEAM_VERSION}.jar"
 ALL_IN_ORDER = {
@@ -83,6 +84,32 @@ def test_an_option_that_cannot_be_used_ends_with_2(capsys: pytest.CaptureFixture
     assert main(["doctor", "--parallelism=0"]) == 2
     assert main(["doctor", "--checkpoint_dir=bucket"]) == 2
     assert capsys.readouterr().err.splitlines()[1] == "error: --checkpoint_dir is 'bucket', allowed: a URL"
+
+
+def test_a_key_of_letters_that_cannot_be_read_here_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOD", f"whsec_{'bGV0dGVycw' * 4}")
+    monkeypatch.setenv("BAD", "s3cr3t")
+    found = {
+        name: findings("Letters' key", Settings(dead_letters_key=f"env:{name}")) for name in ("GOOD", "BAD", "NONE")
+    }
+    assert {name: finding.outcome for name, (finding,) in found.items()} == {
+        "GOOD": "ok",
+        "BAD": "warn",
+        "NONE": "warn",
+    }
+    assert found["BAD"][0].message.startswith("env:BAD: ")
+    assert "s3cr3t" not in found["BAD"][0].message
+    assert findings("Letters' key", Settings()) == []
+
+
+def test_measures_that_do_not_hold_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(rules_isolation="process")
+    monkeypatch.setattr(confinement, "MEASURES", (*confinement.MEASURES, "a measure of tomorrow"))
+    (found,) = findings("Rules' processes", settings)
+    assert found.outcome == "warn"
+    assert found.message.startswith("missing here: ")
+    assert "a measure of tomorrow;" in found.message
+    assert findings("Rules' processes", Settings()) == []
 
 
 def test_a_running_job_that_is_not_there_is_a_failure_named_as_its_section(capsys: pytest.CaptureFixture[str]) -> None:
