@@ -13,13 +13,13 @@ from cyclopts import Parameter
 from pipeline.cli.parameters import Count, File
 from pipeline.cli.rules.file_problems import count_of, usable_rules
 from pipeline.cli.rules.junit import write_junit_xml
-from pipeline.console import out, warn
+from pipeline.console import out
 from pipeline.errors import OptionError
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.schema import rule_schema_json
 from transforms.domain.shard.step_input import ShardSettings
-from transforms.domain.simulation.case_runner import CaseResult, run_cases, untested
+from transforms.domain.simulation.case_runner import CaseResult, run_cases
 
 _NEW_RULE: Final = """\
 name: us_page_view
@@ -125,8 +125,6 @@ def _run_cases(files: RuleFiles, settings: ShardSettings) -> list[CaseResult]:
             out(f"        {result.located.file}:{result.located.line}")
             for line in result.differences:
                 out(*(f"        {part}" for part in line.split("\n")))
-    for rule in untested(files.rules):
-        warn(f"{rule.name} has no case")
     return results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.console import complain, say, warn
@@ -10,20 +11,44 @@ from pipeline.launch.options import Settings
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.checked_documents import Problem
 from transforms.domain.rules.action_topics import ActionTopics
+from transforms.domain.rules.field_schema import FieldSchema
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.model import RuleError
+from transforms.domain.rules.rule_checks import examine
 from transforms.domain.simulation.case_runner import dry_call
 
 
-def usable_rules(path: Path, *, to_publish: bool = True, rules_topic: str | None = None) -> RuleFiles | None:
+def usable_rules(
+    path: Path,
+    *,
+    to_publish: bool = True,
+    rules_topic: str | None = None,
+    schema: FieldSchema | None = None,
+    is_strict: bool = True,
+) -> RuleFiles | None:
     """Read rule files; None after printing every problem and their number.
 
-    With ``to_publish`` a rule that writes a topic of jobs is a problem, of their default names and ``rules_topic``,
-    and one that fails on an event without further fields a warning.
+    Args:
+        path: rule file or directory.
+        to_publish: a rule that writes a topic of jobs is a problem, of their default names and ``rules_topic``, and one
+            that fails on an event without further fields a warning.
+        rules_topic: the topic of rule sets.
+        schema: a team's own fields of events and profiles.
+        is_strict: whether what live sets may have and the next release refuses is a problem, too; else a warning.
     """
     files = read_rule_files(path, LuaEngines())
     if to_publish:
         refuse_own_topics(files, [] if rules_topic is None else [rules_topic])
+    examine(files, schema)
+    if is_strict:
+        files.problems += files.refused_next
+    else:
+        files.warnings += [
+            replace(problem, detail=f"{problem.detail} (the next release refuses it)") for problem in files.refused_next
+        ]
+    for problem in files.warnings:
+        warn(str(problem))
+    if to_publish:
         for loaded in files.rules:
             message = dry_call(loaded, LuaEngines())
             if message is not None:

@@ -44,13 +44,18 @@ class LocatedCase:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRule:
-    """A rule with its file, line and cases. ``lua`` has file and first line of each of its Lua fields."""
+    """A rule with its file, document and cases. ``lua`` has file and first line of each of its Lua fields."""
 
     rule: Rule
     file: Path
-    line: int
+    document: Document
     lua: dict[str, tuple[Path, int]]
     cases: tuple[LocatedCase, ...] = ()
+
+    @property
+    def line(self) -> int:
+        """The first line of the rule."""
+        return self.document.line
 
     def locate(self, lua_field: str, message: str) -> tuple[Path, int, str]:
         """Convert a Lua message, which begins with ``chunk:line:``, to file, line and text."""
@@ -63,10 +68,20 @@ class LoadedRule:
 
 @dataclass(slots=True)
 class RuleFiles:
-    """The valid rules of rule files, and all problems."""
+    """The valid rules of rule files, and what was found in them.
+
+    Attributes:
+        rules: the valid rules.
+        problems: what cannot be used.
+        refused_next: what earlier releases accepted, and live sets may have: check refuses it, publish warns of it for
+            one release.
+        warnings: what may be wrong.
+    """
 
     rules: list[LoadedRule] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    refused_next: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
@@ -134,7 +149,7 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
     cases = _cases(file, document, value.get("tests", []), problems)
     if not isinstance(rule, Rule):
         return
-    loaded = LoadedRule(rule, file, document.line, lua, tuple(cases))
+    loaded = LoadedRule(rule, file, document, lua, tuple(cases))
     for lua_field, message in lua_problems(rule, lua_checker):
         at, line, text = loaded.locate(lua_field, message)
         problems.append(Problem(at, line, f"{lua_field} {text}"))

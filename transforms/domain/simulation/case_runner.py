@@ -17,7 +17,6 @@ from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.filters import FILTER
-from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import OnEvaluation, Simulator
@@ -243,8 +242,3 @@ def _same_part(expected: Any, value: Any) -> Any:
     if isinstance(expected, dict) and isinstance(value, dict):
         return {name: _same_part(inner, value[name]) for name, inner in expected.items() if name in value}
     return value
-
-
-def untested(rules: list[LoadedRule]) -> list[Rule]:
-    """Return the rules that have no case."""
-    return [loaded.rule for loaded in rules if not loaded.cases]

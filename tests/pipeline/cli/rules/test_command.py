@@ -75,7 +75,10 @@ def test_a_failed_case_is_shown_with_its_place_and_the_exit_code_is_1(
         "        but fired debug for event 1",
     ]
     assert shown.out.splitlines()[-1].startswith("3 rules, 2 cases, 1 failed in ")
-    assert shown.err == "warning: untested has no case\n"
+    assert shown.err == (
+        f"warning: {tmp_path}/untested.yaml:1: untested has no test: a case under tests shows that it fires where it "
+        "should\n"
+    )
     root = ElementTree.fromstring(report.read_bytes())  # noqa: S314 - our own file
     assert [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in root] == [
         ("good", "1", "0"),
