@@ -47,8 +47,8 @@ class Cases:
     def __init__(self, cases: Iterable[Case]) -> None:
         self._fields: dict[str, Any] = {"event": {}, "user": {}}
         for case in cases:
-            for given in (*case.events, *case.history):
-                _merge(self._fields["event"], given.fields)
+            for fields in (*(given.fields for given in case.events), *(past.fields for past in case.history)):
+                _merge(self._fields["event"], fields)
             if isinstance(case.profile, dict):
                 _merge(self._fields["user"], case.profile)
 

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from transforms.domain.base.checked_documents import FileError, Problem, documents, read_file, validated
 from transforms.domain.base.models import StrictModel
-from transforms.domain.base.yaml_documents import Document
+from transforms.domain.base.yaml_documents import Document, cut_message
 from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
-from transforms.domain.rules.filters import lua_problems
+from transforms.domain.rules.filters import lua_problems, never_returning
+from transforms.domain.rules.lua_hints import NEVER
 from transforms.domain.rules.model import MAX_LUA_BYTES, Rule, RuleError
 
 TEST_SUFFIX: Final = "_test"
@@ -131,6 +132,7 @@ def _test_file(path: Path) -> Path:
 
 def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: SourceChecker) -> None:
     value, problems = document.value, result.problems
+    _note_cuts(file, document, result)
     if not isinstance(value, dict):
         problems.append(Problem(file, document.line, f"a rule is a mapping, this is a {type(value).__name__}"))
         return
@@ -152,7 +154,11 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
     loaded = LoadedRule(rule, file, document, lua, tuple(cases))
     for lua_field, message in lua_problems(rule, lua_checker):
         at, line, text = loaded.locate(lua_field, message)
-        problems.append(Problem(at, line, f"{lua_field} {text}"))
+        cut = document.cuts.get(tuple(lua_field.split(".")))
+        problems.append(Problem(at, line, f"{lua_field} {text}{'' if cut is None else f'; {cut_message(cut[1])}'}"))
+    for lua_field in never_returning(rule, lua_checker):
+        at, line, _ = loaded.locate(lua_field, "")
+        result.refused_next.append(Problem(at, line, f"{lua_field} {NEVER} of its own"))
     taken = next((other for other in result.rules if other.rule.name == rule.name), None)
     if taken is not None:
         where = f"{taken.file}:{taken.line}"
@@ -160,6 +166,14 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
         problems.append(Problem(file, document.line_of(("name",)), detail))
     if len(problems) == before:
         result.rules.append(loaded)
+
+
+def _note_cuts(file: Path, document: Document, result: RuleFiles) -> None:
+    for path, (line, cut) in document.cuts.items():
+        name = ".".join(map(str, path))
+        result.refused_next.append(
+            Problem(file, line, f"{name}: {cut_message(cut)}; a comment that is meant begins with '# '")
+        )
 
 
 def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
@@ -200,6 +214,7 @@ def _filter_file(file: Path, value: dict[str, Any]) -> tuple[Path, str]:
 
 def _read_cases(file: Path, result: RuleFiles) -> None:
     for document in documents(file, result.problems, file.parent):
+        _note_cuts(file, document, result)
         value = document.value
         given = value.get("tests", []) if isinstance(value, dict) else []
         before = len(result.problems)

@@ -7,6 +7,8 @@ from transforms.domain.rules import placeholders
 from transforms.domain.rules.field_checks import Cases, findings
 from transforms.domain.rules.field_schema import FieldSchema
 from transforms.domain.rules.files import LoadedRule, RuleFiles
+from transforms.domain.rules.filters import programs_of
+from transforms.domain.rules.lua_hints import traps
 from transforms.domain.rules.model import DebugAction
 
 
@@ -17,6 +19,7 @@ def examine(files: RuleFiles, schema: FieldSchema | None = None) -> None:
     for loaded in files.rules:
         _check_fields(files, loaded, schema, cases)
         _check_placeholders(files, loaded)
+        _check_lua(files, loaded)
         if not loaded.cases:
             detail = f"{loaded.rule.name} has no test: a case under tests shows that it fires where it should"
             files.warnings.append(Problem(loaded.file, loaded.line, detail))
@@ -31,6 +34,13 @@ def _check_fields(files: RuleFiles, loaded: LoadedRule, schema: FieldSchema, cas
             line = first + finding.line - 1
         problem = Problem(file, line, f"{name} {finding.message}")
         (files.refused_next if finding.is_certain else files.warnings).append(problem)
+
+
+def _check_lua(files: RuleFiles, loaded: LoadedRule) -> None:
+    for name, source in programs_of(loaded.rule):
+        for line, message in traps(source):
+            file, at, text = loaded.locate(name, f"{name}:{line}: {message}")
+            files.warnings.append(Problem(file, at, f"{name}: {text}"))
 
 
 def _check_placeholders(files: RuleFiles, loaded: LoadedRule) -> None:

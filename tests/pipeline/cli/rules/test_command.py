@@ -52,8 +52,8 @@ def test_every_problem_is_shown_and_the_exit_code_is_1(tmp_path: Path, capsys: p
         assert main(["rules", command, str(tmp_path)]) == 1
         shown = capsys.readouterr()
         lines = shown.err.splitlines()
-        assert lines[0].startswith(f"error: {tmp_path}/bad.yaml:2: version is 0: ")
-        assert lines[1].startswith(f"error: {tmp_path}/bad.yaml:5: actions.0 is ")
+        assert lines[0].startswith(f"error: {tmp_path}/bad.yaml:2: version is 0: allowed is 1 or more")
+        assert lines[1].startswith(f"error: {tmp_path}/bad.yaml:5: actions.0.type is 'email': allowed is ")
         assert lines[2:] == ["2 problems"]
         assert shown.out == ""
 

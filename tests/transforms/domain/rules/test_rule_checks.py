@@ -183,3 +183,61 @@ def test_what_looks_like_a_placeholder_of_another_language_is_a_warning(tmp_path
         ["7: actions.0.body.a: '{{user.name}}' is sent as it is, a placeholder is written ${event.event_name}"],
         [],
     )
+
+
+COMMENT = "write the text in quotes, or below a | on lines of its own"
+MEANT = "a comment that is meant begins with '# '"
+
+
+def test_a_text_that_yaml_cuts_is_refused(tmp_path: Path) -> None:
+    more = "description: more than one #hashtag\ntime_zone: {default: UTC} # a comment\n"
+    assert checked(tmp_path, "event.triggerable #and history", more=more) == (
+        [],
+        [
+            f"3: filter: YAML takes '#and history' for a comment: {COMMENT}; {MEANT}",
+            f"13: description: YAML takes '#hashtag' for a comment: {COMMENT}; {MEANT}",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "lua",
+    [
+        "event.triggerable # a comment",
+        "event.triggerable #",
+        "'event.triggerable and #history > 5' #note",
+        "|\n  event.triggerable and #history > 5",
+        "event.triggerable and(#history > 5)",
+    ],
+)
+def test_a_comment_that_is_meant_stays_one(tmp_path: Path, lua: str) -> None:
+    assert checked(tmp_path, lua) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("filter_", "problem"),
+    [
+        (
+            "event.triggerable and #history > 5",
+            "3: filter does not compile: it ends before it is complete; YAML takes '#history > 5' for a comment: "
+            f"{COMMENT}",
+        ),
+        ("#history > 5", f"3: filter: YAML takes '#history > 5' for a comment: {COMMENT}; {MEANT}"),
+        (
+            "event.triggerable and #history > 5\n  and event.is_https",
+            f"4: not YAML: while parsing a block mapping expected <block end>, but found '<scalar>'; YAML takes "
+            f"'#history > 5' for a comment: {COMMENT}",
+        ),
+    ],
+)
+def test_lua_that_yaml_cuts_is_an_error_that_says_so(tmp_path: Path, filter_: str, problem: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RULE.replace("FILTER", filter_))
+    files = read_rule_files(path)
+    assert problem in [str(found).removeprefix(f"{path}:") for found in (*files.problems, *files.refused_next)]
+    assert files.problems
+
+
+def test_traps_have_their_place(tmp_path: Path) -> None:
+    warnings, _ = checked(tmp_path, '|\n  event.triggerable and\n    (event.platform == "a" or "b")')
+    assert warnings == ['5: filter: `== "a" or "b"` is always true: compare with each, as `a == 1 or a == 2`']
