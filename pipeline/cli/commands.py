@@ -59,7 +59,7 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
                 "make an earlier set's rules live again, under a new number", "rules.published:rollback"
             ),
             "status": Command("show the published sets, and which is live in which shards", "rules.published:status"),
-            "schema": Command("print the JSON Schema of rule files", "rules.command:schema"),
+            "schema": Command("print the JSON Schema of rule files", "rules.command:print_schema"),
         },
         RULES,
     ),

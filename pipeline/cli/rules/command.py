@@ -16,10 +16,12 @@ from pipeline.cli.rules.junit import write_junit_xml
 from pipeline.console import out
 from pipeline.errors import OptionError
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.rules.field_schema import read_schema
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.schema import rule_schema_json
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, run_cases
+from transforms.domain.simulation.explain import explained_failure
 
 _NEW_RULE: Final = """\
 name: us_page_view
@@ -59,15 +61,18 @@ class History:
         return ShardSettings(history_fields=self.history_fields, history_size=self.history_size)
 
 
-def check(path: Path, /) -> int:
+Schema = Annotated[File | None, Parameter(help="JSON Schema of your events and profiles: names of fields are checked")]
+
+
+def check(path: Path, /, *, schema: Schema = None) -> int:
     """Read and compile every rule; shows every problem with file and line.
 
-    0: all rules can be used; 1: one cannot.
+    0: all rules can be used; 1: one cannot; 2: the schema cannot be used.
 
     Args:
         path: rule file or directory.
     """
-    files = usable_rules(path)
+    files = usable_rules(path, schema=None if schema is None else read_schema(schema))
     if files is None:
         return 1
     for loaded in files.rules:
@@ -80,6 +85,7 @@ def run_tests(
     /,
     *,
     junit_xml: Annotated[File | None, Parameter(name="--junit-xml")] = None,
+    schema: Schema = None,
     history: History = History(),
 ) -> int:
     """Check every rule and run its cases.
@@ -90,20 +96,27 @@ def run_tests(
         path: rule file or directory.
         junit_xml: write the results as JUnit XML.
     """
-    return 1 if passing_rules(path, history, junit_xml, to_publish=False) is None else 0
+    return 1 if passing_rules(path, history, junit_xml, schema, to_publish=False) is None else 0
 
 
 def passing_rules(
     path: Path,
     history: History,
     junit_xml: Path | None = None,
+    schema: Path | None = None,
     *,
     to_publish: bool = True,
     rules_topic: str | None = None,
 ) -> RuleFiles | None:
     """Read rules, run their cases and print the results; None if a rule cannot be used or a case failed."""
     started = time.perf_counter()
-    files = usable_rules(path, to_publish=to_publish, rules_topic=rules_topic)
+    files = usable_rules(
+        path,
+        to_publish=to_publish,
+        rules_topic=rules_topic,
+        schema=None if schema is None else read_schema(schema),
+        is_strict=not to_publish,
+    )
     if files is None:
         return None
     results = _run_cases(files, history.settings())
@@ -119,16 +132,17 @@ def passing_rules(
 def _run_cases(files: RuleFiles, settings: ShardSettings) -> list[CaseResult]:
     """Run every rule's cases and print the results."""
     results = [result for loaded in files.rules for result in run_cases(loaded, settings, LuaEngines())]
+    by_name = {loaded.rule.name: loaded for loaded in files.rules}
     for result in results:
         out(f"{'ok    ' if result.passed else 'FAILED'}  {result.rule}: {result.located.case.name}")
         if not result.passed:
             out(f"        {result.located.file}:{result.located.line}")
-            for line in result.differences:
+            for line in [*result.differences, *explained_failure(by_name[result.rule], result, settings, LuaEngines())]:
                 out(*(f"        {part}" for part in line.split("\n")))
     return results
 
 
-def schema() -> None:
+def print_schema() -> None:
     """Print the JSON Schema of rule files."""
     sys.stdout.write(rule_schema_json())
 

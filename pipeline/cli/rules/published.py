@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
-from pipeline.cli.rules.command import History, passing_rules
+from pipeline.cli.rules.command import History, Schema, passing_rules
 from pipeline.cli.rules.rule_diff import difference_lines
 from pipeline.cli.rules.trial import Trial
 from pipeline.console import complain, out, out_json, warn
@@ -89,6 +89,7 @@ def publish(
     note: Note = "",
     dry_run: bool = False,
     yes: bool = False,
+    schema: Schema = None,
     history: History = History(),
     past: Past = Past(),
 ) -> int:
@@ -107,7 +108,7 @@ def publish(
         yes: publish without a question; without a terminal there is none.
     """
     past.check()
-    files = passing_rules(path, history, rules_topic=rules_topic)
+    files = passing_rules(path, history, schema=schema, rules_topic=rules_topic)
     if files is None:
         complain("nothing was published")
         return 1

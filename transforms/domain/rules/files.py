@@ -6,6 +6,7 @@ file in the same directory.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from transforms.domain.rules.lua_hints import NEVER
 from transforms.domain.rules.model import MAX_LUA_BYTES, Rule, RuleError
 
 TEST_SUFFIX: Final = "_test"
+_SUFFIXES: Final = (".yaml", ".yml")
+_MOST_LOOKED_AT: Final = 1000
 # Fields of a rule file in addition to those of the rule.
 _FILE_FIELDS: Final = ("filter_file", "tests")
 
@@ -102,8 +105,14 @@ def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
 def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     """Read all rules and all problems of a file or directory; see ``load_rules``."""
     result = RuleFiles()
+    passed_over: list[str] = []
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if is_rule_file(file))
+        entries = sorted(path.iterdir())
+        files = [file for file in entries if is_rule_file(file)]
+        passed_over = [found for found in map(_passed_over, entries) if found]
+        result.warnings += [
+            Problem(path, None, f"{found}; allowed are *.yaml files beside each other") for found in passed_over
+        ]
     elif path.exists():
         files = [path, *(file for file in (_test_file(path),) if os.path.lexists(file))]
     else:
@@ -117,13 +126,26 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
         if file not in paths_of_rules:
             _read_cases(file, result)
     if not result.rules and not result.problems:
-        result.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
+        detail = "; ".join(["no rule in it, allowed are *.yaml files with at least one", *passed_over])
+        result.problems.append(Problem(path, None, detail))
     return result
 
 
 def is_rule_file(file: Path) -> bool:
     """Whether the file of a directory is read; not Emacs's lock files (``.#x.yaml``) nor macOS's (``._x.yaml``)."""
-    return file.suffix in (".yaml", ".yml") and not file.name.startswith((".#", "._"))
+    return file.suffix in _SUFFIXES and not file.name.startswith((".#", "._"))
+
+
+def _passed_over(entry: Path) -> str | None:
+    """Why what looks like rules in a folder is not read; None for anything else."""
+    if entry.name.startswith((".", "__")) or is_rule_file(entry):
+        return None
+    if entry.suffix.lower() in _SUFFIXES:
+        return f"{entry.name} is not read: its ending has capital letters"
+    inner = itertools.islice(entry.rglob("*"), _MOST_LOOKED_AT) if entry.is_dir() and not entry.is_symlink() else ()
+    if any(file.suffix.lower() in _SUFFIXES for file in inner):
+        return f"the folder {entry.name} in it has rules, which are not read"
+    return None
 
 
 def _test_file(path: Path) -> Path:

@@ -61,10 +61,18 @@ class _RuleProgram:
     field: str
     source: str
 
-    def for_engine(self) -> engine.Program:
+    @property
+    def name(self) -> str:
         # Lua's messages begin with this name: rule tests find the field by it.
-        name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
-        return engine.Program(name, self.source, self.field == COOLDOWN_KEY)
+        return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+
+    def for_engine(self) -> engine.Program:
+        return engine.Program(self.name, self.source, self.field == COOLDOWN_KEY)
+
+    def named(self, message: str) -> str:
+        """A message of an error that names the field, if it is not the filter; limits and bad values have no line."""
+        is_named = self.field == FILTER or message.startswith(f"{self.name}:")
+        return message if is_named else f"{self.name}:1: {message}"
 
 
 def programs_of(rule: Rule) -> list[tuple[str, str]]:
@@ -218,7 +226,7 @@ class FilterSet:
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
             elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
-                errors.setdefault(rule.name, (rule, outcome.text))
+                errors.setdefault(rule.name, (rule, program.named(outcome.text)))
                 if outcome.kind is OutcomeKind.LIMIT:
                     tripped[rule.name] = rule
         if tripped:

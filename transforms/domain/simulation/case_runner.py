@@ -39,11 +39,19 @@ class Fired:
 
 @dataclass(slots=True)
 class CaseResult:
-    """The result of a case. ``differences`` are lines for people, none if everything is as expected."""
+    """The result of a case.
+
+    Attributes:
+        rule: its rule's name.
+        located: the case.
+        differences: lines for people, none if everything is as expected.
+        event: number of the first event (from 1) for which the rule did not do what is expected.
+    """
 
     rule: str
     located: LocatedCase
     differences: list[str] = field(default_factory=list)
+    event: int = 0
 
     @property
     def passed(self) -> bool:
@@ -53,10 +61,12 @@ class CaseResult:
 
 def run_cases(loaded: LoadedRule, settings: ShardSettings, lua: EngineFactory) -> list[CaseResult]:
     """Run every case of a rule, each with its own user, history and clock."""
-    return [
-        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings, lua), located.case))
-        for located in loaded.cases
-    ]
+    results = []
+    for located in loaded.cases:
+        run = CaseRun(loaded, located.case, settings, lua)
+        differences = _differences(run, located.case)
+        results.append(CaseResult(loaded.rule.name, located, differences, _first_difference(run, located.case)))
+    return results
 
 
 def dry_call(loaded: LoadedRule, lua: EngineFactory) -> str | None:
@@ -136,8 +146,9 @@ class CaseRun:
             self.fired.append(Fired(fired.action.name, event, json.loads(fired.body)))
         for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
-                file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
-                self.errors.append(f"{file}:{line}: {text}")
+                name = self._field_of(letter.detail)
+                file, line, text = self._loaded.locate(name, letter.detail)
+                self.errors.append(f"{file}:{line}: {'' if name == FILTER else f'{name}: '}{text}")
             else:
                 self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
 
@@ -211,6 +222,15 @@ def _differences(run: CaseRun, case: Case) -> list[str]:
     for action, fired in zip(expected, run.fired, strict=False):
         lines += _body_differences(action, fired)
     return lines
+
+
+def _first_difference(run: CaseRun, case: Case) -> int:
+    """The number of the first event for which more or less fired than expected, of the last if none is named."""
+    wanted = [(action.action, action.event) for action in case.expect.actions]
+    fired = [(action.action, action.event) for action in run.fired]
+    unexpected = [event for action, event in fired if (action, event) not in wanted and (action, None) not in wanted]
+    missing = [event for action, event in wanted if event is not None and (action, event) not in fired]
+    return min([*unexpected, *(number for number in missing if number <= len(case.events)), len(case.events)])
 
 
 def _fits(expected: ExpectedAction, fired: Fired) -> bool:

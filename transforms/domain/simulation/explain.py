@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+from transforms.domain.base import exact_json
+from transforms.domain.base.calendar import zone_of
+from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.events.event import Event
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome, OutcomeKind, Program, SourceChecker
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules.model import SKIP, WAIT, Rule
 from transforms.domain.shard.step_input import ShardSettings
-from transforms.domain.simulation.case_runner import CaseRun
+from transforms.domain.simulation.case_runner import CaseResult, CaseRun
 from transforms.domain.simulation.lua_conditions import Condition, take_apart
 from transforms.domain.users.history import Row
-from transforms.domain.users.user import UserState
+from transforms.domain.users.user import PENDING, UNAVAILABLE, UserState
 from transforms.domain.users.visit import Visit, filter_visit
 
 _SHOWN: Final = 60
@@ -66,28 +70,91 @@ def explain(loaded: LoadedRule, case: Case, settings: ShardSettings, lua: LuaSup
     return explanation
 
 
+def explained_failure(loaded: LoadedRule, result: CaseResult, settings: ShardSettings, lua: LuaSupport) -> list[str]:
+    """Lines that explain the first event for which a case's rule did not do what is expected."""
+    case, number = result.located.case, result.event
+    if number < len(case.events):
+        case = case.model_copy(update={"events": case.events[:number], "wait": None})
+    explanation = explain(loaded, case, settings, lua)
+    if not explanation.lines:
+        return []
+    return [f"event {number}: {'fires' if explanation.fires else 'does not fire'}", *explanation.lines]
+
+
 def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
-    event, profile, visit, rows, enrichment = seen
-    if not lua.check(rule.filter, "filter").is_expression:
-        return ["  its filter is a body with return: only expressions can be taken apart"]
-    condition = take_apart(rule.filter)
+    """The filter's conditions, then what else the rule says of when it fires, with values where it computes some."""
+    lines = _taken_apart(rule.filter, "its filter", lua, seen)
+    enrichment = seen[4]
+    is_missing = enrichment in (PENDING, UNAVAILABLE)
+    if rule.on_missing_profile != WAIT or is_missing:
+        outcome = ": this event is skipped" if rule.on_missing_profile == SKIP and is_missing else ""
+        lines.append(f"  on_missing_profile: {rule.on_missing_profile}, and the profile is {enrichment}{outcome}")
+    sequence = rule.sequence
+    if sequence is not None:
+        kind = "followed_by" if sequence.followed_by is not None else "not_followed_by"
+        match = "" if sequence.match is None else f", match {sequence.match} is {_at(seen[0], sequence.match)}"
+        lines.append(f"  sequence: {kind} within {sequence.within}{match}; as an event that follows:")
+        source = sequence.followed_by or sequence.not_followed_by or ""
+        lines += [f"  {line}" for line in _taken_apart(source, f"its {kind}", lua, seen)]
+    if rule.cooldown is not None:
+        key = rule.cooldown.key
+        of_key = "" if key is None else f", for each key {_cut(key)}, which is {_values([key], lua, seen)[0]}"
+        lines.append(f"  cooldown: {rule.cooldown.time}{of_key}")
+    if rule.cap is not None:
+        span = (
+            f"in any {rule.cap.window}"
+            if rule.cap.window is not None
+            else f"a {rule.cap.per} of {_zone(rule, seen[1])}"
+        )
+        lines.append(f"  cap: {rule.cap.count} {span}")
+    if rule.quiet_hours is not None:
+        lines.append(f"  quiet_hours: {rule.quiet_hours.start} to {rule.quiet_hours.end} of {_zone(rule, seen[1])}")
+    return lines
+
+
+def _zone(rule: Rule, profile: dict[str, Any]) -> str:
+    field = rule.time_zone.profile_field
+    name = MISSING if field is None else value_at(profile, field)
+    return name if isinstance(name, str) and zone_of(name) is not None else rule.time_zone.default
+
+
+def _at(event: Event, path: str) -> str:
+    value = value_at(event.fields, path)
+    return "missing" if value is MISSING else exact_json.dumps(value).decode()
+
+
+def _taken_apart(source: str, name: str, lua: LuaSupport, seen: _Seen) -> list[str]:
+    """The values of a Lua text's conditions, a line for each."""
+    if not lua.check(source, "filter").is_expression:
+        return [f"  {name} is a body with return: only expressions can be taken apart"]
+    condition = take_apart(source)
     conditions = _parents_first(condition)
-    # The brackets keep `f(x), y` from being two arguments of `type`.
-    programs = [
-        Program("filter", f"type(({part.text}\n)) .. ':' .. (tostring(({part.text}\n))):sub(1, 100)", wants_value=True)
-        for part in conditions
-    ]
     try:
-        engine = lua.engine(programs)
+        shown = _values([part.text for part in conditions], lua, seen)
     except CompileError:
         return []
+    lines: list[str] = []
+    _show(condition, dict(zip((part.text for part in conditions), shown, strict=True)), 1, lines)
+    return lines
+
+
+def _values(sources: Sequence[str], lua: LuaSupport, seen: _Seen) -> list[str]:
+    """The values of expressions, as Lua's source, or their errors.
+
+    Raises:
+        CompileError: one is a body, or was not taken apart well.
+    """
+    event, profile, visit, rows, enrichment = seen
+    # The brackets keep `f(x), y` from being two arguments of `type`.
+    programs = [
+        Program("filter", f"type(({text}\n)) .. ':' .. (tostring(({text}\n))):sub(1, 100)", wants_value=True)
+        for text in sources
+    ]
+    engine = lua.engine(programs)
     engine.set_inputs(event.fields, profile, filter_visit(visit, event), enrichment)
     outcomes = engine.run(range(len(programs)), columns_of(rows))
     engine.close()
-    values = {part.text: _shown_value(outcomes[number]) for number, part in enumerate(conditions)}
-    lines: list[str] = []
-    _show(condition, values, 1, lines)
-    return lines
+    return [_shown_value(outcomes[number]) for number in range(len(programs))]
 
 
 def _parents_first(condition: Condition) -> list[Condition]:
@@ -111,10 +178,13 @@ def _show(condition: Condition, values: dict[str, str], depth: int, lines: list[
     if reached and condition.joined_by == "compared":
         sides = [(part.text, values[part.text]) for part in condition.parts]
         operands = ", ".join(f"{text} is {value}" for text, value in sides if text != value)
-    shown = condition.text if len(condition.text) <= _SHOWN else f"{condition.text[: _SHOWN - 1]}…"
-    lines.append(f"{'  ' * depth}{value:<6} {shown}{f'   ({operands})' if operands else ''}")
+    lines.append(f"{'  ' * depth}{value:<6} {_cut(condition.text)}{f'   ({operands})' if operands else ''}")
     if condition.joined_by in ("and", "or", "not"):
         for part in condition.parts:
             _show(part, values, depth + 1, lines, reached)
             holds = values[part.text] not in ("false", "nil")
             reached = reached and holds is (condition.joined_by == "and")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -73,6 +73,8 @@ def test_a_failed_case_is_shown_with_its_place_and_the_exit_code_is_1(
         f"        {path}:7",
         "        expected  nothing",
         "        but fired debug for event 1",
+        "        event 1: fires",
+        '          true   event.event_name == "page_view"   (event.event_name is "page_view")',
     ]
     assert shown.out.splitlines()[-1].startswith("3 rules, 2 cases, 1 failed in ")
     assert shown.err == (
@@ -174,3 +176,19 @@ def test_what_cannot_be_explained_is_exit_code_2(
     assert shown.startswith("error: ")
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_fields_are_checked_against_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    path = write(rules, "rule", GOOD.replace('"page_view"', '"page_view" and user.contry == "US"'))
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"properties": {"user": {"properties": {"country": {}}, "additionalProperties": false}}}')
+    for command in ("check", "test"):
+        assert main(["rules", command, str(rules), f"--schema={schema}"]) == 1
+        assert capsys.readouterr().err == (
+            f"error: {path}:3: filter reads user.contry: user has no such field; did you mean 'country'?\n1 problem\n"
+        )
+    schema.write_text('{"properties": {"user": []}}')
+    assert main(["rules", "check", str(rules), f"--schema={schema}"]) == 2
+    assert capsys.readouterr().err == f"error: {schema}: properties.user is [], allowed is a schema\n"

@@ -232,6 +232,28 @@ def test_an_empty_directory_is_named(tmp_path: Path) -> None:
         load_rules(tmp_path)
 
 
+def test_rules_that_a_directory_has_elsewhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".git").mkdir()
+    write(tmp_path / "more" / "deep", "b.yaml", GOOD)
+    write(tmp_path / ".git", "c.yaml", GOOD)
+    write(tmp_path, "OLD.YAML", GOOD)
+    write(tmp_path, "a.yaml", GOOD)
+    details = [
+        "OLD.YAML is not read: its ending has capital letters",
+        "the folder more in it has rules, which are not read",
+    ]
+    assert [str(warning) for warning in read_rule_files(tmp_path).warnings] == [
+        f"{tmp_path}: {detail}; allowed are *.yaml files beside each other" for detail in details
+    ]
+    (tmp_path / "a.yaml").unlink()
+    with pytest.raises(
+        RuleError, match=r"no rule in it, allowed are .*; OLD\.YAML is not read: .*; the folder more in it"
+    ):
+        load_rules(tmp_path)
+
+
 def test_a_directory_called_like_a_rule_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(RuleError, match=r"folder\.yaml"):
