@@ -60,6 +60,9 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
             ),
             "status": Command("show the published sets, and which is live in which shards", "rules.published:status"),
             "schema": Command("print the JSON Schema of rule files", "rules.command:print_schema"),
+            "schema-from": Command(
+                "learn the JSON Schema of your events and profiles from a recording", "rules.schema_from:schema_from"
+            ),
         },
         RULES,
     ),

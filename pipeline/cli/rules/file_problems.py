@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from pipeline.console import complain, say, warn
 from pipeline.launch.options import Settings
@@ -16,6 +17,8 @@ from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.rule_checks import examine
 from transforms.domain.simulation.case_runner import dry_call
+
+REFUSED_NEXT: Final = " (the next release refuses it)"
 
 
 def usable_rules(
@@ -43,9 +46,7 @@ def usable_rules(
     if is_strict:
         files.problems += files.refused_next
     else:
-        files.warnings += [
-            replace(problem, detail=f"{problem.detail} (the next release refuses it)") for problem in files.refused_next
-        ]
+        files.warnings += [replace(problem, detail=f"{problem.detail}{REFUSED_NEXT}") for problem in files.refused_next]
     for problem in files.warnings:
         warn(str(problem))
     if to_publish:

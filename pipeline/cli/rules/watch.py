@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Topic
 from pipeline.cli.rules.command import History
-from pipeline.cli.rules.file_problems import count_of, refuse_own_topics
+from pipeline.cli.rules.file_problems import REFUSED_NEXT, count_of, refuse_own_topics
 from pipeline.cli.rules.published import (
     Note,
     changes_lines,
@@ -29,6 +29,7 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.diff import RuleChanges, rule_changes
 from transforms.domain.rules.files import is_rule_file, read_rule_files
 from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.rule_checks import examine
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import run_cases
 
@@ -209,6 +210,9 @@ class RuleWatch:
         """The rules, if all files are valid and all cases pass; says what is wrong otherwise."""
         files = read_rule_files(self.path, LuaEngines())
         refuse_own_topics(files, [self.topic.topic])
+        examine(files)
+        for problem in files.refused_next:
+            self.say(f"warning: {problem}{REFUSED_NEXT}")
         if files.problems:
             self._refuse(*map(str, files.problems))
             return None
