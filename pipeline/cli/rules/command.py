@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -15,7 +15,11 @@ from pipeline.cli.rules.file_problems import count_of, usable_rules
 from pipeline.cli.rules.junit import write_junit_xml
 from pipeline.console import out
 from pipeline.errors import OptionError
+from pipeline.launch.options import Settings
+from pipeline.launch.options.settings import OPTIONS
+from pipeline.launch.options.values import from_text
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.rules.action_topics import ActionTopics
 from transforms.domain.rules.field_schema import read_schema
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.schema import rule_schema_json
@@ -43,22 +47,57 @@ tests:
 """
 
 
+Text = Annotated[str | None, Parameter(metavar="NUMBER")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What the pipeline keeps of events, which cases need, too.
+    """The options of the pipeline that change what rules do; the configuration file gives them, too.
 
     Args:
         history_fields: as the pipeline's; may be repeated.
         history_size: as the pipeline's.
+        state_ttl_seconds: as the pipeline's.
+        allowed_lateness_seconds: as the pipeline's; without it nothing is late.
+        enrichment_deadline_seconds: as the pipeline's.
+        profile_max_age_seconds: as the pipeline's.
+        max_event_bytes: as the pipeline's.
+        min_event_timestamp_ms: as the pipeline's.
+        max_event_lead_seconds: as the pipeline's.
     """
 
     history_fields: Annotated[tuple[str, ...], Parameter(metavar="FIELD")] = ()
     history_size: Count = 100
+    state_ttl_seconds: Text = None
+    allowed_lateness_seconds: Text = None
+    enrichment_deadline_seconds: Text = None
+    profile_max_age_seconds: Text = None
+    max_event_bytes: Text = None
+    min_event_timestamp_ms: Text = None
+    max_event_lead_seconds: Text = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that are given, as fields of ``Settings``.
+
+        Raises:
+            OptionError: a value is not allowed.
+        """
+        texts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value if name == "history_fields" else from_text(OPTIONS[name], str(value), f"--{name}")
+            for name, value in texts.items()
+            if value is not None
+        }
 
     def settings(self) -> ShardSettings:
-        """The settings of a shard with this history."""
-        return ShardSettings(history_fields=self.history_fields, history_size=self.history_size)
+        """The settings of a shard in which cases run.
+
+        Raises:
+            OptionError: a value is not allowed.
+        """
+        settings = Settings(**{"allowed_lateness_seconds": 0.0} | self.given()).shard(())
+        return replace(settings, action_topics=ActionTopics())  # ``usable_rules`` has checked them
 
 
 Schema = Annotated[File | None, Parameter(help="JSON Schema of your events and profiles: names of fields are checked")]

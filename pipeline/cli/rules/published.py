@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
+from pipeline.cli.rules.announced import check_announced
 from pipeline.cli.rules.command import History, Schema, passing_rules
 from pipeline.cli.rules.rule_diff import difference_lines
 from pipeline.cli.rules.trial import Trial
@@ -67,12 +68,7 @@ class Past:
         Raises:
             OptionError: an option of the user API cannot be used.
         """
-        settings = Settings(
-            history_fields=history.history_fields,
-            history_size=history.history_size,
-            user_api_url=self.user_api_url,
-            user_api_token=self.user_api_token,
-        )
+        settings = Settings(**history.given(), user_api_url=self.user_api_url, user_api_token=self.user_api_token)
         if settings.user_api_url is not None or settings.user_api_token is not None:
             check_combinations(
                 settings.model_copy(update={"bootstrap_servers": brokers.bootstrap_servers, "rules": path})
@@ -85,6 +81,7 @@ def publish(
     /,
     *,
     rules_topic: Topic,
+    audit_topic: Topic = AUDIT_TOPIC,
     brokers: Brokers = Brokers(),
     note: Note = "",
     dry_run: bool = False,
@@ -95,7 +92,8 @@ def publish(
 ) -> int:
     """Test every rule, then make the rules live in running jobs.
 
-    Shows what differs from the live set and what that changes for the newest events; in a terminal it asks then.
+    Shows what differs from the live set and what that changes for the newest events; in a terminal it asks then. A
+    webhook to a destination that the job does not have is refused.
 
     0: published, or nothing changes; 1: a rule or a case is no good, or the answer was no; 2: an option or topic
     cannot be used.
@@ -103,6 +101,7 @@ def publish(
     Args:
         path: rule file or directory.
         rules_topic: topic of rule sets.
+        audit_topic: as the pipeline's: there the job has announced its destinations.
         note: why; `rules status` shows it.
         dry_run: test and compare, publish nothing.
         yes: publish without a question; without a terminal there is none.
@@ -115,6 +114,7 @@ def publish(
     rules, config = tuple(loaded.rule for loaded in files.rules), brokers.config()
     topic = RulesTopic(rules_topic, config)
     check_action_topics(config, rules)
+    check_announced(config, audit_topic, rules_topic, rules, history)
     published = topic.read()
     changes = checked_changes(published, rules)
     out(*changes_lines(topic.topic, published, rules, changes))

@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Topic
+from pipeline.cli.rules.announced import check_announced
 from pipeline.cli.rules.command import History
 from pipeline.cli.rules.file_problems import REFUSED_NEXT, count_of, refuse_own_topics
 from pipeline.cli.rules.published import (
@@ -76,9 +76,12 @@ def watch(
     """
     config = brokers.config()
     topic = RulesTopic(rules_topic, config)
-    watch = RuleWatch(
-        path, topic, history.settings(), note, config, audit_topic, check=partial(check_action_topics, config)
-    )
+
+    def check(rules: tuple[Rule, ...]) -> None:
+        check_action_topics(config, rules)
+        check_announced(config, audit_topic, rules_topic, rules, history)
+
+    watch = RuleWatch(path, topic, history.settings(), note, config, audit_topic, check=check)
     if not yes and not _agreed(watch, topic):
         out("nothing was published")
         return 1

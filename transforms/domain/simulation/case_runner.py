@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from transforms.domain.base import exact_json
@@ -106,8 +106,7 @@ class CaseRun:
         if problem is not None:
             self.refused.append(problem)
             return
-        # Nothing is late in a case: an event that has not arrived when a sequence ends does not arrive at all.
-        settings = replace(settings, allowed_lateness_ms=0)
+        self._lateness_ms = settings.allowed_lateness_ms
         fetched = None if case.profile == PENDING else _fetched(case)
         self._simulator = Simulator(
             (loaded.rule,), settings, lambda _: fetched, lua, self._collect, case.now, on_evaluation
@@ -135,7 +134,8 @@ class CaseRun:
             self._number = number
             self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), exact_json.dumps(fields)))
         if case.wait is not None:
-            self._simulator.advance(now_ms + case.wait.ms)
+            # What has to come within this time has come, however late it may be.
+            self._simulator.advance(now_ms + case.wait.ms + self._lateness_ms)
 
     def _collect(self, step_result: StepResult, sent: list[FiredAction]) -> None:
         if self._number == self._number_of_events:

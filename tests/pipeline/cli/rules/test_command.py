@@ -192,3 +192,43 @@ def test_fields_are_checked_against_a_schema(tmp_path: Path, capsys: pytest.Capt
     schema.write_text('{"properties": {"user": []}}')
     assert main(["rules", "check", str(rules), f"--schema={schema}"]) == 2
     assert capsys.readouterr().err == f"error: {schema}: properties.user is [], allowed is a schema\n"
+
+
+TTL_RULE = """\
+name: seen
+version: 1
+filter: "#history > 0"
+actions: [{type: debug}]
+tests:
+  - name: the second event within an hour fires
+    events: [{event_name: a}, {event_name: a, after: 1h}]
+    expect: [{action: debug, event: 2}]
+"""
+SEQUENCE = """\
+name: cart
+version: 1
+filter: event.event_name == "a"
+sequence: {not_followed_by: event.event_name == "b", within: 10m}
+actions: [{type: debug}]
+tests:
+  - name: what comes late ends the sequence
+    events: [{event_name: a}, {event_name: b, after: 11m, timestamp: 1704110700000}]
+    wait: 1h
+    expect: nothing
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "name"),
+    [(TTL_RULE, "state_ttl_seconds", "7200"), (SEQUENCE, "allowed_lateness_seconds", "300")],
+)
+def test_options_of_the_job_count_in_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, option: str, name: str
+) -> None:
+    path = write(tmp_path, "r", rule)
+    assert main(["rules", "test", str(path)]) == 1
+    assert main(["rules", "test", str(path), f"--{option}={name}"]) == 0
+    (tmp_path / "event-trigger.yaml").write_text(f"{option}: {name}\n")
+    assert main(["rules", "test", str(path), f"--config={tmp_path}/event-trigger.yaml"]) == 0
+    assert main(["rules", "test", str(path), f"--{option}=-5"]) == 2
+    assert f"--{option} is -5, allowed: " in capsys.readouterr().err

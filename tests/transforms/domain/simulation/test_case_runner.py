@@ -31,7 +31,7 @@ def differences(
     )
     rule_files = read_rule_files(path)
     assert [str(problem) for problem in rule_files.problems] == []
-    (result,) = run_cases(rule_files.rules[0], ShardSettings(**settings), LuaEngines())
+    (result,) = run_cases(rule_files.rules[0], ShardSettings(**{"allowed_lateness_ms": 0} | settings), LuaEngines())
     assert result.passed is not result.differences
     return [line.replace(f"{folder}/", "") for line in result.differences]
 

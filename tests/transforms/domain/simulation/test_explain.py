@@ -18,7 +18,7 @@ def explained(folder: Path, filter_: str, rule: Any = None, **given: Any) -> Exp
     (folder / "r.yaml").write_text(yaml.safe_dump(RULE | {"filter": filter_} | (rule or {}), sort_keys=False))
     (loaded,) = read_rule_files(folder).rules
     case = Case.model_validate({"name": "c", "events": [{}], "expect": "nothing"} | given)
-    return explain(loaded, case, ShardSettings(), LuaEngines())
+    return explain(loaded, case, ShardSettings(allowed_lateness_ms=0), LuaEngines())
 
 
 def test_each_condition_has_its_value_unless_lua_does_not_reach_it(tmp_path: Path) -> None:
