@@ -138,9 +138,12 @@ class _Builder:
             if cut is not None:
                 self._cuts[path] = (node.end_mark.line + 1, cut[1])
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
         except (ValueError, KeyError, IndexError):
             raise YamlError(line, f"{node.value!r} is no {node.tag.rpartition(':')[2]}") from None
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise YamlError(line, f"{node.value[:50]}… is a number that cannot be written: write it as a text")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -162,5 +165,6 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # A comment behind a text, if its first word follows at once: `# comment` is one that is meant.
 _CUT: Final = re.compile(r"[ \t]+(#\S[^\r\n]*)")
 _CUT_IN_LINE: Final = re.compile(r"\S[ \t]+(#\S[^\r\n]*)")
+_MAX_BITS: Final = 14_000  # Python writes no number of more than 4300 digits
 _SHOWN_CUT: Final = 40
 _SCALARS: Final = ("str", "int", "float", "bool", "null")

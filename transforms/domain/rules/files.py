@@ -76,6 +76,7 @@ class RuleFiles:
 
     Attributes:
         rules: the valid rules.
+        broken: rules whose fields are valid, but not their Lua or their name.
         problems: what cannot be used.
         refused_next: what earlier releases accepted, and live sets may have: check refuses it, publish warns of it for
             one release.
@@ -83,6 +84,7 @@ class RuleFiles:
     """
 
     rules: list[LoadedRule] = field(default_factory=list)
+    broken: list[LoadedRule] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     refused_next: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -186,8 +188,7 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
         where = f"{taken.file}:{taken.line}"
         detail = f"name {rule.name!r} is taken by {where}; names are unique"
         problems.append(Problem(file, document.line_of(("name",)), detail))
-    if len(problems) == before:
-        result.rules.append(loaded)
+    (result.rules if len(problems) == before else result.broken).append(loaded)
 
 
 def _note_cuts(file: Path, document: Document, result: RuleFiles) -> None:

@@ -15,8 +15,9 @@ from transforms.domain.rules.model import DebugAction
 def examine(files: RuleFiles, schema: FieldSchema | None = None) -> None:
     """Add to rules' ``refused_next`` and ``warnings``; ``schema`` is a team's own."""
     schema = FieldSchema() if schema is None else schema
-    cases = Cases(located.case for loaded in files.rules for located in loaded.cases)
-    for loaded in files.rules:
+    rules = [*files.rules, *files.broken]
+    cases = Cases(located.case for loaded in rules for located in loaded.cases)
+    for loaded in rules:
         _check_fields(files, loaded, schema, cases)
         _check_placeholders(files, loaded)
         _check_lua(files, loaded)

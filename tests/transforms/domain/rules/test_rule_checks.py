@@ -241,3 +241,12 @@ def test_lua_that_yaml_cuts_is_an_error_that_says_so(tmp_path: Path, filter_: st
 def test_traps_have_their_place(tmp_path: Path) -> None:
     warnings, _ = checked(tmp_path, '|\n  event.triggerable and\n    (event.platform == "a" or "b")')
     assert warnings == ['5: filter: `== "a" or "b"` is always true: compare with each, as `a == 1 or a == 2`']
+
+
+def test_a_rule_whose_lua_does_not_compile_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RULE.replace("FILTER", "event.event_nam != 1").replace("BODY", "${user.name"))
+    files = read_rule_files(path)
+    examine(files)
+    assert [problem.line for problem in (*files.problems, *files.warnings, *files.refused_next)] == [3, 3, 7]
+    assert files.rules == []
