@@ -16,7 +16,7 @@ from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine, lua_hints
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
-from transforms.domain.rules.lua_tokens import tokens_of
+from transforms.domain.rules.lua_tokens import MAX_CHARACTERS, tokens_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
@@ -329,6 +329,7 @@ def never_returning(rule: Rule, lua: engine.SourceChecker) -> list[str]:
         name
         for name, source in programs_of(rule)
         if "return" in source
+        and len(source) <= MAX_CHARACTERS
         and not lua_hints.returns(tokens_of(source))
         and not (check := lua.check(source, rule.name)).is_expression
         and check.problem is None

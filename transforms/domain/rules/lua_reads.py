@@ -50,6 +50,7 @@ def reads_of(source: str) -> list[Read]:
 class _Reader:
     def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
+        self._after = after_brackets(tokens)
         self._declared = Counter(self._declarations())
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {
             name: (name, ()) for name in INPUTS if not self._declared[name]
@@ -119,8 +120,8 @@ class _Reader:
             if self._token(at).text == "." and self._token(at + 1).kind == "name":
                 names.append(self._token(at + 1).text)
                 at += 2
-            elif self._token(at).text == "[":
-                end = after_brackets(self._tokens, at)
+            elif self._token(at).text == "[" and self._token(at).kind == "sign":
+                end = self._after[at]
                 inside = self._token(at + 1)
                 is_name = inside.kind == "text" and end == at + 3
                 names.append(str(inside.value) if is_name else ITEM)

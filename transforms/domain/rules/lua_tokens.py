@@ -17,7 +17,7 @@ COMPARISONS: Final = frozenset(["==", "~=", "<", "<=", ">", ">="])
 # Signs of other languages (&&, !=) are one token, too: no Lua has them.
 _TOKEN: Final = re.compile(
     r"""(?P<comment>--\[(?P<c>=*)\[.*?(?:\](?P=c)\]|\Z) | --[^\n]*)
-      | (?P<text>\[(?P<t>=*)\[.*?\](?P=t)\] | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*')
+      | (?P<text>\[(?P<t>=*)\[.*?(?:\](?P=t)\]|\Z) | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*')
       | (?P<name>[A-Za-z_]\w*)
       | (?P<number>0[xX][0-9A-Fa-f]+ | (?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)
       | (?P<sign>===|!==|==|~=|<=|>=|!=|<>|&&|\|\||\+\+|[-+*/%]=|\.\.\.?|//|/\*|\S)
@@ -55,11 +55,13 @@ class Token(NamedTuple):
 
 
 END: Final = Token("end", "", 0, 0)
+# Of longer texts brackets that do not close would take seconds.
+MAX_CHARACTERS: Final = 16_000
 
 
 def tokens_of(source: str) -> list[Token]:
-    """The tokens of a text without its comments."""
-    return list(_tokens(source))
+    """The tokens of a text without its comments; none of a text longer than ``MAX_CHARACTERS``."""
+    return list(_tokens(source)) if len(source) <= MAX_CHARACTERS else []
 
 
 def _tokens(source: str) -> Iterator[Token]:
@@ -72,11 +74,13 @@ def _tokens(source: str) -> Iterator[Token]:
             yield Token(kind, match[0], line, match.start())
 
 
-def after_brackets(tokens: list[Token], at: int) -> int:
-    """The number of the token after the bracket that closes the one at ``at``; their count if none does."""
-    depth = 0
-    for number in range(at, len(tokens)):
-        depth += (tokens[number].text in OPENING) - (tokens[number].text in CLOSING)
-        if depth == 0:
-            return number + 1
-    return len(tokens)
+def after_brackets(tokens: list[Token]) -> dict[int, int]:
+    """By the number of each opening bracket that of the token after its closing one; their count without one."""
+    after: dict[int, int] = {}
+    open_brackets: list[int] = []
+    for number, token in enumerate(tokens):
+        if token.kind == "sign" and token.text in OPENING:
+            open_brackets.append(number)
+        elif token.kind == "sign" and token.text in CLOSING and open_brackets:
+            after[open_brackets.pop()] = number + 1
+    return after | dict.fromkeys(open_brackets, len(tokens))

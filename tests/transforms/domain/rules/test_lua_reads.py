@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from transforms.domain.rules.lua_hints import hint_of, traps
 from transforms.domain.rules.lua_reads import Read, reads_of
 
 
@@ -69,3 +72,14 @@ def test_comparisons_with_literals_are_understood(source: str, operator: str | N
 
 def test_a_read_is_shown_as_it_is_written() -> None:
     assert Read("history", ("[]", "parameters", "sku")).shown == "history[…].parameters.sku"
+
+
+@pytest.mark.parametrize("text", ["event[", "[[", "event.a.", "--[[", '"', "local event = ", "function(", "ü"])
+def test_a_text_of_any_length_is_read_in_time(text: str) -> None:
+    for length in (16_000, 64_000):
+        started = time.thread_time()
+        source = (text * length)[:length]
+        reads_of(source)
+        hint_of(source, "r:1: wrong", lambda _: False)
+        list(traps(source))
+        assert time.thread_time() - started < 10
