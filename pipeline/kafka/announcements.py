@@ -64,7 +64,8 @@ class Announcement:
             return None
         if not isinstance(record, dict) or record.get("audit") != "job":
             return None
-        job, topic, names, options, at_ms = map(record.get, ("job", "rules_topic", "destinations", "options", "time"))
+        values: list[Any] = [record.get(name) for name in ("job", "rules_topic", "destinations", "options", "time")]
+        job, topic, names, options, at_ms = values
         is_one = isinstance(job, str) and isinstance(topic, str) and isinstance(options, dict) and type(at_ms) is int
         if not is_one or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
