@@ -93,6 +93,7 @@ def test_a_destination_that_the_job_does_not_have_is_refused(
         "first", RULE.replace("type: kafka", "type: webhook\n    destination: shop").replace("[kafka]", "[webhook]")
     )
     options = {"history_size": 100, "state_ttl_seconds": 60.0}
+    published.kafka.create_topic(published.audit, 1)
     for at_ms, destinations in ((5, ("shop",)), (6, ("crm",))):
         announcement = Announcement("job", published.name, destinations, options, at_ms)
         announce(published.config, published.audit, announcement)
