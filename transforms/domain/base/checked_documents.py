@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.yaml_documents import Document, YamlError, read_documents
 from transforms.domain.base.yaml_documents import Path as FieldPath
 
@@ -113,6 +114,7 @@ def validated(
         errors = error.errors(include_url=False)
         # pydantic also reports a list with only invalid items as too short, which would distract.
         for details in [details for details in errors if details["type"] != "too_short" or not details["input"]]:
+            details = _of_tag(details)
             path, field_name = _field(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
             known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
@@ -120,6 +122,14 @@ def validated(
             detail = _detail(name, details, known, visible)
             problems.append(Problem(file, document.line_of((*at, *path)), detail))
         return None
+
+
+def _of_tag(details: Any) -> Any:
+    """The error of a union's tag as one of the tag's field."""
+    if details["type"] != "union_tag_invalid":
+        return details
+    context = details["ctx"]
+    return {**details, "loc": (*details["loc"], context["discriminator"].strip("'")), "input": context["tag"]}
 
 
 def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
@@ -138,8 +148,7 @@ def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, Fiel
 
 
 def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str:
-    """Format ``field is value: what is allowed``; some of pydantic's messages are replaced by clearer ones."""
-    message = str(error["msg"]).removeprefix("Value error, ")
+    """Format ``field is value: what is allowed``; none of it is pydantic's wording."""
     value = f" is {error['input']!r}" if visible else ""
     if error["type"] == "missing":
         return f"{name} is missing"
@@ -149,4 +158,4 @@ def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str
         return f"{name}{value}: no such field{hint}"
     if len(value) > 104 or (error["type"] == "value_error" and isinstance(error["input"], dict)):
         value = ""
-    return f"{name}{value}: {message}"
+    return f"{name}{value}: {allowed(error)}"

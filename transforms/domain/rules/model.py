@@ -124,7 +124,7 @@ class Cap(StrictModel):
 
 _TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 _END_OF_DAY: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SAME_TIME: Final = "are the same time of day"
 
 
@@ -139,7 +139,7 @@ Days = Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
 
 
 def _weekdays(days: Days | None) -> frozenset[int]:
-    return EVERY_DAY if days is None else frozenset(map(_DAYS.index, days))
+    return EVERY_DAY if days is None else frozenset(map(DAYS.index, days))
 
 
 class Active(StrictModel):

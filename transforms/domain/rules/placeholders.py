@@ -39,7 +39,7 @@ _QUOTED_SIGN: Final = f'"{_SIGN}"'
 _UNCLOSED: Final = re.compile(r"\$\{[^}]*\Z")
 # How placeholders are written elsewhere: {{event.x}}, {event.x}, $event.x, $(event.x), #{event.x}, <%= event.x %>.
 _FOREIGN: Final = re.compile(
-    rf"(?:\{{\{{?|\$\(|\$|[#%@]\{{|<%=?)\s*(?:{'|'.join(root for root in ROOTS)})\b(?!\s*\{{)(?:\.\w+)*\s*[}})%>]*"
+    rf"(?<!\$)(?:\{{\{{?|\$\(|\$|[#%@]\{{|<%=?)\s*(?:{'|'.join(ROOTS)})\b(?!\s*\{{)(?:\.\w+)*\s*[}})%>]*"
 )
 _Path = tuple[str | int, ...]
 
@@ -145,7 +145,8 @@ def _problem_of_closed(placeholder: Placeholder) -> Iterator[str]:
         yield f"{shown} has no value: {root} is a {'list' if root == 'history' else 'text'}, write {written}"
     elif placeholder.names[0] not in known:
         hint = did_you_mean(placeholder.names[0], known)
-        yield f"{shown} has no value{hint}, allowed: {', '.join(f'{root}.{name}' for name in known)}"
+        allowed = ", ".join(f"{root}.{name}" for name in known)
+        yield f"{shown} has no value{hint or f', allowed: {allowed}'}"
     elif len(placeholder.names) > 1:
         yield f"{shown} has no value: {root}.{placeholder.names[0]} has no fields"
 
