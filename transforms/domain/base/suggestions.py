@@ -23,7 +23,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def misspelt(name: str, known: Iterable[str]) -> str | None:
     """The known name of which ``name`` is almost certainly a misspelling, None if of none."""
     by_plain = {_plain(candidate): candidate for candidate in known}
-    near = difflib.get_close_matches(_plain(name), by_plain, 1, 0.88)
+    plain = _plain(name)
+    near = difflib.get_close_matches(plain, by_plain, 1, 0.88)
+    near = near or [candidate for candidate in by_plain if sorted(candidate) == sorted(plain)]
     return by_plain[near[0]] if near else None
 
 

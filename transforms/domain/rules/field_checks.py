@@ -10,7 +10,7 @@ from transforms.domain.rules.cases import Case
 from transforms.domain.rules.field_schema import FieldSchema, Leaf, Unknown
 from transforms.domain.rules.lua_reads import ITEM, Read, reads_of
 from transforms.domain.rules.model import DebugAction, Rule
-from transforms.domain.rules.placeholders import CLOSED, placeholders_of
+from transforms.domain.rules.placeholders import CLOSED, placeholders_of, steps_of
 from transforms.domain.rules.programs import path_of, programs_of
 
 _Path = tuple[str | int, ...]
@@ -91,7 +91,10 @@ def _reads(rule: Rule) -> Iterator[tuple[_Path, Read, bool]]:
                 yield at, read, True
     match = None if rule.sequence is None else rule.sequence.match
     if isinstance(match, str):
-        yield ("sequence", "match"), Read("event", tuple(match.split("."))), False
+        yield ("sequence", "match"), Read("event", _names(match)), False
+    elif match is not None:
+        yield ("sequence", "match", "begun"), Read("event", _names(match.begun)), False
+        yield ("sequence", "match", "followed"), Read("event", _names(match.followed)), False
     if rule.time_zone.profile_field is not None and "time_zone" in rule.model_fields_set:
         path = tuple(rule.time_zone.profile_field.split("."))
         if "profile_field" in rule.time_zone.model_fields_set:
@@ -99,8 +102,14 @@ def _reads(rule: Rule) -> Iterator[tuple[_Path, Read, bool]]:
     for number, action in enumerate(rule.actions):
         if not isinstance(action, DebugAction) and action.body is not None:
             for inner, placeholder in placeholders_of(action.body, ("actions", number, "body")):
-                if placeholder.root not in CLOSED and placeholder.names:
-                    yield inner, Read(placeholder.root, placeholder.names), False
+                path = tuple(ITEM if isinstance(step, int) else step for step in steps_of(placeholder.path))
+                if placeholder.root not in CLOSED or (placeholder.root == "history" and path[:1] == (ITEM,)):
+                    yield inner, Read(placeholder.root, path), False
+
+
+def _names(path: str) -> tuple[str, ...]:
+    """The names of a path, with ``ITEM`` for the items of a list."""
+    return tuple(path.replace("[]", f".{ITEM}").split("."))
 
 
 def _never_equal(read: Read, field: Leaf, schema: FieldSchema) -> str | None:
@@ -114,12 +123,12 @@ def _never_equal(read: Read, field: Leaf, schema: FieldSchema) -> str | None:
     shown = f"{read.shown} {read.operator} {_lua(literal)}"
     if not fits:
         has = " or ".join(dict.fromkeys(_KINDS[name] for name in sorted(kinds or ())))
-        return f"{shown} {result}: by {schema.source} {read.shown} is {has}"
+        return f"{shown} {result}: by {schema.source_of(read.root)} {read.shown} is {has}"
     if field.values is not None and result != "fails" and literal not in field.values:
         texts = [value for value in field.values if isinstance(value, str)]
         near = nearest(literal, texts) if isinstance(literal, str) else None
         hint = "" if near is None else f"; did you mean {near!r}?"
-        return f"{shown} {result}: not among the values of {schema.source}{hint}"
+        return f"{shown} {result}: not among the values of {schema.source_of(read.root)}{hint}"
     return None
 
 

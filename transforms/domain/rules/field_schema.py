@@ -21,6 +21,7 @@ from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.suggestions import did_you_mean
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.events.event import KnownFields
+from transforms.domain.rules.engine import LOCAL_TIME
 from transforms.domain.rules.lua_reads import ITEM
 from transforms.domain.rules.placeholders import CLOSED
 
@@ -44,6 +45,17 @@ VISIT: Final[Schema] = {
     "properties": {name: _of_type(kind) for name, kind in zip(CLOSED["visit"], (str, int, int, bool), strict=True)},
     "additionalProperties": False,
 }
+_LOCAL_TIME: Final[Schema] = {
+    "properties": {
+        "hour": {"type": "integer", "enum": [*range(24)]},
+        "minute": {"type": "integer", "enum": [*range(60)]},
+        "weekday": {"type": "integer", "enum": [*range(1, 8)]},
+        "date": {"type": "string"},
+        "day_of_month": {"type": "integer", "enum": [*range(1, 32)]},
+    },
+    "additionalProperties": False,
+}
+_SPECIFICATION: Final = "the specification"
 _ENRICHMENT: Final[Schema] = {"type": "string"}  # of a profile
 
 
@@ -83,7 +95,7 @@ class FieldSchema:
         SchemaError: the document is no such schema.
     """
 
-    def __init__(self, document: Any = None, source: str = "the specification") -> None:
+    def __init__(self, document: Any = None, source: str = _SPECIFICATION) -> None:
         self.source = source
         self.is_given = document is not None
         self._document = {} if document is None else document
@@ -99,7 +111,12 @@ class FieldSchema:
             "user": user,
             "visit": VISIT,
             "history": {"type": "array", "items": event},
+            LOCAL_TIME: _LOCAL_TIME,
         }
+
+    def source_of(self, root: str) -> str:
+        """What describes the fields of a root, for messages."""
+        return _SPECIFICATION if root in ("visit", LOCAL_TIME) else self.source
 
     def find(self, root: str, path: Sequence[str]) -> Leaf | Unknown | None:
         """What is known of a field; None: it may be there or not, nothing knows."""

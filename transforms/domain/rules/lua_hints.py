@@ -6,8 +6,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from transforms.domain.base.suggestions import misspelt
+from transforms.domain.events.event import KnownFields
+from transforms.domain.rules.engine import ENRICHMENT, TIME_NAMES
 from transforms.domain.rules.lua_reads import INPUTS
-from transforms.domain.rules.lua_tokens import CLOSING, COMPARISONS, END, KEYWORDS, Token, tokens_of
+from transforms.domain.rules.lua_tokens import (
+    BLOCK_BEGINS,
+    BLOCK_ENDS,
+    CLOSING,
+    COMPARISONS,
+    END,
+    KEYWORDS,
+    Token,
+    tokens_of,
+)
 
 _QUOTES: Final = 'texts are in straight quotation marks: "text"'
 # Signs that no Lua has.
@@ -48,9 +60,21 @@ NAMES: Final = {
     **dict.fromkeys(("profile", "userProfile"), "the profile is `user`"),
     **dict.fromkeys(("currentVisit", "eventHistory"), "write `visit` and `history`"),
 }
-_OPENS: Final = frozenset(["function", "if", "do", "repeat"])
-_CLOSES: Final = frozenset(["end", "until"])
+_LIBRARY: Final = (
+    "error",
+    "ipairs",
+    "math",
+    "next",
+    "pairs",
+    "select",
+    "string",
+    "table",
+    "tonumber",
+    "tostring",
+    "type",
+)
 _MOST_TRIES: Final = 12
+_GLOBALS: Final = (*INPUTS, *TIME_NAMES, ENRICHMENT, "bucket", "days_between", *_LIBRARY)
 NEVER: Final = "never allows anything: a body needs a return"
 
 Compiles = Callable[[str], bool]
@@ -89,7 +113,12 @@ def hint_of(source: str, problem: str, compiles: Compiles) -> str | None:
 
 def hint_of_name(name: str) -> str | None:
     """What a name that does not exist most likely should be; None if nothing says so."""
-    return _QUOTES if name[0] in _SIGNS else NAMES.get(name)
+    if name[0] in _SIGNS or name in NAMES:
+        return _QUOTES if name[0] in _SIGNS else NAMES[name]
+    if name in KnownFields.__struct_fields__:
+        return f"did you mean 'event.{name}'?"
+    near = misspelt(name, _GLOBALS)
+    return None if near is None else f"did you mean {near!r}?"
 
 
 def traps(source: str) -> Iterator[tuple[int, str]]:
@@ -171,8 +200,8 @@ def returns(tokens: Sequence[Token]) -> bool:
             continue
         if token.text == "return" and "function" not in blocks:
             return True
-        if token.text in _OPENS:
+        if token.text in BLOCK_BEGINS:
             blocks.append(token.text)
-        elif token.text in _CLOSES and blocks:
+        elif token.text in BLOCK_ENDS and blocks:
             blocks.pop()
     return False

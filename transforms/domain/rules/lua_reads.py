@@ -1,7 +1,8 @@
 """Which fields a Lua text reads, found without running it, and what it compares them with.
 
 Names of a script's own are followed where it is certain what they are: ``local cart = event.parameters.cart``,
-``for _, row in ipairs(history)``. What is not understood is no read, so that no check is wrong about it.
+``for _, row in ipairs(history)``, ``where=function(e)``. What is not understood is no read, so that no
+check is wrong about it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from transforms.domain.rules.engine import LOCAL_TIME
 from transforms.domain.rules.lua_tokens import COMPARISONS, END, Token, after_brackets, tokens_of
+from transforms.domain.rules.past_calls import PastCall, past_calls
 
-# What a script is given; ``begun`` is an event.
-INPUTS: Final = ("event", "user", "visit", "history", "begun")
+# What a script is given.
+INPUTS: Final = ("event", "user", "visit", "history", LOCAL_TIME)
 ITEM: Final = "[]"  # in paths: an item of a list, or a field whose name is computed
+_PAST_EVENT: Final[tuple[str, tuple[str, ...]]] = ("history", (ITEM,))
 _MIRRORED: Final = {"==": "==", "~=": "~=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ARITHMETIC: Final = frozenset(["+", "-", "*", "/", "%", "^", "..", "#", "not"])
 
@@ -23,7 +27,7 @@ class Read(NamedTuple):
     """A field that is read.
 
     Attributes:
-        root: one of ``INPUTS``.
+        root: one of ``INPUTS``, or ``begun`` in a body.
         path: the names below it.
         line: line of the text, from 1.
         operator: the comparison with a literal, as if the field stood on its left; None without one.
@@ -44,26 +48,56 @@ class Read(NamedTuple):
 
 def reads_of(source: str) -> list[Read]:
     """The fields that a Lua text reads, in the order of the text."""
-    return list(_Reader(tokens_of(source)).reads())
+    return list(_Reader(source).reads())
+
+
+def faults(source: str) -> Iterator[tuple[int, str]]:
+    """Line and message of each call of ``count``, ``last`` and ``distinct`` that fails whenever it is reached."""
+    for call in _Reader(source).calls.values():
+        yield from call.faults()
 
 
 class _Reader:
-    def __init__(self, tokens: list[Token]) -> None:
-        self._tokens = tokens
-        self._after = after_brackets(tokens)
+    def __init__(self, source: str) -> None:
+        self._tokens = tokens_of(source)
+        self._after = after_brackets(self._tokens)
         self._declared = Counter(self._declarations())
+        calls = past_calls(self._tokens, self._after)
+        self.calls: dict[int, PastCall] = {call.at: call for call in calls if not self._declared[call.function]}
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {
             name: (name, ()) for name in INPUTS if not self._declared[name]
         }
+        # The parameter of each ``where`` is an event of the history, if the script has no other use for its name.
+        of_where = Counter(self._parameters_of_where())
+        self._known |= {name: _PAST_EVENT for name, times in of_where.items() if self._declared[name] == times}
 
     def reads(self) -> Iterator[Read]:
         for at, token in enumerate(self._tokens):
             self._learn(at)
+            if at in self.calls:
+                yield from self._reads_of_call(self.calls[at])
             if token.is_identifier and token.text in self._known and self._is_value(at):
                 root, path = self._known[token.text]
                 more, end = self._names(at + 1)
                 if more:
                     yield Read(root, path + more, token.line, *self._comparison(at, end))
+
+    def _reads_of_call(self, call: PastCall) -> Iterator[Read]:
+        root, item = _PAST_EVENT
+        name, path = call.text_of("event"), call.text_of("of")
+        if name is not None:
+            yield Read(root, (*item, "event_name"), call.line, "==", name)
+        if path is not None:
+            yield Read(root, (*item, *path.split(".")), call.line)
+        more, end = self._names(call.end)
+        if call.function == "last" and more:
+            yield Read(root, item + more, call.line, *self._comparison(call.at, end))
+
+    def _parameters_of_where(self) -> Iterator[str]:
+        for at, token in enumerate(self._tokens):
+            begins = [self._token(at + number).text for number in range(1, 4)] == ["=", "function", "("]
+            if token.text == "where" and begins and self._token(at + 4).is_identifier:
+                yield self._token(at + 4).text
 
     def _token(self, at: int) -> Token:
         return self._tokens[at] if 0 <= at < len(self._tokens) else END
@@ -80,6 +114,8 @@ class _Reader:
                 yield from self._names_from(at + 1)
             elif token.text == "function":
                 at += 1
+                if self._token(at).is_identifier and self._token(at + 1).text == "(":
+                    yield self._token(at).text
                 while self._token(at).text not in ("(", ""):
                     at += 1
                 yield from self._names_from(at + 1)
@@ -104,10 +140,14 @@ class _Reader:
         else:
             return
         value = self._token(begin)
-        if self._declared[name.text] != 1 or value.text not in self._known or not value.is_identifier:
+        if self._declared[name.text] != 1 or not value.is_identifier:
             return
-        root, path = self._known[value.text]
-        more, end = self._names(begin + 1)
+        call = self.calls.get(begin)
+        known = _PAST_EVENT if call is not None and call.function == "last" else self._known.get(value.text)
+        if known is None:
+            return
+        root, path = known
+        more, end = self._names(begin + 1 if call is None else call.end)
         after = self._token(end)
         is_whole = after.text in (";", ")", "or", "") or (after.kind == "name" and after.text not in ("and", "in"))
         if is_whole:

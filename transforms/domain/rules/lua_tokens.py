@@ -12,13 +12,15 @@ KEYWORDS: Final = frozenset(
 )
 OPENING: Final = frozenset(["(", "[", "{"])
 CLOSING: Final = frozenset([")", "]", "}"])
+BLOCK_BEGINS: Final = frozenset(["function", "if", "do", "repeat"])
+BLOCK_ENDS: Final = frozenset(["end", "until"])
 COMPARISONS: Final = frozenset(["==", "~=", "<", "<=", ">", ">="])
 
 # Signs of other languages (&&, !=) are one token, too: no Lua has them.
 _TOKEN: Final = re.compile(
     r"""(?P<comment>--\[(?P<c>=*)\[.*?(?:\](?P=c)\]|\Z) | --[^\n]*)
       | (?P<text>\[(?P<t>=*)\[.*?(?:\](?P=t)\]|\Z) | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*')
-      | (?P<name>[A-Za-z_]\w*)
+      | (?P<name>[^\W\d]\w*)
       | (?P<number>0[xX][0-9A-Fa-f]+ | (?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)
       | (?P<sign>===|!==|==|~=|<=|>=|!=|<>|&&|\|\||\+\+|[-+*/%]=|\.\.\.?|//|/\*|\S)
     """,
@@ -61,10 +63,11 @@ MAX_CHARACTERS: Final = 16_000
 
 def tokens_of(source: str) -> list[Token]:
     """The tokens of a text without its comments; none of a text longer than ``MAX_CHARACTERS``."""
-    return list(_tokens(source)) if len(source) <= MAX_CHARACTERS else []
+    return list(all_tokens(source)) if len(source) <= MAX_CHARACTERS else []
 
 
-def _tokens(source: str) -> Iterator[Token]:
+def all_tokens(source: str) -> Iterator[Token]:
+    """The tokens of a text of any length, which compiles: its brackets close."""
     line, counted = 1, 0
     for match in _TOKEN.finditer(source):
         line += source.count("\n", counted, match.start())

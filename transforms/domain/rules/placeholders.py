@@ -134,13 +134,16 @@ def _problems_of_text(text: str) -> Iterator[str]:
             unclosed = _UNCLOSED.search(part)
             if unclosed is not None:
                 yield f"{unclosed[0][:50]!r} is not closed, allowed is a placeholder like ${{event.event_name}}"
-        elif part.root in CLOSED and part.names:
+        elif part.root in CLOSED and steps_of(part.path):
             yield from _problem_of_closed(part)
 
 
 def _problem_of_closed(placeholder: Placeholder) -> Iterator[str]:
     root, known, shown = placeholder.root, CLOSED[placeholder.root], f"${{{placeholder.path}}}"
-    if not known:
+    if not placeholder.names:
+        if root != "history":
+            yield f"{shown} has no value: {root} is no list"
+    elif not known:
         written = "${history} or ${history[-1].event_name}" if root == "history" else f"${{{root}}}"
         yield f"{shown} has no value: {root} is a {'list' if root == 'history' else 'text'}, write {written}"
     elif placeholder.names[0] not in known:

@@ -8,6 +8,7 @@ from transforms.domain.rules.field_checks import Cases, findings
 from transforms.domain.rules.field_schema import FieldSchema
 from transforms.domain.rules.files import LoadedRule, RuleFiles
 from transforms.domain.rules.lua_hints import traps
+from transforms.domain.rules.lua_reads import faults
 from transforms.domain.rules.model import DebugAction
 from transforms.domain.rules.programs import programs_of
 
@@ -42,6 +43,9 @@ def _check_lua(files: RuleFiles, loaded: LoadedRule) -> None:
         for line, message in traps(source):
             file, at, text = loaded.locate(name, f"{name}:{line}: {message}")
             files.warnings.append(Problem(file, at, f"{name}: {text}"))
+        for line, message in faults(source):
+            file, at, text = loaded.locate(name, f"{name}:{line}: {message}")
+            files.refused_next.append(Problem(file, at, f"{name}: {text}"))
 
 
 def _check_placeholders(files: RuleFiles, loaded: LoadedRule) -> None:

@@ -57,6 +57,23 @@ def checked(
             "|\n  local e = history[1]\n  return e.timestmp",
             f"5: filter reads history[…].timestmp: {NO_FIELD}; did you mean 'timestamp'?",
         ),
+        (
+            "|\n  count{where=function(e)\n    return e.platfrm == event.platform\n  end} > 1",
+            f"5: filter reads history[…].platfrm: {NO_FIELD}; did you mean 'platform'?",
+        ),
+        (
+            'distinct{of="parmeters.sku"} > 1',
+            f"3: filter reads history[…].parmeters: {NO_FIELD}; did you mean 'parameters'?",
+        ),
+        ("last{}.event_nam", f"3: filter reads history[…].event_nam: {NO_FIELD}; did you mean 'event_name'?"),
+        (
+            'local_time.weekday == "mon"',
+            f'3: filter local_time.weekday == "mon" is always false: {BY} local_time.weekday is a number',
+        ),
+        (
+            "local_time.hour == 24",
+            "3: filter local_time.hour == 24 is always false: not among the values of the specification",
+        ),
         ("event.zebra", f"3: filter reads event.zebra: {NO_FIELD}, and no test gives it a value"),
         ("user.contry", f"3: filter reads user.contry, {NO_TEST}; did you mean 'country'?"),
         ("user.adress and user.adress.city", f"3: filter reads user.adress, {NO_TEST}; did you mean 'address'?"),
@@ -88,6 +105,9 @@ def test_a_name_that_no_event_has_is_a_warning(tmp_path: Path, lua: str, warning
         "user.enrichment and user.plan and event.parameters.whatever",
         "event.duration == 1.5 and event.platform == nil",
         "history[#history].event_name == event.event_name",
+        'local_time.hour >= 9 and local_time.date ~= "2024-12-24" and local_time.weekday <= 5',
+        'bucket(event.user_id, "a") < 10 and days_between(user.since, event.timestamp) > 1 and history_since < 5',
+        "count{within='1h', where=function(e) return e.parameters.sku == event.parameters.sku end} == 2",
     ],
 )
 def test_fields_that_are_known_are_no_warning(tmp_path: Path, lua: str) -> None:
@@ -104,6 +124,99 @@ def test_a_field_that_can_have_no_value_is_refused(tmp_path: Path) -> None:
     )
     assert checked(tmp_path, "event.event_name.length")[1] == [
         "3: filter reads event.event_name.length: event.event_name has no such field"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lua", "body", "refused"),
+    [
+        (
+            "local_time.hours > 9",
+            "x",
+            "3: filter reads local_time.hours: local_time has no such field; did you mean 'hour'?",
+        ),
+        (
+            'count{evnt="a"} > 1',
+            "x",
+            "3: filter: count has the option 'evnt'; did you mean 'event'?; allowed: event, within, where",
+        ),
+        ("event.triggerable", "${visit[1]}", "7: actions.0.body.a: ${visit[1]} has no value: visit is no list"),
+        (
+            "event.triggerable",
+            "${action.ruel|none}",
+            "7: actions.0.body.a: ${action.ruel} has no value; did you mean 'rule'?",
+        ),
+    ],
+)
+def test_what_the_language_has_not_is_refused(tmp_path: Path, lua: str, body: str, refused: str) -> None:
+    assert checked(tmp_path, lua, body) == ([], [refused])
+
+
+def test_every_step_both_sides_of_match_and_begun_are_checked(tmp_path: Path) -> None:
+    more = """\
+sequence:
+  steps:
+    - {followed_by: event.plattform == "a", within: 1h}
+    - within: 1d
+      not_followed_by: |
+        event.event_name == "b" and
+          visit.pages > 1
+  match: {begun: parametrs.sku, followed: "parametrs.items[].sku"}
+"""
+    warnings, refused = checked(tmp_path, body="${begun.event_nam} ${history[-1].platfrm} ${history[1]}", more=more)
+    assert warnings == [
+        f"15: sequence.steps.0.followed_by reads event.plattform: {NO_FIELD}; did you mean 'platform'?",
+        f"20: sequence.match.begun reads event.parametrs: {NO_FIELD}; did you mean 'parameters'?",
+        f"20: sequence.match.followed reads event.parametrs: {NO_FIELD}; did you mean 'parameters'?",
+        f"7: actions.0.body.a reads begun.event_nam: {NO_FIELD}; did you mean 'event_name'?",
+        f"7: actions.0.body.a reads history[…].platfrm: {NO_FIELD}; did you mean 'platform'?",
+    ]
+    assert refused == [
+        "19: sequence.steps.1.not_followed_by reads visit.pages: visit has no such field; did you mean 'page_count'?"
+    ]
+
+
+def test_a_schema_knows_items_that_match_and_names_that_are_counted(tmp_path: Path) -> None:
+    item = {"properties": {"sku": {"type": "string"}}, "additionalProperties": False}
+    parameters = {"properties": {"items": {"type": "array", "items": item}, "sku": {"type": "string"}}}
+    schema = {
+        "properties": {"event": {"properties": {"parameters": parameters, "event_name": {"enum": ["view", "buy"]}}}}
+    }
+    match = "{begun: parameters.sku, followed: 'parameters.items[].SKU'}"
+    more = f"sequence: {{followed_by: 'true', within: 1h, match: {match}}}\n"
+    assert checked(tmp_path, 'count{event="veiw"} > 1', "${event.parameters.items[1].skuu}", schema, more) == (
+        [
+            '3: filter history[…].event_name == "veiw" is always false: not among the values of s.json; '
+            "did you mean 'view'?"
+        ],
+        [
+            "13: sequence.match.followed reads event.parameters.items[…].SKU: "
+            "event.parameters.items[…] has no such field; "
+            "did you mean 'sku'?",
+            "7: actions.0.body.a reads event.parameters.items[…].skuu: event.parameters.items[…] has no such field; "
+            "did you mean 'sku'?",
+        ],
+    )
+
+
+def test_a_cut_text_and_a_slip_in_a_step_name_the_step(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    steps = "sequence:\n  steps:\n  - {followed_by: 'true', within: 1h}\n  - within: 1h\n    not_followed_by: LUA\n"
+    text = RULE.replace("FILTER", "event.triggerable").replace("BODY", "x") + steps
+    path.write_text(text.replace("LUA", "event.a == 1 and (event.b or #history > 5)"))
+    (problem,) = read_rule_files(path).problems
+    assert str(problem).startswith(f"{path}:17: sequence.steps.1.not_followed_by does not compile: it ends before")
+    assert "YAML takes '#history > 5)' for a comment" in str(problem)
+    path.write_text(text.replace("LUA", "event.a && event.b"))
+    (problem,) = read_rule_files(path).problems
+    assert str(problem).endswith("; `&&`: Lua writes `and`")
+    path.write_text(text.replace("LUA", "lcal_time.hour > 1 or conut{} > 1 or event_name or country"))
+    problems = [str(problem).partition("reads ")[2] for problem in read_rule_files(path).problems]
+    assert problems == [
+        "'conut': there is no such name; did you mean 'count'?",
+        "'country': there is no such name",
+        "'event_name': there is no such name; did you mean 'event.event_name'?",
+        "'lcal_time': there is no such name; did you mean 'local_time'?",
     ]
 
 

@@ -121,6 +121,48 @@ def test_policies_caps_keys_and_sequences_are_shown(tmp_path: Path) -> None:
     ]
 
 
+def test_steps_active_hours_and_quiet_days_are_shown(tmp_path: Path) -> None:
+    explanation = explained(
+        tmp_path,
+        "local_time.hour == 13 and event.a == 1",
+        {
+            "active": {"days": ["sat", "sun"], "from": "09:00"},
+            "sequence": {
+                "steps": [
+                    {"followed_by": "event.a == 2", "within": "1h"},
+                    {"not_followed_by": "local_time.hour < 9", "within": "1d"},
+                ],
+                "match": {"begun": "parameters.sku", "followed": "parameters.items[].sku"},
+            },
+            "cooldown": {"time": "1d", "key": "local_time.date"},
+            "quiet_hours": {"start": "22:00", "end": "08:00", "days": ["fri", "sat"], "mode": "drop"},
+        },
+        profile={"timezone": "Europe/Berlin"},
+        events=[{"a": 1, "parameters": {"items": [{"sku": "s1"}, {"sku": "s2"}]}}],
+    )
+    match = 'match parameters.sku is missing and parameters.items[].sku is "s1", "s2"'
+    assert explanation.lines == [
+        "  true   local_time.hour == 13 and event.a == 1",
+        "    true   local_time.hour == 13   (local_time.hour is 13)",
+        "    true   event.a == 1   (event.a is 1)",
+        "  active: sat, sun 09:00 to 24:00 of Europe/Berlin, and the event is on mon at 13:00",
+        f"  sequence: step 1 of 2: followed_by within 1h, {match}; as an event that follows:",
+        "    false  event.a == 2   (event.a is 1)",
+        f"  sequence: step 2 of 2: not_followed_by within 1d, {match}; as an event that follows:",
+        "    false  local_time.hour < 9   (local_time.hour is 13)",
+        '  cooldown: 1d, for each key local_time.date, which is "2024-01-01"',
+        "  quiet_hours: fri, sat 22:00 to 08:00 of Europe/Berlin: actions are dropped",
+        "  outside of its active days and hours",
+    ]
+
+
+def test_an_error_in_a_step_names_the_step(tmp_path: Path) -> None:
+    steps = [{"followed_by": "true", "within": "1h"}, {"followed_by": "event.a.b.c", "within": "1h"}]
+    explanation = explained(tmp_path, "true", {"sequence": {"steps": steps}})
+    (problem,) = explanation.problems
+    assert problem.endswith(": sequence.steps.1.followed_by: attempt to index field 'a' (a nil value)")
+
+
 def test_a_rule_that_skips_an_event_without_a_profile_says_so(tmp_path: Path) -> None:
     explanation = explained(tmp_path, "true", {"on_missing_profile": "skip"}, profile="unavailable")
     assert not explanation.fires
