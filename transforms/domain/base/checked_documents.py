@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -112,9 +112,7 @@ def validated(
         return model.model_validate(value)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        # pydantic also reports a list with only invalid items as too short, which would distract.
-        for details in [details for details in errors if details["type"] != "too_short" or not details["input"]]:
-            details = _of_tag(details)
+        for details in map(_of_tag, (details for details in errors if not _is_only_too_short(details, errors))):
             path, field_name = _field(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
             known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
@@ -122,6 +120,14 @@ def validated(
             detail = _detail(name, details, known, visible)
             problems.append(Problem(file, document.line_of((*at, *path)), detail))
         return None
+
+
+def _is_only_too_short(details: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is too short only without its invalid items, which pydantic reports, too."""
+    at = details["loc"]
+    return details["type"] == "too_short" and any(
+        other["loc"][: len(at)] == at for other in errors if other is not details
+    )
 
 
 def _of_tag(details: Any) -> Any:

@@ -48,7 +48,9 @@ _PATTERNS: Final = {
     r"^[a-z0-9_-]{1,64}$": "1 to 64 of a-z, 0-9, _ and -",
     r"^[A-Za-z0-9._-]{1,249}$": "1 to 249 of A-Z, a-z, 0-9, ., _ and -",
     r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$": "a name, or a path like parameters.cart_id",
+    r"^[A-Za-z_]\w*(\[\])?(\.[A-Za-z_]\w*(\[\])?){0,7}$": "a name, or a path like parameters.items[].sku",
     r"^([01][0-9]|2[0-3]):[0-5][0-9]$": "a time of day like 08:30",
+    r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$": "a time of day like 08:30, or 24:00",
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
@@ -223,6 +223,16 @@ class Match(StrictModel):
     )
 
 
+def _form_of_match(value: Any) -> str:
+    return "sides" if isinstance(value, dict | Match) else "path"
+
+
+AnyMatch = Annotated[
+    Annotated[str, Field(pattern=_FIELD_PATH), Tag("path")] | Annotated[Match, Tag("sides")],
+    Discriminator(_form_of_match),
+]
+
+
 class Step(StrictModel):
     """What has to follow next, or not to follow."""
 
@@ -259,7 +269,7 @@ class Sequence(StrictModel):
         strict=False,
         description="in place of one step: several in a row",
     )
-    match: Annotated[str, Field(pattern=_FIELD_PATH)] | Match | None = Field(
+    match: AnyMatch | None = Field(
         default=None, description="event field that all events have the same value of, like parameters.cart_id"
     )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError, create_model
 
+from tests.builders import read_rule_files
 from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.models import StrictModel
+from transforms.domain.rules.schema import rule_schema_json
 
 PYDANTIC = re.compile(r"Input|should|valid|Value error|Extra|permitted|pydantic", re.IGNORECASE)
 
@@ -57,3 +61,49 @@ def test_what_is_allowed_is_in_our_words(kind: Any, value: Any, message: str) ->
     text = allowed(caught.value.errors()[0])
     assert text == message
     assert not PYDANTIC.search(text)
+
+
+def test_every_pattern_of_a_rule_has_words() -> None:
+    patterns = set(map(json.loads, re.findall(r'"pattern": (".*")', rule_schema_json())))
+    assert len(patterns) >= 5
+    # A duration and the name of a file have messages of their own.
+    for pattern in patterns - {r"^[1-9][0-9]{0,7}[smhdw]$", r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.lua$"}:
+        model = create_model("Model", __base__=StrictModel, value=(Annotated[str, Field(pattern=pattern)], ...))
+        with pytest.raises(ValidationError) as caught:
+            model.model_validate({"value": "#"})
+        assert "of the form" not in allowed(caught.value.errors()[0])
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ("match: 5", "sequence.match is 5: allowed is text"),
+        ("match: {begun: a}", "sequence.match.followed is missing"),
+        (
+            "match: {begun: a, followed: 'a['}",
+            "sequence.match.followed is 'a[': allowed is a name, or a path like parameters.items[].sku",
+        ),
+        (
+            "match: {begun: 'a[]', followed: a}",
+            "sequence.match.begun is 'a[]': allowed is a name, or a path like parameters.cart_id",
+        ),
+    ],
+)
+def test_errors_of_either_form_of_match_name_what_is_written(tmp_path: Path, sequence: str, message: str) -> None:
+    text = (
+        "name: r\nversion: 1\nfilter: event.a\nactions: [{type: debug}]\nsequence: {followed_by: event.b, within: 1h, "
+    )
+    (tmp_path / "r.yaml").write_text(f"{text}{sequence}}}\n")
+    assert [problem.detail for problem in read_rule_files(tmp_path).problems] == [message]
+
+
+def test_a_list_that_is_too_short_is_named_unless_an_item_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    text = "name: r\nversion: 1\nfilter: event.a\nactions: [{type: debug}]\nsequence: {steps: [STEP]}\n"
+    step = "{followed_by: event.b, within: 1h}"
+    for steps, message in (
+        (step, "sequence.steps is [{'followed_by': 'event.b', 'within': '1h'}]: allowed is 2 items or more"),
+        (f"5, {step}", "sequence.steps.0 is 5: allowed is a mapping"),
+    ):
+        path.write_text(text.replace("STEP", steps))
+        assert [problem.detail for problem in read_rule_files(path).problems] == [message]
