@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic
+from pipeline.kafka.topics import TopicError, TopicWriter, existing_topic, topic_errors
 
 # Options that change what rules do; the same as those of ``rules test``.
 MEANING: Final = (
@@ -79,14 +79,15 @@ def announce(config: Mapping[str, str], topic: str, announcement: Announcement) 
         TopicError: Kafka does not take it.
     """
     problems: list[str] = []
-    writer = TopicWriter(config)
-    writer.write(
-        topic,
-        f"job-{announcement.job}".encode(),
-        announcement.to_json(),
-        on_result=lambda problem: problems.append(problem) if problem is not None else None,
-    )
-    left = writer.flush()
+    with topic_errors(f"audit topic {topic!r}", config):
+        writer = TopicWriter(config)
+        writer.write(
+            topic,
+            f"job-{announcement.job}".encode(),
+            announcement.to_json(),
+            on_result=lambda problem: problems.append(problem) if problem is not None else None,
+        )
+        left = writer.flush()
     if problems or left:
         raise TopicError(f"audit topic {topic!r}: {problems[0] if problems else 'Kafka does not answer'}")
 

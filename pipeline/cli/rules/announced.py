@@ -7,11 +7,11 @@ from typing import Any
 
 from pipeline.cli.rules.command import History
 from pipeline.console import warn
-from pipeline.kafka.announcements import MEANING, newest_announcement
+from pipeline.job.publishing import NOT_CHECKED, announced_job, check_destinations_of, has_webhooks
+from pipeline.kafka.announcements import MEANING
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
-from pipeline.timestamps import shown_time
-from transforms.domain.rules.model import Rule, RuleError, WebhookAction, check_destinations
+from transforms.domain.rules.model import Rule
 
 
 def check_announced(
@@ -22,23 +22,13 @@ def check_announced(
     Raises:
         RuleError: a webhook goes to a destination that the job does not have.
     """
-    has_webhooks = any(isinstance(action, WebhookAction) for rule in rules for action in rule.actions)
     try:
-        job = newest_announcement(config, audit_topic, rules_topic)
+        job = announced_job(config, audit_topic, rules_topic)
     except TopicError as error:
-        if has_webhooks:
-            warn(f"destinations are not checked: {error}")
+        if has_webhooks(rules):
+            warn(f"{NOT_CHECKED}: {error}")
         return
-    if job is None:
-        if has_webhooks:
-            warn(f"destinations are not checked: no job has announced them on {audit_topic}")
-        return
-    for rule in rules:
-        try:
-            check_destinations(rule, job.destinations)
-        except RuleError as error:
-            launched = f"job {job.job!r}, launched {shown_time(job.at_ms)}"
-            raise RuleError(f"{error}, of {launched}: every such action would become destination_unknown") from None
+    check_destinations_of(job, rules)
     for line in _other_options(job.options, Settings(**history.given())):
         warn(line)
 

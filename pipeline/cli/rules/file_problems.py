@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pipeline.console import complain, say, warn
+from pipeline.job.publishing import REFUSED_NEXT
 from pipeline.launch.options import Settings
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.checked_documents import Problem
@@ -17,8 +18,6 @@ from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.rule_checks import examine
 from transforms.domain.simulation.case_runner import dry_call
-
-REFUSED_NEXT: Final = " (the next release refuses it)"
 
 
 def usable_rules(files: RuleFiles) -> RuleFiles | None:

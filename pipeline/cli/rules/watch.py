@@ -12,10 +12,10 @@ from typing import Final
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Topic
 from pipeline.cli.rules.announced import check_announced
 from pipeline.cli.rules.command import History
-from pipeline.cli.rules.file_problems import REFUSED_NEXT, count_of, refuse_own_topics
+from pipeline.cli.rules.file_problems import count_of, refuse_own_topics
 from pipeline.cli.rules.published import Note, changes_lines, confirmed, live_shards
 from pipeline.console import out
-from pipeline.job.publishing import check_action_topics, checked_changes, publish_after
+from pipeline.job.publishing import REFUSED_NEXT, check_action_topics, checked_changes, publish_after
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError
 from transforms.adapters.lua.engines import LuaEngines

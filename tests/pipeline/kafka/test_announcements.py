@@ -10,7 +10,8 @@ import pytest
 from pipeline.cli.rules import announced
 from pipeline.cli.rules.announced import check_announced
 from pipeline.cli.rules.command import History
-from pipeline.kafka.announcements import MEANING, Announcement
+from pipeline.job import publishing
+from pipeline.kafka.announcements import MEANING, Announcement, announce
 from pipeline.kafka.topics import TopicError
 from pipeline.launch import run
 from pipeline.launch.options import parse
@@ -58,7 +59,7 @@ def checked(
         return job
 
     warnings: list[str] = []
-    monkeypatch.setattr(announced, "newest_announcement", newest)
+    monkeypatch.setattr(publishing, "newest_announcement", newest)
     monkeypatch.setattr(announced, "warn", warnings.append)
     check_announced({}, "audit", "rules", rules, History(**history))
     return warnings
@@ -128,3 +129,9 @@ def test_a_launch_goes_on_if_kafka_does_not_take_the_announcement(monkeypatch: p
     assert warnings == [
         "audit topic 'event-audit': not authorized; publishers of rules do not know which destinations this job has"
     ]
+
+
+def test_a_secret_that_cannot_be_read_is_named() -> None:
+    config = {"bootstrap.servers": "localhost:1", "sasl.password": "env:EVENT_TRIGGER_NO_SUCH_VARIABLE"}
+    with pytest.raises(TopicError, match=r"^audit topic 'audit': .*EVENT_TRIGGER_NO_SUCH_VARIABLE"):
+        announce(config, "audit", JOB)
