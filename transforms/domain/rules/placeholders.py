@@ -29,6 +29,9 @@ CLOSED: Final[dict[str, tuple[str, ...]]] = {
     "enrichment": (),
 }
 
+# What the enriched event calls them.
+_ENRICHED: Final = {"userProfile": "user", "currentVisit": "visit", "eventHistory": "history", "profile": "user"}
+
 # A quoted name may have a brace; where quotes do not end, the first brace does.
 _PLACEHOLDER: Final = re.compile(r'\$\{((?:"[^"\n]*"|[^"}])*|[^}]*)\}')
 _STEP: Final = re.compile(r'\.([A-Za-z_]\w*)|\[(-?[1-9]\d{0,5})\]|\["([^"\n]+)"\]')
@@ -94,8 +97,12 @@ def check(placeholder: Placeholder) -> None:
         return
     if not _PATH.fullmatch(placeholder.path) or placeholder.root not in ROOTS:
         shown = f"${{{placeholder.path}}}"
-        root = re.match(r"\w*", placeholder.path.strip())
-        hint = did_you_mean(root[0] if root else "", ROOTS)
+        match = re.match(r"\w*", placeholder.path.strip())
+        root = match[0] if match else ""
+        if root in ROOTS:
+            hint = f'; after {root} allowed is .name, ["any name"], [1] or [-1], then |default, without spaces'
+        else:
+            hint = f"; did you mean {_ENRICHED[root]!r}?" if root in _ENRICHED else did_you_mean(root, ROOTS)
         raise ValueError(f"{shown} is no path of names that begins with one of {', '.join(ROOTS)}{hint}")
 
 

@@ -26,6 +26,22 @@ def test_a_text_is_literals_and_placeholders(text: str, parts: tuple[Any, ...]) 
 
 
 @pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("Event.name", "; did you mean 'event'?"),
+        ("userProfile.name", "; did you mean 'user'?"),
+        ("local_time.hour", "begun"),
+        ("user.name ", '; after user allowed is .name, ["any name"], [1] or [-1], then |default, without spaces'),
+        ("history[0].x", "; after history allowed is"),
+    ],
+)
+def test_what_is_no_path_says_what_is(path: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=r"is no path of names that begins with one of ") as caught:
+        check(Placeholder(path))
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("body", "path", "message"),
     [
         ({"a": "${event.x"}, ("a",), "'${event.x' is not closed, allowed is a placeholder like ${event.event_name}"),
@@ -38,6 +54,8 @@ def test_a_text_is_literals_and_placeholders(text: str, parts: tuple[Any, ...]) 
         ({"r": "${visit.pages}"}, ("r",), "${visit.pages} has no value; did you mean 'page_count'?"),
         ({"r": "${enrichment.a}"}, ("r",), "${enrichment.a} has no value: enrichment is a text"),
         ({"r": "${history.a}"}, ("r",), "${history.a} has no value: history is a list"),
+        ({"r": "${visit[1]}"}, ("r",), "${visit[1]} has no value: visit is no list"),
+        ({"r": "${action.ruel|x}"}, ("r",), "${action.ruel} has no value; did you mean 'rule'?"),
         ({"${user.name}": 1}, ("${user.name}",), "the name '${user.name}' has a placeholder"),
         ({"a": {"x ${user.name": 1}}, ("a", "x ${user.name"), "has a placeholder, allowed are placeholders in values"),
         ({"n": float("inf")}, ("n",), "inf is a number that JSON cannot hold"),
