@@ -149,7 +149,7 @@ class FieldSchema:
             node.get("additionalProperties") is False or node.get("unevaluatedProperties") is False for node in nodes
         )
         types = self._leaf(nodes).types
-        is_closed = is_closed or (types is not None and types <= _SCALARS)
+        is_closed = is_closed or (types is not None and types <= _SCALARS | {"array"})
         return Unknown(depth, known, is_closed) if known or is_closed else None
 
     def _flat(self, schemas: list[Any]) -> list[Schema]:

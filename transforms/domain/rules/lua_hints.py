@@ -20,6 +20,7 @@ from transforms.domain.rules.lua_tokens import (
     Token,
     tokens_of,
 )
+from transforms.domain.rules.past_calls import ALLOWED, IN_BRACES
 
 _QUOTES: Final = 'texts are in straight quotation marks: "text"'
 # Signs that no Lua has.
@@ -58,6 +59,7 @@ NAMES: Final = {
         ("contains", "like", "LIKE", "matches"), 'write `field:find("text", 1, true)` for a text in a text'
     ),
     **dict.fromkeys(("profile", "userProfile"), "the profile is `user`"),
+    "begun": "the event that began a sequence is in bodies alone, as ${begun.event_name}",
     **dict.fromkeys(("currentVisit", "eventHistory"), "write `visit` and `history`"),
 }
 _LIBRARY: Final = (
@@ -100,6 +102,10 @@ def hint_of(source: str, problem: str, compiles: Compiles) -> str | None:
             hint = NAMES.get(token.text)
         if hint is not None:
             return f"`{token.text}`: {hint}"
+    for at, token in enumerate(tokens[:-3]):
+        opened, name, sign = (following.text for following in tokens[at + 1 : at + 4])
+        if name in ALLOWED.get(token.text, ()) and f"{opened}{sign}" in ("(=", "(:", "{:"):
+            return f"`{token.text}` {IN_BRACES}"
     if _compares_with_equals(source, tokens, line, compiles) or problem.endswith("near '='"):
         return "`=` assigns: to compare, write `==`"
     if re.search(r"\belse\s+if\b", source) and compiles(re.sub(r"\belse\s+if\b", "elseif", source)):
@@ -131,12 +137,20 @@ def traps(source: str) -> Iterator[tuple[int, str]]:
             if tokens[at - 2].text in ("==", "~=") and is_alone:
                 shown = f"`{tokens[at - 2].text} {tokens[at - 1].text} or {first.text}`"
                 yield token.line, f"{shown} is always true: compare with each, as `a == 1 or a == 2`"
+        if token.text == "history" and first.text == "[" and _is_no_place(tokens[at + 2 : at + 5]):
+            yield token.line, "`history` begins with [1] and ends with [#history]: what is before has no value"
         if token.text == "not" and first.is_identifier and _after_field(tokens, at + 1) in COMPARISONS:
             operator = _after_field(tokens, at + 1)
             yield (
                 token.line,
                 f"`not {first.text}… {operator} …` compares `not {first.text}…`: write `not (… {operator} …)`",
             )
+
+
+def _is_no_place(tokens: Sequence[Token]) -> bool:
+    """Whether an index is written out that no list has: ``-1]`` or ``0]``."""
+    texts = [token.text for token in tokens]
+    return texts[:2] == ["0", "]"] or (texts[:1] == ["-"] and texts[2:] == ["]"] and tokens[1].kind == "number")
 
 
 def _after_field(tokens: Sequence[Token], at: int) -> str:

@@ -224,11 +224,11 @@ class Match(StrictModel):
 
 
 def _form_of_match(value: Any) -> str:
-    return "sides" if isinstance(value, dict | Match) else "path"
+    return "Match" if isinstance(value, dict | Match) else "path"
 
 
 AnyMatch = Annotated[
-    Annotated[str, Field(pattern=_FIELD_PATH), Tag("path")] | Annotated[Match, Tag("sides")],
+    Annotated[str, Field(pattern=_FIELD_PATH), Tag("path")] | Annotated[Match, Tag("Match")],
     Discriminator(_form_of_match),
 ]
 

@@ -11,13 +11,17 @@ from transforms.domain.rules.lua_tokens import BLOCK_BEGINS, BLOCK_ENDS, Token
 
 _OPTIONS: Final = ("event", "within", "where")
 ALLOWED: Final = {"count": _OPTIONS, "last": _OPTIONS, "distinct": (*_OPTIONS, "of")}
+IN_BRACES: Final = 'needs its options in braces, as in count{event="view", within="10m"}'
 _DURATION: Final = re.compile(r"[1-9][0-9]{0,7}[smhdw]")
 
 
 class Option(NamedTuple):
-    """An option of a call: its name, empty if it has none, and its value if that is written out."""
+    """An option of a call: its name, empty if it has none, and its value if that is written out.
 
-    name: str
+    ``name`` is None of a value in place of the options, as in ``count("view")``.
+    """
+
+    name: str | None
     line: int
     literal: Token | None
 
@@ -40,6 +44,9 @@ class PastCall(NamedTuple):
         """Line and message of what the call fails with, whenever it is reached."""
         allowed = ALLOWED[self.function]
         for name, line, literal in self.options:
+            if name is None:
+                yield line, f"{self.function} {IN_BRACES}"
+                return
             if name not in allowed:
                 shown = f"has the option {name!r}" if name else "has an option without a name"
                 hint = did_you_mean(name, allowed) if name else ""
@@ -75,6 +82,14 @@ def past_calls(tokens: Sequence[Token], after: Mapping[int, int]) -> Iterator[Pa
         if begin is not None:
             options = tuple(_options(tokens, after, begin + 1, min(after[begin], len(tokens)) - 1))
             yield PastCall(token.text, token.line, at, after[at + 1], options)
+        elif at + 1 < len(tokens) and (tokens[at + 1].kind == "text" or texts == ["(", ")"] or _is_value(tokens, at)):
+            yield PastCall(token.text, token.line, at, at + 1, (Option(None, token.line, None),))
+
+
+def _is_value(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a name is called with one literal."""
+    texts = [tokens[place].text for place in (at + 1, at + 3) if place < len(tokens)]
+    return texts == ["(", ")"] and tokens[at + 2].is_literal
 
 
 def _options(tokens: Sequence[Token], after: Mapping[int, int], at: int, end: int) -> Iterator[Option]:

@@ -21,7 +21,7 @@ def examine(files: RuleFiles, schema: FieldSchema | None = None) -> None:
     for loaded in rules:
         _check_fields(files, loaded, schema, cases)
         _check_placeholders(files, loaded)
-        _check_lua(files, loaded)
+        _check_lua(files, loaded, any(loaded is other for other in files.rules))
         if not loaded.cases:
             detail = f"{loaded.rule.name} has no test: a case under tests shows that it fires where it should"
             files.warnings.append(Problem(loaded.file, loaded.line, detail))
@@ -38,12 +38,13 @@ def _check_fields(files: RuleFiles, loaded: LoadedRule, schema: FieldSchema, cas
         (files.refused_next if finding.is_certain else files.warnings).append(problem)
 
 
-def _check_lua(files: RuleFiles, loaded: LoadedRule) -> None:
+def _check_lua(files: RuleFiles, loaded: LoadedRule, is_valid: bool) -> None:
     for name, source in programs_of(loaded.rule):
         for line, message in traps(source):
             file, at, text = loaded.locate(name, f"{name}:{line}: {message}")
             files.warnings.append(Problem(file, at, f"{name}: {text}"))
-        for line, message in faults(source):
+        # Of Lua that does not compile its own message is the one to show.
+        for line, message in faults(source) if is_valid else ():
             file, at, text = loaded.locate(name, f"{name}:{line}: {message}")
             files.refused_next.append(Problem(file, at, f"{name}: {text}"))
 

@@ -8,6 +8,7 @@ from tests.builders import rule
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.filters import lua_problems, never_returning
 from transforms.domain.rules.lua_hints import traps
+from transforms.domain.rules.past_calls import IN_BRACES
 
 
 def test_each_of_a_rule_s_lua_texts_is_checked_as_it_runs() -> None:
@@ -53,6 +54,9 @@ RETURN = "a body needs a `return` before its result"
         ("var x = 1 return x", "`var`: Lua writes `local`"),
         ("event.a is nil", "`is`: Lua writes `==`"),
         ("event.a in ('x')", "Lua has no `in` for values: compare with each, joined by `or`"),
+        ('count(event="x") > 1', f"`count` {IN_BRACES}"),
+        ('last{within: "1h"} ~= nil', f"`last` {IN_BRACES}"),
+        ('(event.a = 1) and count{event="x", where=function(e) return e.b end} > 1', EQUALS),
         ("event.a = 1 and event.b = 2", EQUALS),
         ("if event.a = 1 then return true end", EQUALS),
         ('return event.a == 1 and event.b = "!="', EQUALS),
@@ -86,6 +90,14 @@ def test_what_other_languages_write_gets_a_hint(source: str, hint: str) -> None:
             "event.a == \u201cx\u201d",
             "r:1: reads '\u201cx\u201d': there is no such name; texts are in straight quotation marks: \"text\"",
         ),
+        ("cuont{} > 1", "r:1: reads 'cuont': there is no such name; did you mean 'count'?"),
+        ("country == 'US'", "r:1: reads 'country': there is no such name"),
+        ("event_name == 'a'", "r:1: reads 'event_name': there is no such name; did you mean 'event.event_name'?"),
+        (
+            "begun.a",
+            "r:1: reads 'begun': there is no such name; the event that began a sequence is in bodies alone, as "
+            "${begun.event_name}",
+        ),
         ("profile.a", "r:1: reads 'profile': there is no such name; the profile is `user`"),
         ("event.a > 5 and", "r:1: does not compile: it ends before it is complete"),
     ],
@@ -118,6 +130,8 @@ def test_a_body_that_may_return_is_left_alone(source: str) -> None:
     ("source", "message"),
     [
         ('event.a == "x" or "y"', '`== "x" or "y"` is always true: compare with each, as `a == 1 or a == 2`'),
+        ("history[-1].event_name", "`history` begins with [1] and ends with [#history]: what is before has no value"),
+        ("history[0]", "`history` begins with [1] and ends with [#history]: what is before has no value"),
         ("(event.a ~= 1 or 2) and event.b", "`~= 1 or 2` is always true: compare with each, as `a == 1 or a == 2`"),
         (
             "event.b and\nnot event.a == 1",
@@ -131,7 +145,13 @@ def test_traps_are_found(source: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ['(user.name or "x") == "x"', "event.a == 1 or 2 == event.b", "not event.a and event.b == 1", "not (event.a == 1)"],
+    [
+        '(user.name or "x") == "x"',
+        "event.a == 1 or 2 == event.b",
+        "not event.a and event.b == 1",
+        "not (event.a == 1)",
+        "history[-1 + #history]",
+    ],
 )
 def test_what_only_looks_like_a_trap_is_left_alone(source: str) -> None:
     assert list(traps(source)) == []

@@ -6,6 +6,7 @@ import pytest
 
 from transforms.domain.rules.lua_hints import hint_of, traps
 from transforms.domain.rules.lua_reads import Read, faults, reads_of
+from transforms.domain.rules.past_calls import IN_BRACES
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,11 @@ def test_a_read_is_shown_as_it_is_written() -> None:
         ('count{"a"}', ["1 count has an option without a name; allowed: event, within, where"]),
         ('count{within="10 minutes"}', ['1 count: within is "10 minutes", allowed is ms or a duration like "10m"']),
         ("count{within=0}", ['1 count: within is 0, allowed is ms or a duration like "10m"']),
+        ('count("a")', [f"1 count {IN_BRACES}"]),
+        ("local n =\nlast()", [f"2 last {IN_BRACES}"]),
+        ("count 'a'", [f"1 count {IN_BRACES}"]),
+        ("count(x)", []),
+        ("return count", []),
         ("count{event=5}", ["1 count: event is 5, allowed is the name of an event"]),
         (
             'count{where="a"}',

@@ -136,6 +136,11 @@ def test_a_field_that_can_have_no_value_is_refused(tmp_path: Path) -> None:
             "3: filter reads local_time.hours: local_time has no such field; did you mean 'hour'?",
         ),
         (
+            "history.length > 5",
+            "x",
+            "3: filter reads history.length: history has no such field",
+        ),
+        (
             'count{evnt="a"} > 1',
             "x",
             "3: filter: count has the option 'evnt'; did you mean 'event'?; allowed: event, within, where",
