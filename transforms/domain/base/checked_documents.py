@@ -8,7 +8,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -115,11 +115,29 @@ def validated(
         for details in map(_of_tag, (details for details in errors if not _is_only_too_short(details, errors))):
             path, field_name = _field(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
-            known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
+            known = (*_fields_at(model, field_name[:-1]), *(more_fields if len(field_name) == 1 else ()))
             name = ".".join(map(str, (*at, *field_name))) or model.__name__.lower()
             detail = _detail(name, details, known, visible)
             problems.append(Problem(file, document.line_of((*at, *path)), detail))
         return None
+
+
+def _fields_at(model: type[BaseModel], place: FieldPath) -> list[str]:
+    """The fields that a model may have at a place inside it."""
+    models = [model]
+    for name in place:
+        if isinstance(name, str):  # items of lists are of their field's models
+            fields = [
+                field for inner in models for key, field in inner.model_fields.items() if name in (key, field.alias)
+            ]
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return [field.alias or key for inner in models for key, field in inner.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def _is_only_too_short(details: Any, errors: Sequence[Any]) -> bool:

@@ -97,6 +97,27 @@ def test_errors_of_either_form_of_match_name_what_is_written(tmp_path: Path, seq
     assert [problem.detail for problem in read_rule_files(tmp_path).problems] == [message]
 
 
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [
+        (
+            "sequence: {steps: [{folowed_by: a, followed_by: b, within: 1h}, {followed_by: b, within: 1h}]}",
+            "followed_by",
+        ),
+        ("sequence: {followed_by: b, within: 1h, match: {begun: a, followed: b, folowed: c}}", "followed"),
+        ("active: {form: '08:00', days: [mon]}", "from"),
+        ("quiet_hours: {start: '08:00', end: '09:00', strat: 1}", "start"),
+        ("cooldown: {time: 1d, kee: a}", "key"),
+        ("cooldwn: 1d", "cooldown"),
+    ],
+)
+def test_a_field_that_is_misspelt_at_any_place_gets_a_hint(tmp_path: Path, field: str, hint: str) -> None:
+    text = "name: r\nversion: 1\nfilter: event.a\nactions: [{type: debug}]\n"
+    (tmp_path / "r.yaml").write_text(f"{text}{field}\n")
+    (problem,) = read_rule_files(tmp_path).problems
+    assert problem.detail.endswith(f": no such field; did you mean {hint!r}?")
+
+
 def test_a_list_that_is_too_short_is_named_unless_an_item_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = "name: r\nversion: 1\nfilter: event.a\nactions: [{type: debug}]\nsequence: {steps: [STEP]}\n"
