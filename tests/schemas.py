@@ -160,7 +160,15 @@ def _audit() -> dict[str, Any]:
         **dict.fromkeys(("time", "partition", "offset"), number),
     }
     rules = {"audit": {"const": "rules"}, **dict.fromkeys(("number", "shard", "shards", "time"), number)}
-    return {"oneOf": [_object(fields, list(fields)) for fields in (forget, rules)]}
+    job = {
+        "audit": {"const": "job"},
+        "job": {"type": "string"},
+        "rules_topic": {"type": "string"},
+        "destinations": {"type": "array", "items": {"type": "string"}},
+        "options": {"type": "object", "description": "options that change what rules do"},
+        "time": number,
+    }
+    return {"oneOf": [_object(fields, list(fields)) for fields in (forget, rules, job)]}
 
 
 def _object(properties: Mapping[str, Any], required: list[str] | None = None, closed: bool = False) -> dict[str, Any]:

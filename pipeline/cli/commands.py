@@ -60,7 +60,10 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
             ),
             "status": Command("show the published sets, and which is live in which shards", "rules.published:status"),
             "history": Command("show which published set changed which rules, when and why", "rules.history:history"),
-            "schema": Command("print the JSON Schema of rule files", "rules.command:schema"),
+            "schema": Command("print the JSON Schema of rule files", "rules.command:print_schema"),
+            "schema-from": Command(
+                "learn the JSON Schema of your events and profiles from a recording", "rules.schema_from:schema_from"
+            ),
         },
         RULES,
     ),

@@ -5,15 +5,21 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+from pipeline.kafka.announcements import Announcement, newest_announcement
 from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
+from pipeline.timestamps import shown_time
 from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
-from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.model import Rule, RuleError, WebhookAction, check_destinations
 from transforms.domain.rules.sets import RuleSet
+
+REFUSED_NEXT: Final = " (the next release refuses it)"
+NOT_CHECKED: Final = "destinations are not checked"
 
 
 def check_action_topics(config: Mapping[str, str], rules: tuple[Rule, ...]) -> None:
@@ -44,6 +50,37 @@ def checked_changes(published: PublishedSets, rules: tuple[Rule, ...], base: Rul
     if problems:
         raise RuleError("; ".join(problems))
     return changes
+
+
+def announced_job(config: Mapping[str, str], audit_topic: str, rules_topic: str) -> Announcement:
+    """What the newest job that takes rules from the topic has announced.
+
+    Raises:
+        TopicError: none has announced anything, or Kafka does not answer.
+    """
+    job = newest_announcement(config, audit_topic, rules_topic)
+    if job is None:
+        raise TopicError(f"no job has announced them on {audit_topic}")
+    return job
+
+
+def has_webhooks(rules: Sequence[Rule]) -> bool:
+    """Whether any rule needs a destination."""
+    return any(isinstance(action, WebhookAction) for rule in rules for action in rule.actions)
+
+
+def check_destinations_of(job: Announcement, rules: Sequence[Rule]) -> None:
+    """Check that a job has the destinations of rules.
+
+    Raises:
+        RuleError: a webhook goes to one that it does not have.
+    """
+    for rule in rules:
+        try:
+            check_destinations(rule, job.destinations)
+        except RuleError as error:
+            launched = f"job {job.job!r}, launched {shown_time(job.at_ms)}"
+            raise RuleError(f"{error}, of {launched}: every such action would become destination_unknown") from None
 
 
 def publish_after(topic: RulesTopic, shown: PublishedSets, rules: tuple[Rule, ...], note: str) -> RuleSet:

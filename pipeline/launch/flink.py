@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +42,15 @@ _WAITING_EVERY_S: Final = 10.0
 _NO_MASTER: Final = "127.0.0.1:1"
 
 
-def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Destination, ...] = ()) -> int:
+def run_on_flink(
+    settings: Settings,
+    rule_set: RuleSet,
+    destinations: tuple[Destination, ...] = (),
+    on_running: Callable[[], None] = lambda: None,
+) -> int:
     """Submit the pipeline and follow the job until it ends; returns the exit code.
+
+    ``on_running`` is called once the job runs.
 
     Raises:
         OptionError: an option cannot be used with this cluster or Kafka.
@@ -74,6 +81,7 @@ def run_on_flink(settings: Settings, rule_set: RuleSet, destinations: tuple[Dest
             say(f"leaving; job {job_id} goes on if its cluster does, it was not seen running", job_id=job_id)
             return 0
         say(f"job {job_id} is running: http://{master}/#/job/{job_id}/overview", job_id=job_id)
+        on_running()
         return 0 if settings.detached else follow(rest, job_id, cluster)
 
 

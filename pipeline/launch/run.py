@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.console import log_json, one_line, say, warn
 from pipeline.errors import OptionError
+from pipeline.kafka.announcements import MEANING, Announcement, announce
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import DIRECT_RUNNER, FLINK_RUNNER, Settings
 from pipeline.launch.options.fields import JSON
 from pipeline.launch.options.parsing import given_flags
@@ -80,7 +84,7 @@ def _launch(settings: Settings) -> int:
     if settings.runner == FLINK_RUNNER:
         from pipeline.launch.flink import run_on_flink
 
-        return run_on_flink(settings, rule_set, destinations)
+        return run_on_flink(settings, rule_set, destinations, partial(announce_job, settings, destinations))
     from pipeline.launch.direct import run_direct
 
     return run_direct(settings, rule_set, destinations)
@@ -103,6 +107,23 @@ def _check_secrets(settings: Settings) -> None:
                 read(reference)
             except (SecretError, TokenError) as error:
                 raise OptionError(f"--{name} cannot be read: {error}") from None
+
+
+def announce_job(settings: Settings, destinations: Sequence[Destination]) -> None:
+    """Announce what the job has to those who publish rules for it; a job runs without that, too."""
+    if settings.rules_topic is None:
+        return
+    announcement = Announcement(
+        settings.job_name,
+        settings.rules_topic,
+        tuple(destination.name for destination in destinations),
+        {name: getattr(settings, name) for name in MEANING},
+        time.time_ns() // 1_000_000,
+    )
+    try:
+        announce(for_librdkafka(settings.client_config(), settings.kafka_access()), settings.audit_topic, announcement)
+    except TopicError as error:
+        warn(f"{error}; publishers of rules do not know which destinations this job has")
 
 
 def _with_files(settings: Settings) -> Settings:

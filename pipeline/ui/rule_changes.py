@@ -10,14 +10,27 @@ from typing import Any, Final
 
 import yaml
 
-from pipeline.job.publishing import check_action_topics, checked_changes, publish_after
+from pipeline.job.publishing import (
+    NOT_CHECKED,
+    REFUSED_NEXT,
+    announced_job,
+    check_action_topics,
+    check_destinations_of,
+    checked_changes,
+    has_webhooks,
+    publish_after,
+)
 from pipeline.job.rule_diff import difference_lines
+from pipeline.kafka.announcements import Announcement
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.base.checked_documents import Problem
 from transforms.domain.rules.action_topics import ActionTopics, topics_of
 from transforms.domain.rules.files import RuleFiles, read_rule_files
 from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.rule_checks import examine
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.simulation.case_runner import run_cases
 
@@ -38,7 +51,7 @@ class RuleDiff:
 
 @dataclass(frozen=True, slots=True)
 class ProposedChange:
-    """A change that was not published: the rules of the new set, what differs, and what stands in its way."""
+    """A change that was not published: the rules of the new set, what differs, what stands in its way, and warnings."""
 
     title: str
     rules: tuple[Rule, ...]
@@ -46,6 +59,7 @@ class ProposedChange:
     highest: int
     differences: Sequence[RuleDiff]
     problems: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
 class RuleChanges:
@@ -76,23 +90,32 @@ class RuleChanges:
         if base is None:
             raise RuleError("the live rules are not known, and a set replaces all of them: start the page with --rules")
         problems: list[str] = []
-        rules = self._wanted(kind, what, base, published, problems)
+        warnings: list[str] = []
+        rules = self._wanted(kind, what, base, published, problems, warnings)
         differences = list(rule_diffs(base.rules, rules))
         if not problems:
             problems += self._problems(kind, published, rules, base)
+            # Going back to rules that were live has to be possible at any time.
+            (problems if kind == "edit" else warnings).extend(self._unknown_destinations(rules, warnings))
         if not problems and not differences:
             problems.append(f"nothing changes: these are the rules of the live set {base.number}")
-        return ProposedChange(_title(kind, what), rules, base, published.highest, differences, problems)
+        return ProposedChange(_title(kind, what), rules, base, published.highest, differences, problems, warnings)
 
     def publish(self, change: ProposedChange, note: str) -> RuleSet:
         """Publish a change that has no problems, unless another set was published since it was proposed."""
         return publish_after(self._topic, PublishedSets(highest=change.highest), change.rules, note)
 
     def _wanted(
-        self, kind: str, what: str, base: RuleSet, published: PublishedSets, problems: list[str]
+        self,
+        kind: str,
+        what: str,
+        base: RuleSet,
+        published: PublishedSets,
+        problems: list[str],
+        warnings: list[str],
     ) -> tuple[Rule, ...]:
         if kind == "edit":
-            edited = {rule.name: rule for rule in self._read_rules(what, problems)}
+            edited = {rule.name: rule for rule in self._read_rules(what, problems, warnings)}
             kept = [edited.pop(rule.name, rule) for rule in base.rules]
             return (*kept, *edited.values())
         if kind == "set_aside":
@@ -108,16 +131,16 @@ class RuleChanges:
             return base.rules
         return earlier[what].rules
 
-    def _read_rules(self, text: str, problems: list[str]) -> tuple[Rule, ...]:
-        """The rules of a YAML text, whose cases pass; problems are named by line."""
+    def _read_rules(self, text: str, problems: list[str], warnings: list[str]) -> tuple[Rule, ...]:
+        """The rules of a YAML text, whose cases pass; problems and warnings are named by line."""
         with tempfile.TemporaryDirectory(prefix="event-trigger-page-") as folder:
             path = Path(folder) / "rule.yaml"
             path.write_text(text.replace("\r\n", "\n"), encoding="utf-8")
             files = read_rule_files(path, LuaEngines())
-            problems += [
-                problem.detail if problem.line is None else f"line {problem.line}: {problem.detail}"
-                for problem in files.problems
-            ]
+            examine(files)
+            problems += map(_by_line, files.problems)
+            warnings += map(_by_line, files.warnings)
+            warnings += [f"{_by_line(problem)}{REFUSED_NEXT}" for problem in files.refused_next]
             if not problems:
                 problems += self._failed_cases(files)
         return tuple(loaded.rule for loaded in files.rules)
@@ -129,6 +152,21 @@ class RuleChanges:
                 if not result.passed:
                     yield f"case {result.located.case.name!r} of {result.rule} failed: {'; '.join(result.differences)}"
 
+    def _unknown_destinations(self, rules: tuple[Rule, ...], warnings: list[str]) -> list[str]:
+        """Why the job has no place for webhooks; where it has announced nothing, that is a warning."""
+        if has_webhooks(rules):
+            try:
+                check_destinations_of(self.announced_job(), rules)
+            except TopicError as error:
+                warnings.append(f"{NOT_CHECKED}: {error}")
+            except RuleError as error:
+                return [str(error)]
+        return []
+
+    def announced_job(self) -> Announcement:
+        """What the job has announced; raises a TopicError if that is not known."""
+        return announced_job(self._config, self._settings.audit_topic, self._topic.topic)
+
     def _problems(self, kind: str, published: PublishedSets, rules: tuple[Rule, ...], base: RuleSet) -> Iterator[str]:
         """Why the set cannot be published. The rules of an earlier set come back with their versions."""
         try:
@@ -139,6 +177,10 @@ class RuleChanges:
                 checked_changes(published, rules, base)
         except RuleError as error:
             yield str(error)
+
+
+def _by_line(problem: Problem) -> str:
+    return problem.detail if problem.line is None else f"line {problem.line}: {problem.detail}"
 
 
 def rule_diffs(before: Sequence[Rule], after: Sequence[Rule]) -> Iterator[RuleDiff]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from cyclopts import Parameter
+from pydantic import ValidationError
 
 from pipeline.cli.parameters import File
-from pipeline.cli.rules.file_problems import usable_rules
-from pipeline.console import out
+from pipeline.cli.rules.command import History
+from pipeline.cli.rules.file_problems import checked_rules, usable_rules
+from pipeline.console import one_line, out
 from pipeline.errors import OptionError
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
-from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.explain import explain
 
 _LATEST_MS: Final = 253_402_300_799_000  # the end of the year 9999
@@ -28,7 +29,7 @@ def explain_rules(
     *,
     event: File,
     given: File | None = None,
-    history_fields: Annotated[tuple[str, ...], Parameter(metavar="FIELD")] = (),
+    history: History = History(),
 ) -> int:
     """Say for each rule why it does or does not fire for an event.
 
@@ -38,16 +39,19 @@ def explain_rules(
         path: rule file or directory.
         event: the event, JSON or YAML.
         given: what is known before it: profile, visit, history, now, events, as in tests.
-        history_fields: as the pipeline's; may be repeated.
     """
-    files = usable_rules(path, to_publish=False)
+    files = usable_rules(checked_rules(path, to_publish=False, is_strict=False))
     if files is None:
         return 1
     try:
         case = _case_of_event(_mapping(event), _mapping(given) if given is not None else {})
+    except ValidationError as error:
+        details = error.errors()[0]
+        name = ".".join(map(str, details["loc"])) or "event"
+        raise OptionError(f"{name} is {one_line(repr(details['input']))[:100]}: {allowed(details)}") from None
     except ValueError as error:
         raise OptionError(" ".join(str(error).split())) from None
-    settings = ShardSettings(history_fields=history_fields)
+    settings = history.settings()
     for loaded in files.rules:
         explanation = explain(loaded, case, settings, LuaEngines())
         outcome = "fires" if explanation.fires else "does not fire"

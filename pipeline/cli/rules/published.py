@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import AUDIT_TOPIC, EVENTS_TOPIC, Brokers, Count, Topic
-from pipeline.cli.rules.command import History, passing_rules
+from pipeline.cli.rules.announced import check_announced
+from pipeline.cli.rules.command import History, Schema, passing_rules
 from pipeline.cli.rules.history import set_document, set_line
 from pipeline.cli.rules.trial import Trial
 from pipeline.console import complain, out, out_json, warn
@@ -63,12 +64,7 @@ class Past:
         Raises:
             OptionError: an option of the user API cannot be used.
         """
-        settings = Settings(
-            history_fields=history.history_fields,
-            history_size=history.history_size,
-            user_api_url=self.user_api_url,
-            user_api_token=self.user_api_token,
-        )
+        settings = Settings(**history.given(), user_api_url=self.user_api_url, user_api_token=self.user_api_token)
         if settings.user_api_url is not None or settings.user_api_token is not None:
             check_combinations(
                 settings.model_copy(update={"bootstrap_servers": brokers.bootstrap_servers, "rules": path})
@@ -81,16 +77,19 @@ def publish(
     /,
     *,
     rules_topic: Topic,
+    audit_topic: Topic = AUDIT_TOPIC,
     brokers: Brokers = Brokers(),
     note: Note = "",
     dry_run: bool = False,
     yes: bool = False,
+    schema: Schema = None,
     history: History = History(),
     past: Past = Past(),
 ) -> int:
     """Test every rule, then make the rules live in running jobs.
 
-    Shows what differs from the live set and what that changes for the newest events; in a terminal it asks then.
+    Shows what differs from the live set and what that changes for the newest events; in a terminal it asks then. A
+    webhook to a destination that the job does not have is refused.
 
     0: published, or nothing changes; 1: a rule or a case is no good, or the answer was no; 2: an option or topic
     cannot be used.
@@ -98,18 +97,20 @@ def publish(
     Args:
         path: rule file or directory.
         rules_topic: topic of rule sets.
+        audit_topic: as the pipeline's: there the job has announced its destinations.
         note: why; `rules status` shows it.
         dry_run: test and compare, publish nothing.
         yes: publish without a question; without a terminal there is none.
     """
     past.check()
-    files = passing_rules(path, history, rules_topic=rules_topic)
+    files = passing_rules(path, history, schema=schema, rules_topic=rules_topic)
     if files is None:
         complain("nothing was published")
         return 1
     rules, config = tuple(loaded.rule for loaded in files.rules), brokers.config()
     topic = RulesTopic(rules_topic, config)
     check_action_topics(config, rules)
+    check_announced(config, audit_topic, rules_topic, rules, history)
     published = topic.read()
     changes = checked_changes(published, rules)
     out(*changes_lines(topic.topic, published, rules, changes))

@@ -6,22 +6,23 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pipeline.cli.parameters import AUDIT_TOPIC, Brokers, Topic
+from pipeline.cli.rules.announced import check_announced
 from pipeline.cli.rules.command import History
 from pipeline.cli.rules.file_problems import count_of, refuse_own_topics
 from pipeline.cli.rules.published import Note, changes_lines, confirmed, live_shards
 from pipeline.console import out
-from pipeline.job.publishing import check_action_topics, checked_changes, publish_after
+from pipeline.job.publishing import REFUSED_NEXT, check_action_topics, checked_changes, publish_after
 from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import TopicError
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.rules.diff import RuleChanges, rule_changes
 from transforms.domain.rules.files import is_rule_file, read_rule_files
 from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.rule_checks import examine
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import run_cases
 
@@ -68,9 +69,12 @@ def watch(
     """
     config = brokers.config()
     topic = RulesTopic(rules_topic, config)
-    watch = RuleWatch(
-        path, topic, history.settings(), note, config, audit_topic, check=partial(check_action_topics, config)
-    )
+
+    def check(rules: tuple[Rule, ...]) -> None:
+        check_action_topics(config, rules)
+        check_announced(config, audit_topic, rules_topic, rules, history)
+
+    watch = RuleWatch(path, topic, history.settings(), note, config, audit_topic, check=check)
     if not yes and not _agreed(watch, topic):
         out("nothing was published")
         return 1
@@ -202,6 +206,9 @@ class RuleWatch:
         """The rules, if all files are valid and all cases pass; says what is wrong otherwise."""
         files = read_rule_files(self.path, LuaEngines())
         refuse_own_topics(files, [self.topic.topic])
+        examine(files)
+        for problem in files.refused_next:
+            self.say(f"warning: {problem}{REFUSED_NEXT}")
         if files.problems:
             self._refuse(*map(str, files.problems))
             return None

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from pipeline.cli.init import template
+from pipeline.kafka.announcements import Announcement
 from pipeline.schemas import SCHEMAS, schema_text
 from tests.builders import NOW_MS, event, record
 from tests.integration.jobs import ROOT
@@ -45,6 +46,7 @@ LETTER = DeadLetter("too_large", "11 KB", "t", 0, 17, 5, b"u", b"{}").to_json()
 LOST = LostAction("id", 3, "webhook", "crm", "u", "e", b"{}", 5, 2, 503)
 LOST_LETTER = DeadLetter("undelivered", "503", "", -1, -1, 5, None, b"", rule="r", action=LOST).to_json()
 DECISION = Decision(decision=FIRED, time=1, user_id="u", event_id="e", rule="r", version=3, action="crm").to_json()
+ANNOUNCEMENT = Announcement("job", "rules", ("crm",), {"history_size": 5}, 5).to_json()
 ERASURE = Erasure("u", True, 5, "control", record(event())).to_json()
 
 
@@ -63,6 +65,7 @@ RECORDS = [
     ("dead-letter", LOST_LETTER, {"action": {"action_id": "id"}, "partition": -2, "timestamp": 1.5}),
     ("decision", DECISION, {"decision": "frred", "user_id": REMOVED, "version": "3", "time": None}),
     ("audit", Acknowledgement(3, 1, 16, 5).to_json(), {"audit": "rule", "shard": "1", "number": REMOVED}),
+    ("audit", ANNOUNCEMENT, {"audit": "jobs", "job": 1, "destinations": "crm", "options": [], "time": REMOVED}),
     ("audit", ERASURE, {"audit": "rules", "user_sha256": "u", "found": 1, "topic": REMOVED}),
 ]
 

@@ -15,7 +15,9 @@ from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettin
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.status import status_of
 from pipeline.job.stored_letters import StoredLetter
+from pipeline.kafka.announcements import Announcement
 from pipeline.kafka.rules_topic import PublishedSets
+from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
 from pipeline.ui.guard import Guard, check_token
@@ -51,6 +53,11 @@ class GivenRules(RuleChanges):
         sets = tuple(self._job.sets or ())
         return PublishedSets(sets, highest=sets[-1].number if sets else 0)
 
+    def announced_job(self) -> Announcement:
+        if self._job.announced is None:
+            raise TopicError("no job has announced them on event-audit")
+        return self._job.announced
+
     def publish(self, change: ProposedChange, note: str) -> RuleSet:
         assert self._job.sets is not None
         assert change.problems == []
@@ -73,6 +80,7 @@ class GivenJob:
     flags: list[tuple[bool, bool]] = field(default_factory=list)
     clock_ms: int = NOW_MS
     sets: list[RuleSet] | None = None
+    announced: Announcement | None = None
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.kafka.announcements import Announcement
 from pipeline.ui.outcomes import outcomes_over_time
 from pipeline.ui.rule_changes import rule_text
 from tests.builders import NOW_MS, rule
@@ -83,6 +84,34 @@ def test_a_rule_is_edited_from_its_own_text(visitor: Visitor) -> None:
     assert "filter: event.price &gt; 5" in text
     assert visitor.page("/rule-sets/edit?rule=nobody").status_code == 404
     assert "name: new_rule" in visitor.page("/rule-sets/edit").text
+
+
+def test_an_edited_rule_is_checked_as_by_the_commands(visitor: Visitor) -> None:
+    status, text = submit(visitor, "edit", EDITED.replace("event.price > 7", "event.evnt_name == visit.pages"))
+    assert status == 200
+    for warning in (
+        "line 3: filter reads event.evnt_name: the specification has no such field; did you mean 'event_name'?",
+        "line 3: filter reads visit.pages: visit has no such field; did you mean 'page_count'? "
+        "(the next release refuses it)",
+        "line 1: offer has no test",
+    ):
+        assert warning in text
+
+
+def test_a_webhook_goes_to_a_destination_that_the_job_has_announced(visitor: Visitor, job: GivenJob) -> None:
+    edited = EDITED.replace("type: debug", "type: webhook, destination: crm")
+    status, text = submit(visitor, "edit", edited)
+    assert (status, "destinations are not checked: no job has announced them" in text) == (200, True)
+    job.announced = Announcement("shop", "rules", ("mail",), {}, NOW_MS)
+    status, text = publish(visitor, "edit", edited)
+    assert (status, "destination is 'crm', allowed: mail, of job 'shop'" in text) == (422, True)
+    assert live(job)[0] == 7
+    job.announced = Announcement("shop", "rules", ("crm",), {}, NOW_MS)
+    assert publish(visitor, "edit", edited)[0] == 303
+    # Going back is possible all the same.
+    job.announced = Announcement("shop", "rules", ("mail",), {}, NOW_MS)
+    status, text = submit(visitor, "set_aside", "welcome")
+    assert (status, "destination is 'crm', allowed: mail" in text) == (200, True)
 
 
 def test_texts_of_several_lines_are_blocks() -> None:

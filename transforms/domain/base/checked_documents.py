@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from transforms.domain.base.errors import EventTriggerError
+from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.yaml_documents import Document, YamlError, read_documents
 from transforms.domain.base.yaml_documents import Path as FieldPath
 
@@ -111,15 +112,48 @@ def validated(
         return model.model_validate(value)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        # pydantic also reports a list with only invalid items as too short, which would distract.
-        for details in [details for details in errors if details["type"] != "too_short" or not details["input"]]:
+        for details in map(_of_tag, (details for details in errors if not _is_only_too_short(details, errors))):
             path, field_name = _field(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
-            known = (*model.model_fields, *more_fields) if len(field_name) == 1 else ()
+            known = (*_fields_at(model, field_name[:-1]), *(more_fields if len(field_name) == 1 else ()))
             name = ".".join(map(str, (*at, *field_name))) or model.__name__.lower()
             detail = _detail(name, details, known, visible)
             problems.append(Problem(file, document.line_of((*at, *path)), detail))
         return None
+
+
+def _fields_at(model: type[BaseModel], place: FieldPath) -> list[str]:
+    """The fields that a model may have at a place inside it."""
+    models = [model]
+    for name in place:
+        if isinstance(name, str):  # items of lists are of their field's models
+            fields = [
+                field for inner in models for key, field in inner.model_fields.items() if name in (key, field.alias)
+            ]
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return [field.alias or key for inner in models for key, field in inner.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _is_only_too_short(details: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is too short only without its invalid items, which pydantic reports, too."""
+    at = details["loc"]
+    return details["type"] == "too_short" and any(
+        other["loc"][: len(at)] == at for other in errors if other is not details
+    )
+
+
+def _of_tag(details: Any) -> Any:
+    """The error of a union's tag as one of the tag's field."""
+    if details["type"] != "union_tag_invalid":
+        return details
+    context = details["ctx"]
+    return {**details, "loc": (*details["loc"], context["discriminator"].strip("'")), "input": context["tag"]}
 
 
 def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
@@ -138,8 +172,7 @@ def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, Fiel
 
 
 def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str:
-    """Format ``field is value: what is allowed``; some of pydantic's messages are replaced by clearer ones."""
-    message = str(error["msg"]).removeprefix("Value error, ")
+    """Format ``field is value: what is allowed``; none of it is pydantic's wording."""
     value = f" is {error['input']!r}" if visible else ""
     if error["type"] == "missing":
         return f"{name} is missing"
@@ -149,4 +182,4 @@ def _detail(name: str, error: Any, known: Collection[str], visible: bool) -> str
         return f"{name}{value}: no such field{hint}"
     if len(value) > 104 or (error["type"] == "value_error" and isinstance(error["input"], dict)):
         value = ""
-    return f"{name}{value}: {message}"
+    return f"{name}{value}: {allowed(error)}"

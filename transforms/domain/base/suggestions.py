@@ -9,14 +9,24 @@ from collections.abc import Iterable
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like ``name``, whatever their cases and underscores; None if none is like it.
 
-    A name that leaves out a word of a known one is like it: ``name`` and ``event_name``.
+    A word of a known name is like it: ``name`` and ``event_name``, ``pages`` and ``page_count``.
     """
     by_plain = {_plain(candidate): candidate for candidate in known}
     near = difflib.get_close_matches(_plain(name), by_plain, 1, 0.75)
     if near:
         return by_plain[near[0]]
-    whole = [candidate for candidate in by_plain.values() if name.lower() in candidate.split("_") and len(name) > 1]
-    return whole[0] if whole else None
+    by_word = {word: candidate for candidate in by_plain.values() for word in reversed(candidate.lower().split("_"))}
+    near = difflib.get_close_matches(name.lower(), [word for word in by_word if len(word) > 2 or word == "id"], 1, 0.8)
+    return by_word[near[0]] if near else None
+
+
+def misspelt(name: str, known: Iterable[str]) -> str | None:
+    """The known name of which ``name`` is almost certainly a misspelling, None if of none."""
+    by_plain = {_plain(candidate): candidate for candidate in known}
+    plain = _plain(name)
+    near = difflib.get_close_matches(plain, by_plain, 1, 0.88)
+    near = near or [candidate for candidate in by_plain if sorted(candidate) == sorted(plain)]
+    return by_plain[near[0]] if near else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import yaml
@@ -37,12 +37,15 @@ class Document:
         line: the document's first line.
         lines: line of each mapping value (the line of its key) and each list item, by path.
         text_lines: line on which the text of each scalar begins, by path.
+        cuts: line and text of what YAML takes for a comment behind a text without quotes, though ``#`` has no space
+            after it, by path.
     """
 
     value: Any
     line: int
     lines: Mapping[Path, int] = field(default_factory=dict)
     text_lines: Mapping[Path, int] = field(default_factory=dict)
+    cuts: Mapping[Path, tuple[int, str]] = field(default_factory=dict)
 
     def line_of(self, path: Path) -> int:
         """Return the line of a path, or of its closest parent that exists."""
@@ -75,23 +78,39 @@ def read_documents(text: str) -> Iterator[Document]:
     try:
         loader = _Loader(text)
         while loader.check_node() and (node := loader.get_node()) is not None:
-            document = Document(None, node.start_mark.line + 1, {}, {})
-            value = _Builder(loader, document).build(node, ())
+            document = Document(None, node.start_mark.line + 1, {}, {}, {})
+            value = _Builder(loader, document, text).build(node, ())
             if value is not None:
-                yield Document(value, document.line, document.lines, document.text_lines)
+                yield replace(document, value=value)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         detail = " ".join(part for part in (error.context, error.problem) if part)
-        raise YamlError(mark.line + 1 if mark else 1, " ".join(detail.split())) from None
+        hint = _cut_before(text, mark.line) if mark else ""
+        raise YamlError(mark.line + 1 if mark else 1, " ".join(detail.split()) + hint) from None
     except yaml.YAMLError as error:
         raise YamlError(1, " ".join(str(error).split())) from None
     except RecursionError:
         raise YamlError(1, f"nested deeper than {_MAX_DEPTH} levels") from None
 
 
+def _cut_before(text: str, line: int) -> str:
+    """What may be behind an error: a ``#`` on this line (from 0) or the one before that YAML takes for a comment."""
+    lines = text.splitlines()[max(0, line - 1) : line + 1]
+    cut = next((match for match in map(_CUT_IN_LINE.search, lines) if match), None)
+    return "" if cut is None else f"; {cut_message(cut[1])}"
+
+
+def cut_message(cut: str) -> str:
+    """What to write instead of a text that YAML cuts."""
+    shown = cut if len(cut) <= _SHOWN_CUT else f"{cut[:_SHOWN_CUT]}…"
+    return f"YAML takes {shown!r} for a comment: write the text in quotes, or below a | on lines of its own"
+
+
 class _Builder:
-    def __init__(self, loader: _Loader, document: Document) -> None:
+    def __init__(self, loader: _Loader, document: Document, text: str) -> None:
         self._loader = loader
+        self._text = text
+        self._cuts: Any = document.cuts
         self._lines: Any = document.lines
         self._text_lines: Any = document.text_lines
         self._seen: set[int] = set()
@@ -114,10 +133,17 @@ class _Builder:
         if _SURROGATE.search(node.value):
             raise YamlError(line, f"{node.value[:50]!r} has half a surrogate pair, which is no Unicode text")
         self._text_lines[path] = line + 1 if node.style in ("|", ">") else line
+        if node.style is None and node.tag.endswith((":str", ":null")):
+            cut = _CUT.match(self._text, node.end_mark.index)
+            if cut is not None:
+                self._cuts[path] = (node.end_mark.line + 1, cut[1])
         try:
-            return self._loader.construct_object(node)
-        except ValueError:
+            value = self._loader.construct_object(node)
+        except (ValueError, KeyError, IndexError):
             raise YamlError(line, f"{node.value!r} is no {node.tag.rpartition(':')[2]}") from None
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise YamlError(line, f"{node.value[:50]}… is a number that cannot be written: write it as a text")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -136,4 +162,9 @@ class _Builder:
 
 # As of an escape like "\\ud83d" without its second half.
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# A comment behind a text, if its first word follows at once: `# comment` is one that is meant.
+_CUT: Final = re.compile(r"[ \t]+(#\S[^\r\n]*)")
+_CUT_IN_LINE: Final = re.compile(r"\S[ \t]+(#\S[^\r\n]*)")
+_MAX_BITS: Final = 14_000  # Python writes no number of more than 4300 digits
+_SHOWN_CUT: Final = 40
 _SCALARS: Final = ("str", "int", "float", "bool", "null")

@@ -6,6 +6,7 @@ file in the same directory.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -14,14 +15,18 @@ from typing import Any, Final
 
 from transforms.domain.base.checked_documents import FileError, Problem, documents, read_file, validated
 from transforms.domain.base.models import StrictModel
-from transforms.domain.base.yaml_documents import Document
+from transforms.domain.base.yaml_documents import Document, cut_message
 from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
-from transforms.domain.rules.filters import lua_problems
+from transforms.domain.rules.filters import lua_problems, never_returning
+from transforms.domain.rules.lua_hints import NEVER
 from transforms.domain.rules.model import MAX_LUA_BYTES, MOST_STEPS, Rule, RuleError
+from transforms.domain.rules.programs import path_of
 
 TEST_SUFFIX: Final = "_test"
+_SUFFIXES: Final = (".yaml", ".yml")
+_MOST_LOOKED_AT: Final = 1000
 # Fields of a rule file in addition to those of the rule.
 _FILE_FIELDS: Final = ("filter_file", "tests")
 
@@ -44,13 +49,18 @@ class LocatedCase:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRule:
-    """A rule with its file, line and cases. ``lua`` has file and first line of each of its Lua fields."""
+    """A rule with its file, document and cases. ``lua`` has file and first line of each of its Lua fields."""
 
     rule: Rule
     file: Path
-    line: int
+    document: Document
     lua: dict[str, tuple[Path, int]]
     cases: tuple[LocatedCase, ...] = ()
+
+    @property
+    def line(self) -> int:
+        """The first line of the rule."""
+        return self.document.line
 
     def locate(self, lua_field: str, message: str) -> tuple[Path, int, str]:
         """Convert a Lua message, which begins with ``chunk:line:``, to file, line and text."""
@@ -63,10 +73,22 @@ class LoadedRule:
 
 @dataclass(slots=True)
 class RuleFiles:
-    """The valid rules of rule files, and all problems."""
+    """The valid rules of rule files, and what was found in them.
+
+    Attributes:
+        rules: the valid rules.
+        broken: rules whose fields are valid, but not their Lua or their name.
+        problems: what cannot be used.
+        refused_next: what earlier releases accepted, and live sets may have: check refuses it, publish warns of it for
+            one release.
+        warnings: what may be wrong.
+    """
 
     rules: list[LoadedRule] = field(default_factory=list)
+    broken: list[LoadedRule] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    refused_next: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
@@ -86,8 +108,14 @@ def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
 def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
     """Read all rules and all problems of a file or directory; see ``load_rules``."""
     result = RuleFiles()
+    passed_over: list[str] = []
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if is_rule_file(file))
+        entries = sorted(path.iterdir())
+        files = [file for file in entries if is_rule_file(file)]
+        passed_over = [found for found in map(_passed_over, entries) if found]
+        result.warnings += [
+            Problem(path, None, f"{found}; allowed are *.yaml files beside each other") for found in passed_over
+        ]
     elif path.exists():
         files = [path, *(file for file in (_test_file(path),) if os.path.lexists(file))]
     else:
@@ -101,13 +129,26 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
         if file not in paths_of_rules:
             _read_cases(file, result)
     if not result.rules and not result.problems:
-        result.problems.append(Problem(path, None, "no rule in it, allowed are *.yaml files with at least one"))
+        detail = "; ".join(["no rule in it, allowed are *.yaml files with at least one", *passed_over])
+        result.problems.append(Problem(path, None, detail))
     return result
 
 
 def is_rule_file(file: Path) -> bool:
     """Whether the file of a directory is read; not Emacs's lock files (``.#x.yaml``) nor macOS's (``._x.yaml``)."""
-    return file.suffix in (".yaml", ".yml") and not file.name.startswith((".#", "._"))
+    return file.suffix in _SUFFIXES and not file.name.startswith((".#", "._"))
+
+
+def _passed_over(entry: Path) -> str | None:
+    """Why what looks like rules in a folder is not read; None for anything else."""
+    if entry.name.startswith((".", "__")) or is_rule_file(entry):
+        return None
+    if entry.suffix.lower() in _SUFFIXES:
+        return f"{entry.name} is not read: its ending has capital letters"
+    inner = itertools.islice(entry.rglob("*"), _MOST_LOOKED_AT) if entry.is_dir() and not entry.is_symlink() else ()
+    if any(file.suffix.lower() in _SUFFIXES for file in inner):
+        return f"the folder {entry.name} in it has rules, which are not read"
+    return None
 
 
 def _test_file(path: Path) -> Path:
@@ -116,6 +157,7 @@ def _test_file(path: Path) -> Path:
 
 def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: SourceChecker) -> None:
     value, problems = document.value, result.problems
+    _note_cuts(file, document, result)
     if not isinstance(value, dict):
         problems.append(Problem(file, document.line, f"a rule is a mapping, this is a {type(value).__name__}"))
         return
@@ -134,17 +176,28 @@ def _read_rule(file: Path, document: Document, result: RuleFiles, lua_checker: S
     cases = _cases(file, document, value.get("tests", []), problems)
     if not isinstance(rule, Rule):
         return
-    loaded = LoadedRule(rule, file, document.line, lua, tuple(cases))
+    loaded = LoadedRule(rule, file, document, lua, tuple(cases))
     for lua_field, message in lua_problems(rule, lua_checker):
         at, line, text = loaded.locate(lua_field, message)
-        problems.append(Problem(at, line, f"{lua_field} {text}"))
+        cut = document.cuts.get(path_of(lua_field))
+        problems.append(Problem(at, line, f"{lua_field} {text}{'' if cut is None else f'; {cut_message(cut[1])}'}"))
+    for lua_field in never_returning(rule, lua_checker):
+        at, line, _ = loaded.locate(lua_field, "")
+        result.refused_next.append(Problem(at, line, f"{lua_field} {NEVER} of its own"))
     taken = next((other for other in result.rules if other.rule.name == rule.name), None)
     if taken is not None:
         where = f"{taken.file}:{taken.line}"
         detail = f"name {rule.name!r} is taken by {where}; names are unique"
         problems.append(Problem(file, document.line_of(("name",)), detail))
-    if len(problems) == before:
-        result.rules.append(loaded)
+    (result.rules if len(problems) == before else result.broken).append(loaded)
+
+
+def _note_cuts(file: Path, document: Document, result: RuleFiles) -> None:
+    for path, (line, cut) in document.cuts.items():
+        name = ".".join(map(str, path))
+        result.refused_next.append(
+            Problem(file, line, f"{name}: {cut_message(cut)}; a comment that is meant begins with '# '")
+        )
 
 
 def _lua_places(file: Path, document: Document) -> dict[str, tuple[Path, int]]:
@@ -190,6 +243,7 @@ def _filter_file(file: Path, value: dict[str, Any]) -> tuple[Path, str]:
 
 def _read_cases(file: Path, result: RuleFiles) -> None:
     for document in documents(file, result.problems, file.parent):
+        _note_cuts(file, document, result)
         value = document.value
         given = value.get("tests", []) if isinstance(value, dict) else []
         before = len(result.problems)

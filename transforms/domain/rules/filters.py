@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from transforms.domain.events.event import Event, KnownFields
-from transforms.domain.rules import engine
+from transforms.domain.rules import engine, lua_hints
 from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.history_fields import with_fields_of
+from transforms.domain.rules.lua_tokens import MAX_CHARACTERS, tokens_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
 from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of, step_of
 from transforms.domain.rules.quarantine import Quarantine
@@ -58,10 +59,18 @@ class _RuleProgram:
     field: str
     source: str
 
-    def for_engine(self, clock: int) -> engine.Program:
+    @property
+    def name(self) -> str:
         # Lua's messages begin with this name: rule tests find the field by it.
-        name = self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
-        return engine.Program(name, self.source, self.field == COOLDOWN_KEY, clock)
+        return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+
+    def for_engine(self, clock: int) -> engine.Program:
+        return engine.Program(self.name, self.source, self.field == COOLDOWN_KEY, clock)
+
+    def named(self, message: str) -> str:
+        """A message of an error that names the field, if it is not the filter; limits and bad values have no line."""
+        is_named = self.field == FILTER or message.startswith(f"{self.name}:")
+        return message if is_named else f"{self.name}:1: {message}"
 
 
 class FilterSet:
@@ -212,7 +221,7 @@ class FilterSet:
             elif outcome.kind is OutcomeKind.VALUE:
                 keys[rule.name] = outcome.text
             elif outcome.kind is not OutcomeKind.NOT_ALLOWED:
-                errors.setdefault(rule.name, (rule, outcome.text))
+                errors.setdefault(rule.name, (rule, program.named(outcome.text)))
                 if outcome.kind is OutcomeKind.LIMIT:
                     tripped[rule.name] = rule
         if tripped:
@@ -276,17 +285,51 @@ def lua_problems(rule: Rule, lua: engine.SourceChecker) -> list[tuple[str, str]]
     for field_name, source in programs_of(rule):
         check = lua.check(source, rule.name)
         if check.problem is not None:
-            place = re.match(r"[^:\n]*:\d+: ", check.problem)
-            end = place.end() if place else 0
-            problems.append((field_name, f"{check.problem[:end]}does not compile: {check.problem[end:]}"))
+            place, message = _place_and_message(source, check.problem)
+            hint = lua_hints.hint_of(source, check.problem, functools.partial(_compiles, lua))
+            problems.append((field_name, f"{place}does not compile: {message}{'' if hint is None else f'; {hint}'}"))
             continue
         if not check.is_expression and re.search(r"\breturn\b", source) is None:
-            problems.append((field_name, "never allows anything: a body needs a return"))
+            compiles = functools.partial(_compiles, lua)
+            problems.append((field_name, lua_hints.never_returns(source, compiles) or lua_hints.NEVER))
         lines = _first_lines(source) if check.unknown_names else {}
         for name in sorted(check.unknown_names, key=lambda name: lines.get(name, 1)):
             line = lines.get(name, 1)
-            problems.append((field_name, f"{rule.name}:{line}: reads {name!r}: there is no such name"))
+            hint = lua_hints.hint_of_name(name)
+            shown = f"reads {name!r}: there is no such name{'' if hint is None else f'; {hint}'}"
+            problems.append((field_name, f"{rule.name}:{line}: {shown}"))
     return problems
+
+
+def _place_and_message(source: str, problem: str) -> tuple[str, str]:
+    """The ``chunk:line: `` of Lua's message, empty without one, and the rest of it."""
+    place = re.match(r"([^:\n]*):(\d+): ", problem)
+    if place is None:
+        return "", problem
+    last_line = source.rstrip().count("\n") + 1
+    if int(place[2]) <= last_line:
+        return place[0], problem[place.end() :]
+    # The engine puts an expression in brackets, of which its author knows nothing.
+    message = problem[place.end() :].replace("unexpected symbol near ')'", "it ends before it is complete")
+    return f"{place[1]}:{last_line}: ", message
+
+
+def _compiles(lua: engine.SourceChecker, source: str) -> bool:
+    return lua.check(source, "hint").problem is None
+
+
+def never_returning(rule: Rule, lua: engine.SourceChecker) -> list[str]:
+    """The fields whose Lua has a ``return`` only within functions or texts, so that it never allows anything."""
+    return [
+        name
+        for name, source in programs_of(rule)
+        if "return" in source
+        and len(source) <= MAX_CHARACTERS
+        and not lua_hints.returns(tokens_of(source))
+        and not (check := lua.check(source, rule.name)).is_expression
+        and check.problem is None
+        and re.search(r"\breturn\b", source) is not None
+    ]
 
 
 def _first_lines(source: str) -> dict[str, int]:

@@ -7,13 +7,13 @@ inputs. More may be found than is read of rows, which costs some room, and nothi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, Final
 
 from transforms.domain.rules.engine import LOCAL_TIME, PAST_NAMES
+from transforms.domain.rules.lua_tokens import Token, all_tokens
 from transforms.domain.rules.model import DebugAction, Rule
 from transforms.domain.rules.placeholders import placeholders_of, steps_of
 from transforms.domain.rules.programs import programs_of
@@ -22,16 +22,6 @@ from transforms.domain.rules.programs import programs_of
 _ALWAYS: Final = frozenset(("event_id", "event_name", "timestamp"))
 _PAST: Final = frozenset(("history", *PAST_NAMES)) - {"history_since"}
 _NO_ROWS: Final = frozenset(("event", "user", "visit", "enrichment", LOCAL_TIME, "math", "string", "table"))
-_WORDS: Final = frozenset(("and", "or", "not", "then", "return", "do", "in", "if", "else", "elseif", "until", "while"))
-
-_TOKEN: Final = re.compile(
-    r"""\s+ | --\[(?P<c>=*)\[.*?\](?P=c)\] | --[^\n]*                  # left out
-      | (?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\[(?P<t>=*)\[.*?\](?P=t)\])
-      | (?P<name>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*) | (?P<number>\.?[0-9](?:[eEpP][+-]|[\w.])*)
-      | (?P<sign>\.\.\.? | == | ~= | <= | >= | .)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 # What follows a field that is only asked whether it is there.
 _ASKS: Final = (["and"], ["then"], ["==", "nil"], ["~=", "nil"])
 
@@ -60,8 +50,8 @@ def _fields_of_body(body: dict[str, Any] | None) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _fields_of(source: str) -> frozenset[str]:
-    tokens = [match for match in _TOKEN.finditer(source) if match.lastgroup in ("text", "name", "number", "sign", "t")]
-    texts = [match[0] for match in tokens]
+    tokens = list(all_tokens(source))
+    texts = [token.text for token in tokens]
     if _PAST.isdisjoint(texts):
         return frozenset()
     found: set[tuple[str, str, bool]] = set()  # root, path, whether it is only asked for
@@ -72,14 +62,14 @@ def _fields_of(source: str) -> frozenset[str]:
         if not names:
             at = begin + 1
             continue
-        root = texts[begin] if _is_name(tokens, begin) else ""
+        root = texts[begin] if tokens[begin].is_identifier else ""
         if root not in _NO_ROWS and (root or texts[begin] in (")", "]", "}")):
             is_asked = texts[at : at + 1] in _ASKS or texts[at : at + 2] in _ASKS
             found.add((root, ".".join(names), is_asked))
     paths = {path for root, path, is_asked in found if not (is_asked and _has_longer(found, root, path))}
     for at, text in enumerate(texts[:-2]):
-        if text == "of" and texts[at + 1] == "=" and tokens[at + 2].lastgroup in ("text", "t"):
-            paths.add(texts[at + 2].strip("\"'"))
+        if text == "of" and texts[at + 1] == "=" and tokens[at + 2].kind == "text":
+            paths.add(str(tokens[at + 2].value))
     return frozenset(path for path in paths if path.partition(".")[0] not in _ALWAYS)
 
 
@@ -87,22 +77,18 @@ def _has_longer(found: set[tuple[str, str, bool]], root: str, path: str) -> bool
     return any(other == root and longer.startswith(f"{path}.") for other, longer, _ in found)
 
 
-def _is_name(tokens: list[re.Match[str]], at: int) -> bool:
-    return tokens[at].lastgroup == "name" and tokens[at][0] not in _WORDS
-
-
-def _path_after(tokens: list[re.Match[str]], texts: list[str], at: int) -> tuple[list[str], int]:
+def _path_after(tokens: list[Token], texts: list[str], at: int) -> tuple[list[str], int]:
     """The names of ``.a["b"].c`` after a token, and where they end."""
     names: list[str] = []
-    if not (_is_name(tokens, at) or texts[at] in (")", "]", "}")):
+    if not (tokens[at].is_identifier or texts[at] in (")", "]", "}")):
         return names, at + 1
     at += 1
     while at + 1 < len(texts):
-        if texts[at] == "." and tokens[at + 1].lastgroup == "name":
+        if texts[at] == "." and tokens[at + 1].kind == "name":
             names.append(texts[at + 1])
             at += 2
-        elif texts[at] == "[" and tokens[at + 1].lastgroup == "text" and texts[at + 2 : at + 3] == ["]"]:
-            names.append(texts[at + 1].strip("\"'"))
+        elif texts[at] == "[" and tokens[at + 1].kind == "text" and texts[at + 2 : at + 3] == ["]"]:
+            names.append(str(tokens[at + 1].value))
             at += 3
         else:
             break

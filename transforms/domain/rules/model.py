@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
@@ -124,7 +124,7 @@ class Cap(StrictModel):
 
 _TIME_OF_DAY: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 _END_OF_DAY: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SAME_TIME: Final = "are the same time of day"
 
 
@@ -139,7 +139,7 @@ Days = Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
 
 
 def _weekdays(days: Days | None) -> frozenset[int]:
-    return EVERY_DAY if days is None else frozenset(map(_DAYS.index, days))
+    return EVERY_DAY if days is None else frozenset(map(DAYS.index, days))
 
 
 class Active(StrictModel):
@@ -223,6 +223,16 @@ class Match(StrictModel):
     )
 
 
+def _form_of_match(value: Any) -> str:
+    return "Match" if isinstance(value, dict | Match) else "path"
+
+
+AnyMatch = Annotated[
+    Annotated[str, Field(pattern=_FIELD_PATH), Tag("path")] | Annotated[Match, Tag("Match")],
+    Discriminator(_form_of_match),
+]
+
+
 class Step(StrictModel):
     """What has to follow next, or not to follow."""
 
@@ -259,7 +269,7 @@ class Sequence(StrictModel):
         strict=False,
         description="in place of one step: several in a row",
     )
-    match: Annotated[str, Field(pattern=_FIELD_PATH)] | Match | None = Field(
+    match: AnyMatch | None = Field(
         default=None, description="event field that all events have the same value of, like parameters.cart_id"
     )
 

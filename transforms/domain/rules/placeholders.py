@@ -29,6 +29,9 @@ CLOSED: Final[dict[str, tuple[str, ...]]] = {
     "enrichment": (),
 }
 
+# What the enriched event calls them.
+_ENRICHED: Final = {"userProfile": "user", "currentVisit": "visit", "eventHistory": "history", "profile": "user"}
+
 # A quoted name may have a brace; where quotes do not end, the first brace does.
 _PLACEHOLDER: Final = re.compile(r'\$\{((?:"[^"\n]*"|[^"}])*|[^}]*)\}')
 _STEP: Final = re.compile(r'\.([A-Za-z_]\w*)|\[(-?[1-9]\d{0,5})\]|\["([^"\n]+)"\]')
@@ -39,7 +42,7 @@ _QUOTED_SIGN: Final = f'"{_SIGN}"'
 _UNCLOSED: Final = re.compile(r"\$\{[^}]*\Z")
 # How placeholders are written elsewhere: {{event.x}}, {event.x}, $event.x, $(event.x), #{event.x}, <%= event.x %>.
 _FOREIGN: Final = re.compile(
-    rf"(?:\{{\{{?|\$\(|\$|[#%@]\{{|<%=?)\s*(?:{'|'.join(root for root in ROOTS)})\b(?!\s*\{{)(?:\.\w+)*\s*[}})%>]*"
+    rf"(?<!\$)(?:\{{\{{?|\$\(|\$|[#%@]\{{|<%=?)\s*(?:{'|'.join(ROOTS)})\b(?!\s*\{{)(?:\.\w+)*\s*[}})%>]*"
 )
 _Path = tuple[str | int, ...]
 
@@ -94,8 +97,12 @@ def check(placeholder: Placeholder) -> None:
         return
     if not _PATH.fullmatch(placeholder.path) or placeholder.root not in ROOTS:
         shown = f"${{{placeholder.path}}}"
-        root = re.match(r"\w*", placeholder.path.strip())
-        hint = did_you_mean(root[0] if root else "", ROOTS)
+        match = re.match(r"\w*", placeholder.path.strip())
+        root = match[0] if match else ""
+        if root in ROOTS:
+            hint = f'; after {root} allowed is .name, ["any name"], [1] or [-1], then |default, without spaces'
+        else:
+            hint = f"; did you mean {_ENRICHED[root]!r}?" if root in _ENRICHED else did_you_mean(root, ROOTS)
         raise ValueError(f"{shown} is no path of names that begins with one of {', '.join(ROOTS)}{hint}")
 
 
@@ -134,18 +141,22 @@ def _problems_of_text(text: str) -> Iterator[str]:
             unclosed = _UNCLOSED.search(part)
             if unclosed is not None:
                 yield f"{unclosed[0][:50]!r} is not closed, allowed is a placeholder like ${{event.event_name}}"
-        elif part.root in CLOSED and part.names:
+        elif part.root in CLOSED and steps_of(part.path):
             yield from _problem_of_closed(part)
 
 
 def _problem_of_closed(placeholder: Placeholder) -> Iterator[str]:
     root, known, shown = placeholder.root, CLOSED[placeholder.root], f"${{{placeholder.path}}}"
-    if not known:
+    if not placeholder.names:
+        if root != "history":
+            yield f"{shown} has no value: {root} is no list"
+    elif not known:
         written = "${history} or ${history[-1].event_name}" if root == "history" else f"${{{root}}}"
         yield f"{shown} has no value: {root} is a {'list' if root == 'history' else 'text'}, write {written}"
     elif placeholder.names[0] not in known:
         hint = did_you_mean(placeholder.names[0], known)
-        yield f"{shown} has no value{hint}, allowed: {', '.join(f'{root}.{name}' for name in known)}"
+        allowed = ", ".join(f"{root}.{name}" for name in known)
+        yield f"{shown} has no value{hint or f', allowed: {allowed}'}"
     elif len(placeholder.names) > 1:
         yield f"{shown} has no value: {root}.{placeholder.names[0]} has no fields"
 

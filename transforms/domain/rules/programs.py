@@ -33,6 +33,11 @@ def _of_steps(rule: Rule) -> Iterator[tuple[str, str | None]]:
         yield f"{_STEPS}{number}.not_followed_by", step.not_followed_by
 
 
+def path_of(field: str) -> tuple[str | int, ...]:
+    """The path of a rule's Lua text in the rule's document."""
+    return tuple(int(name) if name.isdigit() else name for name in field.split("."))
+
+
 def step_of(field: str) -> int:
     """The number of the step that a sequence's text is of, from 0."""
     return int(field.removeprefix(_STEPS).partition(".")[0]) if field.startswith(_STEPS) else 0

@@ -18,6 +18,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from transforms.domain.base import exact_json
+from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.models import StrictModel, repeated
 from transforms.domain.rules.model import Rule, RuleError
 
@@ -224,10 +225,9 @@ def _first_error(error: ValidationError) -> str:
     location = details["loc"]
     inside = location[1:] if location[:1] == ("rules",) else location
     name = ".".join(str(part) for part in inside) or "rules"
-    message = str(details["msg"]).removeprefix("Value error, ")
     if details["type"] == "missing":
         return f"rule set: {name} is missing"
-    return f"rule set: {name} is {_shortener.repr(details['input'])}: {message}"
+    return f"rule set: {name} is {_shortener.repr(details['input'])}: {allowed(details)}"
 
 
 class StoredRules:

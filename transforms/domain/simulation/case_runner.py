@@ -17,7 +17,6 @@ from transforms.domain.rules.cases import Case, ExpectedAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.history_fields import with_fields_of
-from transforms.domain.rules.model import Rule
 from transforms.domain.rules.programs import FILTER
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
@@ -41,11 +40,19 @@ class Fired:
 
 @dataclass(slots=True)
 class CaseResult:
-    """The result of a case. ``differences`` are lines for people, none if everything is as expected."""
+    """The result of a case.
+
+    Attributes:
+        rule: its rule's name.
+        located: the case.
+        differences: lines for people, none if everything is as expected.
+        event: number of the first event (from 1) for which the rule did not do what is expected.
+    """
 
     rule: str
     located: LocatedCase
     differences: list[str] = field(default_factory=list)
+    event: int = 0
 
     @property
     def passed(self) -> bool:
@@ -55,10 +62,12 @@ class CaseResult:
 
 def run_cases(loaded: LoadedRule, settings: ShardSettings, lua: EngineFactory) -> list[CaseResult]:
     """Run every case of a rule, each with its own user, history and clock."""
-    return [
-        CaseResult(loaded.rule.name, located, _differences(CaseRun(loaded, located.case, settings, lua), located.case))
-        for located in loaded.cases
-    ]
+    results = []
+    for located in loaded.cases:
+        run = CaseRun(loaded, located.case, settings, lua)
+        differences = _differences(run, located.case)
+        results.append(CaseResult(loaded.rule.name, located, differences, _first_difference(run, located.case)))
+    return results
 
 
 def dry_call(loaded: LoadedRule, lua: EngineFactory) -> str | None:
@@ -99,8 +108,7 @@ class CaseRun:
         if problem is not None:
             self.refused.append(problem)
             return
-        # Nothing is late in a case: an event that has not arrived when a sequence ends does not arrive at all.
-        settings = replace(settings, allowed_lateness_ms=0)
+        self._lateness_ms = settings.allowed_lateness_ms
         fetched = None if case.profile == PENDING else _fetched(case)
         self._simulator = Simulator(
             (loaded.rule,), settings, lambda _: fetched, lua, self._collect, case.now, on_evaluation
@@ -128,7 +136,8 @@ class CaseRun:
             self._number = number
             self._simulator.handle(Record(0, number, now_ms, case.user_id.encode(), exact_json.dumps(fields)))
         if case.wait is not None:
-            self._simulator.advance(now_ms + case.wait.ms)
+            # What has to come within this time has come, however late it may be.
+            self._simulator.advance(now_ms + case.wait.ms + self._lateness_ms)
 
     def _collect(self, step_result: StepResult, sent: list[FiredAction]) -> None:
         if self._number == self._number_of_events:
@@ -139,8 +148,9 @@ class CaseRun:
             self.fired.append(Fired(fired.action.name, event, json.loads(fired.body)))
         for letter in step_result.dead_letters:
             if letter.reason == reasons.RULE_ERROR:
-                file, line, text = self._loaded.locate(self._field_of(letter.detail), letter.detail)
-                self.errors.append(f"{file}:{line}: {text}")
+                name = self._field_of(letter.detail)
+                file, line, text = self._loaded.locate(name, letter.detail)
+                self.errors.append(f"{file}:{line}: {'' if name == FILTER else f'{name}: '}{text}")
             else:
                 self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
 
@@ -216,6 +226,15 @@ def _differences(run: CaseRun, case: Case) -> list[str]:
     return lines
 
 
+def _first_difference(run: CaseRun, case: Case) -> int:
+    """The number of the first event for which more or less fired than expected, of the last if none is named."""
+    wanted = [(action.action, action.event) for action in case.expect.actions]
+    fired = [(action.action, action.event) for action in run.fired]
+    unexpected = [event for action, event in fired if (action, event) not in wanted and (action, None) not in wanted]
+    missing = [event for action, event in wanted if event is not None and (action, event) not in fired]
+    return min([*unexpected, *(number for number in missing if number <= len(case.events)), len(case.events)])
+
+
 def _fits(expected: ExpectedAction, fired: Fired) -> bool:
     return expected.action == fired.action and expected.event in (None, fired.event)
 
@@ -245,8 +264,3 @@ def _same_part(expected: Any, value: Any) -> Any:
     if isinstance(expected, dict) and isinstance(value, dict):
         return {name: _same_part(inner, value[name]) for name, inner in expected.items() if name in value}
     return value
-
-
-def untested(rules: list[LoadedRule]) -> list[Rule]:
-    """Return the rules that have no case."""
-    return [loaded.rule for loaded in rules if not loaded.cases]

@@ -54,8 +54,8 @@ def test_every_problem_is_shown_and_the_exit_code_is_1(tmp_path: Path, capsys: p
         assert main(["rules", command, str(tmp_path)]) == 1
         shown = capsys.readouterr()
         lines = shown.err.splitlines()
-        assert lines[0].startswith(f"error: {tmp_path}/bad.yaml:2: version is 0: ")
-        assert lines[1].startswith(f"error: {tmp_path}/bad.yaml:5: actions.0 is ")
+        assert lines[0].startswith(f"error: {tmp_path}/bad.yaml:2: version is 0: allowed is 1 or more")
+        assert lines[1].startswith(f"error: {tmp_path}/bad.yaml:5: actions.0.type is 'email': allowed is ")
         assert lines[2:] == ["2 problems"]
         assert shown.out == ""
 
@@ -75,9 +75,14 @@ def test_a_failed_case_is_shown_with_its_place_and_the_exit_code_is_1(
         f"        {path}:7",
         "        expected  nothing",
         "        but fired debug for event 1",
+        "        event 1: fires",
+        '          true   event.event_name == "page_view"   (event.event_name is "page_view")',
     ]
     assert shown.out.splitlines()[-1].startswith("3 rules, 2 cases, 1 failed in ")
-    assert shown.err == "warning: untested has no case\n"
+    assert shown.err == (
+        f"warning: {tmp_path}/untested.yaml:1: untested has no test: a case under tests shows that it fires where it "
+        "should\n"
+    )
     root = ElementTree.fromstring(report.read_bytes())  # noqa: S314 - our own file
     assert [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in root] == [
         ("good", "1", "0"),
@@ -96,16 +101,19 @@ def test_results_and_problems_are_json_for_programs(tmp_path: Path, capsys: pyte
 
     path = write(tmp_path, "wrong", GOOD.replace("[debug]", "nothing"))
     write(tmp_path, "untested", GOOD.partition("tests:")[0])
+    detail = "untested has no test: a case under tests shows that it fires where it should"
+    no_test = {"file": str(tmp_path / "untested.yaml"), "line": 1, "problem": detail}
     assert printed("check", 0) == {
         "rules": [
             {"name": "untested", "version": 1, "file": str(tmp_path / "untested.yaml"), "line": 1, "cases": 0},
             {"name": "wrong", "version": 1, "file": str(path), "line": 1, "cases": 1},
         ],
         "problems": [],
+        "warnings": [no_test],
     }
     differences = ["expected  nothing", "but fired debug for event 1"]
     of_wrong = {"rule": "wrong", "case": "fires", "passed": False, "file": str(path), "line": 7}
-    tested = {"cases": [of_wrong | {"differences": differences}], "failed": 1, "untested": ["untested"], "problems": []}
+    tested = {"cases": [of_wrong | {"differences": differences}], "failed": 1, "problems": [], "warnings": [no_test]}
     assert printed("test", 1) == tested
 
     path.write_text("name: wrong\n")
@@ -200,3 +208,59 @@ def test_what_cannot_be_explained_is_exit_code_2(
     assert shown.startswith("error: ")
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_fields_are_checked_against_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    path = write(rules, "rule", GOOD.replace('"page_view"', '"page_view" and user.contry == "US"'))
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"properties": {"user": {"properties": {"country": {}}, "additionalProperties": false}}}')
+    for command in ("check", "test"):
+        assert main(["rules", command, str(rules), f"--schema={schema}"]) == 1
+        assert capsys.readouterr().err == (
+            f"error: {path}:3: filter reads user.contry: user has no such field; did you mean 'country'?\n1 problem\n"
+        )
+    schema.write_text('{"properties": {"user": []}}')
+    assert main(["rules", "check", str(rules), f"--schema={schema}"]) == 2
+    assert capsys.readouterr().err == f"error: {schema}: properties.user is [], allowed is a schema\n"
+
+
+TTL_RULE = """\
+name: seen
+version: 1
+filter: "#history > 0"
+actions: [{type: debug}]
+tests:
+  - name: the second event within an hour fires
+    events: [{event_name: a}, {event_name: a, after: 1h}]
+    expect: [{action: debug, event: 2}]
+"""
+SEQUENCE = """\
+name: cart
+version: 1
+filter: event.event_name == "a"
+sequence: {not_followed_by: event.event_name == "b", within: 10m}
+actions: [{type: debug}]
+tests:
+  - name: what comes late ends the sequence
+    events: [{event_name: a}, {event_name: b, after: 11m, timestamp: 1704110700000}]
+    wait: 1h
+    expect: nothing
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "name"),
+    [(TTL_RULE, "state_ttl_seconds", "7200"), (SEQUENCE, "allowed_lateness_seconds", "300")],
+)
+def test_options_of_the_job_count_in_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, option: str, name: str
+) -> None:
+    path = write(tmp_path, "r", rule)
+    assert main(["rules", "test", str(path)]) == 1
+    assert main(["rules", "test", str(path), f"--{option}={name}"]) == 0
+    (tmp_path / "event-trigger.yaml").write_text(f"{option}: {name}\n")
+    assert main(["rules", "test", str(path), f"--config={tmp_path}/event-trigger.yaml"]) == 0
+    assert main(["rules", "test", str(path), f"--{option}=-5"]) == 2
+    assert f"--{option} is -5, allowed: " in capsys.readouterr().err

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from pipeline.cli.main import main
 from pipeline.errors import OptionError
 from pipeline.kafka import topics
+from pipeline.kafka.announcements import Announcement, announce
 from pipeline.kafka.rules_topic import KEPT_SETS, RulesTopic
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings, parse
@@ -83,6 +84,27 @@ def published(kafka: LocalKafka, tmp_path: Path) -> Published:
 
 
 pytestmark = pytest.mark.stack
+
+
+def test_a_destination_that_the_job_does_not_have_is_refused(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.write(
+        "first", RULE.replace("type: kafka", "type: webhook\n    destination: shop").replace("[kafka]", "[webhook]")
+    )
+    options = {"history_size": 100, "state_ttl_seconds": 60.0}
+    published.kafka.create_topic(published.audit, 1)
+    for at_ms, destinations in ((5, ("shop",)), (6, ("crm",))):
+        announcement = Announcement("job", published.name, destinations, options, at_ms)
+        announce(published.config, published.audit, announcement)
+    announce(published.config, published.audit, Announcement("other", "other-rules", ("shop",), options, 7))
+    assert published.run("publish", f"--audit_topic={published.audit}") == 1
+    assert "rule 'first': destination is 'shop', allowed: crm, of job 'job', launched " in capsys.readouterr().err
+    assert published.numbers() == []
+    announce(published.config, published.audit, Announcement("job", published.name, ("shop",), options, 8))
+    assert published.run("publish", f"--audit_topic={published.audit}") == 0
+    assert "the job runs with --state_ttl_seconds=60.0, the tests here with 600.0" in capsys.readouterr().err
+    assert published.numbers() == [1]
 
 
 def test_rules_are_published_changed_and_rolled_back(published: Published, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,19 +63,23 @@ BAD_RULES: list[tuple[str | bytes, int | None, str]] = [
     (b"\xff\xfe\x00", None, "not YAML: .*utf-8"),
     ("just text", 1, "a rule is a mapping, this is a str"),
     ("- 1", 1, "a rule is a mapping, this is a list"),
-    (GOOD.replace("welcome", "Welcome!"), 2, "name is 'Welcome!': String should match pattern"),
-    (GOOD.replace("welcome", "7"), 2, "name is 7: Input should be a valid string"),
-    (GOOD.replace("version: 1", "version: 0"), 3, "version is 0: Input should be greater than or equal to 1"),
-    (GOOD.replace("version: 1", "version: '1'"), 3, "version is '1': Input should be a valid integer"),
-    (GOOD.replace("version: 1", "version: true"), 3, "version is True: Input should be a valid integer"),
-    (GOOD.replace("version: 1", "version: 010"), 3, "version is '010': Input should be a valid integer"),
+    (GOOD.replace("welcome", "Welcome!"), 2, "name is 'Welcome!': allowed is 1 to 64 of a-z, 0-9, _ and -"),
+    (GOOD.replace("welcome", "7"), 2, "name is 7: allowed is text"),
+    (GOOD.replace("version: 1", "version: 0"), 3, "version is 0: allowed is 1 or more"),
+    (GOOD.replace("version: 1", "version: '1'"), 3, "version is '1': allowed is a whole number"),
+    (GOOD.replace("version: 1", "version: true"), 3, "version is True: allowed is a whole number"),
+    (GOOD.replace("version: 1", "version: 010"), 3, "version is '010': allowed is a whole number"),
     (GOOD.replace("version: 1\n", ""), 2, "version is missing"),
-    (GOOD.replace("filter: event.triggerable", "filter: true"), 4, "filter is True: Input should be a valid string"),
-    (GOOD.replace("filter: event.triggerable", "filter: ''"), 4, "filter is '': String should have at least 1"),
+    (GOOD.replace("filter: event.triggerable", "filter: true"), 4, "filter is True: allowed is text"),
+    (GOOD.replace("filter: event.triggerable", "filter: ''"), 4, "filter is '': allowed is 1 character or more"),
     (GOOD.replace("event.triggerable", "x" * 65_537), 4, "filter: 65537 bytes of Lua, allowed are 65536"),
     (GOOD.replace("filter: event.triggerable\n", ""), 2, "filter is missing"),
     (GOOD.replace("event.triggerable", "event.a = "), 4, "filter does not compile: "),
-    (GOOD.replace("event.triggerable", "event.a = 1"), 4, "filter never allows anything: a body needs a return"),
+    (
+        GOOD.replace("event.triggerable", "event.a = 1"),
+        4,
+        "filter never allows anything: `=` assigns, to compare write `==`",
+    ),
     (GOOD.replace("event.triggerable", "evnt.triggerable"), 4, "filter reads 'evnt': there is no such name"),
     (
         GOOD.replace("event.triggerable", "|\n  return true\n    or os.time() > 1"),
@@ -83,12 +87,16 @@ BAD_RULES: list[tuple[str | bytes, int | None, str]] = [
         "filter reads 'os': there is no such",
     ),
     (GOOD.replace("event.triggerable", "|\n  local x = 1\n  x = = 2\n  return x"), 6, "filter does not compile: "),
-    (GOOD.replace("  - type: debug", "  []"), 5, "actions is .*: Tuple should have at least 1 item"),
-    (GOOD.replace("debug", "email"), 6, "actions.0 is {'type': 'email'}: .*'debug', 'kafka'"),
+    (GOOD.replace("  - type: debug", "  []"), 5, "actions is .*: allowed is 1 item or more"),
+    (GOOD.replace("debug", "email"), 6, "actions.0.type is 'email': allowed is 'debug', 'kafka', 'webhook'"),
     (GOOD + "    topic: t\n", 7, "actions.0.topic is 't': no such field"),
-    (GOOD + "  - {type: kafka, topic: 'a b'}\n", 7, "actions.1.topic is 'a b': String should match pattern"),
+    (
+        GOOD + "  - {type: kafka, topic: 'a b'}\n",
+        7,
+        "actions.1.topic is 'a b': allowed is 1 to 249 of A-Z, a-z, 0-9, ., _ and -",
+    ),
     (GOOD + "  - type: debug\n", 2, "rule: action name 'debug' is used twice"),
-    (GOOD + "on_missing_profile: ask\n", 7, "on_missing_profile is 'ask': Input should be 'wait', 'run' or 'skip'"),
+    (GOOD + "on_missing_profile: ask\n", 7, "on_missing_profile is 'ask': allowed is 'wait', 'run' or 'skip'"),
     (GOOD + "colour: red\n", 7, "colour is 'red': no such field"),
     (GOOD + "on_missing_profil: run\n", 7, "on_missing_profil is 'run': .*did you mean 'on_missing_profile'"),
     (GOOD + "1: 2\n", 7, "key '1' is no text: quote it"),
@@ -98,6 +106,9 @@ BAD_RULES: list[tuple[str | bytes, int | None, str]] = [
     (GOOD + "description: !!python/object:os.system text\n", 7, "tag .*os.system' is not available"),
     (GOOD + "description: !!timestamp 2024-01-01\n", 7, "tag .*timestamp' is not available"),
     (GOOD + "description: !!int x\n", 7, "'x' is no int"),
+    (GOOD + "description: !!bool x\n", 7, "'x' is no bool"),
+    (GOOD + "description: !!int ''\n", 7, "'' is no int"),
+    (GOOD + f"description: !!int '0x{'1' * 5000}'\n", 7, "0x1.* is a number that cannot be written"),
     (GOOD + "tests: " + "[" * 60 + "]" * 60, 7, "nested deeper than 50 levels"),
     (GOOD + "tests: " + "[" * 9000, 1, "nested deeper than 50 levels"),
     (GOOD + "cooldown: soon\n", 7, "cooldown is 'soon': a duration is a whole number and a unit"),
@@ -144,7 +155,7 @@ def test_a_bad_rule_is_refused_naming_file_line_field_and_value(
 def test_an_error_in_a_lua_file_is_at_that_file_s_line(tmp_path: Path) -> None:
     write(tmp_path, "w.lua", "local a = 1\n\nreturn a +\n")
     path = write(tmp_path, "r.yaml", GOOD.replace("filter: event.triggerable", "filter_file: w.lua"))
-    with pytest.raises(RuleError, match=r"w\.lua:4: filter does not compile: "):
+    with pytest.raises(RuleError, match=r"w\.lua:3: filter does not compile: "):
         load_rules(path)
 
 
@@ -204,7 +215,7 @@ def test_cases_are_in_the_rule_and_in_its_test_file(tmp_path: Path) -> None:
         (CASE.replace("rule: welcome\n", ""), 2, "rule is missing"),
         (CASE.replace("[debug]", "[{event: 1}]"), 6, "tests.0.expect.*action is missing"),
         (CASE.replace("name: fires", "name: fires\n    user: u"), 5, "tests.0.user is 'u': no such field"),
-        ("- 1", 1, "Input should be a valid dictionary"),
+        ("- 1", 1, "allowed is a mapping"),
     ],
 )
 def test_a_bad_test_file_is_refused(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -221,6 +232,28 @@ def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuleError, match="no rule in it"):
+        load_rules(tmp_path)
+
+
+def test_rules_that_a_directory_has_elsewhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".git").mkdir()
+    write(tmp_path / "more" / "deep", "b.yaml", GOOD)
+    write(tmp_path / ".git", "c.yaml", GOOD)
+    write(tmp_path, "OLD.YAML", GOOD)
+    write(tmp_path, "a.yaml", GOOD)
+    details = [
+        "OLD.YAML is not read: its ending has capital letters",
+        "the folder more in it has rules, which are not read",
+    ]
+    assert [str(warning) for warning in read_rule_files(tmp_path).warnings] == [
+        f"{tmp_path}: {detail}; allowed are *.yaml files beside each other" for detail in details
+    ]
+    (tmp_path / "a.yaml").unlink()
+    with pytest.raises(
+        RuleError, match=r"no rule in it, allowed are .*; OLD\.YAML is not read: .*; the folder more in it"
+    ):
         load_rules(tmp_path)
 
 

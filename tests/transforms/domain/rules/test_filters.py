@@ -239,9 +239,9 @@ def test_the_key_of_a_cooldown_is_computed_when_its_rule_allows(key: str, value:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("nil", "a nil as value: allowed are text, numbers, true and false"),
-        ("event.parameters", "a table as value"),
-        ("('x'):rep(201)", "a value of 201 bytes: allowed are 200"),
+        ("nil", "k.cooldown.key:1: a nil as value: allowed are text, numbers, true and false"),
+        ("event.parameters", "k.cooldown.key:1: a table as value"),
+        ("('x'):rep(201)", "k.cooldown.key:1: a value of 201 bytes: allowed are 200"),
         ("event.a.b", "k.cooldown.key:1: attempt to index field 'a' (a nil value)"),
     ],
 )
