@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections import Counter
@@ -31,16 +32,12 @@ def write_to_s3(folder: str, endpoint: str | None) -> str | None:
     Raises:
         S3Error: S3 refused the object or did not answer.
     """
-    import botocore.exceptions
-
     place = urlsplit(folder)
     key = f"{place.path.strip('/')}/doctor-{uuid.uuid4().hex}".lstrip("/")
-    try:
+    with _s3_errors():
         client = _s3_client(endpoint)
         answer = client.put_object(Bucket=place.netloc, Key=key, Body=b"written by event-trigger doctor")
         client.delete_object(Bucket=place.netloc, Key=key)
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise S3Error(" ".join(str(error).split())) from None
     date: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return date
 
@@ -119,25 +116,16 @@ def stored_savepoints(folder: str, endpoint: str | None) -> list[tuple[str, int,
 
 def _files_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | None) -> Iterator[tuple[str, int, float]]:
     """Name, size and time of the files of savepoints in a folder."""
-    import botocore.exceptions
-
     root = f"{prefix}/" if prefix else ""
-    try:
-        pages = (
-            _s3_client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}savepoint-")
-        )
-        for page in pages:
+    with _s3_errors(f"{folder}: "):
+        for page in _pages(_s3_client(endpoint), Bucket=bucket, Prefix=f"{root}savepoint-"):
             for found in page.get("Contents", []):
                 yield found["Key"].removeprefix(root), found["Size"], found["LastModified"].timestamp()
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise S3Error(f"{folder}: {' '.join(str(error).split())}") from None
 
 
 def _checkpoints_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | None) -> Iterator[tuple[str, int, str]]:
-    import botocore.exceptions
-
     root = f"{prefix}/" if prefix else ""
-    try:
+    with _s3_errors(f"{folder}: "):
         client = _s3_client(endpoint)
         for job in _s3_folders(client, bucket, root):
             for checkpoint in _s3_folders(client, bucket, f"{job}chk-"):
@@ -147,12 +135,24 @@ def _checkpoints_in_s3(folder: str, bucket: str, prefix: str, endpoint: str | No
                 if objects and match:
                     path = f"{folder}/{checkpoint.removeprefix(root).rstrip('/')}"
                     yield path, round(objects[0]["LastModified"].timestamp() * 1000), match[1]
+
+
+@contextlib.contextmanager
+def _s3_errors(beginning: str = "") -> Iterator[None]:
+    """Turn errors of S3's client into one-line ``S3Error``s whose message begins so."""
+    import botocore.exceptions
+
+    try:
+        yield
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise S3Error(f"{folder}: {' '.join(str(error).split())}") from None
+        raise S3Error(f"{beginning}{' '.join(str(error).split())}") from None
+
+
+def _pages(client: Any, **arguments: str) -> Iterator[dict[str, Any]]:
+    yield from client.get_paginator("list_objects_v2").paginate(**arguments)
 
 
 def _s3_folders(client: Any, bucket: str, prefix: str) -> Iterator[str]:
     """One level of S3's folders; without a delimiter S3 would list the thousands of objects of each checkpoint."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    for page in pages:
+    for page in _pages(client, Bucket=bucket, Prefix=prefix, Delimiter="/"):
         yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
