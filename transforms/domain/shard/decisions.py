@@ -99,7 +99,10 @@ def decode_decision(value: bytes) -> Decision:
     Raises:
         ValueError: the bytes are no decision.
     """
-    return _decoder.decode(value)
+    try:
+        return _decoder.decode(value)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def sampled(user_id: str, event_id: str, rules: Iterable[Rule], share: float) -> list[Rule]:
