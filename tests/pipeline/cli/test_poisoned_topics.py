@@ -1,4 +1,4 @@
-"""Commands over topics into which somebody wrote what they like: lines and exit codes, no traceback, no escapes."""
+"""Commands and the page over topics into which somebody wrote what they like: lines and exit codes, no traceback, no escapes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from confluent_kafka import Producer
 
 from pipeline.cli.main import main
 from pipeline.kafka.announcements import Announcement
+from pipeline.launch.options import parse
+from pipeline.ui.app import build
+from pipeline.ui.guard import Guard
+from pipeline.ui.job import RunningJob
 from tests.builders import NOW_MS, rule
 from tests.hostile.edits import HOSTILE_NUMBERS, HOSTILE_TEXTS, edited_json, json_text
 from tests.kafka_broker import KafkaBroker
 from tests.pipeline.job.letters import EVENT, LOST, SIGNER
+from tests.pipeline.ui.pages import GivenWatch
 from transforms.domain.rules.sets import Acknowledgement, RuleSet, encode_rule_set
 from transforms.domain.shard.decisions import Decision
 
@@ -97,3 +102,23 @@ def test_a_command_ends_in_lines_without_escapes(
     assert "Traceback" not in out + err
     assert not re.findall(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", out + err)
     assert not re.search("^error: (unknown|--)", err, re.MULTILINE), err
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/decisions", "/decisions?user=u", "/decisions?rule=r", "/dead-letters", "/dead-letters/0/9", "/rule-sets",
+        "/rules", "/rules/r",
+    ],
+)  # fmt: skip
+def test_the_page_shows_a_poisoned_topic(path: str, topic: str, kafka: KafkaBroker) -> None:
+    names = ("rules", "audit", "decisions", "dead_letters", "control", "events")
+    options = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:1", f"--bootstrap_servers={kafka.bootstrap_servers}"]
+    # A launch refuses one topic for all.
+    update = {f"{name}_topic": topic for name in names}
+    settings = parse(options, rules_required=False).model_copy(update=update)
+    job = RunningJob(settings)
+    app = build(job, GivenWatch([]), Guard(None, ["localhost"], reads_need_it=False))
+    answer = app.test_client().get(path)
+    assert answer.status_code in (200, 404), answer.text
+    assert "\x1b" not in answer.text
