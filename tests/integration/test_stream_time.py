@@ -65,7 +65,7 @@ def fired(actions: Reader) -> set[tuple[str, str]]:
 def shown_time(flink: FlinkCluster, topics: Topics, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     capsys.readouterr()
     where = [f"--flink_master={flink.flink_master}", f"--job_name=test-{topics.tag}"]
-    assert main(["status", *where, "--json"]) == 0
+    assert main(["status", *where, "--json"]) in (0, 1)  # records that are gone make it DEGRADED
     return dict(json.loads(capsys.readouterr().out)["time"])
 
 

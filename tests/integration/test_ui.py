@@ -130,7 +130,7 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             follow(browser, browser.find_element(By.LINK_TEXT, "Dead letters").click)
             assert ["undelivered" in row and "user-0" in row for row in rows(browser)] == [True]
             browser.find_element(By.NAME, "place").click()
-            follow(browser, browser.find_element(By.CSS_SELECTOR, "main button").click)
+            follow(browser, browser.find_element(By.CSS_SELECTOR, "main button.primary").click)
             browser.find_element(By.NAME, "accept_unsigned").click()  # the job has no --dead_letters_key
             follow(browser, browser.find_element(By.XPATH, "//button[text()='Show again']").click)
             follow(browser, browser.find_element(By.XPATH, "//button[text()='Send']").click)
@@ -143,14 +143,17 @@ def test_a_job_s_page(kafka: LocalKafka, flink: LocalFlink, tmp_path: Path) -> N
             box.send_keys("user-0")
             follow(browser, box.submit)
             headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
-            assert headings == ["Profile (unknown)", "Current visit", "History (4 events)", "Caps", "Recent decisions"]
-            history = browser.find_element(By.XPATH, "//section[h2='History (4 events)']")
-            seen = [row.text.split()[2] for row in history.find_elements(By.CSS_SELECTOR, "tbody tr")]
-            assert seen == ["e18", "e12", "e6", "e0"]
+            assert headings == ["Profile (unknown)", "Current visit", "Caps", "Events and decisions"]
+            seen = [entry.text for entry in browser.find_elements(By.CSS_SELECTOR, ".timeline > li")]
+            assert [next(name for name in ("e18", "e12", "e6", "e0") if name in text.split()) for text in seen] == [
+                "e18", "e12", "e6", "e0"
+            ]  # fmt: skip
+            assert "undelivered" in seen[-1]
+            assert "capped" in seen[-2]
 
             # Rules with their matches, as soon as Flink tells its metrics.
             matched = f"{2 * USERS} {USERS} 0 0"
-            open_until(browser, url, lambda found: any(row.endswith(matched) for row in found), 60)
+            open_until(browser, f"{url}/rules", lambda found: any(row.endswith(matched) for row in found), 60)
             (rule, *_) = rows(browser)
             assert rule.startswith("offer v3 ")
             follow(browser, browser.find_element(By.LINK_TEXT, "offer").click)

@@ -1,4 +1,4 @@
-"""Commands and the page over topics into which somebody wrote what they like: lines and exit codes, no traceback, no escapes."""
+"""Commands and the page over topics into which somebody wrote what they like: lines and exit codes, no escapes."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def bad_rules(folder: Path) -> dict[str, tuple[list[str], str]]:
         "unknown option": (["--user_shard=1"], "did you mean --user_shards?"),
         "bad value": (["--history_size=0"], "--history_size is 0, allowed: 1 to 10000 events"),
         "rules that are not there": ([f"--rules={folder}/nowhere"], "nowhere: no such file or directory"),
-        "no rule": ([f"--rules={broken}"], "broken.yaml:2: filter does not compile: "),
+        "no rule": ([f"--rules={broken}"], "broken.yaml:1: filter does not compile: "),
         "wrong rule": ([f"--rules={wrong}"], "wrong.yaml:1: version is 'one': "),
         "a destination that the file does not have": (
             [f"--rules={webhook}", f"--destinations={destinations}"],
