@@ -48,7 +48,7 @@ def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.Ca
     else:
         # With a cluster that is not there: 1, where an option that cannot be used would be 2.
         closed = f"127.0.0.1:{free_ports(1)[0]}"
-        assert name in ("savepoint", "resume", "cancel")
+        assert name in ("savepoint", "savepoints", "resume", "cancel")
         if "--savepoint_path" not in filled:
             assert main([argument.replace("HOST:8081", closed) for argument in arguments]) == 1
             assert closed in capsys.readouterr().err

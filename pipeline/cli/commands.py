@@ -87,6 +87,16 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
     ),
     "ui": Command("a web page about a job", "ui:ui", LOOK),
     "savepoint": Command("take a savepoint of a running job, with --stop end it", "savepoint:savepoint", STEER),
+    "savepoints": Commands(
+        "the savepoints that there are: list, prune",
+        {
+            "list": Command(
+                "when, size, job, path, and whether Kafka still has what came after", "savepoints:list_all"
+            ),
+            "prune": Command("delete old ones; says first which", "savepoints:prune"),
+        },
+        STEER,
+    ),
     "cancel": Command("end a job at once", "cancel:cancel", STEER),
     "destinations": Commands(
         "where webhooks go: list, enable, disable",

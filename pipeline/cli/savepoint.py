@@ -8,11 +8,9 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import Cluster, Number
-from pipeline.console import out, out_json, say
+from pipeline.console import out, say
 from pipeline.errors import OptionError
 from pipeline.job.jobs import running_job
-from pipeline.job.saved_state import savepoints
-from pipeline.timestamps import shown_time
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
 
@@ -26,10 +24,8 @@ def savepoint(
     stop: bool = False,
     directory: Annotated[str | None, Parameter(metavar="URL")] = None,
     timeout_seconds: Number = 600.0,
-    list: bool = False,
-    json: bool = False,
 ) -> None:
-    """Take a savepoint: all state of a job at one moment, to start it or its next release from; or --list them.
+    """Take a savepoint: all state of a job at one moment, to start it or its next release from.
 
     Prints the path, on standard output and alone there; what it does meanwhile is told on standard error. With --stop
     the job ends with it, so that nothing is handled twice: `event-trigger resume` goes on from there.
@@ -38,40 +34,13 @@ def savepoint(
 
     Args:
         stop: end the job with it.
-        directory: where to, or with --list where from; default: the cluster's state.savepoints.dir.
+        directory: where to; default: the cluster's state.savepoints.dir.
         timeout_seconds: how long to wait for it.
-        list: take none; list those that the cluster remembers or that lie in the folder: time, size, job, path.
-        json: with --list, print JSON.
     """
-    if stop and list:
-        raise OptionError("--stop and --list are both given, allowed: one of them")
-    if json and not list:
-        raise OptionError("--json is of no use without --list")
     if not 1 <= timeout_seconds <= _MAX_TIMEOUT_S:
         raise OptionError(f"--timeout_seconds is {timeout_seconds:g}, allowed: 1 to {_MAX_TIMEOUT_S:g}")
     with cluster.client() as rest:
-        if list:
-            _list_savepoints(rest, directory, json)
-            return
         _take_savepoint(rest, cluster.job, stop, directory, timeout_seconds)
-
-
-def _list_savepoints(rest: FlinkRest, directory: str | None, as_json: bool) -> None:
-    configuration = rest.configuration()
-    folder = directory or configuration.get("state.savepoints.dir")
-    found = savepoints(rest, folder, configuration.get("s3.endpoint"))
-    if as_json:
-        out_json(
-            [
-                {"path": state.path, "taken": state.at_ms, "bytes": state.size_bytes, "job": state.job_id}
-                for state in found
-            ]
-        )
-        return
-    for state in found:
-        size = "" if state.size_bytes is None else f"{state.size_bytes / 1e6:,.1f} MB"
-        out(f"{shown_time(state.at_ms)}  {size:>12}  {state.job_id:<32}  {state.path}")
-    say(f"{len(found)} savepoints; of {folder or 'no folder'} what this machine sees of it")
 
 
 def _take_savepoint(

@@ -80,6 +80,12 @@ def retained_checkpoints(folder: str, endpoint: str | None) -> list[tuple[str, i
     ]
 
 
+def is_visible(folder: str) -> bool:
+    """Whether this machine sees what lies in a folder: it is in S3, or exists here."""
+    place = urlsplit(folder)
+    return place.scheme in S3_SCHEMES or (place.scheme in ("", "file") and Path(unquote(place.path)).is_dir())
+
+
 # A savepoint's folder: Flink names it by the first digits of its job's id.
 _SAVEPOINT: Final = re.compile(r"(savepoint-([0-9a-f]{6})-[0-9a-f]+)/(.*)")
 

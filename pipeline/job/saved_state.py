@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.job.checkpoint_storage import stored_savepoints
+from pipeline.job.checkpoint_storage import is_visible, stored_savepoints
 from pipeline.timestamps import shown_time
 from runners.flink.errors import NotFoundError
-from runners.flink.rest import FlinkRest
+from runners.flink.rest import TERMINAL_STATES, FlinkRest
 
 CHECKPOINT: Final = "checkpoint"
 SAVEPOINT: Final = "savepoint"
@@ -86,17 +86,40 @@ def savepoints(rest: FlinkRest, folder: str | None, endpoint: str | None) -> lis
     found = {}
     for path, at_ms, job_id, size in [] if folder is None else stored_savepoints(folder, endpoint):
         found[_place(path)] = SavedState(SAVEPOINT, path, at_ms, job_id, size)
+    # What the cluster remembers of this folder, and is not there, was deleted.
+    gone = f"{_place(folder)}/" if folder is not None and is_visible(folder) else None
     for job in rest.jobs():
         with contextlib.suppress(NotFoundError):  # the job ended before its first checkpoint
             for taken in rest.checkpoints(job["jid"]).get("history", []):
                 if taken.get("is_savepoint") and taken.get("status") == "COMPLETED" and taken.get("external_path"):
                     path, at_ms = taken["external_path"], int(taken["trigger_timestamp"])
-                    found[_place(path)] = SavedState(SAVEPOINT, path, at_ms, job["jid"], taken.get("state_size"))
+                    if gone is None or not _place(path).startswith(gone) or _place(path) in found:
+                        found[_place(path)] = SavedState(SAVEPOINT, path, at_ms, job["jid"], taken.get("state_size"))
     return sorted(found.values(), key=lambda state: state.at_ms, reverse=True)
 
 
+def places_in_use(rest: FlinkRest) -> list[str]:
+    """The checkpoints and savepoints from which jobs that are not over have started.
+
+    Raises:
+        LocalStackError: Flink does not answer.
+    """
+    paths = []
+    for job in rest.jobs():
+        if job["state"] not in TERMINAL_STATES:
+            with contextlib.suppress(NotFoundError):
+                restored = rest.checkpoints(job["jid"])["latest"].get("restored")
+                if restored and restored.get("external_path"):
+                    paths.append(restored["external_path"])
+    return paths
+
+
+def is_same_place(path: str, other: str) -> bool:
+    """Whether two paths are the same place: Flink writes file:/ where others write file:///."""
+    return _place(path) == _place(other)
+
+
 def _place(path: str) -> str:
-    """The path in one form: Flink writes file:/ where others write file:///."""
     return path.rstrip("/").replace("file:///", "file:/")
 
 

@@ -95,6 +95,16 @@ class TopicReader:
         """The names of the topics that there are."""
         return list(self._consumer.list_topics(timeout=ANSWER_S).topics)
 
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """Of each partition the first offset and the end."""
+        return {partition: self._bounds(partition) for partition in self.partitions}
+
+    def first_offsets_since(self, at_ms: int) -> dict[int, int | None]:
+        """Of each partition the offset of the first record of this time or later; None if there is none."""
+        asked = [TopicPartition(self._topic, partition, at_ms) for partition in self.partitions]
+        found = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
+        return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+
     def to_end(self) -> list[Message]:
         """All records up to the topic's present end.
 

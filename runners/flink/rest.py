@@ -106,6 +106,11 @@ class FlinkRest:
         body = {"target-directory": directory, "cancel-job": False}
         return self._savepoint(job_id, self._post(f"/jobs/{quote(job_id)}/savepoints", body)["request-id"], deadline_s)
 
+    def dispose_savepoint(self, path: str, *, deadline_s: float = 120.0) -> None:
+        """Delete a savepoint, with the cluster's access to it."""
+        request_id = self._post("/savepoint-disposal", {"savepoint-path": path})["request-id"]
+        self._result(f"/savepoint-disposal/{quote(request_id)}", deadline_s)
+
     def wait_for_state(self, job_id: str, states: Collection[str], deadline_s: float) -> str:
         """Wait until the job is in one of ``states`` (RUNNING, CANCELED, ...) and return it.
 
@@ -133,17 +138,22 @@ class FlinkRest:
 
     def _savepoint(self, job_id: str, request_id: str, deadline_s: float) -> str:
         path = f"/jobs/{quote(job_id)}/savepoints/{quote(request_id)}"
+        return str(self._result(path, deadline_s)["location"])
+
+    def _result(self, path: str, deadline_s: float) -> dict[str, Any]:
+        """What an operation that Flink does in the background ended with."""
         give_up = time.monotonic() + deadline_s
         while True:
             result = self._get(path)
             if result["status"]["id"] == "COMPLETED":
-                operation = result["operation"]
-                if "location" in operation:
-                    return str(operation["location"])
-                failure = str(operation["failure-cause"].get("stack-trace"))
-                raise LocalStackError(f"{path}: savepoint failed: {_messages(failure)}")
+                operation = dict(result.get("operation") or {})
+                if "failure-cause" not in operation:
+                    return operation
+                raise LocalStackError(
+                    f"{path}: failed: {_messages(str(operation['failure-cause'].get('stack-trace')))}"
+                )
             if time.monotonic() > give_up:
-                raise LocalStackError(f"{path}: no savepoint within {deadline_s:g} s")
+                raise LocalStackError(f"{path}: not done within {deadline_s:g} s")
             time.sleep(_POLL_S)
 
     def _metrics(self, path: str, names: Collection[str]) -> dict[str, str]:

@@ -1,15 +1,17 @@
-"""``savepoint``, ``resume`` and ``cancel``: what they print and do, against a fake Flink."""
+"""``savepoint``, ``savepoints``, ``resume`` and ``cancel``: what they print and do, against a fake Flink."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from pipeline.cli.main import main
 from pipeline.job.jobs import ended_jobs
@@ -46,6 +48,9 @@ class Cluster:
 
     def has(self, path: str, answer: Any, **expected: Any) -> None:
         self._httpserver.expect_request(path, **expected).respond_with_json(answer)
+
+    def answers(self, path: str, handler: Callable[[Request], Response]) -> None:
+        self._httpserver.expect_request(path).respond_with_handler(handler)
 
     def jobs(self, *jobs: dict[str, Any]) -> None:
         self.has("/jobs/overview", {"jobs": list(jobs)})
@@ -122,45 +127,129 @@ def test_savepoints_are_those_that_the_cluster_remembers_and_those_in_the_folder
     flink: Cluster, printed: Printed, tmp_path: Path
 ) -> None:
     flink.jobs(job(A, "a", "RUNNING"), job(B, "b", "FINISHED"))
-    both, remembered, forgotten = (tmp_path / f"savepoint-{digits}-01234567abcd" for digits in (A[:6], B[:6], C[:6]))
+    both, deleted, forgotten = (tmp_path / f"savepoint-{digits}-01234567abcd" for digits in (A[:6], B[:6], C[:6]))
     for folder, content in ((both, b"12"), (forgotten, b"12345")):
         folder.mkdir()
         (folder / "_metadata").write_bytes(content)
         (folder / "state").write_bytes(content)
         os.utime(folder / "_metadata", (7, 7))
     (tmp_path / f"savepoint-{C[:6]}-00000000dead").mkdir()  # one that failed has no _metadata
+    elsewhere = f"s3://b/savepoint-{B[:6]}-01234567abcd"
     kept = {"status": "COMPLETED", "is_savepoint": True}
     flink.has(f"/jobs/{A}/checkpoints", {"history": [
         taken(f"file:{both}", 9000, state_size=2_500_000, **kept),
         taken("file:/c/chk-7", 8000, status="COMPLETED"),
         taken("file:/f", 8000, is_savepoint=True, status="FAILED"),
     ]})  # fmt: skip
-    flink.has(f"/jobs/{B}/checkpoints", {"history": [taken(f"file:{remembered}", 8000, **kept)]})
+    remembered = [taken(place, 8000, **kept) for place in (f"file:{deleted}", elsewhere)]
+    flink.has(f"/jobs/{B}/checkpoints", {"history": remembered})
 
-    command = ["savepoint", "--list", f"--directory={tmp_path.as_uri()}", f"--flink_master={flink.master}"]
+    command = ["savepoints", "list", f"--directory={tmp_path.as_uri()}", f"--flink_master={flink.master}"]
     assert main(command) == 0
     out, err = printed()
+    days = f"{time.time() / 86400:,.1f}"
+    unknown = ["restorable:", "unknown", "(give", "--bootstrap_servers)"]
     assert [line.split() for line in out.splitlines()] == [
-        ["1970-01-01T00:00:09Z", "2.5", "MB", A, f"file:{both}"],
-        ["1970-01-01T00:00:08Z", B, f"file:{remembered}"],
-        ["1970-01-01T00:00:07Z", "0.0", "MB", C[:6], forgotten.as_uri()],
+        ["1970-01-01T00:00:09Z", days, "d", "ago", "2.5", "MB", A, f"file:{both}", *unknown],
+        ["1970-01-01T00:00:08Z", days, "d", "ago", B, elsewhere, *unknown],
+        ["1970-01-01T00:00:07Z", days, "d", "ago", "0.0", "MB", C[:6], forgotten.as_uri(), *unknown],
     ]
     assert err.startswith("3 savepoints; ")
     assert main([*command, "--json"]) == 0
-    assert json.loads(printed()[0])[2] == {"path": forgotten.as_uri(), "taken": 7000, "bytes": 10, "job": C[:6]}
+    oldest = json.loads(printed()[0])[2]
+    assert oldest.pop("age_seconds") == pytest.approx(time.time(), abs=1000)
+    assert oldest == {
+        "path": forgotten.as_uri(), "taken": 7000, "bytes": 10, "job": C[:6],
+        "restorable": None, "partitions_deleted": None,
+    }  # fmt: skip
     assert flink.changes() == []
+
+
+NOW_S = time.time()
+
+
+@pytest.fixture
+def five(flink: Cluster, tmp_path: Path) -> list[str]:
+    """Five savepoints, taken 1, 10, 20, 30 and 40 days ago; a running job has started from the oldest."""
+    paths = []
+    for number, days in enumerate((1, 10, 20, 30, 40)):
+        folder = tmp_path / f"savepoint-{A[:6]}-{number:012d}"
+        folder.mkdir()
+        (folder / "_metadata").write_bytes(b"x")
+        os.utime(folder / "_metadata", (NOW_S - days * 86400,) * 2)
+        paths.append(folder.as_uri())
+    flink.jobs(job(A, "a", "RUNNING"), job(B, "b", "FINISHED"))
+    oldest = paths[4].replace("file:///", "file:/")
+    flink.has(f"/jobs/{A}/checkpoints", {"history": [], **latest(restored=taken(oldest, 1))})
+    flink.has(f"/jobs/{B}/checkpoints", {"history": [], **latest(restored=taken(paths[3], 1))})
+    return paths
+
+
+def prune(flink: Cluster, folder: Path, *options: str) -> int:
+    return main(["savepoints", "prune", f"--directory={folder.as_uri()}", f"--flink_master={flink.master}", *options])
+
+
+def test_prune_says_what_would_go_and_deletes_nothing_without_yes(
+    flink: Cluster, five: list[str], printed: Printed, tmp_path: Path
+) -> None:
+    assert prune(flink, tmp_path, "--older_than=15d", "--keep=1") == 2
+    out, err = printed()
+    assert [line.split()[-1] for line in out.splitlines()] == [five[2], five[3]]
+    assert "--yes is missing: it would delete these 2 of 5 savepoints" in err
+    assert "1 stay: a job that is not over started from them" in err
+    assert flink.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "going"),
+    [
+        (["--older_than=15d"], [3]),  # of the newest three, one is older
+        (["--older_than=5d", "--keep=1"], [1, 2, 3]),
+        (["--older_than=5d", "--keep=5"], []),
+        (["--older_than=60d", "--keep=1"], []),
+    ],
+)
+def test_prune_deletes_old_ones_but_the_newest_through_the_cluster(
+    flink: Cluster, five: list[str], printed: Printed, tmp_path: Path, options: list[str], going: list[int]
+) -> None:
+    asked = []
+
+    def dispose(request: Request) -> Response:
+        asked.append(json.loads(request.data)["savepoint-path"])
+        return Response(json.dumps({"request-id": "r"}), content_type="application/json")
+
+    flink.answers("/savepoint-disposal", dispose)
+    flink.has("/savepoint-disposal/r", {"status": {"id": "COMPLETED"}, "operation": {}})
+    assert prune(flink, tmp_path, "--yes", *options) == 0
+    assert asked == [five[number] for number in going]
+    err = printed()[1]
+    wanted = (
+        f"{len(going)} savepoints deleted, {5 - len(going)} are left" if going else "nothing to delete: 5 savepoints"
+    )
+    assert wanted in err
+
+
+def test_prune_says_which_were_deleted_when_the_cluster_refuses(
+    flink: Cluster, five: list[str], printed: Printed, tmp_path: Path
+) -> None:
+    flink.has("/savepoint-disposal", {"request-id": "r"})
+    failure = {"failure-cause": {"stack-trace": "java.io.IOException: access denied"}}
+    flink.has("/savepoint-disposal/r", {"status": {"id": "COMPLETED"}, "operation": failure})
+    assert prune(flink, tmp_path, "--yes", "--older_than=15d", "--keep=1") == 1
+    assert f"error: 0 of 2 savepoints deleted, then {five[2]}: " in (err := printed()[1])
+    assert "access denied" in err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--list", "--stop"], "--stop and --list are both given, allowed: one of them"),
-        (["--json"], "--json is of no use without --list"),
+        (["--older_than=soon"], "--older_than is 'soon', allowed: a duration is a whole number and a unit"),
+        (["--older_than=1d", "--keep=0"], "--keep is 0, allowed: 1 to 1000"),
     ],
 )
-def test_options_of_a_list_and_of_taking_are_not_mixed(options: list[str], message: str, printed: Printed) -> None:
-    assert main(["savepoint", "--flink_master=f:1", *options]) == 2
-    assert printed() == ("", f"error: {message}\n")
+def test_what_prune_refuses(options: list[str], message: str, printed: Printed) -> None:
+    assert main(["savepoints", "prune", "--flink_master=f:1", *options]) == 2
+    assert message in printed()[1]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_failed_savepoint_is_an_error(rest: FlinkRest, httpserver: HTTPServer)
             "operation": {"failure-cause": {"stack-trace": "disk full\n\tat java.A.b()\nCaused by: quota"}},
         }
     )
-    with pytest.raises(LocalStackError, match=r"savepoints/r1: savepoint failed: disk full\nCaused by: quota$"):
+    with pytest.raises(LocalStackError, match=r"savepoints/r1: failed: disk full\nCaused by: quota$"):
         rest.savepoint(JOB)
 
 
