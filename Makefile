@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ connectors: setup ## build the Flink connectors; prints where the jars lie
 release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
 	@$(BIN)/python -m infra.release $(ARGS)
 
+audit: setup ## known vulnerabilities of what the last release holds; says so if the database cannot be reached
+	@$(BIN)/python -m infra.release.audit $(ARGS)
+
 bench: setup ## this pipeline beside PyFlink, Quix Streams and a plain loop: tables, JSON, plots; over an hour, resumes (ARGS=--help)
 	@$(BIN)/python -W ignore -m tests.benchmarks.peers $(ARGS)
 
@@ -120,7 +123,10 @@ bench-webhooks: setup ## measure calls a second and CPU a call of webhooks, agai
 lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt pyproject.toml -o requirements/runtime.txt
+	@$(BIN)/python -m infra.release.requirements | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt - -o requirements/runtime.txt
+
+lock-jars: setup ## write the list of the jars that may come from a Maven repository anew
+	@$(BIN)/python -m infra.release.jars
 
 lock-bench: setup ## resolve the environments of the benchmark's peers anew
 	@for name in pyflink quix plain; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock-bench" --override $(PEERS)/overrides.txt $(PEERS)/$$name.in -o $(PEERS)/$$name.txt || exit 1; done

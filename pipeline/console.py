@@ -72,9 +72,9 @@ def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None
     if _json_fields is not None:
         _LOG.log(level, message, extra=fields)
         return
-    from runners.flink import logs
+    from runners.flink.redaction import without_secrets
 
-    sys.stderr.write(f"{lines_of(logs.without_secrets(line))}\n")
+    sys.stderr.write(f"{lines_of(without_secrets(line))}\n")
     sys.stderr.flush()
 
 

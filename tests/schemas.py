@@ -154,7 +154,6 @@ def _audit() -> dict[str, Any]:
     number = {"type": "integer"}
     forget = {
         "audit": {"const": "forget"},
-        "user_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         "found": {"type": "boolean"},
         "topic": {"type": "string"},
         **dict.fromkeys(("time", "partition", "offset"), number),
@@ -168,7 +167,9 @@ def _audit() -> dict[str, Any]:
         "options": {"type": "object", "description": "options that change what rules do"},
         "time": number,
     }
-    return {"oneOf": [_object(fields, list(fields)) for fields in (forget, rules, job)]}
+    unkeyed = forget | {"user_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+    keyed = forget | {"user_hash": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
+    return {"oneOf": [_object(fields, list(fields)) for fields in (unkeyed, keyed, rules, job)]}
 
 
 def _object(properties: Mapping[str, Any], required: list[str] | None = None, closed: bool = False) -> dict[str, Any]:

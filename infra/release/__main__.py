@@ -4,6 +4,8 @@ flink      Flink, our connectors in lib/, the S3 and Prometheus plugins, the set
 python     the locked packages and ours, the program that starts a worker, and what pycurl bundles: native-libraries.txt
 zookeeper  ZooKeeper's jars
 
+bom.cdx.json and licences.csv say what they hold: packages, jars and what is shaded into them, with their licences.
+
 An archive's name carries its content's SHA-256. The same inputs give the same archive, so that nodes are replaced only
 when something changed. Wheels are for CPython 3.11 on x86_64 Linux with glibc 2.28 or newer.
 """
@@ -18,9 +20,10 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from infra.release import bill
 from runners.flink import artifacts, configuration
 from runners.flink.errors import FlinkRunnerError
 
@@ -68,14 +71,25 @@ def build(output: Path, jars: Sequence[Path] = ()) -> dict[str, dict[str, str | 
         "zookeeper": (artifacts.ZOOKEEPER_VERSION, _zookeeper),
     }
     manifest: dict[str, dict[str, str | int]] = {}
+    components = list(bill.os_packages())
     for name, (archive_version, fill) in archives.items():
         with tempfile.TemporaryDirectory(prefix=f"release-{name}-", dir=output) as folder:
             content = Path(folder, name)
             content.mkdir()
             fill(content)
+            components += _components(content)
             manifest[name] = _pack(content, output, f"{name}-{archive_version}")
+    bill.write(output, version, components)
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _components(content: Path) -> Iterator[bill.Component]:
+    yield from bill.jars(content)
+    yield from bill.python_packages(content / "site-packages")
+    libraries = content / "native-libraries.txt"
+    if libraries.is_file():
+        yield from bill.native_libraries(libraries.read_text())
 
 
 def _flink(folder: Path, jars: Sequence[Path]) -> None:

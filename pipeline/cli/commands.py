@@ -85,6 +85,7 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         },
         LOOK,
     ),
+    "user-hash": Command("the hash that stands for a user in logs and audit records", "user_hash:user_hash", LOOK),
     "ui": Command("a web page about a job", "ui:ui", LOOK),
     "savepoint": Command("take a savepoint of a running job, with --stop end it", "savepoint:savepoint", STEER),
     "savepoints": Commands(

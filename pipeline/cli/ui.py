@@ -9,16 +9,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
 from pipeline.cli.parameters import Count, Launch
-from pipeline.console import complain, out
+from pipeline.console import complain, out, warn
 from pipeline.errors import OptionError
 from pipeline.launch.options import Settings
 from transforms.adapters.secrets import Secret
-from transforms.domain.base.secret_references import LOCAL, is_local_reference
+from transforms.domain.base.secret_references import LOCAL, SecretError, is_local_reference
+from transforms.domain.base.strength import check_strength
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _SNAPSHOT_INTERVAL_S: Final = 5.0
 _THREADS: Final = 8
@@ -32,7 +36,8 @@ class Address:
     Args:
         address: IP address to listen on; others than this machine's need --token.
         port: 0 is any that is free.
-        allowed_host: the page's name behind a proxy; may be repeated.
+        allowed_host: the page's name or address behind a proxy; may be repeated.
+        trusted_proxy: address of the proxy with TLS, whose X-Forwarded-Proto and X-Forwarded-For count.
     """
 
     address: str = "127.0.0.1"
@@ -41,6 +46,18 @@ class Address:
         str | None, Parameter(metavar="REFERENCE", help=f"what letters are redriven and rules changed with: {LOCAL}")
     ] = None
     allowed_host: Annotated[tuple[str, ...], Parameter(metavar="NAME")] = ()
+    trusted_proxy: Annotated[str | None, Parameter(metavar="ADDRESS")] = None
+
+    def serve(self, app: Flask, port: int | None = None) -> Any:
+        """The server, which listens, but does not answer yet."""
+        from waitress.server import create_server
+
+        options: dict[str, Any] = {"port": self.port if port is None else port, "threads": _THREADS, "ident": None}
+        if self.trusted_proxy is not None:
+            headers = {"x-forwarded-proto", "x-forwarded-for"}
+            options |= {"trusted_proxy": self.trusted_proxy, "trusted_proxy_headers": headers}
+        # Such headers of other senders do not count.
+        return create_server(app, host=self.address, clear_untrusted_proxy_headers=True, **options)
 
 
 def ui(*, listen: Address = Address(), options: Launch = Launch()) -> int:
@@ -70,8 +87,6 @@ def check_page_packages() -> None:
 @contextlib.contextmanager
 def served_page(settings: Settings) -> Iterator[str]:
     """Serve the page of a job on this machine, read-only, while the context is open; its address."""
-    from waitress.server import create_server
-
     from pipeline.ui.app import build
     from pipeline.ui.guard import Guard
     from pipeline.ui.job import RunningJob
@@ -81,9 +96,9 @@ def served_page(settings: Settings) -> Iterator[str]:
     with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S, where=job.where) as watch:
         app = build(job, watch, Guard(None, [listen.address, "localhost"], reads_need_it=False))
         try:
-            server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
+            server: Any = listen.serve(app)
         except OSError:  # the port is taken
-            server = create_server(app, host=listen.address, port=0, threads=_THREADS, ident=None)
+            server = listen.serve(app, port=0)
         threading.Thread(target=server.run, name="page", daemon=True).start()
         try:
             yield f"http://{listen.address}:{server.effective_port}"
@@ -100,12 +115,13 @@ def _check(settings: Settings, listen: Address) -> None:
     if not 0 <= listen.port < 65536:
         raise OptionError(f"--port is {listen.port}, allowed: 0 to 65535")
     for name in listen.allowed_host:
-        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
-            raise OptionError(f"--allowed_host is {name!r}, allowed: a host's name, without a port")
-    try:
-        is_local = ip_address(listen.address).is_loopback
-    except ValueError:
-        raise OptionError(f"--address is {listen.address!r}, allowed: an IP address") from None
+        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.?", name) and not _is_address(name.strip("[]")):
+            raise OptionError(f"--allowed_host is {name!r}, allowed: a host's name or IP address, without a port")
+    if not _is_address(listen.address):
+        raise OptionError(f"--address is {listen.address!r}, allowed: an IP address")
+    if listen.trusted_proxy is not None and not _is_address(listen.trusted_proxy):
+        raise OptionError(f"--trusted_proxy is {listen.trusted_proxy!r}, allowed: an IP address")
+    is_local = ip_address(listen.address).is_loopback
     if not is_local and listen.token is None:
         raise OptionError(
             f"--address is {listen.address}, allowed without --token are 127.0.0.1 and ::1, as pages show users' data"
@@ -117,17 +133,24 @@ def _token(reference: str | None) -> Secret | None:
         return None
     if not is_local_reference(reference):
         raise OptionError(f"--token is no reference, allowed: {LOCAL}")
-    from pipeline.ui.guard import check_token
-
-    token = Secret(reference, check_token)
-    token.text()
+    token = Secret(reference, check_strength)
+    try:
+        token.text()
+    except SecretError as error:
+        raise OptionError(f"--token is {error}") from None
     return token
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
     # Imported here, because only this command needs the page's packages.
-    from waitress.server import create_server
-
     from pipeline.ui.app import build
     from pipeline.ui.guard import Guard
     from pipeline.ui.job import RunningJob
@@ -135,11 +158,13 @@ def _serve(settings: Settings, listen: Address, token: Secret | None) -> int:
 
     job = RunningJob(settings)
     is_local = ip_address(listen.address).is_loopback
-    hosts = ["127.0.0.1", "localhost", "[::1]", listen.address, *listen.allowed_host]
+    hosts = ["127.0.0.1", "localhost", "::1", listen.address, *listen.allowed_host]
+    if (listen.allowed_host or not is_local) and listen.trusted_proxy is None:
+        warn("without --trusted_proxy nobody knows of TLS: browsers send the session's cookie without it, too")
     with Watch(job.snapshot_source(), _SNAPSHOT_INTERVAL_S, where=job.where) as watch:
         app = build(job, watch, Guard(token, hosts, reads_need_it=not is_local))
         try:
-            server: Any = create_server(app, host=listen.address, port=listen.port, threads=_THREADS, ident=None)
+            server: Any = listen.serve(app)
         except OSError as error:
             complain(f"--address {listen.address}, --port {listen.port}: {error.strerror}")
             return 1

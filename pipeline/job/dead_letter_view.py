@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.console import one_line
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.timestamps import shown_time
+from runners.flink.redaction import without_secrets
 from transforms.domain.base import exact_json
 from transforms.domain.events.dead_letter import MAX_DETAIL
 from transforms.domain.events.letter_signature import SIGNED, LetterSigner, letter_id
@@ -21,7 +22,7 @@ def letter_line(stored: StoredLetter, signer: LetterSigner) -> str:
     shown = f"  {origin}" if signer.has_keys and origin != SIGNED else ""
     names = ("rule", letter.rule), ("user", stored.user), ("destination", stored.destination)
     subjects = "".join(f"  {name} {value}" for name, value in names if value is not None)
-    detail = letter.detail[:MAX_DETAIL]
+    detail = without_secrets(letter.detail)[:MAX_DETAIL]
     return one_line(f"{stored.place}  {shown_time(stored.at_ms)}  {letter.reason}{shown}{subjects}  {detail}")
 
 
@@ -39,7 +40,7 @@ def letter_summary(stored: StoredLetter, signer: LetterSigner) -> dict[str, Any]
         "rule": letter.rule,
         "user": stored.user,
         "destination": stored.destination,
-        "detail": letter.detail,
+        "detail": without_secrets(letter.detail),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runners.flink.redaction import without_secrets
 from transforms.domain.shard.decisions import Decision
 
 
@@ -35,4 +36,4 @@ def delivery_summary(decision: Decision) -> str:
         parts.append(f"status {decision.status}")
     if decision.latency_ms is not None:
         parts.append(f"{decision.latency_ms} ms")
-    return ": ".join(text for text in (", ".join(parts), decision.detail) if text)
+    return ": ".join(text for text in (", ".join(parts), without_secrets(decision.detail or "")) if text)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stream_time import stream_time
-from runners.flink.logs import without_secrets
+from runners.flink.redaction import without_secrets
 from runners.flink.rest import root_cause
 from transforms.adapters.telemetry.metrics import BOUNDS_MS
 

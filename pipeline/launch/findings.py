@@ -77,6 +77,18 @@ def check_jars(cluster: Cluster) -> Finding:
     return Finding("Connectors", OK, "in the JobManager's class path")
 
 
+def check_ports(cluster: Cluster) -> Finding:
+    """Check that Beam's servers for workers listen on the loopback address of each TaskManager only."""
+    names = [entry.rpartition("/")[2] for entry in cluster.class_path]
+    ours = next((place for place, name in enumerate(names) if name == "beam-overrides.jar"), len(names))
+    beams = next((place for place, name in enumerate(names) if name.startswith("beam-sdks-java-core-")), len(names))
+    if ours < beams:
+        return Finding("Workers' ports", OK, "on the loopback address")
+    message = "Beam's servers for workers listen on every interface, and ask nobody who they are"
+    advice = "put beam-overrides.jar of `make connectors` before beam-sdks-java-core in the class path of every node"
+    return Finding("Workers' ports", WARN, message, f"{advice}, or close all but the cluster's own ports to others")
+
+
 def check_msk_iam(cluster: Cluster) -> Finding:
     """Check that Flink's Kafka clients can log in to Amazon MSK by IAM."""
     if any(entry.rpartition("/")[2].startswith(MSK_IAM_JAR) for entry in cluster.class_path):

@@ -118,6 +118,7 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         decisions_topic=settings.decisions_topic if settings.decisions_file is None else decisions.FILE,
         writes_actions=settings.actions_file is not None,
         dead_letters_key=settings.dead_letters_key,
+        user_hash_key=settings.user_hash_key,
         kafka_config=for_librdkafka(settings.client_config(), settings.kafka_access())
         if settings.bootstrap_servers
         else None,

@@ -25,6 +25,7 @@ from runners.flink.overrides import without_cloud_clients
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import Token, TokenError
+from transforms.adapters.user_hash_key import user_hash
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
@@ -98,6 +99,7 @@ def _check_secrets(settings: Settings) -> None:
     """
     readers: dict[str, Callable[[str], object]] = {
         "dead_letters_key": letter_signer,
+        "user_hash_key": user_hash,
         "user_api_token": lambda reference: Token(reference).value,
     }
     for name, read in readers.items():

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import flask
 from flask import Flask, request
-from werkzeug.exceptions import HTTPException, NotFound, SecurityError
+from werkzeug.exceptions import HTTPException, NotFound, SecurityError, ServiceUnavailable, TooManyRequests
 from werkzeug.wrappers import Response
 
 from pipeline.console import lines_of, one_line
@@ -16,11 +16,12 @@ from pipeline.job.status import FAILURE_COUNTERS
 from pipeline.job.user_inspection import distance, moment
 from pipeline.timestamps import shown_time
 from pipeline.ui.decisions import DecisionPages
-from pipeline.ui.guard import Guard, form_secret
+from pipeline.ui.guard import OPEN, Guard, form_secret
 from pipeline.ui.health import add_health
 from pipeline.ui.job import JobError, RunningJob
 from pipeline.ui.letters import LetterPages
 from pipeline.ui.overview import OverviewPages
+from pipeline.ui.places import Places
 from pipeline.ui.rule_sets import RuleSetPages
 from pipeline.ui.rules import RulePages
 from pipeline.ui.sparkline import number
@@ -49,6 +50,7 @@ def build(job: RunningJob, watch: Watch, guard: Guard) -> Flask:
     app.jinja_env.filters |= {"group_line": group_line, "sample_line": sample_line, "at": shown_time, "hour": _hour}
     app.jinja_env.filters["short"] = _short
     guard.protect(app)
+    Places(OPEN).bound(app)
     frame = _Frame(job, watch, guard)
     app.context_processor(frame.context)
     add_health(app, watch)
@@ -107,14 +109,17 @@ class _Frame:
 
     # Errors
 
-    def error(self, error: HTTPException) -> Response | tuple[str, int]:
+    def error(self, error: HTTPException) -> Response:
         if isinstance(error, SecurityError):  # the request is for a host name that is not this page's
             return flask.Response(f"{error.description}\n", 400, mimetype="text/plain")
         if error.code is None or error.code < 400:
             return error.get_response()
         is_own = error.description != type(error).description
         text = error.description if is_own else _WHAT_TO_DO.get(error.code, error.description)
-        return flask.render_template("error.html", title=error.name, text=text), error.code
+        page = flask.make_response(flask.render_template("error.html", title=error.name, text=text), error.code)
+        if isinstance(error, TooManyRequests | ServiceUnavailable) and error.retry_after is not None:
+            page.headers["Retry-After"] = str(error.retry_after)
+        return page
 
     def trouble(self, error: JobError) -> tuple[str, int]:
         return flask.render_template("error.html", title="That did not work", text=str(error)), 502

@@ -3,7 +3,9 @@
 - The ``Host`` header must be one of the page's names. Otherwise an attacker could point a domain at the page.
 - Requests that another site's page embeds or submits are refused (``Sec-Fetch-Site``, ``Origin``), and every form
   carries a secret of its session.
-- Changes need a sign-in with the token. Neither scripts nor other sites' requests have the session's cookie.
+- Changes need a sign-in with the token. Who tries tokens has to wait longer and longer. Neither scripts nor other
+  sites' requests have the session's cookie, and behind a proxy with TLS it never leaves TLS.
+- What a link of another site opens writes nothing, not even a question to the job (``comes_from_elsewhere``).
 - Pages have no scripts, and browsers would run none (``Content-Security-Policy``). Only pages of ``LIVE`` run one file
   of ours, which fetches the page again.
 """
@@ -11,27 +13,31 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 import flask
 from flask import Flask, Response, request, session
-from werkzeug.exceptions import Forbidden, SecurityError
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.exceptions import Forbidden, SecurityError, TooManyRequests
 from werkzeug.wrappers import Response as AnyResponse
 
+from pipeline.ui.throttle import Throttle
 from transforms.adapters.secrets import Secret
-from transforms.domain.base.secret_references import SecretError
 
-MIN_TOKEN_LENGTH: Final = 16
+_LOG: Final = logging.getLogger("event_trigger.ui")
 _SESSION_S: Final = 12 * 3600
 _MAX_SESSIONS: Final = 100
 _MAX_FORM_BYTES: Final = 64 * 1024
 # What anyone may request: no user's data is in it.
-_OPEN: Final = ("sign_in", "static", "health")
+OPEN: Final = ("sign_in", "sign_out", "static", "health")
 # Endpoints of pages that renew themselves.
 LIVE: Final = ("overview", "rules")
 _POLICY: Final = (
@@ -48,10 +54,11 @@ _HEADERS: Final = {
 }
 
 
-def check_token(text: str) -> None:
-    """Raise SecretError for a text that is no token: a short one could be guessed."""
-    if len(text) < MIN_TOKEN_LENGTH or not text.isprintable() or " " in text:
-        raise SecretError(f"no token, allowed: {MIN_TOKEN_LENGTH} printable ASCII characters or more, no spaces")
+class _Sessions(SecureCookieSessionInterface):
+    """Sessions whose cookie browsers send through TLS alone, if it came through TLS."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
 
 
 class Guard:
@@ -72,9 +79,10 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._token = token
-        self._hosts = {host.lower() for host in hosts}
+        self._hosts = {_host(name) for name in hosts}
         self._reads_need_it = reads_need_it
         self._clock = clock
+        self._throttle = Throttle(clock)
         self._ends_s: dict[str, float] = {}  # when each signed-in session ends, by its id
 
     @property
@@ -91,17 +99,18 @@ class Guard:
             SESSION_COOKIE_HTTPONLY=True,
             SESSION_COOKIE_SAMESITE="Strict",
         )
+        app.session_interface = _Sessions()
         app.before_request(self._check)
         app.after_request(_with_headers)
 
     def _check(self) -> AnyResponse | None:
         # Flask's own check (TRUSTED_HOSTS) cannot compare IPv6 addresses.
-        if re.sub(":[0-9]*$", "", request.host.lower()) not in self._hosts:
+        if _host(re.sub(":[0-9]*$", "", request.host)) not in self._hosts:
             raise SecurityError("The Host header is none of this page's; see --allowed_host.")
         _check_site()
         if request.method == "POST":
-            _check_form(request.host)
-        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in _OPEN:
+            _check_form()
+        if self._reads_need_it and not self.is_signed_in() and request.endpoint not in OPEN:
             return flask.redirect(flask.url_for("sign_in"), 303)
         return None
 
@@ -110,11 +119,18 @@ class Guard:
 
         Raises:
             SecretError: the token cannot be read.
+            TooManyRequests: the address of the request has given too many wrong ones.
         """
         if self._token is None:
             return False
-        if not hmac.compare_digest(given.encode(), self._token.text().encode()):
+        address = request.remote_addr or ""
+        if wait_s := math.ceil(self._throttle.wait_s(address)):
+            raise TooManyRequests(f"Too many wrong tokens. Try again in {wait_s} s.", retry_after=wait_s)
+        if not hmac.compare_digest(given.encode(errors="surrogatepass"), self._token.text().encode()):
+            count = self._throttle.failed(address)
+            _LOG.warning("a wrong token from %s, number %d", address, count)
             return False
+        self._throttle.succeeded(address)
         session.clear()
         session["id"] = secrets.token_urlsafe(32)
         now_s = self._clock()
@@ -154,9 +170,28 @@ def _check_site() -> None:
         raise Forbidden("Another site's page asked for this.")
 
 
-def _check_form(host: str) -> None:
+def comes_from_elsewhere() -> bool:
+    """Whether another site's page, which may open this one to have something happen, has led here."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")  # none: typed, or a bookmark
+    referrer = request.headers.get("Referer")  # of browsers before 2023
+    return referrer is not None and urlsplit(referrer).netloc != request.host
+
+
+def _host(name: str) -> str:
+    """A host's name, or an IP address in one of its forms, to compare."""
+    try:
+        return str(ip_address(name.strip("[]").partition("%")[0]))
+    except ValueError:
+        return name.lower().removesuffix(".")
+
+
+def _check_form() -> None:
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    sender = urlsplit(origin or f"{request.scheme}://{request.host}")
+    # Without --trusted_proxy this server does not know of the proxy's TLS.
+    if sender.netloc.lower() != request.host.lower() or (request.is_secure and sender.scheme != "https"):
         raise Forbidden("Another site's page sent this form.")
     given, expected = request.form.get("form", ""), session.get("form")
     if not expected or not hmac.compare_digest(given.encode(), expected.encode()):

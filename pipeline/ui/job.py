@@ -25,6 +25,7 @@ from pipeline.kafka.topics import TopicError, existing_topic
 from pipeline.launch.looking import look_source
 from pipeline.launch.options import Settings
 from pipeline.ui.rule_changes import RuleChanges
+from runners.flink.redaction import without_secrets
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.events.letter_signature import letter_id
@@ -43,7 +44,10 @@ _GONE: Final = "there is no such letter any more"
 
 
 class JobError(PipelineError, RuntimeError):
-    """A page cannot show or do something; the page shows the message."""
+    """A page cannot show or do something; the page shows the message, which may hold text of others."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from flask import Flask, request
 
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.user_inspection import headline, history_row, is_known, sections
+from pipeline.ui.guard import comes_from_elsewhere
 from pipeline.ui.job import JobError, RunningJob
 from pipeline.ui.paging import rows_page
 from transforms.domain.shard.decisions import Decision
@@ -45,8 +46,10 @@ class UserPages:
         if not user_id:
             return flask.render_template("user.html", user_id="", state=None)
         state, trouble, now_ms = None, None, self._job.now_ms()
+        # Asking writes a control record, which another site's link shall not.
+        asks = not comes_from_elsewhere()
         try:
-            state = self._job.inspect(user_id)
+            state = self._job.inspect(user_id) if asks else None
         except JobError as error:
             trouble = str(error)
         decisions = self._job.decisions(DecisionFilter(user=user_id), _DECISIONS)
@@ -56,6 +59,7 @@ class UserPages:
             "user.html",
             user_id=user_id,
             state=state,
+            asked=asks,
             known=state is not None and is_known(state),
             trouble=trouble,
             headline=[] if state is None else headline(state, now_ms),

@@ -13,6 +13,7 @@ from pipeline.job.looks import WINDOW_S, Looks
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.ui.hour import Hour, Recorder
 from runners.flink.errors import LocalStackError
+from runners.flink.redaction import without_secrets
 
 
 class Watch:
@@ -67,7 +68,7 @@ class Watch:
             now = self._take_snapshot()
         except (LocalStackError, NoJobError) as error:
             with self._recording:
-                self._recorder.miss(self._clock_ms(), str(error))
+                self._recorder.miss(self._clock_ms(), without_secrets(str(error)))
             raise
         with self._recording:
             self._recorder.add(self._clock_ms(), now)

@@ -8,6 +8,7 @@ LocalStackError.
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -34,10 +35,10 @@ _CONNECTORS_SOURCE = _HERE / "connectors"
 _KAFKA_POM = _HERE / "kafka" / "pom.xml"
 _ZOOKEEPER_POM = _HERE / "zookeeper" / "pom.xml"
 _S3_PLUGIN = f"flink-s3-fs-hadoop-{FLINK_VERSION}.jar"
-_S3_PLUGIN_SHA256 = "3243bc2d44d72a33b15cfac79f465442fd144f346091efcd715d253bd4145a28"
 _MSK_IAM_VERSION = "2.3.5"
 _MSK_IAM_JAR = f"aws-msk-iam-auth-{_MSK_IAM_VERSION}-all.jar"
-_MSK_IAM_JAR_SHA256 = "bcd6020ce1ca2c3f1a65e087057dc8c0757185ba1f169b38e0eda54b617e4225"
+# What may come from a Maven repository: SHA-256, name, coordinates and licence of each jar (``make lock-jars``).
+JAR_LIST = _HERE / "jars.txt"
 _KEPT_CONNECTORS = 3
 _IN_USE_S = 24 * 3600.0
 
@@ -131,8 +132,14 @@ def java() -> str:
 def _fetch_flink(folder: Path) -> None:
     with _temporary_directory(folder) as download:
         _report(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
+        # pip runs the setup.py of what it downloads, so the hash is checked before that. What setup.py needs pip would
+        # fetch without a hash, so what is installed has to do.
+        wanted = download / "requirements.txt"
+        wanted.write_text(f"apache-flink-libraries=={FLINK_VERSION} --hash=sha256:{_FLINK_SDIST_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        command += ["--dest", str(download), f"apache-flink-libraries=={FLINK_VERSION}"]
+        command += ["--dest", str(download), "--require-hashes", "--requirement", str(wanted)]
+        if importlib.util.find_spec("setuptools") is not None:
+            command.append("--no-build-isolation")
         _run("pip", command, hint="this Python needs pip (python -m ensurepip) and access to a package index")
         sdist = download / _FLINK_SDIST
         _check_sha256(sdist, _FLINK_SDIST_SHA256)
@@ -155,6 +162,7 @@ def _build_connectors(folder: Path) -> None:
         built = [*source.glob("target/*.jar"), *source.glob("target/lib/*.jar")]
         if not any(jar.parent.name == "target" for jar in built):
             raise LocalStackError("connectors: Maven succeeded but made no jar in target/")
+        check_jars(source / "target" / "lib")
         for jar in built:
             shutil.move(jar, folder / jar.name)
 
@@ -169,6 +177,7 @@ def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Pat
             shutil.copy(pom, work / "pom.xml")
             _report(f"{name} {version}: fetching its jars with Maven ({megabytes} MB) ...")
             _maven(["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], work)
+        check_jars(folder)
 
     return _jars(_cached(f"{name}-{version}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}", fetch), name)
 
@@ -176,12 +185,10 @@ def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Pat
 def _fetch_s3_plugin(folder: Path) -> None:
     plugin = folder / "s3-fs-hadoop"
     _fetch_jar(f"org.apache.flink:flink-s3-fs-hadoop:{FLINK_VERSION}", plugin / _S3_PLUGIN, 31)
-    _check_sha256(plugin / _S3_PLUGIN, _S3_PLUGIN_SHA256)
 
 
 def _fetch_msk_iam_jar(folder: Path) -> None:
     _fetch_jar(f"software.amazon.msk:aws-msk-iam-auth:{_MSK_IAM_VERSION}:jar:all", folder / _MSK_IAM_JAR, 14)
-    _check_sha256(folder / _MSK_IAM_JAR, _MSK_IAM_JAR_SHA256)
 
 
 def _fetch_jar(artifact: str, jar: Path, megabytes: int) -> None:
@@ -189,6 +196,9 @@ def _fetch_jar(artifact: str, jar: Path, megabytes: int) -> None:
     with _temporary_directory(jar.parent) as work:
         _report(f"{jar.name}: fetching it with Maven ({megabytes} MB) ...")
         _maven(["dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={jar.parent}"], work)
+    check_jars(jar.parent)
+    if not jar.is_file():
+        raise LocalStackError(f"{jar.name}: was not downloaded; found {[p.name for p in jar.parent.iterdir()]}")
 
 
 def _maven(goals: Sequence[str], folder: Path) -> None:
@@ -248,6 +258,19 @@ def _temporary_directory(folder: Path) -> Iterator[Path]:
     """A folder for intermediate files inside ``folder``: on the same disk, and removed with it."""
     with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
         yield Path(work)
+
+
+def check_jars(folder: Path) -> None:
+    """Check every jar of a folder against the list: a repository, or whoever is between, may give others."""
+    lines = (line.split() for line in JAR_LIST.read_text().splitlines())
+    listed = {name: digest for digest, name, *_ in lines}
+    for jar in sorted(folder.glob("*.jar")):
+        if jar.name not in listed:
+            raise LocalStackError(
+                f"{jar.name}: not in {JAR_LIST.name}; if a pom.xml was changed on purpose, see what is new and write "
+                "the list with `make lock-jars`"
+            )
+        _check_sha256(jar, listed[jar.name])
 
 
 def _check_sha256(path: Path, expected: str) -> None:

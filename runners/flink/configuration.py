@@ -83,7 +83,8 @@ BASE: Mapping[str, str] = {
 OF_JOBS: Mapping[str, str] = {key: value for key, value in BASE.items() if not key.startswith("restart-strategy.")}
 
 LOCAL: Mapping[str, str] = {
-    # Nothing of a local cluster is reachable from outside.
+    # Nothing of a local cluster is reachable from outside: these, the reporter of metrics (CLOSED_HTTP_SERVERS), and
+    # Beam's servers for workers (beam-overrides.jar).
     "jobmanager.rpc.address": "127.0.0.1",
     "jobmanager.bind-host": "127.0.0.1",
     "taskmanager.host": "127.0.0.1",
@@ -126,6 +127,12 @@ JAVA_17_OPTIONS = (
     "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent.locks=ALL-UNNAMED",
+)
+
+# The Prometheus reporter listens on every interface and has no setting for it; so it does on 127.0.0.1 only.
+CLOSED_HTTP_SERVERS = (
+    "--add-exports=jdk.httpserver/sun.net.httpserver=ALL-UNNAMED",
+    "-Dcom.sun.net.httpserver.HttpServerProvider=eventtrigger.flink.LoopbackHttpServers",
 )
 
 # Log4j reads this in Flink's processes; ${sys:log.file} is set on their command line.

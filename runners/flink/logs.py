@@ -1,57 +1,44 @@
-"""Structured logs of launcher and workers: one JSON object a line, users as hashes, secrets hidden.
+"""Structured logs of launcher and workers: one JSON object a line, without user ids, secrets hidden.
 
-Code logs through ``logging`` with ``extra``; each extra becomes a key of its own. ``user_id`` is personal data: the log
-has ``user_sha256`` instead, as in audit records, unless user ids are switched on.
+Code logs through ``logging`` with ``extra``; each extra of ``FIELDS`` becomes a key of its own. ``user_id`` is personal
+data: the log has it only if user ids are switched on, and ``user_hash`` always.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from runners.flink.redaction import without_secret_values
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-HIDDEN: Final = "[hidden]"
-
-_NAMES: Final = (
-    r"password|passwd|pwd|passphrase|pass[ _-]phrase|secret|token|(?:api|access|account|private)[._-]?key"
-    r"|authorization|cookie|credential|signature|jaas"
+# What a record may say beside its message: fields of ours, each known to hold no text of events, profiles or bodies.
+# Other programs' fields are left out, because nobody knows what they hold.
+FIELDS: Final = frozenset(
+    [
+        "action",
+        "action_id",
+        "destination",
+        "found",
+        "job_id",
+        "left_out",
+        "of",
+        "offset",
+        "partition",
+        "reason",
+        "rule",
+        "rule_set",
+        "rule_version",
+        "shard",
+        "times",
+        "topic",
+        "user_hash",
+    ]
 )
-_SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
-# Patterns of secrets in any text: PEM, also without its end, headers of HTTP whole, JWTs, parameters of signed URLs,
-# signing keys and signatures of webhooks, AWS keys, credentials of URLs, and values whose name says that they are
-# secret, but for references as env:API_TOKEN, which only name one.
-_SECRET_TEXTS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
-    (
-        re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?!-----END).)*(?:-----END [A-Z0-9 ]*-----)?", re.DOTALL),
-        HIDDEN,
-    ),
-    (
-        re.compile(
-            r"""\b((?:proxy-)?authorization|(?:set-)?cookie)\b((?:\\?["'])?\s*[:=]\s*(?:\\?["'])?)(?!\s|env:|file:|aws-secret:)[^\r\n"']+""",
-            re.IGNORECASE,
-        ),
-        rf"\1\2{HIDDEN}",
-    ),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*"), HIDDEN),
-    (re.compile(r"(?<=[?&])(sig|code|key)=[^&\s\"']+", re.IGNORECASE), rf"\1={HIDDEN}"),
-    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), HIDDEN),
-    (re.compile(r"\bv1,[A-Za-z0-9+/=]{20,}"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
-    (re.compile(r"\b(Bearer|Basic)\s+[!-~]+", re.IGNORECASE), rf"\1 {HIDDEN}"),
-    (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
-    (
-        re.compile(
-            rf"""(?P<reference>\baws-secret:[\w/+=.@:#-]+)|(?<![\w.-])(?<!env:)(?<!file:)(?P<name>[\w.-]*(?:{_NAMES})[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&)}}]+)""",
-            re.I,
-        ),
-        lambda found: found["reference"] or f"{found['name']}{HIDDEN}",
-    ),
-)
+_USER_ID: Final = "user_id"
 
 
 def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging.Formatter:
@@ -64,50 +51,32 @@ def formatter(fields: Mapping[str, Any], *, show_users: bool = False) -> logging
     before: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.ExtraAdder(FIELDS | {_USER_ID} if show_users else FIELDS),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         add_fields,
     ]
     processors: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        *([] if show_users else [hide_users]),
         hide_secrets,
         structlog.processors.JSONRenderer(default=str, ensure_ascii=True),
     ]
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=processors)
 
+    class Formatter(structlog.stdlib.ProcessorFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            try:
+                record.getMessage()
+            except Exception:  # noqa: BLE001 - logging itself would write the arguments as they are
+                record = logging.makeLogRecord(record.__dict__)
+                record.msg, record.args = f"{record.msg} [with arguments that do not fit]", ()
+            return super().format(record)
 
-def hide_users(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace the user id by its SHA-256."""
-    if "user_id" in event:
-        event = {**event, "user_sha256": hashlib.sha256(str(event["user_id"]).encode()).hexdigest()}
-        del event["user_id"]
-    return event
+    return Formatter(foreign_pre_chain=before, processors=processors)
 
 
 def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Hide values whose key says that they are secret, and secrets inside texts."""
-    return {key: _without_secrets(key, value) for key, value in event.items()}
-
-
-def _without_secrets(key: str, value: Any) -> Any:
-    if _SECRET_KEY.search(key):
-        return HIDDEN
-    if isinstance(value, Mapping):
-        return {str(name): _without_secrets(str(name), item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_without_secrets("", item) for item in value]
-    if isinstance(value, str):
-        return without_secrets(value)
-    return value if value is None or isinstance(value, bool | int | float) else without_secrets(str(value))
-
-
-def without_secrets(text: str) -> str:
-    """The text with ``[hidden]`` in place of each secret."""
-    for pattern, replacement in _SECRET_TEXTS:
-        text = pattern.sub(replacement, text)
-    return text
+    return {key: without_secret_values(key, value) for key, value in event.items()}
 
 
 def format_before(handler: logging.Handler, written_by: logging.Formatter) -> None:

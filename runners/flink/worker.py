@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 from runners.flink import logs
 from runners.flink.errors import LocalStackError
+from runners.flink.redaction import without_secrets
 
 # Beam is not imported here: that takes seconds, and wrong settings should fail at once.
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _run(arguments, fields)
         status = 0
     except BaseException:  # noqa: BLE001  # every error is reported, and the process ends with 1
-        sys.stderr.write(logs.without_secrets(traceback.format_exc()))
+        sys.stderr.write(without_secrets(traceback.format_exc()))
     finally:
         logging.shutdown()
         sys.stdout.flush()

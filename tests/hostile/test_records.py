@@ -14,6 +14,7 @@ from tests.hostile.edits import HOSTILE_TEXTS, edited_bytes, edited_json
 from tests.hostile.test_rule_sets import RICH, seeds
 from transforms.adapters.http.calls import CallError
 from transforms.adapters.user_api.answers import fetched_user
+from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.micro_batch import CONTROL, EVENTS, VERSION, MicroBatch, split_by_shard
 from transforms.domain.events.record import Record
 from transforms.domain.rules.model import Rule
@@ -123,7 +124,7 @@ class Checked:
     def step(self, *args: Any, **kwargs: Any) -> StepResult:
         done = self.shard.step(*args, **kwargs)
         done.include_shared_dead_letters()
-        list(outputs_of(done, self.settings, self.shard.state, 0, NOW_MS))
+        list(outputs_of(done, self.settings, self.shard.state, 0, NOW_MS, UserHash(b"key")))
         self.letters += [letter.reason for letter in done.dead_letters if letter.rule is None]
         return done
 

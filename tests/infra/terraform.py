@@ -36,7 +36,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def copy(folder: Path) -> Path:
     """Copy the Terraform code to ``folder``, without terraform's own files."""
-    return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*")))
+    return Path(shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns(".terraform", "*.tfstate*")))
 
 
 def allow_destroy(state: Path) -> None:

@@ -14,10 +14,12 @@ from tests.builders import event
 from tests.flink_cluster import FlinkCluster
 from tests.integration.jobs import Topics, launch, reading
 from tests.waiting import eventually
+from transforms.domain.base.user_hash import UserHash
 
 pytestmark = pytest.mark.stack
 
 USER = "alice-in-wonderland"
+KEY = "0123456789abcdef0123456789abcdef"
 
 
 def of_workers(flink: FlinkCluster) -> list[dict[str, Any]]:
@@ -31,10 +33,15 @@ def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKaf
     rules.write_text("name: welcome\nversion: 3\nfilter: 'true'\nactions: [{type: kafka}]\n")
     topics.produce([(USER.encode(), orjson.dumps(event(USER, event_id="e1"))), (USER.encode(), b"no JSON")])
     with (
-        FlinkCluster(environment={"EVENT_TRIGGER_LOG_LEVEL": "DEBUG"}) as flink,
+        FlinkCluster(environment={"EVENT_TRIGGER_LOG_LEVEL": "DEBUG", "HASH_KEY": KEY}) as flink,
         reading(kafka, topics.actions) as actions,
     ):
-        options = [f"--flink_master={flink.flink_master}", f"--rules={rules}", *topics.options()]
+        options = [
+            f"--flink_master={flink.flink_master}",
+            "--user_hash_key=env:HASH_KEY",
+            f"--rules={rules}",
+            *topics.options(),
+        ]
         done = launch("--runner=FlinkRunner", "--detached", "--job_name=nightly", "--log_format=json", *options)
         assert done.returncode == 0, done.stderr
         (message,) = actions.until(1, 60)
@@ -55,10 +62,10 @@ def test_job_rule_and_action_can_be_followed_and_the_user_cannot(kafka: LocalKaf
     assert (decided["rule"], decided["rule_version"], decided["job"]) == ("welcome", 3, "nightly")
     assert decided["action_id"] == headers["action-id"]
     (letter,) = [line for line in lines if line["event"] == "dead letter"]
-    assert letter["user_sha256"] == decided["user_sha256"]
+    assert letter["user_hash"] == decided["user_hash"] == UserHash(KEY.encode())(USER)
     assert all({"time", "level", "logger", "event", "worker", "pid"} <= set(line) for line in lines)
 
     # Those that are no DEBUG reach Flink's log, too, and in neither is the user.
-    assert f'"user_sha256": "{letter["user_sha256"]}"' in task_manager
+    assert f'"user_hash": "{letter["user_hash"]}"' in task_manager
     assert USER not in task_manager
     assert USER not in json.dumps(lines)

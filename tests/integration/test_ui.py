@@ -26,7 +26,7 @@ from tests.receiver import SECRET, Receiver, receiving
 
 pytestmark = [pytest.mark.stack, pytest.mark.browser]
 
-TOKEN = "correct-horse-battery"
+TOKEN = "correct-horse-battery-staple-7"
 USERS = 6
 
 

@@ -1,11 +1,13 @@
-"""Writes the rare events of steps to the log. Users go into the field ``user_id``, which the log shows as a hash."""
+"""Writes the rare events of steps to the log: ``user_id``, which logs show only where it is allowed, and its hash."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from typing import Any, Final
 
+from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.dead_letter import DeadLetter
 from transforms.domain.shard.facts import DeliveryQueued
 from transforms.domain.shard.step_result import StepResult
@@ -19,10 +21,14 @@ class EventLog:
     """Writes to the log ``event_trigger``, at most ``per_minute`` lines of each kind. Thread-safe.
 
     The first line of the next minute says how many were left out. A worker has one event log, in memory.
+
+    Attributes:
+        user_hash: of users, under the job's key; under a random one until that is known.
     """
 
     def __init__(self, per_minute: int = PER_MINUTE) -> None:
         self._per_minute = per_minute
+        self.user_hash = UserHash(secrets.token_bytes(32))
         self._lock = threading.Lock()
         # By kind: the minute, the lines in it, the lines left out since the last one.
         self._counts: dict[str, list[int]] = {}
@@ -43,7 +49,7 @@ class EventLog:
         for letter in result.dead_letters:
             self._write(logging.INFO, "dead letter", now_ms, **_letter_fields(letter))
         if LOG.isEnabledFor(logging.DEBUG):
-            _write_actions(result)
+            self._write_actions(result)
 
     def breaker(self, service: str, is_open: bool, now_ms: int) -> None:
         """Log that the breaker of a service has opened or closed; nothing if it has not changed."""
@@ -65,7 +71,24 @@ class EventLog:
             count[1] += 1
             if count[2]:
                 fields["left_out"], count[2] = count[2], 0
+        self._log(level, event, fields)
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if "user_id" in fields:
+            fields["user_hash"] = self.user_hash(fields["user_id"])
         LOG.log(level, event, extra=fields)
+
+    def _write_actions(self, result: StepResult) -> None:
+        for fired in result.actions:
+            fields = {"rule": fired.rule, "rule_version": fired.rule_version, "rule_set": fired.rule_set}
+            fields |= {"action": fired.action.name, "action_id": fired.action_id, "user_id": fired.user_id}
+            self._log(logging.DEBUG, "action decided", fields)
+        for fact in result.facts:
+            if isinstance(fact, DeliveryQueued):
+                delivery = fact.delivery
+                fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}
+                fields |= {"action": delivery.action, "action_id": delivery.action_id, "user_id": fact.user_id}
+                self._log(logging.DEBUG, "action decided", fields)
 
 
 def _letter_fields(letter: DeadLetter) -> dict[str, Any]:
@@ -78,16 +101,3 @@ def _letter_fields(letter: DeadLetter) -> dict[str, Any]:
         if letter.key is not None:
             fields["user_id"] = letter.key.decode(errors="replace")
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _write_actions(result: StepResult) -> None:
-    for fired in result.actions:
-        fields = {"rule": fired.rule, "rule_version": fired.rule_version, "rule_set": fired.rule_set}
-        fields |= {"action": fired.action.name, "action_id": fired.action_id, "user_id": fired.user_id}
-        LOG.debug("action decided", extra=fields)
-    for fact in result.facts:
-        if isinstance(fact, DeliveryQueued):
-            delivery = fact.delivery
-            fields = {"rule": delivery.rule, "rule_version": delivery.version, "destination": delivery.destination}
-            fields |= {"action": delivery.action, "action_id": delivery.action_id, "user_id": fact.user_id}
-            LOG.debug("action decided", extra=fields)

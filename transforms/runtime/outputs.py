@@ -7,6 +7,7 @@ from typing import Final
 
 from apache_beam.pvalue import TaggedOutput
 
+from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.record import encode_produced
 from transforms.domain.rules import actions
 from transforms.domain.rules.cloudevents import headers_of
@@ -23,7 +24,12 @@ RECORDS: Final = "records"
 
 
 def outputs_of(
-    result: StepResult, settings: HandleSettings, state: ShardState, shard: int | None, now_ms: int
+    result: StepResult,
+    settings: HandleSettings,
+    state: ShardState,
+    shard: int | None,
+    now_ms: int,
+    user_hash: UserHash,
 ) -> Iterator[TaggedOutput]:
     """Everything that leaves the stage with a step: actions first, then records of the other topics.
 
@@ -33,6 +39,7 @@ def outputs_of(
         state: the shard's state after the step.
         shard: the shard's number, None if it is not known or each user is a key.
         now_ms: processing time.
+        user_hash: of users in audit records, if the job has a key.
     """
     for fired in result.actions:
         if isinstance(fired.action, DebugAction):
@@ -49,7 +56,8 @@ def outputs_of(
     for letter in result.dead_letters:
         yield _record(settings.dead_letter_topic, letter.key, letter.to_json())
     for erasure in result.erasures:
-        yield _record(settings.audit_topic, erasure.user_sha256.encode(), erasure.to_json())
+        keyed = None if settings.user_hash_key is None else user_hash(erasure.user_id)
+        yield _record(settings.audit_topic, (keyed or erasure.user_sha256).encode(), erasure.to_json(keyed))
     for inspection in result.inspections:
         yield _record(settings.inspection_topic, inspection.user_id.encode(), inspection.body)
     for number in result.applied_rule_sets:

@@ -12,7 +12,9 @@ from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
 from transforms.adapters.user_api.fetch_pool import FetchPool
+from transforms.adapters.user_hash_key import user_hash
 from transforms.adapters.webhook_sender.send_pool import SendPool
+from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.runtime.event_log import EventLog
@@ -64,6 +66,14 @@ class ProcessResources:
             SecretError: the keys cannot be read.
         """
         return self.once((LetterSigner, key), lambda: letter_signer(key))
+
+    def user_hash(self, key: str | None) -> UserHash:
+        """The hash of users under the key of a reference.
+
+        Raises:
+            SecretError: the key cannot be read.
+        """
+        return self.once((UserHash, key), lambda: user_hash(key))
 
     def existing_topics(self, config: Mapping[str, str]) -> ExistingTopics:
         """The watch of the topics of the cluster that these properties name."""

@@ -49,6 +49,7 @@ class HandleSettings:
         decisions_topic: the topic of the decision log, if the shards keep one.
         writes_actions: whether every action is also a record of the topic ``actions.FILE``, a line for the file.
         dead_letters_key: reference of the keys that sign dead letters and redrive records; None: they are not signed.
+        user_hash_key: reference of the key of users' hashes; None: audit records have SHA-256, logs a random key's.
         kafka_config: properties of Kafka clients, as librdkafka takes them; None: the job has no Kafka.
     """
 
@@ -75,4 +76,5 @@ class HandleSettings:
     decisions_topic: str | None = None
     writes_actions: bool = False
     dead_letters_key: str | None = None
+    user_hash_key: str | None = None
     kafka_config: Mapping[str, str] | None = field(default=None, repr=False)

@@ -38,7 +38,7 @@ class ShardServices:
     Raises:
         RuleError: Lua of the initial rule set does not compile.
         TokenError: the token of the user API cannot be read.
-        SecretError: the key of dead letters cannot be read.
+        SecretError: the key of dead letters or of users' hashes cannot be read.
         CaFileError: a CA file cannot be used.
     """
 
@@ -70,6 +70,7 @@ class ShardServices:
         self.send_pool = PROCESS.send_pool(settings.webhooks)
         self.rule_error_sampler = PROCESS.rule_error_sampler(settings.error_letters_per_minute)
         self.event_log = PROCESS.event_log
+        self.user_hash = self.event_log.user_hash = PROCESS.user_hash(settings.user_hash_key)
         self.worker_metrics = PROCESS.metrics
         destinations = [destination.name for destination in settings.webhooks.destinations]
         self.metrics = MetricsPublisher(self.worker_metrics, [rule.name for rule in settings.rules], destinations)
@@ -178,7 +179,7 @@ class ShardRuntime:
         self._measure(result)
         signer = services.step_context.signer
         result.dead_letters = [signer.signed(letter) for letter in result.dead_letters]
-        yield from outputs_of(result, self._settings, self._state, self._shard, self._now_ms)
+        yield from outputs_of(result, self._settings, self._state, self._shard, self._now_ms, services.user_hash)
 
     def _store(self, result: StepResult) -> None:
         outbox = self.memory.outbox

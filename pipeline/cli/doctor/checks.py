@@ -32,6 +32,7 @@ from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua import confinement
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.adapters.secrets import Token, TokenError
+from transforms.adapters.user_hash_key import user_hash
 from transforms.domain.base.secret_references import SecretError
 from transforms.domain.rules.engine import EngineError, Program
 
@@ -78,7 +79,9 @@ class Doctor:
         if self._settings.rules_isolation == "process":
             yield self._isolation()
         if self._settings.dead_letters_key is not None:
-            yield self._letters_key(self._settings.dead_letters_key)
+            yield _key("Letters' key", self._settings.dead_letters_key, letter_signer)
+        if self._settings.user_hash_key is not None:
+            yield _key("Users' hash key", self._settings.user_hash_key, user_hash)
         yield from self._kafka()
         yield from self._flink()
         yield self._user_api()
@@ -126,14 +129,6 @@ class Doctor:
             advice = "run workers on a newer kernel, or under seccomp rules that let processes confine themselves"
             return Finding(check, WARN, f"missing here: {', '.join(missing)}; {', '.join(holds)} hold", advice)
         return Finding(check, OK, f"{', '.join(holds)} hold here")
-
-    def _letters_key(self, reference: str) -> Finding:
-        check = "Letters' key"
-        try:
-            letter_signer(reference)
-        except SecretError as error:
-            return Finding(check, WARN, str(error), "workers read it, so it may be in order there")
-        return Finding(check, OK, f"{reference} can be read here")
 
     # Kafka
 
@@ -303,9 +298,18 @@ def check_cluster(cluster: Cluster, settings: Settings, is_running: bool = False
         message = f"{slots}, --parallelism is {settings.parallelism}"
         yield Finding("Slots", FAIL, message, "add TaskManagers, end another job or lower --parallelism")
     yield findings.check_jars(cluster)
+    yield findings.check_ports(cluster)
     if settings.kafka_sasl_mechanism == AWS_MSK_IAM:
         yield findings.check_msk_iam(cluster)
     yield findings.check_checkpoint_dir(cluster, settings.checkpoint_dir_is_shared)
+
+
+def _key(check: str, reference: str, read: Callable[[str], object]) -> Finding:
+    try:
+        read(reference)
+    except SecretError as error:
+        return Finding(check, WARN, str(error), "workers read it, so it may be in order there")
+    return Finding(check, OK, f"{reference} can be read here")
 
 
 def _connection_problem(address: str) -> str | None:

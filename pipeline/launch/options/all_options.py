@@ -252,6 +252,12 @@ class OutputOptions(OptionGroup):
         None, "for the bundled stream, dead letters as JSON Lines in this file, written anew", unit="path"
     )
     inspections_topic: str = option("user-inspections", "topic of inspected users")
+    user_hash_key: str | None = option(
+        None,
+        f"where workers find the key of the hashes that stand for users in logs and audit records: {TOKEN_REFERENCES}; "
+        "`user-hash` finds a user with it. Without it logs have hashes that nobody can find, and audit records SHA-256",
+        unit=REFERENCE,
+    )
     audit_topic: str = option(
         "event-audit", "topic of audit records: who was forgotten when, by hash; which rule set is live where"
     )

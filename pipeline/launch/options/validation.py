@@ -67,9 +67,11 @@ def check_combinations(settings: Settings, rules_required: bool = True) -> None:
     _check_decisions(settings)
     _check_own_topic(settings, "actions", settings.actions_topic)
     _check_user_api(settings)
-    if settings.dead_letters_key is not None and not is_reference(settings.dead_letters_key):
-        # The message does not show it: a user may have put the key itself there.
-        raise OptionError(f"--dead_letters_key is no reference, allowed: {TOKEN_REFERENCES}")
+    for name in ("dead_letters_key", "user_hash_key"):
+        reference: str | None = getattr(settings, name)
+        if reference is not None and not is_reference(reference):
+            # The message does not show it: a user may have put the key itself there.
+            raise OptionError(f"--{name} is no reference, allowed: {TOKEN_REFERENCES}")
     if settings.cloudevents_source is not None and not is_source(settings.cloudevents_source):
         raise OptionError(
             f"--cloudevents_source is {settings.cloudevents_source!r}, allowed: a URI reference, ASCII without spaces"

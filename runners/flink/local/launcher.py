@@ -62,7 +62,7 @@ class Launcher:
         log_file = log_dir / f"{name.lower()}.log"
         command = [self._java, *memory, collector, "-Xshare:auto", *configuration.JAVA_17_OPTIONS]
         command += [f"-Djava.io.tmpdir={temporary}", f"-Dlog.file={log_file}"]
-        command += [f"-Dlog4j.configurationFile={conf_dir / 'log4j.properties'}"]
+        command += [f"-Dlog4j.configurationFile={conf_dir / 'log4j.properties'}", *configuration.CLOSED_HTTP_SERVERS]
         command += ["-cp", self._class_path, entry_class, "--configDir", str(conf_dir), *dynamic, *arguments]
         command += ["-D", f"metrics.reporter.prom.port={metrics_port}"]
         for key in _TEMPORARY_DIRS:

@@ -59,7 +59,7 @@ def cluster(secure: SecureKafka) -> Iterator[FlinkCluster]:
         # The launcher, the JobManager, TaskManagers and workers of this test are one machine.
         patched.setenv("KAFKA_PASSWORD", PASSWORD)
         patched.setenv("KAFKA_PASSPHRASE", PASSPHRASE)
-        patched.setenv("UI_TOKEN", "correct-horse-battery")
+        patched.setenv("UI_TOKEN", "correct-horse-battery-staple-7")
         with FlinkCluster(task_managers=1, slots=2) as flink:
             yield flink
 

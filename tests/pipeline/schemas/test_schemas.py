@@ -48,6 +48,7 @@ LOST_LETTER = DeadLetter("undelivered", "503", "", -1, -1, 5, None, b"", rule="r
 DECISION = Decision(decision=FIRED, time=1, user_id="u", event_id="e", rule="r", version=3, action="crm").to_json()
 ANNOUNCEMENT = Announcement("job", "rules", ("crm",), {"history_size": 5}, 5).to_json()
 ERASURE = Erasure("u", True, 5, "control", record(event())).to_json()
+KEYED_ERASURE = Erasure("u", True, 5, "control", record(event())).to_json("0" * 32)
 
 
 def action() -> bytes:
@@ -67,6 +68,7 @@ RECORDS = [
     ("audit", Acknowledgement(3, 1, 16, 5).to_json(), {"audit": "rule", "shard": "1", "number": REMOVED}),
     ("audit", ANNOUNCEMENT, {"audit": "jobs", "job": 1, "destinations": "crm", "options": [], "time": REMOVED}),
     ("audit", ERASURE, {"audit": "rules", "user_sha256": "u", "found": 1, "topic": REMOVED}),
+    ("audit", KEYED_ERASURE, {"user_hash": "u", "user_sha256": "0" * 64}),
 ]
 
 

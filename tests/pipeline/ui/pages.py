@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from waitress.server import create_server
-
+from pipeline.cli.ui import Address
 from pipeline.job.decision_log import DecisionFilter
 from pipeline.job.redriving import Plan, PlanGroup, RedriveResult, RedriveSettings
 from pipeline.job.snapshot import JobSnapshot
@@ -20,12 +19,13 @@ from pipeline.kafka.rules_topic import PublishedSets
 from pipeline.kafka.topics import TopicError
 from pipeline.launch.options import Settings
 from pipeline.ui.app import build
-from pipeline.ui.guard import Guard, check_token
+from pipeline.ui.guard import Guard
 from pipeline.ui.job import JobError
 from pipeline.ui.rule_changes import ProposedChange, RuleChanges
 from pipeline.ui.watch import Watch
 from tests.builders import NOW_MS
 from transforms.adapters.secrets import Secret
+from transforms.domain.base.strength import check_strength
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
 
@@ -67,7 +67,13 @@ class GivenRules(RuleChanges):
 
 @dataclass
 class GivenJob:
-    """A fake ``RunningJob``; ``redriven`` has the places of letters that it sent again."""
+    """A fake ``RunningJob``.
+
+    Attributes:
+        redriven: the places of letters that it sent again.
+        asked: the users that it was asked about.
+        waiting: if given, it answers about users once this is set.
+    """
 
     settings: Settings = field(default_factory=lambda: Settings(job_name="shop", control_topic="control"))
     rules: RuleSet | None = None
@@ -77,6 +83,8 @@ class GivenJob:
     snapshots: Sequence[JobSnapshot] = ()
     trouble: str | None = None
     redriven: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    waiting: threading.Event | None = None
     flags: list[tuple[bool, bool]] = field(default_factory=list)
     clock_ms: int = NOW_MS
     sets: list[RuleSet] | None = None
@@ -134,6 +142,9 @@ class GivenJob:
 
     def inspect(self, user_id: str) -> dict[str, Any]:
         self._fail()
+        self.asked.append(user_id)
+        if self.waiting is not None:
+            self.waiting.wait(60)
         if user_id not in self.users:
             raise JobError(f"no answer about {user_id}")
         return self.users[user_id]
@@ -158,11 +169,17 @@ class GivenWatch(Watch):
 
 
 @contextmanager
-def serving(job: Any, token: str | None = None, reads_need_it: bool = False) -> Iterator[str]:
+def serving(
+    job: Any,
+    token: str | None = None,
+    reads_need_it: bool = False,
+    address: str = "127.0.0.1",
+    trusted_proxy: str | None = None,
+) -> Iterator[str]:
     """The page's URL while the context is open; ``token`` is a reference."""
-    secret = None if token is None else Secret(token, check_token)
+    secret = None if token is None else Secret(token, check_strength)
     app = build(job, GivenWatch(job.snapshots), Guard(secret, HOSTS, reads_need_it))
-    server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
+    server = Address(address=address, port=0, trusted_proxy=trusted_proxy).serve(app)
     ended = threading.Event()
 
     def run() -> None:
@@ -175,7 +192,7 @@ def serving(job: Any, token: str | None = None, reads_need_it: bool = False) -> 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.effective_port}"
+        yield f"http://{f'[{address}]' if ':' in address else address}:{server.effective_port}"
     finally:
         ended.set()
         thread.join(30)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from pipeline.job.jobs import NoJobError
 from pipeline.job.snapshot import JobSnapshot
 from pipeline.job.stored_letters import StoredLetter
 from pipeline.launch.options import Settings
+from pipeline.ui.app import build
 from pipeline.ui.guard import Guard
 from pipeline.ui.hour import Recorder
 from pipeline.ui.overview import cards
@@ -32,7 +36,7 @@ from pipeline.ui.watch import Watch
 from tests.axe import violations
 from tests.browser import chromium, follow
 from tests.builders import NOW_MS, Shard, batch, event, fetched, rule
-from tests.pipeline.ui.pages import GivenJob, serving, snapshot
+from tests.pipeline.ui.pages import GivenJob, GivenWatch, serving, snapshot
 from tests.pipeline.ui.screenshot import PAGES as PICTURED
 from tests.pipeline.ui.screenshot import a_job
 from tests.waiting import eventually
@@ -41,7 +45,7 @@ from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.decisions import Decision
 from transforms.domain.shard.step_input import Answer
 
-TOKEN = "correct-horse-battery"
+TOKEN = "correct-horse-battery-staple-7"
 EVIL = (
     """"'><script>document.title='taken'</script><img src=x onerror="document.title='taken'"></textarea>{{7*7}}\x1b"""
 )
@@ -491,6 +495,66 @@ def test_other_sites_may_link_and_not_embed(visitor: Visitor) -> None:
     assert visitor.page("/user?user_id=u1", headers=fetch("none", "navigate", "document")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        fetch("cross-site", "navigate", "document"),
+        fetch("same-site", "navigate", "document"),
+        {"Referer": "https://evil.example/"},
+    ],
+)
+def test_a_link_of_another_site_asks_the_job_nothing(visitor: Visitor, job: GivenJob, headers: dict[str, str]) -> None:
+    page = visitor.page("/user?user_id=u1", headers=headers)
+    assert page.status_code == 200
+    assert "Ask the job" in page.text
+    assert job.asked == []
+    for own in (fetch("same-origin", "navigate", "document"), fetch("none", "navigate", "document"), {}):
+        assert "Ask the job" not in visitor.page("/user?user_id=u1", headers=own).text
+    assert job.asked == ["u1"] * 3
+
+
+def test_slow_look_ups_leave_threads_for_others(job: GivenJob) -> None:
+    job.waiting = threading.Event()
+    with serving(job) as url, ThreadPoolExecutor(10) as pool:
+        try:
+            waiting = [pool.submit(requests.get, f"{url}/user?user_id=u1", timeout=60) for _ in range(10)]
+            # Two wait for the job, the others are refused at once.
+            refused = [done.result() for done in islice(as_completed(waiting), 8)]
+            assert {answer.status_code for answer in refused} == {503}
+            assert {answer.headers["Retry-After"] for answer in refused} == {"3"}
+            for path in ("/rules", "/static/style.css"):
+                assert requests.get(url + path, timeout=30).status_code == 200
+            assert "verdict" in requests.get(f"{url}/health", timeout=30).json()
+        finally:
+            job.waiting.set()
+        assert sorted(done.result().status_code for done in waiting) == [200] * 2 + [503] * 8
+        assert requests.get(f"{url}/user?user_id=u1", timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "status"),
+    [
+        ("fd00::1", "[fd00::1]:8085", 200),
+        ("fd00::1", "[fd00:0:0:0::0001]", 200),
+        ("FD00::A", "[fd00::a]:1", 200),
+        ("[fd00::1]", "[fd00::1]", 200),
+        ("fe80::1%eth0", "[fe80::1]", 200),
+        ("fd00::1", "[fd00::2]", 400),
+        ("fd00::1", "fd00::1", 400),
+        ("ui.example.com", "UI.example.com.:443", 200),
+    ],
+)
+def test_hosts_are_names_and_addresses_in_any_form(job: GivenJob, given: str, host: str, status: int) -> None:
+    app = build(job, GivenWatch(job.snapshots), Guard(None, [given]))  # type: ignore[arg-type]
+    assert app.test_client().get("/rules", headers={"Host": host}).status_code == status
+
+
+def test_the_page_is_served_on_an_ipv6_address(job: GivenJob) -> None:
+    with serving(job, address="::1") as url:
+        assert url.startswith("http://[::1]:")
+        assert requests.get(f"{url}/rules", timeout=30).status_code == 200
+
+
 def test_beyond_this_machine_nothing_is_shown_without_signing_in(job: GivenJob, token: str) -> None:
     with serving(job, token, reads_need_it=True) as url, Visitor(url) as visitor:
         for path in (*PAGES, "/nowhere"):
@@ -556,7 +620,7 @@ def test_without_a_token_the_page_is_read_only(job: GivenJob) -> None:
 
 def test_who_has_not_signed_in_cannot_redrive(visitor: Visitor, job: GivenJob) -> None:
     assert visitor.redrive("0/1").status_code == 403
-    for given in ("", "x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "ü"):
+    for given in ("", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "ü"):
         assert visitor.sign_in(given).status_code == 403
         assert visitor.redrive("0/1").status_code == 403
     assert job.redriven == []
@@ -607,6 +671,52 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(visitor: Visitor)
     cookie = visitor.sign_in().headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     assert TOKEN not in cookie
+
+
+def test_behind_a_trusted_proxy_with_tls_the_cookie_stays_in_tls(job: GivenJob, token: str) -> None:
+    with serving(job, token, trusted_proxy="127.0.0.1") as url, Visitor(url) as visitor:
+        through_tls = {"X-Forwarded-Proto": "https"}
+        page = visitor.page("/sign-in", headers=through_tls)
+        assert "Secure" in parts_of(page.headers["Set-Cookie"])
+        visitor.cookies.clear()
+        # A form that came without TLS could be of somebody between.
+        visitor.cookies.update({"event_trigger_ui": page.cookies["event_trigger_ui"]})
+        form = {"form": secret_of(page.text), "token": TOKEN}
+        site = url.removeprefix("http://")
+        for scheme, status in (("http", 403), ("https", 303)):
+            answer = visitor.submit("/sign-in", form, Origin=f"{scheme}://{site}", **{"X-Forwarded-Proto": "https"})
+            assert answer.status_code == status
+        assert "Secure" in parts_of(answer.headers["Set-Cookie"])
+
+
+def test_what_any_sender_says_of_tls_does_not_count(visitor: Visitor) -> None:
+    page = visitor.page("/sign-in", headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"})
+    assert page.status_code == 200
+    assert "Secure" not in parts_of(page.headers["Set-Cookie"])
+
+
+def parts_of(cookie: str) -> set[str]:
+    return {part.strip() for part in cookie.split(";")}
+
+
+def secret_of(page: str) -> str:
+    (secret,) = set(re.findall(r'name="form" value="([^"]+)"', page))
+    return secret
+
+
+def test_who_tries_tokens_has_to_wait_and_others_need_not(job: GivenJob, token: str) -> None:
+    with serving(job, token, trusted_proxy="127.0.0.1") as url, Visitor(url) as visitor:
+
+        def tried(given: str, address: str) -> requests.Response:
+            form = {"form": visitor.secret("/sign-in"), "token": given}
+            return visitor.submit("/sign-in", form, **{"X-Forwarded-For": address})
+
+        answers = [tried("wrong", "192.0.2.1") for _ in range(6)]
+        assert [answer.status_code for answer in answers] == [403] * 5 + [429]
+        assert answers[-1].headers["Retry-After"] == "1"
+        assert "Too many wrong tokens. Try again in 1 s." in answers[-1].text
+        assert tried(TOKEN, "192.0.2.1").status_code == 429
+        assert tried(TOKEN, "192.0.2.2").status_code == 303
 
 
 def test_signing_out_ends_every_copy_of_the_session(visitor: Visitor, job: GivenJob) -> None:
@@ -948,10 +1058,11 @@ def test_an_error_is_shown_and_the_last_status_kept() -> None:
         (["both", "--port=65536"], "--port is 65536, allowed: 0 to 65535"),
         (["both", "--address=localhost"], "--address is 'localhost', allowed: an IP address"),
         (["both", "--address=0.0.0.0"], "--address is 0.0.0.0, allowed without --token are 127.0.0.1 and ::1"),
-        (["both", "--allowed_host=a:1"], "--allowed_host is 'a:1', allowed: a host's name, without a port"),
+        (["both", "--allowed_host=a:1"], "--allowed_host is 'a:1', allowed: a host's name or IP address, without"),
         (["both", "--token=hunter2hunter2hunter2"], "--token is no reference, allowed: env:NAME or file:/ABSOLUTE"),
-        (["both", "--token=env:UI_TOKEN_MISSING"], "env:UI_TOKEN_MISSING: no such environment variable"),
-        (["both", "--token=env:UI_TOKEN_SHORT"], "env:UI_TOKEN_SHORT: no token, allowed: 16 printable ASCII"),
+        (["both", "--token=env:UI_TOKEN_MISSING"], "--token is env:UI_TOKEN_MISSING: no such environment variable"),
+        (["both", "--token=env:UI_TOKEN_SHORT"], "--token is env:UI_TOKEN_SHORT: 15 characters, 70 bits at most"),
+        (["both", "--trusted_proxy=proxy"], "--trusted_proxy is 'proxy', allowed: an IP address"),
         (["both", "--tokn=env:X"], "unknown option '--tokn': did you mean --token?"),
     ],
 )

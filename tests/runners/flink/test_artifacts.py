@@ -62,6 +62,16 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 MVN_PACKAGE = "echo built >> {log}; mkdir -p target/lib; touch target/ours.jar target/lib/beam.jar"
 
 
+@pytest.fixture(autouse=True)
+def jar_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list with the jars of the fake Maven; what it builds itself is no part of it."""
+    jars = {"beam.jar": b"", f"flink-s3-fs-hadoop-{artifacts.FLINK_VERSION}.jar": b"a\n"}
+    path = tmp_path / "jars.txt"
+    path.write_text("".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in jars.items()))
+    monkeypatch.setattr(artifacts, "JAR_LIST", path)
+    return path
+
+
 def test_connectors_are_rebuilt_only_when_their_sources_change(
     sources: Path, programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,8 +190,11 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replaces ``python -m pip download`` by a script that delivers the returned file."""
     delivered = tmp_path / f"apache-flink-libraries-{artifacts.FLINK_VERSION}.tar.gz"
     script = tmp_path / "fake-python"
-    # $8 is the folder: -m pip download --quiet --no-deps --no-binary :all: --dest FOLDER ...
-    script.write_text(f'#!/bin/sh\n[ "$8" = --dest ] && cp {delivered} "$9"\n')
+    # $8: -m pip download --quiet --no-deps --no-binary :all: --dest FOLDER --require-hashes --requirement FILE
+    script.write_text(
+        f'#!/bin/sh\n[ "$8" = --dest ] && [ "${{10}}" = --require-hashes ] && cat "${{12}}" > {tmp_path}/wanted'
+        f' && cp {delivered} "$9"\n'
+    )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     return delivered
@@ -191,6 +204,16 @@ def test_only_the_distribution_is_unpacked(pip: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(artifacts, "_FLINK_SDIST_SHA256", sdist(pip, "deps/lib/flink-dist.jar", "setup.py"))
     home = artifacts.flink_home()
     assert [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()] == ["lib/flink-dist.jar"]
+
+
+def test_pip_checks_the_hash_before_it_runs_what_it_downloads(
+    pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = sdist(pip, "deps/lib/flink-dist.jar")
+    monkeypatch.setattr(artifacts, "_FLINK_SDIST_SHA256", digest)
+    artifacts.flink_home()
+    wanted = (tmp_path / "wanted").read_text()
+    assert wanted == f"apache-flink-libraries=={artifacts.FLINK_VERSION} --hash=sha256:{digest}\n"
 
 
 def test_another_sdist_than_the_pinned_one_is_refused(pip: Path, cache: Path) -> None:
@@ -257,21 +280,49 @@ def test_no_file_names_a_registry() -> None:
 
 
 def test_the_s3_plugin_is_fetched_once_and_checked(
-    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    programs: Path, jar_list: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     java(programs, "17.0.15")
     jar = f"flink-s3-fs-hadoop-{artifacts.FLINK_VERSION}.jar"
     script = 'for one in "$@"; do case $one in -DoutputDirectory=*) to=${one#*=};; esac; done; '
-    script += f'mkdir -p "$to"; echo a > "$to/{jar}"'
-    program(programs, "mvn", script)
-    with pytest.raises(LocalStackError, match=r"flink-s3-fs-hadoop.*SHA-256 is"):
+    program(programs, "mvn", f'{script}mkdir -p "$to"; echo b > "$to/{jar}"')
+    with pytest.raises(LocalStackError, match=r"flink-s3-fs-hadoop.*SHA-256 is .*, expected"):
         artifacts.s3_plugin()
-    monkeypatch.setattr(artifacts, "_S3_PLUGIN_SHA256", hashlib.sha256(b"a\n").hexdigest())
+    program(programs, "mvn", f'{script}mkdir -p "$to"; echo a > "$to/{jar}"')
     plugin = artifacts.s3_plugin()
     assert [file.name for file in plugin.iterdir()] == [jar]
     capsys.readouterr()
     assert artifacts.s3_plugin() == plugin
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        ("echo x > target/lib/beam.jar", "beam.jar: SHA-256 is .*, expected"),
+        ("touch target/lib/beam.jar target/lib/more.jar", "more.jar: not in jars.txt; .*make lock-jars"),
+    ],
+)
+@pytest.mark.usefixtures("sources")
+def test_a_jar_that_is_not_the_listed_one_ends_the_build(programs: Path, cache: Path, made: str, problem: str) -> None:
+    java(programs, "17.0.15")
+    program(programs, "mvn", f"mkdir -p target/lib; touch target/ours.jar; {made}")
+    with pytest.raises(LocalStackError, match=problem):
+        artifacts.connectors()
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+def test_every_listed_jar_has_a_hash_and_those_of_the_poms_are_listed() -> None:
+    lines = [line.split() for line in (ROOT / "runners" / "flink" / "jars.txt").read_text().splitlines()]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest, *_ in lines)
+    names = [name for _, name, *_ in lines]
+    assert names == sorted(set(names))
+    assert {
+        f"zookeeper-{artifacts.ZOOKEEPER_VERSION}.jar",
+        f"kafka-server-{artifacts.KAFKA_VERSION}.jar",
+        f"flink-s3-fs-hadoop-{artifacts.FLINK_VERSION}.jar",
+        "beam-runners-flink-1.19-2.70.0.jar",
+    } <= set(names)
 
 
 def test_the_pom_has_the_declared_zookeeper_version() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.dead_letter import DeadLetter, LostAction
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
@@ -45,8 +46,10 @@ def test_rare_events_are_logged_with_ids(caplog: pytest.LogCaptureFixture) -> No
     result.erasures.append(Erasure("alice", True, 0, "control", record))
     result.rule_counts["slow", "tripped"] += 2
     result.counts["rules_tripped"] += 2
-    EventLog().step(result, 3, 0)
-    alice = {"user_id": "alice"}
+    event_log = EventLog()
+    event_log.user_hash = UserHash(b"key")
+    event_log.step(result, 3, 0)
+    alice = {"user_id": "alice", "user_hash": UserHash(b"key")("alice")}
     assert lines(caplog) == [
         ("INFO", "rule set live", {"rule_set": 4, "shard": 3}),
         ("INFO", "user forgotten", alice | {"found": True}),
@@ -76,8 +79,9 @@ def test_actions_are_logged_at_debug_only(caplog: pytest.LogCaptureFixture) -> N
     assert lines(caplog) == []
 
     caplog.set_level(logging.DEBUG, LOG.name)
-    EventLog().step(result, 0, 0)
-    same = {"rule": "welcome", "rule_version": 2, "user_id": "alice"}
+    event_log = EventLog()
+    event_log.step(result, 0, 0)
+    same = {"rule": "welcome", "rule_version": 2, "user_id": "alice", "user_hash": event_log.user_hash("alice")}
     assert lines(caplog) == [
         ("DEBUG", "action decided", same | {"rule_set": 5, "action": "kafka", "action_id": "ab12"}),
         ("DEBUG", "action decided", same | {"destination": "crm", "action": "webhook", "action_id": "cd34"}),

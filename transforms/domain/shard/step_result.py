@@ -50,12 +50,13 @@ class Erasure:
         """SHA-256 of the user id, hex."""
         return hashlib.sha256(self.user_id.encode()).hexdigest()
 
-    def to_json(self) -> bytes:
-        """The audit record, JSON."""
+    def to_json(self, user_hash: str | None = None) -> bytes:
+        """The audit record, JSON; with the user's keyed hash, or without one the SHA-256."""
+        user = {"user_sha256": self.user_sha256} if user_hash is None else {"user_hash": user_hash}
         return orjson.dumps(
             {
                 "audit": "forget",
-                "user_sha256": self.user_sha256,
+                **user,
                 "found": self.found,
                 "time": self.at_ms,
                 "topic": self.topic,

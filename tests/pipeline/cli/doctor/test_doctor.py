@@ -32,7 +32,17 @@ RUNNER = f"beam-runners-flink-1.19-{BEAM_VERSION}.jar"
 ALL_IN_ORDER = {
     "/overview": {"flink-version": "1.19.1", "slots-available": 4, "taskmanagers": 2},
     "/jobmanager/config": [{"key": "state.checkpoints.dir", "value": "s3://bucket/checkpoints"}],
-    "/jobmanager/environment": {"classpath": ["/opt/lib/event-trigger-connectors-7.jar", f"/opt/lib/{RUNNER}"]},
+    "/jobmanager/environment": {
+        "classpath": [
+            f"/opt/lib/{name}"
+            for name in (
+                "beam-overrides.jar",
+                RUNNER,
+                "beam-sdks-java-core-2.70.0.jar",
+                "event-trigger-connectors-7.jar",
+            )
+        ]
+    },
     "/taskmanagers": {"taskmanagers": [{"path": f"pekko.tcp://flink@10.0.0.{n}:6122/user/rpc/tm_0"} for n in (1, 2)]},
     "/jobs/overview": {"jobs": []},
 }
@@ -102,6 +112,14 @@ def test_a_key_of_letters_that_cannot_be_read_here_is_a_warning(monkeypatch: pyt
     assert findings("Letters' key", Settings()) == []
 
 
+def test_a_key_of_hashes_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOD", "0123456789abcdef" * 2)
+    monkeypatch.setenv("BAD", "s3cr3t")
+    found = [findings("Users' hash key", Settings(user_hash_key=f"env:{name}")) for name in ("GOOD", "BAD")]
+    assert [finding.outcome for (finding,) in found] == ["ok", "warn"]
+    assert "s3cr3t" not in found[1][0].message
+
+
 def test_measures_that_do_not_hold_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(rules_isolation="process")
     monkeypatch.setattr(confinement, "MEASURES", (*confinement.MEASURES, "a measure of tomorrow"))
@@ -158,8 +176,8 @@ def test_java_and_maven_are_needed_for_flink(monkeypatch: pytest.MonkeyPatch, ru
 
 
 def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
-    checks = ("Flink", "Slots", "Connectors", "Checkpoints")
-    assert [of_flink(httpserver, check).outcome for check in checks] == ["ok"] * 4
+    checks = ("Flink", "Slots", "Connectors", "Workers' ports", "Checkpoints")
+    assert [of_flink(httpserver, check).outcome for check in checks] == ["ok"] * 5
 
 
 @pytest.mark.parametrize(
@@ -180,6 +198,22 @@ def test_a_cluster_in_order(httpserver: HTTPServer) -> None:
             {"jobmanager_environment": {"classpath": ["event-trigger-connectors.jar"]}},
             "FAIL",
             "no runner of Beam",
+        ),
+        (
+            "Workers' ports",
+            {
+                "jobmanager_environment": {
+                    "classpath": ["/lib/beam-sdks-java-core-2.70.0.jar", "/lib/beam-overrides.jar"]
+                }
+            },
+            "warn",
+            "listen on every interface",
+        ),
+        (
+            "Workers' ports",
+            {"jobmanager_environment": {"classpath": ["/lib/beam-sdks-java-core-2.70.0.jar"]}},
+            "warn",
+            "listen on every interface",
         ),
         ("Checkpoints", {"jobmanager_config": []}, "FAIL", "not set"),
         (
