@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-terraform test-infra check format readme dashboards connectors release dist infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long --ignore=tests/packages/long $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long --ignore=tests/packages/long --ignore=tests/image/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
 	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
@@ -66,6 +66,9 @@ test-newest-beam: setup ## tests without Flink on the newest Beam that installs;
 
 test-dist: setup ## what `make dist` builds, installed elsewhere with each Python found, and launching on a Flink; writes docs/measurements/packages.md
 	@$(BIN)/python -m pytest tests/packages $(ARGS)
+
+test-image: image ## the main job in containers of `make image`, a killed TaskManager; root and podman; writes docs/measurements/image.md
+	@$(BIN)/python -m pytest tests/image $(ARGS)
 
 test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocked provider, a change of each input, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
@@ -101,6 +104,10 @@ connectors: setup ## build the Flink connectors; prints where the jars lie
 
 dist: setup ## sdist, wheel, a wheel with the connectors' jars, the lock and checksums, in dist/; the same files for the same commit
 	@$(BIN)/python -m infra.packages $(ARGS)
+
+image: setup ## an image for all roles, in build/image, as podman and docker load it; root; installs Debian's mmdebstrap and buildah
+	@$(PYTHON) -m tests.infra.tools --image
+	@$(BIN)/python -m infra.image $(ARGS)
 
 release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
 	@$(BIN)/python -m infra.release $(ARGS)

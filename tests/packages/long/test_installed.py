@@ -5,6 +5,8 @@ A run whose tests all pass writes docs/measurements/packages.md.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -23,7 +25,7 @@ from tests.docs.outputs import QUICK_START, must_show
 from tests.docs.pages import PAGES
 from tests.integration.jobs import Topics, reading
 from tests.kafka_broker import KafkaBroker
-from tests.packages.installed import UV, Installed, install
+from tests.packages.installed import Installed, install
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -59,11 +61,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Installe
 
 def interpreter(version: str) -> str:
     """The path of a Python of this version; skips the test where there is none."""
-    command = [UV, "python", "find", "--no-python-downloads", version]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode != 0:
-        pytest.skip(f"there is no Python {version} on this machine")
-    return found.stdout.strip()
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for program in [f"python{version}", *map(str, pyenv.glob(f"versions/{version}.*/bin/python"))]:
+        command = [program, "-c", "import sys; print(sys.executable)"]
+        with contextlib.suppress(OSError):
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            if found.returncode == 0:
+                return found.stdout.strip()
+    pytest.skip(f"there is no Python {version} on this machine")
 
 
 @pytest.mark.parametrize("version", PYTHONS)
