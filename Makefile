@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ help: ## list these commands
 setup: $(STAMP) ## make .venv with everything the lock file names
 
 $(STAMP): requirements/lock.txt requirements/installer.txt pyproject.toml setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or newer is needed; set PYTHON=…" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python %d.%d found, 3.11 to 3.13 is needed; set PYTHON=…" % sys.version_info[:2])'
 	@echo "Setting up $(VENV) (the first time it downloads about 200 MB)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
@@ -32,7 +32,7 @@ demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
 test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long --ignore=tests/packages/long --ignore=tests/image/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
 	@$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m "not stack and not browser and not slow" tests/pipeline tests/runners tests/transforms $(ARGS)
@@ -63,6 +63,12 @@ test-java: ## the connectors' own tests
 
 test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
 	@$(BIN)/python -m tests.newest_beam
+
+test-dist: setup ## what `make dist` builds, installed elsewhere with each Python found, and launching on a Flink; writes docs/measurements/packages.md
+	@$(BIN)/python -m pytest tests/packages $(ARGS)
+
+test-image: image ## the main job in containers of `make image`, a killed TaskManager; root and podman; writes docs/measurements/image.md
+	@$(BIN)/python -m pytest tests/image $(ARGS)
 
 test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocked provider, a change of each input, what its nodes are given, Prometheus on alerts
 	@$(BIN)/python -m pytest tests/infra $(ARGS)
@@ -96,6 +102,13 @@ dashboards: setup ## draw docs/images/dashboard-*.png: the dashboards' panels ov
 connectors: setup ## build the Flink connectors; prints where the jars lie
 	@$(BIN)/python -m runners.flink.artifacts
 
+dist: setup ## sdist, wheel, a wheel with the connectors' jars, the lock and checksums, in dist/; the same files for the same commit
+	@$(BIN)/python -m infra.packages $(ARGS)
+
+image: setup ## an image for all roles, in build/image, as podman and docker load it; root; installs Debian's mmdebstrap and buildah
+	@$(PYTHON) -m tests.infra.tools --image
+	@$(BIN)/python -m infra.image $(ARGS)
+
 release: setup ## the artifacts that the nodes of a cluster boot with, in build/release (ARGS=--jar=... for more in lib/)
 	@$(BIN)/python -m infra.release $(ARGS)
 
@@ -124,6 +137,8 @@ lock: setup ## resolve requirements/*.txt anew
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/installer.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements/lock.txt
 	@$(BIN)/python -m infra.release.requirements | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt - -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" -c requirements/lock.txt --extra ui --extra plot pyproject.toml -o requirements/all-extras.txt
+	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" - -o requirements/build.txt
 
 lock-jars: setup ## write the list of the jars that may come from a Maven repository anew
 	@$(BIN)/python -m infra.release.jars

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 
 _PYTHON = "3.11"
+_LOCK = ROOT / "requirements" / "runtime.txt"
 _COMPRESSION = 4  # the jars and most wheels are compressed already
 
 
@@ -92,9 +93,9 @@ def _components(content: Path) -> Iterator[bill.Component]:
         yield from bill.native_libraries(libraries.read_text())
 
 
-def _flink(folder: Path, jars: Sequence[Path]) -> None:
+def _flink(folder: Path, jars: Sequence[Path] = ()) -> None:
     flink = artifacts.flink_home()
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(parents=True)
     shutil.copy(flink / "bin" / "bash-java-utils.jar", folder / "bin")
     _program(HERE / "flink-node.sh", folder / "bin" / "flink-node")
     shutil.copytree(flink / "lib", folder / "lib")
@@ -112,11 +113,10 @@ def _flink(folder: Path, jars: Sequence[Path]) -> None:
     (conf / "java-options").write_text("".join(f"{option}\n" for option in configuration.JAVA_17_OPTIONS))
 
 
-def _python(folder: Path) -> None:
+def _python(folder: Path, lock: Path = _LOCK) -> None:
     packages = folder / "site-packages"
     uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--target", str(packages)]
     target = ["--python-version", _PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
-    lock = ROOT / "requirements" / "runtime.txt"
     # A few of Beam's dependencies exist as sources only and are built here: so with the Python that nodes have.
     if f"{sys.version_info.major}.{sys.version_info.minor}" != _PYTHON:
         raise ReleaseError(f"this is Python {sys.version.split()[0]}, the nodes have {_PYTHON}: make setup PYTHON=…")
@@ -137,7 +137,7 @@ def _python(folder: Path) -> None:
         [sys.executable, *compile_all, "-s", str(packages), str(packages)], check=False
     )  # some test data is no Python
     (folder / "native-libraries.txt").write_text(_native_libraries(packages))
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(exist_ok=True)
     _program(HERE / "event-trigger-worker.sh", folder / "bin" / "event-trigger-worker")
 
 

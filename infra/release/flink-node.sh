@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a JobManager or a TaskManager in the foreground: flink-node jobmanager|taskmanager
+# Runs a JobManager or a TaskManager in the foreground: flink-node jobmanager|taskmanager [-D key=value]...
 # Flink itself computes JVM options and memory from config.yaml in FLINK_CONF_DIR, as its own scripts have it do.
 set -euo pipefail
 : "${FLINK_CONF_DIR:?}" "${FLINK_LOG_DIR:?}"
@@ -32,7 +32,7 @@ done
 classpath+=$dist
 
 computed=$(java -XX:TieredStopAtLevel=1 -cp "$home/bin/bash-java-utils.jar:$dist" \
-  org.apache.flink.runtime.util.bash.BashJavaUtils "$memory" --configDir "$FLINK_CONF_DIR" 2>&1) \
+  org.apache.flink.runtime.util.bash.BashJavaUtils "$memory" --configDir "$FLINK_CONF_DIR" "${@:2}" 2>&1) \
   || { echo "flink-node: memory settings are refused: $computed" >&2; exit 1; }
 # Two lines: options of the JVM, then arguments of Flink.
 mapfile -t results < <(sed -n 's/^BASH_JAVA_UTILS_EXEC_RESULT://p' <<<"$computed")
@@ -41,16 +41,21 @@ read -ra dynamic <<<"${results[1]}"
 
 # What one that was killed left on this machine: temporary files of Flink and of its workers, whose user has no others,
 # and RocksDB's; state comes back from the checkpoint.
-temporary=$(sed -n 's/^io\.tmp\.dirs: "\(.*\)"$/\1/p' "$FLINK_CONF_DIR/config.yaml" | head -n 1)
+# A file of older Flinks, which the Kubernetes operator writes for 1.19, is the only one there.
+settings=$FLINK_CONF_DIR/config.yaml
+[[ -f $settings ]] || settings=$FLINK_CONF_DIR/flink-conf.yaml
+temporary=$(sed -n 's/^io\.tmp\.dirs: "\(.*\)"$/\1/p' "$settings" | head -n 1)
 if [[ -d $temporary ]]; then
   find "$temporary" -mindepth 1 -maxdepth 1 -user "$(id -un)" -exec rm -rf {} + || echo "flink-node: $temporary is not clean" >&2
 fi
-state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\(.*\)"$/\1/p' "$FLINK_CONF_DIR/config.yaml" | head -n 1)
+state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\(.*\)"$/\1/p' "$settings" | head -n 1)
 if [[ $role == taskmanager && -d $state ]]; then
   find "$state" -mindepth 1 ! -name lost+found -delete
 fi
 
+logging=$FLINK_CONF_DIR/log4j.properties
+[[ ! -f $FLINK_CONF_DIR/log4j-console.properties ]] || logging=$FLINK_CONF_DIR/log4j-console.properties
 export FLINK_CONF_DIR FLINK_LIB_DIR=$home/lib FLINK_PLUGINS_DIR=$home/plugins
 exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/conf/java-options" \
-  "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$FLINK_CONF_DIR/log4j.properties" \
-  -cp "$classpath" "${main[@]}" --configDir "$FLINK_CONF_DIR" "${dynamic[@]}"
+  "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$logging" \
+  -cp "$classpath" "${main[@]}" --configDir "$FLINK_CONF_DIR" "${dynamic[@]}" "${@:2}"

@@ -81,7 +81,7 @@ def check_page_packages() -> None:
         OptionError: one is not.
     """
     if any(importlib.util.find_spec(name) is None for name in ("flask", "waitress")):
-        raise OptionError("the page needs Flask and waitress: pip install 'event-trigger[ui]'")
+        raise OptionError("the page needs Flask and waitress: pip install flask waitress")
 
 
 @contextlib.contextmanager

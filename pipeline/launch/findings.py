@@ -65,7 +65,7 @@ def check_jars(cluster: Cluster) -> Finding:
     """Check that our connectors and the runner of the installed Beam are in the cluster's class path."""
     # Every node has its own folder names, so only file names are compared.
     names = [entry.rpartition("/")[2] for entry in cluster.class_path]
-    advice = "copy the jars of `make connectors` into lib/ of every node and restart them"
+    advice = "copy the jars that `python -m runners.flink.artifacts` names into lib/ of every node and restart them"
     if not any(name.startswith("event-trigger-connectors") for name in names):
         return Finding("Connectors", FAIL, "not in the JobManager's class path", advice)
     runners = [name for name in names if name.startswith("beam-runners-flink-")]
@@ -119,4 +119,4 @@ def check_beam() -> Finding:
     version = importlib.metadata.version("apache-beam")
     if version == BEAM_VERSION:
         return Finding("Beam", OK, f"{version}, as the runner")
-    return Finding("Beam", FAIL, f"{version} is installed, the runner is {BEAM_VERSION}", "run make setup")
+    return Finding("Beam", FAIL, f"{version} is installed, the runner is {BEAM_VERSION}", "install what the lock names")

@@ -181,7 +181,7 @@ def worker_command(settings: Settings) -> str:
     beside = Path(sys.executable).parent / "event-trigger-worker"
     program = str(beside) if beside.exists() else shutil.which("event-trigger-worker")
     if program is None:
-        raise OptionError("--worker_command is missing and event-trigger-worker is not installed: run make setup")
+        raise OptionError("--worker_command is missing and event-trigger-worker is not installed: install this package")
     return program
 
 

@@ -8,6 +8,7 @@ LocalStackError.
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -30,6 +31,8 @@ JAVA_NEEDED = (17, 21)  # our classes need 17; Flink 1.19 is known up to 21
 
 _FLINK_SDIST = f"apache-flink-libraries-{FLINK_VERSION}.tar.gz"
 _FLINK_SDIST_SHA256 = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
+CONNECTORS_PACKAGE = "event-trigger-connectors"
+_CONNECTORS_MODULE = "event_trigger_connectors"
 _HERE = Path(__file__).resolve().parent
 _CONNECTORS_SOURCE = _HERE / "connectors"
 _KAFKA_POM = _HERE / "kafka" / "pom.xml"
@@ -57,27 +60,50 @@ def flink_home() -> Path:
 def connectors() -> list[Path]:
     """The jars for a cluster's lib/: our connectors and their dependencies, Beam's Flink runner included.
 
-    $EVENT_TRIGGER_CONNECTORS may name a folder that has them. Otherwise Maven builds them when their sources have
-    changed since the last build.
+    $EVENT_TRIGGER_CONNECTORS may name a folder that has them. In a checkout Maven builds them when their sources have
+    changed since the last build. Elsewhere they are those of the package event-trigger-connectors.
     """
     configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
     if configured:
         return _jars(Path(configured), f"EVENT_TRIGGER_CONNECTORS={configured}")
-    if not (_CONNECTORS_SOURCE / "pom.xml").is_file():
-        raise LocalStackError(
-            f"connectors: no sources in {_CONNECTORS_SOURCE} (an installed package carries none); work in a checkout "
-            "of the repository or set EVENT_TRIGGER_CONNECTORS to a folder with their jars"
-        )
+    if not _has_connectors_source():
+        return _jars(_installed_connectors(), CONNECTORS_PACKAGE)
     folder = _cached(_connectors_folder(), _build_connectors)
     _remove_old_connectors(folder)
     return _jars(folder, "connectors")
 
 
 def built_connectors() -> Path | None:
-    """The folder where ``connectors`` finds jars without building; None if it has to build them with Maven."""
+    """The folder where ``connectors`` finds jars without building; None if it has to build them with Maven.
+
+    Raises:
+        LocalStackError: there is nothing to build them from, and the package with them is not installed.
+    """
     configured = os.environ.get("EVENT_TRIGGER_CONNECTORS")
+    if not configured and not _has_connectors_source():
+        return _installed_connectors()
     folder = Path(configured) if configured else cache_dir() / _connectors_folder()
     return folder if folder.is_dir() else None
+
+
+def _has_connectors_source() -> bool:
+    return (_CONNECTORS_SOURCE / "pom.xml").is_file()
+
+
+def _installed_connectors() -> Path:
+    """The folder of the package with the jars, which has to be of this package's release."""
+    spec = importlib.util.find_spec(_CONNECTORS_MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        raise LocalStackError(
+            f"connectors: {CONNECTORS_PACKAGE} is not installed; install its wheel, which lies beside this package's, "
+            "or set EVENT_TRIGGER_CONNECTORS to a folder with the jars"
+        )
+    ours, theirs = (importlib.metadata.version(name) for name in ("event-trigger", CONNECTORS_PACKAGE))
+    if ours != theirs:
+        raise LocalStackError(
+            f"connectors: {CONNECTORS_PACKAGE} is {theirs}, event-trigger is {ours}; install both of one release"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _connectors_folder() -> str:
@@ -307,4 +333,7 @@ def _report(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{connectors()[0].parent}\n")
+    try:
+        sys.stdout.write(f"{connectors()[0].parent}\n")
+    except LocalStackError as error:
+        sys.exit(f"error: {error}")

@@ -218,6 +218,15 @@ def _source(arguments: Sequence[str], folder: Path) -> None:
         raise CommandError(f". {' '.join(arguments)}: only .venv/bin/activate is sourced")
 
 
+def _pip(arguments: Sequence[str], folder: Path) -> None:
+    """What `pip install` names is a file that `make dist` writes: nothing of this project is on a package index."""
+    command, *rest = arguments
+    named = [word for word in rest if not word.startswith("-")]
+    wrong = [word for word in named if not re.fullmatch(r"dist/(requirements\.txt|\*\.whl)", word)]
+    if command != "install" or wrong or not named:
+        raise CommandError(f"pip {' '.join(arguments)}: only files of dist/ are installed, as `pip install dist/*.whl`")
+
+
 def _event_trigger(arguments: Sequence[str], folder: Path) -> None:
     check_pipeline(arguments)
 
@@ -232,6 +241,7 @@ _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     "event-trigger": _event_trigger,
     "java": _java,
     "make": check_make,
+    "pip": _pip,
     "python": _python,
     "python3": _python,
     "terraform": _terraform,

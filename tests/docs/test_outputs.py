@@ -136,7 +136,7 @@ def test_doctor() -> None:
     settings = Settings(runner=FLINK_RUNNER, bootstrap_servers="broker-1:9092", parallelism=8)
     topics = dict.fromkeys((settings.events_topic, settings.actions_topic, settings.dead_letters_topic), 4)
     problem = "not in the JobManager's class path"
-    advice = "copy the jars of `make connectors` into lib/ of every node and restart them"
+    advice = "copy the jars that `python -m runners.flink.artifacts` names into lib/ of every node and restart them"
     assert problem in CHECKS
     assert advice in CHECKS
     partitions = [finding for finding in check_topics(settings, topics) if finding.check == "Partitions"]

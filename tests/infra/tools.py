@@ -34,6 +34,12 @@ LONG: Mapping[str, str] = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
+IMAGE: Mapping[str, str] = {
+    "mmdebstrap": "mmdebstrap",
+    "buildah": "buildah",
+    "podman": "podman",
+    "runc": "runc",
+}
 # Installed for its schema: it must not take over a machine that is no cloud instance of ours.
 _CLOUD_INIT_OFF = Path("/etc/cloud/cloud-init.disabled")
 # Installed for its programs: a unit that is a link to nothing is not started (systemctl mask).
@@ -124,6 +130,7 @@ def _install(packages: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     try:
-        provide({**FAST, **LONG} if "--long" in sys.argv[1:] else FAST)
+        given = sys.argv[1:]
+        provide({**FAST, **(LONG if "--long" in given else {}), **(IMAGE if "--image" in given else {})})
     except ToolsError as error:
         sys.exit(str(error))

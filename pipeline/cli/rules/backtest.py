@@ -116,7 +116,7 @@ class _Run:
         if files.plot is not None and files.plot.suffix not in _PLOT_SUFFIXES:
             raise OptionError(f"--plot is {str(files.plot)!r}, allowed endings: {', '.join(_PLOT_SUFFIXES)}")
         if files.plot is not None and importlib.util.find_spec("matplotlib") is None:
-            raise OptionError("--plot needs matplotlib: pip install 'event-trigger[plot]'")
+            raise OptionError("--plot needs matplotlib: pip install matplotlib")
 
     def run(self) -> int:
         files, settings = self._files, self._settings

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import io
 import os
 import re
@@ -126,10 +127,47 @@ def test_a_given_folder_without_connectors_is_an_error(monkeypatch: pytest.Monke
         artifacts.connectors()
 
 
-def test_an_installed_package_without_sources_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of installed packages, of a machine without a checkout."""
     monkeypatch.setattr(artifacts, "_CONNECTORS_SOURCE", tmp_path / "none")
-    with pytest.raises(LocalStackError, match=r"connectors: no sources in .*set EVENT_TRIGGER_CONNECTORS"):
-        artifacts.connectors()
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    return tmp_path / "site-packages"
+
+
+def install_connectors(installed: Path, version: str) -> Path:
+    package = installed / "event_trigger_connectors"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "beam.jar").touch()
+    metadata = installed / f"event_trigger_connectors-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.4\nName: event-trigger-connectors\nVersion: {version}\n")
+    return package
+
+
+def test_without_a_checkout_the_jars_are_those_of_their_package(installed: Path) -> None:
+    package = install_connectors(installed, importlib.metadata.version("event-trigger"))
+    assert artifacts.connectors() == [package / "beam.jar"]
+    assert artifacts.built_connectors() == package
+
+
+def test_jars_of_another_release_are_refused_with_both_versions(installed: Path) -> None:
+    install_connectors(installed, "0.0.7")
+    for function in (artifacts.connectors, artifacts.built_connectors):
+        with pytest.raises(
+            LocalStackError, match=r"event-trigger-connectors is 0\.0\.7, event-trigger is \d.*; install both"
+        ):
+            function()
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_package_without_jars_says_what_to_do() -> None:
+    for function in (artifacts.connectors, artifacts.built_connectors):
+        with pytest.raises(
+            LocalStackError, match=r"event-trigger-connectors is not installed; .*EVENT_TRIGGER_CONNECTORS"
+        ):
+            function()
 
 
 @pytest.mark.usefixtures("sources")

@@ -1,0 +1,1 @@
+"""The packages that `make dist` builds, and the two that one installs."""

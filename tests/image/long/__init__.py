@@ -1,0 +1,1 @@
+"""`make test-image`: the image in containers."""

@@ -1,0 +1,197 @@
+"""The main job in containers of the image, with a real Kafka: the TaskManager's container is killed, nothing is lost.
+
+The containers have a read-only root, no capabilities and the host's network. A run that passes writes
+docs/measurements/image.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.image.__main__ import NAME, USER
+from infra.packages.__main__ import ROOT, project_version
+from runners.flink.errors import LocalStackError
+from runners.flink.local.processes import free_ports
+from runners.flink.rest import FlinkRest
+from tests.builders import oracle_of, rule_documents, user_api_of
+from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.integration.jobs import PATIENT, Topics, reading
+from tests.integration.test_main_job import RECORDS, USERS, check
+from tests.integration.user_api import serve_users
+from tests.kafka_broker import KafkaBroker
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
+
+IMAGE = f"{NAME}:{project_version()}"
+FIGURES = ROOT / "docs" / "measurements" / "image.md"
+PODMAN = ("podman", "--storage-driver", "vfs", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
+_ROWS: dict[str, str] = {}
+
+
+def podman(*arguments: str, deadline_s: float = 600) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PODMAN, *arguments], capture_output=True, text=True, check=False, timeout=deadline_s, stdin=subprocess.DEVNULL
+    )
+
+
+@dataclass
+class Containers:
+    """Containers of the image that share settings of Flink and a folder for checkpoints; all are removed at the end."""
+
+    folder: Path
+    properties: str
+    environment: dict[str, str] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    def start(self, *command: str, foreground: bool = False) -> str:
+        """Start a container; its name, or what it printed if it is waited for."""
+        name = f"event-trigger-test-{command[0]}-{uuid.uuid4().hex[:8]}"
+        self.names.append(name)
+        variables = {"FLINK_PROPERTIES": self.properties, **self.environment}
+        options = ["--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL", "--pids-limit", "-1"]
+        options += [
+            "--security-opt",
+            "no-new-privileges",
+            "--ulimit",
+            "nofile=65536:65536",
+            "--ulimit",
+            "nproc=8192:8192",
+        ]
+        options += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
+        options += ["--volume", f"{self.folder / 'checkpoints'}:/checkpoints", "--volume", f"{self.folder}:/given:ro"]
+        done = podman("run", *([] if foreground else ["--detach"]), *options, IMAGE, *command)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout if foreground else name
+
+    def logs(self) -> str:
+        return "\n".join(f"== {name}\n{podman('logs', '--tail', '30', name).stdout}" for name in self.names)
+
+
+@contextlib.contextmanager
+def containers(folder: Path, properties: str) -> Iterator[Containers]:
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints").chmod(0o777)
+    started = Containers(folder, properties)
+    try:
+        yield started
+    except (AssertionError, LocalStackError) as error:
+        error.add_note(started.logs())
+        raise
+    finally:
+        for name in started.names:
+            podman("rm", "--force", "--time", "0", "--volumes", name)
+
+
+def inspected(*arguments: str) -> list[dict]:
+    return json.loads(podman(*arguments).stdout)
+
+
+def test_the_image_has_its_user_health_check_labels_and_bill_of_materials() -> None:
+    (found,) = inspected("image", "inspect", IMAGE)
+    assert found["Config"]["User"] == f"{USER}:{USER}"
+    assert found["Config"]["Labels"]["org.opencontainers.image.version"] == project_version()
+    assert found["HealthCheck"]["Test"] == ["CMD-SHELL", "health"] or "health" in str(found["HealthCheck"]["Test"])
+    command = ["run", "--rm", "--network", "none", "--read-only", IMAGE]
+    bill = json.loads(podman(*command, "cat", "/opt/event-trigger/bill-of-materials.json").stdout)
+    names = {component["name"] for component in bill["components"]}
+    assert {"openjdk-17-jre-headless", "apache-beam", "flink-dist", "event-trigger"} <= names
+    assert podman(*command, "--version").stdout.strip() == project_version()
+    assert podman(*command, "sh", "-c", "id -u; touch /opt/x || echo read-only").stdout.split() == [
+        str(USER),
+        "read-only",
+    ]
+    _ROWS["image"] = f"{found['Size'] / 1e6:,.0f} MB, {len(bill['components'])} components in its bill of materials"
+
+
+def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump_all(rule_documents("kafka")))
+    oracle = oracle_of(RECORDS, user_api_of(USERS))
+    rpc, rest_port, blob, prometheus = free_ports(4)
+    properties = (
+        f"jobmanager.rpc.address: 127.0.0.1\njobmanager.rpc.port: {rpc}\n"
+        f"rest.address: 127.0.0.1\nrest.port: {rest_port}\nblob.server.port: {blob}\ntaskmanager.host: 127.0.0.1\n"
+        f"metrics.reporter.prom.port: {prometheus}-{prometheus + 9}\n"
+        "heartbeat.interval: 2000\nheartbeat.timeout: 20000\nrestart-strategy.exponential-delay.max-backoff: 5 s\n"
+    )
+    started = time.monotonic()
+    with KafkaBroker() as kafka, containers(tmp_path, properties) as run, serve_users(user_api_of(USERS)) as api:
+        topics = Topics(kafka)
+        run.environment["EVENT_TRIGGER_FLINK_MASTER"] = f"127.0.0.1:{rest_port}"
+        run.start("jobmanager")
+        task_manager = run.start("taskmanager")
+        rest = FlinkRest(f"http://127.0.0.1:{rest_port}")
+        wait_for_task_managers(rest, 1)
+        _ROWS["JobManager and TaskManager"] = f"registered {time.monotonic() - started:.0f} s after their start"
+        with (
+            reading(kafka, topics.actions) as actions,
+            reading(kafka, topics.dead_letters) as dead_letters,
+            reading(kafka, topics.inspections) as inspections,
+        ):
+            run.start(
+                *("launch", "--detached", "--rules=/given/rules.yaml", f"--user_api_url={api}", *topics.options()),
+                *(*PATIENT, f"--control_topic={topics.control}", "--parallelism=2"),
+                *(
+                    "--delivery_guarantee=EXACTLY_ONCE",
+                    "--checkpointing_interval_ms=2000",
+                    "--checkpoint_dir_is_shared",
+                ),
+                foreground=True,
+            )
+            (job,) = rest.jobs()
+            job_id = str(job["jid"])
+            producer = threading.Thread(target=topics.produce, args=(RECORDS[:10_000],))
+            producer.start()
+            done = rest.checkpoints(job_id)["counts"]["completed"]
+            wait_for_checkpoint(rest, job_id, done + 2, 300)
+            since, killed = restarted_at(rest, job_id), time.monotonic()
+            assert podman("kill", "--signal", "KILL", task_manager).returncode == 0
+            run.start("taskmanager")
+            wait_for_recovery(rest, job_id, since, 600)
+            _ROWS["killed TaskManager's container"] = f"the job ran again {time.monotonic() - killed:.0f} s later"
+            producer.join()
+            topics.produce(RECORDS[10_000:])
+            check(oracle, topics, actions, dead_letters, inspections)
+            _ROWS["outputs"] = (
+                f"{len(RECORDS):,} events, {len(oracle.actions):,} actions each once, dead letters and the state of "
+                f"{len(USERS)} users: as the oracle says"
+            )
+        health = podman("exec", run.names[0], "health")
+        assert (health.returncode, "HEALTHY" in health.stdout or "DEGRADED" in health.stdout) == (0, True), (
+            health.stdout
+        )
+    _ROWS["whole test"] = f"{time.monotonic() - started:.0f} s"
+    if "image" in _ROWS:
+        write_figures()
+
+
+def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 600) -> None:
+    give_up = time.monotonic() + deadline_s
+    while True:
+        with contextlib.suppress(LocalStackError):
+            if len(rest.task_managers()) == count:
+                return
+        assert time.monotonic() < give_up, f"not {count} TaskManagers after {deadline_s} s"
+        time.sleep(0.5)
+
+
+def write_figures() -> None:
+    rows = "".join(f"| {what} | {figure} |\n" for what, figure in _ROWS.items())
+    FIGURES.write_text(
+        "# The image, measured\n\n`make test-image` writes this page. It runs the main job in containers of the image\n"
+        "with a real Kafka and kills the TaskManager's container. Times are of a machine with two cores that also\n"
+        f"did other work. Run on {datetime.now(UTC).date().isoformat()}.\n\n| what | result |\n|---|---|\n{rows}",
+        "utf-8",
+    )

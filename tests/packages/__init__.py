@@ -1,0 +1,1 @@
+"""What `make dist` builds, in environments of its own, without this checkout."""

@@ -1,0 +1,1 @@
+"""What takes long of `make test-dist`."""
