@@ -26,9 +26,10 @@ from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import Token, TokenError
 from transforms.domain.base.secret_references import SecretError
+from transforms.domain.rules.action_topics import check_destinations
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
-from transforms.domain.rules.model import Rule, RuleError, check_destinations
+from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination, load_destinations
 from transforms.runtime.clocks import monotonic_ms
