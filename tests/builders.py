@@ -25,8 +25,9 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules import files
 from transforms.domain.rules.files import RuleFiles
 from transforms.domain.rules.filters import FilterSet
+from transforms.domain.rules.groups import in_groups
 from transforms.domain.rules.live_sets import RuleSets
-from transforms.domain.rules.model import Rule
+from transforms.domain.rules.model import Group, Rule
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.rules.sets import RuleSet, encode_rule_set
 from transforms.domain.rules.state import RuleState
@@ -256,6 +257,11 @@ def oracle_of(records: Iterable[tuple[bytes, bytes]], api: dict[str, Any], **set
     return oracle
 
 
+def grouped(groups: dict[str, Any], *rules: Rule) -> tuple[Rule, ...]:
+    """Rules with their groups."""
+    return in_groups(rules, {name: Group.model_validate(group) for name, group in groups.items()})
+
+
 class MemoryBag:
     """A Beam bag of journal elements: the objects, and the bytes that a runner has of them."""
 
@@ -389,13 +395,14 @@ class Shard:
         now_ms: int | None = None,
         stream_ms: int | None = None,
         delivery_results: Sequence[DeliveryResult] = (),
+        in_flight: Collection[str] = (),
     ) -> StepResult:
         self.now_ms = self.now_ms if now_ms is None else now_ms
         for answer in answers:
             self.fetch_started_ms.pop(answer.user_id, None)
         with self.journal.changing():
             fetch_started_ms = self.fetch_started_ms
-            given = StepInput(self.now_ms, batch, answers, delivery_results, fetch_started_ms, stream_ms)
+            given = StepInput(self.now_ms, batch, answers, delivery_results, fetch_started_ms, stream_ms, in_flight)
             done = step(
                 self.state,
                 StepContext(self.settings, self.filters, self.signer, self.missing_topics.__contains__),

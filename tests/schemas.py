@@ -16,7 +16,7 @@ from transforms.adapters.kafka.clients import CONFIDENTIAL
 from transforms.domain.base.secret_references import REFERENCE
 from transforms.domain.events import event
 from transforms.domain.events.dead_letter import STAGES, UNKNOWN
-from transforms.domain.rules.schema import rule_schema
+from transforms.domain.rules.schema import groups_schema, rule_schema
 from transforms.domain.shard import decisions
 from transforms.domain.webhooks.destinations import Destination
 
@@ -183,6 +183,7 @@ def _object(properties: Mapping[str, Any], required: list[str] | None = None, cl
 _SCHEMAS: Final[Mapping[str, tuple[str, str, Callable[[], dict[str, Any]]]]] = {
     "config": ("Configuration", "event-trigger.yaml: options for the launch and for commands.", _config),
     "rule": ("Rule", "", rule_schema),
+    "groups": ("Groups", "A document of a rule file that declares groups of rules.", groups_schema),
     "destination": ("Destinations", "The file of --destinations.", _destination),
     "action": ("Action", "Body of an action of a rule that has no body of its own: the enriched event.", _action),
     "dead-letter": ("Dead letter", "A record of --dead_letters_topic.", _dead_letter),

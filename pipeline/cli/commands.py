@@ -112,6 +112,9 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         },
         STEER,
     ),
+    "suppress": Command("send a user nothing of a group of rules, or of any rule", "suppress:suppress", STEER),
+    "unsuppress": Command("send a user again what was suppressed", "suppress:unsuppress", STEER),
+    "suppressed": Command("from which groups a user gets nothing", "suppress:suppressed", LOOK),
     "init": Command("write a first event-trigger.yaml", "init:init", TOOLS),
     "config": Commands(
         "the configuration file: show, check, schema",

@@ -17,8 +17,9 @@ from pipeline.launch.options import Settings
 from pipeline.launch.run import EMBEDDED_FOLDER
 from runners.flink.local.broker import LocalKafka
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.rules.action_topics import check_destinations
 from transforms.domain.rules.files import load_rules
-from transforms.domain.rules.model import KafkaAction, Rule, check_destinations
+from transforms.domain.rules.model import KafkaAction, Rule
 from transforms.domain.rules.sets import RuleSet
 
 RULES_TOPIC: Final = "event-rules"

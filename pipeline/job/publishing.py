@@ -13,9 +13,9 @@ from pipeline.kafka.cluster_settings import KafkaAdminError, missing_topics
 from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
 from pipeline.kafka.topics import TopicError
 from pipeline.timestamps import shown_time
-from transforms.domain.rules.action_topics import topics_of
+from transforms.domain.rules.action_topics import check_destinations, topics_of
 from transforms.domain.rules.diff import RuleChanges, reused_versions, rule_changes
-from transforms.domain.rules.model import Rule, RuleError, WebhookAction, check_destinations
+from transforms.domain.rules.model import Rule, RuleError, WebhookAction
 from transforms.domain.rules.sets import RuleSet
 
 REFUSED_NEXT: Final = " (the next release refuses it)"

@@ -48,6 +48,8 @@ def _fields(rule: Rule | None) -> Mapping[str, Any]:
     if rule is None:
         return {}
     fields = rule.model_dump(mode="json", exclude_defaults=True)
+    if rule.shared is not None:
+        fields[f"group {rule.group}"] = rule.shared.model_dump(mode="json", exclude_defaults=True)
     return {name: value for name, value in fields.items() if name not in _LEFT_OUT}
 
 

@@ -27,9 +27,10 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.adapters.secrets import Token, TokenError
 from transforms.adapters.user_hash_key import user_hash
 from transforms.domain.base.secret_references import SecretError
+from transforms.domain.rules.action_topics import check_destinations
 from transforms.domain.rules.files import load_rules
 from transforms.domain.rules.filters import FilterSet
-from transforms.domain.rules.model import Rule, RuleError, check_destinations
+from transforms.domain.rules.model import Rule, RuleError
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination, load_destinations
 from transforms.runtime.clocks import monotonic_ms

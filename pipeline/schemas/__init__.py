@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Final
 
 # What they describe. Their files are also in docs/schemas/.
-SCHEMAS: Final = ("config", "rule", "destination", "action", "dead-letter", "decision", "audit")
+SCHEMAS: Final = ("config", "rule", "groups", "destination", "action", "dead-letter", "decision", "audit")
 
 
 def schema_text(name: str) -> str:

@@ -29,7 +29,8 @@ from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.checked_documents import Problem
 from transforms.domain.rules.action_topics import ActionTopics, topics_of
 from transforms.domain.rules.files import RuleFiles, read_rule_files
-from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.groups import groups_of, in_groups
+from transforms.domain.rules.model import Groups, Rule, RuleError
 from transforms.domain.rules.rule_checks import examine
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.simulation.case_runner import run_cases
@@ -115,9 +116,11 @@ class RuleChanges:
         warnings: list[str],
     ) -> tuple[Rule, ...]:
         if kind == "edit":
-            edited = {rule.name: rule for rule in self._read_rules(what, problems, warnings)}
+            read, groups = self._read_rules(what, base, problems, warnings)
+            edited = {rule.name: rule for rule in read}
             kept = [edited.pop(rule.name, rule) for rule in base.rules]
-            return (*kept, *edited.values())
+            wanted = (*kept, *edited.values())
+            return wanted if problems else in_groups(wanted, groups)
         if kind == "set_aside":
             rules = tuple(rule for rule in base.rules if rule.name != what)
             if len(rules) == len(base.rules):
@@ -131,19 +134,23 @@ class RuleChanges:
             return base.rules
         return earlier[what].rules
 
-    def _read_rules(self, text: str, problems: list[str], warnings: list[str]) -> tuple[Rule, ...]:
-        """The rules of a YAML text, whose cases pass; problems and warnings are named by line."""
+    def _read_rules(
+        self, text: str, base: RuleSet, problems: list[str], warnings: list[str]
+    ) -> tuple[tuple[Rule, ...], Groups]:
+        """The rules of a YAML text, whose cases pass, and all groups; problems and warnings are named by line."""
+        groups = groups_of(base.rules)
         with tempfile.TemporaryDirectory(prefix="event-trigger-page-") as folder:
             path = Path(folder) / "rule.yaml"
             path.write_text(text.replace("\r\n", "\n"), encoding="utf-8")
-            files = read_rule_files(path, LuaEngines())
+            files = read_rule_files(path, LuaEngines(), groups)
             examine(files)
             problems += map(_by_line, files.problems)
             warnings += map(_by_line, files.warnings)
             warnings += [f"{_by_line(problem)}{REFUSED_NEXT}" for problem in files.refused_next]
             if not problems:
                 problems += self._failed_cases(files)
-        return tuple(loaded.rule for loaded in files.rules)
+        groups |= {name: loaded.group for name, loaded in files.groups.items()}
+        return tuple(loaded.rule for loaded in files.rules), groups
 
     def _failed_cases(self, files: RuleFiles) -> Iterator[str]:
         settings = self._settings.shard(())

@@ -25,7 +25,8 @@ from tests.benchmarks.peers.stack import check_no_letters
 from tests.benchmarks.peers.systems import _JOBS, ROWS
 from tests.benchmarks.webhooks import receiver
 from tests.builders import filter_set, load_rules, rule
-from transforms.domain.rules.model import Rule, check_destinations
+from transforms.domain.rules.action_topics import check_destinations
+from transforms.domain.rules.model import Rule
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.shard.step_input import Answer
 from transforms.domain.webhooks.destinations import Destination

@@ -59,7 +59,7 @@ class Outbox:
     def send_due(self, pool: SendPool, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> None:
         """Hand the pool what is due; what it has no room for stays due."""
         for user_id, delivery in self.due(deliveries, now_ms):
-            if pool.request(delivery.action_id, delivery.destination, delivery.body):
+            if pool.request(delivery.action_id, delivery.destination, delivery.body, delivery.expires_ms):
                 self.sent(deliveries, user_id, delivery.action_id)
 
     def poll(self, pool: SendPool) -> list[DeliveryResult]:

@@ -166,7 +166,8 @@ class ShardRuntime:
                 del memory.fetch_started_ms[answer.user_id]
             # Inline there is no later bundle to poll, or to attempt a webhook again.
             results = outbox.wait(services.send_pool) if self._settings.inline else outbox.poll(services.send_pool)
-            step_input = StepInput(self._now_ms, batch, answers, results, memory.fetch_started_ms, stream_ms)
+            started_ms, in_flight = memory.fetch_started_ms, outbox.in_flight
+            step_input = StepInput(self._now_ms, batch, answers, results, started_ms, stream_ms, in_flight)
             result = step(self._state, services.step_context, step_input)
             self._store(result)
             memory.empty_fetch_polls = 0 if answers or result.users_to_fetch else memory.empty_fetch_polls + 1
@@ -198,6 +199,8 @@ class ShardRuntime:
 
     def _start_calls(self, result: StepResult) -> None:
         services, fetch_started_ms = self._services, self.memory.fetch_started_ms
+        if result.stopped_deliveries:
+            services.send_pool.stop(result.stopped_deliveries)
         self.memory.outbox.send_due(services.send_pool, self._state.deliveries, self._now_ms)
         for user_id in result.users_to_fetch:
             fetch_started_ms[user_id] = services.fetch_pool.request(user_id, self._now_ms)

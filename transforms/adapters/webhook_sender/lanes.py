@@ -22,6 +22,8 @@ from transforms.domain.webhooks.results import Outcome, SendResult
 
 # A kind of error beside those of ``sender``: the receiver asked all callers to wait (429 or 503 with Retry-After).
 PAUSED: Final = "paused"
+# Likewise: the webhook has expired, or its user gets nothing any more.
+STOPPED: Final = "stopped"
 
 QUICK_RETRIES: Final = 2
 QUICK_S: Final = 5.0
@@ -72,6 +74,7 @@ class Lane:
         *,
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._sender = sender
@@ -80,25 +83,42 @@ class Lane:
         self._bucket = None if destination.rate is None else TokenBucket(destination.rate / harnesses)
         self.breaker = breaker or Breaker(clock=clock)
         self._clock = clock
+        self._wall_clock = wall_clock
         self._chance = chance
+        self._jobs: dict[str, _Job] = {}
         # Only used in the I/O thread:
         self._free = destination.max_in_flight
         self._queue: deque[_Job] = deque()
         self._paused_until_s = 0.0
 
-    def submit(self, webhook_id: str, body: bytes) -> Future[SendResult]:
+    def submit(self, webhook_id: str, body: bytes, expires_ms: int = 0) -> Future[SendResult]:
         """Send a webhook, with quick retries; the future never raises. Thread-safe.
+
+        From ``expires_ms`` on, if it is not 0, no attempt is made.
 
         Raises:
             FullError: the queue is full.
         """
         if not self._room.acquire(blocking=False):
             raise FullError
-        job = _Job(webhook_id, body)
-        room = self._room  # a reference to self would keep the lane alive
-        job.future.add_done_callback(lambda _: room.release())
+        job = _Job(webhook_id, body, expires_ms)
+        room, jobs = self._room, self._jobs  # a reference to self would keep the lane alive
+        jobs[webhook_id] = job
+
+        def ended(_: object) -> None:
+            room.release()
+            if jobs.get(webhook_id) is job:
+                del jobs[webhook_id]
+
+        job.future.add_done_callback(ended)
         self._io.submit(self._enqueue, job)
         return job.future
+
+    def stop(self, webhook_id: str) -> None:
+        """Make no further attempt of a webhook; its result is that of the last one, if there was any. Thread-safe."""
+        job = self._jobs.get(webhook_id)
+        if job is not None:
+            job.is_stopped = True
 
     # In the I/O thread
 
@@ -116,7 +136,7 @@ class Lane:
 
     def _try(self, job: _Job) -> None:
         """Make an attempt when the rate allows it."""
-        held = self._held()
+        held = self._held() or self._ended_before(job)
         if held is not None:
             self._after(job, held)
         elif self._bucket is not None and (wait_s := self._bucket.take(self._clock())) > 0:
@@ -126,7 +146,7 @@ class Lane:
 
     def _attempt(self, job: _Job) -> None:
         """Make an attempt unless the receiver asked for a pause or the breaker is open."""
-        held = self._held()
+        held = self._held() or self._ended_before(job)
         permit = None if held is not None else self.breaker.enter()
         if permit is None:
             self._after(job, held or _not_sent(BREAKER_OPEN, "breaker open"))
@@ -163,6 +183,13 @@ class Lane:
         job.future.set_result(result)
         self._serve()
 
+    def _ended_before(self, job: _Job) -> SendResult | None:
+        """Why a webhook gets no attempt although its destination takes some."""
+        if job.is_stopped:
+            return _not_sent(STOPPED, "stopped")
+        is_over = 0 < job.expires_ms <= self._wall_clock() * 1000
+        return _not_sent(STOPPED, "expired") if is_over else None
+
     def _held(self) -> SendResult | None:
         paused_s = self._paused_until_s - self._clock()
         if paused_s > 0:
@@ -171,11 +198,13 @@ class Lane:
 
 
 class _Job:
-    __slots__ = ("body", "future", "quick_until_s", "result", "tries", "webhook_id")
+    __slots__ = ("body", "expires_ms", "future", "is_stopped", "quick_until_s", "result", "tries", "webhook_id")
 
-    def __init__(self, webhook_id: str, body: bytes) -> None:
+    def __init__(self, webhook_id: str, body: bytes, expires_ms: int) -> None:
         self.webhook_id = webhook_id
         self.body = body
+        self.expires_ms = expires_ms
+        self.is_stopped = False
         self.future: Future[SendResult] = Future()
         self.quick_until_s = 0.0
         self.tries = 0

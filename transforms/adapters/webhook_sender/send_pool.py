@@ -58,8 +58,11 @@ class SendPool(KeyedCalls[SendResult]):
         """By destination whether its breaker is open."""
         return {name: lane.breaker.is_open for name, lane in self._lanes.items()}
 
-    def request(self, webhook_id: str, destination: str, body: bytes) -> bool:
-        """Send, unless the webhook is in flight or its result waits to be taken; False if the queue is full."""
+    def request(self, webhook_id: str, destination: str, body: bytes, expires_ms: int = 0) -> bool:
+        """Send, unless the webhook is in flight or its result waits to be taken; False if the queue is full.
+
+        From ``expires_ms`` on, if it is not 0, no attempt is made.
+        """
         lane = self._lanes.get(destination)
         if lane is None:
             error = f"destination {destination!r} is not in the destinations file"
@@ -67,10 +70,16 @@ class SendPool(KeyedCalls[SendResult]):
             self._start(webhook_id, lambda: _done(result))
             return True
         try:
-            self._start(webhook_id, lambda: lane.submit(webhook_id, body))
+            self._start(webhook_id, lambda: lane.submit(webhook_id, body, expires_ms))
         except FullError:
             return False
         return True
+
+    def stop(self, webhook_ids: Iterable[str]) -> None:
+        """Make no further attempt of these webhooks; their results say what became of them."""
+        for webhook_id in webhook_ids:
+            for lane in self._lanes.values():
+                lane.stop(webhook_id)
 
     def wait(self, webhook_id: str) -> SendResult:
         """Wait for the result of a webhook that was requested, and take it.

@@ -23,7 +23,7 @@ CONTROL = 1
 
 _SHARD_KEY = struct.Struct(">II")
 # Fields of control records that name a user, by precedence.
-_USER_FIELDS = ("forget", "inspect", "redrive")
+_USER_FIELDS = ("forget", "inspect", "redrive", "suppress", "unsuppress")
 
 
 class MicroBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):

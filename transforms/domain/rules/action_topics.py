@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from transforms.domain.rules.model import KafkaAction, Rule, RuleError
+from transforms.domain.rules.model import KafkaAction, Rule, RuleError, WebhookAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +49,15 @@ def topics_of(rules: Iterable[Rule]) -> tuple[str, ...]:
     """The topics that Kafka actions name, each once."""
     topics = (action.topic for rule in rules for action in rule.actions if isinstance(action, KafkaAction))
     return tuple(dict.fromkeys(topic for topic in topics if topic is not None))
+
+
+def check_destinations(rule: Rule, destinations: Collection[str]) -> None:
+    """Check that the destinations of a rule's webhooks exist.
+
+    Raises:
+        RuleError: one does not exist; the message names those that do.
+    """
+    for action in rule.actions:
+        if isinstance(action, WebhookAction) and action.destination not in destinations:
+            allowed = ", ".join(destinations) or "none: there is no --destinations file"
+            raise RuleError(f"rule {rule.name!r}: destination is {action.destination!r}, allowed: {allowed}")

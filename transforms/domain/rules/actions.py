@@ -24,6 +24,8 @@ class FiredAction:
         body: the enriched event or the rule's own body, JSON.
         rule_set: number of the rule set.
         at_ms: event time of the firing (docs/rules.md); 0 if quiet hours held the action under an earlier release.
+        expires_ms: processing time from which on it is not sent any more; 0: never.
+        group: the rule's group, "" without one.
     """
 
     action_id: str
@@ -34,6 +36,8 @@ class FiredAction:
     body: bytes
     rule_set: int = 0
     at_ms: int = 0
+    expires_ms: int = 0
+    group: str = ""
 
 
 def action_id(user_id: str, event_id: str, rule: str, version: int, action: str) -> str:

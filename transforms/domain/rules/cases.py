@@ -91,11 +91,29 @@ class ExpectedAction(StrictModel):
     body: dict[str, Any] = Field(default={}, description="what the body contains, among others")
 
 
+# The decisions that a case may expect, beside actions.
+LOST: Final = ("suppressed", "group_capped", "outranked", "expired")
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(default=(), strict=False),
+]
+
+
 class Expected(StrictModel):
-    """All actions in their order, or a part of the message of a rule error."""
+    """All actions in their order, why others were not sent, or a part of the message of a rule error."""
 
     actions: tuple[ExpectedAction, ...] = Field(default=(), strict=False)
     error: str | None = None
+    suppressed: Texts = ()
+    group_capped: Texts = ()
+    outranked: Texts = ()
+    expired: Texts = ()
+
+    @property
+    def lost(self) -> list[tuple[str, str]]:
+        """Decision and text of each firing or action that is not sent."""
+        return [(kind, text) for kind in LOST for text in getattr(self, kind)]
 
     @model_validator(mode="before")
     @classmethod
@@ -103,10 +121,19 @@ class Expected(StrictModel):
         if given == NOTHING:
             return {}
         if isinstance(given, list):
-            return {"actions": [{"action": item} if isinstance(item, str) else item for item in given]}
+            return {"actions": _actions(given)}
         if isinstance(given, dict) and set(given) == {"error"} and isinstance(given["error"], str):
             return given
-        raise ValueError('allowed are "nothing", a list of actions, and {error: part of its message}')
+        if isinstance(given, dict) and given and set(given) <= {"actions", *LOST}:
+            return {**given, "actions": _actions(given.get("actions", []))}
+        raise ValueError(
+            'allowed are "nothing", a list of actions, {error: part of its message}, '
+            f"and {{{', '.join(LOST)}: an action, a group, the rule that was picked}}"
+        )
+
+
+def _actions(given: Any) -> Any:
+    return [{"action": item} if isinstance(item, str) else item for item in given] if isinstance(given, list) else given
 
 
 _ACTION_SCHEMA: Final = {
@@ -119,6 +146,10 @@ _ACTION_SCHEMA: Final = {
         "body": {"type": "object", "description": "what the body contains, among others"},
     },
 }
+_LOST_SCHEMA: Final = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    "description": "for each that is not sent: its action, the group, the rule that was picked, or part of the detail",
+}
 _EXPECTED_SCHEMA: Final = {
     "anyOf": [
         {"const": NOTHING},
@@ -128,6 +159,15 @@ _EXPECTED_SCHEMA: Final = {
             "required": ["error"],
             "additionalProperties": False,
             "properties": {"error": {"type": "string", "description": "part of the rule error's message"}},
+        },
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": False,
+            "properties": {
+                "actions": {"type": "array", "items": {"anyOf": [{"type": "string"}, _ACTION_SCHEMA]}},
+                **dict.fromkeys(LOST, _LOST_SCHEMA),
+            },
         },
     ]
 }
@@ -144,6 +184,9 @@ class Case(StrictModel):
     )
     visit: GivenVisit | None = Field(default=None, description="default: the first event starts one")
     history: tuple[Past, ...] = Field(default=(), strict=False, description="oldest first")
+    suppressed: tuple[Name | Literal["*"], ...] = Field(
+        default=(), strict=False, description="groups of which the user gets nothing, by a control record; *: all rules"
+    )
     events: tuple[Given, ...] = Field(min_length=1, strict=False)
     wait: Duration | None = Field(default=None, description="time that passes after the last event")
     expect: Annotated[Expected, WithJsonSchema(_EXPECTED_SCHEMA)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,10 @@ from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
 from transforms.domain.rules.filters import lua_problems, never_returning
+from transforms.domain.rules.group_files import GROUPS_FILE, LoadedGroup, is_groups_document, read_groups
+from transforms.domain.rules.groups import in_groups, unknown_group
 from transforms.domain.rules.lua_hints import NEVER
-from transforms.domain.rules.model import MAX_LUA_BYTES, MOST_STEPS, Rule, RuleError
+from transforms.domain.rules.model import MAX_LUA_BYTES, MOST_STEPS, Group, Rule, RuleError
 from transforms.domain.rules.programs import path_of
 
 TEST_SUFFIX: Final = "_test"
@@ -49,13 +52,17 @@ class LocatedCase:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRule:
-    """A rule with its file, document and cases. ``lua`` has file and first line of each of its Lua fields."""
+    """A rule with its file, document and cases. ``lua`` has file and first line of each of its Lua fields.
+
+    ``peers`` are the other rules of its group: what they do decides what this one does.
+    """
 
     rule: Rule
     file: Path
     document: Document
     lua: dict[str, tuple[Path, int]]
     cases: tuple[LocatedCase, ...] = ()
+    peers: tuple[Rule, ...] = ()
 
     @property
     def line(self) -> int:
@@ -82,6 +89,7 @@ class RuleFiles:
         refused_next: what earlier releases accepted, and live sets may have: check refuses it, publish warns of it for
             one release.
         warnings: what may be wrong.
+        groups: the groups that rules share, by name.
     """
 
     rules: list[LoadedRule] = field(default_factory=list)
@@ -89,6 +97,7 @@ class RuleFiles:
     problems: list[Problem] = field(default_factory=list)
     refused_next: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    groups: dict[str, LoadedGroup] = field(default_factory=dict)
 
 
 def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
@@ -105,8 +114,11 @@ def load_rules(path: Path, lua: SourceChecker) -> tuple[Rule, ...]:
     return tuple(loaded.rule for loaded in result.rules)
 
 
-def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
-    """Read all rules and all problems of a file or directory; see ``load_rules``."""
+def read_rule_files(path: Path, lua: SourceChecker, live_groups: Mapping[str, Group] | None = None) -> RuleFiles:
+    """Read all rules and all problems of a file or directory; see ``load_rules``.
+
+    ``live_groups`` are groups that rules may name besides those of the files, as when one rule of a live set is edited.
+    """
     result = RuleFiles()
     passed_over: list[str] = []
     if path.is_dir():
@@ -117,14 +129,19 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
             Problem(path, None, f"{found}; allowed are *.yaml files beside each other") for found in passed_over
         ]
     elif path.exists():
-        files = [path, *(file for file in (_test_file(path),) if os.path.lexists(file))]
+        beside = {path.with_name(GROUPS_FILE), _test_file(path)} - {path}
+        files = [path, *sorted(file for file in beside if os.path.lexists(file))]
     else:
         result.problems.append(Problem(path, None, "no such file or directory"))
         return result
     paths_of_rules = [file for file in files if not file.stem.endswith(TEST_SUFFIX)]
     for file in paths_of_rules:
         for document in documents(file, result.problems, file.parent):
-            _read_rule(file, document, result, lua)
+            if is_groups_document(document.value):
+                read_groups(file, document, result.groups, result.problems, lua)
+            else:
+                _read_rule(file, document, result, lua)
+    _find_groups(result, live_groups or {})
     for file in files:
         if file not in paths_of_rules:
             _read_cases(file, result)
@@ -132,6 +149,30 @@ def read_rule_files(path: Path, lua: SourceChecker) -> RuleFiles:
         detail = "; ".join(["no rule in it, allowed are *.yaml files with at least one", *passed_over])
         result.problems.append(Problem(path, None, detail))
     return result
+
+
+def _find_groups(result: RuleFiles, live_groups: Mapping[str, Group]) -> None:
+    """Give each rule its group and the other rules of the group."""
+    groups = {**live_groups, **{name: loaded.group for name, loaded in result.groups.items()}}
+    for number, loaded in enumerate(result.rules):
+        name = loaded.rule.group
+        if name is not None and name not in groups:
+            line = loaded.document.line_of(("group",))
+            result.problems.append(Problem(loaded.file, line, unknown_group(name, groups)))
+        elif name is not None:
+            (rule,) = in_groups([loaded.rule], groups)
+            result.rules[number] = replace(loaded, rule=rule)
+    for number, loaded in enumerate(result.rules):
+        if loaded.rule.shared is not None:
+            others = [other.rule for other in result.rules if other.rule.group == loaded.rule.group]
+            result.rules[number] = replace(
+                loaded, peers=tuple(other for other in others if other.name != loaded.rule.name)
+            )
+    named = {loaded.rule.group for loaded in (*result.rules, *result.broken)}
+    for name, found in result.groups.items():
+        if name not in named:
+            detail = f"group {name!r} has no rule: a set has the groups that its rules name"
+            result.warnings.append(Problem(found.file, found.line, detail))
 
 
 def is_rule_file(file: Path) -> bool:

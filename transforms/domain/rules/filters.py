@@ -16,6 +16,7 @@ from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine, lua_hints
 from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
+from transforms.domain.rules.groups import groups_of, unless_holds, unless_programs
 from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.lua_tokens import MAX_CHARACTERS, tokens_of
@@ -109,11 +110,16 @@ class FilterSet:
             program.rule.name: number for number, program in enumerate(self._programs) if program.field == COOLDOWN_KEY
         }
         self._clocks = Clocks((program.rule, program.source) for program in self._programs)
+        self.groups = groups_of(rules)
+        unless = unless_programs(self.groups)
+        # They want a value, so that no event runs them.
+        self._unless = {name: number for number, name in enumerate(unless, len(self._programs))}
+        programs = [program.for_engine(self._clocks.place_of(program.rule)) for program in self._programs]
         try:
-            self._engine = lua.engine(
-                [program.for_engine(self._clocks.place_of(program.rule)) for program in self._programs]
-            )
+            self._engine = lua.engine([*programs, *unless.values()])
         except engine.CompileError as error:
+            if error.number >= len(programs):
+                raise RuleError(f"group {list(unless)[error.number - len(programs)]!r}: unless: {error}") from None
             bad = self._programs[error.number]
             raise RuleError(f"rule {bad.rule.name!r}: {bad.field} does not compile: {error}") from None
         reads = self._engine.reads
@@ -161,6 +167,21 @@ class FilterSet:
         if not outcomes and not quarantined:
             return NO_RULE
         return self._result(outcomes, quarantined, event.user_id)
+
+    def leaves_out(self, group: str, user: UserState) -> tuple[bool, str | None]:
+        """Whether a group's ``unless`` holds for a user, and the message of its error."""
+        number = self._unless.get(group)
+        if number is None:
+            return False, None
+        try:
+            self._engine.set_inputs({}, user.profile(), {}, user.enrichment, ())
+            return unless_holds(self._engine.run([number], None).get(number))
+        except engine.EngineError as error:
+            return False, str(error)
+
+    def asks_profile(self, group: str | None) -> bool:
+        """Whether a group has an ``unless``, which looks at the profile."""
+        return group in self._unless
 
     def _count_evaluations(self) -> None:
         self._quarantine.evaluated(self._uncounted, self._clock_ms())

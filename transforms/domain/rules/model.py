@@ -5,11 +5,19 @@ The docstrings and descriptions of the models are part of docs/rule.schema.json.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
 
 from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
@@ -304,6 +312,23 @@ class Sequence(StrictModel):
         return Match(begun=self.match, followed=self.match) if isinstance(self.match, str) else self.match
 
 
+class Group(StrictModel):
+    """What the rules that name it share: a cap, who speaks if several want to, and who gets nothing."""
+
+    cap: Cap | None = Field(default=None, description="counts the firings of all rules of the group, by user")
+    pick: Literal["highest_priority"] = Field(default="highest_priority", description="which rule speaks")
+    within: Duration | None = Field(
+        default=None, description="record time since the first rule that would fire, after which one of them is picked"
+    )
+    unless: Lua | None = Field(
+        default=None, description="Lua over user and enrichment: users for whom it holds get nothing from the group"
+    )
+    time_zone: TimeZone = Field(default=TimeZone(), description="of cap's calendar")
+
+
+Groups = dict[Name, Group]
+
+
 def _cooldown_of_time(value: Any) -> Any:
     return {"time": value} if isinstance(value, str) else value
 
@@ -328,12 +353,37 @@ class Rule(StrictModel):
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
     time_zone: TimeZone = Field(default=TimeZone(), description="of active, cap's calendar, quiet_hours and local_time")
+    group: Name | None = Field(default=None, description="name of a group, which rules share")
+    priority: int = Field(default=0, ge=0, le=100, description="within the group: the highest speaks, ties by name")
+    expires: Duration | None = Field(
+        default=None,
+        description="how long after it was decided an action may still be sent; default: as long as needed",
+    )
+    # The group of that name, of the rule's set. Not a field: what rules share is written once in a set.
+    _shared: Group | None = PrivateAttr(default=None)
 
     @cached_property
     def reads_begun(self) -> bool:
         """Whether a body reads the event that began the sequence."""
         bodies = (action.body for action in self.actions if not isinstance(action, DebugAction))
         return any(placeholder.root == "begun" for body in bodies for _, placeholder in placeholders_of(body))
+
+    @property
+    def shared(self) -> Group | None:
+        """The rule's group, once ``in_group`` has set it."""
+        return self._shared
+
+    def in_group(self, group: Group) -> Rule:
+        """The rule with its group."""
+        found = self.model_copy()
+        found._shared = group
+        return found
+
+    @model_validator(mode="after")
+    def _priority_is_within_a_group(self) -> Rule:
+        if self.group is None and self.priority:
+            raise ValueError("priority is among the rules of a group: the rule has no group")
+        return self
 
     @model_validator(mode="after")
     def _begun_is_of_a_sequence(self) -> Rule:
@@ -347,15 +397,3 @@ class Rule(StrictModel):
         if name is not None:
             raise ValueError(f"action name {name!r} is used twice; names are unique within a rule")
         return self
-
-
-def check_destinations(rule: Rule, destinations: Collection[str]) -> None:
-    """Check that the destinations of a rule's webhooks exist.
-
-    Raises:
-        RuleError: one does not exist; the message names those that do.
-    """
-    for action in rule.actions:
-        if isinstance(action, WebhookAction) and action.destination not in destinations:
-            allowed = ", ".join(destinations) or "none: there is no --destinations file"
-            raise RuleError(f"rule {rule.name!r}: destination is {action.destination!r}, allowed: {allowed}")

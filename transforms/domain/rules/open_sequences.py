@@ -11,8 +11,9 @@ import orjson
 from transforms.domain.base import exact_json
 from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.events.event import Event
+from transforms.domain.rules.frequency import short
 from transforms.domain.rules.model import Rule
-from transforms.domain.rules.state import OpenSequence, RuleState, short
+from transforms.domain.rules.state import OpenSequence, RuleState
 
 
 def match_of(path: str | None, event: Event) -> str | None:

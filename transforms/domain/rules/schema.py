@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from transforms.domain.base.durations import Duration
 from transforms.domain.rules.cases import Case
+from transforms.domain.rules.group_files import GroupsDocument
 from transforms.domain.rules.model import Rule
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -37,6 +38,12 @@ def rule_schema() -> dict[str, Any]:
     rule["required"] = [name for name in rule["required"] if name != "filter"]
     rule["oneOf"] = [{"required": ["filter"]}, {"required": ["filter_file"]}]
     return {"$schema": _DIALECT, "$id": "urn:event-trigger:schema:rule", **rule, "title": "Rule", "$defs": schemas}
+
+
+def groups_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a document of a rule file that declares groups."""
+    schema = TypeAdapter(GroupsDocument).json_schema()
+    return {**schema, "title": "Groups"}
 
 
 def rule_schema_json() -> str:

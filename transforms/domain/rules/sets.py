@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError
 from transforms.domain.base import exact_json
 from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.models import StrictModel, repeated
-from transforms.domain.rules.model import Rule, RuleError
+from transforms.domain.rules.groups import groups_of, in_groups
+from transforms.domain.rules.model import Group, Groups, Rule, RuleError
 
 RECORD_VERSION: Final = 1
 # Kafka's default limit of a message is 1 MB, with its framing.
@@ -41,6 +42,7 @@ class _Content(StrictModel):
     by: Annotated[str, Field(max_length=200)]
     note: Annotated[str, Field(max_length=1000)] = ""
     rules: tuple[Rule, ...] = Field(min_length=1, strict=False)
+    groups: Groups = Field(default_factory=dict)
 
 
 class _Record(StrictModel):
@@ -101,7 +103,8 @@ class RuleSet:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        documents = exact_json.dumps([_document(rule) for rule in self.rules], orjson.OPT_SORT_KEYS)
+        rules, groups = [_document(rule) for rule in self.rules], _group_documents(self.rules)
+        documents = exact_json.dumps([*rules, groups] if groups else rules, orjson.OPT_SORT_KEYS)
         object.__setattr__(self, "digest", hashlib.sha256(documents).hexdigest())
 
     @property
@@ -130,6 +133,7 @@ def encode_rule_set(rule_set: RuleSet) -> bytes:
                 "by": rule_set.by,
                 "note": rule_set.note,
                 "rules": [_document(rule) for rule in rule_set.rules],
+                **({"groups": groups} if (groups := _group_documents(rule_set.rules)) else {}),
             }
         }
     )
@@ -164,7 +168,11 @@ def decode_rule_set(value: bytes) -> RuleSet:
     if name is not None:
         raise RuleError(f"rule set: rule name {name!r} is used twice; names are unique")
     try:
-        return RuleSet(content.number, content.rules, content.published, content.by, content.note)
+        rules = in_groups(content.rules, content.groups)
+    except RuleError as error:
+        raise RuleError(f"rule set: {error}") from None
+    try:
+        return RuleSet(content.number, rules, content.published, content.by, content.note)
     except (TypeError, ValueError, RecursionError) as error:  # a value of a body that JSON can hold, and nobody writes
         raise RuleError(f"rule set: its rules cannot be written as JSON: {error}") from None
 
@@ -208,9 +216,13 @@ def number_of_key(key: bytes | None) -> int | None:
     return int(match[1]) if match else None
 
 
-def _document(rule: Rule) -> dict[str, Any]:
+def _document(model: Rule | Group) -> dict[str, Any]:
     # Without defaults, so that a release without some field can read every set that does not use that field.
-    return rule.model_dump(mode="json", exclude_defaults=True)
+    return model.model_dump(mode="json", exclude_defaults=True)
+
+
+def _group_documents(rules: Iterable[Rule]) -> dict[str, Any]:
+    return {name: _document(group) for name, group in groups_of(rules).items()}
 
 
 def _check_version(document: Any) -> None:

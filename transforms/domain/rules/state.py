@@ -5,24 +5,20 @@ It outlives the user's idle TTL. Only ``ShardState.apply`` changes it.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 import orjson
 
-from transforms.domain.base.calendar import period_end_ms, period_start_ms, zone_of
+from transforms.domain.base.calendar import zone_of
 from transforms.domain.base.field_paths import MISSING, value_at
 from transforms.domain.rules.firings import Firings, Slot
-from transforms.domain.rules.model import Cap, Rule, TimeZone
+from transforms.domain.rules.groups import EVERYTHING
+from transforms.domain.rules.model import TimeZone
 
 CAP: Final = "cap"
 COOLDOWN: Final = "cooldown"
-
-# The two times of a firing.
-EVENT_TIME: Final = "event time"
-RECORD_TIME: Final = "record time"
+GROUP: Final = "group"  # the firings of a group's rules, under its name in place of a rule's
 
 MAX_OPEN: Final = 100
 MAX_HELD: Final = 100
@@ -31,9 +27,7 @@ MAX_COOLDOWN_KEYS: Final = 1000
 
 _OVERHEAD_BYTES: Final = 500
 _ITEM_BYTES: Final = 250
-_LONG_TEXT: Final = 64
-# Users move: the same day ends 26 hours later on the other side of the date line.
-_ZONES_APART_MS: Final = 26 * 3600 * 1000
+_SUPPRESSION_BYTES: Final = 200
 
 
 class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -70,9 +64,21 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An action that waits for quiet hours to end, as it was decided; ``action`` is JSON.
+    """An action that waits, as it was decided: for quiet hours to end, or for its group to pick.
 
-    ``at_ms`` is the time of the firing, 0 where an earlier release decided it.
+    Attributes:
+        action: JSON.
+        until_ms: processing time at which quiet hours end.
+        zone: the user's time zone, of the rule.
+        at_ms: event time of the firing; 0 where an earlier release decided it.
+        received_ms: record time of the firing; of what quiet hours held, their end.
+        due_ms: the stream time at which the group picks; 0: it waits for quiet hours.
+        key: of the rule's cooldown.
+        is_counted: whether the rule's cooldown and cap have counted the firing.
+        group: the rule's group when it was decided.
+        group_zone: the user's time zone, of the group.
+        decided_ms: processing time of the decision; 0 where an earlier release decided it.
+        expires_ms: processing time from which on it is not sent any more; 0: never.
     """
 
     rule: str
@@ -85,11 +91,23 @@ class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     body: bytes
     rule_set: int = 0
     at_ms: int = 0
+    received_ms: int = 0
+    due_ms: int = 0
+    key: str | None = None
+    is_counted: bool = True
+    group: str = ""
+    group_zone: str = ""
+    decided_ms: int = 0
+    expires_ms: int = 0
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
         return _ITEM_BYTES + len(self.action) + len(self.body)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it has expired."""
+        return 0 < self.expires_ms <= now_ms
 
 
 class PackedRuleState(msgspec.Struct, array_like=True):
@@ -100,6 +118,7 @@ class PackedRuleState(msgspec.Struct, array_like=True):
     open: list[OpenSequence]
     held: list[HeldAction]
     profile_wait_ms: int = 0
+    suppressed: dict[str, int] = {}
 
 
 class RuleState:
@@ -108,35 +127,52 @@ class RuleState:
     Attributes:
         fired: past firings by rule and slot.
         open: open sequences in the order in which they began.
-        held: held actions in the order in which they were held.
+        held: actions that wait, in the order in which they were decided.
+        suppressed: groups from which the user gets nothing, and until when [ms] by processing time, 0: for good.
         profile_wait_ms: what is due by this stream time waits for the user API's answer; 0: nothing waits.
         nbytes: memory, roughly.
     """
 
-    __slots__ = ("fired", "held", "nbytes", "open", "profile_wait_ms")
+    __slots__ = ("fired", "held", "nbytes", "open", "profile_wait_ms", "suppressed")
 
     def __init__(self) -> None:
         self.fired: dict[tuple[str, str], Slot] = {}
         self.open: list[OpenSequence] = []
         self.held: list[HeldAction] = []
+        self.suppressed: dict[str, int] = {}
         self.profile_wait_ms = 0
         self.nbytes = _OVERHEAD_BYTES
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to remember."""
-        return not self.fired and not self.open and not self.held
+        return not self.fired and not self.open and not self.held and not self.suppressed
 
     def stream_due_ms(self) -> int | None:
-        """Stream time at which a sequence is settled or a firing forgotten; without what waits for the user API."""
+        """Stream time at which a sequence is settled, a group picks or a firing is forgotten.
+
+        Without what waits for the user API.
+        """
         after_ms = self.profile_wait_ms
         due_ms = [sequence.due_ms for sequence in self.open if sequence.due_ms > after_ms]
+        if self.held:
+            due_ms += [held.due_ms for held in self.held if held.due_ms > after_ms]
         due_ms += [at_ms for slot in self.fired.values() if (at_ms := slot.due_ms(after_ms)) is not None]
         return min(due_ms, default=None)
 
     def clock_due_ms(self) -> int | None:
-        """Processing time at which the first held action is released."""
-        return min((held.until_ms for held in self.held), default=None)
+        """Processing time at which quiet hours release the first action, or a suppression ends."""
+        due_ms = [held.until_ms for held in self.held if not held.due_ms]
+        due_ms += [until_ms for until_ms in self.suppressed.values() if until_ms]
+        return min(due_ms, default=None)
+
+    def is_suppressed(self, group: str | None, now_ms: int) -> str | None:
+        """The name under which a group's actions are suppressed: its own, or that of everything; None: they are not."""
+        for name in (EVERYTHING, group):
+            until_ms = None if name is None else self.suppressed.get(name)
+            if until_ms is not None and (until_ms == 0 or now_ms < until_ms):
+                return name
+        return None
 
     # Changes
 
@@ -194,6 +230,17 @@ class RuleState:
             self.held.remove(action)
             self.nbytes -= action.nbytes
 
+    def suppress(self, group: str, until_ms: int) -> None:
+        """Send nothing of a group, or of all rules, until ``until_ms``; 0: for good."""
+        if group not in self.suppressed:
+            self.nbytes += _SUPPRESSION_BYTES
+        self.suppressed[group] = until_ms
+
+    def unsuppress(self, group: str) -> None:
+        """Send again what was suppressed under this name."""
+        if self.suppressed.pop(group, None) is not None:
+            self.nbytes -= _SUPPRESSION_BYTES
+
     def set_profile_wait(self, stream_ms: int) -> None:
         """Let what is due by ``stream_ms`` wait for the user API's answer; 0: it waits no longer."""
         self.profile_wait_ms = stream_ms
@@ -203,7 +250,8 @@ class RuleState:
     def pack(self, user_id: str) -> PackedRuleState:
         """A copy for the journal; the state goes on changing before the copy is encoded."""
         fired = [slot.pack() for slot in self.fired.values()]
-        return PackedRuleState(user_id, fired, list(self.open), list(self.held), self.profile_wait_ms)
+        waiting = (list(self.open), list(self.held), self.profile_wait_ms)
+        return PackedRuleState(user_id, fired, *waiting, dict(self.suppressed))
 
     @classmethod
     def unpack(cls, packed: PackedRuleState) -> RuleState:
@@ -217,6 +265,8 @@ class RuleState:
             state.begin(sequence)
         for held in packed.held:
             state.hold(held)
+        for group, until_ms in packed.suppressed.items():
+            state.suppress(group, until_ms)
         return state
 
     def public(self) -> dict[str, Any]:
@@ -225,8 +275,25 @@ class RuleState:
         cooldowns = [
             {"rule": slot.rule, "key": slot.slot.partition(":")[2] or None, "fired_at": slot.times_ms[-1]}
             for slot in self.fired.values()
-            if slot.slot != CAP
+            if slot.slot not in (CAP, GROUP)
         ]
+        groups = sorted((slot for slot in self.fired.values() if slot.slot == GROUP), key=lambda group: group.rule)
+        # What only sets with groups have: programs of before do not know it.
+        of_groups = {
+            "groups": [{"group": group.rule, "fired_at": group.received_ms[-group.keep :]} for group in groups],
+            "pending": [
+                {
+                    "rule": held.rule,
+                    "group": held.group,
+                    "action": orjson.loads(held.action)["name"],
+                    "event_id": held.event_id,
+                    "picked_at": held.due_ms,
+                }
+                for held in self.held
+                if held.due_ms
+            ],
+            "suppressed": [{"group": group, "until": until_ms or None} for group, until_ms in self.suppressed.items()],
+        }
         sequences = sorted(self.open, key=lambda sequence: (sequence.end_ms, sequence.event_id, sequence.rule))
         return {
             "cooldowns": sorted(cooldowns, key=lambda cooldown: (str(cooldown["rule"]), str(cooldown["key"]))),
@@ -248,86 +315,13 @@ class RuleState:
                     "until": held.until_ms,
                 }
                 for held in self.held
+                if not held.due_ms
             ],
+            **{name: entries for name, entries in of_groups.items() if entries},
         }
 
 
 NOTHING: Final = RuleState()  # for users without rule state; never changed
-
-
-def cooldown_slot(key: str | None) -> str:
-    """The slot of a cooldown, or of one value of its key."""
-    return COOLDOWN if key is None else f"{COOLDOWN}:{short(key)}"
-
-
-def short(text: str) -> str:
-    """A text, or the hash of a text of more than 64 characters."""
-    return text if len(text) <= _LONG_TEXT else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-# Whether a rule may fire
-
-
-def cools_down(state: RuleState, rule: Rule, key: str | None, at_ms: int, received_ms: int) -> str | None:
-    """The time by which the rule's cooldown stops a firing: ``EVENT_TIME`` or ``RECORD_TIME``; None: it does not."""
-    if rule.cooldown is None:
-        return None
-    slot = state.fired.get((rule.name, cooldown_slot(key)))
-    if slot is None:
-        return None
-    if at_ms < slot.times_ms[-1] + rule.cooldown.time.ms:
-        return EVENT_TIME
-    return RECORD_TIME if received_ms < slot.received_ms[-1] + rule.cooldown.time.ms else None
-
-
-def cooled_until_ms(state: RuleState, rule: Rule, key: str | None, stopped_by: str) -> int:
-    """Until when a cooldown lasts, on the clock that ``cools_down`` named."""
-    slot = state.fired[(rule.name, cooldown_slot(key))]
-    begun_ms = slot.times_ms[-1] if stopped_by == EVENT_TIME else slot.received_ms[-1]
-    return begun_ms + (rule.cooldown.time.ms if rule.cooldown is not None else 0)
-
-
-def caps(state: RuleState, rule: Rule, profile: dict[str, Any], at_ms: int, received_ms: int) -> str | None:
-    """The time by which the rule's cap stops a firing: ``EVENT_TIME`` or ``RECORD_TIME``; None: it does not."""
-    if rule.cap is None:
-        return None
-    slot, count = state.fired.get((rule.name, CAP)), rule.cap.count
-    if slot is None or len(slot.times_ms) < count:
-        return None
-    from_ms, last_ms = _counted_from_ms(rule, rule.cap, profile, at_ms), slot.received_ms[-count]
-    if slot.times_ms[-count] >= from_ms:
-        return EVENT_TIME
-    if last_ms < from_ms and at_ms <= received_ms:  # less to compute: a later time counts from no earlier on
-        return None
-    return RECORD_TIME if last_ms >= _counted_from_ms(rule, rule.cap, profile, received_ms) else None
-
-
-def _counted_from_ms(rule: Rule, cap: Cap, profile: dict[str, Any], at_ms: int) -> int:
-    """From when on the firings count that may stop one at ``at_ms``."""
-    if cap.window is not None:
-        return at_ms - cap.window.ms + 1
-    return period_start_ms(at_ms, _per(cap), zone_for(rule.time_zone, profile))
-
-
-def firings_of(
-    rule: Rule, profile: dict[str, Any], key: str | None, latest_ms: int, lateness_ms: int
-) -> Iterator[tuple[str, int, int]]:
-    """What rule state keeps of a firing; ``latest_ms`` is the later of its two times.
-
-    Yields:
-        For each slot: its name, how many firings the rule counts, and the stream time until which this one is kept, ms.
-    """
-    if rule.cooldown is not None:
-        yield cooldown_slot(key), 1, latest_ms + rule.cooldown.time.ms + lateness_ms
-    if rule.cap is not None and rule.cap.window is not None:
-        yield CAP, rule.cap.count, latest_ms + rule.cap.window.ms + lateness_ms
-    elif rule.cap is not None:
-        end_ms = period_end_ms(latest_ms, _per(rule.cap), zone_for(rule.time_zone, profile))
-        yield CAP, rule.cap.count, end_ms + _ZONES_APART_MS + lateness_ms
-
-
-def _per(cap: Cap) -> Any:
-    return cap.per
 
 
 def zone_for(time_zone: TimeZone, profile: dict[str, Any]) -> Any:

@@ -13,7 +13,14 @@ from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
 from transforms.domain.rules.live_sets import RuleSets, cached_rule_set
 from transforms.domain.rules.model import RuleError
 from transforms.domain.rules.sets import StoredRules
-from transforms.domain.shard.facts import RuleSetReplaced, UserForgotten
+from transforms.domain.rules.suppressions import SUPPRESS, UNSUPPRESS, read_suppression
+from transforms.domain.shard.facts import (
+    GroupForgotten,
+    RuleSetReplaced,
+    SuppressionEnded,
+    SuppressionSet,
+    UserForgotten,
+)
 from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.shard.step_result import Erasure, Inspection
 from transforms.domain.shard.step_scope import StepScope
@@ -22,7 +29,9 @@ from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, is_switch
 from transforms.domain.webhooks.redrive import read_redrive
 
 _ALLOWED = (
-    'allowed are {"inspect": user_id}, {"forget": user_id}, {"redrive": user_id, "action": {...}} and '
+    'allowed are {"inspect": user_id}, {"forget": user_id}, {"redrive": user_id, "action": {...}}, '
+    '{"suppress": user_id, "group": name or "*", "until": ms or null}, '
+    '{"unsuppress": user_id, "group": name or "*"} and '
     '{"destination": name, "enabled": true or false}; rule sets go to --rules_topic'
 )
 
@@ -53,6 +62,8 @@ class ControlHandler:
             self._result.inspections.append(Inspection(user_id, _inspect(self._scope.state, user_id)))
         elif name == "forget" and isinstance(user_id, str) and len(document) == 1:
             self._forget(user_id, topic, record)
+        elif isinstance(document, dict) and (SUPPRESS in document or UNSUPPRESS in document):
+            self._suppress(topic, record, document)
         elif is_switch(document):
             self._dispatch.switch(document["destination"], document["enabled"])
         elif isinstance(document, dict) and "redrive" in document:
@@ -73,9 +84,27 @@ class ControlHandler:
             self._result.reject_control(topic, record, str(error), _is_shared(record))
             return
         self._scope.record(RuleSetReplaced(rule_set.number, record.value))
+        for group in self._scope.filters.groups.keys() - live.filters.groups.keys():
+            self._scope.record(GroupForgotten(group))
         self._result.applied_rule_sets.append(rule_set.number)
         self._result.counts["rule_sets_applied"] += 1
         self._scope.use(live)
+
+    def _suppress(self, topic: str, record: Record, document: dict[str, Any]) -> None:
+        try:
+            suppression = read_suppression(document)
+        except ValueError as error:
+            self._result.reject_control(topic, record, str(error), False)
+            return
+        user_id, group, scope = suppression.user_id, suppression.group, self._scope
+        if suppression.until_ms is None:
+            if group in scope.state.rule_states.of(user_id).suppressed:
+                scope.record(SuppressionEnded(user_id, group))
+            self._result.counts["suppressions_lifted"] += 1
+            return
+        self._result.counts["suppressions_set"] += 1
+        scope.record(SuppressionSet(user_id, group, suppression.until_ms))
+        self._dispatch.suppress(user_id)
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
         try:
@@ -93,6 +122,7 @@ class ControlHandler:
         if user_id in state.deliveries:
             result.counts["deliveries_forgotten"] += len(list(state.deliveries[user_id]))
             result.users_with_new_deliveries[user_id] = None
+        result.counts["suppressions_forgotten"] += len(state.rule_states.of(user_id).suppressed)
         self._scope.record(UserForgotten(user_id, True))
         result.erasures.append(Erasure(user_id, found, self._scope.now_ms, topic, record))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from transforms.domain.rules.actions import FiredAction, decode_action
 from transforms.domain.rules.model import Action, Rule, WebhookAction
@@ -14,6 +14,8 @@ from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.webhooks.delivery_queue import Delivery
 
+More = Mapping[str, Any]  # further fields of a decision, by name
+NO_MORE: Final[More] = {}
 _About = OpenSequence | HeldAction | Delivery
 
 
@@ -43,8 +45,12 @@ class DecisionLog:
         fields: dict[str, Any],
         detail: str | None = None,
         fired: FiredAction | None = None,
+        more: More = NO_MORE,
     ) -> None:
-        """Log a decision about a rule, or with ``fired`` about an action of it; ``fields`` are the event's."""
+        """Log a decision about a rule, or with ``fired`` about an action of it; ``fields`` are the event's.
+
+        ``more`` are further fields of the decision.
+        """
         if not self.is_on:
             return
         self._decisions.append(
@@ -62,6 +68,7 @@ class DecisionLog:
                 action_id=fired.action_id if fired else None,
                 destination=_destination_of(fired.action) if fired else None,
                 detail=detail,
+                **more,
             )
         )
 
@@ -75,8 +82,10 @@ class DecisionLog:
         """Log the end of a sequence that fires nothing."""
         self._add(decision, user_id, sequence, detail, event_time=sequence.begun_ms, rule_set=self.rule_set)
 
-    def held(self, decision: str, user_id: str, held: HeldAction, detail: str | None = None) -> None:
-        """Log a decision about an action that quiet hours held."""
+    def held(
+        self, decision: str, user_id: str, held: HeldAction, detail: str | None = None, more: More = NO_MORE
+    ) -> None:
+        """Log a decision about an action that waits; ``more`` are further fields of the decision."""
         if not self.is_on:
             return
         action = decode_action(held.action)
@@ -90,6 +99,7 @@ class DecisionLog:
             action=action.name,
             action_id=held.action_id,
             destination=_destination_of(action),
+            **more,
         )
 
     def delivery(

@@ -14,6 +14,10 @@ from transforms.domain.rules.model import Rule
 
 # The values of ``Decision.decision``: part of the log's contract.
 FIRED: Final = "fired"
+PENDING: Final = "pending"
+GROUP_CAPPED: Final = "group_capped"
+OUTRANKED: Final = "outranked"
+SUPPRESSED: Final = "suppressed"
 HELD: Final = "held"
 RELEASED: Final = "released"
 DROPPED: Final = "dropped"
@@ -52,6 +56,7 @@ KINDS: Final = (
         NOT_BEGUN,
         NO_MATCH,
     ),
+    *(PENDING, GROUP_CAPPED, OUTRANKED, SUPPRESSED),
     *(FOLLOWED, TIMED_OUT, EXPIRED, NOT_ALLOWED, SET_ASIDE, DELIVERED, RETRIED, UNDELIVERED),
 )
 
@@ -64,7 +69,8 @@ _HASHES: Final = 1 << 64
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line of the log: ``decision`` is one of this module's, ``time`` processing time; times in ms.
 
-    Fields that do not apply are None and left out of the JSON. ``latency_ms`` is that of the last attempt.
+    Fields that do not apply are None and left out of the JSON. ``latency_ms`` is that of the last attempt. ``winner``
+    is the rule that the group picked, ``winner_action_id`` its first action.
     """
 
     decision: str
@@ -83,6 +89,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     latency_ms: int | None = None
     status: int | None = None
     detail: str | None = None
+    group: str | None = None
+    winner: str | None = None
+    winner_action_id: str | None = None
 
     def to_json(self) -> bytes:
         """One JSON object."""

@@ -165,7 +165,7 @@ class EventHandler:
         if user_id in state.rule_states.waiting_for_profile:
             stream_ms = state.rule_states.of(user_id).profile_wait_ms
             self._record(facts.ProfileWaitSet(user_id, 0))
-            self._engine.sequences.settle(user_id, stream_ms)
+            self._engine.settle(user_id, stream_ms)
 
     def _enrich(
         self, user_id: str, user: UserState | None, fetched: FetchedUser, waiting: Sequence[Event]

@@ -213,6 +213,27 @@ class FiringsForgotten(Fact, frozen=True, tag=19):
     slot: str
 
 
+class SuppressionSet(Fact, frozen=True, tag=24):
+    """The user gets nothing of a group, or of any rule (``*``), until ``until_ms``; 0: for good."""
+
+    user_id: str
+    group: str
+    until_ms: int
+
+
+class SuppressionEnded(Fact, frozen=True, tag=25):
+    """The user gets again what was suppressed under this name."""
+
+    user_id: str
+    group: str
+
+
+class GroupForgotten(Fact, frozen=True, tag=26):
+    """The firings of a group that no rule names any more were forgotten, of all users."""
+
+    group: str
+
+
 class RuleSetReplaced(Fact, frozen=True, tag=18):
     """A rule set became live in the shard; ``record`` is the record of the rules topic."""
 
@@ -265,7 +286,7 @@ class FactBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     facts: list[_AnyFact]
 
 
-NEWEST_FACT: Final = DestinationSwitched.__struct_config__.tag
+NEWEST_FACT: Final = GroupForgotten.__struct_config__.tag
 _decoder = msgspec.msgpack.Decoder(FactBatch, ext_hook=exact_json.of_msgpack)
 
 

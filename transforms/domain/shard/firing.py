@@ -1,33 +1,34 @@
-"""Firing a rule: cooldown, cap, quiet hours, and the actions that leave (docs/rules.md, "How often, when, …")."""
+"""Firing a rule: cooldown, cap, suppression, quiet hours, and the actions that leave (docs/rules.md)."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-import msgspec
-
-from transforms.domain.base.calendar import quiet_until_ms, rfc_3339, zone_of
+from transforms.domain.base.calendar import quiet_until_ms, rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
+from transforms.domain.rules import frequency, templates
 from transforms.domain.rules import state as rule_state
-from transforms.domain.rules import templates
-from transforms.domain.rules.actions import FiredAction, action_id, decode_action, encode_action, enriched_event
+from transforms.domain.rules.actions import FiredAction, action_id, encode_action, enriched_event
 from transforms.domain.rules.model import DROP, Action, Cap, DebugAction, KafkaAction, QuietHours, Rule, WebhookAction
 from transforms.domain.rules.state import MAX_BYTES, MAX_COOLDOWN_KEYS, MAX_HELD, HeldAction, RuleState
 from transforms.domain.shard import decisions
-from transforms.domain.shard.facts import ActionHeld, ActionReleased, FiringsForgotten, RuleFired
+from transforms.domain.shard.decision_log import NO_MORE
+from transforms.domain.shard.facts import ActionHeld, FiringsForgotten, RuleFired
 from transforms.domain.shard.step_scope import StepScope
-from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispatch
+from transforms.domain.shard.webhook_dispatch import WebhookDispatch, suppression
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
 
 # All bodies for one event. Each is bounded, but a set may have any number of actions.
 MAX_BODIES_BYTES: Final = 8_000_000
 _ACTION_BYTES: Final = 200  # what an action has besides its body
+DROPPED: Final = -1  # in place of the end of quiet hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,10 @@ class Trigger:
         )
 
     def actions(
-        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None = None
+        self, rule: Rule, rule_set: int, at_ms: int, begun: dict[str, Any] | None = None, expires_ms: int = 0
     ) -> Iterator[FiredAction | BodyTooLarge]:
         """The actions of a rule that fires at ``at_ms``; ``rule_set`` is the number of its set."""
+        group = rule.group or ""
         for action in rule.actions:
             identity = action_id(self.user_id, self.event_id, rule.name, rule.version, action.name)
             body, size, allowed = b"", "", MAX_PRODUCED_BYTES
@@ -104,7 +106,8 @@ class Trigger:
                     size = error.size
             if len(body) > MAX_PRODUCED_BYTES:
                 body, size = b"", f"{len(body)} bytes"
-            fired = FiredAction(identity, self.user_id, rule.name, rule.version, action, body, rule_set, at_ms)
+            identified = (identity, self.user_id, rule.name, rule.version)
+            fired = FiredAction(*identified, action, body, rule_set, at_ms, expires_ms, group)
             if size:
                 yield BodyTooLarge(fired, size, allowed)
                 continue
@@ -125,14 +128,31 @@ class Trigger:
         return self._enriched
 
 
-class Firing:
-    """Fires rules within one step, and releases the actions that quiet hours held."""
+@dataclass(slots=True)
+class Contender:
+    """A rule of a group that would fire, with the arguments of ``Firing.fire``."""
 
-    __slots__ = ("_dispatch", "_scope")
+    rule: Rule
+    trigger: Trigger
+    at_ms: int
+    received_ms: int
+    key: str | None
+    begun: dict[str, Any] | None
+
+
+class Firing:
+    """Fires rules within one step; of a group's rules it leaves the decision to ``GroupPicks``.
+
+    Attributes:
+        contenders: rules of groups that would fire, in the order in which they came.
+    """
+
+    __slots__ = ("_dispatch", "_scope", "contenders")
 
     def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
         self._scope = scope
         self._dispatch = dispatch
+        self.contenders: list[Contender] = []
 
     def fire(
         self,
@@ -151,35 +171,63 @@ class Firing:
             key: value of the cooldown's key.
             begun: the event that began the sequence.
         """
-        scope, log = self._scope, self._scope.log
-        if self._is_stopped(rule, trigger, at_ms, received_ms, key):
+        contender = Contender(rule, trigger, at_ms, received_ms, key, begun)
+        if rule.shared is not None:
+            self.contenders.append(contender)
             return
+        if self.is_stopped(contender) or self.is_suppressed(contender):
+            return
+        until_ms = self.quiet_until_ms(contender)
+        if until_ms == DROPPED:
+            return
+        self._scope.count(rule, "fired")
+        self.remember(contender)
+        if until_ms is None:
+            self.send(contender)
+        else:
+            self.hold(contender, until_ms=until_ms)
+
+    def quiet_until_ms(self, contender: Contender) -> int | None:
+        """Until when quiet hours hold a rule's actions, ``DROPPED`` if they drop them; None: it is not quiet."""
+        scope, rule, trigger = self._scope, contender.rule, contender.trigger
         if (rule.quiet_hours or (rule.cap and rule.cap.per)) and rule_state.has_bad_zone(
             rule.time_zone, trigger.profile
         ):
             scope.result.counts["time_zones_unknown"] += 1
-        until_ms = None
-        if rule.quiet_hours is not None:
-            until_ms = _quiet_until_ms(
-                rule.quiet_hours, scope.now_ms, rule_state.zone_for(rule.time_zone, trigger.profile)
-            )
-            if until_ms is not None and rule.quiet_hours.mode == DROP:
-                scope.count(rule, "dropped", "rules_dropped")
-                if log.is_on:
-                    log.event(decisions.DROPPED, rule, trigger.fields, f"quiet hours until {rfc_3339(until_ms)}")
-                return
-        scope.count(rule, "fired")
-        if rule.cooldown is not None or rule.cap is not None:
-            self._remember(rule, trigger, at_ms, received_ms, key)
+        if rule.quiet_hours is None:
+            return None
+        until_ms = quiet_hours_end_ms(
+            rule.quiet_hours, scope.now_ms, rule_state.zone_for(rule.time_zone, trigger.profile)
+        )
+        if until_ms is None or rule.quiet_hours.mode != DROP:
+            return until_ms
+        scope.count(rule, "dropped", "rules_dropped")
+        if scope.log.is_on:
+            scope.log.event(decisions.DROPPED, rule, trigger.fields, f"quiet hours until {rfc_3339(until_ms)}")
+        return DROPPED
+
+    def send(self, contender: Contender) -> None:
+        """Send the actions of a rule that fires."""
+        for action in self._actions(contender):
+            self._scope.log.event(decisions.FIRED, contender.rule, contender.trigger.fields, None, action)
+            trigger = contender.trigger
+            self._dispatch.send(action, trigger.event_id, trigger.topic, trigger.record)
+
+    def hold(self, contender: Contender, *, until_ms: int = 0, due_ms: int = 0, is_counted: bool = True) -> None:
+        """Have the actions of a rule wait: for the end of quiet hours, or until its group picks at ``due_ms``."""
+        for action in self._actions(contender):
+            self._hold(contender, action, until_ms, due_ms, is_counted)
+
+    def _actions(self, contender: Contender) -> Iterator[FiredAction]:
+        """The actions of a rule; those whose bodies are too large are refused."""
+        rule, trigger, scope = contender.rule, contender.trigger, self._scope
         refused: list[BodyTooLarge] = []
-        for action in trigger.actions(rule, scope.rule_set, at_ms, begun):
+        expires_ms = 0 if rule.expires is None else scope.now_ms + rule.expires.ms
+        for action in trigger.actions(rule, scope.rule_set, contender.at_ms, contender.begun, expires_ms):
             if isinstance(action, BodyTooLarge):
                 refused.append(action)
-            elif until_ms is None:
-                log.event(decisions.FIRED, rule, trigger.fields, None, action)
-                self._dispatch.send(action, trigger.event_id, trigger.topic, trigger.record)
             else:
-                self._hold(rule, trigger, action, until_ms)
+                yield action
         if refused:
             self._refuse(rule, trigger, refused)
 
@@ -192,32 +240,51 @@ class Firing:
             detail = f"{first} (and {len(others)} more actions of the rule)" if others else str(first)
             self._scope.result.reject(trigger.topic, trigger.record, reason, detail, rule.name)
 
-    def _is_stopped(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> bool:
-        scope, log = self._scope, self._scope.log
-        state = scope.state.rule_states.of(trigger.user_id)
-        stopped_by = rule_state.cools_down(state, rule, key, at_ms, received_ms)
-        if stopped_by is not None:
-            scope.count(rule, "cooled_down", "rules_cooled_down")
-            if log.is_on:
-                until = f"until {rfc_3339(rule_state.cooled_until_ms(state, rule, key, stopped_by))}"
-                detail = until if key is None else f"key {rule_state.short(key)}, {until}"
-                log.event(decisions.COOLED_DOWN, rule, trigger.fields, _stopped(detail, stopped_by))
-            return True
-        if rule.cap is None:
+    def is_stopped(self, contender: Contender) -> bool:
+        """Whether the rule's own cooldown or cap stops it."""
+        scope, rule, trigger = self._scope, contender.rule, contender.trigger
+        if rule.cooldown is None and rule.cap is None:
             return False
-        stopped_by = rule_state.caps(state, rule, trigger.profile, at_ms, received_ms)
-        if stopped_by is None:
+        stopped = stopped_by(
+            scope.state.rule_states.of(trigger.user_id),
+            rule,
+            partial(rule_state.zone_for, rule.time_zone, trigger.profile),
+            contender.key,
+            contender.at_ms,
+            contender.received_ms,
+            scope.log.is_on,
+        )
+        if stopped is None:
             return False
-        scope.count(rule, "capped", "rules_capped")
-        if log.is_on:
-            detail = f"{rule.cap.count} {_span_of(rule.cap)}"
-            log.event(decisions.CAPPED, rule, trigger.fields, _stopped(detail, stopped_by))
+        decision, detail = stopped
+        scope.count(rule, decision, f"rules_{decision}")
+        scope.log.event(decision, rule, trigger.fields, detail)
         return True
 
-    def _remember(self, rule: Rule, trigger: Trigger, at_ms: int, received_ms: int, key: str | None) -> None:
-        scope, user_id = self._scope, trigger.user_id
+    def is_suppressed(self, contender: Contender) -> bool:
+        """Whether a control record suppresses the rule's actions for the user."""
+        scope, rule, trigger = self._scope, contender.rule, contender.trigger
+        detail = suppression(scope.state.rule_states.of(trigger.user_id), rule.group, scope.now_ms)
+        if detail is None:
+            return False
+        scope.count(rule, "suppressed", "rules_suppressed")
+        scope.log.event(decisions.SUPPRESSED, rule, trigger.fields, detail, more={"group": rule.group})
+        return True
+
+    def remember(self, contender: Contender) -> None:
+        """Have the rule's cooldown and cap count a firing."""
+        rule, trigger = contender.rule, contender.trigger
+        if rule.cooldown is not None or rule.cap is not None:
+            zone = partial(rule_state.zone_for, rule.time_zone, trigger.profile)
+            self.remember_firing(trigger.user_id, rule, zone, contender.key, contender.at_ms, contender.received_ms)
+
+    def remember_firing(
+        self, user_id: str, rule: Rule, zone: frequency.Zone, key: str | None, at_ms: int, received_ms: int
+    ) -> None:
+        """Have a rule's cooldown and cap count a firing of a user."""
+        scope = self._scope
         latest_ms, lateness_ms = max(at_ms, received_ms), scope.settings.allowed_lateness_ms
-        for slot, keep, until_ms in rule_state.firings_of(rule, trigger.profile, key, latest_ms, lateness_ms):
+        for slot, keep, until_ms in frequency.firings_of(rule, zone, key, latest_ms, lateness_ms):
             self._make_room(user_id, rule, slot, scope.state.rule_states.of(user_id))
             scope.record(RuleFired(user_id, rule.name, slot, at_ms, keep, until_ms, received_ms - at_ms))
 
@@ -225,15 +292,15 @@ class Firing:
         """Forget the cooldown that ends first when a new slot would be one too many."""
         if slot == rule_state.CAP or len(state.fired) < MAX_COOLDOWN_KEYS or (rule.name, slot) in state.fired:
             return
-        cooldowns = [kept for kept in state.fired.values() if kept.slot != rule_state.CAP]
+        cooldowns = [kept for kept in state.fired.values() if kept.slot not in (rule_state.CAP, rule_state.GROUP)]
         if len(cooldowns) >= MAX_COOLDOWN_KEYS:
             first = min(cooldowns, key=lambda kept: (kept.until_ms, kept.rule, kept.slot))
             self._scope.record(FiringsForgotten(user_id, first.rule, first.slot))
             self._scope.result.counts["cooldowns_cut"] += 1
 
-    def _hold(self, rule: Rule, trigger: Trigger, action: FiredAction, until_ms: int) -> None:
-        scope, log = self._scope, self._scope.log
-        zone = rule_state.zone_for(rule.time_zone, trigger.profile).key
+    def _hold(self, contender: Contender, action: FiredAction, until_ms: int, due_ms: int, is_counted: bool) -> None:
+        scope, log, rule, trigger = self._scope, self._scope.log, contender.rule, contender.trigger
+        group_zone = None if rule.shared is None else rule_state.zone_for(rule.shared.time_zone, trigger.profile)
         held = HeldAction(
             rule.name,
             rule.version,
@@ -241,15 +308,27 @@ class Firing:
             action.action_id,
             trigger.event_id,
             until_ms,
-            zone,
+            rule_state.zone_for(rule.time_zone, trigger.profile).key,
             action.body,
             action.rule_set,
             action.at_ms,
+            contender.received_ms,
+            due_ms,
+            contender.key,
+            is_counted,
+            action.group,
+            "" if group_zone is None else group_zone.key,
+            scope.now_ms,
+            action.expires_ms,
         )
+        decision, outcome, metric = decisions.HELD, "held", "actions_held"
+        more = NO_MORE if rule.group is None else {"group": rule.group}
+        if due_ms:
+            decision, outcome, metric = decisions.PENDING, "pending", "actions_pending"
         waiting = scope.state.rule_states.of(trigger.user_id).held
         if any(other.action_id == held.action_id for other in waiting):
             # The same event again, after the history has lost it: the first decision stands.
-            log.event(decisions.HELD, rule, trigger.fields, "already", action)
+            log.event(decision, rule, trigger.fields, "already", action, more)
             return
         if len(waiting) >= MAX_HELD or sum(other.nbytes for other in waiting) + held.nbytes > MAX_BYTES:
             scope.result.counts["actions_refused"] += 1
@@ -258,45 +337,48 @@ class Firing:
             log.event(decisions.REFUSED, rule, trigger.fields, detail, action)
             return
         scope.record(ActionHeld(trigger.user_id, held))
-        scope.count(rule, "held", "actions_held")
+        scope.count(rule, outcome, metric)
         if log.is_on:
-            log.event(decisions.HELD, rule, trigger.fields, f"until {rfc_3339(until_ms)}", action)
-
-    def release_held_actions(self, user_id: str) -> None:
-        """Send the user's actions that quiet hours held until now; if it is quiet again, hold them for longer."""
-        scope = self._scope
-        for held in [held for held in scope.state.rule_states.of(user_id).held if held.until_ms <= scope.now_ms]:
-            rule, zone, until_ms = scope.filters.by_name.get(held.rule), zone_of(held.zone), None
-            if rule is not None and rule.quiet_hours is not None and zone is not None:
-                until_ms = _quiet_until_ms(rule.quiet_hours, scope.now_ms, zone)
-            if until_ms is not None:
-                scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
-                scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
-                continue
-            scope.record(ActionReleased(user_id, held.action_id))
-            if rule is None:
-                scope.result.counts["held_dropped"] += 1
-                scope.log.held(decisions.DROPPED, user_id, held, "no rule of this name is live")
-                continue
-            scope.log.held(decisions.RELEASED, user_id, held)
-            action = decode_action(held.action)
-            fired = FiredAction(
-                held.action_id, user_id, held.rule, held.version, action, held.body, held.rule_set, held.at_ms
-            )
-            record = Record(NO_COORDINATE, NO_COORDINATE, scope.now_ms, user_id.encode(), b"")
-            self._dispatch.send(fired, held.event_id, "", record)
-            scope.count(rule, "released", "held_released")
+            log.event(decision, rule, trigger.fields, waits_until(held), action, more)
 
 
-def _quiet_until_ms(quiet: QuietHours, now_ms: int, zone: ZoneInfo) -> int | None:
+def waits_until(held: HeldAction) -> str:
+    """Until when an action waits, for a decision's detail."""
+    return f"group {held.group} picks at {rfc_3339(held.due_ms)}" if held.due_ms else f"until {rfc_3339(held.until_ms)}"
+
+
+def stopped_by(
+    state: RuleState,
+    rule: Rule,
+    zone: frequency.Zone,
+    key: str | None,
+    at_ms: int,
+    received_ms: int,
+    is_logged: bool,
+) -> tuple[str, str] | None:
+    """Decision, and if it is logged its detail, if a rule's own cooldown or cap stops a firing."""
+    by = frequency.cools_down(state, rule, key, at_ms, received_ms)
+    if by is not None:
+        if not is_logged:
+            return decisions.COOLED_DOWN, ""
+        until = f"until {rfc_3339(frequency.cooled_until_ms(state, rule, key, by))}"
+        return decisions.COOLED_DOWN, stopped(until if key is None else f"key {frequency.short(key)}, {until}", by)
+    by = frequency.caps(state, rule, zone, at_ms, received_ms)
+    if by is not None and rule.cap is not None:
+        return decisions.CAPPED, stopped(f"{rule.cap.count} {span_of(rule.cap)}", by)
+    return None
+
+
+def quiet_hours_end_ms(quiet: QuietHours, now_ms: int, zone: ZoneInfo) -> int | None:
+    """When the quiet hours end that it is in; None: it is not quiet."""
     return quiet_until_ms(now_ms, quiet.start, quiet.end, zone, quiet.weekdays)
 
 
-def _span_of(cap: Cap) -> str:
+def span_of(cap: Cap) -> str:
+    """A cap's time in words."""
     return f"in {cap.window}" if cap.window is not None else f"per {cap.per}"
 
 
-def _stopped(detail: str, stopped_by: str) -> str | None:
+def stopped(detail: str, stopped_by: str) -> str:
     """The detail of a decision, which names the record time where the event time alone would not have stopped it."""
-    parts = (detail, "by record time" if stopped_by == rule_state.RECORD_TIME else "")
-    return ", ".join(filter(None, parts)) or None
+    return f"{detail}, by record time" if stopped_by == frequency.RECORD_TIME else detail

@@ -12,6 +12,8 @@ from transforms.domain.rules.open_sequences import match_of, matches_of
 from transforms.domain.rules.state import has_bad_zone, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import Firing, Trigger
+from transforms.domain.shard.group_picks import GroupPicks
+from transforms.domain.shard.held_actions import HeldActions
 from transforms.domain.shard.sequences import Sequences
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
@@ -24,15 +26,18 @@ class RuleEngine:
 
     Attributes:
         sequences: the sequences of rules, which stream time ends.
-        firing: the held actions, which processing time releases.
+        held: the held actions, which processing time releases.
+        picks: what groups pick, which stream time ends.
     """
 
-    __slots__ = ("_scope", "firing", "sequences")
+    __slots__ = ("_firing", "_scope", "held", "picks", "sequences")
 
     def __init__(self, scope: StepScope, dispatch: WebhookDispatch) -> None:
         self._scope = scope
-        self.firing = Firing(scope, dispatch)
-        self.sequences = Sequences(scope, self.firing)
+        self._firing = Firing(scope, dispatch)
+        self.held = HeldActions(scope, dispatch)
+        self.picks = GroupPicks(scope, self._firing, self.held)
+        self.sequences = Sequences(scope, self._firing, self.picks)
 
     def handle_event(self, topic: str, record: Record, event: Event, user: UserState, visit: Visit | None) -> None:
         """Run all rules on an event.
@@ -62,6 +67,8 @@ class RuleEngine:
                 if rule.name in allowed or rule.name in followed:
                     key = filter_result.keys.get(rule.name)
                     self._apply(rule, trigger, event, rule.name in allowed, followed.get(rule.name, ()), key)
+            if self._firing.contenders:
+                self.picks.decide()
         for rule, message in filter_result.errors:
             if not scope.skips(rule, user):
                 scope.count(rule, "error", "rule_errors")
@@ -69,6 +76,22 @@ class RuleEngine:
                 log.event(decisions.ERROR, rule, event.fields, message)
         if log.is_sampling:
             self._log_silent_rules(event, user, filter_result, logged)
+
+    def needs_profile(self, user_id: str, stream_ms: int) -> bool:
+        """Whether what is due at ``stream_ms`` needs the user's profile."""
+        return self.sequences.needs_profile(user_id, stream_ms) or self.picks.needs_profile(user_id, stream_ms)
+
+    def settle(self, user_id: str, stream_ms: int) -> None:
+        """Do what is due at ``stream_ms`` for a user, in the order of the times."""
+        picks, sequences = self.picks, self.sequences
+        while (due_ms := picks.next_due_ms(user_id, stream_ms)) is not None:
+            # A sequence that ends before may fire, and have a group pick even earlier.
+            sequences.settle(user_id, due_ms - 1)
+            first_ms = picks.next_due_ms(user_id, due_ms)
+            picks.pick(user_id, due_ms if first_ms is None else first_ms)
+        sequences.settle(user_id, stream_ms)
+        if picks.next_due_ms(user_id, stream_ms) is not None:
+            self.settle(user_id, stream_ms)
 
     def _count_limits(self, filter_result: FilterResult) -> None:
         result = self._scope.result
@@ -91,7 +114,7 @@ class RuleEngine:
             is_allowed = self._is_active(rule, rule.active, trigger, event)
         if rule.sequence is None:
             if is_allowed and not is_skipped:
-                self.firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, key)
+                self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, key)
             return
         self._apply_sequence(rule, rule.sequence, trigger, event, is_allowed and not is_skipped, steps, key)
 

@@ -15,6 +15,7 @@ from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
 from transforms.domain.shard.firing import Firing, Trigger
+from transforms.domain.shard.group_picks import GroupPicks
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
 
@@ -22,11 +23,12 @@ from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
 class Sequences:
     """Begins and ends the sequences of rules within one step."""
 
-    __slots__ = ("_firing", "_scope")
+    __slots__ = ("_firing", "_picks", "_scope")
 
-    def __init__(self, scope: StepScope, firing: Firing) -> None:
+    def __init__(self, scope: StepScope, firing: Firing, picks: GroupPicks) -> None:
         self._scope = scope
         self._firing = firing
+        self._picks = picks
 
     def follow(
         self,
@@ -116,6 +118,8 @@ class Sequences:
                 self._time_out(user_id, sequence, rule)
             else:
                 scope.log.sequence(decisions.EXPIRED, user_id, sequence, "nothing followed in time")
+        if self._firing.contenders:
+            self._picks.decide()
         due_ms = (slot.due_ms(0) for slot in scope.state.rule_states.of(user_id).fired.values())
         if any(at_ms is not None and at_ms <= stream_ms for at_ms in due_ms):
             scope.record(FiringsExpired(user_id, stream_ms))

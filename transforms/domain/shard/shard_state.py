@@ -15,11 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from transforms.domain.rules.sets import StoredRules
-from transforms.domain.rules.state import RuleState
+from transforms.domain.rules.state import GROUP, RuleState
 from transforms.domain.shard import facts
 from transforms.domain.shard.facts import Fact, PackedParkedEvents
 from transforms.domain.shard.parked_store import ParkedStore
-from transforms.domain.shard.sized_store import RuleStateStore, SizedStore
+from transforms.domain.shard.sized_store import DeliveryStore, RuleStateStore
 from transforms.domain.shard.user_store import UserStore
 from transforms.domain.users.user import OVERHEAD_BYTES, PackedUser
 from transforms.domain.webhooks.delivery_queue import DeliveryQueue
@@ -56,7 +56,7 @@ class ShardState:
         self.users = UserStore(history_size)
         self.parked = ParkedStore()
         self.rule_states = RuleStateStore()
-        self.deliveries: SizedStore[DeliveryQueue] = SizedStore(DeliveryQueue)
+        self.deliveries = DeliveryStore()
         self.rules: StoredRules | None = None
         self.disabled: dict[str, None] = {}
 
@@ -112,6 +112,11 @@ class ShardState:
 
     def _replace_rules(self, fact: facts.RuleSetReplaced) -> None:
         self.rules = StoredRules(fact.number, fact.record)
+
+    def _forget_group(self, group: str) -> None:
+        for user_id, rule_state in list(self.rule_states.items()):
+            if (group, GROUP) in rule_state.fired:
+                self.rule_states.change(RuleState.forget_firings, user_id, group, GROUP)
 
     def _switch(self, fact: facts.DestinationSwitched) -> None:
         self.disabled.pop(fact.destination, None)
@@ -199,6 +204,9 @@ _HANDLERS: Final[dict[type[Fact], _Handler]] = {
     facts.ActionHeld: _rule_state(RuleState.hold),
     facts.ActionReleased: _rule_state(RuleState.release),
     facts.ProfileWaitSet: _rule_state(RuleState.set_profile_wait),
+    facts.SuppressionSet: _rule_state(RuleState.suppress),
+    facts.SuppressionEnded: _rule_state(RuleState.unsuppress),
+    facts.GroupForgotten: lambda state, _, fact: state._forget_group(fact.group),
     facts.RuleSetReplaced: lambda state, _, fact: state._replace_rules(fact),
     facts.DeliveryQueued: _deliveries(DeliveryQueue.add),
     facts.DeliveryRescheduled: _deliveries(DeliveryQueue.replace),

@@ -91,3 +91,26 @@ class RuleStateStore(SizedStore[RuleState]):
             self.waiting_for_profile.pop(user_id, None)
         self.stream_due.set(user_id, state.stream_due_ms())
         self.clock_due.set(user_id, state.clock_due_ms())
+
+
+class DeliveryStore(SizedStore[DeliveryQueue]):
+    """Delivery queues by user.
+
+    Attributes:
+        expiry_due: by user, the processing time at which the first delivery expires.
+    """
+
+    __slots__ = ("expiry_due",)
+
+    def __init__(self) -> None:
+        super().__init__(DeliveryQueue)
+        self.expiry_due = DueIndex()
+
+    def forget(self, user_id: str) -> None:
+        """Remove the deliveries of a user."""
+        super().forget(user_id)
+        self.expiry_due.set(user_id, None)
+
+    def _keep(self, user_id: str, value: DeliveryQueue) -> None:
+        super()._keep(user_id, value)
+        self.expiry_due.set(user_id, value.expiry_due_ms())

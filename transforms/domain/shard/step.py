@@ -22,8 +22,8 @@ from transforms.domain.users.user import PENDING
 def step(state: ShardState, context: StepContext, step_input: StepInput) -> StepResult:
     """Advance a shard by one input.
 
-    The order is fixed: actions that quiet hours held until now, delivery results, user API answers, the batch, then
-    everything else that is due. A rule set that comes in the batch is live for everything after it.
+    The order is fixed: actions that quiet hours held until now, delivery results, webhooks that expired, user API
+    answers, the batch, then everything else that is due. A rule set that comes in the batch is live for what follows.
 
     Args:
         state: the shard's state; the step changes it through facts only.
@@ -37,6 +37,7 @@ def step(state: ShardState, context: StepContext, step_input: StepInput) -> Step
     shard_step.release_held_actions()
     for delivery_result in step_input.delivery_results:
         shard_step.dispatch.handle_delivery_result(delivery_result)
+    shard_step.dispatch.expire()
     for answer in step_input.answers:
         shard_step.events.handle_answer(answer)
     if step_input.batch is not None:
@@ -83,23 +84,25 @@ class _ShardStep:
     def release_held_actions(self) -> None:
         """Send the actions that quiet hours held until now."""
         for user_id in self._state.rule_states.clock_due.until(self._scope.now_ms):
-            self._engine.firing.release_held_actions(user_id)
+            self._engine.held.release(user_id)
 
     def settle_rule_state(self, stream_ms: int) -> None:
-        """Settle the sequences that are due at ``stream_ms``, and forget firings that no event can ask for."""
-        sequences = self._engine.sequences
+        """Do what sequences and groups have due at ``stream_ms``, and forget firings that no event can ask for."""
+        engine = self._engine
         for user_id in self._state.rule_states.stream_due.until(stream_ms):
-            is_due = any(sequence.due_ms <= stream_ms for sequence in self._state.rule_states.of(user_id).open)
+            rule_state = self._state.rule_states.of(user_id)
+            is_due = any(sequence.due_ms <= stream_ms for sequence in rule_state.open)
+            is_due = is_due or any(0 < held.due_ms <= stream_ms for held in rule_state.held)
             user = self.events.live_user(user_id) if is_due else None
             has_answer = user is not None and user.enrichment != PENDING
-            needs_answer = not has_answer and sequences.needs_profile(user_id, stream_ms)
+            needs_answer = not has_answer and engine.needs_profile(user_id, stream_ms)
             if needs_answer:
                 self.events.request_fetch(user_id)
             if needs_answer or user_id in self._state.parked:
                 # The user's events that wait come first.
                 self._scope.record(ProfileWaitSet(user_id, stream_ms))
             else:
-                sequences.settle(user_id, stream_ms)
+                engine.settle(user_id, stream_ms)
 
     def forget_idle_users(self) -> None:
         """Forget the users whose TTL has ended."""

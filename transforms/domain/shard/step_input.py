@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transforms.domain.events.event import EventLimits
@@ -67,6 +67,7 @@ class StepInput:
         answers: the user API's answers since the last step.
         delivery_results: how deliveries of webhooks ended since the last step.
         fetch_started_ms: users for whom a fetch is in flight, and since when.
+        in_flight: ids of the actions whose webhooks are being sent.
         stream_ms: every record that Kafka had received by this time has been handled; None outside the stream timer.
     """
 
@@ -76,6 +77,7 @@ class StepInput:
     delivery_results: Sequence[DeliveryResult] = ()
     fetch_started_ms: Mapping[str, int] = field(default_factory=dict)
     stream_ms: int | None = None
+    in_flight: Collection[str] = ()
 
 
 def never_missing(_: str) -> bool:

@@ -80,6 +80,7 @@ class StepResult:
         users_to_fetch: users to ask the user API for, in order.
         users_given_up: users whose fetch no event waits for any longer.
         users_with_new_deliveries: users whose delivery queue changed.
+        stopped_deliveries: ids of webhooks that are being sent and must not be tried again.
         gone_destinations: destinations that answered 410.
         erasures: forgotten users; nothing of them may stay in what is stored.
         counts: metrics by name; ``rule_counts`` by rule and name.
@@ -100,6 +101,7 @@ class StepResult:
     users_to_fetch: dict[str, None] = field(default_factory=dict)
     users_given_up: list[str] = field(default_factory=list)
     users_with_new_deliveries: dict[str, None] = field(default_factory=dict)
+    stopped_deliveries: list[str] = field(default_factory=list)
     gone_destinations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     rule_counts: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -20,6 +20,7 @@ class StepScope:
         state: the shard's state; only ``record`` changes it.
         now_ms: processing time of the step.
         fetch_started_ms: users for whom a fetch is in flight, and since when.
+        in_flight: ids of the actions whose webhooks are being sent.
         log: the decision log.
         rule_sets: the sets of which a shard picks its own; None if there is only one.
         signer: checks redrive records.
@@ -32,6 +33,7 @@ class StepScope:
         "fetch_started_ms",
         "filters",
         "history_fields",
+        "in_flight",
         "is_topic_missing",
         "log",
         "now_ms",
@@ -47,6 +49,7 @@ class StepScope:
         self.state = state
         self.now_ms = step_input.now_ms
         self.fetch_started_ms = step_input.fetch_started_ms
+        self.in_flight = step_input.in_flight
         self.settings = context.settings
         self.signer = context.signer
         self.is_topic_missing = context.is_topic_missing

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from transforms.domain.base.calendar import rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.dead_letter import LostAction
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Action, KafkaAction, WebhookAction
+from transforms.domain.rules.state import RuleState
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import DeliveryQueued, DeliveryRescheduled, DeliverySettled, DestinationSwitched
 from transforms.domain.shard.step_result import DELIVERY, WEBHOOK
@@ -70,6 +72,8 @@ class WebhookDispatch:
             fired.body,
             self._scope.now_ms,
             self._scope.now_ms,
+            expires_ms=fired.expires_ms,
+            group=fired.group,
         )
         self._queue(fired.user_id, delivery, topic, record)
 
@@ -79,7 +83,14 @@ class WebhookDispatch:
             self._result.counts["redrives_ignored"] += 1
             return
         self._result.counts["redrives"] += 1
-        self._queue(user_id, delivery)
+        rule = self._scope.filters.by_name.get(delivery.rule)
+        if rule is not None and rule.expires is not None:
+            delivery = msgspec.structs.replace(delivery, expires_ms=self._scope.now_ms + rule.expires.ms)
+        detail = self._suppression(user_id, delivery)
+        if detail is None:
+            self._queue(user_id, delivery)
+        else:
+            self._drop(user_id, delivery, decisions.SUPPRESSED, detail)
 
     def _queue(self, user_id: str, delivery: Delivery, topic: str = "", record: Record | None = None) -> None:
         problem = self._why_not(user_id, delivery)
@@ -148,6 +159,41 @@ class WebhookDispatch:
                 self._count(destination, "dropped")
                 self._lose(user_id, delivery, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
 
+    def expire(self) -> None:
+        """Drop the webhooks that have expired. Of those that are being sent the results say what became of them."""
+        for user_id in self._state.deliveries.expiry_due.until(self._scope.now_ms):
+            for delivery in list(self._state.deliveries[user_id]):
+                if delivery.is_over(self._scope.now_ms) and delivery.action_id not in self._scope.in_flight:
+                    self._end(user_id, delivery, decisions.EXPIRED, _expired(delivery))
+
+    def suppress(self, user_id: str) -> None:
+        """Drop the webhooks of a user that are suppressed; those that are being sent get no further try."""
+        for delivery in list(self._state.deliveries.get(user_id, EMPTY_QUEUE)):
+            detail = self._suppression(user_id, delivery)
+            if detail is not None and delivery.action_id in self._scope.in_flight:
+                self._result.stopped_deliveries.append(delivery.action_id)
+            elif detail is not None:
+                self._end(user_id, delivery, decisions.SUPPRESSED, detail)
+
+    def _suppression(self, user_id: str, delivery: Delivery) -> str | None:
+        """The detail of the decision if a webhook is suppressed; its group is that of its rule, if that is live."""
+        state = self._state.rule_states.of(user_id)
+        if not state.suppressed:
+            return None
+        rule = self._scope.filters.by_name.get(delivery.rule)
+        group = delivery.group or None if rule is None else rule.group
+        return suppression(state, group, self._scope.now_ms)
+
+    def _end(self, user_id: str, delivery: Delivery, decision: str, detail: str) -> None:
+        """End a webhook that is not sent any more: no dead letter, as sending it again is not wanted."""
+        self._result.users_with_new_deliveries[user_id] = None
+        self._record(DeliverySettled(user_id, delivery.action_id))
+        self._drop(user_id, delivery, decision, detail)
+
+    def _drop(self, user_id: str, delivery: Delivery, decision: str, detail: str) -> None:
+        self._count(delivery.destination, decision, f"deliveries_{decision}")
+        self._log.delivery(decision, user_id, delivery, detail)
+
     def handle_delivery_result(self, result: DeliveryResult) -> None:
         """Settle a webhook or schedule its next attempt; nothing happens if it has ended in the meantime."""
         user_id = result.user_id
@@ -170,6 +216,14 @@ class WebhookDispatch:
                 status=result.status,
                 message=result.message,
             )
+        if result.outcome in (delivery_queue.RETRY, delivery_queue.DELAYED):
+            detail = self._suppression(user_id, delivery)
+            if detail is not None:
+                self._end(user_id, delivery, decisions.SUPPRESSED, detail)
+                return
+            if delivery.is_over(self._scope.now_ms):
+                self._end(user_id, delivery, decisions.EXPIRED, _expired(delivery))
+                return
         due_ms = None if schedule is None else _next_attempt_ms(delivery, result, schedule, self._scope.now_ms)
         if due_ms is not None:
             outcome = "delayed" if is_delayed else "retried"
@@ -192,6 +246,19 @@ class WebhookDispatch:
             # It belongs to the letters of the webhooks that waited behind it.
             reason = reasons.DESTINATION_DISABLED
         self._lose(user_id, delivery, reason, detail, latency_ms=result.latency_ms)
+
+
+def suppression(state: RuleState, group: str | None, now_ms: int) -> str | None:
+    """The detail of the decision if a control record suppresses a group's actions, or those of all rules."""
+    name = state.is_suppressed(group, now_ms) if state.suppressed else None
+    if name is None:
+        return None
+    until_ms = state.suppressed[name]
+    return f"group {name}{f', until {rfc_3339(until_ms)}' if until_ms else ''}"
+
+
+def _expired(delivery: Delivery) -> str:
+    return f"since {rfc_3339(delivery.expires_ms)}"
 
 
 def _emitted(action: Action) -> str:

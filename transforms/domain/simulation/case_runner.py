@@ -13,11 +13,14 @@ from transforms.domain.base.field_paths import selection
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction, action_id
-from transforms.domain.rules.cases import Case, ExpectedAction
+from transforms.domain.rules.cases import LOST, Case, ExpectedAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.files import LoadedRule, LocatedCase
 from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.programs import FILTER
+from transforms.domain.rules.suppressions import FOR_GOOD
+from transforms.domain.shard.decisions import EXPIRED, Decision
+from transforms.domain.shard.facts import SuppressionSet
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import OnEvaluation, Simulator
@@ -83,6 +86,7 @@ class CaseRun:
     Attributes:
         fired: the actions that fired, in their order.
         errors: messages of rule errors, each with file and line.
+        lost: decisions about firings and actions of the rule that were not sent because of others, or too late.
         refused: why the case itself or one of its events cannot be used.
         last_event_counts: ``StepResult.rule_counts`` by name, of the last event and the time after it.
     """
@@ -98,21 +102,24 @@ class CaseRun:
         self.fired: list[Fired] = []
         self.errors: list[str] = []
         self.refused: list[str] = []
+        self.lost: list[Decision] = []
         self.last_event_counts: Counter[str] = Counter()
         self._loaded = loaded
         self._number_of_events = len(case.events)
         self._number = 0  # of the event that was handled last
         self._numbers: dict[str, int] = {}  # the event's number by the id of each action that it may fire
-        settings = replace(settings, history_fields=with_fields_of(settings.history_fields, [loaded.rule]))
+        rules = (loaded.rule, *loaded.peers)
+        fields = with_fields_of(settings.history_fields, rules)
+        settings = replace(settings, history_fields=fields, decision_sample=0.0)
         problem = _unkept_fields(case, settings)
         if problem is not None:
             self.refused.append(problem)
             return
         self._lateness_ms = settings.allowed_lateness_ms
         fetched = None if case.profile == PENDING else _fetched(case)
-        self._simulator = Simulator(
-            (loaded.rule,), settings, lambda _: fetched, lua, self._collect, case.now, on_evaluation
-        )
+        self._simulator = Simulator(rules, settings, lambda _: fetched, lua, self._collect, case.now, on_evaluation)
+        for group in case.suppressed:
+            self._simulator.state.apply(case.now, SuppressionSet(case.user_id, group, FOR_GOOD))
         if fetched is not None:
             # The first event is a state hit; a user who expires midway is fetched again.
             self._simulator.load_user(case.user_id, fetched)
@@ -140,19 +147,28 @@ class CaseRun:
             self._simulator.advance(now_ms + case.wait.ms + self._lateness_ms)
 
     def _collect(self, step_result: StepResult, sent: list[FiredAction]) -> None:
+        own = self._loaded.rule.name
         if self._number == self._number_of_events:
-            for (_, name), count in step_result.rule_counts.items():
-                self.last_event_counts[name] += count
-        for fired in sent:
+            for (rule, name), count in step_result.rule_counts.items():
+                self.last_event_counts[name] += count if rule == own else 0
+        self.lost += [each for each in step_result.decisions if each.rule == own and _is_lost(each)]
+        for fired in (fired for fired in sent if fired.rule == own):
             event = self._numbers.get(fired.action_id, self._number)
             self.fired.append(Fired(fired.action.name, event, json.loads(fired.body)))
         for letter in step_result.dead_letters:
+            if letter.rule not in (None, own):
+                continue
             if letter.reason == reasons.RULE_ERROR:
                 name = self._field_of(letter.detail)
                 file, line, text = self._loaded.locate(name, letter.detail)
                 self.errors.append(f"{file}:{line}: {'' if name == FILTER else f'{name}: '}{text}")
             else:
                 self.refused.append(f"event {self._number} is refused: {letter.reason}: {letter.detail}")
+
+    @property
+    def action_names(self) -> list[str]:
+        """The names of the rule's actions."""
+        return [action.name for action in self._loaded.rule.actions]
 
     def _field_of(self, message: str) -> str:
         """Return the Lua field that a message is about; messages begin with the program's name."""
@@ -217,13 +233,39 @@ def _differences(run: CaseRun, case: Case) -> list[str]:
     if run.errors:
         return [f"error at {message}" for message in run.errors]
     expected = list(case.expect.actions)
-    lines = []
+    lines = _lost_differences(run, case)
     if len(expected) != len(run.fired) or not all(map(_fits, expected, run.fired)):
         lines += [f"expected  {_listed([_expected_text(action) for action in expected])}"]
         lines += [f"but fired {_listed([f'{fired.action} for event {fired.event}' for fired in run.fired])}"]
     for action, fired in zip(expected, run.fired, strict=False):
         lines += _body_differences(action, fired)
     return lines
+
+
+def _is_lost(decision: Decision) -> bool:
+    # A sequence that nothing followed in time is no action that expired.
+    return decision.decision in LOST and (decision.decision != EXPIRED or decision.action is not None)
+
+
+def _lost_differences(run: CaseRun, case: Case) -> list[str]:
+    """What was not sent, if a case expects something of it: each text fits a decision, and each decision a text."""
+    expected, open_ = case.expect.lost, list(run.lost)
+    missing = []
+    for kind, text in expected:
+        found = next((each for each in open_ if each.decision == kind and _says(run, each, text)), None)
+        if found is None:
+            missing.append(f"{kind}: {text}")
+        else:
+            open_.remove(found)
+    if not missing and not (expected and open_):
+        return []
+    listed = [f"{each.decision}: {each.detail}" for each in run.lost]
+    return [f"expected  {_listed([f'{kind}: {text}' for kind, text in expected])}", f"but not sent  {_listed(listed)}"]
+
+
+def _says(run: CaseRun, decision: Decision, text: str) -> bool:
+    actions = [decision.action] if decision.action is not None else run.action_names
+    return text in (*actions, decision.group, decision.winner) or text in (decision.detail or "")
 
 
 def _first_difference(run: CaseRun, case: Case) -> int:

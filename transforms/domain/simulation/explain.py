@@ -18,7 +18,8 @@ from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome, OutcomeKind, Program, SourceChecker
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
-from transforms.domain.rules.model import DAYS, DROP, SKIP, WAIT, Active, Match, QuietHours, Rule
+from transforms.domain.rules.groups import unless_value
+from transforms.domain.rules.model import DAYS, DROP, SKIP, WAIT, Active, Group, Match, QuietHours, Rule
 from transforms.domain.rules.open_sequences import matches_of
 from transforms.domain.rules.state import zone_for
 from transforms.domain.shard.step_input import ShardSettings
@@ -36,6 +37,11 @@ _OUTCOMES: Final = {
     "followed": "follows the event that began a sequence",
     "cooled_down": "stopped by its cooldown",
     "capped": "stopped by its cap",
+    "suppressed": "suppressed: the user gets nothing of its group",
+    "pending": "waits until its group picks",
+    "group_capped": "stopped by its group's cap",
+    "outranked": "outranked: its group picked another rule",
+    "expired": "expired before it could be sent",
     "inactive": "outside of its active days and hours",
     "held": "held: it is quiet hours",
     "dropped": "dropped: it is quiet hours",
@@ -110,7 +116,25 @@ def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
     if rule.quiet_hours is not None:
         mode = ": actions are dropped" if rule.quiet_hours.mode == DROP else ""
         lines.append(f"  quiet_hours: {_hours(rule.quiet_hours, zone)}{mode}")
+    if rule.shared is not None:
+        lines.append(f"  group: {rule.group}, priority {rule.priority}{_group(rule, rule.shared, lua, seen)}")
+    if rule.expires is not None:
+        lines.append(f"  expires: {rule.expires} after it was decided")
     return lines
+
+
+def _group(rule: Rule, group: Group, lua: LuaSupport, seen: _Seen) -> str:
+    """What a group says, with the value of its ``unless``."""
+    said = ""
+    if group.cap is not None:
+        zone = zone_for(group.time_zone, seen[1]).key
+        span = f"in any {group.cap.window}" if group.cap.window is not None else f"a {group.cap.per} of {zone}"
+        said += f", {group.cap.count} {span}"
+    if group.within is not None:
+        said += f", picks {group.within} after the first"
+    if group.unless is not None:
+        said += f", unless {_cut(group.unless)}, which is {_values(rule, [unless_value(group.unless)], lua, seen)[0]}"
+    return said
 
 
 def _hours(hours: Active | QuietHours, zone: ZoneInfo) -> str:

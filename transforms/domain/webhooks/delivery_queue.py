@@ -27,6 +27,8 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
         first_ms: when the first delivery failed; 0 if none has.
         status: HTTP status of the last attempt.
         message: the last error, with the beginning of the receiver's answer.
+        expires_ms: when it is not sent any more; 0: never.
+        group: the rule's group when it was decided.
     """
 
     action_id: str
@@ -43,11 +45,17 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_ms: int = 0
     status: int | None = None
     message: str = ""
+    expires_ms: int = 0
+    group: str = ""
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
         return _ITEM_BYTES + len(self.body) + len(self.message)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it has expired."""
+        return 0 < self.expires_ms <= now_ms
 
 
 DELIVERED: Final = "delivered"
@@ -113,6 +121,10 @@ class DeliveryQueue:
     def find(self, action_id: str) -> Delivery | None:
         """The delivery of an action; None: it has ended, or never was."""
         return next((delivery for delivery in self if delivery.action_id == action_id), None)
+
+    def expiry_due_ms(self) -> int | None:
+        """When the first delivery expires."""
+        return min((delivery.expires_ms for delivery in self if delivery.expires_ms), default=None)
 
     def is_full(self, destination: str, nbytes: int) -> bool:
         """Whether the queue of a destination has no room for another delivery of ``nbytes``."""

@@ -142,7 +142,7 @@ def control(value: Any, user_shards: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("user_shards", [0, 8])
-@pytest.mark.parametrize("name", ["forget", "inspect", "redrive"])
+@pytest.mark.parametrize("name", ["forget", "inspect", "redrive", "suppress", "unsuppress"])
 def test_a_control_record_of_a_user_goes_where_the_user_is(name: str, user_shards: int) -> None:
     assert control({name: "ü"}, user_shards) == [key_of("ü".encode(), user_shards)]
 

@@ -17,7 +17,8 @@ from tests.builders import NOW_MS, rule
 from tests.examples import examples
 from tests.oracle import DAY_MS, HOUR_MS, period_end, period_of
 from transforms.domain.rules.firings import Firings, Slot
-from transforms.domain.rules.state import EVENT_TIME, RECORD_TIME, RuleState, caps, cools_down, firings_of
+from transforms.domain.rules.frequency import EVENT_TIME, RECORD_TIME, caps, cools_down, firings_of
+from transforms.domain.rules.state import RuleState, zone_for
 
 LATENESS_MS = 2 * HOUR_MS
 # On both sides of the date line, and around daylight saving.
@@ -77,7 +78,7 @@ def test_a_slot_decides_as_a_list_that_keeps_everything(kind: str, parts: list[l
 
     def decided(at_ms: int, received_ms: int, zone: str | None) -> str | None:
         profile = {} if zone is None else {"timezone": zone}
-        found = caps(state, made, profile, at_ms, received_ms)
+        found = caps(state, made, functools.partial(zone_for, made.time_zone, profile), at_ms, received_ms)
         return found if fields else cools_down(state, made, None, at_ms, received_ms)
 
     for name, *arguments in (move for part in parts for move in part):
@@ -103,7 +104,8 @@ def test_a_slot_decides_as_a_list_that_keeps_everything(kind: str, parts: list[l
                     end_ms = period_end(latest_ms, "day", zone or "UTC") + 26 * HOUR_MS
                 kept.append(Remembered(at_ms, received_ms, end_ms + LATENESS_MS))
                 profile = {} if zone is None else {"timezone": zone}
-                for slot, keep, until_ms in firings_of(made, profile, None, latest_ms, LATENESS_MS):
+                of_user = functools.partial(zone_for, made.time_zone, profile)
+                for slot, keep, until_ms in firings_of(made, of_user, None, latest_ms, LATENESS_MS):
                     state.fire("r", slot, at_ms, keep, until_ms, received_ms - at_ms)
         assert sorted(state.fired) == ([("r", "cap" if fields else "cooldown")] if kept else [])
         assert state.nbytes == RuleState().nbytes + sum(slot.nbytes for slot in state.fired.values())

@@ -25,6 +25,7 @@ from transforms.domain.shard.facts import (
     Fact,
     FiringsExpired,
     FiringsForgotten,
+    GroupForgotten,
     HistoryCut,
     HistoryRowDropped,
     IdleUsersForgotten,
@@ -34,6 +35,8 @@ from transforms.domain.shard.facts import (
     RuleSetReplaced,
     SequenceBegun,
     SequenceEnded,
+    SuppressionEnded,
+    SuppressionSet,
     UserForgotten,
     UserLoaded,
     UserMoved,
@@ -88,6 +91,9 @@ WRITTEN: dict[str, Fact] = {
     "LAPSED": FiringsExpired("u1", 70),
     "RULES": RuleSetReplaced(3, b'{"rules":{}}'),
     "UNFIRED": FiringsForgotten("u1", "cart", "cooldown:k"),
+    "SUPPRESSED": SuppressionSet("u1", "marketing", 80),
+    "UNSUPPRESSED": SuppressionEnded("u1", "marketing"),
+    "GROUP GONE": GroupForgotten("marketing"),
     "QUEUED": DeliveryQueued("u1", DELIVERY),
     "RESCHEDULED": DeliveryRescheduled("u1", DELIVERY),
     "SETTLED": DeliverySettled("u1", "a2"),
@@ -126,7 +132,7 @@ def _begins_with(written: Any, golden: Any) -> bool:
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ([NEWEST_FACT + 1, "u1"], "journal fact 24: this worker knows 0 to 23; the state is of a newer release"),
+        ([NEWEST_FACT + 1, "u1"], "journal fact 27: this worker knows 0 to 26; the state is of a newer release"),
         ([3, "u1", "more"], r"journal fact: Expected `array` of at most length.*of a newer release"),
         ([3, 1], r"journal fact: Expected `str`"),
     ],
@@ -155,7 +161,7 @@ def test_a_move_names_its_user() -> None:
 
 def test_facts_grow_by_fields_with_a_default_only() -> None:
     # What the release with tuples wrote, by number: these fields have no default, all that come after them need one.
-    required = [3, 5, 4, 1, 1, 1, 5, 1, 2, 2, 2, 6, 2, 4, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2]
+    required = [3, 5, 4, 1, 1, 1, 5, 1, 2, 2, 2, 6, 2, 4, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 2, 1]
     kinds = sorted(Fact.__subclasses__(), key=lambda kind: int(kind.__struct_config__.tag))
     assert [sum(field.required for field in msgspec.structs.fields(kind)) for kind in kinds] == required
     assert facts.FactBatch.__struct_fields__ == ("now_ms", "facts")

@@ -31,7 +31,7 @@ final class RecordUsers {
           .build();
 
   // Fields of control records that name a user, by precedence.
-  private static final List<String> USER_FIELDS = List.of("forget", "inspect", "redrive");
+  private static final List<String> USER_FIELDS = List.of("forget", "inspect", "redrive", "suppress", "unsuppress");
 
   private RecordUsers() {}
 

@@ -70,6 +70,9 @@ class RecordUsersTest {
           {"redrive": "u3", "action": {}} | u3
           {"redrive": "u3", "inspect": "u2"} | u2
           {"redrive": null}              | ''
+          {"suppress": "u4", "group": "*"} | u4
+          {"unsuppress": "u4", "group": "m"} | u4
+          {"suppress": 7, "group": "*"}  | ''
           {"forget": 7}                  | ''
           {"other": 1}                   | ''
           "rules"                        | ''
