@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-terraform test-infra check format readme dashboards connectors release infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-random: setup ## hypothesis with other examples in each run, and all of the
 
 test-hostile: setup ## 10,000 random edits of rules, records and answers, where `make test` tries 300
 	@$(BIN)/python -m pytest tests/hostile --hostile_seeds=10000 --timeout=7200 $(ARGS)
+
+test-rules: setup ## 100,000 random events of 1,000 users: what rules do equals an oracle written from docs/rules.md
+	@$(BIN)/python -m pytest tests/rules_oracle --oracle_events=100000 --timeout=14400 -s $(ARGS)
 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; over an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
