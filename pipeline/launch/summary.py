@@ -46,6 +46,7 @@ _RARE_OF_RULES: Final = (
     ("timed out", "timed_out"),
     ("held", "held"),
     ("dropped", "dropped"),
+    ("recheck", "recheck_refused"),
     ("errors", "error"),
     ("set aside", "quarantined"),
 )

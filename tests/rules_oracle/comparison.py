@@ -22,7 +22,7 @@ from transforms.domain.shard.step_input import Answer
 
 NEVER_MS = 400 * 24 * 3600 * 1000
 # What rules count, for both; the oracle does not count steps that end in vain.
-COUNTED = ("fired", "held", "released", "dropped", "cooled_down", "capped", "followed", "error")
+COUNTED = ("fired", "held", "released", "dropped", "recheck_refused", "cooled_down", "capped", "followed", "error")
 
 
 class Comparison:

@@ -56,8 +56,8 @@ def users(count: int, seed: int) -> dict[str, User]:
 
 
 def _user(rng: random.Random, number: int) -> User:
-    if number % 23 == 5:
-        return User(enrichment="unknown")
+    if number % 23 in (5, 9):
+        return User(enrichment="unknown" if number % 23 == 5 else "unavailable")
     profile: dict[str, Any] = {"country": rng.choice(("DE", "US", "CL")), "timezone": ZONES[number % len(ZONES)]}
     if number % 17 == 3:
         profile["timezone"] = rng.choice(("Mars/Base", "", 5, None))

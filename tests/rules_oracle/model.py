@@ -93,6 +93,7 @@ class OracleRule:
     cap_window_ms: int | None = None
     cap_per: str | None = None
     quiet: Hours | None = None
+    recheck: Lua | None = None
     zone_field: str = "timezone"
     zone_default: str = "UTC"
 
@@ -143,6 +144,14 @@ class Action:
     body: Any
 
 
+@dataclass(frozen=True)
+class Held:
+    until_ms: int
+    rule: OracleRule
+    event: Json
+    action: Action
+
+
 @dataclass
 class Known:
     """What is kept of a user."""
@@ -151,7 +160,7 @@ class Known:
     visit: Json | None = None
     open: list[Open] = field(default_factory=list)
     firings: list[Firing] = field(default_factory=list)
-    held: list[tuple[int, OracleRule, Action]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
 
 
 _STRANGER = User(enrichment="unknown")
@@ -199,7 +208,7 @@ class RulesOracle:
             return
         visit = self._count_visit(known, event, time_ms)
         for rule in self.rules:
-            if not (rule.on_missing_profile == "skip" and self._user(received.user_id).enrichment == "unavailable"):
+            if not self._skips(rule, received.user_id):
                 asked = self._asked(received.user_id, rule, event, time_ms, visit)
                 self._evaluate(rule, received, asked, now_ms)
         self._remember(known, event | {"timestamp": time_ms})
@@ -219,21 +228,41 @@ class RulesOracle:
         for user_id in _due(self._clock_due, now_ms):
             known = self._known[user_id]
             held, known.held = known.held, []
-            for until_ms, rule, action in held:
+            for waiting in held:
+                rule = waiting.rule
                 again = rule.quiet.quiet_until(now_ms, self._zone(user_id, rule)) if rule.quiet else None
-                if until_ms > now_ms:
-                    known.held.append((until_ms, rule, action))
+                if waiting.until_ms > now_ms:
+                    known.held.append(waiting)
                 elif again is not None:
-                    known.held.append((again, rule, action))
+                    known.held.append(replace(waiting, until_ms=again))
                     heapq.heappush(self._clock_due, (again, user_id))
-                else:
+                elif self._is_allowed_again(user_id, waiting, now_ms):
                     self.counts[f"{rule.name}.released"] += 1
-                    self.actions.append(action)
+                    self.actions.append(waiting.action)
+
+    def _is_allowed_again(self, user_id: str, held: Held, now_ms: int) -> bool:
+        rule, known = held.rule, self._known[user_id]
+        if rule.recheck is None:
+            return True
+        time_ms = max([now_ms, *(row["timestamp"] for row in known.history)])
+        try:
+            allowed = truth(rule.recheck(self._asked(user_id, rule, held.event, time_ms, known.visit)))
+        except (LuaError, KeyError, TypeError, AttributeError):
+            self.counts[f"{rule.name}.error"] += 1
+            return False
+        if not allowed:
+            self.counts[f"{rule.name}.recheck_refused"] += 1
+        return allowed
 
     # --- what is known of a user ------------------------------------------------------------------------------------
 
     def _user(self, user_id: str) -> User:
         return self.users.get(user_id, _STRANGER)
+
+    def _skips(self, rule: OracleRule, user_id: str) -> bool:
+        """Whether a rule passes over a user without a profile: not if events wait for profiles, for any rule."""
+        waits = any(other.on_missing_profile == "wait" for other in self.rules)
+        return not waits and rule.on_missing_profile == "skip" and self._user(user_id).enrichment == "unavailable"
 
     def _zone(self, user_id: str, rule: OracleRule) -> ZoneInfo:
         name = field_of(self._user(user_id).profile, rule.zone_field)
@@ -334,11 +363,11 @@ class RulesOracle:
         heapq.heappush(self._stream_due, (new.end_ms + self.lateness_ms, user_id))
 
     def _times_out(self, user_id: str, sequence: Open, now_ms: int) -> None:
-        rule, user, known = sequence.rule, self._user(user_id), self._known[user_id]
+        rule, known = sequence.rule, self._known[user_id]
         self.counts[f"{rule.name}.timed_out"] += 1
         if sequence.waits_for.kind == "followed_by":
             return
-        if rule.on_missing_profile == "skip" and user.enrichment == "unavailable":
+        if self._skips(rule, user_id):
             return
         asked = replace(self._asked(user_id, rule, sequence.begun, sequence.end_ms, known.visit), begun=sequence.begun)
         record_ms = max(sequence.end_ms + self.lateness_ms, sequence.record_ms)
@@ -368,7 +397,7 @@ class RulesOracle:
                 self.actions.append(action)
             else:
                 self.counts[f"{rule.name}.held"] += 1
-                known.held.append((quiet_until, rule, action))
+                known.held.append(Held(quiet_until, rule, asked.event, action))
                 heapq.heappush(self._clock_due, (quiet_until, user_id))
 
     @staticmethod

@@ -11,9 +11,9 @@ _OFFICE_DAYS = ("mon", "tue", "wed", "thu", "fri")
 _RULES: list[tuple[Json, OracleRule]] = []
 
 
-def documents(topic: str = "actions") -> list[Json]:
+def documents() -> list[Json]:
     """The rules as a rule file has them."""
-    action = {"type": "kafka", "name": "kafka", "topic": topic}
+    action = {"type": "kafka", "name": "kafka"}
     return [
         {"version": rule.version, **document, "name": rule.name, "actions": [_with_body(action, rule.body)]}
         for document, rule in _RULES
@@ -390,4 +390,26 @@ _rule(
         Step("not_followed_by", named("rate"), HOUR_MS),
     ),
     match=("parameters.sku", "parameters.items[].sku"),
+)
+_rule(
+    "reminder",
+    named("view"),
+    {
+        "filter": 'event.event_name == "view"',
+        "cap": {"count": 2, "per": "day"},
+        "quiet_hours": {"start": "16:00", "end": "10:30"},
+        "recheck": (
+            'count{event="purchase", within="12h"} == 0 and event.parameters.price < 200'
+            " and (local_time.hour == 10 and visit.page_count < 20 or history_since < event.timestamp)"
+        ),
+    },
+    body={"id": "${event.event_id}", "last": "${history[-1].event_id}"},
+    cap_count=2,
+    cap_per="day",
+    quiet=Hours("16:00", "10:30"),
+    recheck=lambda asked: (
+        asked.count(event="purchase", within=12 * HOUR_MS) == 0
+        and asked.parameters["price"] < 200
+        and ((asked.local_time.hour == 10 and asked.page_count < 20) or asked.history_since < asked.event["timestamp"])
+    ),
 )

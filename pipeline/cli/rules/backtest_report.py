@@ -27,6 +27,7 @@ _COLUMNS: Final = (
     ("fired", "fired"),
     ("held", "held"),
     ("dropped", "dropped"),
+    ("recheck", "recheck_refused"),
     ("errors", "error"),
 )
 

@@ -72,7 +72,8 @@ class OpenSequence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An action that waits for quiet hours to end, as it was decided; ``action`` is JSON.
 
-    ``at_ms`` is the time of the firing, 0 where an earlier release decided it.
+    ``at_ms`` is the time of the firing, 0 where an earlier release decided it. ``event`` is the event of the firing as
+    JSON where the rule has a ``recheck``. With ``waits`` that waits for the user API's answer.
     """
 
     rule: str
@@ -85,11 +86,13 @@ class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     body: bytes
     rule_set: int = 0
     at_ms: int = 0
+    event: bytes = b""
+    waits: bool = False
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return _ITEM_BYTES + len(self.action) + len(self.body)
+        return _ITEM_BYTES + len(self.action) + len(self.body) + len(self.event)
 
 
 class PackedRuleState(msgspec.Struct, array_like=True):
@@ -135,8 +138,13 @@ class RuleState:
         return min(due_ms, default=None)
 
     def clock_due_ms(self) -> int | None:
-        """Processing time at which the first held action is released."""
-        return min((held.until_ms for held in self.held), default=None)
+        """Processing time at which the first held action is released; without those that wait for the user API."""
+        return min((held.until_ms for held in self.held if not held.waits), default=None)
+
+    @property
+    def waits_for_profile(self) -> bool:
+        """Whether anything waits for the user API's answer."""
+        return (self.profile_wait_ms > 0 and not self.is_empty) or any(held.waits for held in self.held)
 
     # Changes
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import quiet_until_ms, rfc_3339, zone_of
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
@@ -18,7 +19,7 @@ from transforms.domain.rules import templates
 from transforms.domain.rules.actions import FiredAction, action_id, decode_action, encode_action, enriched_event
 from transforms.domain.rules.model import DROP, Action, Cap, DebugAction, KafkaAction, QuietHours, Rule, WebhookAction
 from transforms.domain.rules.state import MAX_BYTES, MAX_COOLDOWN_KEYS, MAX_HELD, HeldAction, RuleState
-from transforms.domain.shard import decisions
+from transforms.domain.shard import decisions, recheck
 from transforms.domain.shard.facts import ActionHeld, ActionReleased, FiringsForgotten, RuleFired
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE, WebhookDispatch
@@ -245,6 +246,7 @@ class Firing:
             action.body,
             action.rule_set,
             action.at_ms,
+            b"" if rule.recheck is None else exact_json.dumps(trigger.fields),
         )
         waiting = scope.state.rule_states.of(trigger.user_id).held
         if any(other.action_id == held.action_id for other in waiting):
@@ -263,20 +265,28 @@ class Firing:
             log.event(decisions.HELD, rule, trigger.fields, f"until {rfc_3339(until_ms)}", action)
 
     def release_held_actions(self, user_id: str) -> None:
-        """Send the user's actions that quiet hours held until now; if it is quiet again, hold them for longer."""
+        """Send the user's actions that quiet hours held until now, if the rule's ``recheck`` allows them.
+
+        If it is quiet again, they are held for longer.
+        """
         scope = self._scope
         for held in [held for held in scope.state.rule_states.of(user_id).held if held.until_ms <= scope.now_ms]:
             rule, zone, until_ms = scope.filters.by_name.get(held.rule), zone_of(held.zone), None
             if rule is not None and rule.quiet_hours is not None and zone is not None:
                 until_ms = _quiet_until_ms(rule.quiet_hours, scope.now_ms, zone)
             if until_ms is not None:
-                scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms)))
+                scope.record(ActionHeld(user_id, msgspec.structs.replace(held, until_ms=until_ms, waits=False)))
                 scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
+                continue
+            allowed = True if rule is None else recheck.allows(scope, rule, held, user_id)
+            if allowed is None:
                 continue
             scope.record(ActionReleased(user_id, held.action_id))
             if rule is None:
                 scope.result.counts["held_dropped"] += 1
                 scope.log.held(decisions.DROPPED, user_id, held, "no rule of this name is live")
+                continue
+            if not allowed:
                 continue
             scope.log.held(decisions.RELEASED, user_id, held)
             action = decode_action(held.action)

@@ -110,6 +110,9 @@ def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
     if rule.quiet_hours is not None:
         mode = ": actions are dropped" if rule.quiet_hours.mode == DROP else ""
         lines.append(f"  quiet_hours: {_hours(rule.quiet_hours, zone)}{mode}")
+    if rule.recheck is not None:
+        lines.append("  recheck, asked when they end; if it were asked at this event:")
+        lines += [f"  {line}" for line in _taken_apart(rule, rule.recheck, "its recheck", lua, seen)]
     return lines
 
 
