@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-random: setup ## hypothesis with other examples in each run, and all of the
 test-hostile: setup ## 10,000 random edits of rules, records and answers, where `make test` tries 300
 	@$(BIN)/python -m pytest tests/hostile --hostile_seeds=10000 --timeout=7200 $(ARGS)
 
+test-rules: setup ## 100,000 random events of 1,000 users: what rules do, also through two kills on real Kafka and Flink, equals an oracle written from docs/rules.md
+	@$(BIN)/python -m pytest tests/rules_oracle tests/integration/long/test_rules_oracle.py --oracle_events=100000 --timeout=14400 -s $(ARGS)
+
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; over an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
 	@$(BIN)/python -m tests.faults.report
@@ -54,7 +57,7 @@ test-docs: setup ## what README and docs/ show, also what takes long: the demo, 
 	@$(BIN)/python -m pytest tests/docs tests/test_readme.py $(ARGS)
 
 test-kafka-security: setup ## a job, commands and the page on brokers with TLS, SCRAM, client certificates and ACLs; looks for secrets; 10 minutes
-	@$(BIN)/python -m pytest tests/integration/long $(ARGS)
+	@$(BIN)/python -m pytest tests/integration/long --ignore=tests/integration/long/test_rules_oracle.py $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }

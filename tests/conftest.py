@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of tests/faults and tests/hostile; pytest reads options from this conftest only."""
+    """Options of tests/faults, tests/hostile and tests/rules_oracle; pytest reads options from this conftest only."""
     parser.addoption("--every_fault", action="store_true", help="run tests/faults whole, not only a choice of them")
     parser.addoption("--faults_seed", type=int, default=random.randrange(10**6), help="of order and random choices")
     parser.addoption("--faults_results", type=Path, default=None, help="JSON file to keep the figures in")
@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hostile_seeds", type=int, default=300, help="how many random edits tests/hostile tries of each kind"
     )
+    parser.addoption("--oracle_events", type=int, default=1500, help="how many events tests/rules_oracle tries")
     parser.addoption("--soak_minutes", type=float, default=2.0, help="how long the soak (F16) takes")
 
 

@@ -50,6 +50,7 @@ _RARE_OF_RULES: Final = (
     ("expired", "expired"),
     ("held", "held"),
     ("dropped", "dropped"),
+    ("recheck", "recheck_refused"),
     ("errors", "error"),
     ("set aside", "quarantined"),
 )

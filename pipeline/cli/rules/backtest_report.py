@@ -31,6 +31,7 @@ _COLUMNS: Final = (
     ("fired", "fired"),
     ("held", "held"),
     ("dropped", "dropped"),
+    ("recheck", "recheck_refused"),
     ("errors", "error"),
 )
 

@@ -10,7 +10,9 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine, lua_hints
@@ -21,7 +23,7 @@ from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.lua_tokens import MAX_CHARACTERS, tokens_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
-from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, programs_of, step_of
+from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, RECHECK, programs_of, step_of
 from transforms.domain.rules.quarantine import Quarantine
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
@@ -64,6 +66,10 @@ class _RuleProgram:
     def name(self) -> str:
         # Lua's messages begin with this name: rule tests find the field by it.
         return self.rule.name if self.field == FILTER else f"{self.rule.name}.{self.field}"
+
+    @property
+    def is_for_every_event(self) -> bool:
+        return self.field not in (COOLDOWN_KEY, RECHECK)
 
     def for_engine(self, clock: int) -> engine.Program:
         return engine.Program(self.name, self.source, self.field == COOLDOWN_KEY, clock)
@@ -128,15 +134,20 @@ class FilterSet:
         self._user_fields = None if profile_names is None else _profile_fields(tuple(dict.fromkeys(profile_names)))
         self._event_fields = _known_only(reads["event"])
         knows_profile = self._user_fields is not None
+        self._rechecks = {
+            program.rule.name: number for number, program in enumerate(self._programs) if program.field == RECHECK
+        }
         conditions = [
-            (number, program.source) for number, program in enumerate(self._programs) if program.field != COOLDOWN_KEY
+            (number, program.source) for number, program in enumerate(self._programs) if program.is_for_every_event
         ]
+        # None stands for every condition, which rechecks are, too.
+        self._conditions = [number for number, _ in conditions] if self._rechecks else None
         self._choose = compile_guards([(number, guard_of(source, knows_profile)) for number, source in conditions])
 
     def evaluate(self, event: Event, visit: Visit | None, user: UserState) -> FilterResult:
         """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
         quarantined: tuple[Rule, ...] = ()
-        selected: list[int] | None = None
+        selected = self._conditions
         self._uncounted += 1
         if self._uncounted == 256:  # the clock costs more than the count
             self._count_evaluations()
@@ -183,6 +194,21 @@ class FilterSet:
         """Whether a group has an ``unless``, which looks at the profile."""
         return group in self._unless
 
+    def recheck(self, rule: Rule, event: dict[str, Any], user: UserState, at_ms: int) -> engine.Outcome:
+        """Run a rule's ``recheck`` for the event of a firing, with the user as known at ``at_ms``."""
+        number, profile = self._rechecks[rule.name], user.profile()
+        visit = (user.visit or Visit("", at_ms, 0, False)).public()
+        clocks = self._clocks.at(at_ms, profile) if self._clocks.are_read else ()
+        try:
+            self._engine.set_inputs(event, profile, visit, user.enrichment, clocks)
+            outcomes = self._engine.run([number], Columns(*user.history.columns()))
+        except engine.EngineError as error:
+            return engine.Outcome(OutcomeKind.ERROR, str(error))
+        outcome = outcomes.get(number, engine.Outcome(OutcomeKind.NOT_ALLOWED))
+        if outcome.kind is OutcomeKind.LIMIT:
+            self._quarantine.trip(_quarantine_key(rule), str(event["user_id"]), self._clock_ms())
+        return msgspec.structs.replace(outcome, text=self._programs[number].named(outcome.text))
+
     def _count_evaluations(self) -> None:
         self._quarantine.evaluated(self._uncounted, self._clock_ms())
         self._uncounted = 0
@@ -197,9 +223,7 @@ class FilterSet:
         numbers = range(len(self._programs)) if selected is None else selected
         programs = ((number, self._programs[number]) for number in numbers)
         return [
-            number
-            for number, program in programs
-            if program.field != COOLDOWN_KEY and program.rule.name not in rule_names
+            number for number, program in programs if program.is_for_every_event and program.rule.name not in rule_names
         ]
 
     def _completed(self, outcomes: Outcomes, user: UserState) -> Outcomes:

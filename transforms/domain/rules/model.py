@@ -352,6 +352,9 @@ class Rule(StrictModel):
     cooldown: Annotated[Cooldown | None, BeforeValidator(_cooldown_of_time)] = None
     cap: Cap | None = None
     quiet_hours: QuietHours | None = None
+    recheck: Lua | None = Field(
+        default=None, description="Lua like filter, asked when quiet hours end: only what it allows then goes out"
+    )
     time_zone: TimeZone = Field(default=TimeZone(), description="of active, cap's calendar, quiet_hours and local_time")
     group: Name | None = Field(default=None, description="name of a group, which rules share")
     priority: int = Field(default=0, ge=0, le=100, description="within the group: the highest speaks, ties by name")
@@ -389,6 +392,12 @@ class Rule(StrictModel):
     def _begun_is_of_a_sequence(self) -> Rule:
         if self.reads_begun and self.sequence is None:
             raise ValueError("a body has ${begun}, the event that begins a sequence: the rule has no sequence")
+        return self
+
+    @model_validator(mode="after")
+    def _recheck_is_of_held_actions(self) -> Rule:
+        if self.recheck is not None and (self.quiet_hours is None or self.quiet_hours.mode == DROP):
+            raise ValueError("recheck is asked when quiet hours end: the rule has no quiet_hours that hold actions")
         return self
 
     @model_validator(mode="after")

@@ -71,6 +71,19 @@ def followed_by(
     ]
 
 
+def in_its_place(state: RuleState, rule: Rule, match: str, at_ms: int, step: int) -> tuple[OpenSequence | None, bool]:
+    """What becomes of the sequences in a step when another one of the same match comes to it at ``at_ms``.
+
+    Returns:
+        The open sequence whose place the new one takes, and whether it is too late, as one since a later event is open.
+    """
+    around = followed_by(state, rule, (match,), at_ms, (step,))
+    if around:
+        return max(around, key=lambda sequence: sequence.begun_ms), False
+    same = (open_ for open_ in state.open if (open_.rule, open_.match, open_.step) == (rule.name, match, step))
+    return None, any(open_.begun_ms > at_ms for open_ in same)
+
+
 def due_sequences(state: RuleState, stream_ms: int) -> list[OpenSequence]:
     """Open sequences that are due at ``stream_ms``, in the order in which they are settled."""
     due = [sequence for sequence in state.open if sequence.due_ms <= stream_ms]

@@ -8,6 +8,7 @@ from typing import Final
 from transforms.domain.rules.model import Rule
 
 FILTER: Final = "filter"
+RECHECK: Final = "recheck"
 COOLDOWN_KEY: Final = "cooldown.key"
 FOLLOWED_BY: Final = "sequence.followed_by"
 NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
@@ -23,6 +24,7 @@ def programs_of(rule: Rule) -> list[tuple[str, str]]:
         (NOT_FOLLOWED_BY, sequence and sequence.not_followed_by),
         *_of_steps(rule),
         (COOLDOWN_KEY, cooldown and cooldown.key),
+        (RECHECK, rule.recheck),
     ]
     return [(name, text) for name, text in texts if text]
 

@@ -79,6 +79,8 @@ class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
         group_zone: the user's time zone, of the group.
         decided_ms: processing time of the decision; 0 where an earlier release decided it.
         expires_ms: processing time from which on it is not sent any more; 0: never.
+        event: the event of the firing as JSON where the rule has a ``recheck``.
+        waits: whether that waits for the user API's answer.
     """
 
     rule: str
@@ -99,11 +101,13 @@ class HeldAction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     group_zone: str = ""
     decided_ms: int = 0
     expires_ms: int = 0
+    event: bytes = b""
+    waits: bool = False
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return _ITEM_BYTES + len(self.action) + len(self.body)
+        return _ITEM_BYTES + len(self.action) + len(self.body) + len(self.event)
 
     def is_over(self, now_ms: int) -> bool:
         """Whether it has expired."""
@@ -161,8 +165,11 @@ class RuleState:
         return min(due_ms, default=None)
 
     def clock_due_ms(self) -> int | None:
-        """Processing time at which quiet hours release the first action, or a suppression ends."""
-        due_ms = [held.until_ms for held in self.held if not held.due_ms]
+        """Processing time at which quiet hours release the first action, or a suppression ends.
+
+        Without what waits for the user API.
+        """
+        due_ms = [held.until_ms for held in self.held if not held.due_ms and not held.waits]
         due_ms += [until_ms for until_ms in self.suppressed.values() if until_ms]
         return min(due_ms, default=None)
 
@@ -173,6 +180,11 @@ class RuleState:
             if until_ms is not None and (until_ms == 0 or now_ms < until_ms):
                 return name
         return None
+
+    @property
+    def waits_for_profile(self) -> bool:
+        """Whether anything waits for the user API's answer."""
+        return (self.profile_wait_ms > 0 and not self.is_empty) or any(held.waits for held in self.held)
 
     # Changes
 

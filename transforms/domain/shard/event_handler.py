@@ -164,8 +164,10 @@ class EventHandler:
             self._observe(topic, record, event, user)
         if user_id in state.rule_states.waiting_for_profile:
             stream_ms = state.rule_states.of(user_id).profile_wait_ms
-            self._record(facts.ProfileWaitSet(user_id, 0))
-            self._engine.settle(user_id, stream_ms)
+            if stream_ms:
+                self._record(facts.ProfileWaitSet(user_id, 0))
+                self._engine.settle(user_id, stream_ms)
+            self._engine.held.release(user_id)
 
     def _enrich(
         self, user_id: str, user: UserState | None, fetched: FetchedUser, waiting: Sequence[Event]
@@ -200,14 +202,14 @@ class EventHandler:
         return self._state.users[user_id]
 
     def _stream_since_ms(self, user_id: str, user: UserState | None, waiting: Sequence[Event]) -> int:
-        """Kafka time of the first event that the shard has of a user; without one, the stream's time."""
+        """Kafka time of the first event that the shard has of a user; without one, the time up to which all counts."""
         if user is not None and user.stream_since_ms:
             return user.stream_since_ms
         if user is not None and (oldest_ms := user.history.oldest_ms()) is not None:
             return oldest_ms  # an earlier release stored the user
         if waiting:
             return waiting[0].received_ms
-        return self._state.rule_states.of(user_id).profile_wait_ms
+        return self._state.rule_states.of(user_id).profile_wait_ms or self._now_ms
 
     def handle_passed_deadlines(self) -> None:
         """Handle the events of users whose deadline has passed, with an empty profile that is marked unavailable.

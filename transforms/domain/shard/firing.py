@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from transforms.domain.base import exact_json
 from transforms.domain.base.calendar import quiet_until_ms, rfc_3339
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
@@ -320,6 +321,7 @@ class Firing:
             "" if group_zone is None else group_zone.key,
             scope.now_ms,
             action.expires_ms,
+            b"" if rule.recheck is None else exact_json.dumps(trigger.fields),
         )
         decision, outcome, metric = decisions.HELD, "held", "actions_held"
         more = NO_MORE if rule.group is None else {"group": rule.group}

@@ -9,7 +9,7 @@ from transforms.domain.events.record import Record
 from transforms.domain.rules.actions import FiredAction, decode_action
 from transforms.domain.rules.model import Rule
 from transforms.domain.rules.state import HeldAction
-from transforms.domain.shard import decisions
+from transforms.domain.shard import decisions, recheck
 from transforms.domain.shard.decision_log import NO_MORE, More
 from transforms.domain.shard.facts import ActionHeld, ActionReleased, SuppressionEnded
 from transforms.domain.shard.firing import quiet_hours_end_ms, waits_until
@@ -27,9 +27,10 @@ class HeldActions:
         self._dispatch = dispatch
 
     def release(self, user_id: str) -> None:
-        """Send the user's actions that quiet hours held until now; if it is quiet again, hold them for longer.
+        """Send the user's actions that quiet hours held until now, if the rule's ``recheck`` allows them.
 
-        Actions of a group's rules wait until it picks. Suppressions that are over end.
+        If it is quiet again, they are held for longer. Actions of a group's rules wait until it picks. Suppressions
+        that are over end.
         """
         scope = self._scope
         state = scope.state.rule_states.of(user_id)
@@ -40,9 +41,12 @@ class HeldActions:
             if rule is None:
                 self.drop(user_id, held)
             elif not self.waits_again(user_id, held, rule) and not self.is_lost(user_id, held, rule):
-                if rule.shared is None:
+                allowed = recheck.allows(scope, rule, held, user_id)
+                if allowed is False:
+                    scope.record(ActionReleased(user_id, held.action_id))
+                elif allowed and rule.shared is None:
                     self.send(user_id, held, rule)
-                else:
+                elif allowed:
                     self._contend(user_id, held, rule)
 
     def waits_again(self, user_id: str, held: HeldAction, rule: Rule) -> bool:
@@ -61,7 +65,7 @@ class HeldActions:
 
     def hold(self, user_id: str, held: HeldAction, until_ms: int) -> None:
         """Have an action wait for the end of quiet hours."""
-        held = msgspec.structs.replace(held, until_ms=until_ms, due_ms=0)
+        held = msgspec.structs.replace(held, until_ms=until_ms, due_ms=0, waits=False)
         self._scope.record(ActionHeld(user_id, held))
         self._scope.log.held(decisions.HELD, user_id, held, f"until {rfc_3339(until_ms)}")
 
@@ -113,6 +117,7 @@ class HeldActions:
             received_ms=received_ms,
             due_ms=pick_due_ms(scope, user_id, rule, received_ms),
             group=rule.group or "",
+            waits=False,
         )
         scope.record(ActionHeld(user_id, held))
         scope.count(rule, "pending", "actions_pending")

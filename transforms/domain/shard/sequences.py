@@ -44,6 +44,7 @@ class Sequences:
         state = scope.state.rule_states.of(event.user_id)
         followed = open_sequences.followed_by(state, rule, matches, event.timestamp_ms, steps)
         last = len(sequence.all_steps) - 1
+        followed.sort(key=lambda open_: open_.begun_ms)
         # Later steps first: what comes to a step takes the place of what has waited there for longer.
         for open_ in sorted(followed, key=lambda open_: -open_.step):
             scope.record(SequenceEnded(event.user_id, rule.name, open_.event_id, open_.match))
@@ -60,27 +61,28 @@ class Sequences:
             self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, last_done.key, begun)
 
     def _advance(self, rule: Rule, open_: OpenSequence, event: Event) -> None:
-        """Have a sequence wait for its next step, in place of one that has waited for it for longer."""
+        """Have a sequence wait for its next step, in place of one that has waited for it for longer.
+
+        It ends if another one waits for that step since a later event.
+        """
         scope, user_id = self._scope, event.user_id
         state = scope.state.rule_states.of(user_id)
-        for other in open_sequences.followed_by(state, rule, (open_.match,), event.timestamp_ms, (open_.step + 1,)):
-            scope.record(SequenceEnded(user_id, rule.name, other.event_id, other.match))
+        replaced, is_late = open_sequences.in_its_place(state, rule, open_.match, event.timestamp_ms, open_.step + 1)
+        if is_late:
+            return
+        if replaced is not None:
+            scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, replaced.match))
         advanced = open_sequences.next_step(rule, open_, event, scope.settings.allowed_lateness_ms)
         scope.record(SequenceBegun(user_id, advanced))
 
     def begin(self, rule: Rule, trigger: Trigger, event: Event, match: str, key: str | None) -> None:
         """Begin a sequence, in place of an open one that began earlier; an open one that began later stays."""
         scope, user_id, at_ms = self._scope, event.user_id, event.timestamp_ms
-        opened = scope.state.rule_states.of(user_id).open
-        earlier = open_sequences.followed_by(scope.state.rule_states.of(user_id), rule, (match,), at_ms, (0,))
-        if earlier:
-            replaced = max(earlier, key=lambda sequence: sequence.begun_ms)
+        state = scope.state.rule_states.of(user_id)
+        replaced, is_late = open_sequences.in_its_place(state, rule, match, at_ms, 0)
+        if replaced is not None:
             scope.record(SequenceEnded(user_id, rule.name, replaced.event_id, match))
-        elif any(
-            sequence.begun_ms > at_ms
-            for sequence in opened
-            if sequence.rule == rule.name and sequence.match == match and sequence.step == 0
-        ):
+        if is_late:
             scope.log.event(decisions.NOT_BEGUN, rule, event.fields, "a sequence that began later is open")
             return
         sequence = open_sequences.begin_sequence(rule, match, event, key, scope.settings.allowed_lateness_ms)

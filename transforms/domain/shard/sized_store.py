@@ -85,7 +85,7 @@ class RuleStateStore(SizedStore[RuleState]):
         self._index(user_id, value)
 
     def _index(self, user_id: str, state: RuleState) -> None:
-        if state.profile_wait_ms and not state.is_empty:
+        if state.waits_for_profile:
             self.waiting_for_profile[user_id] = None
         else:
             self.waiting_for_profile.pop(user_id, None)

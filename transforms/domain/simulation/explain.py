@@ -120,6 +120,9 @@ def _lines(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
         lines.append(f"  group: {rule.group}, priority {rule.priority}{_group(rule, rule.shared, lua, seen)}")
     if rule.expires is not None:
         lines.append(f"  expires: {rule.expires} after it was decided")
+    if rule.recheck is not None:
+        lines.append("  recheck, asked when they end; if it were asked at this event:")
+        lines += [f"  {line}" for line in _taken_apart(rule, rule.recheck, "its recheck", lua, seen)]
     return lines
 
 

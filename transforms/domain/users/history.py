@@ -133,6 +133,10 @@ class History:
         """Return the timestamp of the oldest row, None without rows."""
         return row_text.times_of(self._visible())[0] if self._count else None
 
+    def newest_ms(self) -> int | None:
+        """Return the timestamp of the newest row, None without rows."""
+        return row_text.times_of(self._visible())[-1] if self._count else None
+
     def add(self, row: Row) -> None:
         """Insert a row by its timestamp, after rows of the same timestamp; drop the oldest row over the limit."""
         if row.timestamp_ms >= self._newest_ms:
