@@ -88,7 +88,7 @@ def wrong(secure: SecureKafka) -> dict[str, tuple[list[str], str]]:
         "CA": ([*scram, f"--kafka_ca_file={secure.stranger.ca_file}"], "--kafka_ca_file must have the CA"),
         "public CAs": ([word for word in scram if "ca_file" not in word], "--kafka_ca_file must have the CA"),
         "host": ([*scram, f"--bootstrap_servers={secure.wrong_name}"], "the broker's certificate is for another name"),
-        "no certificate": ([word for word in mutual if "certificate" not in word and "key" not in word],
+        "no certificate": ([word for word in mutual if not word.startswith(("--kafka_certificate", "--kafka_key"))],
                            "see --kafka_certificate_file and --kafka_key"),
         "certificate and key": (secure.mutual(key=f"file:{secure.encrypted_key}"),
                                 "see --kafka_certificate_file, --kafka_key and --kafka_key_passphrase"),
