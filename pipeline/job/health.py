@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pipeline.job.snapshot import is_silent
+
 HEALTHY: Final = "HEALTHY"
 DEGRADED: Final = "DEGRADED"
 DOWN: Final = "DOWN"
@@ -159,8 +161,8 @@ def _task_managers(facts: Facts) -> Verdict | None:
     counted = f"{registered} of {needed} TaskManagers are there"
     if needed is not None and registered < needed:
         return Verdict(DOWN, f"{counted}, the job is {job['state']}", _failure(job), _doctor(facts))
-    seen_s, beat_s = managers["seen_seconds_ago"], managers["heartbeat_seconds"]
-    if seen_s is not None and seen_s > 2 * beat_s + 1:
+    seen_s = managers["seen_seconds_ago"]
+    if is_silent(seen_s, managers["heartbeat_seconds"]):
         return Verdict(DOWN, f"a TaskManager was not seen for {seen_s:,.0f} s", "", _doctor(facts))
     return None
 

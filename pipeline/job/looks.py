@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pipeline.job.health import DOWN, STALLED_S, Facts, Verdict, verdict_of
 from pipeline.job.jobs import NoJobError
-from pipeline.job.snapshot import JobSnapshot
+from pipeline.job.snapshot import JobSnapshot, is_silent
 from pipeline.job.status import status_of
 from runners.flink.errors import FlinkSilentError, LocalStackError
 
@@ -90,11 +90,11 @@ class Looks:
 
     @property
     def status(self) -> Mapping[str, Any] | None:
-        """The newest status; None if there has been none. A lag of metrics that are not renewed is unknown."""
+        """The newest status; None if there has been none. A lag of metrics that are old is unknown."""
         now = self._newest
         if now is None:
             return None
-        if self.silence is not None or not self._is_renewed(now):
+        if self.silence is not None or not self._is_renewed(now) or is_silent(now.unheard_s, now.heartbeat_s):
             now = replace(now, lag=None)
         return status_of(self._renewed[0] if self._renewed else now, now)
 

@@ -17,6 +17,7 @@ _RESTARTS: Final = "numRestarts"
 # Flink renews metrics while they are read; values of two rounds are read again so many times.
 _ROUNDS: Final = 3
 _FLINK_REFRESH_MS: Final = 10_000  # Flink's default
+_HEARTBEAT_MS: Final = 10_000  # Flink's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,20 @@ class JobSnapshot:
         """How often Flink renews metrics while they are read."""
         interval = self.configuration.get("metrics.fetcher.update-interval", "")
         return (int(interval) if interval.isdigit() else _FLINK_REFRESH_MS) / 1000
+
+    @property
+    def heartbeat_s(self) -> float:
+        """How often TaskManagers are heard."""
+        interval = self.configuration.get("heartbeat.interval", "")
+        return (int(interval) if interval.isdigit() else _HEARTBEAT_MS) / 1000
+
+    @property
+    def unheard_s(self) -> float | None:
+        """How long ago the most silent TaskManager was heard; None if there is none."""
+        heard = [
+            manager["timeSinceLastHeartbeat"] for manager in self.task_managers if "timeSinceLastHeartbeat" in manager
+        ]
+        return max(0.0, (self.job["now"] - min(heard)) / 1000) if heard else None
 
     @property
     def tasks_running(self) -> int:
@@ -174,3 +189,8 @@ def _with_lag(snapshot: JobSnapshot, read: _Read) -> JobSnapshot:
 def is_unread_shown(name: str) -> bool:
     """Whether a metric, as Flink shows it, is how much of a partition is unread: ``…partition_3_unread``."""
     return f"{_PREFIX}partition_" in name and name.endswith("_unread")
+
+
+def is_silent(unheard_s: float | None, heartbeat_s: float) -> bool:
+    """Whether a TaskManager that was heard so long ago is probably dead, and what it reported last is old."""
+    return unheard_s is not None and unheard_s > 2 * heartbeat_s + 1

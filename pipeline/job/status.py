@@ -15,7 +15,6 @@ from transforms.adapters.telemetry.metrics import BOUNDS_MS
 _WEBHOOK: Final = "action.webhook."
 FAILURE_COUNTERS: Final = ("retried", "delayed", "refused", "given_up", "dropped")
 RECENT_S: Final = 900  # failures of this time are counted
-_HEARTBEAT_MS: Final = 10_000  # Flink's default
 _NO_ANSWER: Final = 3  # a value of the metric time_hold
 
 
@@ -128,13 +127,11 @@ def _task_managers(now: JobSnapshot) -> dict[str, Any]:
     slots = [manager["slotsNumber"] for manager in now.task_managers if manager.get("slotsNumber")]
     configured = now.configuration.get("taskmanager.numberOfTaskSlots", "")
     each = max(slots, default=int(configured) if configured.isdigit() else 0)
-    heard = [manager["timeSinceLastHeartbeat"] for manager in now.task_managers if "timeSinceLastHeartbeat" in manager]
-    interval = now.configuration.get("heartbeat.interval", "")
     return {
         "registered": len(now.task_managers),
         "needed": math.ceil(subtasks / each) if each else None,
-        "seen_seconds_ago": _seconds_ago(min(heard), now.job["now"]) if heard else None,
-        "heartbeat_seconds": (int(interval) if interval.isdigit() else _HEARTBEAT_MS) / 1000,
+        "seen_seconds_ago": None if now.unheard_s is None else round(now.unheard_s, 1),
+        "heartbeat_seconds": now.heartbeat_s,
     }
 
 

@@ -15,7 +15,7 @@ from pipeline.job.jobs import NoJobError
 from pipeline.job.looks import Looks
 from pipeline.job.snapshot import JobSnapshot
 from runners.flink.errors import FlinkSilentError
-from tests.pipeline.job.snapshots import healthy, of_job, steps
+from tests.pipeline.job.snapshots import NOW_MS, healthy, of_job, steps
 
 
 class Clock:
@@ -140,6 +140,16 @@ def test_what_is_down_is_told_at_once_though_no_rate_is_known() -> None:
     assert not looks.is_settled
     after(looks, clock, 1)
     assert looks.is_settled
+
+
+def test_the_lag_is_unknown_while_a_task_manager_is_silent() -> None:
+    heard = replace(healthy(0, lag=2), task_managers=[{"slotsNumber": 2, "timeSinceLastHeartbeat": NOW_MS}])
+    silent = replace(heard, task_managers=[{"slotsNumber": 2, "timeSinceLastHeartbeat": 0}])
+    for snapshot, lag in ((heard, 2), (silent, None)):
+        looks, clock = looking(snapshot)
+        after(looks, clock, 1)
+        assert looks.status is not None
+        assert looks.status["events"]["lag"] == lag
 
 
 @pytest.mark.parametrize("state", ["RESTARTING", "FAILED"])
