@@ -102,7 +102,7 @@ def test_rules_of_a_group_share_its_cap() -> None:
     assert watched.see("1") == ["a:1"]
     assert watched.see("2", HOUR, "stop") == ["free:2"]
     assert watched.told(*LOSERS) == ["b: group_capped"]
-    assert watched.counts["rules_group_capped"] == watched.rule_counts["b", "group_capped"] == 1
+    assert watched.counts["rules_capped_by_group"] == watched.rule_counts["b", "capped_by_group"] == 1
     assert watched.see("3", DAY, "stop") == ["free:3", "b:3"]
 
 

@@ -97,8 +97,7 @@ def test_an_explanation_shows_the_group(tmp_path: Path) -> None:
     (loaded,) = [loaded for loaded in read_rule_files(tmp_path).rules if loaded.rule.name == "low"]
     given = {"name": "x", "profile": {"out": True}, "events": [{"event_name": "a"}], "expect": "nothing"}
     lines = explain(loaded, Case.model_validate(given), ShardSettings(), LuaEngines()).lines
-    assert (
-        "  group: mail, priority 1, 1 a day of UTC, picks 2m after the first, unless user.out, which is true" in lines
-    )
+    of_group = "1 a day of UTC, picks 2m after the first, unless user.out, which is true"
+    assert f"  group: mail, priority 1, {of_group}" in lines
     assert "  expires: 1m after it was decided" in lines
     assert "  suppressed: the user gets nothing of its group" in lines
