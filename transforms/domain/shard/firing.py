@@ -321,10 +321,8 @@ class Firing:
             scope.now_ms,
             action.expires_ms,
         )
-        decision, outcome, metric = decisions.HELD, "held", "actions_held"
+        decision = decisions.PENDING if due_ms else decisions.HELD
         more = NO_MORE if rule.group is None else {"group": rule.group}
-        if due_ms:
-            decision, outcome, metric = decisions.PENDING, "pending", "actions_pending"
         waiting = scope.state.rule_states.of(trigger.user_id).held
         if any(other.action_id == held.action_id for other in waiting):
             # The same event again, after the history has lost it: the first decision stands.
@@ -337,7 +335,10 @@ class Firing:
             log.event(decisions.REFUSED, rule, trigger.fields, detail, action)
             return
         scope.record(ActionHeld(trigger.user_id, held))
-        scope.count(rule, outcome, metric)
+        if due_ms:
+            scope.count(rule, "pending", "actions_pending")
+        else:
+            scope.count(rule, "held", "actions_held")
         if log.is_on:
             log.event(decision, rule, trigger.fields, waits_until(held), action, more)
 
