@@ -35,9 +35,25 @@ FILLED = {
     "users_{fetched.enrichment}": ["users_fetched", "users_unknown", "users_unavailable"],
     "enrichment_errors_{fetched.error_kind}": ["enrichment_errors_KIND"],
     "deliveries_{outcome}": [f"deliveries_{one}" for one in ("delayed", "retried", "given_up", "refused")],
+    "deliveries_{decision}": ["deliveries_suppressed", "deliveries_expired"],
+    "rules_{decision}": ["rules_cooled_down", "rules_capped", "rule.RULE.cooled_down", "rule.RULE.capped"],
+    "rules_{own[0]}": [],
+    "rules_{outcome}": [
+        *("rules_capped_by_group", "rules_outranked", "rule.RULE.capped_by_group", "rule.RULE.outranked"),
+    ],
     "action.webhook.{destination}.{outcome}": [
         f"action.webhook.DESTINATION.{one}"
-        for one in ("queued", "delivered", "retried", "delayed", "refused", "given_up", "dropped")
+        for one in (
+            "queued",
+            "delivered",
+            "retried",
+            "delayed",
+            "refused",
+            "given_up",
+            "dropped",
+            "suppressed",
+            "expired",
+        )
     ],
     "action.kafka.{action.topic or 'default'}.emitted": ["action.kafka.TOPIC.emitted"],
     "rule.{rule.name}.evaluated": ["rule.RULE.evaluated"],

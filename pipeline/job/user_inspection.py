@@ -127,10 +127,29 @@ def _rule_state_sections(rule_state: Mapping[str, Any], now_ms: int) -> Iterator
             ("rule", "action", "event", "until"),
             lambda entry: [entry["action"], entry["event_id"], at(entry["until"])],
         ),
+        (
+            "pending",
+            "waits for its group",
+            ("rule", "group", "action", "event", "picked"),
+            lambda entry: [entry["group"], entry["action"], entry["event_id"], at(entry["picked_at"])],
+        ),
+        (
+            "groups",
+            "groups",
+            ("group", "firings", "latest"),
+            lambda entry: [f"{len(entry['fired_at']):,}", at(entry["fired_at"][-1])],
+        ),
+        (
+            "suppressed",
+            "suppressed",
+            ("group", "until"),
+            lambda entry: ["for good" if entry["until"] is None else at(entry["until"])],
+        ),
     ]
     for name, title, headings, cells in tables:
         if rule_state.get(name):
-            yield Section(title, headings, [[entry["rule"], *cells(entry)] for entry in rule_state[name]])
+            first = headings[0]
+            yield Section(title, headings, [[entry[first], *cells(entry)] for entry in rule_state[name]])
 
 
 def _delivery_sections(deliveries: Sequence[Mapping[str, Any]], now_ms: int) -> Iterator[Section]:

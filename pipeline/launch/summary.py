@@ -44,7 +44,7 @@ _RARE_OF_RULES: Final = (
     ("begun", "begun"),
     ("followed", "followed"),
     ("timed out", "timed_out"),
-    ("group capped", "group_capped"),
+    ("group cap", "capped_by_group"),
     ("outranked", "outranked"),
     ("suppressed", "suppressed"),
     ("expired", "expired"),

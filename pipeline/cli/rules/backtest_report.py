@@ -24,7 +24,7 @@ _COLUMNS: Final = (
     ("timed out", "timed_out"),
     ("cooldown", "cooled_down"),
     ("cap", "capped"),
-    ("group cap", "group_capped"),
+    ("group cap", "capped_by_group"),
     ("outranked", "outranked"),
     ("suppressed", "suppressed"),
     ("expired", "expired"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -173,7 +172,7 @@ class Firing:
             begun: the event that began the sequence.
         """
         contender = Contender(rule, trigger, at_ms, received_ms, key, begun)
-        if rule.shared is not None:
+        if rule.group is not None and rule.shared is not None:  # the second takes pydantic long
             self.contenders.append(contender)
             return
         if self.is_stopped(contender) or self.is_suppressed(contender):
@@ -249,7 +248,7 @@ class Firing:
         stopped = stopped_by(
             scope.state.rule_states.of(trigger.user_id),
             rule,
-            partial(rule_state.zone_for, rule.time_zone, trigger.profile),
+            lambda: rule_state.zone_for(rule.time_zone, trigger.profile),
             contender.key,
             contender.at_ms,
             contender.received_ms,
@@ -259,13 +258,17 @@ class Firing:
             return False
         decision, detail = stopped
         scope.count(rule, decision, f"rules_{decision}")
-        scope.log.event(decision, rule, trigger.fields, detail)
+        if scope.log.is_on:
+            scope.log.event(decision, rule, trigger.fields, detail)
         return True
 
     def is_suppressed(self, contender: Contender) -> bool:
         """Whether a control record suppresses the rule's actions for the user."""
         scope, rule, trigger = self._scope, contender.rule, contender.trigger
-        detail = suppression(scope.state.rule_states.of(trigger.user_id), rule.group, scope.now_ms)
+        state = scope.state.rule_states.get(trigger.user_id)
+        if state is None or not state.suppressed:
+            return False
+        detail = suppression(state, rule.group, scope.now_ms)
         if detail is None:
             return False
         scope.count(rule, "suppressed", "rules_suppressed")
@@ -276,8 +279,14 @@ class Firing:
         """Have the rule's cooldown and cap count a firing."""
         rule, trigger = contender.rule, contender.trigger
         if rule.cooldown is not None or rule.cap is not None:
-            zone = partial(rule_state.zone_for, rule.time_zone, trigger.profile)
-            self.remember_firing(trigger.user_id, rule, zone, contender.key, contender.at_ms, contender.received_ms)
+            self.remember_firing(
+                trigger.user_id,
+                rule,
+                lambda: rule_state.zone_for(rule.time_zone, trigger.profile),
+                contender.key,
+                contender.at_ms,
+                contender.received_ms,
+            )
 
     def remember_firing(
         self, user_id: str, rule: Rule, zone: frequency.Zone, key: str | None, at_ms: int, received_ms: int
@@ -323,10 +332,8 @@ class Firing:
             action.expires_ms,
             b"" if rule.recheck is None else exact_json.dumps(trigger.fields),
         )
-        decision, outcome, metric = decisions.HELD, "held", "actions_held"
+        decision = decisions.PENDING if due_ms else decisions.HELD
         more = NO_MORE if rule.group is None else {"group": rule.group}
-        if due_ms:
-            decision, outcome, metric = decisions.PENDING, "pending", "actions_pending"
         waiting = scope.state.rule_states.of(trigger.user_id).held
         if any(other.action_id == held.action_id for other in waiting):
             # The same event again, after the history has lost it: the first decision stands.
@@ -339,7 +346,10 @@ class Firing:
             log.event(decisions.REFUSED, rule, trigger.fields, detail, action)
             return
         scope.record(ActionHeld(trigger.user_id, held))
-        scope.count(rule, outcome, metric)
+        if due_ms:
+            scope.count(rule, "pending", "actions_pending")
+        else:
+            scope.count(rule, "held", "actions_held")
         if log.is_on:
             log.event(decision, rule, trigger.fields, waits_until(held), action, more)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transforms.domain.rules.frequency import Zone, cap_stops, kept_until_ms
-from transforms.domain.rules.model import Group
+from transforms.domain.rules.model import Group, Rule
 from transforms.domain.rules.state import GROUP
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import RuleFired
@@ -51,3 +51,10 @@ def remember(scope: StepScope, user_id: str, name: str, group: Group, zone: Zone
     at_ms, received_ms = times
     until_ms = kept_until_ms(group.cap, zone, max(times)) + scope.settings.allowed_lateness_ms
     scope.record(RuleFired(user_id, name, GROUP, at_ms, group.cap.count, until_ms, received_ms - at_ms))
+
+
+def count_loss(scope: StepScope, rule: Rule, decision: str) -> None:
+    """Count that a group did not let a rule speak."""
+    # Monitoring splits names of counters at their ends, where `group_capped` would be `capped` of another rule.
+    outcome = "capped_by_group" if decision == decisions.GROUP_CAPPED else decision
+    scope.count(rule, outcome, f"rules_{outcome}")

@@ -17,7 +17,7 @@ from transforms.domain.rules.model import DROP, Group, Rule
 from transforms.domain.rules.state import HeldAction, has_bad_zone, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import DROPPED, Contender, Firing, stopped_by
-from transforms.domain.shard.group_cap import Winner, lost, remember
+from transforms.domain.shard.group_cap import Winner, count_loss, lost, remember
 from transforms.domain.shard.held_actions import HeldActions, pick_due_ms
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
@@ -78,7 +78,7 @@ class GroupPicks:
         loss = lost(scope, trigger.user_id, name, group, zone, times, winners.get(name))
         if loss is not None:
             decision, detail, more = loss
-            scope.count(rule, decision, f"rules_{decision}")
+            count_loss(scope, rule, decision)
             scope.log.event(decision, rule, trigger.fields, detail, more=more)
             return
         scope.count(rule, "fired")
@@ -178,7 +178,7 @@ class GroupPicks:
             zone = _zone(first.group_zone, group.time_zone.default)
             loss = lost(scope, user_id, name, group, zone, times, winner)
             if loss is not None:
-                scope.count(rule, loss[0], f"rules_{loss[0]}")
+                count_loss(scope, rule, loss[0])
                 self._lose(user_id, waiting, *loss)
                 return False
             remember(scope, user_id, name, group, zone, times)

@@ -100,7 +100,10 @@ class HeldActions:
         scope = self._scope
         scope.record(ActionReleased(user_id, held.action_id))
         was_quiet = held.until_ms > 0
-        scope.log.held(decisions.RELEASED if was_quiet else decisions.FIRED, user_id, held)
+        if was_quiet:
+            scope.log.held(decisions.RELEASED, user_id, held)
+        else:
+            scope.log.held(decisions.FIRED, user_id, held, more={"event_time": held.at_ms})
         identified = (held.action_id, user_id, held.rule, held.version, decode_action(held.action))
         group = rule.group or ""
         fired = FiredAction(*identified, held.body, held.rule_set, held.at_ms, held.expires_ms, group)

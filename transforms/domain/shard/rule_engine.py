@@ -68,7 +68,7 @@ class RuleEngine:
                     key = filter_result.keys.get(rule.name)
                     self._apply(rule, trigger, event, rule.name in allowed, followed.get(rule.name, ()), key)
             if self._firing.contenders:
-                self.picks.decide()
+                self._decide(event.user_id, event.received_ms)
         for rule, message in filter_result.errors:
             if not scope.skips(rule, user):
                 scope.count(rule, "error", "rule_errors")
@@ -83,15 +83,31 @@ class RuleEngine:
 
     def settle(self, user_id: str, stream_ms: int) -> None:
         """Do what is due at ``stream_ms`` for a user, in the order of the times."""
-        picks, sequences = self.picks, self.sequences
-        while (due_ms := picks.next_due_ms(user_id, stream_ms)) is not None:
+        self._pick(user_id, stream_ms)
+        self.sequences.settle(user_id, stream_ms)
+        if self.picks.next_due_ms(user_id, stream_ms) is not None:
+            self.settle(user_id, stream_ms)
+
+    def _pick(self, user_id: str, until_ms: int) -> None:
+        """Have groups pick that are due at ``until_ms``, and end the sequences that are due before."""
+        picks = self.picks
+        while (due_ms := picks.next_due_ms(user_id, until_ms)) is not None:
             # A sequence that ends before may fire, and have a group pick even earlier.
-            sequences.settle(user_id, due_ms - 1)
+            self.sequences.settle(user_id, due_ms - 1)
             first_ms = picks.next_due_ms(user_id, due_ms)
             picks.pick(user_id, due_ms if first_ms is None else first_ms)
-        sequences.settle(user_id, stream_ms)
-        if picks.next_due_ms(user_id, stream_ms) is not None:
-            self.settle(user_id, stream_ms)
+
+    def _decide(self, user_id: str, received_ms: int) -> None:
+        """Decide about the rules of groups that would fire at an event.
+
+        All records of the user up to this one are handled. Groups that pick by then come first, however far the stream
+        is, so that a replay decides the same.
+        """
+        if self.picks.next_due_ms(user_id, received_ms) is not None:
+            contenders, self._firing.contenders = self._firing.contenders, []
+            self._pick(user_id, received_ms)
+            self._firing.contenders = contenders
+        self.picks.decide()
 
     def _count_limits(self, filter_result: FilterResult) -> None:
         result = self._scope.result

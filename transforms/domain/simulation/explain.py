@@ -39,7 +39,7 @@ _OUTCOMES: Final = {
     "capped": "stopped by its cap",
     "suppressed": "suppressed: the user gets nothing of its group",
     "pending": "waits until its group picks",
-    "group_capped": "stopped by its group's cap",
+    "capped_by_group": "stopped by its group's cap",
     "outranked": "outranked: its group picked another rule",
     "expired": "expired before it could be sent",
     "inactive": "outside of its active days and hours",

@@ -67,7 +67,7 @@ def lane(
     time: FakeTime, *results: SendResult | Exception, took_s: float = 0.0, harnesses: int = 1, **more: Any
 ) -> tuple[FakeLane, FakeSender]:
     sender = FakeSender(time, *results, took_s=took_s)
-    injected = {"breaker": more.pop("breaker")} if "breaker" in more else {}
+    injected = {name: more.pop(name) for name in ("breaker", "wall_clock") if name in more}
     made = FakeLane(
         destination("https://hooks.example.com/", **more),
         sender,
@@ -219,3 +219,31 @@ def test_no_more_are_in_flight_than_allowed_and_no_more_wait() -> None:
     assert list(sender.began) == ["w0", "w1", "w2", "w3", "w5"]
     made.submit("w6", b"")
     assert "w6" in sender.began
+
+
+def test_no_attempt_is_made_of_what_has_expired() -> None:
+    time = FakeTime()
+    made, sender = lane(time, BUSY, DELIVERED, wall_clock=time.clock)
+    expired = SendResult(Outcome.RETRY, 0, error_kind="stopped", error="expired")
+    assert made.submit("late", b"", 1_000_000).result(0) == expired
+    assert sender.at_s == []
+    # The first attempt is in time, the next would come a quarter of a second later.
+    assert made.submit("soon over", b"", 1_000_100).result(0) == BUSY
+    assert sender.at_s == [1000.0]
+
+
+def test_what_is_stopped_is_not_tried_again() -> None:
+    time = FakeTime()
+    made, sender = lane(time, BUSY, DELIVERED)
+    start = sender.start
+
+    def stopped_meanwhile(webhook_id: str, body: bytes, done: SendDone) -> None:
+        made.stop(webhook_id)
+        start(webhook_id, body, done)
+
+    sender.start = stopped_meanwhile  # type: ignore[method-assign]
+    assert made.submit("w", b"").result(0) == BUSY
+    assert len(sender.at_s) == 1
+    made.stop("w")  # it has ended
+    sender.start = start  # type: ignore[method-assign]
+    assert made.submit("w", b"").result(0) == DELIVERED

@@ -102,7 +102,7 @@ def test_rules_of_a_group_share_its_cap() -> None:
     assert watched.see("1") == ["a:1"]
     assert watched.see("2", HOUR, "stop") == ["free:2"]
     assert watched.told(*LOSERS) == ["b: group_capped"]
-    assert watched.counts["rules_group_capped"] == watched.rule_counts["b", "group_capped"] == 1
+    assert watched.counts["rules_capped_by_group"] == watched.rule_counts["b", "capped_by_group"] == 1
     assert watched.see("3", DAY, "stop") == ["free:3", "b:3"]
 
 
@@ -207,8 +207,9 @@ def test_what_comes_at_the_end_waits_for_the_next_pick_and_the_cap_holds() -> No
     rules = grouped({"marketing": TWO_MINUTES}, on("low", "first", 1), on("high", "second", 7))
     watched = Watched(rules)
     watched.see("1", 0, "first")
-    assert watched.see("2", 2 * MINUTE, "second") == []  # handled before the stream's time has ended the first
-    assert watched.pass_stream(HOUR) == ["low:1"]
+    # Its record time says that the first time is over, however far the stream is.
+    assert watched.see("2", 2 * MINUTE, "second") == ["low:1"]
+    assert watched.pass_stream(HOUR) == []
     assert watched.told(*LOSERS) == ["high: group_capped"]
 
 
@@ -233,12 +234,20 @@ def test_a_candidate_that_loses_does_not_use_up_its_own_cooldown() -> None:
     assert watched.remembered()["cooldowns"] == []
 
 
+def test_the_cooldown_of_the_winner_counts_before_its_next_event_is_decided() -> None:
+    watched = Watched(grouped({"marketing": {"within": "2m"}}, on("a", cooldown="1d")))
+    watched.see("1", 0)
+    watched.see("2", MINUTE)
+    assert watched.see("3", 3 * MINUTE) == ["a:1"]
+    assert watched.told(*LOSERS) == ["a: cooled_down", "a: cooled_down"]
+
+
 def test_a_candidate_whose_own_cooldown_has_begun_meanwhile_does_not_speak() -> None:
     rules = grouped({"marketing": {"within": "2m"}}, on("a", cooldown="1d"))
     watched = Watched(rules)
     watched.see("1", 0)
-    watched.see("2", 3 * MINUTE)  # nothing is picked yet, so it is a candidate
-    assert watched.pass_stream(HOUR) == ["a:1"]
+    watched.see("2", -MINUTE, received=-3 * MINUTE)  # a record that is out of order begins a time of its own
+    assert watched.pass_stream(HOUR) == ["a:2"]
     assert watched.told(*LOSERS) == ["a: cooled_down"]
 
 

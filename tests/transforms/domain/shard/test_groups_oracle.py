@@ -142,6 +142,8 @@ class Model:
         user = self.users[name]
         winner: dict[str, str] = {}
         fires = [says for says in self.rules.values() if kind in says.on]
+        if any(says.group for says in fires):
+            self._pass(user, r)
         for says in sorted(fires, key=lambda says: (says.group is not None, -says.priority, says.name)):
             over = self.now + says.expires if says.expires else 0
             action = Waits(says.name, event_id, t, r, over, True)
@@ -172,8 +174,11 @@ class Model:
 
     def pass_stream(self, stream: int) -> None:
         for user in self.users.values():
-            while times := [action.pick for action in user.waiting if 0 < action.pick <= stream]:
-                self._pick(user, min(times))
+            self._pass(user, stream)
+
+    def _pass(self, user: OfUser, until: int) -> None:
+        while times := [action.pick for action in user.waiting if 0 < action.pick <= until]:
+            self._pick(user, min(times))
 
     def _pick(self, user: OfUser, at: int) -> None:
         for action in [action for action in user.waiting if action.pick == at and action.rule not in self.rules]:
@@ -284,7 +289,7 @@ def first_set() -> tuple[list[Says], dict[str, Shares]]:
 
 def second_set() -> tuple[list[Says], dict[str, Shares]]:
     """A rule changes its group, one its priority, one goes, a group goes, a cap and a time change."""
-    rules, groups = first_set()
+    rules, _ = first_set()
     changed = {each.name: each for each in rules if each.name != "daily_high"}
     changed["soon_low"].group = "daily"
     changed["soon_mid"].priority = 100

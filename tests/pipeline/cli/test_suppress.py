@@ -1,0 +1,84 @@
+"""``event-trigger suppress``, ``unsuppress`` and ``suppressed``; the job's side is tested with the domain."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.cli import suppress as commands
+from pipeline.cli.main import main
+
+WHERE = ["--control_topic=control", "--bootstrap_servers=b:9092"]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Topic, key and record of what a command writes."""
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        commands,
+        "send_control_record",
+        lambda config, topic, key, value: sent.append((topic, key, json.loads(value))),
+    )
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "record"),
+    [
+        (["suppress", "ü", "--group=mail"], {"suppress": "ü", "group": "mail", "until": None}),
+        (["suppress", "ü", "--group=*"], {"suppress": "ü", "group": "*", "until": None}),
+        (
+            ["suppress", "ü", "--group=mail", "--until=2999-01-01T00:00:00Z"],
+            {"suppress": "ü", "group": "mail", "until": 32_472_144_000_000},
+        ),
+        (["unsuppress", "ü", "--group=mail"], {"unsuppress": "ü", "group": "mail"}),
+    ],
+)
+def test_a_command_writes_the_control_record(
+    arguments: list[str], record: Any, written: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *WHERE]) == 0
+    assert written == [("control", "ü".encode(), record)]
+    assert capsys.readouterr().out.startswith("ü ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["suppress", "u", "--group=Mail"], "--group is 'Mail', allowed: 1 to 64 of a-z, 0-9, _ and -, or *"),
+        (["suppress", "u", "--group=mail", "--until=2020-01-01"], "--until is '2020-01-01', allowed: a time after now"),
+        (["suppress", "u", "--group=mail", "--until=soon"], "--until is 'soon', allowed: a time like"),
+        (["suppress", "", "--group=mail"], "USER_ID is empty"),
+        (["unsuppress", "u", "--group=a b"], "--group is 'a b'"),
+        (["suppressed", "u", "--timeout_seconds=0"], "--timeout_seconds is 0"),
+        (["suppress", "u"], "--group"),
+    ],
+)
+def test_a_wrong_argument_is_one_error(
+    arguments: list[str], error: str, written: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *WHERE]) == 2
+    assert error in capsys.readouterr().err
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    ("suppressed", "code", "text"),
+    [
+        ([], 1, "u: nothing is suppressed\n"),
+        ([{"group": "mail", "until": None}], 0, "mail  for good\n"),
+        ([{"group": "*", "until": 32_472_144_000_000}], 0, "*  until 2999-01-01T00:00:00.000Z (in "),
+    ],
+)
+def test_what_the_job_has_is_shown(
+    suppressed: Any, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {"ruleState": {"suppressed": suppressed} if suppressed else {}}
+    monkeypatch.setattr(commands, "inspect_user", lambda *_: state)
+    assert main(["suppressed", "u", *WHERE]) == code
+    assert capsys.readouterr().out.startswith(text)
+    assert main(["suppressed", "u", "--json", *WHERE]) == code
+    assert json.loads(capsys.readouterr().out) == suppressed
