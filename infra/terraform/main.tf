@@ -82,6 +82,9 @@ module "network" {
   egress                       = merge(var.egress, local.kafka_egress)
   prometheus_security_group_id = var.prometheus_security_group_id
   secrets_manager              = length(var.secret_arns) > 0
+  log_group_name               = local.log_group_name
+  log_retention_days           = var.log_retention_days
+  kms_key_arn                  = local.kms_key_arn
 }
 
 module "iam" {
@@ -188,6 +191,8 @@ module "kafka" {
   broker_instance_type = var.kafka_broker_instance_type
   broker_volume_gib    = var.kafka_broker_volume_gib
   partitions           = local.tier.kafka_partitions
+  log_group_name       = local.log_group_name
+  log_retention_days   = var.log_retention_days
 
   client_security_group_ids = {
     jobmanager  = module.network.security_group_ids.jobmanager

@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runners.flink.errors import LocalStackError
@@ -33,6 +33,25 @@ _FLINK_SDIST = f"apache-flink-libraries-{FLINK_VERSION}.tar.gz"
 _FLINK_SDIST_SHA256 = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
 CONNECTORS_PACKAGE = "event-trigger-connectors"
 _CONNECTORS_MODULE = "event_trigger_connectors"
+# pip asks the setup.py of what it downloads for the name and version, and fetches what that needs, without a hash. This
+# answers in its place, so that nothing of an archive is run, whatever it is.
+_NO_BACKEND = f"""\
+import pathlib, sys
+
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    name = "apache_flink_libraries-{FLINK_VERSION}.dist-info"
+    folder = pathlib.Path(directory, name)
+    folder.mkdir()
+    folder.joinpath("METADATA").write_text(
+        "Metadata-Version: 2.1\\nName: apache-flink-libraries\\nVersion: {FLINK_VERSION}\\n"
+    )
+    return name
+
+__legacy__ = sys.modules[__name__]
+"""
 _HERE = Path(__file__).resolve().parent
 _CONNECTORS_SOURCE = _HERE / "connectors"
 _KAFKA_POM = _HERE / "kafka" / "pom.xml"
@@ -158,15 +177,18 @@ def java() -> str:
 def _fetch_flink(folder: Path) -> None:
     with _temporary_directory(folder) as download:
         _report(f"Flink {FLINK_VERSION}: downloading (230 MB) ...")
-        # pip runs the setup.py of what it downloads, so the hash is checked before that. What setup.py needs pip would
-        # fetch without a hash, so what is installed has to do.
         wanted = download / "requirements.txt"
         wanted.write_text(f"apache-flink-libraries=={FLINK_VERSION} --hash=sha256:{_FLINK_SDIST_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         command += ["--dest", str(download), "--require-hashes", "--requirement", str(wanted)]
-        if importlib.util.find_spec("setuptools") is not None:
-            command.append("--no-build-isolation")
-        _run("pip", command, hint="this Python needs pip (python -m ensurepip) and access to a package index")
+        command += ["--use-pep517", "--no-build-isolation"]
+        backend = download / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        (backend / "__init__.py").touch()
+        (backend / "build_meta.py").write_text(_NO_BACKEND)
+        environment = {"PYTHONPATH": str(backend.parent), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
+        hint = "this Python needs pip (python -m ensurepip) and access to a package index"
+        _run("pip", command, hint=hint, environment=environment)
         sdist = download / _FLINK_SDIST
         _check_sha256(sdist, _FLINK_SDIST_SHA256)
         _report(f"Flink {FLINK_VERSION}: unpacking ...")
@@ -234,9 +256,19 @@ def _maven(goals: Sequence[str], folder: Path) -> None:
     _run("mvn", ["mvn", "-q", "-B", *goals], cwd=folder, hint="for downloads, Maven needs access to a repository")
 
 
-def _run(name: str, command: Sequence[str], *, hint: str, cwd: Path | None = None) -> None:
+def _run(
+    name: str,
+    command: Sequence[str],
+    *,
+    hint: str,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    env = {**os.environ, **(environment or {})}
     with tempfile.NamedTemporaryFile(prefix=f"event-trigger-{name}-", suffix=".log") as log:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, check=False)
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=env, check=False
+        )
         if result.returncode != 0:
             problem = f"{name}: {' '.join(command)} ended with {result.returncode}; {hint}"
             raise LocalStackError(f"{problem}. Its output ended:\n{tail(Path(log.name))}")

@@ -20,6 +20,8 @@ _NAMES: Final = (
 )
 _SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
 _HEADERS: Final = r"(?<![\w-])((?:proxy-)?authorization|(?:set-)?cookie)\b"
+# TokenExpiredException: what follows is a message.
+_ERROR: Final = r"[\w.]{0,64}(?:Error|Exception):"
 _REFERENCE: Final = r"env:|file:|aws-secret:"
 # JSON in JSON has a backslash before its quotes, texts of bytes a letter.
 _OPEN: Final = r"""b?\\*["']"""
@@ -68,7 +70,7 @@ _SECRET_TEXTS: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
     (
         re.compile(
             rf"""(?P<reference>\benv:\w+|\bfile:/[\w/.@+-]*|\baws-secret:[\w/+=.@:#-]+)"""
-            rf"""|(?P<name>(?:{_NAMES})[\w.-]{{0,64}}(?:\\*["'])?\s{{0,8}}(?:[=:]|%3D)\s{{0,8}})"""
+            rf"""|(?P<name>(?:{_NAMES})(?!{_ERROR})[\w.-]{{0,64}}(?:\\*["'])?\s{{0,8}}(?:[=:]|%3D)\s{{0,8}})"""
             rf"""(?!{_REFERENCE})(?:{_OPEN}(?={_REFERENCE})|(?P<open>b?(?P<quote>\\*["']))(?:\\.|(?!(?P=quote))[^\\])*"""
             rf"""|(?:(?![,;&]\s{{0,8}}(?:amp;)?[\w.%-]{{1,64}}["']?\s{{0,8}}[=:]|["'](?!\w))\S)+)""",
             re.IGNORECASE | re.DOTALL,

@@ -13,6 +13,7 @@ from tests.infra.terraform import Report
 STATE, BY_DEFAULT, EVERYTHING_ON = "state", "large", "everything_on"
 RUNS = pytest.mark.parametrize("run", [BY_DEFAULT, EVERYTHING_ON])
 NODES = ("zookeeper", "jobmanager", "taskmanager")
+ACCESS_LOG = "test-access-log-123456789012"
 
 # What gives an address to the internet, or lets it in, in ways that the tests below do not look at.
 FORBIDDEN = {
@@ -182,21 +183,54 @@ def test_what_keeps_the_state_readable_is_guarded_by_terraform_itself(audited: R
         for kind, body in re.findall(r'^resource "(\w+)" "this" {\n(.*?)^}', code, re.S | re.M)
         if "prevent_destroy = true" in body
     }
-    # Without these two the objects are still there, private and encrypted.
-    assert made - guarded == {"aws_s3_bucket_policy", "aws_s3_bucket_lifecycle_configuration"}
+    # Without these the objects are still there, private and encrypted.
+    assert made - guarded == {
+        "aws_s3_bucket_policy",
+        "aws_s3_bucket_lifecycle_configuration",
+        "aws_s3_bucket_logging",
+    }
     assert [key["deletion_window_in_days"] for key in audited.resources(STATE, "aws_kms_key")] == [30]
 
 
 def by_bucket(audited: Report, kind: str) -> dict[str, dict[str, Any]]:
-    """The resource of this kind of each bucket, by bucket."""
+    """The resource of this kind of each bucket but the access log's, by bucket."""
     resources = {resource["bucket"]: resource for resource in audited.resources(STATE, f"aws_s3_bucket{kind}")}
-    assert set(resources) == {resource["bucket"] for resource in audited.resources(STATE, "aws_s3_bucket")}
+    assert set(resources) - {ACCESS_LOG} == buckets(audited)
+    resources.pop(ACCESS_LOG, None)
     assert len(resources) == 3
     return resources
 
 
+def buckets(audited: Report) -> set[str]:
+    return {bucket["bucket"] for bucket in audited.resources(STATE, "aws_s3_bucket")} - {ACCESS_LOG}
+
+
 def bucket_arns(audited: Report) -> set[str]:
-    return {f"arn:aws:s3:::{bucket['bucket']}" for bucket in audited.resources(STATE, "aws_s3_bucket")}
+    return {f"arn:aws:s3:::{bucket}" for bucket in buckets(audited)}
+
+
+def test_access_to_each_bucket_is_logged_where_only_s3_writes(audited: Report) -> None:
+    for bucket, logging in by_bucket(audited, "_logging").items():
+        assert (logging["target_bucket"], logging["target_prefix"]) == (ACCESS_LOG, f"{bucket.split('-')[1]}/")
+    writes, refuses = audited.policy(STATE, "access_log")
+    assert writes["principals"] == [{"identifiers": ["logging.s3.amazonaws.com"], "type": "Service"}]
+    assert writes["actions"] == ["s3:PutObject"]
+    conditions = {condition["variable"]: set(condition["values"]) for condition in writes["condition"]}
+    assert conditions == {"aws:SourceAccount": {"123456789012"}, "aws:SourceArn": bucket_arns(audited)}
+    assert (refuses["effect"], refuses["condition"][0]["variable"]) == ("Deny", "aws:SecureTransport")
+    (block,) = (
+        found
+        for found in audited.resources(STATE, "aws_s3_bucket_public_access_block")
+        if found["bucket"] == ACCESS_LOG
+    )
+    assert block["restrict_public_buckets"] is True
+    # S3 writes its log with no other encryption.
+    (encryption,) = (
+        found
+        for found in audited.resources(STATE, "aws_s3_bucket_server_side_encryption_configuration")
+        if found["bucket"] == ACCESS_LOG
+    )
+    assert encryption["rule"][0]["apply_server_side_encryption_by_default"][0]["sse_algorithm"] == "AES256"
 
 
 def test_buckets_are_versioned_private_and_encrypted_with_our_key(audited: Report) -> None:
@@ -216,7 +250,9 @@ def test_buckets_refuse_plain_http(audited: Report) -> None:
     assert by_bucket(audited, "_policy")
     for resource in audited.every(STATE):
         if resource["type"] == "aws_s3_bucket_policy":
-            kind, bucket = resource["index"], resource["values"]["bucket"]
+            kind, bucket = resource.get("index"), resource["values"]["bucket"]
+            if bucket == ACCESS_LOG:
+                continue
             # Which document a mocked policy is, its dependencies tell.
             assert any(name.endswith("aws_iam_policy_document.tls_only") for name in resource["depends_on"])
             (deny,) = audited.policy(STATE, f'tls_only["{kind}"]')
@@ -252,6 +288,11 @@ def test_the_key_is_this_accounts_and_rotates(audited: Report) -> None:
             if condition["test"] == "StringEquals"
         }
         named = [who for principal in statement["principals"] for who in principal["identifiers"]]
+        if named == ["logs.eu-central-1.amazonaws.com"]:
+            (only,) = statement["condition"]
+            assert only["variable"] == "kms:EncryptionContext:aws:logs:arn"
+            assert only["values"] == [f"arn:aws:logs:eu-central-1:{account}:log-group:/event-trigger/test*"]
+            continue
         assert named == [f"arn:aws:iam::{account}:root"] or [account] in [scope.get(variable) for variable in scoping]
         # Anybody of the account is Auto Scaling's role.
         roles = [
@@ -262,6 +303,36 @@ def test_the_key_is_this_accounts_and_rotates(audited: Report) -> None:
     for run in (BY_DEFAULT, EVERYTHING_ON):
         for topic in audited.resources(run, "aws_sns_topic"):
             assert topic["kms_master_key_id"] == key["values"]["arn"] == key_of(audited, run)
+
+
+@RUNS
+def test_logs_are_kept_for_a_while_and_encrypted_with_our_key(audited: Report, run: str) -> None:
+    groups = {group["name"]: group for group in audited.resources(run, "aws_cloudwatch_log_group")}
+    kafka = {"/event-trigger/test/brokers"} if run == EVERYTHING_ON else set()
+    assert set(groups) == {"/event-trigger/test", "/event-trigger/test/connections"} | kafka
+    for group in groups.values():
+        assert group["kms_key_id"] == key_of(audited, run)
+        assert group["retention_in_days"] > 0
+    (flow,) = audited.resources(run, "aws_flow_log")
+    assert flow["traffic_type"] == "ALL"
+
+
+@RUNS
+def test_the_endpoints_of_aws_let_only_this_account_through(audited: Report, run: str) -> None:
+    (statement,) = audited.policy(run, "interface_endpoint")
+    (condition,) = statement["condition"]
+    assert (condition["test"], condition["variable"]) == ("StringEquals", "aws:PrincipalAccount")
+    assert condition["values"] == ["123456789012"]
+    endpoints = [found for found in audited.every(run) if found["type"] == "aws_vpc_endpoint"]
+    for endpoint in endpoints:
+        document = "s3_endpoint" if endpoint["name"] == "s3" else "interface_endpoint"
+        assert any(name.endswith(f"aws_iam_policy_document.{document}") for name in endpoint["depends_on"])
+
+
+def test_brokers_log_to_a_group_of_ours(audited: Report) -> None:
+    (cluster,) = audited.resources(EVERYTHING_ON, "aws_msk_cluster")
+    (logs,) = cluster["logging_info"][0]["broker_logs"][0]["cloudwatch_logs"]
+    assert (logs["enabled"], logs["log_group"]) == (True, "/event-trigger/test/brokers")
 
 
 def test_kafka_is_encrypted_and_authenticated(audited: Report) -> None:
@@ -301,13 +372,13 @@ def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, ki
         assert [action for action in statement["actions"] if "*" in action] == []
         # Session Manager and PutMetricData know no resources; the latter is held to one namespace.
         assert ("*" in statement["resources"]) == (name in {"SessionManager", "Metrics"})
-    buckets = {arn.split("-")[1]: arn for arn in bucket_arns(audited)}
-    assert granted["Artifacts"]["resources"] == [f"{buckets['artifacts']}/releases/*"]
+    by_kind = {arn.split("-")[1]: arn for arn in bucket_arns(audited)}
+    assert granted["Artifacts"]["resources"] == [f"{by_kind['artifacts']}/releases/*"]
     assert granted["Artifacts"]["actions"] == ["s3:GetObject"]
     assert granted["Key"]["resources"] == [key_of(audited, run)]
     assert [condition["values"] for condition in granted["Metrics"]["condition"]] == [["EventTrigger/test"]]
     if kind != "zookeeper":
-        state = {buckets["checkpoints"], buckets["savepoints"]}
+        state = {by_kind["checkpoints"], by_kind["savepoints"]}
         assert set(granted["StateObjects"]["resources"]) == {f"{arn}/test/*" for arn in state}
         assert set(granted["StateList"]["resources"]) == state
         assert [condition["values"] for condition in granted["StateList"]["condition"]] == [["test", "test/*"]]
@@ -319,11 +390,11 @@ def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, ki
 
 @RUNS
 def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Report, run: str) -> None:
-    buckets = bucket_arns(audited)
+    arns = bucket_arns(audited)
     allowed = {resource for statement in audited.policy(run, "s3_endpoint") for resource in statement["resources"]}
     assert allowed == {
-        *buckets,
-        *(f"{arn}/*" for arn in buckets),
+        *arns,
+        *(f"{arn}/*" for arn in arns),
         "arn:aws:s3:::al2023-repos-eu-central-1-*/*",
     }
     names = {endpoint["service_name"].rpartition(".")[2] for endpoint in audited.resources(run, "aws_vpc_endpoint")}

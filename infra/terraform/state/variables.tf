@@ -43,3 +43,15 @@ variable "attach_deny_insecure_transport_policy" {
   default     = true
   nullable    = false
 }
+
+variable "access_log_days" {
+  description = "How long it is kept who read or wrote which object [days]"
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.access_log_days >= 1 && var.access_log_days <= 3653 && floor(var.access_log_days) == var.access_log_days
+    error_message = "access_log_days is ${var.access_log_days}, allowed: whole numbers from 1 to 3653."
+  }
+}

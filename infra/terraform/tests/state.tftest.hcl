@@ -21,6 +21,16 @@ run "state" {
     condition     = output.bucket_names == { for kind in ["checkpoints", "savepoints", "artifacts"] : kind => "test-${kind}-123456789012" }
     error_message = "The cluster looks for buckets of these names."
   }
+
+  assert {
+    condition     = { for kind, logging in aws_s3_bucket_logging.this : kind => "${logging.target_bucket}/${logging.target_prefix}" } == { for kind in ["checkpoints", "savepoints", "artifacts"] : kind => "test-access-log-123456789012/${kind}/" }
+    error_message = "Who read or wrote objects of each bucket is logged."
+  }
+
+  assert {
+    condition     = one(aws_s3_bucket_server_side_encryption_configuration.access_log.rule).apply_server_side_encryption_by_default[0].sse_algorithm == "AES256" && aws_s3_bucket_public_access_block.access_log.restrict_public_buckets
+    error_message = "S3 can write its log, and nobody from outside can read it."
+  }
 }
 
 run "state_out_of_range" {
@@ -35,7 +45,8 @@ run "state_out_of_range" {
     region                             = "eu-central-1"
     checkpoint_noncurrent_version_days = 0
     noncurrent_version_days            = 1.5
+    access_log_days                    = 0
   }
 
-  expect_failures = [var.name, var.checkpoint_noncurrent_version_days, var.noncurrent_version_days]
+  expect_failures = [var.name, var.checkpoint_noncurrent_version_days, var.noncurrent_version_days, var.access_log_days]
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import os
 import re
@@ -231,7 +232,7 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # $8: -m pip download --quiet --no-deps --no-binary :all: --dest FOLDER --require-hashes --requirement FILE
     script.write_text(
         f'#!/bin/sh\n[ "$8" = --dest ] && [ "${{10}}" = --require-hashes ] && cat "${{12}}" > {tmp_path}/wanted'
-        f' && cp {delivered} "$9"\n'
+        f' && cat "$PYTHONPATH/setuptools/build_meta.py" > {tmp_path}/backend.py && cp {delivered} "$9"\n'
     )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
@@ -252,6 +253,21 @@ def test_pip_checks_the_hash_before_it_runs_what_it_downloads(
     artifacts.flink_home()
     wanted = (tmp_path / "wanted").read_text()
     assert wanted == f"apache-flink-libraries=={artifacts.FLINK_VERSION} --hash=sha256:{digest}\n"
+
+
+def test_nothing_of_what_pip_downloads_is_run(pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_FLINK_SDIST_SHA256", sdist(pip, "deps/lib/flink-dist.jar", "setup.py"))
+    artifacts.flink_home()
+    # What pip asks for the name and version instead of setup.py.
+    spec = importlib.util.spec_from_file_location("backend_of_pip", tmp_path / "backend.py")
+    assert spec is not None
+    backend = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, backend)
+    spec.loader.exec_module(backend)
+    assert backend.__legacy__ is backend
+    assert backend.get_requires_for_build_wheel() == []
+    name = backend.prepare_metadata_for_build_wheel(str(tmp_path))
+    assert f"Version: {artifacts.FLINK_VERSION}\n" in (tmp_path / name / "METADATA").read_text()
 
 
 def test_another_sdist_than_the_pinned_one_is_refused(pip: Path, cache: Path) -> None:

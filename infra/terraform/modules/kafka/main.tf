@@ -43,6 +43,12 @@ resource "aws_msk_configuration" "this" {
   PROPERTIES
 }
 
+resource "aws_cloudwatch_log_group" "brokers" {
+  name              = "${var.log_group_name}/brokers"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
+}
+
 resource "aws_msk_cluster" "this" {
   cluster_name           = var.name
   kafka_version          = var.kafka_version
@@ -61,6 +67,15 @@ resource "aws_msk_cluster" "this" {
     storage_info {
       ebs_storage_info {
         volume_size = var.broker_volume_gib
+      }
+    }
+  }
+
+  logging_info {
+    broker_logs {
+      cloudwatch_logs {
+        enabled   = true
+        log_group = aws_cloudwatch_log_group.brokers.name
       }
     }
   }

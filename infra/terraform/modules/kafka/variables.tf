@@ -19,7 +19,7 @@ variable "client_security_group_ids" {
 }
 
 variable "kms_key_arn" {
-  description = "Key of the brokers' volumes"
+  description = "Key of the brokers' volumes and logs"
   type        = string
 }
 
@@ -40,5 +40,15 @@ variable "broker_volume_gib" {
 
 variable "partitions" {
   description = "Partitions of a topic that is made without a number [partitions]"
+  type        = number
+}
+
+variable "log_group_name" {
+  description = "The cluster's log group; brokers log to a group below it"
+  type        = string
+}
+
+variable "log_retention_days" {
+  description = "How long CloudWatch keeps the brokers' logs [days]"
   type        = number
 }

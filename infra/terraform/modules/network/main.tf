@@ -1,7 +1,9 @@
 # VPC with private subnets only. The way to AWS is through endpoints; a NAT gateway, with the public subnets it needs, is
-# optional. Security groups are in security_groups.tf.
+# optional. Security groups are in security_groups.tf, the log of connections in flow_log.tf.
 
 data "aws_region" "current" {}
+
+data "aws_caller_identity" "current" {}
 
 data "aws_availability_zones" "available" {
   state = "available"
@@ -100,6 +102,26 @@ resource "aws_vpc_endpoint" "s3" {
   tags = { Name = "${var.name}-s3" }
 }
 
+# Only this account's roles get through, so that nothing leaves to another account's AWS. What each may do its own role says.
+data "aws_iam_policy_document" "interface_endpoint" {
+  statement {
+    sid       = "OurAccount"
+    actions   = ["*"]
+    resources = ["*"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:PrincipalAccount"
+      values   = [data.aws_caller_identity.current.account_id]
+    }
+  }
+}
+
 resource "aws_vpc_endpoint" "interface" {
   for_each = local.interface_endpoints
 
@@ -107,6 +129,7 @@ resource "aws_vpc_endpoint" "interface" {
   service_name        = "com.amazonaws.${data.aws_region.current.name}.${each.key}"
   vpc_endpoint_type   = "Interface"
   private_dns_enabled = true
+  policy              = data.aws_iam_policy_document.interface_endpoint.json
   subnet_ids          = aws_subnet.private[*].id
   security_group_ids  = [aws_security_group.this["endpoints"].id]
 

@@ -51,3 +51,18 @@ variable "secrets_manager" {
   description = "Whether nodes call AWS Secrets Manager"
   type        = bool
 }
+
+variable "log_group_name" {
+  description = "The cluster's log group; connections are logged in a group below it"
+  type        = string
+}
+
+variable "log_retention_days" {
+  description = "How long CloudWatch keeps the log of connections [days]"
+  type        = number
+}
+
+variable "kms_key_arn" {
+  description = "Key of the log of connections"
+  type        = string
+}

@@ -9,6 +9,14 @@ resource "aws_s3_bucket" "this" {
   }
 }
 
+resource "aws_s3_bucket" "access_log" {
+  force_destroy = true
+
+  lifecycle {
+    prevent_destroy = false
+  }
+}
+
 resource "aws_kms_key" "this" {
   lifecycle {
     prevent_destroy = false
