@@ -41,14 +41,14 @@ read -ra dynamic <<<"${results[1]}"
 
 # What one that was killed left on this machine: temporary files of Flink and of its workers, whose user has no others,
 # and RocksDB's; state comes back from the checkpoint.
-# A file of older Flinks, which the Kubernetes operator writes for 1.19, is the only one there.
+# The Kubernetes operator writes the file of older Flinks for 1.19, without quotes.
 settings=$FLINK_CONF_DIR/config.yaml
 [[ -f $settings ]] || settings=$FLINK_CONF_DIR/flink-conf.yaml
-temporary=$(sed -n 's/^io\.tmp\.dirs: "\(.*\)"$/\1/p' "$settings" | head -n 1)
+temporary=$(sed -n 's/^io\.tmp\.dirs: "\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' "$settings" | head -n 1)
 if [[ -d $temporary ]]; then
   find "$temporary" -mindepth 1 -maxdepth 1 -user "$(id -un)" -exec rm -rf {} + || echo "flink-node: $temporary is not clean" >&2
 fi
-state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\(.*\)"$/\1/p' "$settings" | head -n 1)
+state=$(sed -n 's/^state\.backend\.rocksdb\.localdir: "\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' "$settings" | head -n 1)
 if [[ $role == taskmanager && -d $state ]]; then
   find "$state" -mindepth 1 ! -name lost+found -delete
 fi

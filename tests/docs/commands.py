@@ -227,6 +227,14 @@ def _pip(arguments: Sequence[str], folder: Path) -> None:
         raise CommandError(f"pip {' '.join(arguments)}: only files of dist/ are installed, as `pip install dist/*.whl`")
 
 
+def _kubectl(arguments: Sequence[str], folder: Path) -> None:
+    (overlay,) = (word for word in arguments if "/" in word)
+    if arguments[:1] not in (["kustomize"], ["apply"]) or not (ROOT / overlay / "kustomization.yaml").is_file():
+        raise CommandError(
+            f"kubectl {' '.join(arguments)}: checked are kustomize and apply -k of a folder that is here"
+        )
+
+
 def _event_trigger(arguments: Sequence[str], folder: Path) -> None:
     check_pipeline(arguments)
 
@@ -245,6 +253,7 @@ _PROGRAMS: Final[Mapping[str, Callable[[Sequence[str], Path], None]]] = {
     "python": _python,
     "python3": _python,
     "terraform": _terraform,
+    "kubectl": _kubectl,
     # In the cluster's runbook, which tests/infra/long does by the same means.
     **dict.fromkeys(("aws", "eval", "jq", "xargs"), _any),
     **dict.fromkeys(

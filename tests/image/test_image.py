@@ -108,8 +108,8 @@ def test_a_container_that_knows_no_flink_has_no_job_to_judge(programs: Path) -> 
     assert (done.returncode, done.stdout) == (0, "EVENT_TRIGGER_FLINK_MASTER is not set: there is no job to judge\n")
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "flink-conf.yaml"])
-def test_flink_node_takes_settings_and_either_configuration_file(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(("file", "quote"), [("config.yaml", '"'), ("flink-conf.yaml", "")])
+def test_flink_node_takes_settings_and_either_configuration_file(tmp_path: Path, file: str, quote: str) -> None:
     """Flink 1.19 reads both; the Kubernetes operator writes the older one, and a logging file of its own name."""
     home, conf, folder = tmp_path / "flink", tmp_path / "conf", tmp_path / "bin"
     for path in (home / "bin", home / "lib", conf, folder):
@@ -117,7 +117,9 @@ def test_flink_node_takes_settings_and_either_configuration_file(tmp_path: Path,
     shutil.copy(FLINK_NODE, home / "bin" / "flink-node")
     for jar in ("a.jar", "flink-dist-1.jar"):
         (home / "lib" / jar).touch()
-    (conf / file).write_text("a: b\n")
+    left_over = tmp_path / "tmp" / "left over by one that was killed"
+    left_over.mkdir(parents=True)
+    (conf / file).write_text(f"a: b\nio.tmp.dirs: {quote}{tmp_path / 'tmp'}{quote}\n")
     (conf / "log4j-console.properties").touch()
     memory = "echo BASH_JAVA_UTILS_EXEC_RESULT:-Xmx7m; echo BASH_JAVA_UTILS_EXEC_RESULT:-D computed=1"
     program(folder, "java", f'case "$*" in *BashJavaUtils*rest.port=1*) {memory};; *) printf "%s\\n" "$@";; esac')
@@ -131,6 +133,7 @@ def test_flink_node_takes_settings_and_either_configuration_file(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "-Xmx7m"
+    assert not left_over.exists()
     assert lines[-4:] == ["-D", "computed=1", "-D", "rest.port=1"]
     assert f"-Dlog4j.configurationFile={conf}/log4j-console.properties" in lines
 

@@ -83,3 +83,16 @@ def test_a_failing_installation_is_reported(path: Path, monkeypatch: pytest.Monk
 def test_root_without_apt_gets_the_error_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu" in error()
+
+
+def test_what_the_image_needs_is_named_without_a_word_about_terraform(path: Path) -> None:
+    (path / "terraform").unlink()
+    program(path, "podman")
+    with pytest.raises(tools.ToolsError) as raised:
+        tools.provide_for_image()
+    assert str(raised.value) == (
+        "Not on the PATH: mmdebstrap, buildah, runc (Debian's buildah mmdebstrap runc): not root on Debian or Ubuntu."
+    )
+    for name in tools.IMAGE:
+        program(path, name)
+    tools.provide_for_image()

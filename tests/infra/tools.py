@@ -1,4 +1,4 @@
-"""`make infra-tools`: programs that tests run and that no Python package contains.
+"""`make infra-tools`, and for `make image`: programs that tests run and that no Python package contains.
 
 On a machine with apt-get, root gets Debian's packages installed; otherwise one error names all missing programs.
 The module runs before `make setup`, so it imports the standard library alone.
@@ -48,6 +48,21 @@ _PROMETHEUS_UNIT = Path("/etc/systemd/system/prometheus.service")
 
 class ToolsError(RuntimeError):
     """Programs are missing and cannot be installed; the message names them all and says how to get them."""
+
+
+def provide_for_image() -> None:
+    """Have what builds and runs the container image on the PATH.
+
+    Raises:
+        ToolsError: something is missing.
+    """
+    missing = _missing(IMAGE)
+    packages = sorted({IMAGE[program] for program in missing})
+    failure = "not root on Debian or Ubuntu"
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        failure = _install(packages)
+    if _missing(IMAGE):
+        raise ToolsError(f"Not on the PATH: {', '.join(missing)} (Debian's {' '.join(packages)}): {failure}.")
 
 
 def provide(programs: Mapping[str, str]) -> None:
@@ -130,7 +145,9 @@ def _install(packages: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     try:
-        given = sys.argv[1:]
-        provide({**FAST, **(LONG if "--long" in given else {}), **(IMAGE if "--image" in given else {})})
+        if "--image" in sys.argv[1:]:
+            provide_for_image()
+        else:
+            provide({**FAST, **LONG} if "--long" in sys.argv[1:] else FAST)
     except ToolsError as error:
         sys.exit(str(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import subprocess
 import threading
 import time
@@ -40,7 +41,7 @@ PODMAN = ("podman", "--storage-driver", "vfs", "--runtime", "runc", "--cgroup-ma
 _ROWS: dict[str, str] = {}
 
 
-def podman(*arguments: str, deadline_s: float = 600) -> subprocess.CompletedProcess[str]:
+def podman(*arguments: str, deadline_s: float = 1200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PODMAN, *arguments], capture_output=True, text=True, check=False, timeout=deadline_s, stdin=subprocess.DEVNULL
     )
@@ -61,14 +62,8 @@ class Containers:
         self.names.append(name)
         variables = {"FLINK_PROPERTIES": self.properties, **self.environment}
         options = ["--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL", "--pids-limit", "-1"]
-        options += [
-            "--security-opt",
-            "no-new-privileges",
-            "--ulimit",
-            "nofile=65536:65536",
-            "--ulimit",
-            "nproc=8192:8192",
-        ]
+        options += ["--security-opt", "no-new-privileges", "--no-healthcheck"]  # whose timers need systemd
+        options += [word for limit in limits() for word in ("--ulimit", limit)]
         options += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
         options += ["--volume", f"{self.folder / 'checkpoints'}:/checkpoints", "--volume", f"{self.folder}:/given:ro"]
         done = podman("run", *([] if foreground else ["--detach"]), *options, IMAGE, *command)
@@ -94,6 +89,14 @@ def containers(folder: Path, properties: str) -> Iterator[Containers]:
             podman("rm", "--force", "--time", "0", "--volumes", name)
 
 
+def limits() -> list[str]:
+    """Limits of a container, which cannot have more than this process may have."""
+    wanted = (("nofile", resource.RLIMIT_NOFILE, 65_536), ("nproc", resource.RLIMIT_NPROC, 8_192))
+    own = {name: resource.getrlimit(kind)[1] for name, kind, _ in wanted}
+    allowed = {name: most if own[name] == resource.RLIM_INFINITY else min(own[name], most) for name, _, most in wanted}
+    return [f"{name}={number}:{number}" for name, number in allowed.items()]
+
+
 def inspected(*arguments: str) -> list[dict]:
     return json.loads(podman(*arguments).stdout)
 
@@ -103,7 +106,7 @@ def test_the_image_has_its_user_health_check_labels_and_bill_of_materials() -> N
     assert found["Config"]["User"] == f"{USER}:{USER}"
     assert found["Config"]["Labels"]["org.opencontainers.image.version"] == project_version()
     assert found["HealthCheck"]["Test"] == ["CMD-SHELL", "health"] or "health" in str(found["HealthCheck"]["Test"])
-    command = ["run", "--rm", "--network", "none", "--read-only", IMAGE]
+    command = ["run", "--rm", "--network", "none", "--read-only", "--no-healthcheck", IMAGE]
     bill = json.loads(podman(*command, "cat", "/opt/event-trigger/bill-of-materials.json").stdout)
     names = {component["name"] for component in bill["components"]}
     assert {"openjdk-17-jre-headless", "apache-beam", "flink-dist", "event-trigger"} <= names
@@ -177,7 +180,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
         write_figures()
 
 
-def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 600) -> None:
+def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 1200) -> None:
     give_up = time.monotonic() + deadline_s
     while True:
         with contextlib.suppress(LocalStackError):

@@ -1,0 +1,1 @@
+"""The manifests of infra/kubernetes, rendered and checked without a cluster."""
