@@ -27,6 +27,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
         first_ms: when the first delivery failed; 0 if none has.
         status: HTTP status of the last attempt.
         message: the last error, with the beginning of the receiver's answer.
+        redrive: which control record sent it again; empty if the rule's firing did.
     """
 
     action_id: str
@@ -43,6 +44,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_ms: int = 0
     status: int | None = None
     message: str = ""
+    redrive: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +70,7 @@ class DeliveryResult:
         retry_after_s: the pause that the receiver or the sender asks for.
         latency_ms: duration of the last request.
         chance: 0 to 1, for the jitter of the pause before the next attempt.
+        is_found: whether the ledger says so, and there was no call.
     """
 
     user_id: str
@@ -79,6 +82,7 @@ class DeliveryResult:
     retry_after_s: float | None = None
     latency_ms: int = 0
     chance: float = 0.5
+    is_found: bool = False
 
 
 class PackedDeliveryQueue(msgspec.Struct, array_like=True):
