@@ -50,6 +50,8 @@ class HandleSettings:
         writes_actions: whether every action is also a record of the topic ``actions.FILE``, a line for the file.
         dead_letters_key: reference of the keys that sign dead letters and redrive records; None: they are not signed.
         kafka_config: properties of Kafka clients, as librdkafka takes them; None: the job has no Kafka.
+        deliveries_topic: the topic of the ledger of deliveries, if there is one; partition n belongs to shard n.
+        job_name: whose records in this topic are the job's own.
     """
 
     rules: tuple[Rule, ...]
@@ -76,3 +78,5 @@ class HandleSettings:
     writes_actions: bool = False
     dead_letters_key: str | None = None
     kafka_config: Mapping[str, str] | None = field(default=None, repr=False)
+    deliveries_topic: str | None = None
+    job_name: str = "event-trigger"

@@ -49,7 +49,7 @@ class FakeSender(Sender):
         self._took_s = took_s
         self.at_s: list[float] = []
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         self.at_s.append(self._time.now_s)
         self._time.now_s += self._took_s
         result = self._results.pop(0) if len(self._results) > 1 else self._results[0]
@@ -195,7 +195,7 @@ class HeldSender(Sender):
     def __init__(self) -> None:
         self.began: dict[str, SendDone] = {}
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         self.began[webhook_id] = done
 
 
