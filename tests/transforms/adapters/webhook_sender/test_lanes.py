@@ -107,6 +107,24 @@ def test_what_fails_for_now_is_tried_again_twice_within_seconds(
     assert result == replace(results[max(attempts, 1) - 1], attempts=attempts)
 
 
+class Guard:
+    def __init__(self) -> None:
+        self.results: list[SendResult] = []
+
+    def may_send(self) -> bool:
+        return True
+
+    def ended(self, result: SendResult) -> None:
+        self.results.append(result)
+
+
+def test_a_guard_hears_the_result_before_the_caller_does() -> None:
+    made, _ = lane(FakeTime(), BUSY, DELIVERED)
+    guard = Guard()
+    future = made.submit("a", b"", guard)
+    assert guard.results == [future.result(0)] == [replace(DELIVERED, attempts=2)]
+
+
 @pytest.mark.parametrize(("took_s", "attempts"), [(1.0, 3), (2.4, 2), (4.8, 1), (10.0, 1)])
 def test_a_try_that_takes_long_leaves_no_time_for_others(took_s: float, attempts: int) -> None:
     made, _ = lane(FakeTime(), BUSY, took_s=took_s)
