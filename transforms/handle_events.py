@@ -94,6 +94,10 @@ class _HandleFn(beam.DoFn):
     def teardown(self) -> None:
         self._services.rule_sets.close()  # the process's resources stay open
 
+    def _number(self, key: bytes) -> int | None:
+        """The shard's number, where it is needed."""
+        return None if self._services.ledger is None else shard_of_key(key)
+
     def process(
         self,
         element: tuple[bytes, bytes],
@@ -105,7 +109,7 @@ class _HandleFn(beam.DoFn):
         stream: Any = beam.DoFn.TimerParam(STREAM),
     ) -> Iterator[Any]:
         key, payload = element
-        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream)
+        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream, self._number(key))
         return shard.handle_batch(decode_batch(payload), shard_of_key(key) if self._settings.user_shards else None)
 
     @on_timer(IDLE)
@@ -117,8 +121,9 @@ class _HandleFn(beam.DoFn):
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
         stream: Any = beam.DoFn.TimerParam(STREAM),
+        key: Any = beam.DoFn.KeyParam,
     ) -> Iterator[Any]:
-        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream)
+        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream, self._number(key))
         shard.memory.idle_due_ms = None
         return shard.handle_due()
 
@@ -131,8 +136,9 @@ class _HandleFn(beam.DoFn):
         idle: Any = beam.DoFn.TimerParam(IDLE),
         pending: Any = beam.DoFn.TimerParam(PENDING),
         stream: Any = beam.DoFn.TimerParam(STREAM),
+        key: Any = beam.DoFn.KeyParam,
     ) -> Iterator[Any]:
-        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream)
+        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream, self._number(key))
         shard.memory.pending_due_ms = None
         return shard.handle_due()
 
@@ -146,7 +152,8 @@ class _HandleFn(beam.DoFn):
         pending: Any = beam.DoFn.TimerParam(PENDING),
         stream: Any = beam.DoFn.TimerParam(STREAM),
         due: Timestamp = beam.DoFn.TimestampParam,
+        key: Any = beam.DoFn.KeyParam,
     ) -> Iterator[Any]:
-        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream)
+        shard = ShardRuntime(self._services, (journal, journal_2), meta, idle, pending, stream, self._number(key))
         shard.memory.stream_due_ms = None
         return shard.handle_due(stream_ms=due.micros // 1000)

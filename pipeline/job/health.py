@@ -341,6 +341,10 @@ def _letters(reason: str | None = None) -> str:
 
 _LATENCY: Final = _above(1000, "one action in a hundred takes {:,.0f} ms or longer", "actions", "latency_ms", "p99")
 _CHECKPOINT: Final = _above(60, "the last checkpoint took {:,.0f} s", "checkpoints", "last_ms", unit=1000)
+_AWAY: Final = _above(
+    0, "{:,.0f} shards of a worker send without the ledger of deliveries", "ledger", "shards_unguarded"
+)
+_CONTESTED: Final = _above(0, "workers take shards' webhooks from each other", "ledger", "claims_lost_per_second")
 _CACHE: Final = _above(10, "{:,.0f} shards a second are read from RocksDB again", "refolds_per_second")
 _MEMORY: Final = _above(4, "a Python worker takes {:,.1f} GB", "worker_bytes", unit=1e9)
 
@@ -377,6 +381,8 @@ CHECKS: Final = (
         "none is disabled",
         _destinations_in("disabled", "destination {} is disabled", "event-trigger destinations enable {}"),
     ),
+    Check("LedgerAway", "the ledger of deliveries answers, if there is one", _AWAY),
+    Check("LedgerContested", "no worker takes another's webhooks", _CONTESTED),
     Check("RecordsSkipped", "none", _skipped),
     Check("StreamTimeHeld", "no partition holds the stream's time", _time),
     Check("RuleTrips", "no rule is set aside", _rule_trips),

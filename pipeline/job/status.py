@@ -88,6 +88,10 @@ def status_of(before: JobSnapshot, now: JobSnapshot) -> dict[str, Any]:
             "each": _rules(now, increases.per_minute),
         },
         "destinations": _destinations(now, rate),
+        "ledger": {
+            "shards_unguarded": now.highest("ledger_shards_unguarded"),
+            "claims_lost_per_second": rate("ledger_claims_lost"),
+        },
         "refolds_per_second": rate("refolds"),
         "worker_bytes": now.highest("worker_rss_bytes"),
     }

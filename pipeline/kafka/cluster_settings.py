@@ -15,8 +15,9 @@ from transforms.adapters.kafka.clients import connectable
 from transforms.domain.base.secret_references import SecretError
 
 _ANSWER_S: Final = 5.0
-# The topics that a job reads: Flink's source fails at one that does not exist, and makes none.
-_READ: Final = ("events_topic", "control_topic", "rules_topic")
+# The topics that a job reads: Flink's source fails at one that does not exist, and makes none. Brokers would make the
+# ledger with too few partitions.
+_READ: Final = ("events_topic", "control_topic", "rules_topic", "deliveries_topic")
 
 
 class KafkaAdminError(PipelineError, RuntimeError):

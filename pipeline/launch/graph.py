@@ -123,6 +123,8 @@ def _handle(settings: Settings, rule_set: RuleSet, destinations: tuple[Destinati
         if settings.bootstrap_servers
         else None,
         cloudevents_source=settings.cloudevents_source or default_source(settings.job_name),
+        deliveries_topic=settings.deliveries_topic,
+        job_name=settings.job_name,
     )
 
 

@@ -31,6 +31,8 @@ from runners.flink.rest import FlinkRest
 from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.model import KafkaAction, Rule
 
+_NOT_COMPACTED: Final = ("events_topic", "dead_letters_topic", "deliveries_topic")
+_SHORTEST_RETENTION_MS: Final = 3_600_000
 _LONGEST_TRANSACTION: Final = "transaction.max.timeout.ms"
 
 
@@ -77,19 +79,22 @@ def check_kafka(settings: Settings) -> bool:
     """
     config = for_librdkafka(settings.consumer_config(), settings.kafka_access())
     try:
-        policies = topic_settings(config, (settings.events_topic, settings.dead_letters_topic), "cleanup.policy")
+        topics = [topic for topic in map(settings.own_topics.get, _NOT_COMPACTED) if topic is not None]
+        policies = topic_settings(config, topics, "cleanup.policy")
+        retention = {} if settings.deliveries_topic is None else topic_settings(config, topics, "retention.ms")
         limits = broker_settings(config, _LONGEST_TRANSACTION) if settings.delivery_guarantee == EXACTLY_ONCE else []
         partitions = topic_partitions(config).get(settings.events_topic) if settings.skip_dead_partitions else None
     except KafkaAdminError as error:
         warn(f"topics and transactions were not checked, Kafka cannot be asked from here: {error}")
         return False
-    for name in ("events_topic", "dead_letters_topic"):
-        policy = policies.get(getattr(settings, name), "")
+    for name in _NOT_COMPACTED:
+        policy = policies.get(settings.own_topics.get(name, ""), "")
         if "compact" in policy.split(","):
             raise OptionError(
                 f"--{name} is {getattr(settings, name)!r}, whose cleanup.policy is {policy}, allowed: delete; of "
                 "records with the same key only the newest would stay, read or not"
             )
+    _check_retention(settings, int(retention.get(settings.deliveries_topic or "", "-1")))
     for dead in settings.skip_dead_partitions:
         if partitions is not None and int(dead) >= partitions:
             raise OptionError(
@@ -103,6 +108,16 @@ def check_kafka(settings: Settings) -> bool:
             f"brokers' {_LONGEST_TRANSACTION}; they would refuse every transaction"
         )
     return True
+
+
+def _check_retention(settings: Settings, retention_ms: int) -> None:
+    least_ms = max(_SHORTEST_RETENTION_MS, 10 * settings.checkpointing_interval_ms)
+    if 0 <= retention_ms < least_ms:
+        raise OptionError(
+            f"--deliveries_topic is {settings.deliveries_topic!r}, whose retention.ms is {retention_ms}, allowed: at "
+            f"least {least_ms}, an hour and ten checkpoint intervals, or -1; after a longer outage the webhooks since "
+            "the last checkpoint would be repeated"
+        )
 
 
 def check_topics(settings: Settings, rules: Iterable[Rule]) -> None:
@@ -119,11 +134,18 @@ def check_topics(settings: Settings, rules: Iterable[Rule]) -> None:
     try:
         missing, existing = lacking_topics(config, settings.needed_topics(writes_actions))
         problem = missing_topics(config, topics_of(rules)) if writes_actions else None
+        ledger = settings.deliveries_topic
+        partitions = topic_partitions(config).get(ledger, 0) if ledger is not None and not missing else 0
     except KafkaAdminError as error:
         raise OptionError(f"--bootstrap_servers is {settings.bootstrap_servers!r}: {error}") from None
     if missing:
         named = [f"--{option} is {topic!r}{_meant(topic, existing)}" for option, topic in missing.items()]
         raise OptionError(f"{', '.join(named)}, allowed: a topic that exists at {settings.bootstrap_servers}")
+    if ledger is not None and partitions < settings.user_shards:
+        raise OptionError(
+            f"--deliveries_topic is {ledger!r} with {partitions} partitions, allowed: at least {settings.user_shards}, "
+            "one for each of --user_shards"
+        )
     if problem is not None:
         raise OptionError(f"Kafka actions of rules: {problem}")
 

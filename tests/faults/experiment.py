@@ -195,6 +195,7 @@ def experiment(
     history_size: int = 20,
     crowded: str | None = None,
     gone_s: float = GONE_S,
+    max_in_flight: int | None = None,
 ) -> Iterator[Experiment]:
     """The pipeline under load while the context is open. At its end everything is compared, and nothing may be left
     after ``gone_s``.
@@ -215,7 +216,7 @@ def experiment(
         dead_letters = around.enter_context(reading(stack.kafka, topics.dead_letters))
         inspections = around.enter_context(reading(stack.kafka, topics.inspections))
         all_options = [
-            *_destinations(folder, receiver.url),
+            *_destinations(folder, receiver.url, max_in_flight),
             f"--user_api_url={api}",
             f"--control_topic={topics.control}",
             *OPTIONS,
@@ -307,12 +308,20 @@ def _seen(messages: Sequence[Message]) -> list[SeenAction]:
     return seen
 
 
-def _destinations(folder: Path, url: str) -> list[str]:
+def _destinations(folder: Path, url: str, max_in_flight: int | None) -> list[str]:
     secret = folder / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o600)
     retry = {"first": "1s", "longest": "5s", "give_up_after": "1h"}
-    destination = {"name": "crm", "url": f"{url}/crm", "secrets": [f"file:{secret}"], "timeout": "30s", "retry": retry}
+    destination: dict[str, Any] = {
+        "name": "crm",
+        "url": f"{url}/crm",
+        "secrets": [f"file:{secret}"],
+        "timeout": "30s",
+        "retry": retry,
+    }
+    if max_in_flight is not None:
+        destination["max_in_flight"] = max_in_flight
     (folder / "destinations.yaml").write_text(yaml.safe_dump({"destinations": [destination]}))
     return [f"--destinations={folder / 'destinations.yaml'}", "--allow_private_destinations"]
 

@@ -81,6 +81,14 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'event_trigger_destination_disabled{destination="crm"}': "1x60"},
         {'event_trigger_destination_disabled{destination="crm"}': "0x60"},
     ),
+    "LedgerAway": (
+        {"event_trigger_ledger_shards_unguarded": "0x10 8x60"},
+        {"event_trigger_ledger_shards_unguarded": "0x60"},
+    ),
+    "LedgerContested": (
+        {"event_trigger_ledger_claims_lost": "0+8x60"},
+        {"event_trigger_ledger_claims_lost": "0x20 8x40"},
+    ),
     "DeadLetters": (
         {"event_trigger_dead_letters": "0+5x60", "event_trigger_events": "0+100x60"},
         {"event_trigger_dead_letters": "0+5x60", "event_trigger_events": "0+1000x60"},

@@ -115,10 +115,11 @@ class Harness:
             if timer is not None:
                 due_ms, self.due[timer] = self.due[timer], None
                 if timer == "stream":
-                    outputs += fn.on_stream(*journals, meta, *timers.values(), Timestamp(micros=(due_ms or 0) * 1000))
+                    due = Timestamp(micros=(due_ms or 0) * 1000)
+                    outputs += fn.on_stream(*journals, meta, *timers.values(), due, key=self.key)
                 else:
                     fire = fn.on_idle if timer == "idle" else fn.on_pending
-                    outputs += fire(*journals, meta, *timers.values())
+                    outputs += fire(*journals, meta, *timers.values(), key=self.key)
             for batch in batches:
                 payload = encode_batch(batch.kind, batch.topic, batch.records)
                 process: Any = fn.process

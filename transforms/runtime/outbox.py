@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from transforms.adapters.ledger.delivery_ledger import ShardLedger
 from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.base.due_index import DueIndex
 from transforms.domain.webhooks import delivery_queue
@@ -22,12 +23,14 @@ class Outbox:
 
     Attributes:
         in_flight: users by the action that is in flight for them.
+        found: results that the ledger of deliveries had, for the next step.
     """
 
-    __slots__ = ("_due", "in_flight")
+    __slots__ = ("_due", "found", "in_flight")
 
     def __init__(self, deliveries: Mapping[str, DeliveryQueue]) -> None:
         self.in_flight: dict[str, str] = {}
+        self.found: list[DeliveryResult] = []
         self._due = DueIndex()
         self.changed(deliveries, deliveries)
 
@@ -56,15 +59,34 @@ class Outbox:
         self.in_flight[action_id] = user_id
         self.changed(deliveries, (user_id,))
 
-    def send_due(self, pool: SendPool, deliveries: Mapping[str, DeliveryQueue], now_ms: int) -> None:
-        """Hand the pool what is due; what it has no room for stays due."""
-        for user_id, delivery in self.due(deliveries, now_ms):
-            if pool.request(delivery.action_id, delivery.destination, delivery.body, delivery.expires_ms):
-                self.sent(deliveries, user_id, delivery.action_id)
+    def send_due(
+        self, pool: SendPool, deliveries: Mapping[str, DeliveryQueue], now_ms: int, ledger: ShardLedger | None = None
+    ) -> None:
+        """Hand the pool what is due and not in the ledger.
+
+        What it has no room for stays due, and so does everything while the shard may not send.
+        """
+        due = self.due(deliveries, now_ms)
+        if not due or (ledger is not None and not ledger.is_ready()):
+            return
+        for user_id, delivery in due:
+            action_id = delivery.action_id
+            settled = None if ledger is None else ledger.find(delivery)
+            if settled is not None:
+                pool.cancel(action_id)  # of a time when another worker had not taken the shard yet
+                self.found.append(settled.result(user_id, action_id))
+                self.sent(deliveries, user_id, action_id)
+                continue
+            guard = None if ledger is None else ledger.call(delivery)
+            if pool.request(action_id, delivery.destination, delivery.body, delivery.expires_ms, guard):
+                self.sent(deliveries, user_id, action_id)
 
     def poll(self, pool: SendPool) -> list[DeliveryResult]:
-        """The results that the pool has by now."""
-        return self._delivery_results(pool.poll(self.in_flight)) if self.in_flight else []
+        """The results that the pool has by now, after those that the ledger had."""
+        found, self.found = self.found, []
+        for result in found:
+            self.in_flight.pop(result.action_id, None)
+        return found + self._delivery_results(pool.poll(self.in_flight)) if self.in_flight else found
 
     def wait(self, pool: SendPool) -> list[DeliveryResult]:
         """The results of everything in flight; what would be attempted again later counts as refused."""
@@ -80,6 +102,7 @@ class Outbox:
 
     def withdraw(self, pool: SendPool, user_id: str) -> None:
         """Send no more of a user's webhooks, and forget those in flight."""
+        self.found = [result for result in self.found if result.user_id != user_id]
         for action_id in [action_id for action_id, owner in self.in_flight.items() if owner == user_id]:
             pool.withdraw(action_id)
             del self.in_flight[action_id]

@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar, cast
 
 from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.kafka.existing_topics import ExistingTopics
+from transforms.adapters.ledger.delivery_ledger import DeliveryLedger
+from transforms.adapters.ledger.kafka_log import KafkaLog
 from transforms.adapters.letter_keys import letter_signer
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.adapters.user_api.client import HttpUserApi
@@ -17,6 +19,7 @@ from transforms.adapters.webhook_sender.send_pool import SendPool
 from transforms.domain.base.user_hash import UserHash
 from transforms.domain.events.letter_signature import LetterSigner
 from transforms.domain.rules.quarantine import Quarantine
+from transforms.domain.webhooks.ledger import job_hash
 from transforms.runtime.event_log import EventLog
 from transforms.runtime.rule_error_sampler import RuleErrorSampler
 from transforms.runtime.settings import HandleSettings, WebhookSettings
@@ -78,6 +81,21 @@ class ProcessResources:
     def existing_topics(self, config: Mapping[str, str]) -> ExistingTopics:
         """The watch of the topics of the cluster that these properties name."""
         return self.once((ExistingTopics, *sorted(config.items())), lambda: ExistingTopics(config))
+
+    def delivery_ledger(self, settings: HandleSettings) -> DeliveryLedger | None:
+        """The ledger of the settings' topic; None: the job keeps none.
+
+        Raises:
+            SecretError: a secret of the Kafka client cannot be read.
+        """
+        topic, config = settings.deliveries_topic, settings.kafka_config
+        if topic is None or config is None:
+            return None
+        job = job_hash(settings.job_name, settings.user_shards)
+        return self.once(
+            (DeliveryLedger, topic, job, *sorted(config.items())),
+            lambda: DeliveryLedger(KafkaLog(config, topic), topic, job, self.metrics),
+        )
 
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:
         """The sampler of rule errors with this limit."""

@@ -51,6 +51,8 @@ class HandleSettings:
         dead_letters_key: reference of the keys that sign dead letters and redrive records; None: they are not signed.
         user_hash_key: reference of the key of users' hashes; None: audit records have SHA-256, logs a random key's.
         kafka_config: properties of Kafka clients, as librdkafka takes them; None: the job has no Kafka.
+        deliveries_topic: the topic of the ledger of deliveries, if there is one; partition n belongs to shard n.
+        job_name: whose records in this topic are the job's own.
     """
 
     rules: tuple[Rule, ...]
@@ -78,3 +80,5 @@ class HandleSettings:
     dead_letters_key: str | None = None
     user_hash_key: str | None = None
     kafka_config: Mapping[str, str] | None = field(default=None, repr=False)
+    deliveries_topic: str | None = None
+    job_name: str = "event-trigger"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from transforms.adapters.ledger.delivery_ledger import ShardLedger
 from transforms.runtime.outbox import Outbox
 
 
@@ -13,6 +14,7 @@ class ShardMemory:
 
     Attributes:
         outbox: webhooks that are due or in flight.
+        ledger: the shard's part of the ledger of deliveries, once it is needed.
         fetch_started_ms: the users with a fetch in flight, and when it started.
         fetches_checked_ms: when the shard last looked for fetches that are missing; 0: it looks at once.
         idle_due_ms: what the idle timer is set to; likewise ``pending_due_ms`` and ``stream_due_ms``.
@@ -25,6 +27,7 @@ class ShardMemory:
     """
 
     outbox: Outbox
+    ledger: ShardLedger | None = None
     fetch_started_ms: dict[str, int] = field(default_factory=dict)
     fetches_checked_ms: int = 0
     idle_due_ms: int | None = None

@@ -68,6 +68,7 @@ class ShardServices:
         )
         self.fetch_pool = PROCESS.fetch_pool(settings)
         self.send_pool = PROCESS.send_pool(settings.webhooks)
+        self.ledger = PROCESS.delivery_ledger(settings)
         self.rule_error_sampler = PROCESS.rule_error_sampler(settings.error_letters_per_minute)
         self.event_log = PROCESS.event_log
         self.user_hash = self.event_log.user_hash = PROCESS.user_hash(settings.user_hash_key)
@@ -95,6 +96,7 @@ class ShardRuntime:
         idle: the timer of users' TTL, in processing time.
         pending: the timer of fetches, deliveries and other things that are due in processing time.
         stream: the timer of what is due in the stream's time.
+        number: the shard's number, if the ledger of deliveries needs it before a batch shows it.
 
     Raises:
         ValueError: what is stored is no journal, or of a newer release.
@@ -103,7 +105,14 @@ class ShardRuntime:
     __slots__ = ("_journal", "_now_ms", "_services", "_settings", "_shard", "_state", "_timers", "memory")
 
     def __init__(
-        self, services: ShardServices, bags: tuple[Any, Any], meta: Any, idle: Any, pending: Any, stream: Any
+        self,
+        services: ShardServices,
+        bags: tuple[Any, Any],
+        meta: Any,
+        idle: Any,
+        pending: Any,
+        stream: Any,
+        number: int | None = None,
     ) -> None:
         self._services = services
         settings = self._settings = services.settings
@@ -114,11 +123,14 @@ class ShardRuntime:
         if folded.memory is None:
             folded.memory = ShardMemory(Outbox(folded.state.deliveries))
         self.memory: ShardMemory = folded.memory
+        if number is not None:
+            self.memory.number = number
         self._shard: int | None = None
         self._timers = ShardTimers(meta, idle, pending, stream, self.memory)
         if self._journal.refolded:
             services.metrics.count("refolds", 1)
             self._timers.restore()
+            self._open_ledger()
 
     def handle_batch(self, batch: MicroBatch, shard: int | None) -> Iterator[Any]:
         """Handle a batch; ``shard`` is its number, None if each user is a key. Yields tagged outputs."""
@@ -134,6 +146,9 @@ class ShardRuntime:
         """
         memory = self.memory
         yield from self._step(batch, self._poll_fetches(), stream_ms)
+        while memory.outbox.found:
+            # A user's next webhook may be in the ledger, too; no call has to be waited for.
+            yield from self._step(None, [])
         if self._settings.inline:
             while memory.fetch_started_ms or memory.outbox.in_flight:
                 yield from self._step(None, self._wait_for_fetches())
@@ -166,8 +181,10 @@ class ShardRuntime:
                 del memory.fetch_started_ms[answer.user_id]
             # Inline there is no later bundle to poll, or to attempt a webhook again.
             results = outbox.wait(services.send_pool) if self._settings.inline else outbox.poll(services.send_pool)
-            started_ms, in_flight = memory.fetch_started_ms, outbox.in_flight
-            step_input = StepInput(self._now_ms, batch, answers, results, started_ms, stream_ms, in_flight)
+            started_ms, in_flight, position = memory.fetch_started_ms, outbox.in_flight, None
+            if memory.ledger is not None:
+                position = memory.ledger.fold([result.action_id for result in results], self._now_ms)
+            step_input = StepInput(self._now_ms, batch, answers, results, started_ms, stream_ms, in_flight, position)
             result = step(self._state, services.step_context, step_input)
             self._store(result)
             memory.empty_fetch_polls = 0 if answers or result.users_to_fetch else memory.empty_fetch_polls + 1
@@ -198,16 +215,23 @@ class ShardRuntime:
             self._journal.compactions = 0
 
     def _start_calls(self, result: StepResult) -> None:
-        services, fetch_started_ms = self._services, self.memory.fetch_started_ms
+        services, fetch_started_ms, outbox = self._services, self.memory.fetch_started_ms, self.memory.outbox
         if result.stopped_deliveries:
             services.send_pool.stop(result.stopped_deliveries)
-        self.memory.outbox.send_due(services.send_pool, self._state.deliveries, self._now_ms)
+        if services.ledger is not None and self.memory.ledger is None and outbox.next_ms() is not None:
+            self._open_ledger()
+        outbox.send_due(services.send_pool, self._state.deliveries, self._now_ms, self.memory.ledger)
         for user_id in result.users_to_fetch:
             fetch_started_ms[user_id] = services.fetch_pool.request(user_id, self._now_ms)
         for user_id in result.users_given_up:
             # The user API cannot keep up: fetches without a waiting user must leave the queue.
             if services.fetch_pool.withdraw(user_id):
                 fetch_started_ms.pop(user_id, None)
+
+    def _open_ledger(self) -> None:
+        ledger, number = self._services.ledger, self.memory.number
+        if ledger is not None and number is not None:
+            self.memory.ledger = ledger.open(number, self._state.ledger)
 
     def _sample_rule_errors(self, result: StepResult) -> None:
         if result.dead_letters:

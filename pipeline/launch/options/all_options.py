@@ -290,6 +290,11 @@ class OutputOptions(OptionGroup):
         "PEM file of the CAs that vouch for receivers instead of the public ones; an absolute path on every worker",
         unit="path",
     )
+    deliveries_topic: str | None = option(
+        None,
+        "topic of the ledger of deliveries, a partition for each user shard: what it names is not sent again after a "
+        "crash; without it webhooks since the last checkpoint are",
+    )
     delivery_guarantee: Literal["AT_LEAST_ONCE", "EXACTLY_ONCE"] = option(
         "AT_LEAST_ONCE", "of Kafka actions on Flink; exactly once is visible at the next checkpoint"
     )

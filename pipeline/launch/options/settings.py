@@ -45,7 +45,7 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
     @property
     def own_topics(self) -> dict[str, str]:
         """The topics that the job reads or writes itself, by the option that names them."""
-        names = ("events", "control", "rules", "dead_letters", "inspections", "audit", "decisions")
+        names = ("events", "control", "rules", "dead_letters", "inspections", "audit", "decisions", "deliveries")
         topics = {f"{name}_topic": getattr(self, f"{name}_topic") for name in names}
         return {name: topic for name, topic in topics.items() if topic is not None}
 

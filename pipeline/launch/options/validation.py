@@ -65,6 +65,7 @@ def check_combinations(settings: Settings, rules_required: bool = True) -> None:
             raise OptionError(f"--action_topics is {pattern!r}, allowed: a topic that the job itself does not use")
     _check_files(settings)
     _check_decisions(settings)
+    _check_deliveries(settings)
     _check_own_topic(settings, "actions", settings.actions_topic)
     _check_user_api(settings)
     for name in ("dead_letters_key", "user_hash_key"):
@@ -118,6 +119,27 @@ def _check_rules_topic(settings: Settings, topic: str) -> None:
             "given up would be read too, and its number is used again"
         )
     _check_own_topic(settings, "rules", topic)
+
+
+def _check_deliveries(settings: Settings) -> None:
+    topic = settings.deliveries_topic
+    if topic is None:
+        return
+    if settings.runner != FLINK_RUNNER:
+        raise OptionError(
+            f"--deliveries_topic is {topic!r}, allowed: on {FLINK_RUNNER}; {settings.runner} has no checkpoint from "
+            "which webhooks could be repeated"
+        )
+    if settings.user_shards == 0:
+        raise OptionError(
+            f"--deliveries_topic is {topic!r}, allowed with --user_shards from 1 on: with 0 there would have to be a "
+            "partition for each user"
+        )
+    if settings.destinations is None:
+        raise OptionError("--deliveries_topic is of no use without --destinations")
+    _check_own_topic(settings, "deliveries", topic)
+    if topic == settings.decisions_topic:
+        raise OptionError(f"--deliveries_topic and --decisions_topic are both {topic!r}, allowed: a topic of its own")
 
 
 def _check_own_topic(settings: Settings, own: str, topic: str) -> None:

@@ -194,6 +194,18 @@ CASES: dict[str, tuple[str, JobSnapshot, str, str]] = {
         DEGRADED,
         "rule bad fails at 30 events a minute",
     ),
+    "a ledger that does not answer": (
+        "LedgerAway",
+        healthy(10, ledger_shards_unguarded=8),
+        DEGRADED,
+        "8 shards of a worker send without the ledger of deliveries",
+    ),
+    "two jobs on one ledger": (
+        "LedgerContested",
+        healthy(10, ledger_claims_lost=20),
+        DEGRADED,
+        "workers take shards' webhooks from each other",
+    ),
     "dead letters": (
         "DeadLetters",
         healthy(10, dead_letters=20, events=1000),

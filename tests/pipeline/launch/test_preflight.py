@@ -27,6 +27,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 A = "a" * 32
 OLD_RUNNER = "beam-runners-flink-1.19-2.69.0.jar"
 FLINK = ["--runner=FlinkRunner", "--bootstrap_servers=b:1", "--rules=r", "--job_name=a"]
+LEDGER = ["--deliveries_topic=ledger", "--destinations=d"]
 EXACTLY_ONCE = "--delivery_guarantee=EXACTLY_ONCE"
 IN_ORDER: dict[str, Any] = {
     "/overview": {"flink-version": "1.19.1", "slots-available": 4, "taskmanagers": 2},
@@ -92,6 +93,30 @@ CASES: dict[str, tuple[list[str], dict[str, Any], str, list[str]]] = {
         {"policies": {"e": "compact,delete"}},
         "--events_topic is 'e', whose cleanup.policy is compact,delete, allowed: delete",
         ["--events_topic=f"],
+    ),
+    "a ledger with too few partitions": (
+        [*LEDGER, "--user_shards=17"],
+        {},
+        "--deliveries_topic is 'ledger' with 16 partitions, allowed: at least 17, one for each of --user_shards",
+        LEDGER,
+    ),
+    "a ledger that is deleted too soon": (
+        [*LEDGER, "--checkpointing_interval_ms=600000"],
+        {"retention": {"ledger": "5999999"}},
+        "--deliveries_topic is 'ledger', whose retention.ms is 5999999, allowed: at least 6000000",
+        LEDGER,
+    ),
+    "a ledger without shards": (
+        [*LEDGER, "--user_shards=0"],
+        {},
+        "--deliveries_topic is 'ledger', allowed with --user_shards from 1 on",
+        LEDGER,
+    ),
+    "a ledger elsewhere": (
+        [*LEDGER, "--runner=DirectRunner"],
+        {},
+        "--deliveries_topic is 'ledger', allowed: on FlinkRunner",
+        LEDGER,
     ),
     "a dead partition that is not there": (
         ["--skip_dead_partitions=4"],
@@ -165,10 +190,17 @@ class Surroundings:
             if path.startswith("/"):
                 self._httpserver.expect_request(path).respond_with_json(answer)
         policies, brokers = changed.get("policies", {}), changed.get("brokers", ["900000"])
-        self._monkeypatch.setattr(start_checks, "topic_settings", lambda *_: policies)
+        retention = changed.get("retention", {})
+        self._monkeypatch.setattr(
+            start_checks,
+            "topic_settings",
+            lambda config, topics, setting: retention if setting == "retention.ms" else policies,
+        )
         self._monkeypatch.setattr(start_checks, "broker_settings", lambda *_: brokers)
-        self._monkeypatch.setattr(start_checks, "topic_partitions", lambda *_: {"user-tracking-events": 4})
-        topics = ("user-tracking-events", "e", "f", "event-dead-letters", "event-decisions")
+        self._monkeypatch.setattr(
+            start_checks, "topic_partitions", lambda *_: {"user-tracking-events": 4, "ledger": 16}
+        )
+        topics = ("user-tracking-events", "ledger", "e", "f", "event-dead-letters", "event-decisions")
         Brokers(self._monkeypatch, *topics)
         self._monkeypatch.setattr("importlib.metadata.version", lambda _: changed.get("beam", BEAM_VERSION))
 
@@ -215,7 +247,7 @@ def test_task_managers_on_one_machine_may_share_its_disk(surroundings: Surroundi
 
 # What the options name -> the option of a topic that is not there.
 TOPICS = ["--control_topic=c", "--rules_topic=rs", "--decisions_topic=d", "--dead_letters_topic=l", "--audit_topic=au"]
-TOPICS += ["--events_topic=e", "--actions_topic=ac", "--inspections_topic=i"]
+TOPICS += ["--events_topic=e", "--actions_topic=ac", "--inspections_topic=i", "--deliveries_topic=dl"]
 NAMED = {option.partition("=")[0].removeprefix("--"): option.partition("=")[2] for option in TOPICS}
 WRITES = rule("r", actions=[{"type": "kafka"}, {"type": "kafka", "name": "more", "topic": "alerts"}])
 
@@ -224,14 +256,15 @@ WRITES = rule("r", actions=[{"type": "kafka"}, {"type": "kafka", "name": "more",
 def test_every_topic_that_an_option_names_has_to_exist(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Brokers(monkeypatch, *({*NAMED.values(), "alerts"} - {NAMED[option]}), f"{NAMED[option]}-2")
     with pytest.raises(OptionError) as caught:
-        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+        start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS]), [WRITES])
     assert str(caught.value).startswith(f"--{option} is {NAMED[option]!r}")
     assert str(caught.value).endswith("allowed: a topic that exists at b:1")
 
 
 def test_topics_that_exist_or_that_nothing_needs_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     Brokers(monkeypatch, *NAMED.values(), "alerts")
-    start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+    monkeypatch.setattr(start_checks, "topic_partitions", lambda _: {"dl": 16})
+    start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS]), [WRITES])
     Brokers(monkeypatch, "e", "l")
     start_checks.check_topics(parse([*FLINK, "--events_topic=e", "--dead_letters_topic=l"]), [rule("r")])
 
@@ -239,23 +272,25 @@ def test_topics_that_exist_or_that_nothing_needs_are_no_problem(monkeypatch: pyt
 def test_a_typo_is_answered_with_the_topic_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     Brokers(monkeypatch, *NAMED.values(), "alerts", "event-decisions")
     with pytest.raises(OptionError, match=r"--decisions_topic is 'event-decisons' \(did you mean event-decisions\?\)"):
-        start_checks.check_topics(parse([*FLINK, *TOPICS, "--decisions_topic=event-decisons"]), [])
+        start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS, "--decisions_topic=event-decisons"]), [])
 
 
 def test_brokers_that_create_topics_create_what_is_written_but_not_what_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Brokers(monkeypatch, "e", "c", "rs", creates=True)
-    start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
-    Brokers(monkeypatch, "e", "rs", creates=True)
+    monkeypatch.setattr(start_checks, "topic_partitions", lambda _: {"dl": 16})
+    Brokers(monkeypatch, "e", "c", "rs", "dl", creates=True)
+    start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS]), [WRITES])
+    Brokers(monkeypatch, "e", "rs", "dl", creates=True)
     with pytest.raises(OptionError, match=r"^--control_topic is 'c', allowed"):
-        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+        start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS]), [WRITES])
 
 
 def test_a_topic_that_only_a_rule_names_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_checks, "topic_partitions", lambda _: {"dl": 16})
     Brokers(monkeypatch, *NAMED.values())
     with pytest.raises(OptionError, match="Kafka actions of rules: topic 'alerts' does not exist"):
-        start_checks.check_topics(parse([*FLINK, *TOPICS]), [WRITES])
+        start_checks.check_topics(parse([*FLINK, "--destinations=f", *TOPICS]), [WRITES])
 
 
 class Brokers:

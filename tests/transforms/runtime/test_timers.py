@@ -60,8 +60,12 @@ class FixedOutbox(Outbox):
     [
         (None, ShardMemory(FixedOutbox(None, False)), None),
         (NOW_MS + 7, ShardMemory(FixedOutbox(None, False)), NOW_MS + 7),
-        (NOW_MS + 70, ShardMemory(FixedOutbox(None, False), {"u1": NOW_MS}), NOW_MS + 25),
-        (None, ShardMemory(FixedOutbox(None, False), {"u1": NOW_MS}, empty_fetch_polls=2), NOW_MS + 100),
+        (NOW_MS + 70, ShardMemory(FixedOutbox(None, False), fetch_started_ms={"u1": NOW_MS}), NOW_MS + 25),
+        (
+            None,
+            ShardMemory(FixedOutbox(None, False), fetch_started_ms={"u1": NOW_MS}, empty_fetch_polls=2),
+            NOW_MS + 100,
+        ),
         (None, ShardMemory(FixedOutbox(NOW_MS, True)), NOW_MS + 100),
         (None, ShardMemory(FixedOutbox(NOW_MS, False)), NOW_MS + 100),
         (None, ShardMemory(FixedOutbox(NOW_MS + 5000, False)), NOW_MS + 5000),

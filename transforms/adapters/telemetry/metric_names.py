@@ -172,6 +172,18 @@ METRICS: Final = (
     Metric("deliveries_suppressed", COUNTER, "`suppressed` of all"),
     Metric("deliveries_expired", COUNTER, "`expired` of all"),
     Metric("deliveries_forgotten", COUNTER, "webhooks of users who were forgotten"),
+    Metric("deliveries_found", COUNTER, "webhooks that the ledger of deliveries had: settled without a request"),
+    Metric("deliveries_unguarded", COUNTER, "requests made while the ledger did not answer, as without one"),
+    Metric("ledger_appends", COUNTER, "records that the ledger acknowledged: ends of webhooks, and claims of shards"),
+    Metric("ledger_appends_lost", COUNTER, "records that the ledger did not get; these webhooks may be repeated"),
+    Metric("ledger_claims_lost", COUNTER, "shards that another worker claimed while this one had them"),
+    Metric("ledger_foreign_records", COUNTER, "records in the ledger that are of another job, or of a newer release"),
+    Metric("ledger_ids_forgotten", COUNTER, "ids of the ledger dropped unasked, being more than 50,000 of a shard"),
+    Metric("ledger_unacknowledged", GAUGE, "records on their way to the ledger"),
+    Metric("ledger_shards_waiting", GAUGE, "shards of the worker whose webhooks wait until the ledger has been read"),
+    Metric(
+        "ledger_shards_unguarded", GAUGE, "shards of the worker that send without the ledger, which does not answer"
+    ),
     Metric("redrives", COUNTER, "webhooks sent again by control records"),
     Metric("redrives_ignored", COUNTER, "of these records those whose webhook still waits"),
     Metric("delivery_attempts", COUNTER, "HTTP requests"),

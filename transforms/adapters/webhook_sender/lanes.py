@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from transforms.adapters.http.breaker import Breaker, Permit
 from transforms.adapters.http.io_thread import IoThread
@@ -47,6 +48,16 @@ class TokenBucket:
             due_s = max(self._next_s, now_s)
             self._next_s = due_s + self._between_s
             return due_s - now_s
+
+
+class CallGuard(Protocol):
+    """What the ledger of deliveries has to do with a webhook on its way."""
+
+    def may_send(self) -> bool:
+        """Whether a request may begin now."""
+
+    def ended(self, result: SendResult) -> None:
+        """Take note of the last request's result."""
 
 
 class FullError(EventTriggerError):
@@ -91,17 +102,23 @@ class Lane:
         self._queue: deque[_Job] = deque()
         self._paused_until_s = 0.0
 
-    def submit(self, webhook_id: str, body: bytes, expires_ms: int = 0) -> Future[SendResult]:
+    def submit(
+        self, webhook_id: str, body: bytes, expires_ms: int = 0, guard: CallGuard | None = None
+    ) -> Future[SendResult]:
         """Send a webhook, with quick retries; the future never raises. Thread-safe.
 
-        From ``expires_ms`` on, if it is not 0, no attempt is made.
+        Args:
+            webhook_id: its id, a header.
+            body: JSON.
+            expires_ms: from then on no attempt is made; 0: never.
+            guard: is asked before each request, and told the result.
 
         Raises:
             FullError: the queue is full.
         """
         if not self._room.acquire(blocking=False):
             raise FullError
-        job = _Job(webhook_id, body, expires_ms)
+        job = _Job(webhook_id, body, expires_ms, guard)
         room, jobs = self._room, self._jobs  # a reference to self would keep the lane alive
         jobs[webhook_id] = job
 
@@ -151,8 +168,12 @@ class Lane:
         if permit is None:
             self._after(job, held or _not_sent(BREAKER_OPEN, "breaker open"))
             return
+        done = partial(self._ended, job, permit)
         try:
-            self._sender.start(job.webhook_id, job.body, lambda result: self._ended(job, permit, result))
+            if job.guard is None:
+                self._sender.start(job.webhook_id, job.body, done)
+            else:
+                self._sender.start(job.webhook_id, job.body, done, job.guard.may_send)
         except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
             error_text = f"{type(error).__name__}: {error}"
             self._ended(job, permit, SendResult(Outcome.RETRY, error_kind=OTHER, error=error_text, healthy=False))
@@ -180,6 +201,8 @@ class Lane:
 
     def _finish(self, job: _Job, result: SendResult) -> None:
         self._free += 1
+        if job.guard is not None:
+            job.guard.ended(result)
         job.future.set_result(result)
         self._serve()
 
@@ -198,9 +221,20 @@ class Lane:
 
 
 class _Job:
-    __slots__ = ("body", "expires_ms", "future", "is_stopped", "quick_until_s", "result", "tries", "webhook_id")
+    __slots__ = (
+        "body",
+        "expires_ms",
+        "future",
+        "guard",
+        "is_stopped",
+        "quick_until_s",
+        "result",
+        "tries",
+        "webhook_id",
+    )
 
-    def __init__(self, webhook_id: str, body: bytes, expires_ms: int) -> None:
+    def __init__(self, webhook_id: str, body: bytes, expires_ms: int, guard: CallGuard | None) -> None:
+        self.guard = guard
         self.webhook_id = webhook_id
         self.body = body
         self.expires_ms = expires_ms

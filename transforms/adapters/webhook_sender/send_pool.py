@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 from transforms.adapters.http.io_thread import IoThread
 from transforms.adapters.keyed_calls import KeyedCalls
-from transforms.adapters.webhook_sender.lanes import FullError, Lane
+from transforms.adapters.webhook_sender.lanes import CallGuard, FullError, Lane
 from transforms.adapters.webhook_sender.sender import Sender, webhook_transport
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.results import Outcome, SendResult
@@ -58,10 +58,13 @@ class SendPool(KeyedCalls[SendResult]):
         """By destination whether its breaker is open."""
         return {name: lane.breaker.is_open for name, lane in self._lanes.items()}
 
-    def request(self, webhook_id: str, destination: str, body: bytes, expires_ms: int = 0) -> bool:
+    def request(
+        self, webhook_id: str, destination: str, body: bytes, expires_ms: int = 0, guard: CallGuard | None = None
+    ) -> bool:
         """Send, unless the webhook is in flight or its result waits to be taken; False if the queue is full.
 
-        From ``expires_ms`` on, if it is not 0, no attempt is made.
+        From ``expires_ms`` on, if it is not 0, no attempt is made. ``guard`` is asked before each request, and told the
+        result.
         """
         lane = self._lanes.get(destination)
         if lane is None:
@@ -70,7 +73,7 @@ class SendPool(KeyedCalls[SendResult]):
             self._start(webhook_id, lambda: _done(result))
             return True
         try:
-            self._start(webhook_id, lambda: lane.submit(webhook_id, body, expires_ms))
+            self._start(webhook_id, lambda: lane.submit(webhook_id, body, expires_ms, guard))
         except FullError:
             return False
         return True

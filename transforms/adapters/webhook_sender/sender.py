@@ -24,11 +24,13 @@ from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, ch
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
+NO_LEASE: Final = "no_lease"  # by the ledger of deliveries another worker may be sending, so nothing was sent
 UNAUTHORIZED: Final = "unauthorized"  # the authorization server gave no token, so nothing was sent
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 
 MAX_ANSWER_BYTES: Final = 65_536
 _EXCERPT: Final = 500
+_NO_LEASE_S: Final = 0.5
 _SLOWEST_CONNECT_S: Final = 5.0
 _HEADERS: Final = ("Content-Type: application/json", "Accept: */*")
 
@@ -92,35 +94,44 @@ class Sender:
         except BlockedError as error:
             self._blocked = error
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
-        """Send a webhook with a JSON body once; ``done`` gets the result, in this thread."""
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Callable[[], bool] | None = None) -> None:
+        """Send a webhook with a JSON body once; ``done`` gets the result, in this thread.
+
+        ``may_send`` is asked at the last moment before the request.
+        """
         if self._blocked is not None:
             done(SendResult(Outcome.REFUSED, 0, error_kind=BLOCKED, error=str(self._blocked)))
         elif all(secret.is_fresh() for secret in self._secrets):
-            self._send(webhook_id, body, done)
+            self._send(webhook_id, body, done, may_send)
         else:
             # Reading a secret may block for as long as a file system or another service does.
             reading = self._secret_reader.submit(self._read_secrets)
-            reading.add_done_callback(lambda _: self._io.submit(self._send, webhook_id, body, done))
+            reading.add_done_callback(lambda _: self._io.submit(self._send, webhook_id, body, done, may_send))
 
     def _read_secrets(self) -> None:
         for secret in self._secrets:
             secret.text()
 
-    def _send(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def _send(self, webhook_id: str, body: bytes, done: SendDone, may_send: Callable[[], bool] | None) -> None:
         if self._oauth2 is None:
-            self._post(webhook_id, body, None, done)
+            self._post(webhook_id, body, None, done, may_send)
             return
 
         def post(token: str | CallError) -> None:
             if isinstance(token, CallError):
                 done(SendResult(Outcome.RETRY, 0, error_kind=UNAUTHORIZED, error=str(token), healthy=False))
             else:
-                self._post(webhook_id, body, token, done)
+                self._post(webhook_id, body, token, done, may_send)
 
         self._oauth2.request(post)
 
-    def _post(self, webhook_id: str, body: bytes, token: str | None, done: SendDone) -> None:
+    def _post(
+        self, webhook_id: str, body: bytes, token: str | None, done: SendDone, may_send: Callable[[], bool] | None
+    ) -> None:
+        if may_send is not None and not may_send():
+            error = "by the ledger of deliveries, another worker may be sending"
+            done(SendResult(Outcome.RETRY, 0, error_kind=NO_LEASE, error=error, retry_after_s=_NO_LEASE_S))
+            return
         try:
             keys = [key for secret in self._keys for key in parse_keys(secret.text())]
             secret_headers = {name: secret.text() for name, secret in self._secret_headers.items()}

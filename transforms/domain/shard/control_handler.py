@@ -107,8 +107,9 @@ class ControlHandler:
         self._dispatch.suppress(user_id)
 
     def _redrive(self, topic: str, record: Record, is_shared: bool) -> None:
+        coordinates = f"{record.partition}:{record.offset}:{record.timestamp_ms}"
         try:
-            user_id, delivery = read_redrive(record.value, self._scope.now_ms, self._scope.signer)
+            user_id, delivery = read_redrive(record.value, self._scope.now_ms, self._scope.signer, coordinates)
         except ValueError as error:
             self._result.reject_control(topic, record, str(error), is_shared)
         else:

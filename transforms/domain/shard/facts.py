@@ -272,6 +272,13 @@ class DestinationSwitched(Fact, frozen=True, tag=23):
     is_enabled: bool
 
 
+class LedgerRead(Fact, frozen=True, tag=27):
+    """The state has the end of all webhooks whose records in the ledger's topic come before ``offset``."""
+
+    topic: str
+    offset: int
+
+
 # What the decoder has to choose from: every fact above, by its tag.
 if TYPE_CHECKING:
     _AnyFact = Fact
@@ -286,7 +293,7 @@ class FactBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     facts: list[_AnyFact]
 
 
-NEWEST_FACT: Final = GroupForgotten.__struct_config__.tag
+NEWEST_FACT: Final = LedgerRead.__struct_config__.tag
 _decoder = msgspec.msgpack.Decoder(FactBatch, ext_hook=exact_json.of_msgpack)
 
 

@@ -23,6 +23,7 @@ from transforms.domain.shard.sized_store import DeliveryStore, RuleStateStore
 from transforms.domain.shard.user_store import UserStore
 from transforms.domain.users.user import OVERHEAD_BYTES, PackedUser
 from transforms.domain.webhooks.delivery_queue import DeliveryQueue
+from transforms.domain.webhooks.ledger import LedgerPosition
 
 _OVERHEAD_BYTES: Final = 1000
 
@@ -48,9 +49,10 @@ class ShardState:
         deliveries: webhooks that have not ended, by user.
         rules: the rule set that was published last; None while there is only the one that the job was launched with.
         disabled: the destinations that get no webhooks.
+        ledger: how far the state contains the ledger of deliveries; None without one.
     """
 
-    __slots__ = ("deliveries", "disabled", "parked", "rule_states", "rules", "users")
+    __slots__ = ("deliveries", "disabled", "ledger", "parked", "rule_states", "rules", "users")
 
     def __init__(self, history_size: int) -> None:
         self.users = UserStore(history_size)
@@ -59,12 +61,13 @@ class ShardState:
         self.deliveries = DeliveryStore()
         self.rules: StoredRules | None = None
         self.disabled: dict[str, None] = {}
+        self.ledger: LedgerPosition | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
         of_users = self.users or self.parked or self.rule_states or self.deliveries
-        return not (of_users or self.rules or self.disabled)
+        return not (of_users or self.rules or self.disabled or self.ledger)
 
     @property
     def nbytes(self) -> int:
@@ -123,12 +126,16 @@ class ShardState:
         if not fact.is_enabled:
             self.disabled[fact.destination] = None
 
+    def _read_ledger(self, fact: facts.LedgerRead) -> None:
+        self.ledger = LedgerPosition(fact.topic, fact.offset)
+
     # The journal, rewritten
 
     def shard_facts(self) -> list[Fact]:
         """Facts of what the shard keeps that belongs to no user."""
         rules: list[Fact] = [] if self.rules is None else [facts.RuleSetReplaced(self.rules.number, self.rules.record)]
-        return rules + [facts.DestinationSwitched(name, False) for name in self.disabled]
+        ledger: list[Fact] = [] if self.ledger is None else [facts.LedgerRead(self.ledger.topic, self.ledger.offset)]
+        return rules + [facts.DestinationSwitched(name, False) for name in self.disabled] + ledger
 
     def moves(self, user_ids: Iterable[str], max_bytes: int) -> list[Fact]:
         """A ``UserMoved`` for each of the next users of ``user_ids``, until they make up ``max_bytes``."""
@@ -212,4 +219,5 @@ _HANDLERS: Final[dict[type[Fact], _Handler]] = {
     facts.DeliveryRescheduled: _deliveries(DeliveryQueue.replace),
     facts.DeliverySettled: _deliveries(DeliveryQueue.remove),
     facts.DestinationSwitched: lambda state, _, fact: state._switch(fact),
+    facts.LedgerRead: lambda state, _, fact: state._read_ledger(fact),
 }

@@ -37,6 +37,8 @@ def step(state: ShardState, context: StepContext, step_input: StepInput) -> Step
     shard_step.release_held_actions()
     for delivery_result in step_input.delivery_results:
         shard_step.dispatch.handle_delivery_result(delivery_result)
+    if step_input.ledger is not None:
+        shard_step.dispatch.note_ledger(step_input.ledger)
     shard_step.dispatch.expire()
     for answer in step_input.answers:
         shard_step.events.handle_answer(answer)

@@ -13,6 +13,7 @@ from transforms.domain.rules.filters import FilterSet
 from transforms.domain.rules.live_sets import RuleSets
 from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.webhooks.delivery_queue import DeliveryResult
+from transforms.domain.webhooks.ledger import LedgerPosition
 from transforms.domain.webhooks.retries import RetrySchedule
 
 
@@ -69,6 +70,7 @@ class StepInput:
         fetch_started_ms: users for whom a fetch is in flight, and since when.
         in_flight: ids of the actions whose webhooks are being sent.
         stream_ms: every record that Kafka had received by this time has been handled; None outside the stream timer.
+        ledger: how far the state contains the ledger of deliveries after this step; None: as far as before.
     """
 
     now_ms: int
@@ -78,6 +80,7 @@ class StepInput:
     fetch_started_ms: Mapping[str, int] = field(default_factory=dict)
     stream_ms: int | None = None
     in_flight: Collection[str] = ()
+    ledger: LedgerPosition | None = None
 
 
 def never_missing(_: str) -> bool:

@@ -12,11 +12,18 @@ from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.model import Action, KafkaAction, WebhookAction
 from transforms.domain.rules.state import RuleState
 from transforms.domain.shard import decisions
-from transforms.domain.shard.facts import DeliveryQueued, DeliveryRescheduled, DeliverySettled, DestinationSwitched
+from transforms.domain.shard.facts import (
+    DeliveryQueued,
+    DeliveryRescheduled,
+    DeliverySettled,
+    DestinationSwitched,
+    LedgerRead,
+)
 from transforms.domain.shard.step_result import DELIVERY, WEBHOOK
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.webhooks import delivery_queue
 from transforms.domain.webhooks.delivery_queue import EMPTY_QUEUE, Delivery, DeliveryResult
+from transforms.domain.webhooks.ledger import LedgerPosition
 from transforms.domain.webhooks.retries import RetrySchedule
 
 NO_COORDINATE = -1  # partition and offset of a record that Kafka never had
@@ -79,8 +86,11 @@ class WebhookDispatch:
 
     def redrive(self, user_id: str, delivery: Delivery) -> None:
         """Queue a lost webhook again, unless it is in its user's queue."""
-        if self._state.deliveries.get(user_id, EMPTY_QUEUE).find(delivery.action_id) is not None:
+        waiting = self._state.deliveries.get(user_id, EMPTY_QUEUE).find(delivery.action_id)
+        if waiting is not None:
             self._result.counts["redrives_ignored"] += 1
+            # After a restore it may wait for what the ledger says. The refusal there came before this record.
+            self._record(DeliveryRescheduled(user_id, msgspec.structs.replace(waiting, redrive=delivery.redrive)))
             return
         self._result.counts["redrives"] += 1
         rule = self._scope.filters.by_name.get(delivery.rule)
@@ -159,6 +169,10 @@ class WebhookDispatch:
                 self._count(destination, "dropped")
                 self._lose(user_id, delivery, reasons.DESTINATION_DISABLED, f"destination {destination!r} is disabled")
 
+    def note_ledger(self, position: LedgerPosition) -> None:
+        """Keep how far the state contains the ledger of deliveries."""
+        self._record(LedgerRead(position.topic, position.offset))
+
     def expire(self) -> None:
         """Drop the webhooks that have expired. Of those that are being sent the results say what became of them."""
         for user_id in self._state.deliveries.expiry_due.until(self._scope.now_ms):
@@ -202,8 +216,10 @@ class WebhookDispatch:
         if delivery is None:
             return
         name = delivery.destination
-        self._result.counts["delivery_attempts"] += result.attempts
-        if result.attempts:
+        if result.is_found:
+            self._result.counts["deliveries_found"] += 1
+        elif result.attempts:
+            self._result.counts["delivery_attempts"] += result.attempts
             self._result.durations_ms.append((WEBHOOK, result.latency_ms))
         schedule = self._scope.settings.destinations.get(name)
         is_delayed = result.outcome == delivery_queue.DELAYED
@@ -235,8 +251,10 @@ class WebhookDispatch:
         self._record(DeliverySettled(user_id, result.action_id))
         if result.outcome == delivery_queue.DELIVERED:
             self._count(name, "delivered", "deliveries_delivered")
-            self._result.durations_ms.append((DELIVERY, self._scope.now_ms - delivery.decided_ms))
-            self._log.delivery(decisions.DELIVERED, user_id, delivery, "", result.latency_ms)
+            if not result.is_found:
+                self._result.durations_ms.append((DELIVERY, self._scope.now_ms - delivery.decided_ms))
+            detail = "found in the ledger of deliveries" if result.is_found else ""
+            self._log.delivery(decisions.DELIVERED, user_id, delivery, detail, result.latency_ms)
             return
         outcome = "given_up" if result.outcome in (delivery_queue.RETRY, delivery_queue.DELAYED) else "refused"
         self._count(name, outcome, f"deliveries_{outcome}")

@@ -29,6 +29,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
         message: the last error, with the beginning of the receiver's answer.
         expires_ms: when it is not sent any more; 0: never.
         group: the rule's group when it was decided.
+        redrive: which control record sent it again; empty if the rule's firing did.
     """
 
     action_id: str
@@ -47,6 +48,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     message: str = ""
     expires_ms: int = 0
     group: str = ""
+    redrive: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +78,7 @@ class DeliveryResult:
         retry_after_s: the pause that the receiver or the sender asks for.
         latency_ms: duration of the last request.
         chance: 0 to 1, for the jitter of the pause before the next attempt.
+        is_found: whether the ledger says so, and there was no call.
     """
 
     user_id: str
@@ -87,6 +90,7 @@ class DeliveryResult:
     retry_after_s: float | None = None
     latency_ms: int = 0
     chance: float = 0.5
+    is_found: bool = False
 
 
 class PackedDeliveryQueue(msgspec.Struct, array_like=True):

@@ -56,8 +56,14 @@ def _signed(action: LostAction | _RedrivenAction, rule: str) -> bytes:
     return canonical_json((*sent, action.user_id, action.event_id, action.body))
 
 
-def read_redrive(value: bytes, now_ms: int, signer: LetterSigner) -> tuple[str, Delivery]:
+def read_redrive(value: bytes, now_ms: int, signer: LetterSigner, coordinates: str = "") -> tuple[str, Delivery]:
     """Read a ``redrive_record``, which needs a valid signature if ``signer`` has keys.
+
+    Args:
+        value: the record's value.
+        now_ms: processing time.
+        signer: checks the signature.
+        coordinates: where the record lies, the same each time it is read.
 
     Returns:
         The user's id, and a new delivery that is decided and due at ``now_ms``.
@@ -85,5 +91,6 @@ def read_redrive(value: bytes, now_ms: int, signer: LetterSigner) -> tuple[str, 
         action.body,
         now_ms,
         now_ms,
+        redrive=coordinates,
     )
     return record.redrive, delivery

@@ -120,12 +120,12 @@ class Hooks:
         sender = Sender(destination, policy, io, webhook_transport(io, policy, ca_file))
         start = sender.start
 
-        def watched(webhook_id: str, body: bytes, done: SendDone) -> None:
+        def watched(webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
             def end(result: SendResult) -> None:
                 self._results.append(result)
                 done(result)
 
-            start(webhook_id, body, end)
+            start(webhook_id, body, end, may_send)
 
         sender.start = watched  # type: ignore[method-assign]
         self._lane = Lane(destination, sender, io, 1, 10, breaker=self.breaker, chance=lambda: 0.0)

@@ -49,7 +49,7 @@ class FakeSender(Sender):
         self._took_s = took_s
         self.at_s: list[float] = []
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         self.at_s.append(self._time.now_s)
         self._time.now_s += self._took_s
         result = self._results.pop(0) if len(self._results) > 1 else self._results[0]
@@ -105,6 +105,24 @@ def test_what_fails_for_now_is_tried_again_twice_within_seconds(
     result = made.send("a", b"")
     assert (result.attempts, len(sender.at_s), time.pauses) == (attempts, max(attempts, 1), pauses)
     assert result == replace(results[max(attempts, 1) - 1], attempts=attempts)
+
+
+class Guard:
+    def __init__(self) -> None:
+        self.results: list[SendResult] = []
+
+    def may_send(self) -> bool:
+        return True
+
+    def ended(self, result: SendResult) -> None:
+        self.results.append(result)
+
+
+def test_a_guard_hears_the_result_before_the_caller_does() -> None:
+    made, _ = lane(FakeTime(), BUSY, DELIVERED)
+    guard = Guard()
+    future = made.submit("a", b"", guard=guard)
+    assert guard.results == [future.result(0)] == [replace(DELIVERED, attempts=2)]
 
 
 @pytest.mark.parametrize(("took_s", "attempts"), [(1.0, 3), (2.4, 2), (4.8, 1), (10.0, 1)])
@@ -195,7 +213,7 @@ class HeldSender(Sender):
     def __init__(self) -> None:
         self.began: dict[str, SendDone] = {}
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         self.began[webhook_id] = done
 
 

@@ -37,7 +37,7 @@ class HeldSender(Sender):
         self.began: list[str] = []
         self._held: list[SendDone] | None = []
 
-    def start(self, webhook_id: str, body: bytes, done: SendDone) -> None:
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         self.began.append(webhook_id)
         if self._held is None:
             done(DELIVERED)
@@ -178,7 +178,7 @@ from tests.transforms.adapters.webhook_sender.test_send_pool import DESTINATION,
 from transforms.adapters.webhook_sender.send_pool import SendPool
 
 class Hangs:
-    def start(self, webhook_id, body, done):
+    def start(self, webhook_id, body, done, may_send=None):
         begun.set()
 
 begun = threading.Event()

@@ -122,6 +122,25 @@ def test_a_webhook_is_a_signed_post_of_its_body() -> None:
     assert (result.outcome, result.status, result.attempts, result.healthy) == (Outcome.DELIVERED, 202, 1, True)
 
 
+def test_nothing_is_sent_without_the_lease_of_the_ledger() -> None:
+    requests: list[str] = []
+
+    def answer(path: str, request: str, send: Send) -> None:
+        requests.append(request)
+        send(ok(b""))
+
+    with raw_server(answer) as server:
+        made = sender(server.url)
+        results: list[SendResult] = []
+        for may_send in (False, True):
+            ended: Future[SendResult] = Future()
+            made.io.submit(made.sender.start, "msg_1", BODY, ended.set_result, lambda may_send=may_send: may_send)
+            results.append(ended.result(90))
+    assert (results[0].outcome, results[0].attempts, results[0].error_kind) == (Outcome.RETRY, 0, "no_lease")
+    assert results[1].outcome == Outcome.DELIVERED
+    assert len(requests) == 1
+
+
 def test_each_attempt_has_its_own_time_and_the_same_id() -> None:
     requests: list[str] = []
 
