@@ -29,6 +29,7 @@ from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.events.record import Record
 from transforms.domain.rules.cases import Case
+from transforms.domain.rules.group_files import GroupsDocument
 from transforms.domain.rules.model import Rule
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import run_cases
@@ -165,6 +166,8 @@ def _yaml_document(block: Block, document: Any) -> None:
             path.write_text(block.text, "utf-8")
             if problems := check_config(path):
                 raise PageError(f"{block.place}: {problems[0]}")
+    elif keys == {"groups"}:
+        GroupsDocument.model_validate(document)
     elif keys in ({"tests"}, {"rule", "tests"}):
         for case in document["tests"]:
             Case.model_validate(case)

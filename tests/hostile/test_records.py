@@ -52,7 +52,11 @@ REDRIVE = {
         "status": 500,
     },
 }
-CONTROLS = ({"forget": "u"}, {"inspect": "u"}, {"destination": "crm", "enabled": False}, REDRIVE)
+CONTROLS = (
+    *({"forget": "u"}, {"inspect": "u"}, {"destination": "crm", "enabled": False}, REDRIVE),
+    {"suppress": "u", "group": "mail", "until": NOW_MS + 1000},
+    {"unsuppress": "u", "group": "*"},
+)
 ANSWERS = {
     "profile": {"country": "US", "timezone": "Europe/Berlin", "address": {"city": "x"}, "n": [1, 2.5, None]},
     "visit": {"visit_id": "v", "start_time": NOW_MS - 60_000, "page_count": 3, "is_first_visit": True},
@@ -198,7 +202,12 @@ def test_an_edited_control_record_does_what_it_says_or_becomes_one_letter(
         except Exception as error:
             raise AssertionError(f"seed {seed}: {record}") from error
         did = (
-            len(done.inspections) + len(done.erasures) + done.counts["redrives"] + done.counts["destinations_switched"]
+            len(done.inspections)
+            + len(done.erasures)
+            + done.counts["redrives"]
+            + done.counts["destinations_switched"]
+            + done.counts["suppressions_set"]
+            + done.counts["suppressions_lifted"]
         )
         assert len(checked.letters) <= 1, f"seed {seed}: {checked.letters} {record}"
         assert set(checked.letters) <= {"bad_control_record"}

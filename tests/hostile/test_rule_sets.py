@@ -63,7 +63,7 @@ def valid_rules() -> list[str]:
 def valid_set(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("rules") / "rich.yaml"
     path.write_text(RICH)
-    rules = (*load_rules(path), *load_rules(ROOT / "examples" / "rules"))
+    rules = (*load_rules(path), *load_rules(ROOT / "examples" / "rules"), *load_rules(ROOT / "examples" / "groups"))
     document: dict[str, Any] = orjson.loads(encode_rule_set(RuleSet(7, rules, NOW_MS, "ann", "why")))
     return document
 

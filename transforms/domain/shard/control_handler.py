@@ -94,7 +94,7 @@ class ControlHandler:
         try:
             suppression = read_suppression(document)
         except ValueError as error:
-            self._result.reject_control(topic, record, str(error), False)
+            self._result.reject_control(topic, record, str(error), is_for_all(document))
             return
         user_id, group, scope = suppression.user_id, suppression.group, self._scope
         if suppression.until_ms is None:
