@@ -1,6 +1,6 @@
 """The main job in containers of the image, with a real Kafka: the TaskManager's container is killed, nothing is lost.
 
-The containers have a read-only root, no capabilities and the host's network. A run that passes writes
+The containers have a read-only root, no capabilities and the host's network. What passes is written to
 docs/measurements/image.md.
 """
 
@@ -15,18 +15,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from infra.image.__main__ import NAME, USER
-from infra.packages.__main__ import ROOT, project_version
+from infra.packages.__main__ import project_version
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, rule_documents, user_api_of
+from tests.figures import Figures
 from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Topics, reading
 from tests.integration.test_main_job import RECORDS, USERS, check
@@ -36,9 +36,14 @@ from tests.kafka_broker import KafkaBroker
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
 IMAGE = f"{NAME}:{project_version()}"
-FIGURES = ROOT / "docs" / "measurements" / "image.md"
+FIGURES = Figures(
+    "image",
+    "# The image, measured\n\n`make test-image` writes this page. It runs the main job in containers of the image\n"
+    "with a real Kafka and kills the TaskManager's container. Times are of a machine with two cores that also\n"
+    "did other work.\n",
+    ("image", "JobManager and TaskManager", "killed container", "outputs", "whole test"),
+)
 PODMAN = ("podman", "--storage-driver", "vfs", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
-_ROWS: dict[str, str] = {}
 
 
 def podman(*arguments: str, deadline_s: float = 1200) -> subprocess.CompletedProcess[str]:
@@ -105,17 +110,19 @@ def test_the_image_has_its_user_health_check_labels_and_bill_of_materials() -> N
     (found,) = inspected("image", "inspect", IMAGE)
     assert found["Config"]["User"] == f"{USER}:{USER}"
     assert found["Config"]["Labels"]["org.opencontainers.image.version"] == project_version()
-    assert found["HealthCheck"]["Test"] == ["CMD-SHELL", "health"] or "health" in str(found["HealthCheck"]["Test"])
-    command = ["run", "--rm", "--network", "none", "--read-only", "--no-healthcheck", IMAGE]
-    bill = json.loads(podman(*command, "cat", "/opt/event-trigger/bill-of-materials.json").stdout)
+    assert found["Healthcheck"]["Test"] == ["CMD", "health"]
+    seen = 'event-trigger --version; id -u; touch /opt/x 2>&1 | grep -o "Read-only"; cat /opt/event-trigger/bill*.json'
+    options = ["--rm", "--network", "none", "--read-only", "--no-healthcheck"]
+    options += [word for limit in limits() for word in ("--ulimit", limit)]
+    done = podman("run", *options, IMAGE, "sh", "-c", seen)
+    assert done.returncode == 0, done.stderr
+    version, user, root, text = done.stdout.split("\n", 3)
+    assert (version, user, root) == (project_version(), str(USER), "Read-only")
+    bill = json.loads(text)
     names = {component["name"] for component in bill["components"]}
     assert {"openjdk-17-jre-headless", "apache-beam", "flink-dist", "event-trigger"} <= names
-    assert podman(*command, "--version").stdout.strip() == project_version()
-    assert podman(*command, "sh", "-c", "id -u; touch /opt/x || echo read-only").stdout.split() == [
-        str(USER),
-        "read-only",
-    ]
-    _ROWS["image"] = f"{found['Size'] / 1e6:,.0f} MB, {len(bill['components'])} components in its bill of materials"
+    size = f"{found['Size'] / 1e6:,.0f} MB, {len(bill['components'])} components in its bill of materials"
+    FIGURES.record(image=size)
 
 
 def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
         task_manager = run.start("taskmanager")
         rest = FlinkRest(f"http://127.0.0.1:{rest_port}")
         wait_for_task_managers(rest, 1)
-        _ROWS["JobManager and TaskManager"] = f"registered {time.monotonic() - started:.0f} s after their start"
+        registered = f"registered {time.monotonic() - started:.0f} s after their start"
         with (
             reading(kafka, topics.actions) as actions,
             reading(kafka, topics.dead_letters) as dead_letters,
@@ -163,11 +170,11 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
             assert podman("kill", "--signal", "KILL", task_manager).returncode == 0
             run.start("taskmanager")
             wait_for_recovery(rest, job_id, since, 600)
-            _ROWS["killed TaskManager's container"] = f"the job ran again {time.monotonic() - killed:.0f} s later"
+            recovered = f"the TaskManager's; the job ran again {time.monotonic() - killed:.0f} s later"
             producer.join()
             topics.produce(RECORDS[10_000:])
             check(oracle, topics, actions, dead_letters, inspections)
-            _ROWS["outputs"] = (
+            outputs = (
                 f"{len(RECORDS):,} events, {len(oracle.actions):,} actions each once, dead letters and the state of "
                 f"{len(USERS)} users: as the oracle says"
             )
@@ -175,9 +182,12 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
         assert (health.returncode, "HEALTHY" in health.stdout or "DEGRADED" in health.stdout) == (0, True), (
             health.stdout
         )
-    _ROWS["whole test"] = f"{time.monotonic() - started:.0f} s"
-    if "image" in _ROWS:
-        write_figures()
+    FIGURES.record(
+        JobManager_and_TaskManager=registered,
+        killed_container=recovered,
+        outputs=outputs,
+        whole_test=f"{time.monotonic() - started:.0f} s",
+    )
 
 
 def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 1200) -> None:
@@ -188,13 +198,3 @@ def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 1200
                 return
         assert time.monotonic() < give_up, f"not {count} TaskManagers after {deadline_s} s"
         time.sleep(0.5)
-
-
-def write_figures() -> None:
-    rows = "".join(f"| {what} | {figure} |\n" for what, figure in _ROWS.items())
-    FIGURES.write_text(
-        "# The image, measured\n\n`make test-image` writes this page. It runs the main job in containers of the image\n"
-        "with a real Kafka and kills the TaskManager's container. Times are of a machine with two cores that also\n"
-        f"did other work. Run on {datetime.now(UTC).date().isoformat()}.\n\n| what | result |\n|---|---|\n{rows}",
-        "utf-8",
-    )

@@ -1,6 +1,6 @@
 """The wheels with each Python that is found: bundled events, the quick start, a launch on Flink.
 
-A run whose tests all pass writes docs/measurements/packages.md.
+Each that passes renews its row of docs/measurements/packages.md.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -23,6 +21,7 @@ from infra.packages.__main__ import ROOT
 from tests.builders import NOW_MS
 from tests.docs.outputs import QUICK_START, must_show
 from tests.docs.pages import PAGES
+from tests.figures import Figures
 from tests.integration.jobs import Topics, reading
 from tests.kafka_broker import KafkaBroker
 from tests.packages.installed import Installed, install
@@ -30,28 +29,21 @@ from tests.packages.installed import Installed, install
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PYTHONS = ("3.11", "3.12", "3.13")  # as the classifiers of pyproject.toml; a test compares them
-FIGURES = ROOT / "docs" / "measurements" / "packages.md"
-_ROWS: dict[str, str] = {}
+FIGURES = Figures(
+    "packages",
+    "# Packages, measured\n\n`make test-dist` writes this page. It installs what `make dist` builds into empty\n"
+    "environments, away from the checkout, and uses it there. Times are of a machine with two cores that\n"
+    "also did other work.\n",
+    ("files", *(f"Python {version}" for version in PYTHONS), "quick start", "Flink"),
+)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packages") / "dist"
-    started = time.monotonic()
-    for file in packages.build(folder):
-        _ROWS[f"`{file.name}`"] = f"{file.stat().st_size:,} bytes"
-    _ROWS["`make dist`"] = f"{time.monotonic() - started:.0f} s"
-    yield folder
-    if {*PYTHONS, "quick start", "Flink"} <= _ROWS.keys():
-        now = datetime.now(UTC).date().isoformat()
-        rows = "".join(f"| {what} | {figure} |\n" for what, figure in _ROWS.items())
-        FIGURES.write_text(
-            "# Packages, measured\n\n`make test-dist` writes this page. It installs what `make dist` builds into\n"
-            "empty environments, away from the checkout, and uses it there. Times are of a machine with two cores\n"
-            f"that also did other work. Run on {now}.\n\n"
-            f"| what | result |\n|---|---|\n{rows}",
-            "utf-8",
-        )
+    files = packages.build(folder)
+    FIGURES.record(files="; ".join(f"{file.name} {file.stat().st_size:,} bytes" for file in files))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +70,8 @@ def test_the_bundled_events_with_each_python(built: Path, tmp_path: Path, versio
     started = time.monotonic()
     output = installed.output("event-trigger", deadline_s=900)
     assert re.search(r"welcome_first_visit +2,376 +148 +0 +0 +148\n", output)
-    _ROWS[version] = f"Python {number}: 2,400 bundled events in {time.monotonic() - started:.0f} s, 300 actions"
+    took = time.monotonic() - started
+    FIGURES.record(**{f"Python {version}": f"{number}: 2,400 bundled events in {took:.0f} s, 300 actions"})
 
 
 def test_the_quick_start_with_the_wheel(installed: Installed) -> None:
@@ -105,7 +98,7 @@ def test_the_quick_start_with_the_wheel(installed: Installed) -> None:
             must_show(after, output.stdout)
             checked += 1
     assert checked >= 5
-    _ROWS["quick start"] = f"steps 2 to 5, {checked} outputs as the page shows them"
+    FIGURES.record(quick_start=f"steps 2 to 5, {checked} outputs as the page shows them")
 
 
 @pytest.mark.stack
@@ -127,14 +120,17 @@ def test_a_launch_starts_a_flink_and_runs_the_job_there(built: Path, installed: 
                 stderr=subprocess.STDOUT,
             )
             try:
-                (message,) = actions.until(1, 600)
+                while not actions.messages:
+                    assert launch.poll() is None, (tmp_path / "output").read_text()
+                    actions.settle(1)
+                (message,) = actions.messages
                 took = time.monotonic() - started
             finally:
                 launch.send_signal(signal.SIGINT)
                 code = launch.wait(120)
     assert orjson.loads(message.value())["event"]["event_id"] == "e"
     assert code == 0, (tmp_path / "output").read_text()
-    _ROWS["Flink"] = f"the launch started a cluster; its first action came {took:.0f} s after the command"
+    FIGURES.record(Flink=f"the launch started a cluster; its first action came {took:.0f} s after the command")
 
 
 def test_the_pythons_are_those_of_the_metadata() -> None:
