@@ -73,6 +73,7 @@ class Step:
     kind: str  # "followed_by" or "not_followed_by"
     follows: Lua
     within_ms: int
+    reads_begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,8 @@ class RulesOracle:
             allowed = truth(rule.allows(asked)) and (rule.active is None or rule.active.has(asked.time_ms, asked.zone))
             key = self._key(rule, asked) if allowed else None
             for step in rule.steps:
-                step.follows(replace(asked, begun=None))  # runs for every event, so that it may fail for every event
+                if not step.reads_begun:
+                    step.follows(asked)  # runs for every event, so that it may fail for every event
             if rule.steps:
                 self._sequences(rule, received, asked, allowed, key, now_ms)
             elif allowed:

@@ -56,6 +56,15 @@ def _fails() -> None:
     raise TypeError
 
 
+def _is_cheaper(asked: Asked) -> Any:
+    return (
+        asked.name != "view"
+        and asked.begun is not None
+        and asked.parameters["price"] < asked.begun["parameters"]["price"]
+        and asked.count(event="checkout") > 0
+    )
+
+
 def _last_view_differs(asked: Asked) -> Any:
     viewed = asked.last(event="view")
     return (
@@ -412,4 +421,30 @@ _rule(
         and asked.parameters["price"] < 200
         and ((asked.local_time.hour == 10 and asked.page_count < 20) or asked.history_since < asked.event["timestamp"])
     ),
+)
+_rule(
+    "cheaper_now",
+    named("cart"),
+    {
+        "filter": 'event.event_name == "cart"',
+        "sequence": {
+            "steps": [
+                {"followed_by": 'event.event_name == "checkout"', "within": "1h"},
+                {
+                    "followed_by": (
+                        'event.event_name ~= "view" and event.parameters.price < begun.parameters.price'
+                        ' and count{event="checkout"} > 0'
+                    ),
+                    "within": "2h",
+                },
+            ],
+            "match": {"begun": "parameters.sku", "followed": "parameters.items[].sku"},
+        },
+    },
+    body={"begun": "${begun.parameters.price}", "now": "${event.parameters.price}", "was": "${begun.event_id}"},
+    steps=(
+        Step("followed_by", named("checkout"), HOUR_MS),
+        Step("followed_by", _is_cheaper, 2 * HOUR_MS, reads_begun=True),
+    ),
+    match=("parameters.sku", "parameters.items[].sku"),
 )

@@ -23,7 +23,7 @@ local EXACT = texts.EXACT
 local KNOWN = { event = true, user = true, visit = true, history = true, enrichment = true }
 KNOWN.local_time, KNOWN.history_since = true, true
 -- Names that earlier releases did not define. A program that assigns to a global of such a name keeps its own.
-local LATER = { "bucket", "count", "days_between", "distinct", "history_since", "last", "local_time" }
+local LATER = { "begun", "bucket", "count", "days_between", "distinct", "history_since", "last", "local_time" }
 
 local function unknown_names(found)
   local names = {}
@@ -228,6 +228,9 @@ local function prepare(program, event, user, visit)
   if reads.local_time then
     environment.local_time = calendar.local_time(clocks[clock]) -- its own: it may change it
   end
+  if reads.begun then
+    environment.begun = copy_of(shared.begun)
+  end
   if reads.history_since then
     environment.history_since = past.since()
   end
@@ -302,11 +305,11 @@ local function measured_outcome(program, ok, result)
   return kind or "not_allowed", text, format("%.3f", seconds * 1000)
 end
 
--- evaluate(mask, history, clocks, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
--- History has the columns timestamps, ids, names and extras; clocks are those of set_inputs in engine.py. The rest are the values that expect_values announced.
+-- evaluate(mask, history, clocks, begun, ...): runs the programs that mask has a 1 for; without mask, every program that wants no value.
+-- History has the columns timestamps, ids, names and extras; clocks and begun are those of set_inputs in engine.py. The rest are the values that expect_values announced.
 -- Returns nil if every program that ran is a cheap condition that is false, as for most events. Otherwise a text with
 -- number, kind, text and milliseconds (empty if cheap) of each outcome, separated by zero bytes.
-local function evaluate(mask, history, event_clocks, ...)
+local function evaluate(mask, history, event_clocks, begun, ...)
   local event, user, visit = fill_inputs({ ... })
   seen.columns, clocks = history, event_clocks
   shared_rows = nil
@@ -316,7 +319,7 @@ local function evaluate(mask, history, event_clocks, ...)
   if walk.walked then
     order.forget()
   end
-  shared.event, shared.user, shared.visit = event, user, visit
+  shared.event, shared.user, shared.visit, shared.begun = event, user, visit, begun
   shared.enrichment, guarded.enrichment = inputs[4], inputs[4] -- a text, so there is nothing to protect
   local packed
   local kept_kb = collectgarbage("count") + GARBAGE_KB

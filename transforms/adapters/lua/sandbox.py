@@ -31,6 +31,7 @@ class Sandbox:
         self._programs = tuple(programs)
         self._values: list[Any] = []
         self._clocks: Any = None
+        self._begun: Any = None
         self._characters = 0
         self.reads: engine.Reads = {"event": [], "user": [], "visit": []}
         self._start()
@@ -71,6 +72,7 @@ class Sandbox:
         visit: dict[str, Any],
         enrichment: str = "",
         clocks: Sequence[int] = (),
+        begun: dict[str, Any] | None = None,
     ) -> None:
         """See ``Engine``."""
         inputs: tuple[Any, ...] = (event, user, visit, enrichment)
@@ -91,6 +93,7 @@ class Sandbox:
             values.append(value if type(value) is str else self._converted(value))
         self._values, self._characters = values, characters
         self._clocks = self._table(clocks) if clocks else None
+        self._begun = None if begun is None else self._converted(begun)
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:
         """See ``Engine``."""
@@ -118,7 +121,7 @@ class Sandbox:
         # the call has room of its own.
         self._lua.set_max_memory(used + _MEMORY_PER_CALL + self._characters * _BYTES_PER_CHARACTER)
         try:
-            packed = self._evaluate(mask, columns, self._clocks, *self._values)
+            packed = self._evaluate(mask, columns, self._clocks, self._begun, *self._values)
         except (lupa.luajit21.LuaError, UnicodeDecodeError) as error:
             self._start()
             raise engine.EngineError(f"{type(error).__name__}: {error}") from error

@@ -38,7 +38,7 @@ _BOOT: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from transforms.adapters.lua.sandbox_process import serve; serve()"
 )
 
-_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Sequence[int]]
+_Inputs = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Sequence[int], dict[str, Any] | None]
 _T = TypeVar("_T")
 
 
@@ -117,11 +117,12 @@ class SandboxProcess:
         visit: dict[str, Any],
         enrichment: str = "",
         clocks: Sequence[int] = (),
+        begun: dict[str, Any] | None = None,
     ) -> None:
         """See ``Engine``."""
         reads = self.reads
         picked = _picked(event, reads["event"]), _picked(user, reads["user"]), _picked(visit, reads["visit"])
-        self._inputs = (*picked, enrichment, clocks)
+        self._inputs = (*picked, enrichment, clocks, begun)
         self._has_inputs = False
 
     def run(self, selected: Collection[int] | None, history: engine.Columns | None) -> engine.Outcomes:

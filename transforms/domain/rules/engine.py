@@ -105,11 +105,12 @@ class Engine(Protocol):
         visit: dict[str, Any],
         enrichment: str = "",
         clocks: Sequence[int] = (),
+        begun: dict[str, Any] | None = None,
     ) -> None:
         """Set what the next runs are about. Only the fields in ``reads`` have to be there.
 
         ``clocks`` is for programs with ``TIME_NAMES``: the event's time, and what clocks of some zones showed then,
-        as ms since the epoch.
+        as ms since the epoch. ``begun`` is the event that began a sequence, for conditions of its steps.
         """
 
     def run(self, selected: Collection[int] | None, history: Columns | None) -> Outcomes:

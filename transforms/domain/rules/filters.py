@@ -16,6 +16,7 @@ import msgspec
 
 from transforms.domain.events.event import Event, KnownFields
 from transforms.domain.rules import engine, lua_hints
+from transforms.domain.rules.begun_conditions import BegunConditions, Met
 from transforms.domain.rules.clocks import Clocks
 from transforms.domain.rules.engine import Columns, OutcomeKind, Outcomes
 from transforms.domain.rules.groups import groups_of, unless_holds, unless_programs
@@ -23,8 +24,9 @@ from transforms.domain.rules.guards import compile_guards, guard_of
 from transforms.domain.rules.history_fields import with_fields_of
 from transforms.domain.rules.lua_tokens import MAX_CHARACTERS, tokens_of
 from transforms.domain.rules.model import SKIP, WAIT, Rule, RuleError
-from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, RECHECK, programs_of, step_of
+from transforms.domain.rules.programs import COOLDOWN_KEY, FILTER, RECHECK, SEQUENCE, programs_of, step_of
 from transforms.domain.rules.quarantine import Quarantine
+from transforms.domain.rules.state import NOTHING, OpenSequence, RuleState
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import ProfileFields, UserState
 from transforms.domain.users.visit import Visit, filter_visit
@@ -43,6 +45,7 @@ class FilterResult:
         quarantined: the rules that did not run.
         followed: the rules whose sequence's conditions the event meets, by name, with the numbers of these steps.
         keys: the values of the cooldown keys of allowed rules, by rule name.
+        met: the open sequences whose conditions the event meets, of conditions that read ``begun``.
     """
 
     allowed: tuple[Rule, ...] = ()
@@ -51,6 +54,7 @@ class FilterResult:
     quarantined: tuple[Rule, ...] = ()
     followed: dict[str, tuple[int, ...]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    met: frozenset[Met] = frozenset()
 
 
 NO_RULE: Final = FilterResult()  # of most events: nothing more is to be done about the rules
@@ -70,6 +74,10 @@ class _RuleProgram:
     @property
     def is_for_every_event(self) -> bool:
         return self.field not in (COOLDOWN_KEY, RECHECK)
+
+    @property
+    def step(self) -> int | None:
+        return step_of(self.field) if self.field.startswith(SEQUENCE) else None
 
     def for_engine(self, clock: int) -> engine.Program:
         return engine.Program(self.name, self.source, self.field == COOLDOWN_KEY, clock)
@@ -140,12 +148,27 @@ class FilterSet:
         conditions = [
             (number, program.source) for number, program in enumerate(self._programs) if program.is_for_every_event
         ]
-        # None stands for every condition, which rechecks are, too.
-        self._conditions = [number for number, _ in conditions] if self._rechecks else None
+        self._begun = BegunConditions(
+            {
+                number: (program.rule, program.step)
+                for number, program in enumerate(self._programs)
+                if program.rule.sequence and program.step in program.rule.sequence.begun_readers
+            }
+        )
+        self.reads_begun = bool(self._begun.numbers)
+        # None stands for every condition, and what runs apart from the others is none of them.
+        self._conditions = [number for number, _ in conditions] if self._rechecks or self.reads_begun else None
         self._choose = compile_guards([(number, guard_of(source, knows_profile)) for number, source in conditions])
 
-    def evaluate(self, event: Event, visit: Visit | None, user: UserState) -> FilterResult:
-        """Run every rule's Lua on one event. A rule that fails changes nothing for the others."""
+    def evaluate(
+        self, event: Event, visit: Visit | None, user: UserState, rule_state: RuleState = NOTHING
+    ) -> FilterResult:
+        """Run every rule's Lua on one event. A rule that fails changes nothing for the others.
+
+        ``rule_state`` is the user's; it matters only for sets with ``reads_begun``.
+        """
+        met: frozenset[Met] = frozenset()
+        questions: list[tuple[int, OpenSequence]] = []
         quarantined: tuple[Rule, ...] = ()
         selected = self._conditions
         self._uncounted += 1
@@ -159,25 +182,34 @@ class FilterSet:
                 quarantined = self._quarantined(event.user_id)
                 if quarantined:
                     selected = self._without({rule.name for rule in quarantined}, selected)
-            if selected is not None and not selected:
+            if self.reads_begun and selected:
+                questions = self._begun.questions(event, selected, rule_state)
+                selected = [number for number in selected if number not in self._begun.numbers]
+            if selected is not None and not selected and not questions:
                 return FilterResult(quarantined=quarantined) if quarantined else NO_RULE
             names = self._event_fields
             profile = user.profile() if self._user_fields is None else profile
-            self._engine.set_inputs(
+            inputs = (
                 event.fields if names is None else {name: getattr(event.known, name) for name in names},
                 profile,
                 filter_visit(visit, event) if self._reads_visit else {},
                 user.enrichment,
                 self._clocks.at(event.timestamp_ms, profile) if self._clocks.are_read else (),
             )
+            self._engine.set_inputs(*inputs)
             outcomes = self._engine.run(selected, None)
             if outcomes:
                 outcomes = self._completed(outcomes, user)
+            if questions:
+                answers, met = self._begun.ask(
+                    self._engine, questions, inputs, lambda: Columns(*user.history.columns())
+                )
+                outcomes = {**outcomes, **answers}
         except engine.EngineError as error:
             return FilterResult(errors=tuple((rule, str(error)) for rule in self.rules))
         if not outcomes and not quarantined:
             return NO_RULE
-        return self._result(outcomes, quarantined, event.user_id)
+        return self._result(outcomes, quarantined, event.user_id, met)
 
     def leaves_out(self, group: str, user: UserState) -> tuple[bool, str | None]:
         """Whether a group's ``unless`` holds for a user, and the message of its error."""
@@ -247,7 +279,9 @@ class FilterSet:
                 outcomes = {**outcomes, **self._engine.run(keys, history or Columns(*user.history.columns()))}
         return outcomes
 
-    def _result(self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str) -> FilterResult:
+    def _result(
+        self, outcomes: Outcomes, quarantined: tuple[Rule, ...], user_id: str, met: frozenset[Met]
+    ) -> FilterResult:
         allowed: dict[str, Rule] = {}
         followed: dict[str, tuple[int, ...]] = {}
         tripped: dict[str, Rule] = {}
@@ -281,7 +315,7 @@ class FilterSet:
                 # What this event came to counts; the rule does not run on the next ones.
                 errors.setdefault(rule.name, (rule, f"over budget: {self._quarantine.share_text}: it is set aside"))
                 tripped.setdefault(rule.name, rule)
-        return FilterResult(fires, tuple(errors.values()), tuple(tripped.values()), quarantined, follows, keys)
+        return FilterResult(fires, tuple(errors.values()), tuple(tripped.values()), quarantined, follows, keys, met)
 
     def _over_their_share(self, spent: dict[str, float], user_id: str) -> list[Rule]:
         """The rules that are set aside because of their time; ``spent`` is what they took now, in ms."""
@@ -338,7 +372,8 @@ def lua_problems(rule: Rule, lua: engine.SourceChecker) -> list[tuple[str, str]]
             compiles = functools.partial(_compiles, lua)
             problems.append((field_name, lua_hints.never_returns(source, compiles) or lua_hints.NEVER))
         lines = _first_lines(source) if check.unknown_names else {}
-        for name in sorted(check.unknown_names, key=lambda name: lines.get(name, 1)):
+        unknown = [name for name in check.unknown_names if name != "begun" or not field_name.startswith(SEQUENCE)]
+        for name in sorted(unknown, key=lambda name: lines.get(name, 1)):
             line = lines.get(name, 1)
             hint = lua_hints.hint_of_name(name)
             shown = f"reads {name!r}: there is no such name{'' if hint is None else f'; {hint}'}"

@@ -59,7 +59,7 @@ NAMES: Final = {
         ("contains", "like", "LIKE", "matches"), 'write `field:find("text", 1, true)` for a text in a text'
     ),
     **dict.fromkeys(("profile", "userProfile"), "the profile is `user`"),
-    "begun": "the event that began a sequence is in bodies alone, as ${begun.event_name}",
+    "begun": "the event that began a sequence is in the Lua of its steps, and in bodies as ${begun.event_name}",
     **dict.fromkeys(("currentVisit", "eventHistory"), "write `visit` and `history`"),
 }
 _LIBRARY: Final = (

@@ -27,7 +27,7 @@ class Read(NamedTuple):
     """A field that is read.
 
     Attributes:
-        root: one of ``INPUTS``, or ``begun`` in a body.
+        root: one of ``INPUTS``, or ``begun``.
         path: the names below it.
         line: line of the text, from 1.
         operator: the comparison with a literal, as if the field stood on its left; None without one.
@@ -65,7 +65,7 @@ class _Reader:
         calls = past_calls(self._tokens, self._after)
         self.calls: dict[int, PastCall] = {call.at: call for call in calls if not self._declared[call.function]}
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {
-            name: (name, ()) for name in INPUTS if not self._declared[name]
+            name: (name, ()) for name in (*INPUTS, "begun") if not self._declared[name]
         }
         # The parameter of each ``where`` is an event of the history, if the script has no other use for its name.
         of_where = Counter(self._parameters_of_where())

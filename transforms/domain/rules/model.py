@@ -5,6 +5,7 @@ The docstrings and descriptions of the models are part of docs/rule.schema.json.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
@@ -257,6 +258,7 @@ class Step(StrictModel):
         return self
 
 
+_BEGUN: Final = re.compile(r"\bbegun\b")
 _EITHER: Final = "needs either followed_by or not_followed_by"
 
 
@@ -305,6 +307,12 @@ class Sequence(StrictModel):
     def waits_for_nothing(self) -> bool:
         """Whether the rule fires because nothing followed."""
         return self.all_steps[-1].not_followed_by is not None
+
+    @cached_property
+    def begun_readers(self) -> frozenset[int]:
+        """The steps whose Lua names ``begun``, the event that began the sequence."""
+        sources = enumerate(step.followed_by or step.not_followed_by or "" for step in self.all_steps)
+        return frozenset(number for number, source in sources if _BEGUN.search(source))
 
     @cached_property
     def matched(self) -> Match | None:
@@ -367,7 +375,9 @@ class Rule(StrictModel):
 
     @cached_property
     def reads_begun(self) -> bool:
-        """Whether a body reads the event that began the sequence."""
+        """Whether a body or the Lua of a step reads the event that began the sequence."""
+        if self.sequence is not None and self.sequence.begun_readers:
+            return True
         bodies = (action.body for action in self.actions if not isinstance(action, DebugAction))
         return any(placeholder.root == "begun" for body in bodies for _, placeholder in placeholders_of(body))
 

@@ -12,6 +12,7 @@ RECHECK: Final = "recheck"
 COOLDOWN_KEY: Final = "cooldown.key"
 FOLLOWED_BY: Final = "sequence.followed_by"
 NOT_FOLLOWED_BY: Final = "sequence.not_followed_by"
+SEQUENCE: Final = "sequence."  # with which the names of all conditions of steps begin
 _STEPS: Final = "sequence.steps."
 
 

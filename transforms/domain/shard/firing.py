@@ -15,6 +15,7 @@ from transforms.domain.events.record import MAX_PRODUCED_BYTES, Record
 from transforms.domain.rules import frequency, templates
 from transforms.domain.rules import state as rule_state
 from transforms.domain.rules.actions import FiredAction, action_id, encode_action, enriched_event
+from transforms.domain.rules.begun_conditions import Met
 from transforms.domain.rules.model import DROP, Action, Cap, DebugAction, KafkaAction, QuietHours, Rule, WebhookAction
 from transforms.domain.rules.state import MAX_BYTES, MAX_COOLDOWN_KEYS, MAX_HELD, HeldAction, RuleState
 from transforms.domain.shard import decisions
@@ -51,7 +52,10 @@ class BodyTooLarge:
 
 @dataclass
 class Trigger:
-    """An event that fires rules, with its user as the rules saw it; ``topic`` and ``record`` are for dead letters."""
+    """An event that fires rules, with its user as the rules saw it; ``topic`` and ``record`` are for dead letters.
+
+    ``met`` are the open sequences whose conditions it meets, of conditions that read ``begun``.
+    """
 
     user_id: str
     event_id: str
@@ -60,6 +64,7 @@ class Trigger:
     visit: Visit | None
     topic: str
     record: Record
+    met: frozenset[Met] = frozenset()
     _nbytes: int = 0  # of the bodies so far
 
     @functools.cached_property

@@ -50,7 +50,10 @@ class RuleEngine:
         scope, result, log = self._scope, self._scope.result, self._scope.log
         filters = scope.filters
         logged = len(result.decisions)
-        filter_result = filters.evaluate(event, visit, user)
+        if filters.reads_begun:
+            filter_result = filters.evaluate(event, visit, user, scope.state.rule_states.of(event.user_id))
+        else:
+            filter_result = filters.evaluate(event, visit, user)
         result.evaluated_events += 1
         if filter_result is NO_RULE and not log.is_sampling and (filters.waits or user.has_profile):
             return
@@ -60,7 +63,9 @@ class RuleEngine:
             result.counts["rules_skipped"] += filters.skipping
         if filter_result.allowed or filter_result.followed:
             event = with_exact_integers(event)
-            trigger = Trigger(event.user_id, event.event_id, event.fields, user, visit, topic, record)
+            trigger = Trigger(
+                event.user_id, event.event_id, event.fields, user, visit, topic, record, filter_result.met
+            )
             allowed = {rule.name for rule in filter_result.allowed}
             followed = filter_result.followed
             for rule in filters.rules if followed else filter_result.allowed:

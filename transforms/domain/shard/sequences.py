@@ -44,6 +44,8 @@ class Sequences:
         state = scope.state.rule_states.of(event.user_id)
         followed = open_sequences.followed_by(state, rule, matches, event.timestamp_ms, steps)
         last = len(sequence.all_steps) - 1
+        if sequence.begun_readers:
+            followed = [open_ for open_ in followed if self._is_met(sequence, trigger, open_)]
         followed.sort(key=lambda open_: open_.begun_ms)
         # Later steps first: what comes to a step takes the place of what has waited there for longer.
         for open_ in sorted(followed, key=lambda open_: -open_.step):
@@ -59,6 +61,12 @@ class Sequences:
             last_done = done[-1]
             begun = exact_json.loads(last_done.begun) if last_done.begun else None
             self._firing.fire(rule, trigger, event.timestamp_ms, event.received_ms, last_done.key, begun)
+
+    @staticmethod
+    def _is_met(sequence: Sequence, trigger: Trigger, open_: OpenSequence) -> bool:
+        """Whether the event meets the condition of this very sequence, if that reads the event that began it."""
+        key = (open_.rule, open_.step, open_.event_id, open_.match)
+        return open_.step not in sequence.begun_readers or key in trigger.met
 
     def _advance(self, rule: Rule, open_: OpenSequence, event: Event) -> None:
         """Have a sequence wait for its next step, in place of one that has waited for it for longer.

@@ -163,6 +163,9 @@ def _of_sequence(rule: Rule, lua: LuaSupport, seen: _Seen) -> list[str]:
         match = _match(sequence.matched, seen[0]) if sequence is not None and sequence.matched is not None else ""
         lines.append(f"  sequence:{of_steps} {kind} within {step.within}{match}; as an event that follows:")
         source = step.followed_by or step.not_followed_by or ""
+        if sequence is not None and number - 1 in sequence.begun_readers:
+            lines.append("    it reads begun: it is asked for each open sequence, and has no value without one")
+            continue
         lines += [f"  {line}" for line in _taken_apart(rule, source, f"its {kind}", lua, seen)]
     return lines
 

@@ -16,6 +16,7 @@ from transforms.domain.rules.actions import FiredAction
 from transforms.domain.rules.engine import EngineFactory
 from transforms.domain.rules.filters import FilterResult, FilterSet
 from transforms.domain.rules.model import Rule, WebhookAction
+from transforms.domain.rules.state import NOTHING, RuleState
 from transforms.domain.shard.facts import UserLoaded
 from transforms.domain.shard.shard_state import ShardState
 from transforms.domain.shard.step import step
@@ -145,8 +146,8 @@ def _call_before_evaluation(filters: FilterSet, on_evaluation: OnEvaluation) -> 
     """Hook into this one filter set, so that production does not pay for the check of a hook."""
     evaluate = filters.evaluate
 
-    def observed(event: Event, visit: Visit | None, user: UserState) -> FilterResult:
+    def observed(event: Event, visit: Visit | None, user: UserState, rule_state: RuleState = NOTHING) -> FilterResult:
         on_evaluation(event, visit, user)
-        return evaluate(event, visit, user)
+        return evaluate(event, visit, user, rule_state)
 
     filters.evaluate = observed  # type: ignore[method-assign]

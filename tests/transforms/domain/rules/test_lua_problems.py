@@ -95,8 +95,8 @@ def test_what_other_languages_write_gets_a_hint(source: str, hint: str) -> None:
         ("event_name == 'a'", "r:1: reads 'event_name': there is no such name; did you mean 'event.event_name'?"),
         (
             "begun.a",
-            "r:1: reads 'begun': there is no such name; the event that began a sequence is in bodies alone, as "
-            "${begun.event_name}",
+            "r:1: reads 'begun': there is no such name; the event that began a sequence is in the Lua of its "
+            "steps, and in bodies as ${begun.event_name}",
         ),
         ("profile.a", "r:1: reads 'profile': there is no such name; the profile is `user`"),
         ("event.a > 5 and", "r:1: does not compile: it ends before it is complete"),
@@ -104,6 +104,14 @@ def test_what_other_languages_write_gets_a_hint(source: str, hint: str) -> None:
 )
 def test_what_compiles_and_never_works_gets_a_hint(source: str, problem: str) -> None:
     assert lua_problems(rule("r", source), LuaEngines()) == [("filter", problem)]
+
+
+def test_begun_is_there_in_the_steps_of_a_sequence_alone() -> None:
+    steps = [{"followed_by": "begun.a", "within": "1h"}, {"not_followed_by": "begun.b", "within": "1h"}]
+    reads = rule("r", sequence={"steps": steps}, cooldown={"time": "1h", "key": "begun.c"})
+    ((field, problem),) = lua_problems(reads, LuaEngines())
+    assert field == "cooldown.key"
+    assert "reads 'begun': there is no such name" in problem
 
 
 @pytest.mark.parametrize("source", ["local f = function() return 1 end", "-- return it\nlocal x = 1"])
