@@ -47,7 +47,7 @@ def time_lines(time: Mapping[str, Any]) -> list[str]:
     ]
     if not lines:
         behind = time["behind_seconds"]
-        lines.append("?" if behind is None else f"{behind:,.0f} s behind the clock")
+        lines.append("unknown" if behind is None else f"{behind:,.0f} s behind the clock")
     if time["position_resets"]:
         lines.append(
             f"{time['records_skipped']:,} records skipped that Kafka had deleted, "

@@ -86,12 +86,19 @@ def _snapshots() -> list[JobSnapshot]:
         is_failing = 440 <= number < 480
         handled, actions = handled + 200 * wave, actions + 12 * wave
         letters += 2 if is_failing and number % 4 == 0 else 0
-        counters = {"events_handled": round(handled), "actions": round(actions), "dead_letters": letters}
+        counters = {
+            "events": round(handled),
+            "events_handled": round(handled),
+            "actions": round(actions),
+            "dead_letters": letters,
+        }
         counters |= {
             "shard__0__users": 18_412,
             "rule_set": 12 if number > 300 else 11,
             "state_hits": 970,
             "state_misses": 31,
+            "partition__0__time_behind_ms": 140,
+            "partition__0__time_hold": 0,
         }
         counters |= {"user_api_calls": number, "user_api_call_errors": 0, "user_api_breaker_open": 0}
         for bound, share in _BOUNDS:
@@ -104,7 +111,7 @@ def _snapshots() -> list[JobSnapshot]:
             counters[f"rule__{name}__error"] = round(errors * share)
         counters |= {"action__webhook__crm__delivered": round(actions * 0.8), "action__webhook__crm__retried": 6}
         counters |= {"action__webhook__ads__delivered": round(actions * 0.1), "action__webhook__ads__given_up": letters}
-        counters["destination__ads__breaker_open"] = int(is_failing)
+        counters |= {"destination__ads__breaker_open": int(is_failing), "destination__crm__breaker_open": 0}
         taken = snapshot(seconds, **counters)
         completed = {"end_to_end_duration": 280 + (number * 37) % 90, "state_size": 5_000_000}
         completed["latest_ack_timestamp"] = 96_000 + 30 * (number // 6)
