@@ -255,9 +255,9 @@ def test_what_is_stopped_is_not_tried_again() -> None:
     made, sender = lane(time, BUSY, DELIVERED)
     start = sender.start
 
-    def stopped_meanwhile(webhook_id: str, body: bytes, done: SendDone) -> None:
+    def stopped_meanwhile(webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
         made.stop(webhook_id)
-        start(webhook_id, body, done)
+        start(webhook_id, body, done, may_send)
 
     sender.start = stopped_meanwhile  # type: ignore[method-assign]
     assert made.submit("w", b"").result(0) == BUSY
