@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import batch, control, event, published, rule
+from tests.builders import NOW_MS, batch, control, event, grouped, published, rule
 from tests.transforms.harness import Harness
 from transforms.domain.events.micro_batch import CONTROL, VERSION, MicroBatch
 from transforms.domain.events.record import Record, decode_produced
@@ -134,3 +134,21 @@ def test_what_only_one_shard_gets_is_published_by_that_shard() -> None:
     wrong = MicroBatch(VERSION, CONTROL, "rules", [Record(0, 7, 5, None, b'{"forget": "u1"}')])
     harness.bundle(harness.instance(), wrong, control({"forget": "u1", "more": 1}))
     assert [letter["topic"] for _, letter in records(harness, "dead")] == ["rules", "control"]
+
+
+def test_a_group_picks_when_the_stream_timer_fires_also_after_a_restore() -> None:
+    groups = {"mail": {"cap": {"count": 1, "per": "day"}, "within": "2m"}}
+    low = rule("low", actions=KAFKA, group="mail", priority=1)
+    high = rule("high", 'event.event_name == "buy"', actions=KAFKA, group="mail", priority=9)
+    harness = harness_of(rules=grouped(groups, low, high))
+    harness.bundle(harness.instance(), batch(event("u1")))
+    if harness.due["pending"] is not None:
+        harness.fire_pending(harness.instance())
+    harness.restore()
+    harness.bundle(harness.instance(), batch(event("u1", event_name="buy", timestamp=NOW_MS + 60_000)))
+    assert [output.tag for output in harness.outputs] == []
+    assert harness.due["stream"] is not None
+    assert NOW_MS + 120_000 <= harness.due["stream"] <= NOW_MS + 180_000
+    harness.bundle(harness.instance(), timer="stream")
+    (produced,) = (decode_produced(output.value) for output in harness.outputs if output.tag == ACTIONS)
+    assert dict(produced.headers)["rule"] == b"high"

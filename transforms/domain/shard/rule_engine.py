@@ -17,7 +17,7 @@ from transforms.domain.shard.held_actions import HeldActions
 from transforms.domain.shard.sequences import Sequences
 from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
-from transforms.domain.users.user import UserState
+from transforms.domain.users.user import PENDING, UserState
 from transforms.domain.users.visit import Visit
 
 
@@ -73,7 +73,7 @@ class RuleEngine:
                     key = filter_result.keys.get(rule.name)
                     self._apply(rule, trigger, event, rule.name in allowed, followed.get(rule.name, ()), key)
             if self._firing.contenders:
-                self._decide(event.user_id, event.received_ms)
+                self._decide(event.user_id, user, event.received_ms)
         for rule, message in filter_result.errors:
             if not scope.skips(rule, user):
                 scope.count(rule, "error", "rule_errors")
@@ -102,13 +102,14 @@ class RuleEngine:
             first_ms = picks.next_due_ms(user_id, due_ms)
             picks.pick(user_id, due_ms if first_ms is None else first_ms)
 
-    def _decide(self, user_id: str, received_ms: int) -> None:
+    def _decide(self, user_id: str, user: UserState, received_ms: int) -> None:
         """Decide about the rules of groups that would fire at an event.
 
         All records of the user up to this one are handled. Groups that pick by then come first, however far the stream
-        is, so that a replay decides the same.
+        is, so that a replay decides the same. Only one that asks for the profile waits until it is known.
         """
-        if self.picks.next_due_ms(user_id, received_ms) is not None:
+        is_due = self.picks.next_due_ms(user_id, received_ms) is not None
+        if is_due and (user.enrichment != PENDING or not self.picks.needs_profile(user_id, received_ms)):
             contenders, self._firing.contenders = self._firing.contenders, []
             self._pick(user_id, received_ms)
             self._firing.contenders = contenders

@@ -221,3 +221,25 @@ def test_many_threads_may_ask_at_once(held: HeldSender) -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(taken) == sorted(ids) == sorted(held.began)
+
+
+def test_what_waits_and_is_stopped_or_expires_is_never_sent(held: HeldSender) -> None:
+    pool = pool_of(held)
+    expires_ms = round(time.time() * 1000) - 1
+    for webhook_id, until_ms in (
+        ("first", 0),
+        ("stopped", 0),
+        ("expired", expires_ms),
+        ("last", expires_ms + 3_600_000),
+    ):
+        assert pool.request(webhook_id, "crm", BODY, until_ms)
+    pool.stop(["stopped", "unknown"])
+    held.release()
+    results: dict[str, SendResult] = {}
+    names = ["first", "stopped", "expired", "last"]
+    eventually(lambda: results.update(pool.poll(names)) or len(results) == 4, "all results", 10, 0.002)
+    assert held.began == ["first", "last"]
+    assert [(results[name].outcome, results[name].attempts) for name in ("stopped", "expired")] == [
+        (Outcome.RETRY, 0),
+        (Outcome.RETRY, 0),
+    ]

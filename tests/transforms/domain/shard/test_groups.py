@@ -425,6 +425,21 @@ def test_the_profile_is_asked_again_when_the_group_picks_and_fetched_if_it_is_go
     assert watched.told("suppressed") == ["a: suppressed"]
 
 
+def test_a_later_event_does_not_have_a_group_pick_before_the_profile_is_known() -> None:
+    rules = grouped({"mail": {"unless": "user.out", "within": "1h"}}, on("a", group="mail", on_missing_profile="run"))
+    watched = Watched(rules)
+    watched.see("1")
+    watched.pass_time(20 * MINUTE)  # the user is forgotten
+    made = event("u", event_id="2", event_name="go", timestamp=NOON + 2 * HOUR)
+    done = watched.shard.step(batch(Record(0, 0, NOON + 2 * HOUR, b"u", orjson.dumps(made))))
+    assert done.users_to_fetch
+    assert [each.decision for each in done.decisions] == ["pending"]
+    watched.known = {**BERLIN, "profile": {"out": True}}
+    watched.take(answers=[Answer("u", fetched(watched.known))])
+    assert watched.pass_stream(3 * HOUR) == []
+    assert watched.told("suppressed") == ["a: suppressed", "a: suppressed"]
+
+
 def test_an_unless_that_fails_sends_nothing_and_is_an_error_of_the_rule() -> None:
     watched = Watched(grouped({"marketing": {"unless": "user.consent.mail == false"}}, on("a")))
     assert watched.see("1") == []
