@@ -66,10 +66,10 @@ class Outbox:
 
         What it has no room for stays due, and so does everything while the shard may not send.
         """
-        due = self.due(deliveries, now_ms)
-        if not due or (ledger is not None and not ledger.is_ready()):
+        next_ms = self.next_ms()
+        if next_ms is None or next_ms > now_ms or (ledger is not None and not ledger.is_ready()):
             return
-        for user_id, delivery in due:
+        for user_id, delivery in self.due(deliveries, now_ms):
             action_id = delivery.action_id
             settled = None if ledger is None else ledger.find(delivery)
             if settled is not None:

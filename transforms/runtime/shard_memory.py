@@ -14,7 +14,6 @@ class ShardMemory:
 
     Attributes:
         outbox: webhooks that are due or in flight.
-        ledger: the shard's part of the ledger of deliveries, once it is needed.
         fetch_started_ms: the users with a fetch in flight, and when it started.
         fetches_checked_ms: when the shard last looked for fetches that are missing; 0: it looks at once.
         idle_due_ms: what the idle timer is set to; likewise ``pending_due_ms`` and ``stream_due_ms``.
@@ -24,10 +23,10 @@ class ShardMemory:
         has_unpublished_size: whether the sizes may have changed since.
         empty_fetch_polls: how many polls in a row brought no user API answer.
         empty_delivery_polls: how many polls in a row brought no delivery result.
+        ledger: the shard's part of the ledger of deliveries, once it is needed.
     """
 
     outbox: Outbox
-    ledger: ShardLedger | None = None
     fetch_started_ms: dict[str, int] = field(default_factory=dict)
     fetches_checked_ms: int = 0
     idle_due_ms: int | None = None
@@ -39,3 +38,4 @@ class ShardMemory:
     has_unpublished_size: bool = False
     empty_fetch_polls: int = 0
     empty_delivery_polls: int = 0
+    ledger: ShardLedger | None = None

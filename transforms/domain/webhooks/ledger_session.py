@@ -22,6 +22,7 @@ RECLAIM_S: Final = 15.0
 # How long ids are remembered: those of the state that may have to be folded anew, and those that may be decided again.
 FOLDED_S: Final = 60.0
 UNFOLDED_S: Final = 3600.0
+# Of each of the two.
 MAX_UNFOLDED: Final = 50_000
 
 _NOBODY: Final = b""
@@ -205,12 +206,14 @@ class LedgerSession:
 
     def forget_old(self, now_s: float) -> None:
         """Forget ids that nobody will ask for any more."""
-        for entries, kept_s in ((self._folded, FOLDED_S), (self._unfolded, UNFOLDED_S)):
+        for entries, kept_s in ((self._unfolded, UNFOLDED_S), (self._folded, FOLDED_S)):
             while entries:
                 key, entry = next(iter(entries.items()))
-                too_many = entries is self._unfolded and len(entries) > MAX_UNFOLDED
-                if now_s <= entry.seen_s + kept_s and not too_many:
+                # A state that is folded anew begins at the position, and would miss what was folded behind it.
+                is_needed = entries is self._folded and (entry.offset or 0) >= (self.position or 0)
+                too_many = len(entries) > MAX_UNFOLDED
+                if not too_many and (is_needed or now_s <= entry.seen_s + kept_s):
                     break
                 del entries[key]
-                self.forgotten += too_many
+                self.forgotten += too_many and entries is self._unfolded
                 self._complete_from = max(self._complete_from, (entry.offset or 0) + 1)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from transforms.domain.webhooks import ledger_session
 from transforms.domain.webhooks.delivery_queue import DELIVERED
-from transforms.domain.webhooks.ledger import LedgerRecord, Settled, decode_record, encode_record
-from transforms.domain.webhooks.ledger_session import LEASE_S, RECLAIM_S, LedgerSession
+from transforms.domain.webhooks.ledger import Claim, LedgerRecord, Released, Settled, decode_record, encode_record
+from transforms.domain.webhooks.ledger_session import FOLDED_S, LEASE_S, RECLAIM_S, UNFOLDED_S, LedgerSession
 
 JOB = b"job"
 USERS = 3
@@ -245,3 +246,55 @@ def test_records_read_back_as_written() -> None:
     assert decode_record(encode_record(settled)) == settled
     assert decode_record(b"no record") is None
     assert RECLAIM_S > 2 * LEASE_S
+
+
+def session_with(*numbers: int) -> LedgerSession:
+    session = LedgerSession(JOB, b"worker")
+    session.claim(b"session")
+    for offset, number in enumerate(numbers):
+        session.read(offset, encode_record(Settled(JOB, key(number), DELIVERED)), 0.0)
+    return session
+
+
+def test_what_is_folded_is_kept_for_a_minute_and_as_long_as_a_refold_may_need_it() -> None:
+    session = session_with(0, 1, 2)
+    session.fold(key(1), 0.0)
+    session.fold(key(0), 0.0)
+    session.forget_old(FOLDED_S + 1)
+    assert session.position == 2
+    assert not session.refold(1)
+    session = session_with(0, 1, 2)
+    session.fold(key(1), 0.0)
+    session.forget_old(FOLDED_S + 1)
+    assert session.position == 0
+    assert session.refold(0)
+    assert session.find(key(1)) is not None
+
+
+def test_ids_that_nobody_asks_for_hold_the_position_for_an_hour() -> None:
+    session = session_with(0, 1)
+    session.forget_old(UNFOLDED_S)
+    assert session.position == 0
+    session.forget_old(UNFOLDED_S + 1)
+    assert (session.position, session.forgotten) == (2, 0)
+
+
+def test_of_too_many_ids_the_newest_stay_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_session, "MAX_UNFOLDED", 10)
+    session = session_with(*range(12))
+    session.forget_old(0.0)
+    assert (session.forgotten, session.position) == (2, 2)
+    assert [session.find(key(number)) is not None for number in (1, 2, 11)] == [False, True, True]
+
+
+def test_a_worker_that_was_paused_has_no_lease_and_gets_none_after_a_newer_claim() -> None:
+    session = LedgerSession(JOB, b"worker")
+    session.read(0, encode_record(session.claim(b"session")), 0.0)
+    session.end_is(1, 0.0)
+    assert session.allows(LEASE_S - 0.01)
+    assert not session.allows(90.0)
+    released = session.read(1, encode_record(Claim(JOB, b"other", b"other session")), 90.0)
+    assert released == Released(JOB, b"other session")
+    session.end_is(2, 90.0)
+    session.allow_unguarded(200.0)
+    assert not session.allows(90.0)
