@@ -38,7 +38,7 @@ def test_the_text_has_a_row_for_each_quantity_and_tables() -> None:
         "job           event-trigger  RUNNING for 1 h 2 min  2 restarts",
         "events        2,468/s read  0/s handled",
         "lag           17 records",
-        "time          ?",
+        "time          unknown",
         "actions       0/s  no action",
         "users         0 in the state  0 wait for the user API",
         "user API      0/s  0/s fail",

@@ -28,7 +28,7 @@ WRONG = [
     ("why --decisions_file=f", "--user is missing: give user_id"),
     ("why --user", "--user lacks its value: give user_id"),
     ("inspect user", "USER_ID is missing: give user_id"),
-    ("savepoint list", "'list' is one argument too many: did you mean --list?"),
+    ("savepoint stop", "'stop' is one argument too many: did you mean --stop?"),
     ("inspect user u1 u2 --control_topic=c", "'u2' is one argument too many; event-trigger inspect user --help"),
     (f"dead-letters list --reason=not_jsn {SERVERS}", "--reason is 'not_jsn', did you mean not_json?"),
     ("dead-letters list", "--bootstrap_servers is missing: give HOST:PORT of a broker"),

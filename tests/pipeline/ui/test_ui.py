@@ -176,7 +176,7 @@ def test_rules_have_their_matches_per_minute(visitor: Visitor) -> None:
 @pytest.mark.parametrize(
     ("metrics", "line"),
     [
-        ({}, '<p class="quiet">Stream time: ?.</p>'),
+        ({}, '<p class="quiet">Stream time: unknown.</p>'),
         ({"partition__3__time_behind_ms": 5_000}, '<p class="quiet">Stream time: 5 s behind the clock.</p>'),
         (
             {"partition__3__time_behind_ms": 62_000, "partition__3__time_hold": 2, "position_resets": 1},
