@@ -178,7 +178,7 @@ def test_memory_is_counted_while_users_come_change_and_go() -> None:
 
 
 def test_a_fact_of_a_newer_release_is_refused() -> None:
-    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 23; the state is of a newer release"):
+    with pytest.raises(ValueError, match="journal fact 99: this worker knows 0 to 26; the state is of a newer release"):
         decode_facts(msgspec.msgpack.encode((0, [(99,)])))
 
 
