@@ -334,7 +334,7 @@ def test_the_journal_stays_in_proportion_to_what_it_amounts_to() -> None:
         shard.step(batch(event(f"user-{number % 40:04d}")))
         log = sum(shard.journal.folded.log_bytes)
         assert log < 2.6 * shard.state.packed_bytes
-    assert sum(sizes(shard)) < 40 * 10 * 100
+    assert sum(sizes(shard)) < 40 * 10 * 200  # wherever the last rewrite began
 
 
 def test_shards_that_fill_evenly_are_rewritten_at_different_times() -> None:
