@@ -20,9 +20,9 @@ from transforms.domain.base import durations
 from transforms.domain.events import dead_letter as dead_letters
 from transforms.domain.events import event as events
 from transforms.domain.events import record
-from transforms.domain.rules import model as rules
 from transforms.domain.rules import sets as rule_sets
 from transforms.domain.rules import state as rule_state
+from transforms.domain.rules.lua_source import MAX_LUA_BYTES
 from transforms.domain.shard import parked_store
 from transforms.domain.shard.journal_elements import GARBAGE_LIMITS
 from transforms.domain.webhooks import delivery_queue as deliveries
@@ -61,7 +61,7 @@ NAMED = [
     ("docs/metrics.md", f"Bounds: {', '.join(map(str, measures.BOUNDS_MS))}."),
     ("docs/operations.md", f"at most {notes.PER_MINUTE} lines a minute"),
     ("docs/operations.md", f"over {('', 'one', 'two', 'three')[round(_SKEW_S)]} seconds apart"),
-    ("docs/rules.md", f"| Lua of a rule | {rules.MAX_LUA_BYTES // KB} KB |"),
+    ("docs/rules.md", f"| Lua of a rule | {MAX_LUA_BYTES // KB} KB |"),
     ("docs/rules.md", f"| memory of a call | {sandbox._MEMORY_PER_CALL // MB} MB |"),
     ("docs/rules.md", f"| pattern | {lua('sandbox_library.lua', 'PATTERN_BYTES'):,} bytes"),
     ("docs/rules.md", f"| {lua('sandbox_library.lua', 'TABLE_ITEMS'):,} items |"),

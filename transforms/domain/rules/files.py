@@ -20,12 +20,14 @@ from transforms.domain.base.yaml_documents import Document, cut_message
 from transforms.domain.base.yaml_documents import Path as FieldPath
 from transforms.domain.rules.cases import Case
 from transforms.domain.rules.engine import SourceChecker
-from transforms.domain.rules.filters import lua_problems, never_returning
 from transforms.domain.rules.group_files import GROUPS_FILE, LoadedGroup, is_groups_document, read_groups
 from transforms.domain.rules.groups import in_groups, unknown_group
 from transforms.domain.rules.lua_hints import NEVER
-from transforms.domain.rules.model import MAX_LUA_BYTES, MOST_STEPS, Group, Rule, RuleError
+from transforms.domain.rules.lua_problems import lua_problems, never_returning
+from transforms.domain.rules.lua_source import MAX_LUA_BYTES
+from transforms.domain.rules.model import Group, Rule, RuleError
 from transforms.domain.rules.programs import path_of
+from transforms.domain.rules.sequence_model import MOST_STEPS
 
 TEST_SUFFIX: Final = "_test"
 _SUFFIXES: Final = (".yaml", ".yml")

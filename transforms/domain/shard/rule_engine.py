@@ -7,8 +7,9 @@ from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
 from transforms.domain.events.record import Record
 from transforms.domain.rules.filters import NO_RULE, FilterResult
-from transforms.domain.rules.model import Active, Rule, Sequence
+from transforms.domain.rules.model import Active, Rule
 from transforms.domain.rules.open_sequences import match_of, matches_of
+from transforms.domain.rules.sequence_model import Sequence
 from transforms.domain.rules.state import has_bad_zone, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import Firing, Trigger

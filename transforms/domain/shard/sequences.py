@@ -10,7 +10,8 @@ from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event
 from transforms.domain.events.record import Record
 from transforms.domain.rules import open_sequences
-from transforms.domain.rules.model import Rule, Sequence
+from transforms.domain.rules.model import Rule
+from transforms.domain.rules.sequence_model import Sequence
 from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded

@@ -19,8 +19,9 @@ from transforms.domain.rules.engine import CompileError, EngineFactory, Outcome,
 from transforms.domain.rules.files import LoadedRule
 from transforms.domain.rules.filters import columns_of
 from transforms.domain.rules.groups import unless_value
-from transforms.domain.rules.model import DAYS, DROP, SKIP, WAIT, Active, Group, Match, QuietHours, Rule
+from transforms.domain.rules.model import DAYS, DROP, SKIP, WAIT, Active, Group, QuietHours, Rule
 from transforms.domain.rules.open_sequences import matches_of
+from transforms.domain.rules.sequence_model import Match
 from transforms.domain.rules.state import zone_for
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.simulation.case_runner import CaseResult, CaseRun

@@ -6,8 +6,8 @@ import pytest
 
 from tests.builders import rule
 from transforms.adapters.lua.engines import LuaEngines
-from transforms.domain.rules.filters import lua_problems, never_returning
 from transforms.domain.rules.lua_hints import traps
+from transforms.domain.rules.lua_problems import lua_problems, never_returning
 from transforms.domain.rules.past_calls import IN_BRACES
 
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from tests.builders import rule
 from transforms.domain.base.durations import Duration
-from transforms.domain.rules.model import Active, Cap, Cooldown, QuietHours, Rule, Sequence, TimeZone
+from transforms.domain.rules.model import Active, Cap, Cooldown, QuietHours, Rule, TimeZone
+from transforms.domain.rules.sequence_model import Sequence
 
 MINUTE = 60_000
 STEP = {"followed_by": "true", "within": "1h"}
