@@ -1,4 +1,4 @@
-"""What is wrong with a rule's Lua, found without running it: it does not compile, reads unknown names, returns nothing."""
+"""What is wrong with a rule's Lua, found without running it: it does not compile, or never returns."""
 
 from __future__ import annotations
 
