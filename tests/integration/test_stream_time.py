@@ -26,6 +26,7 @@ from tests.waiting import again_and_again, eventually
 pytestmark = pytest.mark.stack
 
 FLOWING = 1
+QUICK = ("--watermark_idleness_ms=500", "--watermark_out_of_orderness_ms=0", "--allowed_lateness_seconds=1")
 
 
 def rules(path: Path) -> Path:
@@ -74,10 +75,9 @@ def test_open_transactions_and_new_partitions_hold_the_time(
 ) -> None:
     topics, admin = Topics(kafka), AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     flowing = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    quick = ("--watermark_idleness_ms=500", "--watermark_out_of_orderness_ms=0", "--allowed_lateness_seconds=1")
     with (
         reading(kafka, topics.actions) as actions,
-        running(flink, topics, rules(tmp_path / "rules.yaml"), *quick, "--partition_discovery_seconds=8") as job_id,
+        running(flink, topics, rules(tmp_path / "rules.yaml"), *QUICK, "--partition_discovery_seconds=8") as job_id,
         again_and_again(lambda: produce(topics, FLOWING, [f"other-{time.time_ns()}"], flowing), lambda: 0.2),
     ):
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topics.tag})
@@ -113,6 +113,22 @@ def test_open_transactions_and_new_partitions_hold_the_time(
         eventually(lambda: ("abandoned", "last-cart") in fired(actions), "the time goes on", 60)
         ended = {event_id for rule, event_id in fired(actions) if rule == "abandoned"}
         assert ended == {"leaver-cart", "last-cart"}
+
+
+def test_a_sequence_ends_after_a_restore_though_no_record_comes_any_more(
+    kafka: LocalKafka, flink: FlinkCluster, tmp_path: Path
+) -> None:
+    topics, path = Topics(kafka), rules(tmp_path / "rules.yaml")
+    produce(topics, 0, ["leaver-cart"], event_name="add_to_cart")
+    produce(topics, 0, ["leaver-view"])
+    with reading(kafka, topics.actions) as actions:
+        with running(flink, topics, path, *QUICK, "--watermark_idleness_ms=600000") as job_id:
+            actions.until(1, 120)
+            savepoint = flink.rest.stop(job_id)
+        assert fired(actions) == {("viewed", "leaver-view")}
+        with running(flink, topics, path, *QUICK, f"--savepoint_path={savepoint}"):
+            actions.until(2, 60)
+        assert fired(actions) == {("viewed", "leaver-view"), ("abandoned", "leaver-cart")}
 
 
 def test_deleted_records_and_topics_cost_what_is_gone_and_are_counted(

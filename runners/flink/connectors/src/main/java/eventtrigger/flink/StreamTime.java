@@ -9,7 +9,8 @@ import java.util.List;
  * <p>A partition has been read up to its newest record. It has been read further, up to the time of a question less the
  * idleness, once the answer says that there is nothing behind the reader's position, and no record has come for the
  * idleness. A partition that has delivered nothing holds the time until it is known to be empty; from then on the
- * time may go as far as that is known. What the broker has and no reader was given holds the time, too.
+ * time may go as far as that is known. One that was restored has delivered before: it holds the time until then, and for
+ * the idleness, as it would have without the restore. What the broker has and no reader was given holds the time, too.
  *
  * <p>Times are in milliseconds: those of records and questions on the wall clock, silence on a clock that never jumps.
  * Used by one thread.
@@ -52,9 +53,9 @@ final class StreamTime {
     this.idlenessMs = idlenessMs;
   }
 
-  /** A partition that the reader was given; whether it counts. */
-  Partition add(boolean counts) {
-    Partition partition = new Partition();
+  /** A partition that the reader was given: whether it counts, and whether it comes from a checkpoint. */
+  Partition add(boolean counts, boolean isRestored) {
+    Partition partition = new Partition(isRestored);
     if (counts) {
       partitions.add(partition);
     }
@@ -76,7 +77,7 @@ final class StreamTime {
   }
 
   boolean hasDelivered() {
-    return partitions.stream().anyMatch(partition -> partition.newestMs != NONE);
+    return partitions.stream().anyMatch(Partition::hasDelivered);
   }
 
   /** The time up to which the reader has read, or {@link #NONE}. */
@@ -101,6 +102,7 @@ final class StreamTime {
 
   /** What is known of a partition. */
   final class Partition {
+    private final boolean isRestored;
     private long newestMs = NONE;
     private boolean hasNewRecords;
     private long lastRecordAtMs;
@@ -109,7 +111,14 @@ final class StreamTime {
     private long emptyBehindAtMs = NONE;
     private long silentUpToMs = NONE;
 
-    private Partition() {}
+    private Partition(boolean isRestored) {
+      this.isRestored = isRestored;
+      this.hasNewRecords = isRestored; // it is silent from now on
+    }
+
+    private boolean hasDelivered() {
+      return isRestored || newestMs != NONE;
+    }
 
     /** A record is emitted. Its time is not after now. */
     void delivered(long timestampMs) {
@@ -128,7 +137,7 @@ final class StreamTime {
 
     /** The time up to which it has been read; without any record, up to which it is known to be empty. */
     long readUpToMs() {
-      return newestMs == NONE ? emptyBehindAtMs : Math.max(newestMs, silentUpToMs);
+      return hasDelivered() ? Math.max(newestMs, silentUpToMs) : emptyBehindAtMs;
     }
 
     /** How many offsets lie between what has been emitted and the end of the log; {@link #UNKNOWN} without an answer. */
@@ -149,7 +158,7 @@ final class StreamTime {
       if (end != null && end.highWatermark() == position && end.lastStableOffset() == position) {
         emptyBehindAtMs = Math.max(emptyBehindAtMs, end.askedAtMs());
       }
-      boolean isSilent = newestMs != NONE && clockMs - lastRecordAtMs >= idlenessMs;
+      boolean isSilent = hasDelivered() && clockMs - lastRecordAtMs >= idlenessMs;
       if (isSilent && emptyBehindAtMs != NONE) {
         silentUpToMs = emptyBehindAtMs - idlenessMs;
       }

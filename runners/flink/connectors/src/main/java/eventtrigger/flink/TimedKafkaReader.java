@@ -47,6 +47,7 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
   private final Map<TopicPartition, StreamTime.Partition> timed = new ConcurrentHashMap<>();
   private long ticks;
   private volatile boolean isTickDue;
+  private boolean hasStarted;
   private boolean hasReportedFirstRecord;
   private long emittedUpToMs = StreamTime.NONE;
 
@@ -107,6 +108,7 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
 
   @Override
   public void start() {
+    hasStarted = true;
     super.start();
     if (settings.kind() == ReadSettings.Kind.EVENTS) {
       ticker.scheduleWithFixedDelay(this::tick, 0, WATERMARK_INTERVAL_MS, TimeUnit.MILLISECONDS);
@@ -127,7 +129,8 @@ final class TimedKafkaReader extends KafkaSourceReader<KafkaRecord> {
     TopicPartition partition = split.getTopicPartition();
     boolean counts =
         settings.kind() == ReadSettings.Kind.EVENTS && !settings.skippedPartitions().contains(partition.partition());
-    StreamTime.Partition added = time.add(counts);
+    // Flink hands out what a checkpoint has before it starts the reader.
+    StreamTime.Partition added = time.add(counts, !hasStarted && split.getStartingOffset() >= 0);
     if (counts) {
       timed.put(partition, added);
       gauges.add(partition.partition());

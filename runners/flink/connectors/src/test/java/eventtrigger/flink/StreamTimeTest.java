@@ -11,7 +11,7 @@ class StreamTimeTest {
   private static final long UNKNOWN = StreamTime.NONE;
 
   private final StreamTime time = new StreamTime(IDLENESS_MS);
-  private final StreamTime.Partition partition = time.add(true);
+  private final StreamTime.Partition partition = time.add(true, false);
   private long nowMs = START_MS;
   private int brokerPartitions = 1;
 
@@ -53,6 +53,39 @@ class StreamTimeTest {
       assertEquals(START_MS - 86_400_000 + offset, readUpTo());
       pass(1000);
     }
+  }
+
+  @Test
+  void afterARestoreTheTimeGoesOnWithoutANewRecord() {
+    StreamTime restored = new StreamTime(IDLENESS_MS);
+    restored.handedOut(1);
+    StreamTime.Partition atTheEnd = restored.add(true, true);
+    atTheEnd.emittedUpTo(7);
+    atTheEnd.answered(new StreamTime.End(START_MS, 7, 7));
+    restored.answered(new StreamTime.Count(START_MS, 1));
+    assertEquals(UNKNOWN, restored.readUpToMs(START_MS));
+    // A mirror that writes old record times may only pause.
+    assertEquals(UNKNOWN, restored.readUpToMs(START_MS + IDLENESS_MS - 1));
+    atTheEnd.answered(new StreamTime.End(START_MS + IDLENESS_MS, 7, 7));
+    restored.answered(new StreamTime.Count(START_MS + IDLENESS_MS, 1));
+    assertEquals(START_MS, restored.readUpToMs(START_MS + IDLENESS_MS));
+  }
+
+  @Test
+  void aRestoredPartitionWithUnreadRecordsHoldsTheTime() {
+    StreamTime restored = new StreamTime(IDLENESS_MS);
+    restored.handedOut(2);
+    StreamTime.Partition behind = restored.add(true, true);
+    StreamTime.Partition live = restored.add(true, true);
+    for (long atMs = START_MS; atMs < START_MS + 60_000; atMs += 1000) {
+      behind.emittedUpTo(7);
+      behind.answered(new StreamTime.End(atMs, 8, 8));
+      live.delivered(atMs);
+      restored.answered(new StreamTime.Count(atMs, 2));
+      assertEquals(UNKNOWN, restored.readUpToMs(atMs));
+    }
+    behind.delivered(START_MS + 5);
+    assertEquals(START_MS + 5, restored.readUpToMs(START_MS + 60_000));
   }
 
   @Test
@@ -300,7 +333,7 @@ class StreamTimeTest {
 
   @Test
   void skippedPartitionDoesNotHold() {
-    time.add(false);
+    time.add(false, false);
     time.handedOut(2);
     brokerPartitions = 2;
     deliver(partition, START_MS, 1);
@@ -311,7 +344,7 @@ class StreamTimeTest {
   private StreamTime.Partition add() {
     brokerPartitions++;
     time.handedOut(brokerPartitions);
-    return time.add(true);
+    return time.add(true, false);
   }
 
   private static void deliver(StreamTime.Partition to, long timestampMs, long position) {
