@@ -18,6 +18,10 @@ class LocalStackError(FlinkRunnerError, RuntimeError):
     """
 
 
+class UnsettledError(LocalStackError):
+    """Flink answers that something failed inside it, as it may while a job changes its state."""
+
+
 class NotFoundError(LocalStackError):
     """Flink does not know the resource that a request named."""
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import requests
 
-from runners.flink.errors import FlinkSilentError, LocalStackError, NotFoundError
+from runners.flink.errors import FlinkSilentError, LocalStackError, NotFoundError, UnsettledError
 
 TERMINAL_STATES = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _POLL_S = 0.1
@@ -122,7 +122,13 @@ class FlinkRest:
         """
         give_up = time.monotonic() + deadline_s
         while True:
-            job = self.job(job_id)
+            try:
+                job = self.job(job_id)
+            except UnsettledError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(_POLL_S)
+                continue
             state = str(job["state"])
             tasks = {vertex["name"]: vertex["status"] for vertex in job["vertices"]}
             if state in states and (state != "RUNNING" or all(task == "RUNNING" for task in tasks.values())):
@@ -182,7 +188,8 @@ class FlinkRest:
         if not response.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
             message = _messages("\n".join(str(error) for error in errors or ["no message"]))
-            kind = NotFoundError if response.status_code == 404 else LocalStackError
+            kind = UnsettledError if response.status_code >= 500 else LocalStackError
+            kind = NotFoundError if response.status_code == 404 else kind
             raise kind(f"{method} {path}: HTTP {response.status_code}: {message}")
         return content
 

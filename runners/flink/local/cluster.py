@@ -95,7 +95,9 @@ class LocalFlink(Service):
         self._make_folders([flink / "plugins" / "metrics-prometheus"])
         self._class_path = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
         self._settings = self._all_settings()
-        self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir)
+        # Their class is in our jars, of which a test's cluster may have none.
+        options = configuration.CLOSED_HTTP_SERVERS if jars else ()
+        self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir, options)
         self._start_job_managers()
         for _ in range(self._wanted_task_managers):
             self._start_task_manager()

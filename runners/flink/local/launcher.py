@@ -29,13 +29,20 @@ class Launcher:
     """
 
     def __init__(
-        self, java: str, class_path: str, settings: Mapping[str, str], environment: Mapping[str, str], work_dir: Path
+        self,
+        java: str,
+        class_path: str,
+        settings: Mapping[str, str],
+        environment: Mapping[str, str],
+        work_dir: Path,
+        options: Sequence[str] = (),
     ) -> None:
         self._java = java
         self._class_path = class_path
         self._settings = settings
         self._environment = environment
         self._work_dir = work_dir
+        self._options = options
         configuration.write(work_dir / "conf", settings)
         self.metrics_urls: dict[str, str] = {}
         with ThreadPoolExecutor(len(_ROLES)) as pool:
@@ -62,7 +69,7 @@ class Launcher:
         log_file = log_dir / f"{name.lower()}.log"
         command = [self._java, *memory, collector, "-Xshare:auto", *configuration.JAVA_17_OPTIONS]
         command += [f"-Djava.io.tmpdir={temporary}", f"-Dlog.file={log_file}"]
-        command += [f"-Dlog4j.configurationFile={conf_dir / 'log4j.properties'}", *configuration.CLOSED_HTTP_SERVERS]
+        command += [f"-Dlog4j.configurationFile={conf_dir / 'log4j.properties'}", *self._options]
         command += ["-cp", self._class_path, entry_class, "--configDir", str(conf_dir), *dynamic, *arguments]
         command += ["-D", f"metrics.reporter.prom.port={metrics_port}"]
         for key in _TEMPORARY_DIRS:

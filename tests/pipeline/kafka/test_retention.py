@@ -38,8 +38,8 @@ def test_partitions_that_were_trimmed_are_named(kafka: LocalKafka) -> None:
         for second in range(1, 7):
             producer.produce(name, b"x", partition=partition, timestamp=second * 1000)
     assert producer.flush(30) == 0
-    trimmed = AdminClient(config).delete_records([TopicPartition(name, 1, 4)])  # seconds 5 and 6 are left
-    for future in trimmed.values():
+    admin = AdminClient(config)
+    for future in admin.delete_records([TopicPartition(name, 1, 4)]).values():  # seconds 5 and 6 are left
         future.result()
     kept = kept_since(config, name, [2500, 4500, 5500, 9000])
     assert [each.partitions for each in kept] == [(1,), (1,), (), ()]
