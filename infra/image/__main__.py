@@ -22,6 +22,7 @@ from typing import Any
 
 from infra.packages.__main__ import project_version
 from infra.release import __main__ as release
+from infra.release.bill import cyclone_dx
 from runners.flink import artifacts, configuration
 from runners.flink.errors import FlinkRunnerError
 
@@ -188,14 +189,7 @@ def bill_of_materials(debian: Path, root: Path, version: str) -> dict[str, Any]:
     components = [
         {"type": "library", "name": name, "version": number, "purl": purl} for purl, name, number in sorted(found)
     ]
-    subject = {"type": "container", "name": "event-trigger", "version": version}
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": subject},
-        "components": components,
-    }
+    return cyclone_dx("container", version, components)
 
 
 def jar_version(stem: str) -> tuple[str, str]:

@@ -78,13 +78,7 @@ def write(output: Path, version: str, components: Iterable[Component]) -> list[P
     """Write bom.cdx.json and licences.csv into ``output``; the same content gives the same bytes."""
     unique = {(found.purl, found.sha256): found for found in components}
     ordered = [unique[key] for key in sorted(unique, key=lambda key: (key[0], key[1] or ""))]
-    bill: dict[str, Any] = {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": {"type": "application", "name": "event-trigger", "version": version}},
-        "components": [component.document() for component in ordered],
-    }
+    bill = cyclone_dx("application", version, [component.document() for component in ordered])
     bill["serialNumber"] = f"urn:uuid:{uuid.uuid5(_NAMESPACE, json.dumps(bill, sort_keys=True))}"
     listed = io.StringIO()
     table = csv.writer(listed, lineterminator="\n")
@@ -94,6 +88,17 @@ def write(output: Path, version: str, components: Iterable[Component]) -> list[P
     for name, text in written.items():
         (output / name).write_text(text)
     return [output / name for name in written]
+
+
+def cyclone_dx(kind: str, version: str, components: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document about an ``application`` or ``container`` that is made of these components."""
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": {"type": kind, "name": "event-trigger", "version": version}},
+        "components": components,
+    }
 
 
 def python_packages(site_packages: Path) -> Iterator[Component]:

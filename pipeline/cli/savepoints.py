@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pipeline.cli.parameters import EVENTS_TOPIC, Brokers, Cluster, Count, Topic
 from pipeline.console import out, out_json, say
 from pipeline.errors import OptionError
-from pipeline.job.saved_state import SavedState, is_same_place, places_in_use, savepoints
+from pipeline.job.saved_state import SavedState, places_in_use, savepoints
 from pipeline.kafka.retention import Kept, kept_since
 from pipeline.timestamps import shown_time
 from runners.flink.errors import LocalStackError
@@ -84,7 +84,7 @@ def prune(
         found, _ = _found(rest, directory)
         in_use = places_in_use(rest)
         old = [state for state in found[keep:] if state.at_ms < time.time() * 1000 - age.ms]
-        going = [state for state in old if not any(is_same_place(state.path, place) for place in in_use)]
+        going = [state for state in old if state.place not in in_use]
         if len(going) < len(old):
             say(f"{len(old) - len(going)} stay: a job that is not over started from them")
         for state in going:

@@ -36,6 +36,11 @@ class SavedState:
     job_id: str
     size_bytes: int | None = None
 
+    @property
+    def place(self) -> str:
+        """The path in one form."""
+        return _place(self.path)
+
     def __str__(self) -> str:
         return f"{self.kind} of {shown_time(self.at_ms)} of job {self.job_id}: {self.path}"
 
@@ -98,28 +103,24 @@ def savepoints(rest: FlinkRest, folder: str | None, endpoint: str | None) -> lis
     return sorted(found.values(), key=lambda state: state.at_ms, reverse=True)
 
 
-def places_in_use(rest: FlinkRest) -> list[str]:
-    """The checkpoints and savepoints from which jobs that are not over have started.
+def places_in_use(rest: FlinkRest) -> set[str]:
+    """The places of the checkpoints and savepoints from which jobs that are not over have started.
 
     Raises:
         LocalStackError: Flink does not answer.
     """
-    paths = []
+    places = set()
     for job in rest.jobs():
         if job["state"] not in TERMINAL_STATES:
             with contextlib.suppress(NotFoundError):
                 restored = rest.checkpoints(job["jid"])["latest"].get("restored")
                 if restored and restored.get("external_path"):
-                    paths.append(restored["external_path"])
-    return paths
-
-
-def is_same_place(path: str, other: str) -> bool:
-    """Whether two paths are the same place: Flink writes file:/ where others write file:///."""
-    return _place(path) == _place(other)
+                    places.add(_place(restored["external_path"]))
+    return places
 
 
 def _place(path: str) -> str:
+    """The path in one form: Flink writes file:/ where others write file:///."""
     return path.rstrip("/").replace("file:///", "file:/")
 
 

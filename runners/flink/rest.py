@@ -188,8 +188,8 @@ class FlinkRest:
         if not response.ok:
             errors = content.get("errors") if isinstance(content, dict) else None
             message = _messages("\n".join(str(error) for error in errors or ["no message"]))
-            kind = UnsettledError if response.status_code >= 500 else LocalStackError
-            kind = NotFoundError if response.status_code == 404 else kind
+            status = response.status_code
+            kind = NotFoundError if status == 404 else UnsettledError if status >= 500 else LocalStackError
             raise kind(f"{method} {path}: HTTP {response.status_code}: {message}")
         return content
 

@@ -21,23 +21,6 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
-EVENT_DEFAULTS: Json = {
-    "domain": "",
-    "is_first_in_visit": False,
-    "is_last_in_visit": False,
-    "is_first_event": False,
-    "is_current": True,
-    "event_displayname": "",
-    "integration": "",
-    "app": "",
-    "platform": "",
-    "is_https": False,
-    "event_type": "",
-    "duration": 0,
-    "triggerable": False,
-    "parameters": {},
-}
-
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 

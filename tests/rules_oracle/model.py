@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tests.oracle import DEFAULTS
 from tests.rules_oracle.language import (
     DAY_MS,
-    EVENT_DEFAULTS,
     HOUR_MS,
     Asked,
     Hours,
@@ -204,7 +204,7 @@ class RulesOracle:
     def event(self, received: Received, now_ms: int) -> None:
         known = self._known[received.user_id]
         time_ms, _ = received.times
-        event = EVENT_DEFAULTS | {name: value for name, value in received.event.items() if value is not None}
+        event = DEFAULTS | {name: value for name, value in received.event.items() if value is not None}
         if any(row["event_id"] == event["event_id"] for row in known.history):
             return
         visit = self._count_visit(known, event, time_ms)
