@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Count, Number, Topic
+from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Count, Number, Topic, check_user, check_wait
 from pipeline.console import complain, json_line, out
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import headline, inspect_user, is_known, sections
@@ -40,14 +40,10 @@ def user(
         history: events to show.
         json: print the state as the job gives it, one JSON object.
     """
-    if not 0 < timeout_seconds <= 3600:
-        raise OptionError(f"--timeout_seconds is {timeout_seconds:g}, allowed: above 0, up to 3600")
+    check_wait(timeout_seconds)
     if history < 1:
         raise OptionError(f"--history is {history}, allowed: a number from 1 on")
-    try:
-        user_id.encode()
-    except UnicodeEncodeError:
-        raise OptionError(f"USER is {user_id!r}, allowed: UTF-8") from None
+    check_user(user_id)
     state = inspect_user(brokers.config(), control_topic, inspections_topic, user_id, timeout_seconds)
     if json:
         sys.stdout.write(json_line(exact_json.dumps(state).decode()) + "\n")

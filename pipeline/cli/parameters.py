@@ -92,6 +92,31 @@ class Brokers:
         return KafkaSecurity.of(values)
 
 
+# A running job that is asked about a user
+
+
+def check_wait(timeout_seconds: float) -> None:
+    """Check how long to wait for a job's answer.
+
+    Raises:
+        OptionError: the time is out of bounds.
+    """
+    if not 0 < timeout_seconds <= 3600:
+        raise OptionError(f"--timeout_seconds is {timeout_seconds:g}, allowed: above 0, up to 3600")
+
+
+def check_user(user_id: str, allowed: str = "UTF-8") -> None:
+    """Check a user id of the command line.
+
+    Raises:
+        OptionError: it is no UTF-8; the message says what is ``allowed``.
+    """
+    try:
+        user_id.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"USER is {user_id!r}, allowed: {allowed}") from None
+
+
 # Flink
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Name, Number, Time, Topic
+from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Name, Number, Time, Topic, check_user, check_wait
 from pipeline.console import json_line, out
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import inspect_user, moment
@@ -80,8 +80,7 @@ def suppressed(
         timeout_seconds: how long to wait.
         json: print a list of {group, until}, until in ms or null.
     """
-    if not 0 < timeout_seconds <= 3600:
-        raise OptionError(f"--timeout_seconds is {timeout_seconds:g}, allowed: above 0, up to 3600")
+    check_wait(timeout_seconds)
     _check_user(user_id)
     state = inspect_user(brokers.config(), control_topic, inspections_topic, user_id, timeout_seconds)
     entries = entries_of(state)
@@ -113,9 +112,7 @@ def _send(user_id: str, group: str, topic: str, brokers: Brokers, record: bytes,
 
 
 def _check_user(user_id: str) -> None:
-    try:
-        is_valid = bool(user_id.encode())
-    except UnicodeEncodeError:
-        is_valid = False
-    if not is_valid:
-        raise OptionError(f"USER is {user_id!r}, allowed: UTF-8, not empty")
+    allowed = "UTF-8, not empty"
+    check_user(user_id, allowed)
+    if not user_id:
+        raise OptionError(f"USER is {user_id!r}, allowed: {allowed}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from pipeline.cli.parameters import check_user
 from pipeline.console import out
 from pipeline.errors import OptionError
 from transforms.adapters.user_hash_key import user_hash as user_hash_of
@@ -35,9 +36,6 @@ def user_hash(
     except SecretError as error:
         raise OptionError(f"--user_hash_key cannot be read: {error}") from None
     for user in (user_id, *further):
-        try:
-            user.encode()
-        except UnicodeEncodeError:
-            raise OptionError(f"USER is {user!r}, allowed: UTF-8") from None
+        check_user(user)
         out(hashed(user))
     return 0

@@ -79,7 +79,7 @@ class EventHandler:
     def live_user(self, user_id: str) -> UserState | None:
         """The user; one whose TTL has ended is forgotten first."""
         user = self._state.users.get(user_id)
-        if user is None or not self._has_expired(user):
+        if user is None or not self._scope.has_expired(user):
             return user
         self._record(facts.UserForgotten(user_id))
         self._result.counts["users_expired"] += 1
@@ -89,9 +89,6 @@ class EventHandler:
         """Have the user API asked for a user, unless a fetch is in flight."""
         if user_id not in self._scope.fetch_started_ms:
             self._result.users_to_fetch[user_id] = None
-
-    def _has_expired(self, user: UserState) -> bool:
-        return self._now_ms >= user.last_seen_ms + self._settings.ttl_ms
 
     def _parse(self, topic: str, record: Record) -> Event | None:
         try:
@@ -149,7 +146,7 @@ class EventHandler:
         state, user_id, fetched = self._state, answer.user_id, answer.fetched
         waiting, rules_wait = state.parked.get(user_id), user_id in state.rule_states.waiting_for_profile
         user = self.live_user(user_id) if rules_wait else state.users.get(user_id)
-        if waiting is None and not rules_wait and (user is None or self._has_expired(user)):
+        if waiting is None and not rules_wait and (user is None or self._scope.has_expired(user)):
             return
         self._result.counts[f"users_{fetched.enrichment}"] += 1
         if fetched.error_kind is not None:

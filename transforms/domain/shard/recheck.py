@@ -68,4 +68,4 @@ def _known_user(scope: StepScope, user_id: str) -> UserState | None:
     user = scope.state.users.get(user_id)
     if user is None or user.enrichment == PENDING or user_id in scope.state.parked:
         return None
-    return None if scope.now_ms >= user.last_seen_ms + scope.settings.ttl_ms else user
+    return None if scope.has_expired(user) else user

@@ -78,6 +78,10 @@ class StepScope:
         if metric is not None:
             self.result.counts[metric] += number
 
+    def has_expired(self, user: UserState) -> bool:
+        """Whether the user's TTL has ended."""
+        return self.now_ms >= user.last_seen_ms + self.settings.ttl_ms
+
     def skips(self, rule: Rule, user: UserState) -> bool:
         """Whether a rule is skipped because the user has no profile."""
         return not user.has_profile and not self.filters.waits and rule.on_missing_profile != RUN
