@@ -1,4 +1,4 @@
-"""``make test`` runs five kills of four kinds in one job, ``make test-faults`` also F16, a soak without any fault."""
+"""``make test`` runs three kills of three kinds in one job, ``make test-faults`` also F16, a soak without any fault."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Keep = Callable[[Result], Result]
 _EVENTS = 120_000
 
 
-def test_five_kills_of_four_kinds(stack: Stack, tmp_path: Path, seed: int) -> None:
-    kills = [kill_task_manager, kill_task_manager, kill_harness, kill_leader, kill_broker]
-    result = Result("choice", "one after the other", len(kills), seed)
-    with experiment(stack, tmp_path, result, events=8_000) as run:
+def test_three_kills_of_three_kinds(stack: Stack, tmp_path: Path, seed: int) -> None:
+    result = Result("choice", "one after the other", 3, seed)
+    with experiment(stack, tmp_path, result, events=6_000) as run:
+        kills = [kill_task_manager, run.chance.choice([kill_harness, kill_leader]), kill_broker]
         run.chance.shuffle(kills)
         for kill in kills:
             print(kill.__name__)

@@ -172,7 +172,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
         )
         with job as job_id:
             rest = FlinkRest(flink.rest_url)
-            for kill in range(5):
+            for kill in range(2):
                 producer = threading.Thread(target=produce, args=(topics, range(kill * 4, kill * 4 + 4)))
                 before = len(receiver.seen)
                 producer.start()
@@ -183,7 +183,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
                 flink.start_task_manager()
                 producer.join()
                 wait_for_recovery(rest, job_id, since, 90)
-            every = expected_ids("crm", 20)
+            every = expected_ids("crm", 8)
             receiver.until(lambda: every <= set(receiver.ids("/crm")), 120)
             assert set(receiver.ids("/crm")) == every
             check_order(receiver)
