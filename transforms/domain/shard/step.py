@@ -79,7 +79,7 @@ class _ShardStep:
                 control.handle(batch.topic, record)
             return
         self.result.counts["events"] += len(batch.records)
-        self.result.counts["bytes"] += sum(len(record.value) + len(record.key or b"") for record in batch.records)
+        self.result.counts["bytes"] += sum([len(record.value) + len(record.key or b"") for record in batch.records])
         for record in batch.records:
             self.events.handle(batch.topic, record)
 

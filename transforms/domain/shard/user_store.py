@@ -30,10 +30,7 @@ class UserStore(OrderedDict[str, UserState]):
         user = self.get(fact.user_id)
         if user is None:
             return
-        history = user.history
-        before = history.nbytes
-        history.add(fact.row)
-        self.nbytes += history.nbytes - before
+        self.nbytes += user.history.add(fact.row)
         if fact.visit is not None:
             user.visit = fact.visit
         if user.listed:

@@ -137,8 +137,13 @@ class History:
         """Return the timestamp of the newest row, None without rows."""
         return row_text.times_of(self._visible())[-1] if self._count else None
 
-    def add(self, row: Row) -> None:
-        """Insert a row by its timestamp, after rows of the same timestamp; drop the oldest row over the limit."""
+    def add(self, row: Row) -> int:
+        """Insert a row by its timestamp, after rows of the same timestamp; drop the oldest row over the limit.
+
+        Returns:
+            How much larger ``nbytes`` is, which is less than 0 when rows were dropped.
+        """
+        before = len(self._text)
         if row.timestamp_ms >= self._newest_ms:
             self._text += encode_row(row)
             self._newest_ms = row.timestamp_ms
@@ -153,6 +158,7 @@ class History:
         self._count += 1
         if self._count > self.limit + _SLACK:
             self._trim()
+        return len(self._text) - before
 
     def merge(self, rows: Iterable[Row]) -> None:
         """Insert those rows whose event id is not in the history; ties come before the existing rows."""
