@@ -344,6 +344,19 @@ def enriched_ids() -> list[str]:
     return [orjson.loads(body)["event"]["event_id"] for body in SEEN[DEBUG]]
 
 
+@pytest.fixture
+def answers_take_500_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of the test, however fast the machine is."""
+    poll = FetchPool.poll
+
+    def poll_later(pool: FetchPool, keys: dict[str, int], now_ms: int) -> list[Any]:
+        wait_for_answers(pool)
+        return poll(pool, [user for user, started_ms in keys.items() if now_ms >= started_ms + 500], now_ms)
+
+    monkeypatch.setattr(FetchPool, "poll", poll_later)
+
+
+@pytest.mark.usefixtures("answers_take_500_ms")
 def test_the_pending_timer_resumes_waiting_events_in_their_order() -> None:
     settings = HandleSettings((rule(),), inspection_topic="inspected")
     Timeline().at(1000, early("a", "b"), inspected()).at(1001, early("c")).at(2000, inspected()).run(settings)
@@ -353,6 +366,7 @@ def test_the_pending_timer_resumes_waiting_events_in_their_order() -> None:
     assert (after["parked"], after["found"], len(after["eventHistory"])) == (0, True, 3)
 
 
+@pytest.mark.usefixtures("answers_take_500_ms")
 def test_no_event_runs_before_the_timer() -> None:
     Timeline().at(1000, early("a"), inspected()).run(HandleSettings((rule(),), inspection_topic="inspected"))
     assert [state["parked"] for state in seen_records("inspected")] == [1]
