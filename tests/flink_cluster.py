@@ -106,6 +106,10 @@ class FlinkCluster(LocalFlink):
         self._wait_for_registration()
         return process.pid
 
+    def add_task_manager(self) -> None:
+        """Start one more TaskManager and return at once, as one that hangs may be registered no longer."""
+        self._start_task_manager()
+
     def repair(self) -> None:
         """Start a TaskManager for each that has ended itself and return when it has registered.
 
