@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import time
 import uuid
@@ -16,7 +17,9 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.faults.experiment import Experiment, Result, earlier_pieces, experiment
+from tests.builders import random_stream
+from tests.faults.experiment import USERS, Experiment, Result, earlier_pieces, experiment
+from tests.faults.load import Record
 from tests.faults.stack import Stack, parent_of, within
 from tests.faults.test_kills import kill_harness, kill_task_manager, wait_for_a_phase
 from tests.faults.test_upgrades import nothing_changes
@@ -29,7 +32,7 @@ SHARDS = 32
 WORKERS = 4
 MAX_IN_FLIGHT = 8
 RECEIVER_S = 0.02
-EVENTS_A_SECOND = 800.0  # one in four is a click, and has a webhook
+EVENTS_A_SECOND = 260.0  # of which 200 are clicks, and have a webhook
 # At 200 webhooks a second: what is answered within a batch of 5 ms, a write to Kafka and a step of a busy machine.
 UNACKNOWLEDGED = 20
 # A worker that is starved takes that long at most to append what a receiver has answered.
@@ -72,6 +75,7 @@ def with_ledger(stack: Stack, folder: Path, result: Result, *options: str) -> It
         f"--deliveries_topic={topic}",
         *options,
         rate=EVENTS_A_SECOND,
+        stream=mostly_clicks(result.seed),
         max_in_flight=MAX_IN_FLIGHT,
     ) as run:
         run.receiver.answers["/crm"] = lambda: (time.sleep(RECEIVER_S), 200)[1]
@@ -83,6 +87,13 @@ def with_ledger(stack: Stack, folder: Path, result: Result, *options: str) -> It
     assert problems == []
     assert repeats <= allowed
     assert repeats <= 0.005 * result.verdict.webhooks
+
+
+def mostly_clicks(seed: int) -> Iterator[Record]:
+    """All clicks of a random stream, and a few of the other events."""
+    chance = random.Random(seed)
+    records = random_stream(seed, len(USERS), 10**9)
+    return (record for record in records if b'"event_name":"click"' in record[1] or chance.random() < 0.1)
 
 
 CAUSES = IN_FLIGHT, NOT_ACKNOWLEDGED, LATER = (
