@@ -211,6 +211,4 @@ def test_f30_a_worker_is_stopped_for_90_s(stack: Stack, tmp_path: Path, seed: in
                 os.kill(process, signal.SIGCONT)
         run.faults[-1].over_s = time.time() + APPENDED_S
         within(lambda: not set(frozen[1:]) & set(run.stack.workers()), lambda: "the former workers go on", 120)
-        if pid in flink.task_manager_pids:
-            flink.kill_task_manager(flink.task_manager_pids.index(pid))
-        flink.repair()
+        flink.remove_task_manager(pid)
