@@ -78,9 +78,9 @@ class Worker:
             secrets=("env:BENCHMARK_KEY",),
             max_in_flight=_IN_FLIGHT,
         )
-        io = IoThread("webhooks")
-        self._sender = _TimedSender(destination, _POLICY, io, webhook_transport(io, _POLICY))
-        self._pool = SendPool([destination], _POLICY, max_waiting=10_000, io=io, sender=lambda _: self._sender)
+        self.io = IoThread("webhooks")
+        self._sender = _TimedSender(destination, _POLICY, self.io, webhook_transport(self.io, _POLICY))
+        self._pool = SendPool([destination], _POLICY, max_waiting=10_000, io=self.io, sender=lambda _: self._sender)
         self._runs = 0
 
     def run(self, calls: int, per_s: float | None, shards: list[ShardLedger] | None) -> list[float]:
@@ -116,9 +116,10 @@ class Worker:
 
 
 @contextmanager
-def open_ledger(brokers: str, topic: str) -> Iterator[list[ShardLedger]]:
+def open_ledger(brokers: str, topic: str, io: IoThread) -> Iterator[list[ShardLedger]]:
     """A ledger with a lease for each shard; its thread runs while the context is open."""
-    ledger = DeliveryLedger(KafkaLog({"bootstrap.servers": brokers}, topic), topic, b"job", WorkerMetrics())
+    log = KafkaLog({"bootstrap.servers": brokers}, topic)
+    ledger = DeliveryLedger(log, topic, b"job", WorkerMetrics(), io.later)
     shards = [ledger.open(number, None) for number in range(_SHARDS)]
     while not all(shard.is_ready() for shard in shards):
         time.sleep(0.01)
@@ -151,7 +152,7 @@ def measure(port: int, brokers: str, rounds: int, calls: int) -> str:
     found: dict[bool, list[tuple[float, float, float, float]]] = {False: [], True: []}
     for number in range(-1, rounds):
         for has_ledger in (False, True) if number % 2 else (True, False):
-            with open_ledger(brokers, f"deliveries-{number}") if has_ledger else nullcontext() as shards:
+            with open_ledger(brokers, f"deliveries-{number}", worker.io) if has_ledger else nullcontext() as shards:
                 cpu_s, began_s = time.process_time(), time.monotonic()
                 worker.run(calls, None, shards)
                 rate, cpu_us = calls / (time.monotonic() - began_s), (time.process_time() - cpu_s) / calls * 1e6
