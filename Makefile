@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-ledger bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -126,6 +126,9 @@ bench-growth: setup ## how the cost of an event grows with users, history, rules
 
 bench-job: setup ## measure throughput, CPU per event and latency of the pipeline alone
 	@$(BIN)/python -W ignore -m tests.benchmarks.main_job $(ARGS)
+
+bench-ledger: setup ## measure what a ledger of deliveries costs webhooks: rate, CPU, latency; some minutes (ARGS=--write)
+	@$(BIN)/python -W ignore -m tests.benchmarks.ledger $(ARGS)
 
 bench-misses: setup ## measure what a new user costs a worker, also beside an earlier commit (ARGS="--before FOLDER")
 	@$(BIN)/python -W ignore -m tests.benchmarks.misses $(ARGS)

@@ -106,6 +106,19 @@ class FlinkCluster(LocalFlink):
         self._wait_for_registration()
         return process.pid
 
+    def add_task_manager(self) -> None:
+        """Start one more TaskManager and return at once, as one that hangs may be registered no longer."""
+        self._start_task_manager()
+
+    def remove_task_manager(self, pid: int) -> None:
+        """End a TaskManager that is one too many, if it still runs, and remove what it has left on the disk."""
+        (process,) = (process for process in self._task_managers if process.pid == pid)
+        if process.running:
+            process.kill()
+        self._task_managers.remove(process)
+        self._killed.append(process)
+        self._remove_local_dirs(process.name)
+
     def repair(self) -> None:
         """Start a TaskManager for each that has ended itself and return when it has registered.
 

@@ -19,6 +19,7 @@ import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 from cyclopts import Parameter
 
+from pipeline.cli.demo_blows import KILL_KEY, Blows, keys, standard_input
 from pipeline.cli.demo_rules import (
     DECISIONS_TOPIC,
     RULES_TOPIC,
@@ -34,7 +35,7 @@ from pipeline.console import out, say
 from pipeline.embedded.action_lines import ActionLines
 from pipeline.embedded.load import LoadGenerator
 from pipeline.embedded.receivers import SIGNING_KEY_VARIABLE, made_up_key, stand_in
-from pipeline.embedded.server import Receiver
+from pipeline.embedded.server import CountingReceiver
 from pipeline.embedded.user_api import UserApi
 from pipeline.errors import OptionError
 from pipeline.job.snapshot import UPTIME, is_records_read, is_unread_shown
@@ -50,6 +51,7 @@ from transforms.domain.shard.decisions import FIRED, decode_decision
 
 _DESTINATION: Final = "receiver"
 _PARTITIONS: Final = 4
+_DELIVERIES_TOPIC: Final = "event-deliveries"
 _RUNNING_S: Final = 180.0
 _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
@@ -125,7 +127,7 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     rules = None if own.rules is None else checked_rules(own.rules)
     say("starting a user API, a receiver of webhooks and a Kafka broker")
     api = stack.enter_context(UserApi(load.api_delay_ms / 1000))
-    receiver = stack.enter_context(Receiver())
+    receiver = stack.enter_context(CountingReceiver())
     kafka = stack.enter_context(LocalKafka())
     say("starting Flink: a JobManager and a TaskManager with two slots")
     flink = stack.enter_context(LocalFlink(task_managers=1, slots=2, environment={SIGNING_KEY_VARIABLE: made_up_key()}))
@@ -136,6 +138,7 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
         control_topic="event-control",
         rules_topic=None if rules is None else RULES_TOPIC,
         decisions_topic=None if rules is None and not own.ui else DECISIONS_TOPIC,
+        deliveries_topic=_DELIVERIES_TOPIC,
         # Rules that are saved later may write topics of their own.
         action_topics=() if rules is None else ("*",),
         checkpointing_interval_ms=10_000,
@@ -150,6 +153,7 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
         (settings.inspections_topic, 1),
         (settings.audit_topic, 1),
         ("event-control", 1),
+        (settings.deliveries_topic, settings.user_shards),
     ):
         if topic is not None:
             kafka.create_topic(topic, partitions)
@@ -177,7 +181,11 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     if own_rules is not None:
         say(f"save a rule in {own.rules}, and it is live in seconds")
         stack.enter_context(own_rules.watched())
-    say(f"producing {load.rate:g} events/s of {load.users} users; Ctrl-C stops everything\n")
+    blows = Blows(stack.enter_context(keys(standard_input())), lambda: flink.task_manager_pids)
+    say(
+        f"producing {load.rate:g} events/s of {load.users} users; {KILL_KEY} kills the TaskManager, "
+        "Ctrl-C stops everything\n"
+    )
     generator = stack.enter_context(
         LoadGenerator(kafka.bootstrap_servers, settings.events_topic, load.rate, load.users)
     )
@@ -185,7 +193,8 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     topic = settings.decisions_topic if is_own and settings.decisions_topic else settings.actions_topic
     consumer = stack.enter_context(contextlib.closing(_consumer(kafka.bootstrap_servers, topic)))
     actions = FiredActions(rule_set, settings.actions_topic) if is_own else SentActions()
-    _watch(consumer, actions, generator, SourceMetrics(flink, job_id), load.seconds, suggest)
+    around = Around(generator, SourceMetrics(flink, job_id), receiver, blows)
+    _watch(consumer, actions, around, load.seconds, suggest)
 
 
 def _suggest(settings: Settings, path: Path | None, flink: LocalFlink, user_id: str) -> None:
@@ -290,11 +299,20 @@ class FiredActions:
         return line, decision.event_time, decision.user_id
 
 
+@dataclass(frozen=True)
+class Around:
+    """What happens around the job."""
+
+    load: LoadGenerator
+    source: SourceMetrics
+    receiver: CountingReceiver
+    blows: Blows
+
+
 def _watch(
     consumer: Consumer,
     actions: SentActions | FiredActions,
-    load: LoadGenerator,
-    source: SourceMetrics,
+    around: Around,
     seconds: float | None,
     suggest: Callable[[str], None] | None,
 ) -> None:
@@ -316,15 +334,18 @@ def _watch(
                 if suggest is not None:
                     suggest(user_id)
                     suggest = None
+        around.blows.strike()
         now_s = time.monotonic()
         elapsed_s = now_s - last_report_s
         if elapsed_s >= 1:
             while delays and delays[0][0] < now_s - _WINDOW_S:
                 delays.popleft()
-            read, lag = source.read()
+            read, lag = around.source.read()
             rates = f"{'?' if read is None else format(read, ',.0f'):>6} events/s  {fired / elapsed_s:5,.0f} actions/s"
             waiting = "?" if lag is None else f"{lag:,}"
-            say(f"── {rates}  {_percentiles(delays)}  lag {waiting}  produced {load.produced:,}")
+            webhooks, repeats = around.receiver.counts()
+            counts = f"produced {around.load.produced:,}  webhooks {webhooks:,}, repeated {repeats:,}"
+            say(f"── {rates}  {_percentiles(delays)}  lag {waiting}  {counts}, kills {around.blows.kills}")
             last_report_s, fired, shown = now_s, 0, 0
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -21,7 +24,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 class LocalServer:
     """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is its address."""
 
-    def __init__(self, name: str, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, name: str, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
         server = _Server(("127.0.0.1", 0), handler)
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name=name)
@@ -58,3 +61,31 @@ class _Handler(QuietHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(204)
         self.end_headers()
+
+
+class CountingReceiver(LocalServer):
+    """A ``Receiver`` that knows which webhooks came, by their ids."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: Counter[str] = Counter()
+        super().__init__("embedded-receiver", partial(_CountingHandler, self._note))
+
+    def _note(self, webhook_id: str) -> None:
+        with self._lock:
+            self._times[webhook_id] += 1
+
+    def counts(self) -> tuple[int, int]:
+        """How many webhooks came, and how many requests repeated one that had come before."""
+        with self._lock:
+            return len(self._times), self._times.total() - len(self._times)
+
+
+class _CountingHandler(_Handler):
+    def __init__(self, note: Callable[[str], None], *args: Any) -> None:
+        self._note = note
+        super().__init__(*args)  # handles the connection to its end
+
+    def do_POST(self) -> None:
+        self._note(self.headers["webhook-id"])
+        super().do_POST()

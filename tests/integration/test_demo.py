@@ -112,7 +112,11 @@ def lines_without_data(prometheus: Prometheus, expected: set[str]) -> set[str]:
 def test_demo_shows_actions_and_every_panel_and_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path, "demo", "--rate=100", "--users=500", "--monitoring") as (process, output, mark):
         wait_for(output, r"ACTION \w+ +user_\d+ .* after [\d,]+ ms", 200)
-        wait_for(output, r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+", 30)
+        wait_for(
+            output,
+            r"\d+ events/s .* p50 [\d,]+ ms  p99 [\d,]+ ms  lag \d+ .* webhooks [1-9][\d,]*, repeated 0, kills 0",
+            30,
+        )
         assert "Flink's web page: http://127.0.0.1:" in output.read_text()
         found = re.search(r"Prometheus: (http://127\.0\.0\.1:\d+) ", output.read_text())
         assert found, output.read_text()

@@ -94,7 +94,7 @@ class ProcessResources:
         job = job_hash(settings.job_name, settings.user_shards)
         return self.once(
             (DeliveryLedger, topic, job, *sorted(config.items())),
-            lambda: DeliveryLedger(KafkaLog(config, topic), topic, job, self.metrics),
+            lambda: DeliveryLedger(KafkaLog(config, topic), topic, job, self.metrics, self._io_thread().later),
         )
 
     def rule_error_sampler(self, per_minute: int) -> RuleErrorSampler:

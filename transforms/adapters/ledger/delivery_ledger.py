@@ -7,7 +7,9 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from transforms.adapters.ledger.kafka_log import Log, Record
@@ -36,6 +38,9 @@ _AWAY_LEASE_S: Final = 2.0
 # A turn that took longer was stopped, or starved: how long Kafka had been silent before says nothing.
 _PAUSE_S: Final = 2.0
 _STORE_EVERY_MS: Final = 1000
+_BATCH_S: Final = 0.005
+
+Later = Callable[[float, Callable[[], None]], object]
 
 
 class DeliveryLedger:
@@ -46,11 +51,12 @@ class DeliveryLedger:
         topic: its name, for positions.
         job: hash of the job.
         metrics: the worker's.
+        later: calls back after a pause [s], in the thread that makes the calls.
     """
 
-    def __init__(self, log: Log, topic: str, job: bytes, metrics: WorkerMetrics) -> None:
+    def __init__(self, log: Log, topic: str, job: bytes, metrics: WorkerMetrics, later: Later) -> None:
         self.topic = topic
-        self._core = _Core(log, job, metrics)
+        self._core = _Core(log, job, metrics, later)
         thread = threading.Thread(target=self._core.run, name="ledger", daemon=True)
         thread.start()
         weakref.finalize(self, self._core.stopped.set)
@@ -64,7 +70,7 @@ class DeliveryLedger:
 class _Core:
     """What the thread and the shards share; it does not refer to the ``DeliveryLedger``, whose end ends the thread."""
 
-    def __init__(self, log: Log, job: bytes, metrics: WorkerMetrics) -> None:
+    def __init__(self, log: Log, job: bytes, metrics: WorkerMetrics, later: Later) -> None:
         self.lock = threading.RLock()  # what Kafka refuses at once is reported while a shard holds it
         self.stopped = threading.Event()
         self.job = job
@@ -77,10 +83,16 @@ class _Core:
         self._asked_s = self._looped_s = self._shown_s = float("-inf")
         self._followed: dict[int, LedgerSession] = {}
         self._stuck_s: dict[int, float] = {}
-        self.unacknowledged = 0
+        # Ends on their way. Who gets the lock next notes them: the thread that makes calls never waits for it.
+        self._ended: deque[tuple[LedgerSession, Settled]] = deque()
+        self._stored = self._unacknowledged = 0
+        # Only used in the thread that makes calls:
+        self._later = later
+        self._batch: list[tuple[int, LedgerSession, Settled]] = []
 
     def open(self, shard: int, offset: int | None) -> LedgerSession:
         with self.lock:
+            self.note_ends()
             session = self._sessions.get(shard)
             if session is None or not session.refold(offset):
                 if session is not None:
@@ -103,18 +115,41 @@ class _Core:
         self.append(shard, session.claim(os.urandom(8)))
         self._asked_s = float("-inf")
 
-    def append(self, shard: int, record: LedgerRecord, on_loss: Callable[[], None] | None = None) -> None:
-        """Append a record; the caller holds the lock."""
-        self.unacknowledged += 1
+    def append(self, shard: int, record: LedgerRecord) -> None:
+        """Append a record of who has the shard; the caller holds the lock."""
+        self._unacknowledged += 1
+        self.log.append(shard, encode_record(record), partial(self._done, None, b""))
 
-        def done(is_stored: bool) -> None:
-            with self.lock:
-                self.unacknowledged -= 1
-                if not is_stored and on_loss is not None:
-                    on_loss()
-            self.metrics.count("ledger_appends" if is_stored else "ledger_appends_lost")
+    def append_end(self, shard: int, session: LedgerSession, settled: Settled) -> None:
+        """Append the end of a webhook with others; in the thread that makes calls, without the lock."""
+        self._ended.append((session, settled))
+        self._batch.append((shard, session, settled))
+        # To append wakes Kafka's thread, which may take the processor from this one before its next call has begun.
+        if len(self._batch) == 1:
+            self._later(_BATCH_S, self._append_batch)
 
-        self.log.append(shard, encode_record(record), done)
+    def _append_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        for shard, session, settled in batch:
+            self.log.append(shard, encode_record(settled), partial(self._done, session, settled.key))
+
+    def note_ends(self) -> None:
+        """Tell the sessions of the ends; the caller holds the lock."""
+        now_s = time.monotonic() if self._ended else 0.0
+        while self._ended:
+            session, settled = self._ended.popleft()
+            session.append(settled, now_s)
+            self._unacknowledged += 1
+
+    def _done(self, session: LedgerSession | None, key: bytes, is_stored: bool) -> None:
+        with self.lock:
+            self.note_ends()
+            self._unacknowledged -= 1
+            self._stored += is_stored
+            if session is not None and not is_stored:
+                session.lose(key)
+        if not is_stored:
+            self.metrics.count("ledger_appends_lost")
 
     # In the thread
 
@@ -147,8 +182,12 @@ class _Core:
         records = self.log.read(_IDLE_S if self._is_hurried else 0.0)
         now_s = time.monotonic()
         with self.lock:
+            self.note_ends()
             self._take(records, now_s)
             self._keep_leases(now_s)
+            stored, self._stored = self._stored, 0
+        if stored:
+            self.metrics.count("ledger_appends", stored)
         if now_s >= self._shown_s + 1.0:
             self._shown_s = now_s
             self._show(now_s)
@@ -204,7 +243,7 @@ class _Core:
             guarded = sum(session.is_guarded(now_s) for session in sessions)
         self.metrics.set("ledger_shards_unguarded", allowed - guarded)
         self.metrics.set("ledger_shards_waiting", len(sessions) - allowed)
-        self.metrics.set("ledger_unacknowledged", self.unacknowledged)
+        self.metrics.set("ledger_unacknowledged", self._unacknowledged)
 
 
 class ShardLedger:
@@ -232,6 +271,7 @@ class ShardLedger:
         """How a webhook ended that the state has as waiting."""
         key = self._keys[delivery.action_id] = delivery_key(delivery)
         with self._core.lock:
+            self._core.note_ends()
             return self._session.find(key)
 
     def call(self, delivery: Delivery) -> LedgerCall:
@@ -242,6 +282,7 @@ class ShardLedger:
         """Note that the state gets these results; returns the position for the journal, now and then."""
         now_s = time.monotonic()
         with self._core.lock:
+            self._core.note_ends()
             for action_id in action_ids:
                 key = self._keys.pop(action_id, None)
                 if key is not None:
@@ -271,12 +312,9 @@ class LedgerCall:
         return True
 
     def ended(self, result: SendResult) -> None:
-        """Append the end of the webhook, if this is one."""
+        """Append the end of the webhook, if this is one; in the thread that makes calls."""
         if result.outcome.value not in FINAL or result.attempts == 0:
             return
         error = (result.error or "")[:MAX_ERROR]
         settled = Settled(self._core.job, self._key, result.outcome.value, result.status, result.attempts, error)
-        session, key = self._session, self._key
-        with self._core.lock:
-            session.append(settled, time.monotonic())
-            self._core.append(self._shard, settled, lambda: session.lose(key))
+        self._core.append_end(self._shard, self._session, settled)

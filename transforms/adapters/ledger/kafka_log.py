@@ -20,9 +20,10 @@ _BATCH: Final = 500
 _UNACKNOWLEDGED: Final = 100_000
 _PRODUCER: Final = {
     "acks": "all",
-    "linger.ms": "5",
-    # Records keep their order when a request is repeated: what the ledger has is the beginning of what there was.
-    "max.in.flight.requests.per.connection": "1",
+    "linger.ms": "0",  # who appends does it in batches
+    # A request has records of one partition. One at a time, records of other shards would wait: twice as many would be
+    # unacknowledged. A request that is repeated may come after later ones; until then its records are unacknowledged.
+    "max.in.flight.requests.per.connection": "5",
     "enable.idempotence": "false",
     "message.timeout.ms": "0",
     "queue.buffering.max.messages": str(_UNACKNOWLEDGED),
@@ -82,7 +83,7 @@ class KafkaLog:
         self._asked: dict[int, Any] = {}
 
     def append(self, partition: int, value: bytes, done: Done) -> None:
-        """Append a record, within some milliseconds."""
+        """Append a record."""
         try:
             self._producer.produce(
                 self._topic, value, partition=partition, on_delivery=lambda error, _: done(error is None)

@@ -22,11 +22,15 @@ def delivery(name: str) -> Delivery:
     return Delivery(name, "crm", "r", 1, "a", "e", b"{}", 0, 0)
 
 
+def at_once(_: float, call: Callable[[], None]) -> None:
+    call()
+
+
 class Worker:
     def __init__(self, topic: FakeTopic, job: bytes = JOB) -> None:
         self.metrics = WorkerMetrics()
         self.log = FakeLog(topic)
-        self.ledger = DeliveryLedger(self.log, "deliveries", job, self.metrics)
+        self.ledger = DeliveryLedger(self.log, "deliveries", job, self.metrics, at_once)
 
     def open(self, position: LedgerPosition | None = None, shard: int = 3) -> ShardLedger:
         ledger = self.ledger.open(shard, position)
@@ -220,3 +224,23 @@ def test_a_position_in_another_topic_says_nothing(topic: FakeTopic, start: Start
     eventually(lambda: len(settled(topic)) == 1, "the records are stored")
     first.close()
     assert start().open(LedgerPosition("former-topic", 99)).find(delivery("a")) is not None
+
+
+def test_ends_are_appended_together_and_known_before(topic: FakeTopic) -> None:
+    waiting: list[tuple[float, Callable[[], None]]] = []
+    ledger = DeliveryLedger(
+        FakeLog(topic), "deliveries", JOB, WorkerMetrics(), lambda pause_s, call: waiting.append((pause_s, call))
+    )
+    shard = ledger.open(3, None)
+    eventually(shard.is_ready, "a lease")
+    for batch in (["a", "b", "c"], ["d"]):
+        for name in batch:
+            send(shard, name)
+        assert all(shard.find(delivery(name)) is not None for name in batch)
+        assert not {delivery_key(delivery(name)) for name in batch} & set(settled(topic))
+        ((pause_s, append),) = waiting
+        assert pause_s == 0.005
+        waiting.clear()
+        append()
+    assert settled(topic) == [delivery_key(delivery(name)) for name in ("a", "b", "c", "d")]
+    ledger._core.stopped.set()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kafka_broker import KafkaBroker
-from tests.transforms.adapters.ledger.test_delivery_ledger import JOB, begin, delivery, send
+from tests.transforms.adapters.ledger.test_delivery_ledger import JOB, at_once, begin, delivery, send
 from tests.waiting import eventually
 from transforms.adapters.ledger.delivery_ledger import DeliveryLedger, ShardLedger
 from transforms.adapters.ledger.kafka_log import KafkaLog
@@ -35,7 +35,7 @@ class Workers:
 
     def start(self) -> DeliveryLedger:
         metrics = WorkerMetrics()
-        self.started.append(DeliveryLedger(KafkaLog(self._config, self._topic), self._topic, JOB, metrics))
+        self.started.append(DeliveryLedger(KafkaLog(self._config, self._topic), self._topic, JOB, metrics, at_once))
         return self.started[-1]
 
 
