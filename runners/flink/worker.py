@@ -8,7 +8,8 @@ start harnesses whose state cache is off; here it is on.
 Environment: ``EVENT_TRIGGER_WORKER_LOG_DIR`` names a folder for logs, stdout and stderr (``worker-<id>-<pid>.log``;
 without it the runner drops all output), ``EVENT_TRIGGER_BEAM_OVERRIDES`` is ``on`` (default) or ``off``.
 ``EVENT_TRIGGER_LOG_LEVEL`` is the level of our own logs (default INFO; with DEBUG each action is
-logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``.
+logged), ``EVENT_TRIGGER_LOG_USERS`` is ``hash`` (default) or ``id``. ``EVENT_TRIGGER_WORKER_SOCKET`` has the worker
+run as another user (``starter.py``).
 
 SIGUSR1 has a worker write the stacks of its threads to its log.
 """
@@ -29,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runners.flink import logs
+from runners.flink import logs, starter
 from runners.flink.errors import LocalStackError
 from runners.flink.redaction import without_secrets
 
@@ -56,10 +57,19 @@ IMPORT_EXPERIMENT = "event_trigger_import="
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a harness until the runner closes its control channel; ends the process with 0, or 1 after an error."""
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
-    _end_with_parent(os.getppid())
+    words = list(sys.argv[1:] if argv is None else argv)
+    if from_socket := words == [starter.FROM_SOCKET]:
+        words = starter.take_request()
+    arguments = _parse(words)
+    if not from_socket:
+        starter.end_with_parent(os.getppid())
+        _open_log(arguments.id)
+        if path := os.environ.get(starter.SOCKET_VARIABLE):
+            starter.stand_in(words, path)
+    for stream in (sys.stdout, sys.stderr):
+        # SIGTERM ends the process at once; printed lines have to be in the file by then.
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     fields = {"worker": arguments.id, "pid": os.getpid()}
-    _open_log(arguments.id)
     faulthandler.register(signal.SIGUSR1)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     status = 1
@@ -189,20 +199,6 @@ def _integers(value: Any) -> Any:
     return value
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process soon after its parent: a killed TaskManager cannot stop its workers.
-
-    (PR_SET_PDEATHSIG does not work here: it follows the parent's *thread*, and the JVM's threads come and go.)
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
-
-
 def _end_soon_after(harness: Any, longest_s: float) -> None:
     """End this process ``longest_s`` after the harness's control channel has closed, if it has not ended by itself.
 
@@ -228,9 +224,6 @@ def _open_log(worker_id: str) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-    for stream in (sys.stdout, sys.stderr):
-        # SIGTERM ends the process at once; printed lines have to be in the file by then.
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _log_as_json(fields: dict[str, Any]) -> None:

@@ -20,9 +20,13 @@ import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.net.HostAndPor
  * TaskManager could ask them for the job's options, its state and its events. These listen on the address that is asked
  * for, which for workers is the loopback one. It is in {@code beam-overrides.jar}, which comes before Beam's jars on class
  * paths in the order of names. {@code ServerFactoryTest} compares Beam's class with the one that this was written against.
+ *
+ * <p>They also leave out the service that gives out artifacts. It reads any file that its process may read, for whoever
+ * asks, so that a worker with a user of its own could ask for the files of the TaskManager's. Our jobs stage no files.
  */
 public abstract class ServerFactory {
   private static final int KEEP_ALIVE_S = 20;
+  private static final String ARTIFACTS = "org.apache.beam.model.job_management.v1.ArtifactRetrievalService";
 
   /** A factory of servers on free ports. */
   public static ServerFactory createDefault() {
@@ -90,8 +94,10 @@ public abstract class ServerFactory {
               .maxInboundMessageSize(Integer.MAX_VALUE)
               .permitKeepAliveTime(KEEP_ALIVE_S, TimeUnit.SECONDS);
       for (BindableService service : services) {
-        builder.addService(
-            ServerInterceptors.intercept(service, GrpcContextHeaderAccessorProvider.interceptor()));
+        if (!service.bindService().getServiceDescriptor().getName().equals(ARTIFACTS)) {
+          builder.addService(
+              ServerInterceptors.intercept(service, GrpcContextHeaderAccessorProvider.interceptor()));
+        }
       }
       return builder.build().start();
     }

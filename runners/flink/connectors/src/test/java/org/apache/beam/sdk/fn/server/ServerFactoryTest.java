@@ -10,7 +10,10 @@ import java.security.MessageDigest;
 import java.util.Collections;
 import java.util.HexFormat;
 import java.util.List;
+import org.apache.beam.model.jobmanagement.v1.JobServiceGrpc.JobServiceImplBase;
 import org.apache.beam.model.pipeline.v1.Endpoints.ApiServiceDescriptor;
+import org.apache.beam.runners.fnexecution.artifact.ArtifactRetrievalService;
+import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.BindableService;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.Server;
 import org.junit.jupiter.api.Test;
 
@@ -37,6 +40,21 @@ class ServerFactoryTest {
     Server server = ServerFactory.createDefault().create(List.of(), descriptor);
     try {
       assertEquals("127.0.0.1", ((InetSocketAddress) server.getListenSockets().get(0)).getAddress().getHostAddress());
+    } finally {
+      server.shutdownNow();
+    }
+  }
+
+  @Test
+  void noServerGivesOutFilesOfItsProcess() throws Exception {
+    ApiServiceDescriptor.Builder descriptor = ApiServiceDescriptor.newBuilder();
+    List<BindableService> services =
+        List.of(new ArtifactRetrievalService(), new JobServiceImplBase() {});
+    Server server = ServerFactory.createDefault().allocateAddressAndCreate(services, descriptor);
+    try {
+      assertEquals(
+          List.of("org.apache.beam.model.job_management.v1.JobService"),
+          server.getServices().stream().map(service -> service.getServiceDescriptor().getName()).toList());
     } finally {
       server.shutdownNow();
     }
