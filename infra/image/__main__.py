@@ -11,22 +11,16 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from email.parser import Parser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from infra.packages.__main__ import project_version
-from infra.release import __main__ as release
-from infra.release.bill import cyclone_dx
+from infra.packages.__main__ import ROOT, project_version
+from infra.release import bill, contents
 from runners.flink import artifacts, configuration
 from runners.flink.errors import FlinkRunnerError
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 NAME = "localhost/event-trigger"
@@ -90,15 +84,13 @@ def main(argv: Sequence[str]) -> int:
 def write_root(root: Path) -> Path:
     """Write what the image has on top of Debian into an empty folder."""
     shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(HERE / "root", root)
     flink, home = root / "opt" / "flink", root / "opt" / "event-trigger"
-    release._flink(part := root / "flink")
-    shutil.copytree(part, flink, dirs_exist_ok=True)
-    shutil.rmtree(part)
+    contents.flink(flink)
     (flink / "conf" / "base.yaml").unlink()
     configuration.write(flink / "conf", {**configuration.BASE, **SETTINGS})
     (flink / "conf" / "log4j.properties").unlink()  # containers log to standard output
-    release._python(home, ROOT / "requirements" / "all-extras.txt")
+    contents.python(home, ROOT / "requirements" / "all-extras.txt")
+    shutil.copytree(HERE / "root", root, dirs_exist_ok=True)
     # A launch puts our jars before Flink's, so it needs them apart; links into lib/ keep them from being there twice.
     (home / "connectors").mkdir()
     for jar in artifacts.connectors():
@@ -106,7 +98,14 @@ def write_root(root: Path) -> Path:
         (flink / "lib" / jar.name).symlink_to(f"/opt/event-trigger/connectors/{jar.name}")
     (home / "cache").mkdir()
     (home / "cache" / f"flink-{artifacts.FLINK_VERSION}").symlink_to("/opt/flink")
+    _write_bill(root)
     return root
+
+
+def _write_bill(root: Path, debian: Iterable[bill.Component] = ()) -> None:
+    home = root / "opt" / "event-trigger"
+    components = [*debian, *contents.components(root / "opt" / "flink"), *contents.components(home)]
+    bill.write(home, project_version(), components, "container")
 
 
 def build(root: Path, output: Path) -> Path:
@@ -118,8 +117,7 @@ def build(root: Path, output: Path) -> Path:
         raise ImageError("only root can unpack Debian's packages and build the image")
     version = project_version()
     debian = _debian()
-    bill = root / "opt" / "event-trigger" / "bill-of-materials.json"
-    bill.write_text(json.dumps(bill_of_materials(debian, root, version), indent=1) + "\n")
+    _write_bill(root, bill.debian_packages(debian))
     archive = output / f"event-trigger-{version}.tar"
     container = _buildah("from", "scratch")
     try:
@@ -166,52 +164,14 @@ def _debian() -> Path:
     def make(folder: Path) -> None:
         sys.stderr.write("Debian: installing the image's packages (two minutes) ...\n")
         include = f"--include={','.join(PACKAGES)}"
-        _run("mmdebstrap", "--quiet", "--variant=minbase", include, SUITE, str(folder / "root.tar"))
+        contents.run("mmdebstrap", "--quiet", "--variant=minbase", include, SUITE, str(folder / "root.tar"))
 
-    return artifacts._cached(f"image-debian-{digest}", make) / "root.tar"
-
-
-def bill_of_materials(debian: Path, root: Path, version: str) -> dict[str, Any]:
-    """What the image is made of, as a CycloneDX document: Debian's and Python's packages, jars."""
-    status = _run("tar", "--extract", "--to-stdout", "--file", str(debian), "./var/lib/dpkg/status")
-    found = {
-        ("pkg:deb/debian/{}@{}".format(*pair), *pair)
-        for pair in ((package["Package"], package["Version"]) for package in map(_headers, status.split("\n\n")))
-        if all(pair)
-    }
-    for metadata in root.rglob("*.dist-info/METADATA"):
-        package = _headers(metadata.read_text("utf-8"))
-        found.add((f"pkg:pypi/{package['Name']}@{package['Version']}", package["Name"], package["Version"]))
-    for jar in [*root.rglob("lib/*.jar"), *root.rglob("connectors/*.jar"), *root.rglob("plugins/*/*.jar")]:
-        if not jar.is_symlink():
-            name, number = jar_version(jar.stem)
-            found.add((f"pkg:generic/{jar.name}", name, number or version))
-    components = [
-        {"type": "library", "name": name, "version": number, "purl": purl} for purl, name, number in sorted(found)
-    ]
-    return cyclone_dx("container", version, components)
-
-
-def jar_version(stem: str) -> tuple[str, str]:
-    """Name and version of a jar, from its file's name; ours have no version there."""
-    match = re.fullmatch(r"(.+?)-(\d+(?:\.\d+)+.*)", stem)
-    return (match[1], match[2]) if match else (stem, "")
-
-
-def _headers(text: str) -> Mapping[str, str]:
-    return {"Package": "", "Version": "", **dict(Parser().parsestr(text, headersonly=True).items())}
+    return artifacts.cached(f"image-debian-{digest}", make) / "root.tar"
 
 
 def _buildah(command: str, *arguments: str) -> str:
     isolation = ["--isolation", "chroot"] if command == "run" else []
-    return _run("buildah", "--storage-driver", "vfs", command, *isolation, *arguments).strip()
-
-
-def _run(*command: str) -> str:
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise ImageError(f"{' '.join(command)} ended with {result.returncode}: {result.stderr[-2000:]}")
-    return result.stdout
+    return contents.run("buildah", "--storage-driver", "vfs", command, *isolation, *arguments).strip()
 
 
 if __name__ == "__main__":

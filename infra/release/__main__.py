@@ -14,24 +14,17 @@ import argparse
 import gzip
 import hashlib
 import json
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.release import bill
-from runners.flink import artifacts, configuration
+from infra.packages.__main__ import ROOT, project_version
+from infra.release import bill, contents
+from runners.flink import artifacts
 from runners.flink.errors import FlinkRunnerError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-HERE = Path(__file__).resolve().parent
-
-_PYTHON = "3.11"
-_LOCK = ROOT / "requirements" / "runtime.txt"
 _COMPRESSION = 4  # the jars and most wheels are compressed already
 
 
@@ -55,21 +48,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class ReleaseError(FlinkRunnerError, RuntimeError):
-    """A tool failed or a file is missing; the message says which."""
-
-
 def build(output: Path, jars: Sequence[Path] = ()) -> dict[str, dict[str, str | int]]:
     """Write the archives and manifest.json into ``output``; the manifest.
 
     Archives of earlier releases stay, so that a cluster can go back to them.
     """
     output.mkdir(parents=True, exist_ok=True)
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = project_version()
     archives: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "flink": (artifacts.FLINK_VERSION, lambda folder: _flink(folder, jars)),
-        "python": (version, _python),
-        "zookeeper": (artifacts.ZOOKEEPER_VERSION, _zookeeper),
+        "flink": (artifacts.FLINK_VERSION, lambda folder: contents.flink(folder, jars)),
+        "python": (version, contents.python),
+        "zookeeper": (artifacts.ZOOKEEPER_VERSION, contents.zookeeper),
     }
     manifest: dict[str, dict[str, str | int]] = {}
     components = list(bill.os_packages())
@@ -78,85 +67,11 @@ def build(output: Path, jars: Sequence[Path] = ()) -> dict[str, dict[str, str | 
             content = Path(folder, name)
             content.mkdir()
             fill(content)
-            components += _components(content)
+            components += contents.components(content)
             manifest[name] = _pack(content, output, f"{name}-{archive_version}")
     bill.write(output, version, components)
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-def _components(content: Path) -> Iterator[bill.Component]:
-    yield from bill.jars(content)
-    yield from bill.python_packages(content / "site-packages")
-    libraries = content / "native-libraries.txt"
-    if libraries.is_file():
-        yield from bill.native_libraries(libraries.read_text())
-
-
-def _flink(folder: Path, jars: Sequence[Path] = ()) -> None:
-    flink = artifacts.flink_home()
-    (folder / "bin").mkdir(parents=True)
-    shutil.copy(flink / "bin" / "bash-java-utils.jar", folder / "bin")
-    _program(HERE / "flink-node.sh", folder / "bin" / "flink-node")
-    shutil.copytree(flink / "lib", folder / "lib")
-    for jar in [*artifacts.connectors(), *jars]:
-        if not jar.is_file():
-            raise ReleaseError(f"--jar {jar}: no such file")
-        shutil.copy(jar, folder / "lib")
-    shutil.copytree(flink / "plugins" / "metrics-prometheus", folder / "plugins" / "metrics-prometheus")
-    shutil.copytree(artifacts.s3_plugin(), folder / "plugins" / "s3-fs-hadoop")
-    conf = folder / "conf"
-    conf.mkdir()
-    configuration.write(conf, configuration.BASE)
-    (conf / "config.yaml").rename(conf / "base.yaml")
-    (conf / "log4j.properties").unlink()  # the cluster has its own, which rolls
-    (conf / "java-options").write_text("".join(f"{option}\n" for option in configuration.JAVA_17_OPTIONS))
-
-
-def _python(folder: Path, lock: Path = _LOCK) -> None:
-    packages = folder / "site-packages"
-    uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--target", str(packages)]
-    target = ["--python-version", _PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
-    # A few of Beam's dependencies exist as sources only and are built here: so with the Python that nodes have.
-    if f"{sys.version_info.major}.{sys.version_info.minor}" != _PYTHON:
-        raise ReleaseError(f"this is Python {sys.version.split()[0]}, the nodes have {_PYTHON}: make setup PYTHON=…")
-    _run(*uv, *target, "--require-hashes", "--no-deps", "-r", str(lock))
-    with tempfile.TemporaryDirectory(prefix="event-trigger-source-") as source:
-        # Built in a copy: setuptools leaves folders beside what it builds.
-        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pipeline", "transforms", "runners"):
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, Path(source, name))
-        _run(*uv, "--no-deps", source)
-    shutil.rmtree(packages / "bin", ignore_errors=True)  # console scripts with this machine's paths
-    for left in [*packages.rglob("__pycache__"), packages / ".lock"]:
-        (shutil.rmtree if left.is_dir() else Path.unlink)(left)
-    for record in [*packages.glob("*.dist-info/RECORD"), *packages.glob("*.dist-info/direct_url.json")]:
-        record.unlink()  # name this machine's paths; nothing reads them
-    # Workers may not write here. Unchecked, because the archive's files have no times of their own.
-    compile_all = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
-    subprocess.run(
-        [sys.executable, *compile_all, "-s", str(packages), str(packages)], check=False
-    )  # some test data is no Python
-    (folder / "native-libraries.txt").write_text(_native_libraries(packages))
-    (folder / "bin").mkdir(exist_ok=True)
-    _program(HERE / "event-trigger-worker.sh", folder / "bin" / "event-trigger-worker")
-
-
-def _native_libraries(packages: Path) -> str:
-    """The libraries inside pycurl's wheel with their versions, one a line: no lock file lists libcurl and its TLS."""
-    program = f"import sys; sys.path.insert(0, {str(packages)!r}); import pycurl; print(pycurl.version)"
-    return _run(sys.executable, "-I", "-c", program).replace(" ", "\n")
-
-
-def _zookeeper(folder: Path) -> None:
-    (folder / "lib").mkdir()
-    for jar in artifacts.zookeeper_jars():
-        if not any(other in jar.name for other in ("-osx", "-windows", "-aarch_64")):
-            shutil.copy(jar, folder / "lib")
-
-
-def _program(source: Path, target: Path) -> None:
-    shutil.copy(source, target)
-    target.chmod(0o755)
 
 
 def _pack(folder: Path, output: Path, name: str) -> dict[str, str | int]:
@@ -180,15 +95,6 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "root", "root"
     member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
-
-
-def _run(*command: str) -> str:
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise ReleaseError(
-            f"{' '.join(command)} ended with {result.returncode}: {(result.stdout + result.stderr)[-2000:]}"
-        )
-    return result.stdout
 
 
 if __name__ == "__main__":

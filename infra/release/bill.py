@@ -1,7 +1,7 @@
-"""The bill of materials of a release, in the form of CycloneDX 1.6, and its licences as a list.
+"""The bill of materials of a release or an image, in the form of CycloneDX 1.6, and its licences as a list.
 
-It names what the archives hold: Python packages with what pycurl bundles, jars with what is shaded into them, and the
-packages that nodes install from their operating system's repository, whose versions are the image's.
+It names what they hold: Python packages with what pycurl bundles, jars with what is shaded into them, an image's Debian
+packages, and those that nodes install from their operating system's repository, whose versions are the machine image's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _NAMESPACE: Final = uuid.UUID("5f1d7a52-6c6c-4f6e-9a51-0d2f7c5a3c11")
 _POM_PROPERTIES: Final = re.compile(r"META-INF/maven/[^/]+/[^/]+/pom\.properties")
 _OS_PACKAGES: Final = re.compile(r'variable "os_packages" \{.*?default\s*=\s*\[(.*?)\]', re.DOTALL)
+_COPYRIGHT: Final = re.compile(r"usr/share/doc/([^/]+)/copyright")
+_LICENCE_FIELD: Final = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.M)
 # What licences are called in metadata; others are listed as they are written.
 _APACHE: Final = re.compile(
     r"(?i)(the )?apache([ -](software )?licen[cs]e)?[, -]*(version |v\.? ?)?2(\.0)?( licen[cs]e)?"
@@ -40,7 +43,7 @@ class Component:
     """A package of the release.
 
     Attributes:
-        ecosystem: ``pypi``, ``maven``, ``generic`` or ``rpm``.
+        ecosystem: ``pypi``, ``maven``, ``generic``, ``rpm`` or ``deb``.
         name: its name there; of Maven GROUP:ARTIFACT.
         version: empty if it is the machine image's.
         parts: what is shaded into a jar.
@@ -74,11 +77,20 @@ class Component:
         return shown
 
 
-def write(output: Path, version: str, components: Iterable[Component]) -> list[Path]:
-    """Write bom.cdx.json and licences.csv into ``output``; the same content gives the same bytes."""
+def write(output: Path, version: str, components: Iterable[Component], kind: str = "application") -> list[Path]:
+    """Write bom.cdx.json and licences.csv into ``output``; the same content gives the same bytes.
+
+    ``kind`` is what they are about, as CycloneDX calls it: an ``application`` or a ``container``.
+    """
     unique = {(found.purl, found.sha256): found for found in components}
     ordered = [unique[key] for key in sorted(unique, key=lambda key: (key[0], key[1] or ""))]
-    bill = cyclone_dx("application", version, [component.document() for component in ordered])
+    bill: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": {"type": kind, "name": "event-trigger", "version": version}},
+        "components": [component.document() for component in ordered],
+    }
     bill["serialNumber"] = f"urn:uuid:{uuid.uuid5(_NAMESPACE, json.dumps(bill, sort_keys=True))}"
     listed = io.StringIO()
     table = csv.writer(listed, lineterminator="\n")
@@ -88,17 +100,6 @@ def write(output: Path, version: str, components: Iterable[Component]) -> list[P
     for name, text in written.items():
         (output / name).write_text(text)
     return [output / name for name in written]
-
-
-def cyclone_dx(kind: str, version: str, components: list[dict[str, Any]]) -> dict[str, Any]:
-    """The document about an ``application`` or ``container`` that is made of these components."""
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": {"type": kind, "name": "event-trigger", "version": version}},
-        "components": components,
-    }
 
 
 def python_packages(site_packages: Path) -> Iterator[Component]:
@@ -128,7 +129,7 @@ def jars(folder: Path) -> Iterator[Component]:
     for line in artifacts.JAR_LIST.read_text().splitlines():
         digest, _, coordinates, licence = line.split(" ", 3)
         listed[digest] = coordinates, licence
-    for jar in sorted(folder.rglob("*.jar")):
+    for jar in sorted(path for path in folder.rglob("*.jar") if not path.is_symlink()):
         digest = hashlib.sha256(jar.read_bytes()).hexdigest()
         inside = dict(_inside(jar))
         if digest in listed:
@@ -147,6 +148,31 @@ def os_packages() -> Iterator[Component]:
     found = _OS_PACKAGES.search((_ROOT / "infra" / "terraform" / "variables.tf").read_text())
     for name in re.findall(r'"([^"]+)"', found[1] if found else ""):
         yield Component("rpm", f"amzn:{name}", "")
+
+
+def debian_packages(archive: Path) -> Iterator[Component]:
+    """The packages of a Debian in a tar archive, with the licences that their copyright files name."""
+    texts: dict[str, str] = {}
+    linked: dict[str, str] = {}
+    with tarfile.open(archive) as files:
+        for member in files:
+            name = member.name.removeprefix("./")
+            if match := _COPYRIGHT.fullmatch(name):
+                if file := files.extractfile(member):
+                    texts[match[1]] = file.read().decode("utf-8", "replace")
+            elif name == "var/lib/dpkg/status" and (file := files.extractfile(member)):
+                status = file.read().decode()
+            elif member.issym() and name.startswith("usr/share/doc/"):
+                linked[name.removeprefix("usr/share/doc/")] = member.linkname
+    for package in (Parser().parsestr(text, headersonly=True) for text in status.split("\n\n") if text.strip()):
+        text = texts.get(linked.get(package["Package"], package["Package"]), "")
+        yield Component("deb", f"debian:{package['Package']}", package["Version"], _licence_of_copyright(text))
+
+
+def _licence_of_copyright(text: str) -> str:
+    """The licences in the fields of a copyright file. One without fields also names licences of mere parts."""
+    fields = _LICENCE_FIELD.findall(text) if text.lstrip().startswith("Format:") else ()
+    return " AND ".join(sorted({name.strip() for name in fields})) or UNKNOWN
 
 
 def _inside(jar: Path) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,6 @@ fi
 logging=$FLINK_CONF_DIR/log4j.properties
 [[ ! -f $FLINK_CONF_DIR/log4j-console.properties ]] || logging=$FLINK_CONF_DIR/log4j-console.properties
 export FLINK_CONF_DIR FLINK_LIB_DIR=$home/lib FLINK_PLUGINS_DIR=$home/plugins
-exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/conf/java-options" \
+exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/bin/java-options" \
   "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$logging" \
   -cp "$classpath" "${main[@]}" --configDir "$FLINK_CONF_DIR" "${dynamic[@]}" "${@:2}"

@@ -73,7 +73,7 @@ def cache_dir() -> Path:
 
 def flink_home() -> Path:
     """A Flink distribution: bin/bash-java-utils.jar, lib/, opt/ and plugins/; about 230 MB are downloaded once."""
-    return _cached(f"flink-{FLINK_VERSION}", _fetch_flink)
+    return cached(f"flink-{FLINK_VERSION}", _fetch_flink)
 
 
 def connectors() -> list[Path]:
@@ -87,7 +87,7 @@ def connectors() -> list[Path]:
         return _jars(Path(configured), f"EVENT_TRIGGER_CONNECTORS={configured}")
     if not _has_connectors_source():
         return _jars(_installed_connectors(), CONNECTORS_PACKAGE)
-    folder = _cached(_connectors_folder(), _build_connectors)
+    folder = cached(_connectors_folder(), _build_connectors)
     _remove_old_connectors(folder)
     return _jars(folder, "connectors")
 
@@ -152,12 +152,12 @@ def zookeeper_jars() -> list[Path]:
 
 def s3_plugin() -> Path:
     """The plugin folder with Flink's S3 file system (``s3://``, by Hadoop's S3A)."""
-    return _cached(f"flink-s3-{FLINK_VERSION}", _fetch_s3_plugin) / "s3-fs-hadoop"
+    return cached(f"flink-s3-{FLINK_VERSION}", _fetch_s3_plugin) / "s3-fs-hadoop"
 
 
 def msk_iam_jar() -> Path:
     """The jar by which Java's clients log in to Amazon MSK with IAM; only jobs with such brokers need it."""
-    return _cached(f"msk-iam-{_MSK_IAM_VERSION}", _fetch_msk_iam_jar) / _MSK_IAM_JAR
+    return cached(f"msk-iam-{_MSK_IAM_VERSION}", _fetch_msk_iam_jar) / _MSK_IAM_JAR
 
 
 def java() -> str:
@@ -227,7 +227,7 @@ def _jars_of_pom(name: str, version: str, pom: Path, megabytes: int) -> list[Pat
             _maven(["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], work)
         check_jars(folder)
 
-    return _jars(_cached(f"{name}-{version}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}", fetch), name)
+    return _jars(cached(f"{name}-{version}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}", fetch), name)
 
 
 def _fetch_s3_plugin(folder: Path) -> None:
@@ -274,7 +274,7 @@ def _run(
             raise LocalStackError(f"{problem}. Its output ended:\n{tail(Path(log.name))}")
 
 
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
+def cached(name: str, make: Callable[[Path], None]) -> Path:
     """The folder ``name`` of the cache; ``make`` fills it if it is not there, in one process at a time."""
     folder = cache_dir() / name
     if folder.is_dir():

@@ -19,7 +19,7 @@ BY_NAME = {page.name: page for page in PAGES}
 NOT_OURS = {
     ".event-trigger/demo.yaml",
     "/etc/flink/config.yaml",
-    "/opt/event-trigger/bill-of-materials.json",
+    "/opt/event-trigger/bom.cdx.json",
     "/opt/flink/conf/config.yaml",
     "dist/requirements.txt",
     "aws-msk-iam-auth-all.jar",

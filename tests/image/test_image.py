@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from infra.image import __main__ as image
 from infra.image.__main__ import ENVIRONMENT, HERE, PACKAGES, USER
+from infra.release import bill
 
 ENTRYPOINT = HERE / "root" / "docker-entrypoint.sh"
 HEALTH = HERE / "root" / "opt" / "event-trigger" / "bin" / "health"
@@ -136,6 +137,8 @@ def test_flink_node_takes_settings_and_either_configuration_file(tmp_path: Path,
     assert not left_over.exists()
     assert lines[-4:] == ["-D", "computed=1", "-D", "rest.port=1"]
     assert f"-Dlog4j.configurationFile={conf}/log4j-console.properties" in lines
+    # Kubernetes mounts a folder of its own over conf/.
+    assert f"@{home}/bin/java-options" in lines
 
 
 def of_containerfile() -> Mapping[str, str]:
@@ -162,37 +165,30 @@ def test_the_containerfile_makes_the_same_image() -> None:
     assert file["HEALTHCHECK"] == f"{health} {options['--healthcheck']}"
 
 
-def test_the_bill_of_materials_has_debians_and_pythons_packages_and_jars(tmp_path: Path) -> None:
-    root, status = tmp_path / "root", tmp_path / "var/lib/dpkg/status"
-    status.parent.mkdir(parents=True)
-    status.write_text(
-        "Package: tini\nStatus: install ok\nVersion: 0.19.0-1\nDescription: x\n y\n\nPackage: zlib1g\nVersion: 1:1.2\n"
-    )
-    with tarfile.open(tmp_path / "debian.tar", "w") as archive:
-        archive.add(status, "./var/lib/dpkg/status")
-    metadata = root / "site-packages" / "six-1.16.0.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text("Metadata-Version: 2.1\nName: six\nVersion: 1.16.0\n\nText: no header\n")
-    for jar in ("lib/flink-dist-1.19.3.jar", "connectors/event-trigger-connectors.jar"):
-        (root / jar).parent.mkdir()
-        (root / jar).touch()
-    (root / "lib" / "linked-2.jar").symlink_to("/nowhere.jar")
-    bill = image.bill_of_materials(tmp_path / "debian.tar", root, "0.2.0")
-    assert [component["purl"] for component in bill["components"]] == [
+def test_the_bill_of_materials_is_in_the_image_and_has_jars_once_with_what_is_inside(tmp_path: Path) -> None:
+    home, lib = tmp_path / "opt" / "event-trigger", tmp_path / "opt" / "flink" / "lib"
+    metadata = home / "site-packages" / "six-1.16.0.dist-info" / "METADATA"
+    for folder in (metadata.parent, home / "connectors", lib):
+        folder.mkdir(parents=True)
+    metadata.write_text("Name: six\nVersion: 1.16.0\nLicense: MIT\n")
+    with zipfile.ZipFile(home / "connectors" / "event-trigger-connectors.jar", "w") as jar:
+        for artifact, version in (("event-trigger-connectors", "0.2.0"), ("inner", "1")):
+            properties = f"groupId=g\nartifactId={artifact}\nversion={version}\n"
+            jar.writestr(f"META-INF/maven/g/{artifact}/pom.properties", properties)
+    (lib / "event-trigger-connectors.jar").symlink_to("/opt/event-trigger/connectors/event-trigger-connectors.jar")
+    image._write_bill(tmp_path, [bill.Component("deb", "debian:tini", "0.19.0-1", "MIT")])
+    document = json.loads((home / "bom.cdx.json").read_text())
+    assert document["metadata"]["component"]["type"] == "container"
+    found = {component["purl"]: component for component in document["components"]}
+    assert list(found) == [
         "pkg:deb/debian/tini@0.19.0-1",
-        "pkg:deb/debian/zlib1g@1:1.2",
-        "pkg:generic/event-trigger-connectors.jar",
-        "pkg:generic/flink-dist-1.19.3.jar",
+        "pkg:maven/g/event-trigger-connectors@0.2.0",
         "pkg:pypi/six@1.16.0",
     ]
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-
-
-def test_the_bill_names_no_jar_twice_and_gives_ours_the_release(tmp_path: Path) -> None:
-    assert image.jar_version("flink-dist-1.19.3") == ("flink-dist", "1.19.3")
-    assert image.jar_version("beam-vendor-grpc-1_69_0-0.1") == ("beam-vendor-grpc-1_69_0", "0.1")
-    assert image.jar_version("event-trigger-connectors") == ("event-trigger-connectors", "")
-    assert image.jar_version("flink-connector-kafka-3.3.0-1.19") == ("flink-connector-kafka", "3.3.0-1.19")
+    ours = found["pkg:maven/g/event-trigger-connectors@0.2.0"]
+    assert [part["purl"] for part in ours["components"]] == ["pkg:maven/g/inner@1"]
+    assert len(ours["hashes"][0]["content"]) == 64
+    assert "MIT,pkg:deb/debian/tini@0.19.0-1" in (home / "licences.csv").read_text().splitlines()
 
 
 def test_shellcheck_accepts_the_scripts() -> None:

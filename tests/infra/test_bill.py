@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,31 @@ def test_licences_of_packages_are_the_expression_or_the_classifiers_or_a_short_t
         "pkg:pypi/d@2": "MIT",
         "pkg:pypi/e@3": "Apache-2.0",
         "pkg:pypi/f@4": "unknown",
+    }
+
+
+def test_debians_packages_have_the_licences_that_their_copyright_files_name(tmp_path: Path) -> None:
+    files = {
+        "var/lib/dpkg/status": "Package: tini\nStatus: install ok\nVersion: 0.19.0-1\nDescription: x\n License: y\n\n"
+        "Package: zlib1g\nVersion: 1:1.2\n\nPackage: libgcc-s1\nVersion: 12\n\nPackage: none\nVersion: 1\n",
+        "usr/share/doc/tini/copyright": "Format: x\n\nFiles: *\nLicense: MIT\n\nFiles: d\nLicense: GPL-2+\n text\n",
+        "usr/share/doc/zlib1g/copyright": "Packaged by x.\nLicense: that of the packaging is GPL-2\n",
+        "usr/share/doc/gcc-12-base/copyright": "Format: https://d\n\nFiles: *\nLicense: GPL-3+ with GCC exception\n",
+    }
+    with tarfile.open(tmp_path / "debian.tar", "w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("./usr/share/doc/libgcc-s1")
+        link.type, link.linkname = tarfile.SYMTYPE, "gcc-12-base"
+        archive.addfile(link)
+    found = {component.purl: component.licence for component in bill.debian_packages(tmp_path / "debian.tar")}
+    assert found == {
+        "pkg:deb/debian/tini@0.19.0-1": "GPL-2+ AND MIT",
+        "pkg:deb/debian/zlib1g@1%3A1.2": "unknown",
+        "pkg:deb/debian/libgcc-s1@12": "GPL-3+ with GCC exception",
+        "pkg:deb/debian/none@1": "unknown",
     }
 
 

@@ -13,6 +13,7 @@ import pycurl
 import pytest
 
 from infra.release import __main__ as release
+from infra.release import contents
 from tests.infra.terraform import ROOT
 
 
@@ -85,6 +86,6 @@ def test_every_module_is_imported_with_what_nodes_have() -> None:
 
 
 def test_a_release_lists_libcurl_and_its_tls_library_with_their_versions() -> None:
-    lines = release._native_libraries(Path(pycurl.__file__).parent).splitlines()
+    lines = contents.native_libraries(Path(pycurl.__file__).parent).splitlines()
     assert lines == pycurl.version.split()
     assert [line.partition("/")[0] for line in lines[:3]] == ["PycURL", "libcurl", "OpenSSL"]

@@ -111,7 +111,7 @@ def test_the_image_has_its_user_health_check_labels_and_bill_of_materials() -> N
     assert found["Config"]["User"] == f"{USER}:{USER}"
     assert found["Config"]["Labels"]["org.opencontainers.image.version"] == project_version()
     assert found["Healthcheck"]["Test"] == ["CMD", "health"]
-    seen = 'event-trigger --version; id -u; touch /opt/x 2>&1 | grep -o "Read-only"; cat /opt/event-trigger/bill*.json'
+    seen = 'event-trigger --version; id -u; touch /opt/x 2>&1 | grep -o "Read-only"; cat /opt/event-trigger/bom*.json'
     options = ["--rm", "--network", "none", "--read-only", "--no-healthcheck"]
     options += [word for limit in limits() for word in ("--ulimit", limit)]
     done = podman("run", *options, IMAGE, "sh", "-c", seen)

@@ -295,7 +295,7 @@ def test_concurrent_requests_make_an_artifact_once() -> None:
         made.append(folder)
 
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(artifacts._cached("thing-1", make))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: folders.append(artifacts.cached("thing-1", make))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -312,10 +312,10 @@ def test_what_an_interrupted_run_left_is_cleaned_up(cache: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        artifacts._cached("thing-1", interrupted)
+        artifacts.cached("thing-1", interrupted)
     (cache / ".thing-1.part-killed").mkdir()  # as kill -9 leaves it
     assert not (cache / "thing-1").exists()
-    artifacts._cached("thing-1", lambda folder: (folder / "whole").touch())
+    artifacts.cached("thing-1", lambda folder: (folder / "whole").touch())
     assert [path.name for path in cache.iterdir() if path.is_dir()] == ["thing-1"]
     assert [path.name for path in (cache / "thing-1").iterdir()] == ["whole"]
 
@@ -323,7 +323,7 @@ def test_what_an_interrupted_run_left_is_cleaned_up(cache: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENT_TRIGGER_CACHE", "/proc/nowhere")
     with pytest.raises(LocalStackError, match="thing-1: cannot be put into the cache /proc/nowhere"):
-        artifacts._cached("thing-1", lambda _: None)
+        artifacts.cached("thing-1", lambda _: None)
 
 
 def test_no_file_names_a_registry() -> None:
