@@ -141,7 +141,7 @@ def test_f30_a_worker_is_stopped_for_90_s(stack: Stack, tmp_path: Path, seed: in
         wait_for_a_phase(run)
         pid = run.stack.flink.task_manager_pids[0]
         frozen = [pid, *(worker for worker in run.stack.workers() if parent_of(worker) == pid)]
-        since, struck_s = run.restarted_at(), run.strike()
+        since, struck_s = run.running_since(), run.strike()
         for process in frozen:
             os.kill(process, signal.SIGSTOP)
         try:
