@@ -199,16 +199,21 @@ class FlinkCluster(LocalFlink):
         raise LocalStackError(f"Flink: no JobManager leads; {len(alive)} are running")
 
 
-def restarted_at(rest: FlinkRest, job_id: str) -> int:
-    """When the job last began to restart after a failure, in epoch milliseconds; 0 if it never did."""
-    return int(rest.job(job_id)["timestamps"]["RESTARTING"])
+def running_since(rest: FlinkRest, job_id: str) -> int:
+    """When the job last began to run, in epoch milliseconds: later after each restart, whatever scheduler made it."""
+    return int(rest.job(job_id)["timestamps"]["RUNNING"])
+
+
+def restarts(rest: FlinkRest, job_id: str) -> int:
+    """How often the job has been restarted, by a failure or for other slots."""
+    return int(rest.job_metrics(job_id, ["numRestarts"])["numRestarts"])
 
 
 def wait_for_recovery(rest: FlinkRest, job_id: str, since: int, deadline_s: float) -> None:
     """Wait until the job has restarted later than ``since`` and every task runs again.
 
     After a ``kill -9`` Flink calls a job RUNNING for seconds, until it notices that the TaskManager is missing.
-    Read ``restarted_at`` before the kill and pass it as ``since`` after it.
+    Read ``running_since`` before the kill and pass it as ``since`` after it.
 
     Raises:
         LocalStackError: after ``deadline_s`` seconds, or at once if the job ended.
@@ -217,7 +222,7 @@ def wait_for_recovery(rest: FlinkRest, job_id: str, since: int, deadline_s: floa
     while True:
         job = rest.job(job_id)  # one request: REST responds from a copy that it renews every few seconds
         state, tasks = str(job["state"]), [vertex["status"] for vertex in job["vertices"]]
-        restarted = int(job["timestamps"]["RESTARTING"]) > since
+        restarted = int(job["timestamps"]["RUNNING"]) > since
         if restarted and state == "RUNNING" and all(task == "RUNNING" for task in tasks):
             return
         if state in TERMINAL_STATES or time.monotonic() > give_up:

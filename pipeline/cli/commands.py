@@ -98,6 +98,11 @@ COMMANDS: Final[dict[str, Command | Commands]] = {
         },
         STEER,
     ),
+    "topics": Commands(
+        "the topics of a launch: create",
+        {"create": Command("create those that are missing, compare those that exist", "topics:create")},
+        STEER,
+    ),
     "cancel": Command("end a job at once", "cancel:cancel", STEER),
     "destinations": Commands(
         "where webhooks go: list, enable, disable",

@@ -25,6 +25,7 @@ from pipeline.kafka.cluster_settings import (
 from pipeline.kafka.security import AWS_MSK_IAM
 from pipeline.launch.findings import FAIL, Cluster, check_beam, check_checkpoint_dir, check_jars, check_msk_iam
 from pipeline.launch.options import EXACTLY_ONCE, Settings
+from pipeline.launch.wanted_topics import least_ledger_retention_ms
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.errors import LocalStackError
 from runners.flink.rest import FlinkRest
@@ -32,7 +33,6 @@ from transforms.domain.rules.action_topics import topics_of
 from transforms.domain.rules.model import KafkaAction, Rule
 
 _NOT_COMPACTED: Final = ("events_topic", "dead_letters_topic", "deliveries_topic")
-_SHORTEST_RETENTION_MS: Final = 3_600_000
 _LONGEST_TRANSACTION: Final = "transaction.max.timeout.ms"
 
 
@@ -111,7 +111,7 @@ def check_kafka(settings: Settings) -> bool:
 
 
 def _check_retention(settings: Settings, retention_ms: int) -> None:
-    least_ms = max(_SHORTEST_RETENTION_MS, 10 * settings.checkpointing_interval_ms)
+    least_ms = least_ledger_retention_ms(settings)
     if 0 <= retention_ms < least_ms:
         raise OptionError(
             f"--deliveries_topic is {settings.deliveries_topic!r}, whose retention.ms is {retention_ms}, allowed: at "

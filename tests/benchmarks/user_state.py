@@ -33,7 +33,7 @@ from pipeline.launch.options import parse
 from runners.flink.local.broker import LocalKafka
 from tests.benchmarks import shards
 from tests.benchmarks.user_api import SLOW_PREFIX, UserApiProcess
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from transforms.domain.rules.sets import RuleSet
 
 _PARTITIONS: Final = 4
@@ -214,7 +214,7 @@ def size(users: int, user_shards: int) -> Figures:
         figures |= _memory("restored", stack, before, users)
         done = stack.rest.checkpoints(job_id)["counts"]["completed"]
         wait_for_checkpoint(stack.rest, job_id, done + 1, 300)
-        since = restarted_at(stack.rest, job_id)
+        since = running_since(stack.rest, job_id)
         # First the kill, then the events: what comes out afterwards has been restored.
         stack.flink.kill_task_manager()
         with _restoring(stack, known, figures, "killed"):

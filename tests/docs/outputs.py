@@ -32,6 +32,8 @@ OUTPUTS: Final[Mapping[tuple[str, str], str]] = {
     ("docs/infrastructure.md", "laptop ── SSM session ──▶ JobManager :8081 on its loopback          S3: checkpoints, "
      "HA metadata, savepoints, artifacts"): PICTURE,
     ("docs/operations.md", "ok    Kafka        broker-1:9092 answers, 12 topics"): f"{_THIS}::test_doctor",
+    ("docs/operations.md", "exists        user-tracking-events  as it should be  (--events_topic)"):
+     "tests/pipeline/cli/test_topics.py::test_the_docs_show_what_is_printed",
     ("docs/operations.md", "HEALTHY"): f"{_THIS}::test_status",
     ("docs/operations.md", "Prometheus: http://127.0.0.1:31220    alerts: http://127.0.0.1:31220/classic/alerts    "
      "targets: http://127.0.0.1:31220/classic/targets"): "tests/integration/test_demo.py::"

@@ -32,7 +32,7 @@ from tests.faults.verdict import (
     judge,
     repeats_from_before,
 )
-from tests.flink_cluster import restarted_at
+from tests.flink_cluster import restarts, running_since
 from tests.integration.jobs import ROOT, Reader, Topics, inspect, reading, submit
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import Oracle, SeenAction
@@ -119,9 +119,13 @@ class Experiment:
         """Sleep for a random time; the load goes on."""
         time.sleep(self.chance.uniform(least_s, most_s))
 
-    def restarted_at(self) -> int:
-        """When the job last began to restart."""
-        return restarted_at(self.rest, self.job_id)
+    def running_since(self) -> int:
+        """When the job last began to run."""
+        return running_since(self.rest, self.job_id)
+
+    def restarts(self) -> int:
+        """How often the job has been restarted."""
+        return restarts(self.rest, self.job_id)
 
     def completed(self) -> int:
         """Checkpoints completed so far, as the JobManager counts them."""
@@ -137,7 +141,7 @@ class Experiment:
         job = self.rest.job(self.job_id)
         assert job["state"] not in TERMINAL_STATES, self.rest.why(self.job_id)
         tasks = {vertex["status"] for vertex in job["vertices"]}
-        return job["timestamps"]["RESTARTING"] > since and job["state"] == "RUNNING" and tasks == {"RUNNING"}
+        return job["timestamps"]["RUNNING"] > since and job["state"] == "RUNNING" and tasks == {"RUNNING"}
 
     def move(self, *options: str, meanwhile: Callable[[], Callable[[Oracle], None]]) -> None:
         """Stop the job with a savepoint when it has handled all there is, and start from it with other options.

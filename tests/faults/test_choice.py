@@ -68,7 +68,7 @@ def test_f16_soak(stack: Stack, tmp_path: Path, seed: int, results: Keep, reques
         result.notes["state"] = "{:.0f} KB, then {:.0f} KB".format(*sizes)
     assert resident[1] <= resident[0] * 1.05
     assert abs(sizes[1] / sizes[0] - 1) <= 0.10
-    assert run.restarted_at() == 0
+    assert run.restarts() == 0
 
 
 def _resident_mb(pid: int) -> float:

@@ -70,7 +70,7 @@ def test_f10_poison(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> N
     with experiment(stack, tmp_path, result, stream=stream) as run:
         run.pause(10, 11)
     # The verdict compared each dead letter's reason and bytes, and all that the good events led to.
-    assert run.restarted_at() == 0
+    assert run.restarts() == 0
 
 
 def test_f15_one_user_is_half_of_all_events(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:

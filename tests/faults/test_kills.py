@@ -21,7 +21,7 @@ Keep = Callable[[Result], Result]
 
 def kill_task_manager(run: Experiment) -> None:
     """SIGKILL one of the TaskManagers, any; another is started at once, as a supervisor would."""
-    since, struck_s = run.restarted_at(), run.strike()
+    since, struck_s = run.running_since(), run.strike()
     run.stack.flink.kill_task_manager(run.chance.randrange(2))
     run.stack.flink.start_task_manager()
     run.recover(struck_s, lambda: run.runs_again(since))
@@ -51,7 +51,7 @@ def kill_leader(run: Experiment) -> None:
 
 def kill_harness(run: Experiment) -> None:
     """SIGKILL one of the Python workers, any."""
-    since, struck_s = run.restarted_at(), run.strike()
+    since, struck_s = run.running_since(), run.strike()
     os.kill(run.chance.choice(sorted(run.stack.workers())), signal.SIGKILL)
     run.recover(struck_s, lambda: run.runs_again(since))
     run.stack.check_no_orphans()
@@ -134,7 +134,7 @@ def test_f25_a_worker_hangs_when_its_job_restarts(stack: Stack, tmp_path: Path, 
             for worker in hangs:
                 os.kill(worker, signal.SIGSTOP)
             run.pause(1, 3)  # bundles are open and hang
-            since, struck_s = run.restarted_at(), run.strike()
+            since, struck_s = run.running_since(), run.strike()
             run.stack.flink.kill_task_manager(1 - survivor)
             run.stack.flink.start_task_manager()
 

@@ -197,7 +197,7 @@ def test_f30_a_worker_is_stopped_for_90_s(stack: Stack, tmp_path: Path, seed: in
         flink = run.stack.flink
         pid = flink.task_manager_pids[0]
         frozen = [pid, *(worker for worker in run.stack.workers() if parent_of(worker) == pid)]
-        since, struck_s = run.restarted_at(), run.strike()
+        since, struck_s = run.running_since(), run.strike()
         for process in frozen:
             os.kill(process, signal.SIGSTOP)
         flink.add_task_manager()

@@ -17,7 +17,7 @@ from tests.faults.experiment import RECOVERY_LIMIT_S, Result
 from tests.faults.proxy import ProxiedBroker
 from tests.faults.stack import Stack
 from tests.faults.watched import Run, watched
-from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PARTITIONS
 
 pytestmark = [pytest.mark.stack, pytest.mark.every_fault, pytest.mark.timeout(900)]
@@ -101,7 +101,7 @@ def test_a_partition_is_cut_off(
         ends_s = time.monotonic() + CUT_S
         if kills:
             time.sleep(chance.uniform(2, 6))
-            since, struck_s = restarted_at(run.rest, run.job_id), time.monotonic()
+            since, struck_s = running_since(run.rest, run.job_id), time.monotonic()
             stack.flink.kill_task_manager(chance.randrange(2))
             stack.flink.start_task_manager()
             wait_for_recovery(run.rest, run.job_id, since, RECOVERY_LIMIT_S)

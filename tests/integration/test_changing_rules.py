@@ -15,7 +15,7 @@ from pipeline.cli.main import main
 from pipeline.kafka.rules_topic import RulesTopic
 from runners.flink.local.broker import LocalKafka
 from tests.builders import NOW_MS, event
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import Reader, Topics, launch, reading, running
 
 pytestmark = pytest.mark.stack
@@ -128,7 +128,7 @@ def test_events_after_a_set_is_acknowledged_see_it_and_a_killed_task_manager_for
         wait_for_checkpoint(flink.rest, job_id, completed + 2, 30)
 
         standby.join()
-        since, killed_at = restarted_at(flink.rest, job_id), events.count
+        since, killed_at = running_since(flink.rest, job_id), events.count
         flink.kill_task_manager(0)
         wait_for_recovery(flink.rest, job_id, since, 120)
         fired_by(actions, events, killed_at, ("greeting", "2", "2"))

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.main import main
 from tests.builders import NOW_MS, Shard, event, filter_set, rule
-from tests.flink_cluster import FlinkCluster, restarted_at
+from tests.flink_cluster import FlinkCluster, restarts
 from tests.hostile.test_corpus import sets_by_hand
 from tests.integration.jobs import Topics, reading, running
 from tests.kafka_broker import KafkaBroker
@@ -91,4 +91,4 @@ def test_bad_sets_and_a_deleted_topic_are_letters_and_the_job_runs_on(
         headers = dict(actions.until(3, 60)[-1].headers())
         assert headers["rule"] == b"later"
         assert len(dead_letters.settle(1)) == len(bad) + 1
-        assert restarted_at(flink.rest, job_id) == 0
+        assert restarts(flink.rest, job_id) == 0

@@ -17,7 +17,7 @@ from confluent_kafka import Message
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents, user_api_of
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running
 from tests.integration.user_api import serve_users
 from tests.oracle import Oracle, SeenAction, action_differences, dead_letter_differences, state_differences
@@ -122,7 +122,7 @@ def test_nothing_is_lost_or_repeated_when_task_managers_are_killed(
             done = rest.checkpoints(job_id)["counts"]["completed"]
             wait_for_checkpoint(rest, job_id, done + 2, 60)
             survivor = flink.task_manager_pids[1]
-            workers, since = _children(survivor), restarted_at(rest, job_id)
+            workers, since = _children(survivor), running_since(rest, job_id)
             flink.kill_task_manager(0)
             flink.start_task_manager()
             wait_for_recovery(rest, job_id, since, 90)

@@ -19,7 +19,7 @@ from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import event
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, inspect, reading, running
 from tests.integration.user_api import serve_users
 
@@ -178,7 +178,7 @@ def test_caps_carts_and_quiet_hours_outlive_users_and_task_managers(
         for job in runs:
             wait_for_checkpoint(rest, job.job_id, rest.checkpoints(job.job_id)["counts"]["completed"] + 2, 60)
 
-        since = [restarted_at(rest, job.job_id) for job in runs]
+        since = [running_since(rest, job.job_id) for job in runs]
         flink.kill_task_manager(0)
         # While nothing runs: those who buy in time must not be told that they left their cart.
         for job in runs:

@@ -28,7 +28,7 @@ from tests.builders import (
     rule_documents,
     user_api_of,
 )
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_recovery
 from tests.integration.jobs import PATIENT, Reader, Topics, control_record, inspect, reading, running
 from tests.integration.user_api import Gate, serve_users
 from tests.oracle import UNAVAILABLE, Oracle, SeenAction, action_differences, state_differences
@@ -140,7 +140,7 @@ def test_users_who_wait_outlive_killed_task_managers(kafka: LocalKafka, flink: F
 
 def replace_task_manager(flink: FlinkCluster, job_id: str) -> None:
     """``kill -9`` the only TaskManager, start another, wait until the job has recovered there."""
-    since = restarted_at(flink.rest, job_id)
+    since = running_since(flink.rest, job_id)
     flink.kill_task_manager()
     flink.start_task_manager()
     wait_for_recovery(flink.rest, job_id, since, 120)

@@ -16,7 +16,7 @@ from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import event
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import Reader, Topics, inspect, reading, running
 from tests.receiver import SECRET, Receiver, receiving
 from transforms.domain.rules.actions import action_id
@@ -178,7 +178,7 @@ def test_every_webhook_arrives_in_order_while_task_managers_are_killed(kafka: Lo
                 producer.start()
                 # In the midst of it: some are sent, and not yet in a checkpoint.
                 receiver.until(lambda before=before: len(receiver.seen) > before + 50, 60)
-                since = restarted_at(rest, job_id)
+                since = running_since(rest, job_id)
                 flink.kill_task_manager(kill % 2)
                 flink.start_task_manager()
                 producer.join()

@@ -27,7 +27,7 @@ from runners.flink.local.processes import free_ports
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, rule_documents, user_api_of
 from tests.figures import Figures
-from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
 from tests.integration.jobs import PATIENT, Topics, reading
 from tests.integration.test_main_job import RECORDS, USERS, check
 from tests.integration.user_api import serve_users
@@ -166,7 +166,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
             producer.start()
             done = rest.checkpoints(job_id)["counts"]["completed"]
             wait_for_checkpoint(rest, job_id, done + 2, 300)
-            since, killed = restarted_at(rest, job_id), time.monotonic()
+            since, killed = running_since(rest, job_id), time.monotonic()
             assert podman("kill", "--signal", "KILL", task_manager).returncode == 0
             run.start("taskmanager")
             wait_for_recovery(rest, job_id, since, 600)

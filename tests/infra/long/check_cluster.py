@@ -32,7 +32,7 @@ from runners.flink.local import processes
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, random_stream, rule_documents
-from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
 from tests.infra import terraform
 from tests.infra.long.machines import HOST, Machine, lan, metadata_service, tunnel, wait_for
 from tests.infra.terraform import ROOT
@@ -527,7 +527,7 @@ def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(
         wait_for_checkpoint(rest, job_id, rest.checkpoints(job_id)["counts"]["completed"] + 2, 120)
         assert objects(cluster["bucket_names"]["checkpoints"], f"{NAME}/checkpoints/{job_id}/")
 
-        since, killed = restarted_at(rest, job_id), booted["taskmanager"]
+        since, killed = running_since(rest, job_id), booted["taskmanager"]
         topics.produce(RECORDS[half:])
         killed.kill()
         # What Auto Scaling does next.

@@ -26,7 +26,7 @@ from confluent_kafka import Message, Producer
 
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_recovery
 from tests.integration.jobs import PATIENT, Topics, reading, running
 from tests.integration.user_api import serve_users
 from tests.oracle import UNAVAILABLE
@@ -157,7 +157,7 @@ def test_job_does_what_the_docs_say_through_two_kills(
         rest = FlinkRest(flink.rest_url)
         for share in (5, 2):
             actions.until(due.total() // share, 1800)
-            since = restarted_at(rest, job_id)
+            since = running_since(rest, job_id)
             flink.kill_task_manager(0)
             flink.start_task_manager()
             wait_for_recovery(rest, job_id, since, 180)

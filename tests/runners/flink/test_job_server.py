@@ -18,7 +18,7 @@ from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.job_server import JobServer
 from runners.flink.local.processes import accepts_connections, group_members
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.waiting import eventually
 
 LeftOver = Callable[[], list[str]]
@@ -133,7 +133,7 @@ def test_a_job_runs_in_our_workers_and_survives_a_killed_task_manager(own_flink:
     wait_for_checkpoint(rest, job_id, 2, 30)
     (task_manager,) = own_flink.task_manager_pids
     assert len(group_members(task_manager)) == 2
-    since = restarted_at(rest, job_id)
+    since = running_since(rest, job_id)
     own_flink.kill_task_manager(0)
     # Its worker notices this by itself.
     eventually(lambda: group_members(task_manager) == [], "its workers are gone", 5)

@@ -10,7 +10,7 @@ from werkzeug import Request, Response
 from runners.flink.errors import FlinkSilentError, LocalStackError
 from runners.flink.local.processes import free_ports
 from runners.flink.rest import FlinkRest, root_cause
-from tests.flink_cluster import restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
 
 JOB = "0123456789abcdef0123456789abcdef"
 
@@ -20,13 +20,13 @@ def rest(httpserver: HTTPServer) -> FlinkRest:
     return FlinkRest(httpserver.url_for("/"), timeout_s=2)
 
 
-def job(state: str, *tasks: str, restarted: int = 0) -> dict[str, object]:
+def job(state: str, *tasks: str, since: int = 0) -> dict[str, object]:
     vertices = [{"name": f"v{number}", "status": task} for number, task in enumerate(tasks)]
-    return {"state": state, "vertices": vertices, "timestamps": {"RESTARTING": restarted}}
+    return {"state": state, "vertices": vertices, "timestamps": {"RUNNING": since}}
 
 
-def answer_job(httpserver: HTTPServer, state: str, *tasks: str, restarted: int = 0) -> None:
-    answer = job(state, *tasks, restarted=restarted)
+def answer_job(httpserver: HTTPServer, state: str, *tasks: str, since: int = 0) -> None:
+    answer = job(state, *tasks, since=since)
     httpserver.expect_ordered_request(f"/jobs/{JOB}").respond_with_json(answer)
 
 
@@ -77,10 +77,10 @@ def test_a_failed_savepoint_is_an_error(rest: FlinkRest, httpserver: HTTPServer)
 
 
 def test_recovery_is_a_restart_that_is_over(rest: FlinkRest, httpserver: HTTPServer) -> None:
-    answer_job(httpserver, "RUNNING", "RUNNING", restarted=7)  # has not missed its TaskManager yet
-    answer_job(httpserver, "RESTARTING", "CANCELED", restarted=9)
-    answer_job(httpserver, "RUNNING", "INITIALIZING", restarted=9)
-    answer_job(httpserver, "RUNNING", "RUNNING", restarted=9)
+    answer_job(httpserver, "RUNNING", "RUNNING", since=7)  # has not missed its TaskManager yet
+    answer_job(httpserver, "RESTARTING", "CANCELED", since=0)
+    answer_job(httpserver, "RUNNING", "INITIALIZING", since=9)
+    answer_job(httpserver, "RUNNING", "RUNNING", since=9)
     wait_for_recovery(rest, JOB, 7, 10)
     assert len(httpserver.log) == 4
 
@@ -89,7 +89,7 @@ def test_a_recovery_that_does_not_come_is_an_error(rest: FlinkRest, httpserver: 
     httpserver.expect_request(f"/jobs/{JOB}").respond_with_json(job("RUNNING", "RUNNING"))
     httpserver.expect_request(f"/jobs/{JOB}/exceptions").respond_with_json({})
     with pytest.raises(LocalStackError, match=r"did not recover within 0\.3 s: RUNNING, not restarted"):
-        wait_for_recovery(rest, JOB, restarted_at(rest, JOB), 0.3)
+        wait_for_recovery(rest, JOB, running_since(rest, JOB), 0.3)
 
 
 def test_waiting_for_checkpoints_ends_at_the_number(rest: FlinkRest, httpserver: HTTPServer) -> None:
