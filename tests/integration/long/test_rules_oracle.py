@@ -4,8 +4,8 @@ The wall clock and the stream's time are not the test's here. So all events are 
 later than ``--allowed_lateness_seconds``, the hours in which rules hold end within the run, those in which they drop
 are far away, and fields of a body that depend on the moment at which a sequence ends are not compared.
 
-The job reads a user's events of months in a moment, before time ends what they began. A user who so comes to have more
-open sequences than are allowed gets dead letters; the oracle knows no such bound, and these users are left out.
+Quiet hours hold for most of the run. A user who so comes to have more held actions than are allowed gets dead letters;
+the oracle knows no such bound, and these users are left out.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from transforms.domain.base.calendar import is_active
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
@@ -10,7 +12,7 @@ from transforms.domain.rules.filters import NO_RULE, FilterResult
 from transforms.domain.rules.model import Active, Rule
 from transforms.domain.rules.open_sequences import match_of, matches_of
 from transforms.domain.rules.sequence_model import Sequence
-from transforms.domain.rules.state import has_bad_zone, zone_for
+from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, has_bad_zone, zone_for
 from transforms.domain.shard import decisions
 from transforms.domain.shard.firing import Firing, Trigger
 from transforms.domain.shard.group_picks import GroupPicks
@@ -20,6 +22,9 @@ from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import PENDING, UserState
 from transforms.domain.users.visit import Visit
+
+# Records of a partition are in the order of their times, but for so much.
+_OUT_OF_ORDER_MS: Final = 60_000
 
 
 class RuleEngine:
@@ -63,6 +68,7 @@ class RuleEngine:
         if not user.has_profile and not filters.waits:
             result.counts["rules_skipped"] += filters.skipping
         if filter_result.allowed or filter_result.followed:
+            self._make_room(event, user)
             event = with_exact_integers(event)
             trigger = Trigger(
                 event.user_id, event.event_id, event.fields, user, visit, topic, record, filter_result.met
@@ -82,6 +88,19 @@ class RuleEngine:
                 log.event(decisions.ERROR, rule, event.fields, message)
         if log.is_sampling:
             self._log_silent_rules(event, user, filter_result, logged)
+
+    def _make_room(self, event: Event, user: UserState) -> None:
+        """End what was due before the event's record, for a user with half of the rule state that is allowed.
+
+        A job that catches up is given a user's events of hours before the stream's time moves. All of the user's
+        records are in one partition if its key is the user, so that the stream need not be asked.
+        """
+        scope = self._scope
+        state = scope.state.rule_states.get(event.user_id)
+        if state is None or not (len(state.open) >= MAX_OPEN // 2 or state.nbytes >= MAX_BYTES // 2):
+            return
+        if scope.settings.user_key == "record" and user.enrichment != PENDING:
+            self.settle(event.user_id, event.received_ms - _OUT_OF_ORDER_MS)
 
     def needs_profile(self, user_id: str, stream_ms: int) -> bool:
         """Whether what is due at ``stream_ms`` needs the user's profile."""
