@@ -66,7 +66,7 @@ class Log(Protocol):
         """Ask where partitions end; one question at a time."""
 
     def ends(self) -> tuple[float, dict[int, int]] | None:
-        """The answer, once: when it was asked for (``lease_clock``), and the offset after each partition's last record."""
+        """The answer, once: when it was asked for (``lease_clock``), and the offset after the last record of each."""
 
 
 class KafkaLog:
