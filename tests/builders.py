@@ -320,6 +320,7 @@ def contents(state: ShardState) -> dict[str, Any]:
         "deliveries": {user_id: list(one) for user_id, one in state.deliveries.items()},
         "due": (state.rule_states.stream_due.next_ms(), state.rule_states.clock_due.next_ms()),
         "rule_set": None if state.rules is None else (state.rules.number, state.rules.record),
+        "ledger": state.ledger,
         "parked": {user_id: (one.deadline_ms, list(one.records)) for user_id, one in state.parked.items()},
     }
 

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 
-from transforms.adapters.ledger.kafka_log import Done, Record
+from transforms.adapters.ledger.kafka_log import Done, Record, lease_clock
 
 
 class FakeTopic:
@@ -69,7 +69,7 @@ class FakeLog:
         with self._topic.lock:
             if not self._topic.is_away:
                 ends = {partition: len(self._topic.partitions[partition]) for partition in partitions}
-                self._ends = time.monotonic(), ends
+                self._ends = lease_clock(), ends
 
     def ends(self) -> tuple[float, dict[int, int]] | None:
         ends, self._ends = self._ends, None

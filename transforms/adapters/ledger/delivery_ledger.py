@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from transforms.adapters.ledger.kafka_log import Log, Record
+from transforms.adapters.ledger.kafka_log import Log, Record, lease_clock
 from transforms.adapters.telemetry.metrics import WorkerMetrics
 from transforms.domain.webhooks.delivery_queue import Delivery
 from transforms.domain.webhooks.ledger import (
@@ -108,7 +107,7 @@ class _Core:
     def claim_if_due(self, shard: int, session: LedgerSession) -> None:
         """Claim a shard again that this worker still handles although another one has claimed it."""
         with self.lock:
-            if session.should_claim(time.monotonic()):
+            if session.should_claim(lease_clock()):
                 self._claim(shard, session)
 
     def _claim(self, shard: int, session: LedgerSession) -> None:
@@ -135,7 +134,7 @@ class _Core:
 
     def note_ends(self) -> None:
         """Tell the sessions of the ends; the caller holds the lock."""
-        now_s = time.monotonic() if self._ended else 0.0
+        now_s = lease_clock() if self._ended else 0.0
         while self._ended:
             session, settled = self._ended.popleft()
             session.append(settled, now_s)
@@ -180,7 +179,7 @@ class _Core:
         if not self._is_hurried:
             self.stopped.wait(_IDLE_S)
         records = self.log.read(_IDLE_S if self._is_hurried else 0.0)
-        now_s = time.monotonic()
+        now_s = lease_clock()
         with self.lock:
             self.note_ends()
             self._take(records, now_s)
@@ -260,7 +259,7 @@ class ShardLedger:
 
     def is_ready(self) -> bool:
         """Whether webhooks may be requested: everything that was sent before is known, or nobody can know it."""
-        now_s = time.monotonic()
+        now_s = lease_clock()
         if self._session.allows(now_s):
             return True
         if self._session.is_fenced:
@@ -280,7 +279,7 @@ class ShardLedger:
 
     def fold(self, action_ids: list[str], now_ms: int) -> LedgerPosition | None:
         """Note that the state gets these results; returns the position for the journal, now and then."""
-        now_s = time.monotonic()
+        now_s = lease_clock()
         with self._core.lock:
             self._core.note_ends()
             for action_id in action_ids:
@@ -304,7 +303,7 @@ class LedgerCall:
 
     def may_send(self) -> bool:
         """Whether a request may begin now; one that begins while the ledger does not answer is counted."""
-        now_s = time.monotonic()
+        now_s = lease_clock()
         if not self._session.allows(now_s):
             return False
         if not self._session.is_guarded(now_s):

@@ -38,8 +38,16 @@ _CONSUMER: Final = {
     "isolation.level": "read_uncommitted",
 }
 
+# Monotonic, and goes on while the machine sleeps, where there is such a clock.
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 Record = tuple[int, int, bytes]  # partition, offset, value
 Done = Callable[[bool], None]
+
+
+def lease_clock() -> float:
+    """The time of leases [s]; a process or machine that was stopped sees how long."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Log(Protocol):
@@ -58,7 +66,7 @@ class Log(Protocol):
         """Ask where partitions end; one question at a time."""
 
     def ends(self) -> tuple[float, dict[int, int]] | None:
-        """The answer, once: when it was asked for [s, monotonic], and the offset after each partition's last record."""
+        """The answer, once: when it was asked for (``lease_clock``), and the offset after the last record of each."""
 
 
 class KafkaLog:
@@ -119,7 +127,7 @@ class KafkaLog:
         """Ask for the ends, unless the last question is still open."""
         if self._asked and not all(future.done() for future in self._asked.values()):
             return
-        self._asked_s = time.monotonic()
+        self._asked_s = lease_clock()
         request = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in partitions}
         with contextlib.suppress(KafkaException):
             answers = self._admin.list_offsets(request, request_timeout=_ANSWER_S)

@@ -16,6 +16,7 @@ from transforms.domain.shard.facts import (
     HistoryCut,
     HistoryRowDropped,
     IdleUsersForgotten,
+    LedgerRead,
     PackedParkedEvents,
     UserForgotten,
     UserLoaded,
@@ -38,6 +39,7 @@ from transforms.domain.shard.step_input import Answer
 from transforms.domain.users.history import Row
 from transforms.domain.users.user import PackedUser
 from transforms.domain.users.visit import Visit
+from transforms.domain.webhooks.ledger import LedgerPosition
 
 VISIT = Visit("v", 3, 1, True, True)
 RECORD = Record(1, 2, 3, b"u1", b"{}")
@@ -167,6 +169,16 @@ GOLDEN_5_ENTRY = (
     "0c47c3bc9020d4ee39c6bb661e"
 )
 
+# Since there is a ledger of deliveries: its first position, and the next.
+LEDGER_FACTS: list[Fact] = [
+    LedgerRead("deliveries", 17),
+    UserLoaded("u5", "pending", b"{}", None, []),
+    LedgerRead("deliveries", 42),
+]
+GOLDEN_LEDGER = (
+    "450200920793931baa64656c69766572696573119901a27535a770656e64696e67c4027b7dc0900090c0931baa64656c697665726965732a"
+)
+
 
 def test_state_of_the_first_release_is_still_read() -> None:
     head, empty = decode_element(bytes.fromhex(GOLDEN_1_HEAD)), decode_element(bytes.fromhex("480100"))
@@ -199,6 +211,19 @@ def test_state_of_this_release_is_read_by_all_that_come() -> None:
     stored = [bytes.fromhex(GOLDEN_2_HEAD), bytes.fromhex(GOLDEN_5_ENTRY)]
     assert stored == [encode_element(JournalHead(3)), encode_element(make_entry(7, FACTS))]
     assert contents(Journal([MemoryBag(stored), MemoryBag()], 5).folded.state) == contents(applied(*FACTS))
+
+
+def test_the_position_in_the_ledger_of_deliveries_is_read_and_outlives_rewrites() -> None:
+    bags = [Elements([decode_element(bytes.fromhex(stored)) for stored in (GOLDEN_2_HEAD, GOLDEN_LEDGER)]), MemoryBag()]
+    journal = Journal(bags, 5, compact_bytes=1)
+    assert journal.folded.state.ledger == LedgerPosition("deliveries", 42)
+    for number in range(200):
+        fact = EventObserved("u5", Row(100 + number, f"e{number}", "n", {"note": "x" * 50}), None)
+        journal.folded.state.apply(8, fact)
+        journal.append(8, [fact])
+        assert Journal(bags, 5).folded.state.ledger == LedgerPosition("deliveries", 42)
+    assert journal.compactions > 0
+    assert encode_element(make_entry(7, LEDGER_FACTS)) == bytes.fromhex(GOLDEN_LEDGER)
 
 
 def test_a_journal_of_the_first_release_is_carried_on_and_written_anew() -> None:
