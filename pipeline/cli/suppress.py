@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.cli.parameters import INSPECTIONS_TOPIC, Brokers, Name, Number, Time, Topic, check_user, check_wait
-from pipeline.console import json_line, out
+from pipeline.console import did_you_mean, json_line, out, warn
 from pipeline.errors import OptionError
 from pipeline.job.user_inspection import inspect_user, moment
+from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import send_control_record
 from pipeline.timestamps import read_time, shown_time
 from transforms.domain.base import exact_json
+from transforms.domain.rules.groups import EVERYTHING, groups_of
+from transforms.domain.rules.sets import RuleSet
 from transforms.domain.rules.suppressions import LAST_MS, is_group, suppress_record, unsuppress_record
 
 
@@ -24,11 +27,13 @@ def suppress(
     group: Name,
     control_topic: Topic,
     until: Time | None = None,
+    rules_topic: Topic | None = None,
     brokers: Brokers = Brokers(),
 ) -> None:
     """Send a user nothing of a group of rules, or of any rule.
 
-    It holds for actions that wait, too. `event-trigger suppressed` shows whether the job has it.
+    It holds for actions that wait, too. `event-trigger suppressed` shows whether the job has it. A group that no live
+    rule names yet is written, with a warning if --rules_topic says where the live rules are.
 
     0: written; 2: an argument or topic cannot be used.
 
@@ -37,6 +42,7 @@ def suppress(
         group: name of the group; * for all rules, also those without a group.
         control_topic: the pipeline's control topic.
         until: when it ends, as 2024-01-31T08:00:00Z; default: never.
+        rules_topic: the pipeline's topic of rule sets: warns of a group that the live set does not have.
     """
     until_ms = read_time("until", until)
     now_ms = round(time.time() * 1000)
@@ -44,6 +50,8 @@ def suppress(
         raise OptionError(f"--until is {until!r}, allowed: a time after now, {shown_time(now_ms)}")
     end = "for good" if until_ms is None else f"until {shown_time(until_ms)}"
     _send(user_id, group, control_topic, brokers, suppress_record(user_id, group, until_ms), f"gets nothing, {end}")
+    if rules_topic is not None and group != EVERYTHING:
+        _check_group(group, RulesTopic(rules_topic, brokers.config()).read().live, rules_topic)
 
 
 def unsuppress(user_id: str, /, *, group: Name, control_topic: Topic, brokers: Brokers = Brokers()) -> None:
@@ -109,6 +117,18 @@ def _send(user_id: str, group: str, topic: str, brokers: Brokers, record: bytes,
         raise OptionError(f"--group is {group!r}, allowed: 1 to 64 of a-z, 0-9, _ and -, or * for all rules")
     send_control_record(brokers.config(), topic, user_id.encode(), record)
     out(f"{user_id} {effect}: {record.decode()} on {topic}")
+
+
+def _check_group(group: str, live: RuleSet | None, topic: str) -> None:
+    """Warn of a group that no live rule names: it may be a slip, or come with the next set."""
+    if live is None:
+        warn(f"topic {topic!r} has no rule set, so nobody knows whether there is a group {group!r}")
+        return
+    groups = groups_of(live.rules)
+    if group not in groups:
+        known = ", ".join(sorted(groups)) or "none"
+        hint = did_you_mean(group, groups)
+        warn(f"no rule of the live set {live.number} is in group {group!r}; its groups: {known}{hint and '; '}{hint}")
 
 
 def _check_user(user_id: str) -> None:

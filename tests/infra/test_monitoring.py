@@ -81,6 +81,13 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'event_trigger_destination_disabled{destination="crm"}': "1x60"},
         {'event_trigger_destination_disabled{destination="crm"}': "0x60"},
     ),
+    "WebhooksExpire": (
+        {'event_trigger_actions_by_outcome{destination="crm",outcome="expired"}': "0+1x60"},
+        {
+            'event_trigger_actions_by_outcome{destination="crm",outcome="expired"}': "7x60",
+            'event_trigger_actions_by_outcome{destination="crm",outcome="delivered"}': "0+9x60",
+        },
+    ),
     "LedgerAway": (
         {"event_trigger_ledger_shards_unguarded": "0x10 8x60"},
         {"event_trigger_ledger_shards_unguarded": "0x60"},

@@ -34,6 +34,8 @@ _COLUMNS: Final = (
     ("recheck", "recheck_refused"),
     ("errors", "error"),
 )
+# Why a group's rule does not send what it would, heading and name.
+_LOSSES: Final = ("capped_by_group", "outranked", "suppressed", "expired")
 
 
 def report_text(report: Report, seconds: float) -> str:
@@ -107,7 +109,21 @@ def comparison_lines(differences: Sequence[RuleDifference], before: str, after: 
         change = f"{fired[1] - fired[0]:+,}" if fired[0] != fired[1] else "0"
         gained, lost = f"{difference.users_gained:,}", f"{difference.users_lost:,}"
         rows.append([difference.rule, *cells[0], change, *cells[1], gained, lost])
-    return [f"before: {before}, after: {after}", *table_lines(rows)]
+    return [f"before: {before}, after: {after}", *table_lines(rows), *_losses(differences)]
+
+
+def _losses(differences: Sequence[RuleDifference]) -> list[str]:
+    """How often what a rule would send is not sent, for the reasons of which the numbers differ."""
+    rows = []
+    for difference in differences:
+        sides = (difference.before, difference.after)
+        for heading, name in (column for column in _COLUMNS if column[1] in _LOSSES):
+            counts = [0 if side is None else side.counts.get(name, 0) for side in sides]
+            if counts[0] != counts[1]:
+                rows.append(
+                    [difference.rule, heading, *(f"{count:,}" for count in counts), f"{counts[1] - counts[0]:+,}"]
+                )
+    return ["", *table_lines([["rule", "not sent", "before", "after", "change"], *rows], left=2)] if rows else []
 
 
 def report_json(report: Report, seconds: float, differences: Sequence[RuleDifference] | None) -> bytes:

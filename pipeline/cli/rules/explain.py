@@ -69,6 +69,8 @@ def _case_of_event(event: dict[str, Any], given: dict[str, Any]) -> Case:
     earlier = given.get("events", [])
     if not isinstance(earlier, list):
         raise ValueError(f"events are {earlier!r}, allowed is a list of those before it")
+    if isinstance(event.get("user_id"), str):  # earlier events are of the same user unless they say otherwise
+        earlier = [{"user_id": event["user_id"]} | before if isinstance(before, dict) else before for before in earlier]
     return Case.model_validate({"name": "explain", "expect": "nothing"} | given | {"events": [*earlier, event]})
 
 

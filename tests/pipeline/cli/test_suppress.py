@@ -9,6 +9,9 @@ import pytest
 
 from pipeline.cli import suppress as commands
 from pipeline.cli.main import main
+from pipeline.kafka.rules_topic import PublishedSets, RulesTopic
+from tests.builders import grouped, rule
+from transforms.domain.rules.sets import RuleSet
 
 WHERE = ["--control_topic=control", "--bootstrap_servers=b:9092"]
 
@@ -63,6 +66,32 @@ def test_a_wrong_argument_is_one_error(
     assert main([*arguments, *WHERE]) == 2
     assert error in capsys.readouterr().err
     assert written == []
+
+
+@pytest.mark.parametrize(
+    ("group", "live", "warning"),
+    [
+        ("mail", True, None),
+        ("*", True, None),
+        ("mial", True, "no rule of the live set 7 is in group 'mial'; its groups: mail; did you mean mail?"),
+        ("mail", False, "topic 'rules' has no rule set"),
+    ],
+)
+def test_a_group_that_the_live_set_does_not_have_is_a_warning(
+    group: str,
+    live: bool,
+    warning: str | None,
+    written: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rules = grouped({"mail": {}}, rule("a", group="mail"), rule("b"))
+    sets = PublishedSets((RuleSet(7, rules),) if live else ())
+    monkeypatch.setattr(RulesTopic, "read", lambda _: sets)
+    assert main(["suppress", "u", f"--group={group}", "--rules_topic=rules", *WHERE]) == 0
+    assert len(written) == 1
+    shown = capsys.readouterr().err
+    assert shown == "" if warning is None else warning in shown
 
 
 @pytest.mark.parametrize(

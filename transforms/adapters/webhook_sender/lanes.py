@@ -170,10 +170,7 @@ class Lane:
             return
         done = partial(self._ended, job, permit)
         try:
-            if job.guard is None:
-                self._sender.start(job.webhook_id, job.body, done)
-            else:
-                self._sender.start(job.webhook_id, job.body, done, job.guard.may_send)
+            self._sender.start(job.webhook_id, job.body, done, partial(self._may_send, job))
         except Exception as error:  # noqa: BLE001 - no error of a sender may lose a webhook
             error_text = f"{type(error).__name__}: {error}"
             self._ended(job, permit, SendResult(Outcome.RETRY, error_kind=OTHER, error=error_text, healthy=False))
@@ -212,6 +209,10 @@ class Lane:
             return _not_sent(STOPPED, "stopped")
         is_over = 0 < job.expires_ms <= self._wall_clock() * 1000
         return _not_sent(STOPPED, "expired") if is_over else None
+
+    def _may_send(self, job: _Job) -> bool:
+        """Whether the request may begin now: reading a secret or getting a token may have taken long."""
+        return self._ended_before(job) is None and (job.guard is None or job.guard.may_send())
 
     def _held(self) -> SendResult | None:
         paused_s = self._paused_until_s - self._clock()

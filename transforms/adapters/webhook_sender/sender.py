@@ -24,7 +24,7 @@ from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, ch
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
-NO_LEASE: Final = "no_lease"  # by the ledger of deliveries another worker may be sending, so nothing was sent
+NO_LEASE: Final = "no_lease"  # the caller does not let it be sent any more, or not yet, so nothing was sent
 UNAUTHORIZED: Final = "unauthorized"  # the authorization server gave no token, so nothing was sent
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 
@@ -129,7 +129,7 @@ class Sender:
         self, webhook_id: str, body: bytes, token: str | None, done: SendDone, may_send: Callable[[], bool] | None
     ) -> None:
         if may_send is not None and not may_send():
-            error = "by the ledger of deliveries, another worker may be sending"
+            error = "expired or stopped, or by the ledger of deliveries another worker may be sending"
             done(SendResult(Outcome.RETRY, 0, error_kind=NO_LEASE, error=error, retry_after_s=_NO_LEASE_S))
             return
         try:

@@ -196,12 +196,28 @@ def test_two_rule_sets_are_compared(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["same", "10", "10", "0", "10", "10", "0", "0"],
         ["new", "-", "1", "+1", "-", "1", "1", "0"],
     ]
+    assert len(lines) == at + 5  # and nothing of groups
     compared = orjson.loads((tmp_path / "json").read_bytes())["compared"]
     assert [(rule["rule"], rule["users_gained"], rule["users_lost"]) for rule in compared] == [
         ("changed", 0, 3),
         ("same", 0, 0),
         ("new", 1, 0),
     ]
+
+
+def test_a_comparison_shows_what_groups_keep_from_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = []
+    for name, count, first in (("before", 1, "a"), ("after", 2, "b")):
+        folders.append(rules(tmp_path / name, a="true", b="event.n ~= 1"))
+        (folders[-1] / "groups.yaml").write_text(f"groups: {{g: {{cap: {{count: {count}, window: 1h}}}}}}\n")
+        for rule in ("a", "b"):
+            with (folders[-1] / f"{rule}.yaml").open("a") as file:
+                file.write(f"group: g\npriority: {9 if rule == first else 1}\n")
+    events = recording(tmp_path / "e", *(event(n, n=n) for n in range(3)))
+    assert run(folders[0], "--events", events, "--compare", folders[1]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index(["rule", "not", "sent", "before", "after", "change"])
+    assert lines[at + 1 :] == [["b", "outranked", "1", "0", "-1"]]
 
 
 def test_rules_may_run_in_a_process_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,6 +187,17 @@ def test_an_event_is_explained_for_every_rule(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
+def test_earlier_events_are_of_the_same_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = "group: mail\npriority: 1\n"
+    write(tmp_path, "rule", GOOD.replace('event.event_name == "page_view"', '"true"') + group)
+    (tmp_path / "groups.yaml").write_text("groups: {mail: {cap: {count: 1, per: day}}}")
+    event, given = tmp_path / "event.json", tmp_path / "given.txt"
+    event.write_text('{"event_id": "e", "user_id": "u", "event_name": "a", "timestamp": 1704067200000}')
+    given.write_text("events: [{event_name: a}]")
+    assert main(["rules", "explain", str(tmp_path), f"--event={event}", f"--given={given}"]) == 0
+    assert "does not fire" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("event", "given", "message"),
     [

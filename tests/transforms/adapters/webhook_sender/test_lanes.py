@@ -250,6 +250,24 @@ def test_no_attempt_is_made_of_what_has_expired() -> None:
     assert sender.at_s == [1000.0]
 
 
+def test_what_expires_or_is_stopped_while_a_sender_reads_its_secrets_is_not_sent() -> None:
+    for seconds, is_stopped, may_send in ((0.1, False, True), (0.2, False, False), (0.0, True, False)):
+        time = FakeTime()
+        made, sender = lane(time, DELIVERED, wall_clock=time.clock)
+        asked = []
+
+        def slow(webhook_id: str, body: bytes, done: SendDone, may_send: Callable[[], bool]) -> None:
+            time.now_s += seconds  # noqa: B023
+            if is_stopped:  # noqa: B023
+                made.stop(webhook_id)  # noqa: B023
+            asked.append(may_send())  # noqa: B023
+            done(DELIVERED)
+
+        sender.start = slow  # type: ignore[method-assign,assignment]
+        made.submit("w", b"", 1_000_150)
+        assert asked == [may_send]
+
+
 def test_what_is_stopped_is_not_tried_again() -> None:
     time = FakeTime()
     made, sender = lane(time, BUSY, DELIVERED)

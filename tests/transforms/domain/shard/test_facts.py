@@ -60,6 +60,11 @@ DELIVERY = Delivery("a2", "shop", "cart", 1, "call", "e1", b"{}", 5, 6, 1, 2, 7,
 USER = PackedUser("u1", 6, "fetched", b"{}", VISIT, (0, 0, b""), 4, 5)
 PARKED = PackedParkedEvents(50, [("t", RECORD)], "u1")
 RULE_STATE = PackedRuleState("u1", [Firings("cart", "cap", [1, 2], 50)], [SEQUENCE], [HELD], 60)
+OF_GROUP = {"received_ms": 30, "due_ms": 90, "key": "k", "is_counted": False, "group": "marketing", "group_zone": "UTC"}
+CANDIDATE = msgspec.structs.replace(HELD, **OF_GROUP, until_ms=0, decided_ms=31, expires_ms=400)
+SHARED = Firings("marketing", "group", [1, 2], 50)
+OF_GROUPS = PackedRuleState("u1", [SHARED], [], [CANDIDATE], 0, {"marketing": 80, "*": 0})
+EXPIRES = msgspec.structs.replace(DELIVERY, expires_ms=400, group="marketing")
 
 # Journal entries that the last release with facts as tuples wrote: one of each kind, and short forms of older ones.
 # Kinds that came later were added as that release would have written them.
@@ -84,6 +89,9 @@ WRITTEN: dict[str, Fact] = {
     "MOVED, all stores": UserMoved(USER, PARKED, RULE_STATE, PackedDeliveryQueue("u1", [DELIVERY])),
     "MOVED, two fields": UserMoved(USER, PARKED),
     "MOVED, three fields": UserMoved(None, None, RULE_STATE),
+    "MOVED, of groups": UserMoved(None, None, OF_GROUPS, PackedDeliveryQueue("u1", [EXPIRES])),
+    "HELD, a candidate": ActionHeld("u1", CANDIDATE),
+    "QUEUED, expires": DeliveryQueued("u1", EXPIRES),
     "FIRED": RuleFired("u1", "cart", "cap", 10, 3, 50),
     "BEGUN": SequenceBegun("u1", SEQUENCE),
     "ENDED": SequenceEnded("u1", "cart", "e1", "m"),

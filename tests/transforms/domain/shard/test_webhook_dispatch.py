@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.builders import Shard, batch, control, event, fetched, rule
 from transforms.domain.events.dead_letter import DeadLetter
+from transforms.domain.shard.decisions import Decision
 from transforms.domain.shard.step_input import Answer
 from transforms.domain.webhooks.delivery_queue import DELAYED, DELIVERED, GONE, REFUSED, RETRY, Delivery, DeliveryResult
 from transforms.domain.webhooks.retries import RetrySchedule
@@ -30,6 +32,7 @@ class WebhookShard:
         schedules = {name: RetrySchedule() for name in destinations}
         self.shard = Shard(*(rules or (webhook(),)), destinations=schedules, ttl_ms=600_000, **settings)
         self.letters: list[DeadLetter] = []
+        self.decisions: list[Decision] = []
         self.counts: Counter[str] = Counter()
         self.outbox = Outbox({})
         self.load("u")
@@ -43,6 +46,7 @@ class WebhookShard:
         done = self.shard.step(*arguments, **named)
         self.counts += done.counts
         self.letters += done.dead_letters
+        self.decisions += done.decisions
         self.outbox.changed(self.shard.state.deliveries, done.users_with_new_deliveries)
 
     def send_event(self, event_id: str, user_id: str = "u", **fields: Any) -> None:
@@ -317,3 +321,57 @@ def test_a_410_is_told() -> None:
         delivery_results=[DeliveryResult(user_id, one.action_id, GONE, status=410, message="HTTP 410")]
     )
     assert done.gone_destinations == ["crm"]
+
+
+def test_a_receiver_that_is_away_for_half_an_hour_gets_nothing_that_expired() -> None:
+    """And all the rest; the job itself is away for five of these minutes."""
+    minute, chance = 60 * SECOND, random.Random(27)
+    expires = {"brief": "7m", "half_hour": "30m", "two_hours": "2h", "never": None}
+    rules = [rule(name, actions=[WEBHOOK], **({"expires": text} if text else {})) for name, text in expires.items()]
+    webhooks = WebhookShard(*rules, decision_sample=0.0)
+    users = [f"u{number}" for number in range(12)]
+    for user_id in users:
+        webhooks.load(user_id)
+    began_ms = webhooks.shard.now_ms
+    away = range(began_ms + 5 * minute, began_ms + 35 * minute)
+    received: dict[str, int] = {}
+    decided: dict[str, tuple[str, int]] = {}  # rule, and when it expires
+    while webhooks.shard.now_ms < began_ms + 150 * minute:
+        now_ms = webhooks.shard.now_ms
+        if now_ms < began_ms + 40 * minute:
+            webhooks.send_event(f"e{now_ms}", chance.choice(users))
+            decided |= {
+                each.action_id: (each.rule, each.expires_ms)
+                for queue in webhooks.shard.state.deliveries.values()
+                for each in queue
+            }
+        webhooks.step()
+        results = []
+        for delivery in webhooks.start_due():
+            user_id = webhooks.outbox.in_flight.pop(delivery.action_id)
+            if now_ms in away:  # an open breaker sends nothing and tries again soon
+                outcome, attempts = chance.choice(((RETRY, 1), (DELAYED, 0)))
+            else:
+                outcome, attempts = DELIVERED, 1
+                received[delivery.action_id] = now_ms
+            results.append(DeliveryResult(user_id, delivery.action_id, outcome, attempts, 503, chance=chance.random()))
+        webhooks.step(delivery_results=results)
+        webhooks.shard.now_ms += 10 * SECOND
+        if now_ms == began_ms + 20 * minute:
+            webhooks.shard.restore()
+            webhooks.outbox = Outbox({})
+            webhooks.outbox.changed(webhooks.shard.state.deliveries, list(webhooks.shard.state.deliveries))
+            webhooks.shard.now_ms += 5 * minute
+            webhooks.step()
+
+    assert len(decided) == len(expires) * (40 * 6 - 5 * 6)
+    late = [each for each, at_ms in received.items() if 0 < decided[each][1] <= at_ms]
+    assert late == []
+    lost = Counter(name for each, (name, _) in decided.items() if each not in received)
+    assert lost["brief"] > 100
+    assert lost["half_hour"] > 0
+    assert set(lost) == {"brief", "half_hour"}
+    ends = Counter(f"{each.decision} {each.rule}" for each in webhooks.decisions)
+    assert {name: ends[f"expired {name}"] for name in lost} == dict(lost)
+    assert webhooks.letters == []
+    assert not list(webhooks.shard.state.deliveries.items())
