@@ -166,16 +166,16 @@ internal_tls() {
 
 # ZooKeeper's nodes make the passwords of its users. Each kind of node of Flink can read its own only.
 zookeeper_logins() {
-  local module=org.apache.zookeeper.server.auth.DigestLoginModule jobmanager taskmanager password
+  local module=org.apache.zookeeper.server.auth.DigestLoginModule jobmanager taskmanager own
   if [ "$ROLE" = zookeeper ]; then
     jobmanager=$(parameter "$ZOOKEEPER_PARAMETERS/jobmanager" new_password)
     taskmanager=$(parameter "$ZOOKEEPER_PARAMETERS/taskmanager" new_password)
     printf 'Server {\n  %s required\n  user_jobmanager="%s"\n  user_taskmanager="%s";\n};\n' \
       "$module" "$jobmanager" "$taskmanager" | install -g flink -m 0640 /dev/stdin /etc/zookeeper/jaas.conf
   else
-    password=$(parameter "$ZOOKEEPER_PARAMETERS/$ROLE" "")
+    own=$(parameter "$ZOOKEEPER_PARAMETERS/$ROLE" "")
     printf 'Client {\n  %s required\n  username="%s"\n  password="%s";\n};\n' \
-      "org.apache.flink.shaded.zookeeper3.$module" "$ROLE" "$password" \
+      "org.apache.flink.shaded.zookeeper3.$module" "$ROLE" "$own" \
       | install -g flink -m 0640 /dev/stdin /etc/flink/jaas.conf
   fi
 }
