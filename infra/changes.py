@@ -36,6 +36,8 @@ BASE: Final[Mapping[str, str]] = {
     "create_kafka": "true",
 }
 
+SECRETS: Final = '["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]'
+
 CHANGES: Final[Mapping[str, Change]] = dict(
     [
         _change(REFUSED, "name", '"other"'),
@@ -82,10 +84,11 @@ CHANGES: Final[Mapping[str, Change]] = dict(
             "egress",
             '{ api = { description = "API", from = ["taskmanager"], port = 443, cidr_ipv4 = "10.0.0.0/16" } }',
         ),
-        _change(IN_PLACE, "secret_arns", '["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]'),
+        _change(IN_PLACE, "secret_arns", SECRETS),
         _change(IN_PLACE, "prometheus_security_group_id", '"sg-0123456789abcdef0"'),
-        _change(IN_PLACE, "kafka_bootstrap_servers", '"kafka-1:9094"', create_kafka="false"),
-        _change(IN_PLACE, "create_kafka", "false", kafka_bootstrap_servers='"kafka-1:9094"'),
+        # With secrets workers have credentials as before.
+        _change(IN_PLACE, "kafka_bootstrap_servers", '"kafka-1:9094"', create_kafka="false", secret_arns=SECRETS),
+        _change(TASKMANAGERS, "create_kafka", "false", kafka_bootstrap_servers='"kafka-1:9094"'),
         _change(IN_PLACE, "kafka_version", '"3.9.x"'),
         _change(IN_PLACE, "kafka_broker_instance_type", '"kafka.m7g.xlarge"'),
         _change(IN_PLACE, "kafka_broker_volume_gib", "2000"),

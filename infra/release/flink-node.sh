@@ -55,7 +55,12 @@ fi
 
 logging=$FLINK_CONF_DIR/log4j.properties
 [[ ! -f $FLINK_CONF_DIR/log4j-console.properties ]] || logging=$FLINK_CONF_DIR/log4j-console.properties
+# ZooKeeper's login. What Flink stores there belongs to JobManagers; TaskManagers read it.
+login=()
+if [[ -f $FLINK_CONF_DIR/jaas.conf ]]; then
+  login=("-Djava.security.auth.login.config=$FLINK_CONF_DIR/jaas.conf" -Deventtrigger.zookeeper.owner=jobmanager)
+fi
 export FLINK_CONF_DIR FLINK_LIB_DIR=$home/lib FLINK_PLUGINS_DIR=$home/plugins
-exec java "${jvm[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/bin/java-options" \
+exec java "${jvm[@]}" "${login[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "@$home/bin/java-options" \
   "-Dlog.file=$FLINK_LOG_DIR/$role.log" "-Dlog4j.configurationFile=$logging" \
   -cp "$classpath" "${main[@]}" --configDir "$FLINK_CONF_DIR" "${dynamic[@]}" "${@:2}"

@@ -21,9 +21,10 @@ locals {
     "high-availability.type"                = "zookeeper"
     "high-availability.cluster-id"          = "/${var.name}"
     "high-availability.zookeeper.quorum"    = module.zookeeper.quorum
-    "high-availability.zookeeper.path.root" = "/flink"
-    "zookeeper.sasl.disable"                = "true" # security groups guard it; otherwise the client warns on every start
-    "high-availability.storageDir"          = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/ha"
+    "high-availability.zookeeper.path.root" = "/event-trigger" # not /flink, which everybody could write in older clusters
+    # Nodes log in (/etc/flink/jaas.conf); JobManagers write, TaskManagers read.
+    "high-availability.zookeeper.client.acl" = "creator"
+    "high-availability.storageDir"           = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/ha"
 
     # State. The regional endpoint, because only that one is reached through the VPC's gateway endpoint.
     "state.checkpoints.dir"          = "s3://${local.bucket_names.checkpoints}/${local.state_prefix}/checkpoints"

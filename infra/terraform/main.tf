@@ -7,11 +7,13 @@ data "aws_caller_identity" "current" {}
 locals {
   region = data.aws_region.current.name
 
-  state_prefix       = var.name
-  artifact_prefix    = "releases"
-  metrics_namespace  = "EventTrigger/${var.name}"
-  log_group_name     = "/event-trigger/${var.name}"
-  tls_parameter_name = "/event-trigger/${var.name}/internal-tls/${var.internal_tls_generation}"
+  state_prefix      = var.name
+  artifact_prefix   = "releases"
+  metrics_namespace = "EventTrigger/${var.name}"
+  log_group_name    = "/event-trigger/${var.name}"
+  # A password for each of ZooKeeper's users below it.
+  zookeeper_parameters = "/event-trigger/${var.name}/zookeeper"
+  tls_parameter_name   = "/event-trigger/${var.name}/internal-tls/${var.internal_tls_generation}"
 
   # Written by `make release`: the archives with their SHA-256.
   release = jsondecode(file("${var.release_dir}/manifest.json"))
@@ -42,11 +44,12 @@ locals {
   }
 
   flink_boot = { for role in ["jobmanager", "taskmanager"] : role => merge(local.boot, {
-    tls_parameter     = local.tls_parameter_name
-    flink_config      = local.flink_config[role]
-    log4j             = file("${path.module}/files/log4j.properties")
-    cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_flink : null
-    prometheus_config = var.cloudwatch_agent ? local.prometheus_config : null
+    tls_parameter        = local.tls_parameter_name
+    zookeeper_parameters = local.zookeeper_parameters
+    flink_config         = local.flink_config[role]
+    log4j                = file("${path.module}/files/log4j.properties")
+    cloudwatch_config    = var.cloudwatch_agent ? local.cloudwatch_config_flink : null
+    prometheus_config    = var.cloudwatch_agent ? local.prometheus_config : null
   }) }
 
   # ZooKeeper keeps its three zones, so that its quorum outlives one.
@@ -90,16 +93,17 @@ module "network" {
 module "iam" {
   source = "./modules/iam"
 
-  name               = var.name
-  bucket_arns        = local.bucket_arns
-  artifact_prefix    = local.artifact_prefix
-  state_prefix       = local.state_prefix
-  kms_key_arn        = local.kms_key_arn
-  tls_parameter_name = local.tls_parameter_name
-  log_group_name     = local.log_group_name
-  metrics_namespace  = local.metrics_namespace
-  secret_arns        = var.secret_arns
-  msk_statements     = var.create_kafka ? module.kafka[0].client_statements : []
+  name                 = var.name
+  bucket_arns          = local.bucket_arns
+  artifact_prefix      = local.artifact_prefix
+  state_prefix         = local.state_prefix
+  kms_key_arn          = local.kms_key_arn
+  tls_parameter_name   = local.tls_parameter_name
+  zookeeper_parameters = local.zookeeper_parameters
+  log_group_name       = local.log_group_name
+  metrics_namespace    = local.metrics_namespace
+  secret_arns          = var.secret_arns
+  msk_statements       = var.create_kafka ? module.kafka[0].client_statements : []
 }
 
 module "zookeeper" {
@@ -119,6 +123,7 @@ module "zookeeper" {
   instance_profile_name = module.iam.instance_profile_names.zookeeper
   kms_key_arn           = local.kms_key_arn
   deletion_protection   = var.deletion_protection
+  zookeeper_parameters  = local.zookeeper_parameters
 
   boot = merge(local.boot, { cloudwatch_config = var.cloudwatch_agent ? local.cloudwatch_config_zookeeper : null })
 
@@ -167,6 +172,7 @@ module "taskmanager" {
   root_volume_gib           = var.root_volume_gib
   tmp_volume_gib            = var.tmp_volume_gib
   log_volume_gib            = var.log_volume_gib
+  workers_use_aws           = length(var.secret_arns) > 0 || var.create_kafka
   rocksdb_on_instance_store = local.tier.rocksdb_on_instance_store
   rocksdb_volume_gib        = local.tier.rocksdb_volume_gib
   rocksdb_volume_iops       = var.rocksdb_volume_iops

@@ -53,6 +53,11 @@ output "tls_parameter_name" {
   value       = local.tls_parameter_name
 }
 
+output "zookeeper_parameter_names" {
+  description = "SSM parameters with the passwords of ZooKeeper's users; the first ZooKeeper node makes them, destroy leaves them"
+  value       = [for user in ["jobmanager", "taskmanager"] : "${local.zookeeper_parameters}/${user}"]
+}
+
 output "tunnel_command" {
   description = "Shell command that opens Flink's REST API and web UI on http://localhost:8081, or on port $FLINK_PORT"
   value = join(" ", [

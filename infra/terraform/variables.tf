@@ -497,7 +497,7 @@ variable "egress" {
 }
 
 variable "secret_arns" {
-  description = "Secrets in AWS Secrets Manager that rules' destinations refer to (aws-secret:ARN); TaskManagers may read them and no others"
+  description = "Secrets in AWS Secrets Manager that rules' destinations refer to (aws-secret:ARN); TaskManagers may read them and no others. Without create_kafka the first one rolls TaskManagers, whose workers then get the node's credentials"
   type        = set(string)
   default     = []
   nullable    = false

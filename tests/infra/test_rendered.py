@@ -78,13 +78,14 @@ def test_systemd_accepts_the_units(user_data: dict[str, str], tmp_path: Path, ro
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
         target.chmod(0o755 if content.startswith("#!") else 0o644)
-    for program in ("usr/bin/java", "opt/flink/bin/flink-node"):
+    for program in ("usr/bin/java", "opt/flink/bin/flink-node", "opt/event-trigger/bin/event-trigger-worker"):
         target = root / program
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("#!/bin/sh\n")
         target.chmod(0o755)
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
-    units = sorted((root / "etc/systemd/system").glob("*.service"))
+    folder = root / "etc/systemd/system"
+    units = sorted([*folder.glob("*.socket"), *folder.glob("*.service")])
     assert len(units) >= 2
 
     def verify() -> subprocess.CompletedProcess[str]:

@@ -152,7 +152,8 @@ def test_every_node_has_imdsv2_with_a_hop_limit_of_one(audited: Report, run: str
 
 
 def test_no_keys_anywhere() -> None:
-    keys = r"AKIA[0-9A-Z]{16}|PRIVATE KEY-----|\b(key_name|access_key|secret_key|password)\b *=|aws_secret_access_key"
+    assigned = r"\b(key_name|access_key|secret_key|password)\b *=(?!.%s)"  # the boot script's formats have no value
+    keys = rf"AKIA[0-9A-Z]{{16}}|PRIVATE KEY-----|{assigned}|aws_secret_access_key"
     for path in terraform.SOURCE.rglob("*"):
         if path.is_file() and ".terraform" not in str(path.relative_to(terraform.SOURCE)):
             text = "\n".join(line for line in path.read_text().splitlines() if "regex(" not in line)
@@ -359,11 +360,12 @@ def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]
 @pytest.mark.parametrize("kind", NODES)
 def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
     granted = statements(audited, run, kind)
-    common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics"}
+    common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics", "ZooKeeperLogins"}
     flink = {"StateObjects", "StateList", "InternalTls", "Lifecycle"}
     kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
     secrets = {"Secrets"} if run == EVERYTHING_ON else set()
-    own = {"zookeeper": set(), "jobmanager": {"CreateInternalTls"}, "taskmanager": secrets}[kind]
+    creates = {"CreateParameters"}
+    own = {"zookeeper": creates, "jobmanager": creates, "taskmanager": secrets}[kind]
     assert set(granted) == common | own | (flink | kafka if kind != "zookeeper" else set())
     for name, statement in granted.items():
         assert statement["effect"] in (None, "Allow")
@@ -382,10 +384,76 @@ def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, ki
         assert set(granted["StateObjects"]["resources"]) == {f"{arn}/test/*" for arn in state}
         assert set(granted["StateList"]["resources"]) == state
         assert [condition["values"] for condition in granted["StateList"]["condition"]] == [["test", "test/*"]]
+    # A JobManager's password for ZooKeeper is no TaskManager's, and what is there nobody replaces.
+    logins = {"zookeeper": {"jobmanager", "taskmanager"}}.get(kind, {kind})
+    assert granted["ZooKeeperLogins"]["actions"] == ["ssm:GetParameter"]
+    parameters = "arn:aws:ssm:eu-central-1:123456789012:parameter/event-trigger/test"
+    assert set(granted["ZooKeeperLogins"]["resources"]) == {f"{parameters}/zookeeper/{user}" for user in logins}
+    if own & creates:
+        made = {
+            "zookeeper": {f"{parameters}/zookeeper/{user}" for user in logins},
+            "jobmanager": {f"{parameters}/internal-tls/1"},
+        }
+        assert granted["CreateParameters"]["actions"] == ["ssm:PutParameter"]
+        assert set(granted["CreateParameters"]["resources"]) == made[kind]
+        (condition,) = granted["CreateParameters"]["condition"]
+        assert (condition["test"], condition["variable"]) == ("StringNotEquals", "ssm:Overwrite")
+    assert ("kms:Encrypt" in granted["Key"]["actions"]) == bool(own & creates)
     if own & secrets:
         assert granted["Secrets"]["actions"] == ["secretsmanager:GetSecretValue"]
         (secret,) = granted["Secrets"]["resources"]
         assert secret.endswith(":secret:webhooks-AbCdEf")
+
+
+@pytest.mark.parametrize(("run", "denied"), [(BY_DEFAULT, True), (EVERYTHING_ON, False)])
+def test_workers_have_a_user_of_their_own_that_reaches_nothing_of_flinks(
+    audited: Report, run: str, denied: bool
+) -> None:
+    outputs = audited.output(run, "cluster") if run == BY_DEFAULT else {"user_data": audited.output(run, "user_data")}
+    files = terraform.files(outputs["user_data"]["taskmanager"])
+    units = {name: settings(files[f"/etc/systemd/system/{name}"]) for name in TASKMANAGER_UNITS}
+    task_manager, listening, worker = (units[name] for name in TASKMANAGER_UNITS)
+    assert (task_manager["User"], worker["User"], listening["SocketUser"]) == ("flink", "event-trigger-worker", "flink")
+    assert (listening["SocketMode"], listening["Accept"], worker["StandardInput"]) == ("0600", "yes", "socket")
+    assert f"EVENT_TRIGGER_WORKER_SOCKET={listening['ListenStream']}" in task_manager["Environment"]
+    assert {"/etc/flink", "/data", "/var/log/flink"} == set(worker["InaccessiblePaths"].split())
+    assert "ReadWritePaths" not in worker
+    assert int(worker["OOMScoreAdjust"]) > 0 > int(task_manager["OOMScoreAdjust"])
+    # All that confines the TaskManager confines its workers.
+    confining = {
+        name: value for name, value in task_manager.items() if name.startswith(("Protect", "Private", "Restrict"))
+    }
+    assert len(confining) > 10
+    assert confining.items() <= worker.items()
+    # Who has the credentials of the node's role reads the TLS key with them.
+    assert ("169.254.169.254" in worker.get("IPAddressDeny", "")) == denied
+
+
+TASKMANAGER_UNITS = ("flink-taskmanager.service", "event-trigger-worker.socket", "event-trigger-worker@.service")
+
+
+def settings(unit: str) -> dict[str, str]:
+    """What a unit sets, several lines of the same name joined."""
+    found: dict[str, str] = {}
+    for line in unit.splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found[name] = f"{found[name]} {value}" if name in found else value
+    return found
+
+
+def test_zookeeper_lets_in_who_logs_in_and_only_jobmanagers_write(audited: Report) -> None:
+    user_data = audited.output(BY_DEFAULT, "cluster")["user_data"]
+    zookeeper = terraform.files(user_data["zookeeper"])
+    config = zookeeper["/etc/zookeeper/zoo.cfg"].splitlines()
+    assert {"enforce.auth.enabled=true", "enforce.auth.schemes=sasl"} <= set(config)
+    assert (
+        "java.security.auth.login.config=/etc/zookeeper/jaas.conf" in zookeeper["/etc/systemd/system/zookeeper.service"]
+    )
+    for kind in ("jobmanager", "taskmanager"):
+        flink = terraform.files(user_data[kind])["/etc/flink/cluster.yaml"].splitlines()
+        assert 'high-availability.zookeeper.client.acl: "creator"' in flink
+        assert [line for line in flink if "sasl.disable" in line] == []
 
 
 @RUNS

@@ -27,6 +27,7 @@ import pytest
 import requests
 import yaml
 
+from runners.flink import artifacts
 from runners.flink.local import broker as kafka_broker
 from runners.flink.local import processes
 from runners.flink.local.broker import LocalKafka
@@ -38,6 +39,7 @@ from tests.infra.long.machines import HOST, Machine, lan, metadata_service, tunn
 from tests.infra.terraform import ROOT
 from tests.integration.jobs import Topics, launch, reading
 from tests.oracle import SeenAction, action_differences
+from tests.scan import open_ports
 
 NAME = "boot"
 ENDPOINT = f"http://{HOST}:5000"
@@ -253,15 +255,21 @@ def test_roles_may_do_no_more_than_they_need(cluster: dict[str, Any]) -> None:
                 allowed |= {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/{NAME}/*"}
             assert statements["StateList"]["Condition"]["StringLike"]["s3:prefix"] == [NAME, f"{NAME}/*"]
         assert objects == allowed
-        parameter = f"arn:aws:ssm:us-east-1:{account}:parameter{cluster['tls_parameter_name']}"
-        on_parameter = {
-            action
-            for statement in statements.values()
-            if as_list(statement["Resource"]) == [parameter]
-            for action in as_list(statement["Action"])
+        granted: dict[str, set[str]] = {}
+        for statement in statements.values():
+            for arn in as_list(statement["Resource"]):
+                if arn.startswith("arn:aws:ssm"):
+                    granted.setdefault(arn, set()).update(as_list(statement["Action"]))
+        read, make = {"ssm:GetParameter"}, {"ssm:GetParameter", "ssm:PutParameter"}
+        to_lead, to_find = cluster["zookeeper_parameter_names"]
+        expected = {
+            "zookeeper": {to_lead: make, to_find: make},
+            "jobmanager": {cluster["tls_parameter_name"]: make, to_lead: read},
+            "taskmanager": {cluster["tls_parameter_name"]: read, to_find: read},
+        }[kind]
+        assert granted == {
+            f"arn:aws:ssm:us-east-1:{account}:parameter{name}": actions for name, actions in expected.items()
         }
-        expected = {"jobmanager": {"ssm:GetParameter", "ssm:PutParameter"}, "taskmanager": {"ssm:GetParameter"}}
-        assert on_parameter == expected.get(kind, set())
 
 
 def as_list(value: str | list[str]) -> list[str]:
@@ -508,6 +516,89 @@ def test_the_documented_command_submits_the_job(
     named = [{"Name": "tag:Name", "Values": [f"{NAME}-jobmanager"]}]
     (reservation,) = aws("ec2").describe_instances(Filters=named)["Reservations"]
     assert f"--target {reservation['Instances'][0]['InstanceId']} " in opened
+
+
+def test_workers_run_as_a_user_that_reads_nothing_of_flinks(booted: dict[str, Machine]) -> None:
+    machine = booted["taskmanager"]
+    task_manager = machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout.strip()
+    workers = machine.run("pgrep", "-u", "event-trigger-worker", "-f", "from_socket").stdout.split()
+    assert len(workers) == 2, machine.journal()
+    assert machine.run("cat", f"/proc/{task_manager}/oom_score_adj").stdout.strip() == "-300"
+    user = ("setpriv", "--reuid=event-trigger-worker", "--regid=event-trigger-worker", "--clear-groups")
+    files = ("/etc/flink/tls/internal.p12", "/etc/flink/config.yaml", "/etc/flink/jaas.conf")
+    for file in (*files, "/data/rocksdb", f"/proc/{task_manager}/environ"):
+        assert machine.run("ls", "-d", file).returncode == 0, file
+        refused = machine.run(*user, "grep", "-r", "x", file)
+        assert (refused.returncode, "Permission denied" in refused.stderr) == (2, True), (file, refused.stderr)
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/event-trigger/workers.sock')"
+    assert "PermissionError" in machine.run(*user, "python3.11", "-c", connect).stderr
+    for worker in workers:
+        assert machine.run("cat", f"/proc/{worker}/oom_score_adj").stdout.strip() == "500"
+        # As root in the worker's own view of files: nothing of Flink's is there.
+        for folder in ("/etc/flink", "/data", "/var/log/flink"):
+            assert machine.run("nsenter", "-t", worker, "-m", "find", folder, "-mindepth", "1").stdout == "", folder
+    # Each logs where it may not write: the file was opened for it.
+    logs = machine.run("grep", "-lE", "connected in", "-r", "/var/log/flink", "--include=worker-*.log").stdout.split()
+    assert len(logs) == 2
+    assert {machine.run("stat", "-c", "%U", log).stdout.strip() for log in logs} == {"flink"}
+
+
+def test_nodes_take_connections_on_the_documented_ports_alone(
+    booted: dict[str, Machine], machines: dict[str, Machine]
+) -> None:
+    """Security groups, which moto does not enforce, then let in those of the same table."""
+    section = (ROOT / "docs" / "infrastructure.md").read_text().partition("## Ports")[2].partition("\n## ")[0]
+    documented: dict[str, set[int]] = {}
+    for node, port in re.findall(r"^\| (ZooKeeper|JobManager|TaskManager) \| (\d+) \|", section, re.M):
+        documented.setdefault(node.lower(), set()).add(int(port))
+    kinds = {address: kind for kind, machine in booted.items() for address in [machine.address]}
+    found: dict[str, set[int]] = {}
+    for address in machines:
+        found.setdefault(kinds.get(address, "zookeeper"), set()).update(open_ports(address))
+    # The leader of ZooKeeper's nodes alone listens to the others.
+    assert found == documented
+
+
+def in_zookeeper(cluster: dict[str, Any], user: str | None, folder: Path, *commands: str) -> str:
+    """What ZooKeeper's own client prints for its commands, after a login as one of the users."""
+    options = ["-Dzookeeper.sasl.client=false"]
+    if user is not None:
+        (parameter,) = (name for name in cluster["zookeeper_parameter_names"] if name.endswith(f"/{user}"))
+        password = aws("ssm").get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+        module = "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.server.auth.DigestLoginModule"
+        (folder / "jaas.conf").write_text(f'Client {{ {module} required username="{user}" password="{password}"; }};')
+        options = [f"-Djava.security.auth.login.config={folder / 'jaas.conf'}"]
+    jars = ":".join(str(jar) for jar in (artifacts.flink_home() / "lib").glob("*.jar"))
+    done = subprocess.run(
+        [
+            *(artifacts.java(), *options, "-cp", jars),
+            "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.ZooKeeperMain",
+            *("-server", cluster["zookeeper_quorum"]),
+        ],
+        input="".join(f"{command}\n" for command in commands), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_only_a_jobmanager_writes_in_zookeeper_and_who_does_not_log_in_reads_nothing(
+    cluster: dict[str, Any], rest: FlinkRest, tmp_path: Path
+) -> None:
+    root = f"/event-trigger/{NAME}"
+    found = in_zookeeper(cluster, "taskmanager", tmp_path, f"ls -R {root}", f"getAcl {root}")
+    nodes = re.findall(rf"^{root}\S*", found, re.M)
+    assert f"{root}/leader/resource_manager/connection_info" in nodes, found
+    for node in nodes:
+        acl = in_zookeeper(cluster, "taskmanager", tmp_path, f"getAcl {node}")
+        assert re.findall(r"^'(.*)$", acl, re.M) == ["sasl,'jobmanager", "world,'anyone"], (node, acl)
+        assert re.findall(r"^: (\w+)$", acl, re.M) == ["cdrwa", "r"], (node, acl)
+    leader = f"{root}/leader/resource_manager/connection_info"
+    for command in (f"set {leader} mine", f"delete {leader}", f"create {root}/leader/mine x"):
+        assert "Insufficient permission" in in_zookeeper(cluster, "taskmanager", tmp_path, command), command
+    outside = in_zookeeper(cluster, None, tmp_path, f"get {leader}", f"create {root}/x y")
+    assert "pekko.ssl.tcp" not in outside, outside
+    assert "Created" not in outside, outside
+    assert "Created" in in_zookeeper(cluster, "jobmanager", tmp_path, f"create {root}/tried x", f"delete {root}/tried")
+    assert rest.overview()["taskmanagers"] == 1
 
 
 def test_the_job_recovers_when_the_machine_of_its_taskmanager_is_killed(

@@ -19,6 +19,8 @@ locals {
         tls_parameter   = var.tls_parameter == null ? "" : var.tls_parameter
         kms_key_arn     = var.kms_key_arn == null ? "" : var.kms_key_arn
         group_name      = var.group_name == null ? "" : var.group_name
+
+        zookeeper_parameters = var.zookeeper_parameters
       })
     }
     "/etc/event-trigger/volumes" = {

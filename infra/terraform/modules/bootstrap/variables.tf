@@ -69,8 +69,13 @@ variable "tls_parameter" {
   type        = string
 }
 
+variable "zookeeper_parameters" {
+  description = "Path of the SSM parameters with the passwords of ZooKeeper's users"
+  type        = string
+}
+
 variable "kms_key_arn" {
-  description = "Key that a JobManager encrypts that parameter with"
+  description = "Key that the node encrypts parameters with that it makes; null for a node that makes none"
   type        = string
 }
 

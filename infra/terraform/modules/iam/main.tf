@@ -9,13 +9,16 @@ locals {
   account = data.aws_caller_identity.current.account_id
   region  = data.aws_region.current.name
 
-  tls_parameter_arn = "arn:aws:ssm:${local.region}:${local.account}:parameter${var.tls_parameter_name}"
-  flink_buckets     = [var.bucket_arns.checkpoints, var.bucket_arns.savepoints]
+  parameter_arns    = "arn:aws:ssm:${local.region}:${local.account}:parameter"
+  tls_parameter_arn = "${local.parameter_arns}${var.tls_parameter_name}"
+  # A JobManager's password is no TaskManager's: who has that node cannot name another leader.
+  zookeeper_arns = [for user in ["jobmanager", "taskmanager"] : "${local.parameter_arns}${var.zookeeper_parameters}/${user}"]
+  flink_buckets  = [var.bucket_arns.checkpoints, var.bucket_arns.savepoints]
 
   nodes = {
-    zookeeper   = { flink = false, creates_tls = false, secrets = [] }
-    jobmanager  = { flink = true, creates_tls = true, secrets = [] }
-    taskmanager = { flink = true, creates_tls = false, secrets = tolist(var.secret_arns) }
+    zookeeper   = { flink = false, creates = local.zookeeper_arns, zookeeper = ["jobmanager", "taskmanager"], secrets = [] }
+    jobmanager  = { flink = true, creates = [local.tls_parameter_arn], zookeeper = ["jobmanager"], secrets = [] }
+    taskmanager = { flink = true, creates = [], zookeeper = ["taskmanager"], secrets = tolist(var.secret_arns) }
   }
 }
 
@@ -41,7 +44,7 @@ data "aws_iam_policy_document" "node" {
 
   statement {
     sid       = "Key"
-    actions   = each.value.flink ? ["kms:Decrypt", "kms:GenerateDataKey"] : ["kms:Decrypt"]
+    actions   = concat(["kms:Decrypt"], each.value.flink ? ["kms:GenerateDataKey"] : [], length(each.value.creates) > 0 ? ["kms:Encrypt"] : [])
     resources = [var.kms_key_arn]
   }
 
@@ -99,8 +102,7 @@ data "aws_iam_policy_document" "node" {
     }
   }
 
-  # One key pair for the whole cluster. The first JobManager makes it; PutParameter without Overwrite cannot replace it,
-  # so a JobManager gets no more than that in its policy either.
+  # One key pair for the whole cluster, which the first JobManager makes.
   dynamic "statement" {
     for_each = each.value.flink ? [1] : []
 
@@ -111,13 +113,20 @@ data "aws_iam_policy_document" "node" {
     }
   }
 
+  statement {
+    sid       = "ZooKeeperLogins"
+    actions   = ["ssm:GetParameter"]
+    resources = [for user in each.value.zookeeper : "${local.parameter_arns}${var.zookeeper_parameters}/${user}"]
+  }
+
+  # PutParameter without Overwrite cannot replace what is there, so a node gets no more than that in its policy either.
   dynamic "statement" {
-    for_each = each.value.creates_tls ? [1] : []
+    for_each = length(each.value.creates) > 0 ? [1] : []
 
     content {
-      sid       = "CreateInternalTls"
+      sid       = "CreateParameters"
       actions   = ["ssm:PutParameter"]
-      resources = [local.tls_parameter_arn]
+      resources = each.value.creates
 
       condition {
         test     = "StringNotEquals"

@@ -55,3 +55,8 @@ variable "secret_arns" {
   description = "Secrets that Python workers on TaskManagers may read"
   type        = set(string)
 }
+
+variable "zookeeper_parameters" {
+  description = "Path of the SSM parameters with the passwords of ZooKeeper's users, which ZooKeeper's nodes make"
+  type        = string
+}

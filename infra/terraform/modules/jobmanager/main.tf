@@ -13,6 +13,8 @@ module "bootstrap" {
   group_name      = "${var.name}-jobmanager"
   kms_key_arn     = var.kms_key_arn
 
+  zookeeper_parameters = var.boot.zookeeper_parameters
+
   volumes = [
     { device = "/dev/sdg", mount = "/tmp", label = "tmp" },
     { device = "/dev/sdh", mount = "/var/log/flink", label = "log" },

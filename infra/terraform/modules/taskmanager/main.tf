@@ -32,6 +32,8 @@ module "bootstrap" {
   group_name      = local.group_name
   kms_key_arn     = null
 
+  zookeeper_parameters = var.boot.zookeeper_parameters
+
   volumes = [
     { device = local.rocksdb_device, mount = "/data/rocksdb", label = "rocksdb" },
     { device = "/dev/sdg", mount = "/tmp", label = "tmp" },
@@ -39,10 +41,14 @@ module "bootstrap" {
   ]
 
   files = {
-    "/etc/flink/cluster.yaml"                       = { content = var.boot.flink_config }
-    "/etc/flink/log4j.properties"                   = { content = var.boot.log4j }
-    "/etc/systemd/system/flink-taskmanager.service" = { content = file("${path.module}/files/flink-taskmanager.service") }
-    "/etc/systemd/system/flink-drain.service"       = { content = file("${path.module}/files/flink-drain.service") }
+    "/etc/flink/cluster.yaml"                         = { content = var.boot.flink_config }
+    "/etc/flink/log4j.properties"                     = { content = var.boot.log4j }
+    "/etc/systemd/system/flink-taskmanager.service"   = { content = file("${path.module}/files/flink-taskmanager.service") }
+    "/etc/systemd/system/flink-drain.service"         = { content = file("${path.module}/files/flink-drain.service") }
+    "/etc/systemd/system/event-trigger-worker.socket" = { content = file("${path.module}/files/event-trigger-worker.socket") }
+    "/etc/systemd/system/event-trigger-worker@.service" = {
+      content = templatefile("${path.module}/templates/event-trigger-worker@.service.tftpl", { workers_use_aws = var.workers_use_aws })
+    }
     "/usr/local/sbin/event-trigger-drain" = {
       content = templatefile("${path.module}/templates/drain.sh.tftpl", { group_name = local.group_name, hook_name = local.hook_name })
       mode    = "0755"

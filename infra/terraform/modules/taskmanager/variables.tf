@@ -56,13 +56,14 @@ variable "log_volume_gib" {
 variable "boot" {
   description = "What every node boots with: OS packages, artifacts, Flink settings, CloudWatch agent configuration (null: no agent)"
   type = object({
-    packages          = list(string)
-    artifact_bucket   = string
-    tls_parameter     = string
-    flink_config      = string
-    log4j             = string
-    cloudwatch_config = string
-    prometheus_config = string
+    packages             = list(string)
+    artifact_bucket      = string
+    tls_parameter        = string
+    zookeeper_parameters = string
+    flink_config         = string
+    log4j                = string
+    cloudwatch_config    = string
+    prometheus_config    = string
     artifacts = map(object({
       key       = string
       sha256    = string
@@ -104,6 +105,11 @@ variable "rocksdb_volume_iops" {
 variable "rocksdb_volume_throughput" {
   description = "Its throughput [MiB/s]"
   type        = number
+}
+
+variable "workers_use_aws" {
+  description = "Workers get the credentials of the node's role, for secrets of AWS and MSK"
+  type        = bool
 }
 
 variable "drain_timeout_s" {

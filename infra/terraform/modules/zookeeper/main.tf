@@ -19,7 +19,9 @@ module "bootstrap" {
   volumes         = [{ device = "/dev/sdf", mount = "/data/zookeeper", label = "zookeeper" }]
   tls_parameter   = null
   group_name      = null
-  kms_key_arn     = null
+  kms_key_arn     = var.kms_key_arn
+
+  zookeeper_parameters = var.zookeeper_parameters
 
   files = {
     "/etc/zookeeper/zoo.cfg" = {

@@ -58,8 +58,13 @@ variable "instance_profile_name" {
   type        = string
 }
 
+variable "zookeeper_parameters" {
+  description = "Path of the SSM parameters with the passwords of ZooKeeper's users"
+  type        = string
+}
+
 variable "kms_key_arn" {
-  description = "Key of the volumes"
+  description = "Key of the volumes and of these parameters"
   type        = string
 }
 

@@ -55,8 +55,12 @@ prepare_volume() {
   say "$mount is $device"
 }
 
+add_user() {
+  id "$1" >/dev/null 2>&1 || useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin "$1"
+}
+
 prepare_directories() {
-  id flink >/dev/null 2>&1 || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin flink
+  add_user flink
   case $ROLE in
     zookeeper)
       install -d -o flink -g flink -m 0750 /data/zookeeper /data/zookeeper/data
@@ -67,6 +71,7 @@ prepare_directories() {
       ;;
     taskmanager)
       chmod 1777 /tmp
+      add_user event-trigger-worker
       install -d -o flink -g flink -m 0755 /var/log/flink
       install -d -o flink -g flink -m 0750 /data/rocksdb
       ;;
@@ -113,40 +118,66 @@ fetch_artifact() {
   say "$directory is $key"
 }
 
-# One key pair serves the whole cluster: Flink authenticates its processes to each other by it. The first JobManager makes
-# it, PutParameter without --overwrite lets only one be the first, and everyone reads what is there. Nobody but the nodes
-# ever sees it: neither Terraform nor its state.
-create_tls() {
-  local work=$1 java
-  java=$(readlink -f "$(command -v java)") # keytool is beside it, on the PATH or not
-  head -c 24 /dev/urandom | base64 | tr -d '+/=\n' >"$work/password"
-  "${java%/*}/keytool" -genkeypair -alias flink.internal -dname CN=flink.internal -validity 3650 -keyalg EC -groupname secp256r1 \
-    -storetype PKCS12 -keystore "$work/new.p12" -storepass:file "$work/password" -keypass:file "$work/password" 2>&1
-  printf '%s %s' "$(cat "$work/password")" "$(base64 -w 0 "$work/new.p12")" >"$work/new"
-  if aws ssm put-parameter --name "$TLS_PARAMETER" --type SecureString --key-id "$KMS_KEY_ARN" \
-    --value "file://$work/new" >/dev/null 2>"$work/error"; then
-    say "made $TLS_PARAMETER"
-  else
-    grep -q ParameterAlreadyExists "$work/error" || say "$TLS_PARAMETER cannot be made: $(cat "$work/error")" >&2
-  fi
-}
-
-internal_tls() {
-  local work
+# What the cluster's nodes share and nobody else ever sees, neither Terraform nor its state, is in parameters. The first
+# node that needs one makes it, PutParameter without --overwrite lets only one be the first, and everyone reads what is
+# there. To standard output goes the value. $2 is empty, or writes a new value to the file that it is given.
+parameter() {
+  local name=$1 make=$2 work
   work=$(mktemp -d)
-  until aws ssm get-parameter --name "$TLS_PARAMETER" --with-decryption --query Parameter.Value --output text \
+  until aws ssm get-parameter --name "$name" --with-decryption --query Parameter.Value --output text \
     >"$work/value" 2>"$work/error"; do
-    [ "$SECONDS" -lt "$DEADLINE_S" ] || die "$TLS_PARAMETER cannot be read: $(cat "$work/error")"
-    if [ "$ROLE" = jobmanager ] && grep -q ParameterNotFound "$work/error"; then
-      create_tls "$work"
+    [ "$SECONDS" -lt "$DEADLINE_S" ] || die "$name cannot be read: $(cat "$work/error")"
+    if [ -n "$make" ] && grep -q ParameterNotFound "$work/error"; then
+      "$make" "$work/new"
+      if aws ssm put-parameter --name "$name" --type SecureString --key-id "$KMS_KEY_ARN" \
+        --value "file://$work/new" >/dev/null 2>"$work/error"; then
+        say "made $name" >&2
+      else
+        grep -q ParameterAlreadyExists "$work/error" || say "$name cannot be made: $(cat "$work/error")" >&2
+      fi
     else
       sleep 5
     fi
   done
-  read -r TLS_PASSWORD keystore <"$work/value"
-  install -d -g flink -m 0750 /etc/flink/tls
-  base64 -d <<<"$keystore" | install -g flink -m 0640 /dev/stdin /etc/flink/tls/internal.p12
+  cat "$work/value"
   rm -rf "$work"
+}
+
+new_password() { head -c 24 /dev/urandom | base64 | tr -d '+/=\n' >"$1"; }
+
+# One key pair serves the whole cluster: Flink authenticates its processes to each other by it.
+new_tls() {
+  local java
+  java=$(readlink -f "$(command -v java)") # keytool is beside it, on the PATH or not
+  new_password "$1.password"
+  "${java%/*}/keytool" -genkeypair -alias flink.internal -dname CN=flink.internal -validity 3650 -keyalg EC -groupname secp256r1 \
+    -storetype PKCS12 -keystore "$1.p12" -storepass:file "$1.password" -keypass:file "$1.password" >&2
+  printf '%s %s' "$(cat "$1.password")" "$(base64 -w 0 "$1.p12")" >"$1"
+}
+
+internal_tls() {
+  local value make=
+  [ "$ROLE" != jobmanager ] || make=new_tls
+  value=$(parameter "$TLS_PARAMETER" "$make")
+  TLS_PASSWORD=${value%% *}
+  install -d -g flink -m 0750 /etc/flink/tls
+  base64 -d <<<"${value#* }" | install -g flink -m 0640 /dev/stdin /etc/flink/tls/internal.p12
+}
+
+# ZooKeeper's nodes make the passwords of its users. Each kind of node of Flink can read its own only.
+zookeeper_logins() {
+  local module=org.apache.zookeeper.server.auth.DigestLoginModule jobmanager taskmanager own
+  if [ "$ROLE" = zookeeper ]; then
+    jobmanager=$(parameter "$ZOOKEEPER_PARAMETERS/jobmanager" new_password)
+    taskmanager=$(parameter "$ZOOKEEPER_PARAMETERS/taskmanager" new_password)
+    printf 'Server {\n  %s required\n  user_jobmanager="%s"\n  user_taskmanager="%s";\n};\n' \
+      "$module" "$jobmanager" "$taskmanager" | install -g flink -m 0640 /dev/stdin /etc/zookeeper/jaas.conf
+  else
+    own=$(parameter "$ZOOKEEPER_PARAMETERS/$ROLE" "")
+    printf 'Client {\n  %s required\n  username="%s"\n  password="%s";\n};\n' \
+      "org.apache.flink.shaded.zookeeper3.$module" "$ROLE" "$own" \
+      | install -g flink -m 0640 /dev/stdin /etc/flink/jaas.conf
+  fi
 }
 
 # Flink's configuration: this node's settings, then the cluster's, then the release's (what local clusters run with too).
@@ -177,6 +208,7 @@ main() {
   address=$(metadata local-ipv4)
   instance=$(metadata instance-id)
   echo "$instance" >"$CONFIG/instance-id"
+  zookeeper_logins
   if [ "$ROLE" = zookeeper ]; then
     # server.N=ADDRESS:…: the number of the line with this node's address.
     sed -n "s/^server\.\([0-9]*\)=$address:.*/\1/p" /etc/zookeeper/zoo.cfg >/data/zookeeper/data/myid
