@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-ledger bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-groups test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-ledger bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ test-hostile: setup ## 10,000 random edits of rules, records and answers, where 
 
 test-rules: setup ## 100,000 random events of 1,000 users: what rules do, also through two kills on real Kafka and Flink, equals an oracle written from docs/rules.md
 	@$(BIN)/python -m pytest tests/rules_oracle tests/integration/long/test_rules_oracle.py --oracle_events=100000 --timeout=14400 -s $(ARGS)
+
+test-groups: setup ## 200,000 random events of 2,000 users: what groups pick, cap and suppress equals a model written from docs/rules.md, also on real Kafka and Flink
+	@$(BIN)/python -m tests.transforms.domain.shard.test_groups_oracle
+	@$(BIN)/python -m pytest tests/integration/long/test_groups_oracle.py --oracle_events=200000 --timeout=14400 -s $(ARGS)
 
 test-faults: setup ## every fault on real Kafka, Flink with HA, S3; over an hour; writes docs/reliability.md (ARGS=--faults_seed=...)
 	@$(BIN)/python -m pytest tests/faults --every_fault --faults_results=docs/measurements/faults.json $(ARGS)
