@@ -31,7 +31,7 @@ run: setup ## run the main job on its embedded default: bundled events, sample r
 demo: setup ## real Kafka and Flink on this machine with a load generator; Ctrl-C stops everything (RATE=200 MONITORING=1)
 	@$(BIN)/python -m pipeline demo --rate=$(or $(RATE),200) $(if $(MONITORING),--monitoring) $(ARGS)
 
-test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11)
+test: infra-tools setup test-java ## every test, with real Kafka and Flink where needed (Java 17, Maven, Terraform 1.11, kubectl 1.27)
 	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/docs/long --ignore=tests/health --ignore=tests/infra/plans --ignore=tests/integration/long --ignore=tests/packages/long --ignore=tests/image/long $(ARGS)
 
 test-quick: setup ## in a minute and without Java: the tests of pipeline, transforms and runners that start no cluster and take no long
@@ -83,7 +83,7 @@ test-terraform: infra-tools setup ## the cluster's tests: Terraform with a mocke
 test-infra: infra-tools-long setup ## the cluster's Terraform against moto, a real boot of its nodes; root, 20 minutes; writes docs/infrastructure-test.md
 	@$(BIN)/python -m tests.infra.long $(ARGS)
 
-infra-tools: ## have what tests of infra/ and the page need: Terraform, shellcheck, cloud-init, Prometheus, Chromium; as root it installs Debian's packages
+infra-tools: ## have what tests of infra/ and the page need: Terraform, kubectl, shellcheck, cloud-init, Prometheus, Chromium; as root it installs Debian's packages
 	@$(PYTHON) -m tests.infra.tools
 
 infra-tools-long:

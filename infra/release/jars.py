@@ -70,6 +70,7 @@ def _fetched() -> list[Path]:
         *artifacts.zookeeper_jars(),
         *artifacts.s3_plugin().glob("*.jar"),
         artifacts.msk_iam_jar(),
+        artifacts.operator_api_jar(),
     ]
 
 

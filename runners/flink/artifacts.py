@@ -59,6 +59,8 @@ _ZOOKEEPER_POM = _HERE / "zookeeper" / "pom.xml"
 _S3_PLUGIN = f"flink-s3-fs-hadoop-{FLINK_VERSION}.jar"
 _MSK_IAM_VERSION = "2.3.5"
 _MSK_IAM_JAR = f"aws-msk-iam-auth-{_MSK_IAM_VERSION}-all.jar"
+_OPERATOR_VERSION = "1.10.0"
+_OPERATOR_API_JAR = f"flink-kubernetes-operator-api-{_OPERATOR_VERSION}.jar"
 # What may come from a Maven repository: SHA-256, name, coordinates and licence of each jar (``make lock-jars``).
 JAR_LIST = _HERE / "jars.txt"
 _KEPT_CONNECTORS = 3
@@ -160,6 +162,11 @@ def msk_iam_jar() -> Path:
     return cached(f"msk-iam-{_MSK_IAM_VERSION}", _fetch_msk_iam_jar) / _MSK_IAM_JAR
 
 
+def operator_api_jar() -> Path:
+    """The jar of the Flink Kubernetes Operator with its CRDs, in META-INF/fabric8; only tests need it."""
+    return cached(f"operator-api-{_OPERATOR_VERSION}", _fetch_operator_api_jar) / _OPERATOR_API_JAR
+
+
 def java() -> str:
     """The path of a Java of the versions in ``JAVA_NEEDED``, from $JAVA_HOME or the PATH."""
     home = os.environ.get("JAVA_HOME")
@@ -237,6 +244,11 @@ def _fetch_s3_plugin(folder: Path) -> None:
 
 def _fetch_msk_iam_jar(folder: Path) -> None:
     _fetch_jar(f"software.amazon.msk:aws-msk-iam-auth:{_MSK_IAM_VERSION}:jar:all", folder / _MSK_IAM_JAR, 14)
+
+
+def _fetch_operator_api_jar(folder: Path) -> None:
+    artifact = f"org.apache.flink:flink-kubernetes-operator-api:{_OPERATOR_VERSION}"
+    _fetch_jar(artifact, folder / _OPERATOR_API_JAR, 1)
 
 
 def _fetch_jar(artifact: str, jar: Path, megabytes: int) -> None:

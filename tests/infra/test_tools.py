@@ -20,6 +20,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     program(folder, "terraform", """echo '{"terraform_version": "1.11.4"}'""")
+    program(folder, "kubectl", """echo '{"clientVersion": {"minor": "32+", "gitVersion": "v1.32.4"}}'""")
     return folder
 
 
@@ -42,14 +43,16 @@ def test_nothing_is_installed_if_nothing_is_missing(path: Path) -> None:
 
 
 def test_one_error_names_all_missing_programs(path: Path) -> None:
-    (path / "terraform").unlink()
+    for name in tools.GIVEN:
+        (path / name).unlink()
     message = error()
     assert "terraform is not on the PATH: install 1.11 or newer" in message
+    assert "kubectl is not on the PATH: install 1.27 or newer" in message
     assert (
         "Not on the PATH: a-linter, a-checker; as root on Debian or Ubuntu: make infra-tools (checker linter)"
         in message
     )
-    assert "pytest --ignore=tests/infra -m 'not browser'" in message
+    assert "pytest --ignore=tests/infra --ignore=tests/kubernetes -m 'not browser'" in message
 
 
 @pytest.mark.parametrize(("version", "refused"), [("1.10.9", True), ("1.11.0-rc1", False), ("2.0.0", False)])
@@ -61,6 +64,21 @@ def test_an_older_terraform_is_refused(path: Path, version: str, refused: bool) 
         assert f"terraform is {version}: install 1.11 or newer" in error()
     else:
         tools.provide(WANTED)
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("""echo '{"clientVersion": {"gitVersion": "v1.20.2"}}'""", "kubectl is 1.20.2: install 1.27 or newer"),
+        ("echo 'unknown flag' >&2; exit 1", "kubectl version --client -o=json does not tell its version: install 1.27"),
+        ("echo '{}'", "does not tell its version"),
+    ],
+)
+def test_a_kubectl_that_cannot_render_the_manifests_is_refused(path: Path, script: str, problem: str) -> None:
+    for name in WANTED:
+        program(path, name)
+    program(path, "kubectl", script)
+    assert problem in error()
 
 
 def test_root_installs_missing_programs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

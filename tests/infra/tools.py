@@ -6,15 +6,20 @@ The module runs before `make setup`, so it imports the standard library alone.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TERRAFORM = (1, 11)
+# What no package of Debian has new enough: the lowest version, how to ask for it, where it stands in the answer, and
+# where to get it. Debian's kubectl cannot read the patches of infra/kubernetes.
+GIVEN: Mapping[str, tuple[tuple[int, int], Sequence[str], str, str]] = {
+    "terraform": ((1, 11), ("version", "-json"), "terraform_version", "hashicorp.com, Terraform, Install"),
+    "kubectl": ((1, 27), ("version", "--client", "-o=json"), "gitVersion", "kubernetes.io, Install tools"),
+}
 # Program -> Debian's package of it.
 FAST: Mapping[str, str] = {
     "shellcheck": "shellcheck",
@@ -66,57 +71,51 @@ def provide_for_image() -> None:
 
 
 def provide(programs: Mapping[str, str]) -> None:
-    """Have Terraform and ``programs`` on the PATH, installed from Debian's packages where that is possible.
+    """Have ``programs`` on the PATH, installed from Debian's packages where that is possible, and those of ``GIVEN``.
 
     Raises:
         ToolsError: something is missing.
     """
-    problem = _terraform_problem()
+    problems = [f"{problem}." for program in GIVEN if (problem := _problem(program))]
     missing = _missing(programs)
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         failure = _install(sorted({programs[program] for program in missing}))
         missing = _missing(programs)
         if missing:
-            raise ToolsError(_message(programs, missing, problem, failure))
-    if missing or problem:
-        raise ToolsError(_message(programs, missing, problem))
+            raise ToolsError(_message(programs, missing, problems, failure))
+    if missing or problems:
+        raise ToolsError(_message(programs, missing, problems))
 
 
 def _missing(programs: Mapping[str, str]) -> list[str]:
     return [program for program in programs if shutil.which(program) is None]
 
 
-def _message(programs: Mapping[str, str], missing: Sequence[str], problem: str, failure: str = "") -> str:
-    parts = ["Some tests cannot run on this machine: those of infra/, and of the page in a browser."]
-    if problem:
-        parts.append(
-            f"{problem}: install {'.'.join(map(str, TERRAFORM))} or newer (hashicorp.com, Terraform, Install)."
-        )
+def _message(programs: Mapping[str, str], missing: Sequence[str], problems: Sequence[str], failure: str = "") -> str:
+    parts = ["Some tests cannot run on this machine: those of infra/, and of the page in a browser.", *problems]
     if missing:
         packages = " ".join(sorted({programs[program] for program in missing}))
         how = f"apt-get failed: {failure}" if failure else f"as root on Debian or Ubuntu: make infra-tools ({packages})"
         parts.append(f"Not on the PATH: {', '.join(missing)}; {how}.")
-    parts.append("All other tests: make setup, then .venv/bin/python -m pytest --ignore=tests/infra -m 'not browser'")
+    parts.append(
+        "All other tests: make setup, then "
+        ".venv/bin/python -m pytest --ignore=tests/infra --ignore=tests/kubernetes -m 'not browser'"
+    )
     return "\n".join(parts)
 
 
-def _terraform_problem() -> str:
-    """The problem with the terraform on the PATH; empty if there is none."""
-    if shutil.which("terraform") is None:
-        return "terraform is not on the PATH"
-    result = subprocess.run(
-        ["terraform", "version", "-json"],
-        env={**os.environ, "CHECKPOINT_DISABLE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        return f"terraform does not run: {result.stderr.strip()}"
-    version = str(json.loads(result.stdout)["terraform_version"])
-    if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < TERRAFORM:
-        return f"terraform is {version}"
-    return ""
+def _problem(program: str) -> str:
+    """The problem with a program of ``GIVEN``, and what to do about it; empty if there is none."""
+    lowest, arguments, key, place = GIVEN[program]
+    advice = f"install {'.'.join(map(str, lowest))} or newer ({place})"
+    if shutil.which(program) is None:
+        return f"{program} is not on the PATH: {advice}"
+    environment = {**os.environ, "CHECKPOINT_DISABLE": "1"}
+    result = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
+    found = re.search(rf'"{key}": *"v?((\d+)\.(\d+)[^"]*)"', result.stdout)
+    if result.returncode != 0 or found is None:
+        return f"{program} {' '.join(arguments)} does not tell its version: {advice}: {result.stderr.strip()}"
+    return "" if (int(found[2]), int(found[3])) >= lowest else f"{program} is {found[1]}: {advice}"
 
 
 def _install(packages: Sequence[str]) -> str:

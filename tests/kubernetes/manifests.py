@@ -27,8 +27,8 @@ def _object(required: Sequence[str] = (), **properties: Any) -> Mapping[str, Any
 
 
 _TEXT: Final = {"type": "string"}
-# What the manifests use of the operator's FlinkDeployment (v1beta1). The operator's CRD is in no package, so it is not
-# here whole: Kubernetes would take more than this, and nothing else. Pod templates are checked as Kubernetes' own.
+# What these manifests use of the operator's FlinkDeployment (v1beta1); its CRD takes more, also what the image has not
+# got. Pod templates are checked as Kubernetes' own.
 _RESOURCE: Final = _object(["memory", "cpu"], memory={"type": "string", "pattern": r"^\d+m$"}, cpu={"type": "number"})
 _FLINK_DEPLOYMENT: Final = _object(
     ["apiVersion", "kind", "metadata", "spec"],

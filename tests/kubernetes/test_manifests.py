@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import zipfile
 from collections.abc import Callable
 from contextvars import copy_context
 from copy import deepcopy
@@ -17,6 +17,7 @@ import yaml
 
 from pipeline.cli.main import main
 from runners.flink import artifacts
+from tests.kubernetes import operator
 from tests.kubernetes.manifests import OVERLAYS, Document, problems, render, the
 
 pytestmark = pytest.mark.slow
@@ -121,11 +122,8 @@ def test_the_pipeline_takes_the_options_and_rules(
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_flink_takes_the_memory_of_its_pods(overlay: str, tmp_path: Path) -> None:
     """As Flink's own tool computes it, from the file that the operator writes for 1.19."""
-    spec = the(rendered(overlay), "FlinkDeployment")["spec"]
-    settings = dict(spec["flinkConfiguration"])
-    for key, part in (("jobmanager", "jobManager"), ("taskmanager", "taskManager")):
-        settings[f"{key}.memory.process.size"] = spec[part]["resource"]["memory"]
-    (tmp_path / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    for name, text in operator.conf_files(operator.settings(rendered(overlay))).items():
+        (tmp_path / name).write_text(text)
     home = artifacts.flink_home()
     class_path = f"{home}/bin/bash-java-utils.jar:{next((home / 'lib').glob('flink-dist-*.jar'))}"
     for role in ("JM", "TM"):
@@ -136,23 +134,41 @@ def test_flink_takes_the_memory_of_its_pods(overlay: str, tmp_path: Path) -> Non
         assert "-Xmx" in done.stdout
 
 
-if "FLINK_OPERATOR_CRD" in os.environ:
+def closed(schema: Any) -> Any:
+    """A schema that refuses fields it does not know, which Kubernetes would drop."""
+    if isinstance(schema, dict):
+        more = {} if schema.get("x-kubernetes-preserve-unknown-fields") else {"additionalProperties": False}
+        own = more if "properties" in schema and "additionalProperties" not in schema else {}
+        return {**own, **{key: closed(value) for key, value in schema.items()}}
+    return [closed(item) for item in schema] if isinstance(schema, list) else schema
 
-    def closed(schema: Any) -> Any:
-        """A schema that refuses fields it does not know, which Kubernetes would drop."""
-        if isinstance(schema, dict):
-            more = {} if schema.get("x-kubernetes-preserve-unknown-fields") else {"additionalProperties": False}
-            own = more if "properties" in schema and "additionalProperties" not in schema else {}
-            return {**own, **{key: closed(value) for key, value in schema.items()}}
-        return [closed(item) for item in schema] if isinstance(schema, list) else schema
 
-    @pytest.mark.parametrize("overlay", OVERLAYS)
-    def test_the_operators_own_crd_takes_the_deployment(overlay: str) -> None:
-        """FLINK_OPERATOR_CRD names the file flinkdeployments.flink.apache.org-v1.yml of a release of the operator."""
-        (crd,) = yaml.safe_load_all(Path(os.environ["FLINK_OPERATOR_CRD"]).read_text())
-        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        spec = the(rendered(overlay), "FlinkDeployment")["spec"]
-        jsonschema.validate(spec, closed(schema))
-        for wrong in ({**spec, "flinkVersoin": "v1_19"}, {**spec, "flinkVersion": "v1_91"}):
-            with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate(wrong, closed(schema))
+@pytest.fixture(scope="module")
+def crd() -> Any:
+    """What the operator's CRD says of a FlinkDeployment's specification."""
+    with zipfile.ZipFile(artifacts.operator_api_jar()) as jar:
+        (found,) = yaml.safe_load_all(jar.read("META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"))
+    return closed(found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_operators_own_crd_takes_the_deployment(overlay: str, crd: Any) -> None:
+    jsonschema.validate(the(rendered(overlay), "FlinkDeployment")["spec"], crd)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("FlinkDeployment", "spec/flinkVersoin", "v1_19"),
+        put("FlinkDeployment", "spec/flinkVersion", "v1_91"),
+        put("FlinkDeployment", "spec/mode", "session"),
+        put("FlinkDeployment", "spec/taskManager/replica", 3),
+        put("FlinkDeployment", "spec/jobManager/resource/cpu", "one"),
+        put("FlinkDeployment", f"{CONTAINER}/volumeMount", []),
+    ],
+)
+def test_the_operators_own_crd_refuses_mistakes(change: Callable[[list[Document]], None], crd: Any) -> None:
+    documents = deepcopy(list(rendered("small")))
+    change(documents)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(the(documents, "FlinkDeployment")["spec"], crd)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
-import subprocess
 import threading
 import time
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.image.__main__ import NAME, USER
+from infra.image.__main__ import USER
 from infra.packages.__main__ import project_version
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
@@ -28,6 +24,7 @@ from runners.flink.rest import FlinkRest
 from tests.builders import oracle_of, rule_documents, user_api_of
 from tests.figures import Figures
 from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
+from tests.image.containers import IMAGE, containers, inspected, podman
 from tests.integration.jobs import PATIENT, Topics, reading
 from tests.integration.test_main_job import RECORDS, USERS, check
 from tests.integration.user_api import serve_users
@@ -35,7 +32,6 @@ from tests.kafka_broker import KafkaBroker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
-IMAGE = f"{NAME}:{project_version()}"
 FIGURES = Figures(
     "image",
     "# The image, measured\n\n`make test-image` writes this page. It runs the main job in containers of the image\n"
@@ -43,80 +39,17 @@ FIGURES = Figures(
     "did other work.\n",
     ("image", "JobManager and TaskManager", "killed container", "outputs", "whole test"),
 )
-PODMAN = ("podman", "--storage-driver", "vfs", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
-
-
-def podman(*arguments: str, deadline_s: float = 1200) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PODMAN, *arguments], capture_output=True, text=True, check=False, timeout=deadline_s, stdin=subprocess.DEVNULL
-    )
-
-
-@dataclass
-class Containers:
-    """Containers of the image that share settings of Flink and a folder for checkpoints; all are removed at the end."""
-
-    folder: Path
-    properties: str
-    environment: dict[str, str] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-
-    def start(self, *command: str, foreground: bool = False) -> str:
-        """Start a container; its name, or what it printed if it is waited for."""
-        name = f"event-trigger-test-{command[0]}-{uuid.uuid4().hex[:8]}"
-        self.names.append(name)
-        variables = {"FLINK_PROPERTIES": self.properties, **self.environment}
-        options = ["--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL", "--pids-limit", "-1"]
-        options += ["--security-opt", "no-new-privileges", "--no-healthcheck"]  # whose timers need systemd
-        options += [word for limit in limits() for word in ("--ulimit", limit)]
-        options += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
-        options += ["--volume", f"{self.folder / 'checkpoints'}:/checkpoints", "--volume", f"{self.folder}:/given:ro"]
-        done = podman("run", *([] if foreground else ["--detach"]), *options, IMAGE, *command)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-        return done.stdout if foreground else name
-
-    def logs(self) -> str:
-        return "\n".join(f"== {name}\n{podman('logs', '--tail', '30', name).stdout}" for name in self.names)
-
-
-@contextlib.contextmanager
-def containers(folder: Path, properties: str) -> Iterator[Containers]:
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints").chmod(0o777)
-    started = Containers(folder, properties)
-    try:
-        yield started
-    except (AssertionError, LocalStackError) as error:
-        error.add_note(started.logs())
-        raise
-    finally:
-        for name in started.names:
-            podman("rm", "--force", "--time", "0", "--volumes", name)
-
-
-def limits() -> list[str]:
-    """Limits of a container, which cannot have more than this process may have."""
-    wanted = (("nofile", resource.RLIMIT_NOFILE, 65_536), ("nproc", resource.RLIMIT_NPROC, 8_192))
-    own = {name: resource.getrlimit(kind)[1] for name, kind, _ in wanted}
-    allowed = {name: most if own[name] == resource.RLIM_INFINITY else min(own[name], most) for name, _, most in wanted}
-    return [f"{name}={number}:{number}" for name, number in allowed.items()]
-
-
-def inspected(*arguments: str) -> list[dict]:
-    return json.loads(podman(*arguments).stdout)
 
 
 def test_the_image_has_its_user_health_check_labels_and_bill_of_materials() -> None:
-    (found,) = inspected("image", "inspect", IMAGE)
+    found = inspected("image", "inspect", IMAGE)
     assert found["Config"]["User"] == f"{USER}:{USER}"
     assert found["Config"]["Labels"]["org.opencontainers.image.version"] == project_version()
     assert found["Healthcheck"]["Test"] == ["CMD", "health"]
     seen = 'event-trigger --version; id -u; touch /opt/x 2>&1 | grep -o "Read-only"; cat /opt/event-trigger/bom*.json'
-    options = ["--rm", "--network", "none", "--read-only", "--no-healthcheck"]
-    options += [word for limit in limits() for word in ("--ulimit", limit)]
-    done = podman("run", *options, IMAGE, "sh", "-c", seen)
-    assert done.returncode == 0, done.stderr
-    version, user, root, text = done.stdout.split("\n", 3)
+    with containers() as run:
+        output = run.start("sh", "-c", seen, options=["--network=none"], wait=True)
+    version, user, root, text = output.split("\n", 3)
     assert (version, user, root) == (project_version(), str(USER), "Read-only")
     bill = json.loads(text)
     names = {component["name"] for component in bill["components"]}
@@ -136,12 +69,16 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
         f"metrics.reporter.prom.port: {prometheus}-{prometheus + 9}\n"
         "heartbeat.interval: 2000\nheartbeat.timeout: 20000\nrestart-strategy.exponential-delay.max-backoff: 5 s\n"
     )
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints").chmod(0o777)
+    variables = {"FLINK_PROPERTIES": properties, "EVENT_TRIGGER_FLINK_MASTER": f"127.0.0.1:{rest_port}"}
+    options = ["--network=host", f"--volume={tmp_path / 'checkpoints'}:/checkpoints", f"--volume={tmp_path}:/given:ro"]
     started = time.monotonic()
-    with KafkaBroker() as kafka, containers(tmp_path, properties) as run, serve_users(user_api_of(USERS)) as api:
+    with KafkaBroker() as kafka, containers() as run, serve_users(user_api_of(USERS)) as api:
         topics = Topics(kafka)
-        run.environment["EVENT_TRIGGER_FLINK_MASTER"] = f"127.0.0.1:{rest_port}"
-        run.start("jobmanager")
-        task_manager = run.start("taskmanager")
+        start = partial(run.start, options=options, variables=variables)
+        start("jobmanager")
+        task_manager = start("taskmanager")
         rest = FlinkRest(f"http://127.0.0.1:{rest_port}")
         wait_for_task_managers(rest, 1)
         registered = f"registered {time.monotonic() - started:.0f} s after their start"
@@ -150,7 +87,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
             reading(kafka, topics.dead_letters) as dead_letters,
             reading(kafka, topics.inspections) as inspections,
         ):
-            run.start(
+            start(
                 *("launch", "--detached", "--rules=/given/rules.yaml", f"--user_api_url={api}", *topics.options()),
                 *(*PATIENT, f"--control_topic={topics.control}", "--parallelism=2"),
                 *(
@@ -158,7 +95,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
                     "--checkpointing_interval_ms=2000",
                     "--checkpoint_dir_is_shared",
                 ),
-                foreground=True,
+                wait=True,
             )
             (job,) = rest.jobs()
             job_id = str(job["jid"])
@@ -168,7 +105,7 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
             wait_for_checkpoint(rest, job_id, done + 2, 300)
             since, killed = running_since(rest, job_id), time.monotonic()
             assert podman("kill", "--signal", "KILL", task_manager).returncode == 0
-            run.start("taskmanager")
+            start("taskmanager")
             wait_for_recovery(rest, job_id, since, 600)
             recovered = f"the TaskManager's; the job ran again {time.monotonic() - killed:.0f} s later"
             producer.join()
