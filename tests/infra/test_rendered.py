@@ -57,12 +57,14 @@ def test_cloud_init_accepts_the_user_data(user_data: dict[str, str], tmp_path: P
 def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
     assert {script.name for script in scripts} == {
         "event-trigger-worker.sh",
+        "event-trigger.sh",
         "flink-node.sh",
         "zookeeper-event-trigger-boot",
         "jobmanager-event-trigger-boot",
         "taskmanager-event-trigger-boot",
         "taskmanager-event-trigger-drain",
         "jobmanager-event-trigger-registered",
+        "jobmanager-event-trigger-savepoint",
         "taskmanager-event-trigger-registered",
     }
     result = checked("shellcheck", *scripts)
@@ -84,7 +86,7 @@ def test_systemd_accepts_the_units(user_data: dict[str, str], tmp_path: Path, ro
         target.write_text("#!/bin/sh\n")
         target.chmod(0o755)
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
-    units = sorted((root / "etc/systemd/system").glob("*.service"))
+    units = sorted(path for path in (root / "etc/systemd/system").glob("*.*") if path.suffix in (".service", ".timer"))
     assert len(units) >= 2
 
     def verify() -> subprocess.CompletedProcess[str]:

@@ -55,3 +55,13 @@ variable "secret_arns" {
   description = "Secrets that Python workers on TaskManagers may read"
   type        = set(string)
 }
+
+variable "prometheus_arns" {
+  description = "Workspaces of Amazon Managed Service for Prometheus that Flink's nodes write to"
+  type        = list(string)
+}
+
+variable "msk_operator_statements" {
+  description = "What JobManagers may do besides on the MSK cluster, for operators' sessions"
+  type        = list(object({ sid = string, actions = list(string), resources = list(string) }))
+}
