@@ -16,7 +16,7 @@ _MARKS = ("<!-- tables: written by `make readme`, kept true by a test -->", "<!-
 _EFFECTS = (
     "The last column says what changing an input of an existing cluster does. Plans show it in a test.",
     "",
-    "- *nothing*: it is only checked.",
+    "- *nothing*: it is only checked, or counts only for what is made anew.",
     "- *next launch*: outputs change; the next `deploy` uses them. Nodes and the running job stay as they are.",
     "- *in place*: no node is replaced. More or fewer nodes of a group are started or taken away.",
     "- *rolls …*: nodes of these groups are replaced one after the other; each replaced TaskManager restarts the job.",

@@ -1,7 +1,7 @@
 """``make release``: writes build/release with the archives that nodes boot with, and manifest.json.
 
 flink      Flink, our connectors in lib/, the S3 and Prometheus plugins, the settings that every cluster shares
-python     the locked packages and ours, the program that starts a worker, and what pycurl bundles: native-libraries.txt
+python     the locked packages and ours, two programs, and what pycurl bundles: native-libraries.txt
 zookeeper  ZooKeeper's jars
 
 bom.cdx.json and licences.csv say what they hold: packages, jars and what is shaded into them, with their licences.

@@ -71,7 +71,8 @@ def python(folder: Path, lock: Path = RUNTIME_LOCK) -> None:
     )  # some test data is no Python
     (folder / "native-libraries.txt").write_text(native_libraries(packages))
     (folder / "bin").mkdir(exist_ok=True)
-    _program(HERE / "event-trigger-worker.sh", folder / "bin" / "event-trigger-worker")
+    for name in ("event-trigger-worker", "event-trigger"):
+        _program(HERE / f"{name}.sh", folder / "bin" / name)
 
 
 def native_libraries(packages: Path) -> str:

@@ -85,6 +85,7 @@ module "network" {
   egress                       = merge(var.egress, local.kafka_egress)
   prometheus_security_group_id = var.prometheus_security_group_id
   secrets_manager              = length(var.secret_arns) > 0
+  prometheus                   = var.cloudwatch_agent
   log_group_name               = local.log_group_name
   log_retention_days           = var.log_retention_days
   kms_key_arn                  = local.kms_key_arn
@@ -104,6 +105,9 @@ module "iam" {
   metrics_namespace    = local.metrics_namespace
   secret_arns          = var.secret_arns
   msk_statements       = var.create_kafka ? module.kafka[0].client_statements : []
+  prometheus_arns      = var.cloudwatch_agent ? [module.observability.prometheus.arn] : []
+
+  msk_operator_statements = var.create_kafka ? module.kafka[0].operator_statements : []
 }
 
 module "zookeeper" {
@@ -147,6 +151,13 @@ module "jobmanager" {
   tmp_volume_gib        = var.tmp_volume_gib
   log_volume_gib        = var.log_volume_gib
   refresh_alarms        = local.refresh_alarms
+
+  savepoints = var.savepoint_interval_hours == null ? null : {
+    interval_hours    = var.savepoint_interval_hours
+    retention_days    = var.savepoint_retention_days
+    metrics_port      = local.ports.prometheus
+    metrics_namespace = local.metrics_namespace
+  }
 
   boot = local.flink_boot.jobmanager
 
@@ -194,8 +205,9 @@ module "kafka" {
   subnet_ids           = module.network.private_subnet_ids
   kms_key_arn          = local.kms_key_arn
   kafka_version        = var.kafka_version
-  broker_instance_type = var.kafka_broker_instance_type
-  broker_volume_gib    = var.kafka_broker_volume_gib
+  broker_instance_type = local.tier.kafka_broker_instance_type
+  broker_count         = local.tier.kafka_broker_count
+  broker_volume_gib    = local.tier.kafka_broker_volume_gib
   partitions           = local.tier.kafka_partitions
   log_group_name       = local.log_group_name
   log_retention_days   = var.log_retention_days
@@ -209,19 +221,18 @@ module "kafka" {
 module "observability" {
   source = "./modules/observability"
 
-  name                   = var.name
-  kms_key_arn            = local.kms_key_arn
-  metrics_namespace      = local.metrics_namespace
-  log_group_name         = local.log_group_name
-  log_retention_days     = var.log_retention_days
-  taskmanager_min_count  = local.tier.taskmanager_min_count
-  max_checkpoint_age_s   = var.max_checkpoint_age_s
-  max_restarts           = var.max_restarts
-  max_lag_records        = var.max_lag_records
-  max_disk_percent       = var.max_disk_percent
-  bucket_names           = local.bucket_names
-  monthly_budget_usd     = var.monthly_budget_usd
-  zookeeper_instance_ids = module.zookeeper.instance_ids
+  name                     = var.name
+  kms_key_arn              = local.kms_key_arn
+  metrics_namespace        = local.metrics_namespace
+  log_group_name           = local.log_group_name
+  log_retention_days       = var.log_retention_days
+  taskmanager_min_count    = local.tier.taskmanager_min_count
+  max_disk_percent         = var.max_disk_percent
+  bucket_names             = local.bucket_names
+  monthly_budget_usd       = var.monthly_budget_usd
+  zookeeper_instance_ids   = module.zookeeper.instance_ids
+  savepoint_interval_hours = var.savepoint_interval_hours
+  alert_rules              = var.cloudwatch_agent ? local.alert_rules : null
 
   bucket_plan_gib = {
     checkpoints = local.tier.checkpoint_storage_gib + local.tier.deleted_checkpoint_gib

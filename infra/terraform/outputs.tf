@@ -48,6 +48,11 @@ output "alarm_topic_arn" {
   value       = module.observability.alarm_topic_arn
 }
 
+output "prometheus_endpoint" {
+  description = "Amazon Managed Service for Prometheus with the job's metrics and alerts, to query; null without cloudwatch_agent"
+  value       = try(module.observability.prometheus.endpoint, null)
+}
+
 output "tls_parameter_name" {
   description = "SSM parameter of the internal TLS key pair; the first JobManager makes it, destroy leaves it"
   value       = local.tls_parameter_name

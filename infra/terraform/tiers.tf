@@ -1,88 +1,101 @@
 # The three tiers, number for number from the architecture specification (docs/infrastructure.md lists what differs and
-# why). Every number can be overridden by the variable of its name. deleted_checkpoint_gib is not the specification's: it is
-# what `event-trigger capacity` calculates of a tier's load, all of the state uploaded by each checkpoint.
+# why). Every number can be overridden by the variable of its name. deleted_checkpoint_gib and the brokers are not the
+# specification's: they are what `event-trigger capacity` calculates of a tier's load, all of the state uploaded by each
+# checkpoint, and a day of records on the brokers' volumes, as far as volumes can be so large.
 
 locals {
   tiers = {
     small = {
-      jobmanager_instance_type  = "c6i.large" # 2 vCPU, 4 GiB
-      jobmanager_standby_count  = 0
-      jobmanager_memory_mib     = 2048
-      taskmanager_instance_type = "m6i.xlarge" # 4 vCPU, 16 GiB
-      taskmanager_count         = 1
-      taskmanager_min_count     = 1
-      taskmanager_max_count     = 1
-      taskmanager_memory_mib    = 4096
-      rocksdb_on_instance_store = false
-      rocksdb_volume_gib        = 50
-      checkpoint_storage_gib    = 100
-      deleted_checkpoint_gib    = 928
-      savepoint_storage_gib     = 500
-      network_bandwidth_gbps    = 1
-      kafka_partitions          = 4
-      user_shards               = 32
-      max_parallelism           = 128
+      jobmanager_instance_type   = "c6i.large" # 2 vCPU, 4 GiB
+      jobmanager_standby_count   = 0
+      jobmanager_memory_mib      = 2048
+      taskmanager_instance_type  = "m6i.xlarge" # 4 vCPU, 16 GiB
+      taskmanager_count          = 1
+      taskmanager_min_count      = 1
+      taskmanager_max_count      = 1
+      taskmanager_memory_mib     = 4096
+      rocksdb_on_instance_store  = false
+      rocksdb_volume_gib         = 50
+      checkpoint_storage_gib     = 100
+      deleted_checkpoint_gib     = 928
+      savepoint_storage_gib      = 500
+      network_bandwidth_gbps     = 1
+      kafka_partitions           = 4
+      kafka_broker_instance_type = "kafka.m7g.large"
+      kafka_broker_count         = 3
+      kafka_broker_volume_gib    = 1083
+      user_shards                = 32
+      max_parallelism            = 128
     }
 
     medium = {
-      jobmanager_instance_type  = "c6i.xlarge" # 4 vCPU, 8 GiB
-      jobmanager_standby_count  = 1
-      jobmanager_memory_mib     = 4096
-      taskmanager_instance_type = "m6i.2xlarge" # 8 vCPU, 32 GiB
-      taskmanager_count         = 4
-      taskmanager_min_count     = 4
-      taskmanager_max_count     = 8
-      taskmanager_memory_mib    = 8192
-      rocksdb_on_instance_store = false
-      rocksdb_volume_gib        = 100
-      checkpoint_storage_gib    = 500
-      deleted_checkpoint_gib    = 9272
-      savepoint_storage_gib     = 500
-      network_bandwidth_gbps    = 10
-      kafka_partitions          = 32
-      user_shards               = 256
-      max_parallelism           = 256
+      jobmanager_instance_type   = "c6i.xlarge" # 4 vCPU, 8 GiB
+      jobmanager_standby_count   = 1
+      jobmanager_memory_mib      = 4096
+      taskmanager_instance_type  = "m6i.2xlarge" # 8 vCPU, 32 GiB
+      taskmanager_count          = 4
+      taskmanager_min_count      = 4
+      taskmanager_max_count      = 8
+      taskmanager_memory_mib     = 8192
+      rocksdb_on_instance_store  = false
+      rocksdb_volume_gib         = 100
+      checkpoint_storage_gib     = 500
+      deleted_checkpoint_gib     = 9272
+      savepoint_storage_gib      = 500
+      network_bandwidth_gbps     = 10
+      kafka_partitions           = 32
+      kafka_broker_instance_type = "kafka.m7g.xlarge"
+      kafka_broker_count         = 3
+      kafka_broker_volume_gib    = 10825
+      user_shards                = 256
+      max_parallelism            = 256
     }
 
     large = {
-      jobmanager_instance_type  = "c6i.2xlarge" # 8 vCPU, 16 GiB
-      jobmanager_standby_count  = 2
-      jobmanager_memory_mib     = 8192
-      taskmanager_instance_type = "m6idn.2xlarge" # 8 vCPU, 32 GiB, 474 GB NVMe
-      taskmanager_count         = 20
-      taskmanager_min_count     = 20
-      taskmanager_max_count     = 50
-      taskmanager_memory_mib    = 16384
-      rocksdb_on_instance_store = true
-      rocksdb_volume_gib        = 200
-      checkpoint_storage_gib    = 2048
-      deleted_checkpoint_gib    = 92718
-      savepoint_storage_gib     = 500
-      network_bandwidth_gbps    = 25
-      kafka_partitions          = 200
-      user_shards               = 1600
-      max_parallelism           = 1600
+      jobmanager_instance_type   = "c6i.2xlarge" # 8 vCPU, 16 GiB
+      jobmanager_standby_count   = 2
+      jobmanager_memory_mib      = 8192
+      taskmanager_instance_type  = "m6idn.2xlarge" # 8 vCPU, 32 GiB, 474 GB NVMe
+      taskmanager_count          = 20
+      taskmanager_min_count      = 20
+      taskmanager_max_count      = 50
+      taskmanager_memory_mib     = 16384
+      rocksdb_on_instance_store  = true
+      rocksdb_volume_gib         = 200
+      checkpoint_storage_gib     = 2048
+      deleted_checkpoint_gib     = 92718
+      savepoint_storage_gib      = 500
+      network_bandwidth_gbps     = 25
+      kafka_partitions           = 200
+      kafka_broker_instance_type = "kafka.m7g.8xlarge"
+      kafka_broker_count         = 6
+      kafka_broker_volume_gib    = 16384
+      user_shards                = 1600
+      max_parallelism            = 1600
     }
   }
 
   overrides = {
-    jobmanager_instance_type  = var.jobmanager_instance_type
-    jobmanager_standby_count  = var.jobmanager_standby_count
-    jobmanager_memory_mib     = var.jobmanager_memory_mib
-    taskmanager_instance_type = var.taskmanager_instance_type
-    taskmanager_count         = var.taskmanager_count
-    taskmanager_min_count     = var.taskmanager_min_count
-    taskmanager_max_count     = var.taskmanager_max_count
-    taskmanager_memory_mib    = var.taskmanager_memory_mib
-    rocksdb_on_instance_store = var.rocksdb_on_instance_store
-    rocksdb_volume_gib        = var.rocksdb_volume_gib
-    checkpoint_storage_gib    = var.checkpoint_storage_gib
-    deleted_checkpoint_gib    = null
-    savepoint_storage_gib     = var.savepoint_storage_gib
-    network_bandwidth_gbps    = var.network_bandwidth_gbps
-    kafka_partitions          = var.kafka_partitions
-    user_shards               = var.user_shards
-    max_parallelism           = var.max_parallelism
+    jobmanager_instance_type   = var.jobmanager_instance_type
+    jobmanager_standby_count   = var.jobmanager_standby_count
+    jobmanager_memory_mib      = var.jobmanager_memory_mib
+    taskmanager_instance_type  = var.taskmanager_instance_type
+    taskmanager_count          = var.taskmanager_count
+    taskmanager_min_count      = var.taskmanager_min_count
+    taskmanager_max_count      = var.taskmanager_max_count
+    taskmanager_memory_mib     = var.taskmanager_memory_mib
+    rocksdb_on_instance_store  = var.rocksdb_on_instance_store
+    rocksdb_volume_gib         = var.rocksdb_volume_gib
+    checkpoint_storage_gib     = var.checkpoint_storage_gib
+    deleted_checkpoint_gib     = null
+    savepoint_storage_gib      = var.savepoint_storage_gib
+    network_bandwidth_gbps     = var.network_bandwidth_gbps
+    kafka_partitions           = var.kafka_partitions
+    kafka_broker_instance_type = var.kafka_broker_instance_type
+    kafka_broker_count         = var.kafka_broker_count
+    kafka_broker_volume_gib    = var.kafka_broker_volume_gib
+    user_shards                = var.user_shards
+    max_parallelism            = var.max_parallelism
   }
 
   tier = { for key, value in local.tiers[var.tier] : key => local.overrides[key] == null ? value : local.overrides[key] }

@@ -549,21 +549,30 @@ variable "kafka_version" {
 }
 
 variable "kafka_broker_instance_type" {
-  description = "MSK instance type of a broker"
+  description = "MSK instance type of a broker; default: the tier's, from `event-trigger capacity`"
   type        = string
-  default     = "kafka.m7g.large"
-  nullable    = false
+  default     = null
+}
+
+variable "kafka_broker_count" {
+  description = "MSK brokers, the same number in each of three zones [brokers]; default: the tier's"
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.kafka_broker_count == null ? true : var.kafka_broker_count >= 3 && var.kafka_broker_count <= 30 && var.kafka_broker_count % 3 == 0
+    error_message = "kafka_broker_count is out of range, allowed: multiples of 3 from 3 to 30."
+  }
 }
 
 variable "kafka_broker_volume_gib" {
-  description = "Volume of a broker [GiB]"
+  description = "First volume of a broker; MSK enlarges it when it is 60 % full [GiB]; default: the tier's, a day of its load"
   type        = number
-  default     = 1000
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = var.kafka_broker_volume_gib >= 1 && var.kafka_broker_volume_gib <= 16384 && floor(var.kafka_broker_volume_gib) == var.kafka_broker_volume_gib
-    error_message = "kafka_broker_volume_gib is ${var.kafka_broker_volume_gib}, allowed: whole numbers from 1 to 16384."
+    condition     = var.kafka_broker_volume_gib == null ? true : var.kafka_broker_volume_gib >= 1 && var.kafka_broker_volume_gib <= 16384 && floor(var.kafka_broker_volume_gib) == var.kafka_broker_volume_gib
+    error_message = "kafka_broker_volume_gib is out of range, allowed: whole numbers from 1 to 16384."
   }
 }
 
@@ -589,7 +598,7 @@ variable "os_packages" {
 }
 
 variable "cloudwatch_agent" {
-  description = "Run the CloudWatch agent on the nodes; alarms and dashboard need what it sends"
+  description = "Run the CloudWatch agent on the nodes; alarms and dashboard need what it sends. Without it there is no managed Prometheus either"
   type        = bool
   default     = true
   nullable    = false
@@ -608,44 +617,35 @@ variable "internal_tls_generation" {
 }
 
 ################################################################################
-# Alarms
+# Savepoints
 ################################################################################
 
-variable "max_checkpoint_age_s" {
-  description = "Age of the last completed checkpoint from which there is an alarm; a multiple of 60 [s]"
+variable "savepoint_interval_hours" {
+  description = "Time between savepoints that the leading JobManager takes; null for none [hours]"
   type        = number
-  default     = 900
-  nullable    = false
+  default     = 24
 
   validation {
-    condition     = var.max_checkpoint_age_s >= 60 && var.max_checkpoint_age_s <= 86400 && floor(var.max_checkpoint_age_s) == var.max_checkpoint_age_s
-    error_message = "max_checkpoint_age_s is ${var.max_checkpoint_age_s}, allowed: whole numbers from 60 to 86400."
+    condition     = var.savepoint_interval_hours == null ? true : var.savepoint_interval_hours >= 1 && var.savepoint_interval_hours <= 24 && floor(var.savepoint_interval_hours) == var.savepoint_interval_hours
+    error_message = "savepoint_interval_hours is out of range, allowed: whole numbers from 1 to 24."
   }
 }
 
-variable "max_restarts" {
-  description = "Restarts of the job in 15 minutes beyond which there is an alarm [restarts]"
+variable "savepoint_retention_days" {
+  description = "Age from which savepoints are deleted, except for the newest three and those that a job started from [days]"
   type        = number
-  default     = 3
+  default     = 7
   nullable    = false
 
   validation {
-    condition     = var.max_restarts >= 0 && var.max_restarts <= 1000 && floor(var.max_restarts) == var.max_restarts
-    error_message = "max_restarts is ${var.max_restarts}, allowed: whole numbers from 0 to 1000."
+    condition     = var.savepoint_retention_days >= 1 && var.savepoint_retention_days <= 365 && floor(var.savepoint_retention_days) == var.savepoint_retention_days
+    error_message = "savepoint_retention_days is ${var.savepoint_retention_days}, allowed: whole numbers from 1 to 365."
   }
 }
 
-variable "max_lag_records" {
-  description = "Lag of a Kafka partition beyond which there is an alarm [records]"
-  type        = number
-  default     = 100000
-  nullable    = false
-
-  validation {
-    condition     = var.max_lag_records >= 1 && var.max_lag_records <= 1000000000 && floor(var.max_lag_records) == var.max_lag_records
-    error_message = "max_lag_records is ${var.max_lag_records}, allowed: whole numbers from 1 to 1000000000."
-  }
-}
+################################################################################
+# Alarms
+################################################################################
 
 variable "max_disk_percent" {
   description = "Fill of a mount point beyond which there is an alarm [%]"

@@ -158,13 +158,15 @@ def _task_managers(facts: Facts) -> Verdict | None:
     job = facts.status["job"]
     managers = job["task_managers"]
     registered, needed = managers["registered"], managers["needed"]
-    counted = f"{registered} of {needed} TaskManagers are there"
+    is_smaller = managers["slots"] < managers["slots_wanted"] and _runs(job)
+    goes_on = f"the job runs on {managers['slots']} of {managers['slots_wanted']} slots"
     if needed is not None and registered < needed:
-        return Verdict(DOWN, f"{counted}, the job is {job['state']}", _failure(job), _doctor(facts))
+        state, now = (DEGRADED, goes_on) if is_smaller else (DOWN, f"the job is {job['state']}")
+        return Verdict(state, f"{registered} of {needed} TaskManagers are there, {now}", _failure(job), _doctor(facts))
     seen_s = managers["seen_seconds_ago"]
     if is_silent(seen_s, managers["heartbeat_seconds"]):
         return Verdict(DOWN, f"a TaskManager was not seen for {seen_s:,.0f} s", "", _doctor(facts))
-    return None
+    return Verdict(DEGRADED, goes_on, "", _doctor(facts)) if is_smaller else None
 
 
 def _steps(facts: Facts) -> Verdict | None:

@@ -36,6 +36,7 @@ class JobSnapshot:
         failures: why the job failed, the newest first.
         task_managers: Flink's answer about the TaskManagers.
         configuration: the JobManager's settings.
+        wanted_slots: with how many subtasks it was submitted; None if it never runs with fewer.
         kafka: what Kafka says of the job's topics; None if nobody asked.
     """
 
@@ -50,6 +51,7 @@ class JobSnapshot:
     failures: Sequence[Mapping[str, Any]] = ()
     task_managers: Sequence[Mapping[str, Any]] = ()
     configuration: Mapping[str, str] = field(default_factory=dict)
+    wanted_slots: int | None = None
     kafka: KafkaLook | None = None
 
     def total(self, name: str) -> int:
@@ -109,6 +111,8 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
         before_ms, (uptime_ms, restarts) = uptime_ms, _uptime_and_restarts(rest, job_id)
         if before_ms == uptime_ms:
             break
+    configuration = rest.configuration()
+    is_adaptive = configuration.get("jobmanager.scheduler", "").lower() == "adaptive"
     snapshot = JobSnapshot(
         at_s,
         job,
@@ -120,7 +124,8 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
         uptime_ms,
         rest.failures(job_id),
         rest.task_managers(),
-        rest.configuration(),
+        configuration,
+        rest.submitted_parallelism(job_id) if is_adaptive else None,
     )
     return snapshot if not snapshot.is_running else _with_lag(snapshot, read)
 

@@ -126,14 +126,17 @@ def _job(now: JobSnapshot) -> dict[str, Any]:
 
 
 def _task_managers(now: JobSnapshot) -> dict[str, Any]:
-    """How many TaskManagers there are and how many the job needs, and how long ago the most silent one was heard."""
+    """How many TaskManagers and slots there are and the job wants, and how long ago the most silent one was heard."""
     subtasks = max((vertex.get("parallelism", 1) for vertex in now.job.get("vertices", ())), default=1)
+    wanted = max(subtasks, now.wanted_slots or 0)
     slots = [manager["slotsNumber"] for manager in now.task_managers if manager.get("slotsNumber")]
     configured = now.configuration.get("taskmanager.numberOfTaskSlots", "")
     each = max(slots, default=int(configured) if configured.isdigit() else 0)
     return {
         "registered": len(now.task_managers),
-        "needed": math.ceil(subtasks / each) if each else None,
+        "needed": math.ceil(wanted / each) if each else None,
+        "slots": subtasks,
+        "slots_wanted": wanted,
         "seen_seconds_ago": None if now.unheard_s is None else round(now.unheard_s, 1),
         "heartbeat_seconds": now.heartbeat_s,
     }

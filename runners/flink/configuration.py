@@ -78,6 +78,17 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
+# A choice of the cluster's operator (docs/settings.md), in none of the others.
+ADAPTIVE: Mapping[str, str] = {
+    # A job runs on the slots that there are, up to its parallelism, and takes new ones in. The default scheduler waits
+    # for all slots: one lost machine stops the job.
+    "jobmanager.scheduler": "adaptive",
+    # However long no slot comes, the job waits; by default it fails for good after five minutes.
+    "jobmanager.adaptive-scheduler.resource-wait-timeout": "365 d",
+    # A job that lost a machine starts without it after this time; one that is back sooner is taken in at once.
+    "jobmanager.adaptive-scheduler.resource-stabilization-timeout": "5 s",
+}
+
 # Settings that are submitted with a job. The restart strategy is not: only the cluster's operator knows how soon its
 # machines come back.
 OF_JOBS: Mapping[str, str] = {key: value for key, value in BASE.items() if not key.startswith("restart-strategy.")}

@@ -64,6 +64,10 @@ class FlinkRest:
         """Why the job failed, the newest first: ``timestamp`` [ms], ``stacktrace``, ``taskName`` and so on."""
         return list(self.exceptions(job_id)["exceptionHistory"]["entries"])
 
+    def submitted_parallelism(self, job_id: str) -> int:
+        """With how many subtasks the job was submitted; the adaptive scheduler may run it with fewer."""
+        return int(self._get(f"/jobs/{job_id}/config")["execution-config"]["job-parallelism"])
+
     def checkpoints(self, job_id: str) -> dict[str, Any]:
         """Checkpoint ``counts``, ``latest`` (completed, failed, savepoint, restored), ``summary`` and ``history``."""
         return self._get(f"/jobs/{quote(job_id)}/checkpoints")

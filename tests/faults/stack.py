@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +77,11 @@ JOB_THREADS = ("kafka-producer-", "kafka-coordina", "Source Data Fe", "Source: "
 
 
 @contextmanager
-def running_stack(kafka: KafkaBroker, dumps: Path) -> Iterator[Stack]:
-    """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3."""
+def running_stack(kafka: KafkaBroker, dumps: Path, config: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A stack of two JobManagers and two TaskManagers; checkpoints, savepoints and metadata on S3.
+
+    ``config`` adds to Flink's settings.
+    """
     with LocalZooKeeper() as zookeeper, LocalS3() as s3:
         mark = uuid.uuid4().hex
         worker_tmp = Path(f"/tmp/event-trigger-faults-{mark}")  # noqa: S108 - its name is unique
@@ -88,7 +91,7 @@ def running_stack(kafka: KafkaBroker, dumps: Path) -> Iterator[Stack]:
                 task_managers=2,
                 slots=2,
                 job_managers=2,
-                config={**zookeeper.settings(mark), **s3.settings},
+                config={**zookeeper.settings(mark), **s3.settings, **(config or {})},
                 plugins=[artifacts.s3_plugin()],
                 environment={**CREDENTIALS, _MARK: mark, "TMPDIR": str(worker_tmp)},
             ) as flink:

@@ -172,13 +172,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, make_httpserver: HTTPSe
         "Prometheus", [*command, f"--web.listen-address={LOCALHOST}:{port}"], log_file=folder / "log"
     )
     try:
-        eventually(lambda: process.running and _answers(url, "event_trigger_events"), "Prometheus has scraped", 60)
+        eventually(lambda: process.running and answers(url, "event_trigger_events"), "Prometheus has scraped", 60)
         yield url
     finally:
         process.stop()
 
 
-def _answers(url: str, query: str) -> list[dict[str, Any]]:
+def answers(url: str, query: str) -> list[dict[str, Any]]:
     try:
         answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=5).json()
     except requests.RequestException:
@@ -205,7 +205,7 @@ def _answers(url: str, query: str) -> list[dict[str, Any]]:
     ],
 )
 def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]) -> None:
-    (sample,) = _answers(prometheus, query)
+    (sample,) = answers(prometheus, query)
     own = {"__name__", "job_name", "operator_name", "subtask_index", "instance", "job", "cluster"}
     assert {name: value for name, value in sample["metric"].items() if name not in own} | labels == {
         name: value for name, value in sample["metric"].items() if name not in own
@@ -223,13 +223,13 @@ def test_names_become_labels(prometheus: str, query: str, labels: dict[str, str]
 
 
 def test_quantiles_can_be_queried(prometheus: str) -> None:
-    (sample,) = _answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
+    (sample,) = answers(prometheus, "histogram_quantile(0.5, event_trigger_latency_ms_bucket)")
     # Bucket n holds n values of twelve, so that the median is the sixth bound.
     assert float(sample["value"][1]) == BOUNDS_MS[5]
 
 
 def test_no_metric_keeps_its_long_name(prometheus: str) -> None:
-    assert _answers(prometheus, f'count({{__name__=~"{PREFIX}.*"}})') == []
+    assert answers(prometheus, f'count({{__name__=~"{PREFIX}.*"}})') == []
 
 
 def test_prometheus_accepts_every_query_of_alerts_and_dashboards(prometheus: str) -> None:

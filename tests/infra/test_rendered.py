@@ -57,12 +57,14 @@ def test_cloud_init_accepts_the_user_data(user_data: dict[str, str], tmp_path: P
 def test_shellcheck_accepts_the_scripts(scripts: Sequence[Path]) -> None:
     assert {script.name for script in scripts} == {
         "event-trigger-worker.sh",
+        "event-trigger.sh",
         "flink-node.sh",
         "zookeeper-event-trigger-boot",
         "jobmanager-event-trigger-boot",
         "taskmanager-event-trigger-boot",
         "taskmanager-event-trigger-drain",
         "jobmanager-event-trigger-registered",
+        "jobmanager-event-trigger-savepoint",
         "taskmanager-event-trigger-registered",
     }
     result = checked("shellcheck", *scripts)
@@ -85,7 +87,7 @@ def test_systemd_accepts_the_units(user_data: dict[str, str], tmp_path: Path, ro
         target.chmod(0o755)
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
     folder = root / "etc/systemd/system"
-    units = sorted([*folder.glob("*.socket"), *folder.glob("*.service")])
+    units = sorted(path for kind in ("socket", "service", "timer") for path in folder.glob(f"*.{kind}"))
     assert len(units) >= 2
 
     def verify() -> subprocess.CompletedProcess[str]:

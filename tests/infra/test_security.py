@@ -361,11 +361,13 @@ def statements(audited: Report, run: str, kind: str) -> dict[str, dict[str, Any]
 def test_a_role_may_do_no_more_than_its_node_needs(audited: Report, run: str, kind: str) -> None:
     granted = statements(audited, run, kind)
     common = {"Artifacts", "Key", "SessionManager", "Logs", "Metrics", "ZooKeeperLogins"}
-    flink = {"StateObjects", "StateList", "InternalTls", "Lifecycle"}
-    kafka = {"KafkaCluster", "KafkaTopics", "KafkaGroupsAndTransactions"} if run == EVERYTHING_ON else set()
+    flink = {"StateObjects", "StateList", "InternalTls", "Lifecycle", "Prometheus"}
+    kafka = {"KafkaCluster", "KafkaSettings", "KafkaTopics", "KafkaGroupsAndTransactions"}
+    kafka = kafka if run == EVERYTHING_ON else set()
+    operator = {"KafkaCreateTopics"} if run == EVERYTHING_ON else set()
     secrets = {"Secrets"} if run == EVERYTHING_ON else set()
     creates = {"CreateParameters"}
-    own = {"zookeeper": creates, "jobmanager": creates, "taskmanager": secrets}[kind]
+    own = {"zookeeper": creates, "jobmanager": creates | operator, "taskmanager": secrets}[kind]
     assert set(granted) == common | own | (flink | kafka if kind != "zookeeper" else set())
     for name, statement in granted.items():
         assert statement["effect"] in (None, "Allow")
@@ -474,6 +476,7 @@ def test_the_endpoint_of_s3_leads_to_our_buckets_and_amazon_linux(audited: Repor
         "autoscaling",
         "logs",
         "monitoring",
+        "aps-workspaces",
     }
     assert ("secretsmanager" in names) == (run == EVERYTHING_ON)
 
@@ -511,9 +514,8 @@ def test_a_budget_counts_the_cluster_and_notifies_the_topic(audited: Report) -> 
     assert [entry["subscriber_sns_topic_arns"] for entry in budget["notification"]] == [[topic["arn"]]] * 2
     # A topic's policy replaces the one by which alarms may publish.
     (publish,) = audited.policy(EVERYTHING_ON, "alarms")
-    assert publish["actions"] == ["sns:Publish"]
-    assert publish["principals"] == [
-        {"identifiers": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"], "type": "Service"}
-    ]
+    assert sorted(publish["actions"]) == ["sns:GetTopicAttributes", "sns:Publish"]
+    services = ["aps.amazonaws.com", "budgets.amazonaws.com", "cloudwatch.amazonaws.com"]
+    assert publish["principals"] == [{"identifiers": services, "type": "Service"}]
     (key,) = (found for found in audited.policy(STATE, "key") if found["sid"] == "AlarmsToEncryptedTopic")
     assert key["principals"] == publish["principals"]

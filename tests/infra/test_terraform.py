@@ -125,11 +125,11 @@ def test_every_alarm_notifies_the_topic(audited: Report) -> None:
         alarm["alarm_name"].removeprefix("test-"): alarm
         for alarm in audited.resources("large", "aws_cloudwatch_metric_alarm")
     }
-    assert {"checkpoint-age", "checkpoints-failing", "job-restarts", "job-not-running", "consumer-lag"} <= set(alarms)
+    assert {"job-not-running", "taskmanagers-missing", "savepoint-missing", "checkpoints-size"} <= set(alarms)
     assert all(alarm["alarm_actions"] == [topic["arn"]] for alarm in alarms.values())
     # A cluster that has stopped reporting is not well.
     silent = {name for name, alarm in alarms.items() if alarm["treat_missing_data"] == "breaching"}
-    assert {"checkpoint-age", "job-not-running", "taskmanagers-missing"} <= silent
+    assert {"savepoint-missing", "job-not-running", "taskmanagers-missing"} <= silent
 
 
 def test_the_tables_of_the_readme_match_the_code() -> None:

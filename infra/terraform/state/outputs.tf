@@ -12,3 +12,8 @@ output "bucket_arns" {
   description = "Their ARNs"
   value       = { for kind, name in local.buckets : kind => "arn:aws:s3:::${name}" }
 }
+
+output "replica_bucket_names" {
+  description = "Buckets with copies in replica_region, by kind"
+  value       = { for kind, bucket in aws_s3_bucket.replica : kind => bucket.bucket }
+}

@@ -55,3 +55,14 @@ variable "access_log_days" {
     error_message = "access_log_days is ${var.access_log_days}, allowed: whole numbers from 1 to 3653."
   }
 }
+
+variable "replica_region" {
+  description = "Another region that savepoints are copied to; null for none"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.replica_region == null ? true : var.replica_region != var.region && can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.replica_region))
+    error_message = "replica_region is '${coalesce(var.replica_region, "-")}', allowed: a region other than ${var.region}, as eu-west-1."
+  }
+}

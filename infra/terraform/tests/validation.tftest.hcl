@@ -49,6 +49,9 @@ run "every_number_out_of_range" {
     internal_tls_generation   = 0
     max_disk_percent          = 100
     monthly_budget_usd        = 0
+    savepoint_interval_hours  = 25
+    savepoint_retention_days  = 0
+    kafka_broker_count        = 4
     flink_settings            = { "rest.bind-address" = "0.0.0.0" }
     secret_arns               = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:*"]
     egress                    = { all = { description = "all", from = ["taskmanager"], port = 80, cidr_ipv4 = "0.0.0.0/0" } }
@@ -59,7 +62,7 @@ run "every_number_out_of_range" {
     var.rocksdb_volume_gib, var.vpc_cidr, var.nat_gateway_count,
     var.checkpointing_interval_s, var.kafka_bootstrap_servers, var.taskmanager_instance_type,
     var.internal_tls_generation, var.max_disk_percent, var.monthly_budget_usd, var.flink_settings, var.egress,
-    var.secret_arns,
+    var.secret_arns, var.savepoint_interval_hours, var.savepoint_retention_days, var.kafka_broker_count,
   ]
 }
 

@@ -25,7 +25,7 @@ NODE_GIB: Final = 30 + 50 + 100
 ZOOKEEPER_GIB: Final = 30 + 20
 ROCKSDB_IOPS: Final = 6000 - 3000
 ROCKSDB_THROUGHPUT: Final = 250 - 125
-ENDPOINTS: Final = 6
+ENDPOINTS: Final = 7
 SAVEPOINT_GIB: Final = 500
 # S3 counts whole days from the next midnight on, so that a day of retention lasts a day and a half on average.
 DELETED_CHECKPOINT_DAYS: Final = 1.5

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
+from pipeline.cli.capacity.brokers import brokers_for
 from pipeline.cli.capacity.costs import Cost, Prices, between_zones_gb, cost_document, monthly, together
 from pipeline.cli.capacity.model import CHECKPOINT_INTERVAL_S, SLOTS, TARGET_SHARE, Plan
 
@@ -35,10 +37,17 @@ def plan_text(plan: Plan, prices: Prices) -> str:
             f"{plan.kafka_partitions:,} partitions  {plan.broker_cores:.1f} cores  "
             f"{plan.broker_in_gbps:.2f} Gbit/s in, replicas included",
         ),
+        ("", _brokers(plan)),
         ("by user", f"{by_user.task_managers:,} TaskManagers with --user_shards=0, limited by {by_user.limit}"),
         *_cost_rows(plan, prices),
     ]
     return "".join(f"{name:<15}{text}\n" for name, text in rows) + "".join(f"{remark}\n" for remark in remarks(plan))
+
+
+def _brokers(plan: Plan) -> str:
+    brokers = brokers_for(plan)
+    machines = f"on MSK {brokers.count} x {brokers.instance_type}, {brokers.volume_gib:,} GiB each"
+    return f"{machines}, hold {brokers.hours:,.0f} h of {brokers.terabytes_a_day:,.1f} TB a day"
 
 
 def _cost_rows(plan: Plan, prices: Prices) -> list[tuple[str, str]]:
@@ -97,6 +106,7 @@ def plan_document(plan: Plan, prices: Prices) -> dict[str, Any]:
         "kafka_partitions": plan.kafka_partitions,
         "kafka_cores": round(plan.broker_cores, 2),
         "kafka_in_gbps": round(plan.broker_in_gbps, 3),
+        "msk": asdict(brokers_for(plan)),
         "by_user_task_managers": by_user.task_managers,
         "cost": cost_document(monthly(plan, prices), prices),
         "enough": plan.is_enough and plan.fits_tier,

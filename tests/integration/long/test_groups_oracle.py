@@ -26,7 +26,7 @@ from pipeline.cli.main import main
 from runners.flink.local.broker import LocalKafka
 from runners.flink.rest import FlinkRest
 from tests.builders import event
-from tests.flink_cluster import FlinkCluster, restarted_at, wait_for_checkpoint, wait_for_recovery
+from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.groups_model import DAY, HOUR, SECOND, Model, Says, Shares, first_set, records_of, second_set
 from tests.integration.jobs import PARTITIONS, PATIENT, SUBMIT_S, Reader, Topics, inspect, launch, reading, submit
 from tests.integration.test_webhooks import options as webhook_options
@@ -117,7 +117,7 @@ class Job:
         self.id = submit(self.flink, self.topics, self._rules, *self.options)
 
     def kill_task_manager(self) -> None:
-        since = restarted_at(self.rest, self.id)
+        since = running_since(self.rest, self.id)
         self.flink.kill_task_manager(0)
         self.flink.start_task_manager()
         wait_for_recovery(self.rest, self.id, since, 180)
@@ -363,7 +363,7 @@ def test_a_receiver_that_is_away_gets_nothing_that_expired(kafka: LocalKafka, tm
             receiver.until(lambda: ids["brief"] <= set(receiver.ids("/brief")), 120)
             over_s = time.time() + expires_s
             job.wait_for_checkpoint()
-            since = restarted_at(job.rest, job.id)
+            since = running_since(job.rest, job.id)
             flink.kill_task_manager(0)
             tried = len(receiver.ids("/brief"))
             eventually(lambda: time.time() > over_s, "expired", expires_s + 60)

@@ -3,9 +3,6 @@
 The wall clock and the stream's time are not the test's here. So all events are there before the job begins, none is
 later than ``--allowed_lateness_seconds``, the hours in which rules hold end within the run, those in which they drop
 are far away, and fields of a body that depend on the moment at which a sequence ends are not compared.
-
-Quiet hours hold for most of the run. A user who so comes to have more held actions than are allowed gets dead letters;
-the oracle knows no such bound, and these users are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +31,6 @@ from tests.rules_oracle.events import Times, records, users
 from tests.rules_oracle.language import Json
 from tests.rules_oracle.model import OracleRule, Received, RulesOracle, User
 from tests.rules_oracle.rules import documents, oracle_rules
-from transforms.domain.events.dead_letter import RULE_STATE_FULL, DeadLetter
 from transforms.domain.rules.actions import action_id
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3 * 3600)]
@@ -62,10 +58,8 @@ def without_hours(rule: OracleRule) -> OracleRule:
     return rule if rule.quiet is None else replace(rule, quiet=None, zone_field="none", zone_default="UTC")
 
 
-def expected(
-    rules: list[OracleRule], known: dict[str, User], received: list[Received], left_out: Collection[str] = ()
-) -> Counter[str]:
-    """The actions that must go out, but for those of users who are ``left_out``."""
+def expected(rules: list[OracleRule], known: dict[str, User], received: list[Received]) -> Counter[str]:
+    """The actions that must go out."""
     oracle = RulesOracle(rules, known)
     for record in received:
         oracle.event(record, record.record_ms or 0)
@@ -81,7 +75,7 @@ def expected(
             action.body,
         )
         for action in oracle.actions
-        if action.user_id not in left_out and (action.rule not in rechecked or cheap[action.user_id, action.event_id])
+        if action.rule not in rechecked or cheap[action.user_id, action.event_id]
     )
 
 
@@ -98,11 +92,9 @@ def shown(identity: str, rule: str, body: Any) -> str:
     return json.dumps([identity, rule, body], sort_keys=True)
 
 
-def sent(messages: Iterable[Message], left_out: Collection[str] = ()) -> Counter[str]:
+def sent(messages: Iterable[Message]) -> Counter[str]:
     found: Counter[str] = Counter()
     for message in messages:
-        if message.key().decode() in left_out:
-            continue
         headers = dict(message.headers())
         found[shown(headers["action-id"].decode(), headers["rule"].decode(), orjson.loads(message.value()))] += 1
     return found
@@ -132,8 +124,7 @@ def test_job_does_what_the_docs_say_through_two_kills(
     count = request.config.getoption("oracle_events")
     known = users(max(25, count // 100), seed=26)
     received = list(records(count, [*known, "nobody_knows"], seed=26, times=IN_TIME))
-    rules = [without_hours(rule) for rule in oracle_rules()]
-    due = expected(rules, known, received)
+    due = expected([without_hours(rule) for rule in oracle_rules()], known, received)
     topics = Topics(kafka)
     # A whole minute, and long enough away for a slow machine to handle all events before.
     holds_until = datetime.fromtimestamp((time.time() + 420 + count / 100) // 60 * 60, UTC)
@@ -151,7 +142,6 @@ def test_job_does_what_the_docs_say_through_two_kills(
         FlinkCluster(task_managers=1, slots=1) as flink,
         serve_users(answers_of(known)) as api,
         reading(kafka, topics.actions) as actions,
-        reading(kafka, topics.dead_letters) as dead_letters,
         running(flink, topics, path, f"--user_api_url={api}", *options) as job_id,
     ):
         rest = FlinkRest(flink.rest_url)
@@ -161,15 +151,11 @@ def test_job_does_what_the_docs_say_through_two_kills(
             flink.kill_task_manager(0)
             flink.start_task_manager()
             wait_for_recovery(rest, job_id, since, 180)
-        # The last that are held go out then; some are of users who are left out, so their number is not known.
-        while time.time() < holds_until.timestamp() + 60:
-            actions.settle(1)
-        actions.settle(30)
-        letters = [DeadLetter.of_json(message.value()) for message in dead_letters.settle()]
-        full = {(letter.key or b"").decode() for letter in letters if letter.reason == RULE_STATE_FULL}
-        due, went_out = expected(rules, known, received, full), sent(actions.settle(), full)
-        too_much, missing = list((went_out - due).elements()), list((due - went_out).elements())
-        print(f"\n{count} events of {len(known)} users, {len(full)} left out: {went_out.total()} actions")
-        print("too much:", *too_much[:10], "missing:", *missing[:10], sep="\n")
+        try:
+            actions.until(due.total(), (holds_until.timestamp() - time.time()) + 600)
+        finally:
+            went_out = sent(actions.settle())
+            too_much, missing = list((went_out - due).elements()), list((due - went_out).elements())
+            print(f"\n{count} events of {len(known)} users: {went_out.total()} actions, {due.total()} expected")
+            print("too much:", *too_much[:10], "missing:", *missing[:10], sep="\n")
         assert (too_much, missing) == ([], [])
-        assert len(full) <= len(known) // 5

@@ -88,6 +88,24 @@ CASES: dict[str, tuple[str, JobSnapshot, str, str]] = {
         DOWN,
         "1 of 2 TaskManagers are there, the job is RUNNING",
     ),
+    "too few TaskManagers for all of a job that runs": (
+        "TaskManagerLost",
+        replace(WELL, task_managers=[{"slotsNumber": 2}], wanted_slots=4),
+        DEGRADED,
+        "1 of 2 TaskManagers are there, the job runs on 2 of 4 slots",
+    ),
+    "slots that another job has": (
+        "TaskManagerLost",
+        replace(WELL, task_managers=[{"slotsNumber": 2}] * 2, wanted_slots=4),
+        DEGRADED,
+        "the job runs on 2 of 4 slots",
+    ),
+    "no TaskManager for a job that wants two": (
+        "TaskManagerLost",
+        replace(steps(NO_TASK_MANAGER, "CREATED", state="CREATED"), configuration=SILENT, wanted_slots=4),
+        DOWN,
+        "0 of 2 TaskManagers are there, the job is CREATED",
+    ),
     "a TaskManager that Flink still counts": (
         "TaskManagerLost",
         replace(WELL, task_managers=[{"slotsNumber": 2, "timeSinceLastHeartbeat": NOW_MS - 5100}]),
@@ -298,7 +316,13 @@ def test_every_alert_and_every_check_has_a_section_of_the_runbook_and_every_sect
     named = {rule["alert"] for group in alerts["groups"] for rule in group["rules"]}
     checks = {check.section for check in CHECKS}
     sections = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
-    assert sections == named | checks
+    # Of CloudWatch, which looks at machines, buckets and costs.
+    modules = ROOT / "infra" / "terraform" / "modules" / "observability"
+    code = "".join(path.read_text() for path in modules.glob("*.tf"))
+    alarms = set(re.findall(r'docs/runbook\.md#(\w+)|runbook +=  *"(\w+)"', code))
+    of_cloudwatch = {section for section in sections if section.lower() in {"".join(each) for each in alarms}}
+    assert {section.lower() for section in of_cloudwatch} == {"".join(each) for each in alarms}
+    assert sections == named | checks | of_cloudwatch
     # What Flink's REST API does not show: whether Prometheus reaches a process, and the network's buffers. And what is
     # a receiver's trouble of the last minutes, not the job's of now.
     assert named - checks == {"ScrapeFails", "Backpressured", "WebhooksExpire"}

@@ -115,6 +115,7 @@ class Cluster:
         }
         self.of_job = {"uptime": "400000", "numRestarts": "4"}
         self.state = "RUNNING"
+        self.scheduler: str | None = None
         listed = [
             {"id": "s", "name": "Source: ReadEvents -> ReadEvents/batch", "parallelism": 2},
             {"id": "h", "name": "[2]HandleEvents", "parallelism": 2},
@@ -122,14 +123,21 @@ class Cluster:
         self._answers: dict[str, Callable[[], Any]] = {
             f"/jobs/{JOB}": lambda: {
                 "jid": JOB,
+                "name": "event-trigger",
                 "state": self.state,
+                "duration": 400_000,
+                "now": 500_000,
                 "vertices": [{**vertex, "status": self.state} for vertex in listed],
             },
             f"/jobs/{JOB}/checkpoints": lambda: CHECKPOINTS,
             f"/jobs/{JOB}/checkpoints/config": lambda: {"interval": 10_000},
             f"/jobs/{JOB}/exceptions": lambda: {"exceptionHistory": {"entries": [{"timestamp": 1}]}},
             "/taskmanagers": lambda: {"taskmanagers": [{"slotsNumber": 2}]},
-            "/jobmanager/config": lambda: [{"key": "heartbeat.interval", "value": "2000"}],
+            "/jobmanager/config": lambda: [
+                {"key": "heartbeat.interval", "value": "2000"},
+                *([{"key": "jobmanager.scheduler", "value": self.scheduler}] if self.scheduler else []),
+            ],
+            f"/jobs/{JOB}/config": lambda: {"jid": JOB, "execution-config": {"job-parallelism": 4}},
         }
         for path in self._answers:
             httpserver.expect_request(path).respond_with_handler(self._answer)
@@ -169,6 +177,17 @@ def test_a_snapshot_has_the_metrics_of_all_vertices_and_subtasks(cluster: Cluste
     assert snapshot.metrics["rule.win_back.fired"] == [6, 7]
     assert (snapshot.failures, snapshot.task_managers) == ([{"timestamp": 1}], [{"slotsNumber": 2}])
     assert snapshot.checkpoints["interval_ms"] == 10_000
+
+
+@pytest.mark.parametrize(("scheduler", "wanted"), [("adaptive", 4), ("Adaptive", 4), ("Default", None), (None, None)])
+def test_only_the_adaptive_scheduler_runs_a_job_with_fewer_slots_than_it_wants(
+    cluster: Cluster, scheduler: str | None, wanted: int | None
+) -> None:
+    cluster.scheduler = scheduler
+    snapshot = cluster.look()
+    assert snapshot.wanted_slots == wanted
+    managers = status_of(snapshot, snapshot)["job"]["task_managers"]
+    assert (managers["slots"], managers["slots_wanted"], managers["needed"]) == (2, wanted or 2, (wanted or 2) // 2)
 
 
 def test_the_lag_is_what_is_unread_and_what_is_read_but_not_taken(cluster: Cluster) -> None:

@@ -92,6 +92,12 @@ def test_a_recovery_that_does_not_come_is_an_error(rest: FlinkRest, httpserver: 
         wait_for_recovery(rest, JOB, running_since(rest, JOB), 0.3)
 
 
+def test_with_how_many_subtasks_a_job_was_submitted(rest: FlinkRest, httpserver: HTTPServer) -> None:
+    config = {"jid": JOB, "execution-config": {"job-parallelism": 4, "object-reuse-mode": False}}
+    httpserver.expect_request(f"/jobs/{JOB}/config").respond_with_json(config)
+    assert rest.submitted_parallelism(JOB) == 4
+
+
 def test_waiting_for_checkpoints_ends_at_the_number(rest: FlinkRest, httpserver: HTTPServer) -> None:
     for completed in (0, 1, 2):
         httpserver.expect_ordered_request(f"/jobs/{JOB}/checkpoints").respond_with_json(

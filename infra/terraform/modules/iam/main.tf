@@ -159,7 +159,17 @@ data "aws_iam_policy_document" "node" {
   }
 
   dynamic "statement" {
-    for_each = each.value.flink && length(var.msk_statements) > 0 ? var.msk_statements : []
+    for_each = each.value.flink && length(var.prometheus_arns) > 0 ? [1] : []
+
+    content {
+      sid       = "Prometheus"
+      actions   = ["aps:RemoteWrite"]
+      resources = var.prometheus_arns
+    }
+  }
+
+  dynamic "statement" {
+    for_each = concat(each.value.flink ? var.msk_statements : [], each.key == "jobmanager" ? var.msk_operator_statements : [])
 
     content {
       sid       = statement.value.sid

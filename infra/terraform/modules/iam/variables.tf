@@ -60,3 +60,13 @@ variable "zookeeper_parameters" {
   description = "Path of the SSM parameters with the passwords of ZooKeeper's users, which ZooKeeper's nodes make"
   type        = string
 }
+
+variable "prometheus_arns" {
+  description = "Workspaces of Amazon Managed Service for Prometheus that Flink's nodes write to"
+  type        = list(string)
+}
+
+variable "msk_operator_statements" {
+  description = "What JobManagers may do besides on the MSK cluster, for operators' sessions"
+  type        = list(object({ sid = string, actions = list(string), resources = list(string) }))
+}

@@ -1,14 +1,33 @@
-# JobManagers: one leads, the others stand by; ZooKeeper elects. A group of them, so that a lost one is replaced.
+# JobManagers: one leads, the others stand by; ZooKeeper elects. A group of them, so that a lost one is replaced. The leader
+# takes savepoints by a timer, with the program that TaskManagers have, too.
+
+locals {
+  savepoint_files = var.savepoints == null ? {} : {
+    "/etc/systemd/system/event-trigger-savepoint.service" = { content = file("${path.module}/files/event-trigger-savepoint.service") }
+    "/etc/systemd/system/event-trigger-savepoint.timer" = {
+      content = templatefile("${path.module}/templates/event-trigger-savepoint.timer.tftpl", { interval_hours = var.savepoints.interval_hours })
+    }
+    "/usr/local/sbin/event-trigger-savepoint" = {
+      content = templatefile("${path.module}/templates/savepoint.sh.tftpl", {
+        metrics_port      = var.savepoints.metrics_port
+        metrics_namespace = var.savepoints.metrics_namespace
+        retention_days    = var.savepoints.retention_days
+        timeout_s         = 3600
+      })
+      mode = "0755"
+    }
+  }
+}
 
 module "bootstrap" {
   source = "../bootstrap"
 
   role            = "jobmanager"
-  service         = "flink-jobmanager.service event-trigger-registered.service"
+  service         = "flink-jobmanager.service event-trigger-registered.service${var.savepoints == null ? "" : " event-trigger-savepoint.timer"}"
   region          = var.region
   packages        = var.boot.packages
   artifact_bucket = var.boot.artifact_bucket
-  artifacts       = [var.boot.artifacts.flink]
+  artifacts       = [var.boot.artifacts.flink, var.boot.artifacts.python]
   tls_parameter   = var.boot.tls_parameter
   group_name      = "${var.name}-jobmanager"
   kms_key_arn     = var.kms_key_arn
@@ -20,13 +39,13 @@ module "bootstrap" {
     { device = "/dev/sdh", mount = "/var/log/flink", label = "log" },
   ]
 
-  files = {
+  files = merge(local.savepoint_files, {
     "/etc/flink/cluster.yaml"                      = { content = var.boot.flink_config }
     "/etc/flink/log4j.properties"                  = { content = var.boot.log4j }
     "/etc/systemd/system/flink-jobmanager.service" = { content = file("${path.module}/files/flink-jobmanager.service") }
     "/etc/event-trigger/cloudwatch-metrics.json"   = { content = var.boot.cloudwatch_config }
     "/etc/event-trigger/prometheus.yaml"           = { content = var.boot.prometheus_config }
-  }
+  })
 }
 
 resource "aws_launch_template" "this" {

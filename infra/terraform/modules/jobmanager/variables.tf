@@ -81,3 +81,13 @@ variable "refresh_alarms" {
   description = "Alarms that end and undo a roll-out"
   type        = list(string)
 }
+
+variable "savepoints" {
+  description = "Savepoints by a timer: how often, how long they stay, and where they are counted; null for none"
+  type = object({
+    interval_hours    = number
+    retention_days    = number
+    metrics_port      = number
+    metrics_namespace = string
+  })
+}

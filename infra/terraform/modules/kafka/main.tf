@@ -1,4 +1,5 @@
-# Amazon MSK, for who has no Kafka yet. TLS and IAM authentication only; topics are made by the first operator (runbook).
+# Amazon MSK, for who has no Kafka yet. TLS and IAM authentication only; `event-trigger topics create` on a JobManager makes
+# the topics (docs/infrastructure.md).
 
 data "aws_region" "current" {}
 
@@ -52,7 +53,9 @@ resource "aws_cloudwatch_log_group" "brokers" {
 resource "aws_msk_cluster" "this" {
   cluster_name           = var.name
   kafka_version          = var.kafka_version
-  number_of_broker_nodes = 3
+  number_of_broker_nodes = var.broker_count
+  # Metrics of each broker, the fill of its disk among them.
+  enhanced_monitoring = "PER_BROKER"
 
   configuration_info {
     arn      = aws_msk_configuration.this.arn
@@ -92,6 +95,37 @@ resource "aws_msk_cluster" "this" {
     encryption_in_transit {
       client_broker = "TLS"
       in_cluster    = true
+    }
+  }
+
+  lifecycle {
+    # Enlarged below, and never made smaller.
+    ignore_changes = [broker_node_group_info[0].storage_info[0].ebs_storage_info[0].volume_size]
+  }
+}
+
+# A full disk stops a broker. MSK enlarges all of them at 60 %, at most every six hours.
+resource "aws_appautoscaling_target" "storage" {
+  service_namespace  = "kafka"
+  resource_id        = aws_msk_cluster.this.arn
+  scalable_dimension = "kafka:broker-storage:VolumeSize"
+  min_capacity       = 1
+  max_capacity       = 16384
+}
+
+resource "aws_appautoscaling_policy" "storage" {
+  name               = "${var.name}-broker-storage"
+  policy_type        = "TargetTrackingScaling"
+  service_namespace  = aws_appautoscaling_target.storage.service_namespace
+  resource_id        = aws_appautoscaling_target.storage.resource_id
+  scalable_dimension = aws_appautoscaling_target.storage.scalable_dimension
+
+  target_tracking_scaling_policy_configuration {
+    target_value     = 60
+    disable_scale_in = true
+
+    predefined_metric_specification {
+      predefined_metric_type = "KafkaBrokerStorageUtilization"
     }
   }
 }

@@ -17,6 +17,12 @@ output "client_statements" {
       resources = ["${local.arn_prefix}:cluster/${local.names}"]
     },
     {
+      # Whether brokers create topics themselves, and their longest transaction: workers and launches ask.
+      sid       = "KafkaSettings"
+      actions   = ["kafka-cluster:DescribeClusterDynamicConfiguration", "kafka-cluster:DescribeTopicDynamicConfiguration"]
+      resources = ["${local.arn_prefix}:cluster/${local.names}", "${local.arn_prefix}:topic/${local.names}"]
+    },
+    {
       sid       = "KafkaTopics"
       actions   = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData", "kafka-cluster:WriteData"]
       resources = ["${local.arn_prefix}:topic/${local.names}"]
@@ -28,6 +34,17 @@ output "client_statements" {
         "kafka-cluster:DescribeTransactionalId",
       ]
       resources = ["${local.arn_prefix}:group/${local.names}", "${local.arn_prefix}:transactional-id/${local.names}"]
+    },
+  ]
+}
+
+output "operator_statements" {
+  description = "What a JobManager may do besides, for an operator's session there: create topics"
+  value = [
+    {
+      sid       = "KafkaCreateTopics"
+      actions   = ["kafka-cluster:CreateTopic"]
+      resources = ["${local.arn_prefix}:topic/${local.names}"]
     },
   ]
 }

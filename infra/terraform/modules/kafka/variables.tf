@@ -33,8 +33,13 @@ variable "broker_instance_type" {
   type        = string
 }
 
+variable "broker_count" {
+  description = "Brokers, a multiple of the zones [brokers]"
+  type        = number
+}
+
 variable "broker_volume_gib" {
-  description = "Volume of a broker [GiB]"
+  description = "First volume of a broker [GiB]"
   type        = number
 }
 

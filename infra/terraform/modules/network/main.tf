@@ -16,10 +16,12 @@ locals {
   private_cidrs = [for index in range(3) : cidrsubnet(var.cidr, 4, index)]
   public_cidrs  = [for index in range(3) : cidrsubnet(var.cidr, 4, index + 8)]
 
-  # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch, secrets.
+  # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch, secrets,
+  # Prometheus.
   interface_endpoints = toset(concat(
     ["ssm", "ssmmessages", "ec2messages", "autoscaling", "logs", "monitoring"],
     var.secrets_manager ? ["secretsmanager"] : [],
+    var.prometheus ? ["aps-workspaces"] : [],
   ))
 }
 

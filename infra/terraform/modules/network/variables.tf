@@ -52,6 +52,11 @@ variable "secrets_manager" {
   type        = bool
 }
 
+variable "prometheus" {
+  description = "Whether nodes write to Amazon Managed Service for Prometheus"
+  type        = bool
+}
+
 variable "log_group_name" {
   description = "The cluster's log group; connections are logged in a group below it"
   type        = string

@@ -1,4 +1,5 @@
-# What the cluster costs, by the tag that everything in it has; it is to be activated as cost allocation tag once.
+# What the cluster costs, by the tag that everything in it has; it is to be activated as cost allocation tag once. What to
+# do when it notifies: docs/runbook.md#costspike
 
 data "aws_caller_identity" "current" {}
 
@@ -31,16 +32,16 @@ resource "aws_budgets_budget" "this" {
   depends_on = [aws_sns_topic_policy.alarms]
 }
 
-# CloudWatch may publish by the topic's default policy, AWS Budgets needs to be named; a policy replaces the default.
+# CloudWatch may publish by the topic's default policy, others need to be named; a policy replaces the default.
 data "aws_iam_policy_document" "alarms" {
   statement {
     sid       = "AlarmsAndBudgets"
-    actions   = ["sns:Publish"]
+    actions   = ["sns:Publish", "sns:GetTopicAttributes"]
     resources = [aws_sns_topic.alarms.arn]
 
     principals {
       type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"]
+      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com", "aps.amazonaws.com"]
     }
 
     condition {

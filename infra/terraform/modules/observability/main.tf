@@ -1,5 +1,6 @@
-# Alarms, dashboard and the topic that alarms go to. Metrics come from the CloudWatch agent on each node: what Flink's
-# Prometheus reporter shows, with the cluster as only dimension, and the fill of each mount point.
+# Alarms on machines, dashboard and the topic that alarms go to. Metrics come from the CloudWatch agent on each node: what
+# Flink's Prometheus reporter shows, with the cluster as only dimension, and the fill of each mount point. Alarms on the job
+# are in prometheus.tf; only that there is none is here, too, in case that nothing reaches Prometheus.
 
 data "aws_region" "current" {}
 
@@ -24,7 +25,8 @@ locals {
   # What is wrong when the value, the maximum of a period over all nodes, compares so with the threshold.
   threshold_alarms = {
     job-not-running = {
-      description = "No job is running"
+      description = "No job is running, or nothing is reported"
+      runbook     = "jobnotrunning"
       metric      = local.metrics.running_jobs
       comparison  = "LessThanThreshold"
       threshold   = 1
@@ -34,58 +36,13 @@ locals {
     }
     taskmanagers-missing = {
       description = "Fewer TaskManagers have registered than the group's minimum"
+      runbook     = "taskmanagerlost"
       metric      = local.metrics.task_managers
       comparison  = "LessThanThreshold"
       threshold   = var.taskmanager_min_count
       period      = 60
       periods     = 10
       missing     = "breaching"
-    }
-    checkpoint-slow = {
-      description = "A checkpoint took more than half of its timeout"
-      metric      = local.metrics.checkpoint_duration
-      comparison  = "GreaterThanThreshold"
-      threshold   = 300000
-      period      = 60
-      periods     = 3
-      missing     = "notBreaching"
-    }
-    consumer-lag = {
-      description = "A Kafka partition is behind by more than ${var.max_lag_records} records"
-      metric      = local.metrics.lag
-      comparison  = "GreaterThanThreshold"
-      threshold   = var.max_lag_records
-      period      = 60
-      periods     = 5
-      missing     = "notBreaching"
-    }
-  }
-
-  # Alarms on the growth of a counter within a period.
-  growth_alarms = {
-    checkpoint-age = {
-      description = "No checkpoint completed for ${var.max_checkpoint_age_s} s: a failure would replay at least that much"
-      metric      = local.metrics.completed_checkpoints
-      comparison  = "LessThanOrEqualToThreshold"
-      threshold   = 0
-      period      = var.max_checkpoint_age_s
-      missing     = "breaching"
-    }
-    checkpoints-failing = {
-      description = "Checkpoints failed"
-      metric      = local.metrics.failed_checkpoints
-      comparison  = "GreaterThanThreshold"
-      threshold   = 3
-      period      = 900
-      missing     = "notBreaching"
-    }
-    job-restarts = {
-      description = "The job restarted more than ${var.max_restarts} times in 15 minutes"
-      metric      = local.metrics.restarts
-      comparison  = "GreaterThanThreshold"
-      threshold   = var.max_restarts
-      period      = 900
-      missing     = "notBreaching"
     }
   }
 
@@ -107,7 +64,7 @@ resource "aws_cloudwatch_metric_alarm" "threshold" {
   for_each = local.threshold_alarms
 
   alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = each.value.description
+  alarm_description   = "${each.value.description} (docs/runbook.md#${each.value.runbook})"
   namespace           = var.metrics_namespace
   metric_name         = each.value.metric
   dimensions          = local.flink
@@ -121,43 +78,11 @@ resource "aws_cloudwatch_metric_alarm" "threshold" {
   ok_actions          = [aws_sns_topic.alarms.arn]
 }
 
-resource "aws_cloudwatch_metric_alarm" "growth" {
-  for_each = local.growth_alarms
-
-  alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = each.value.description
-  evaluation_periods  = 1
-  comparison_operator = each.value.comparison
-  threshold           = each.value.threshold
-  treat_missing_data  = each.value.missing
-  alarm_actions       = [aws_sns_topic.alarms.arn]
-  ok_actions          = [aws_sns_topic.alarms.arn]
-
-  metric_query {
-    id          = "growth"
-    expression  = "DIFF(counter)"
-    label       = each.value.description
-    return_data = true
-  }
-
-  metric_query {
-    id = "counter"
-
-    metric {
-      namespace   = var.metrics_namespace
-      metric_name = each.value.metric
-      dimensions  = local.flink
-      stat        = "Maximum"
-      period      = each.value.period
-    }
-  }
-}
-
 resource "aws_cloudwatch_metric_alarm" "disk" {
   for_each = toset(local.mounts)
 
   alarm_name          = "${var.name}-disk${replace(each.key, "/", "-")}"
-  alarm_description   = "${each.key} of some node is more than ${var.max_disk_percent} % full"
+  alarm_description   = "${each.key} of some node is more than ${var.max_disk_percent} % full (docs/runbook.md#diskfull)"
   namespace           = var.metrics_namespace
   metric_name         = "disk_used_percent"
   dimensions          = { path = each.key }
@@ -171,12 +96,30 @@ resource "aws_cloudwatch_metric_alarm" "disk" {
   ok_actions          = [aws_sns_topic.alarms.arn]
 }
 
+# The leading JobManager counts each savepoint that it takes by its timer.
+resource "aws_cloudwatch_metric_alarm" "savepoint" {
+  count = var.savepoint_interval_hours == null ? 0 : 1
+
+  alarm_name          = "${var.name}-savepoint-missing"
+  alarm_description   = "No savepoint was taken for two intervals of ${var.savepoint_interval_hours} h (docs/runbook.md#savepointmissing)"
+  namespace           = var.metrics_namespace
+  metric_name         = "savepoints_taken"
+  statistic           = "Sum"
+  period              = var.savepoint_interval_hours * 3600
+  evaluation_periods  = 2
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  treat_missing_data  = "breaching"
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+}
+
 # S3 has no size to set. That a bucket outgrows what was planned is worth a look, not a limit.
 resource "aws_cloudwatch_metric_alarm" "bucket" {
   for_each = var.bucket_plan_gib
 
   alarm_name          = "${var.name}-${each.key}-size"
-  alarm_description   = "Bucket of ${each.key} holds more than the ${each.value} GiB planned"
+  alarm_description   = "Bucket of ${each.key} holds more than the ${each.value} GiB planned (docs/runbook.md#bucketlarge)"
   namespace           = "AWS/S3"
   metric_name         = "BucketSizeBytes"
   dimensions          = { BucketName = var.bucket_names[each.key], StorageType = "StandardStorage" }
@@ -193,7 +136,7 @@ resource "aws_cloudwatch_metric_alarm" "zookeeper" {
   count = 3
 
   alarm_name          = "${var.name}-zookeeper-${count.index + 1}"
-  alarm_description   = "ZooKeeper node ${count.index + 1} fails EC2's status checks"
+  alarm_description   = "ZooKeeper node ${count.index + 1} fails EC2's status checks (docs/runbook.md#zookeeperdown)"
   namespace           = "AWS/EC2"
   metric_name         = "StatusCheckFailed"
   dimensions          = { InstanceId = var.zookeeper_instance_ids[count.index] }

@@ -18,21 +18,6 @@ variable "taskmanager_min_count" {
   type        = number
 }
 
-variable "max_checkpoint_age_s" {
-  description = "Age of the last completed checkpoint from which there is an alarm [s]"
-  type        = number
-}
-
-variable "max_restarts" {
-  description = "Restarts of the job in 15 minutes beyond which there is an alarm [restarts]"
-  type        = number
-}
-
-variable "max_lag_records" {
-  description = "Lag of a Kafka partition beyond which there is an alarm [records]"
-  type        = number
-}
-
 variable "max_disk_percent" {
   description = "Fill of a mount point beyond which there is an alarm [%]"
   type        = number
@@ -65,5 +50,15 @@ variable "log_retention_days" {
 
 variable "monthly_budget_usd" {
   description = "Cost of the cluster a month; null for no budget [USD]"
+  type        = number
+}
+
+variable "alert_rules" {
+  description = "Prometheus' alerts on the job, YAML; null for none"
+  type        = string
+}
+
+variable "savepoint_interval_hours" {
+  description = "Time between savepoints by the timer; null for none [hours]"
   type        = number
 }

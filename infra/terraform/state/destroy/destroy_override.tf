@@ -52,3 +52,17 @@ resource "aws_s3_bucket_ownership_controls" "this" {
     prevent_destroy = false
   }
 }
+
+resource "aws_s3_bucket" "replica" {
+  force_destroy = true
+
+  lifecycle {
+    prevent_destroy = false
+  }
+}
+
+resource "aws_kms_key" "replica" {
+  lifecycle {
+    prevent_destroy = false
+  }
+}

@@ -74,3 +74,17 @@ mock_resource "aws_iam_role" {
     arn = "arn:aws:iam::123456789012:role/test"
   }
 }
+
+mock_resource "aws_prometheus_workspace" {
+  defaults = {
+    id                  = "ws-00000000-0000-0000-0000-000000000000"
+    arn                 = "arn:aws:aps:eu-central-1:123456789012:workspace/ws-00000000-0000-0000-0000-000000000000"
+    prometheus_endpoint = "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-00000000-0000-0000-0000-000000000000/"
+  }
+}
+
+mock_resource "aws_s3_bucket" {
+  defaults = {
+    arn = "arn:aws:s3:::test"
+  }
+}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.capacity import costs
+from pipeline.cli.capacity.brokers import LARGEST_VOLUME_GIB, Brokers, brokers_for
 from pipeline.cli.capacity.costs import MACHINES, PRICES_FILE, Prices, between_zones_gb, monthly, read_prices, together
 from pipeline.cli.capacity.model import TIERS, FiguresError, Load, Plan, read_figures
 from pipeline.cli.main import main
@@ -32,7 +33,7 @@ def test_machines_and_volumes_are_counted() -> None:
     assert found["ZooKeeper"].least == 3 * 730
     # 6 nodes of 180 GiB, RocksDB's 100 on 4 with 3,000 operations and 125 MiB/s more, 3 of 50 for ZooKeeper.
     assert found["volumes"].least == 6 * 180 + 4 * 100 + 3 * 50 + 4 * (3000 + 125)
-    assert found["endpoints"].least == 6 * 3 * 730
+    assert found["endpoints"].least == 7 * 3 * 730
     assert found["S3"].least == 500 + 500
     # On instance store there is no volume for RocksDB.
     assert monthly(plan(1000, tier=LARGE), ONE)["volumes"].least == 4 * 180 + 3 * 50
@@ -107,6 +108,33 @@ def test_the_alarm_on_the_checkpoint_bucket_is_the_models() -> None:
         given = terraform_tiers()[tier.name]
         bound = int(given["checkpoint_storage_gib"]) + int(given["deleted_checkpoint_gib"])
         assert bound == costs.checkpoint_bucket_gib(Plan(LOADS[tier.name], figures, tier))
+
+
+def test_the_brokers_of_a_tier_are_the_models() -> None:
+    figures, _ = read_figures()
+    for tier in TIERS:
+        given = terraform_tiers()[tier.name]
+        model = brokers_for(Plan(LOADS[tier.name], figures, tier))
+        assert given["kafka_broker_instance_type"].strip('"') == model.instance_type
+        assert (int(given["kafka_broker_count"]), int(given["kafka_broker_volume_gib"])) == (
+            model.count,
+            model.volume_gib,
+        )
+
+
+def test_brokers_are_one_a_zone_until_the_largest_is_not_enough() -> None:
+    figures, _ = read_figures()
+
+    def found(events_per_second: float) -> Brokers:
+        return brokers_for(Plan(Load(events_per_second, 1000), figures, TIERS[2]))
+
+    assert (found(1).instance_type, found(1).count) == ("kafka.m7g.large", 3)
+    assert (found(500_000).instance_type, found(500_000).count) == ("kafka.m7g.8xlarge", 3)
+    assert (found(3_000_000).count % 3, found(3_000_000).count > 3) == (0, True)
+    assert found(1).hours == pytest.approx(24, rel=0.5) or found(1).volume_gib == 1
+    # What does not fit the largest volume is said by the hours that do.
+    assert found(3_000_000).volume_gib == LARGEST_VOLUME_GIB
+    assert found(3_000_000).hours < 24
 
 
 # The command

@@ -217,6 +217,9 @@ main() {
     internal_tls
     configure_flink "$address" "$instance"
   fi
+  if [ -f "$CONFIG/prometheus.yaml" ]; then
+    sed -i "s/INSTANCE-ID/$instance/" "$CONFIG/prometheus.yaml"
+  fi
   if [ -f "$CONFIG/cloudwatch-metrics.json" ]; then
     /opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl \
       -a fetch-config -m ec2 -s -c "file:$CONFIG/cloudwatch-metrics.json"
