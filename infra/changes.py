@@ -90,7 +90,7 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(IN_PLACE, "kafka_bootstrap_servers", '"kafka-1:9094"', create_kafka="false", secret_arns=SECRETS),
         _change(TASKMANAGERS, "create_kafka", "false", kafka_bootstrap_servers='"kafka-1:9094"'),
         _change(IN_PLACE, "kafka_version", '"3.9.x"'),
-        _change(IN_PLACE, "kafka_broker_instance_type", '"kafka.m7g.xlarge"'),
+        _change(IN_PLACE, "kafka_broker_instance_type", '"kafka.m7g.2xlarge"'),
         _change(IN_PLACE, "kafka_broker_count", "6"),
         _change(NOTHING, "kafka_broker_volume_gib", "2000"),
         _change(EVERY_NODE, "ami_id", '"ami-0fedcba9876543210"'),

@@ -44,7 +44,7 @@ def test_a_command_is_one_that_the_program_takes(command: str, capsys: pytest.Ca
         flags = [argument for argument in arguments[1:] if argument != "--once"]
         assert parse(flags, rules_required=False).flink_master == "HOST:8081"
     elif name == "topics":
-        assert parse([flag for flag in arguments[2:] if flag.startswith("--")]).bootstrap_servers == "broker:9092"
+        assert parse(["--runner=FlinkRunner", *arguments[2:]]).bootstrap_servers == "broker:9092"
     elif name == "dead-letters":
         assert parsed(arguments) == ("dead-letters", None)
     else:

@@ -11,6 +11,7 @@ from pipeline.console import one_line, out, say, warn
 from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_librdkafka
 from pipeline.kafka.topic_creation import DIFFERS, EXISTS, WRONG, Outcome, TopicCreator
+from pipeline.launch.options import FLINK_RUNNER, parse
 from pipeline.launch.wanted_topics import wanted_topics
 from transforms.adapters.lua.engines import LuaEngines
 from transforms.domain.base.durations import Duration
@@ -43,7 +44,8 @@ def create(
         retention: of topics with that many partitions, for example 36h; default: 7 days.
         dry_run: only ask whether the brokers would create them.
     """
-    settings = options.settings_of_job()
+    # As of resume: the options of a launch need not name the runner. A runner among them counts.
+    settings = parse([f"--runner={FLINK_RUNNER}", *options.flags], rules_required=False)
     if settings.bootstrap_servers is None:
         raise OptionError("--bootstrap_servers is missing: give HOST:PORT of a broker, here or in event-trigger.yaml")
     for name, value, most in (("partitions", partitions, _MOST_PARTITIONS), ("replicas", replicas, 100)):

@@ -114,6 +114,15 @@ def test_the_docs_show_what_is_printed(create: Create) -> None:
     must_show(block_of("docs/operations.md", first), "\n".join(lines))
 
 
+def test_options_of_a_launch_on_flink_need_no_runner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brokers = Brokers({})
+    monkeypatch.setattr(topic_creation, "AdminClient", lambda config: brokers)
+    assert main(["topics", "create", "--bootstrap_servers=b:1", "--delivery_guarantee=EXACTLY_ONCE"]) == 0
+    assert capsys.readouterr().out.count("created") == 3
+
+
 def test_a_dry_run_only_asks(create: Create) -> None:
     brokers = Brokers({})
     code, out, _ = create(brokers, "--dry_run")
