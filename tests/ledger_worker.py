@@ -23,7 +23,7 @@ from transforms.domain.webhooks.url_policy import EgressPolicy
 from transforms.handle_events import HandleSettings, WebhookSettings
 
 SHARD = 3
-USERS = 50
+USERS = 500  # of whom none gets more webhooks than fit into a queue
 PER_S = 200
 CHECKPOINT_S = 1.0
 LEASE_S = 1.5

@@ -100,6 +100,7 @@ class Lane:
         # Only used in the I/O thread:
         self._free = destination.max_in_flight
         self._queue: deque[_Job] = deque()
+        self._is_serving = False
         self._paused_until_s = 0.0
 
     def submit(
@@ -144,12 +145,18 @@ class Lane:
         self._serve()
 
     def _serve(self) -> None:
-        while self._queue and self._free > 0:
-            job = self._queue.popleft()
-            if job.future.set_running_or_notify_cancel():
-                self._free -= 1
-                job.quick_until_s = self._clock() + QUICK_S
-                self._try(job)
+        if self._is_serving:  # for a job that ended at once; a call for each that waits would be too deep
+            return
+        self._is_serving = True
+        try:
+            while self._queue and self._free > 0:
+                job = self._queue.popleft()
+                if job.future.set_running_or_notify_cancel():
+                    self._free -= 1
+                    job.quick_until_s = self._clock() + QUICK_S
+                    self._try(job)
+        finally:
+            self._is_serving = False
 
     def _try(self, job: _Job) -> None:
         """Make an attempt when the rate allows it."""

@@ -283,3 +283,35 @@ def test_what_is_stopped_is_not_tried_again() -> None:
     made.stop("w")  # it has ended
     sender.start = start  # type: ignore[method-assign]
     assert made.submit("w", b"").result(0) == DELIVERED
+
+
+class FirstHeldSender(Sender):
+    """Holds the first calls; those that follow end at once, without a request."""
+
+    def __init__(self, held: int) -> None:
+        self._held = held
+        self.dones: list[SendDone] = []
+        self.at_once = 0
+
+    def start(self, webhook_id: str, body: bytes, done: SendDone, may_send: Any = None) -> None:
+        if len(self.dones) < self._held:
+            self.dones.append(done)
+        else:
+            self.at_once += 1
+            done(SendResult(Outcome.RETRY, 0, error_kind="no_lease", error="another worker"))
+
+
+@pytest.mark.parametrize("breaker_opens", [False, True])
+def test_a_long_queue_that_ends_at_once_ends_once_for_each_webhook(breaker_opens: bool) -> None:
+    time, sender, breaker = FakeTime(), FirstHeldSender(8), Breaker()
+    made = Lane(destination("https://hooks.example.com/", max_in_flight=8), sender, time, 1, 5000, breaker=breaker)
+    futures = [made.submit(f"{number}", b"") for number in range(5000)]
+    if breaker_opens:
+        breaker.allows = lambda: False  # type: ignore[method-assign]
+    for done in sender.dones:
+        done(DELIVERED)
+    results = [future.result(0) for future in futures]
+    assert [result.outcome for result in results[:8]] == [Outcome.DELIVERED] * 8
+    assert {(result.outcome, result.attempts) for result in results[8:]} == {(Outcome.RETRY, 0)}
+    assert sender.at_once == (0 if breaker_opens else 4992)
+    assert made._free == 8
