@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -126,6 +127,28 @@ def test_mistakes_are_found(compose: dict[str, Any], service: str, field: str, v
     changed = deepcopy(compose)
     changed["services"][service][field] = value
     assert problem in "\n".join(problems(changed))
+
+
+def read_by_compose(file: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What Compose itself makes of a file, which takes no engine."""
+    command = ["docker-compose", "--file", str(file), "config"]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_compose_itself_reads_the_file_and_wants_the_secrets(compose: dict[str, Any], tmp_path: Path) -> None:
+    secrets = {"UI_TOKEN": "t" * 16, "CRM_SIGNING_KEY": "whsec_eA=="}
+    done = read_by_compose(FILE, **secrets)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert services.keys() == compose["services"].keys()
+    assert services["page"]["environment"]["UI_TOKEN"] == secrets["UI_TOKEN"]
+    for name in secrets:
+        refused = read_by_compose(FILE, **{key: value for key, value in secrets.items() if key != name})
+        assert (refused.returncode, name in refused.stderr) == (1, True), refused.stderr
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(FILE.read_text().replace("  read_only: true", "  read_onyl: true", 1))
+    assert "read_onyl" in read_by_compose(wrong, **secrets).stderr
 
 
 def test_the_rules_and_destinations_are_accepted(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ FAST: Mapping[str, str] = {
     "promtool": "prometheus",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "docker-compose": "docker-compose",  # reads a file also where there is no engine
 }
 LONG: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
