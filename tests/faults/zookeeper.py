@@ -1,11 +1,15 @@
 """A real ZooKeeper on 127.0.0.1, one server, for the high availability of a local Flink cluster."""
 
+from collections.abc import Mapping
+
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import LOCALHOST, Process, accepts_connections, free_ports
 from runners.flink.local.service import Service
+from tests.infra import terraform
 
 _READY_S = 60.0
+_MODULE = "org.apache.zookeeper.server.auth.DigestLoginModule"
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 _LOGBACK = """\
@@ -19,12 +23,16 @@ _LOGBACK = """\
 
 
 class LocalZooKeeper(Service):
-    """One ZooKeeper server. Its data are in a temporary folder."""
+    """One ZooKeeper server. Its data are in a temporary folder.
+
+    With ``passwords``, by user, it lets in who logs in, by the settings of the cluster on EC2.
+    """
 
     name = "ZooKeeper"
 
-    def __init__(self, *, heap_mb: int = 128) -> None:
+    def __init__(self, *, heap_mb: int = 128, passwords: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._passwords = passwords
         self._heap_mb = heap_mb
         self._port = 0
 
@@ -64,11 +72,20 @@ class LocalZooKeeper(Service):
             "maxSessionTimeout": 60_000,
             "admin.enableServer": "false",
         }
+        login = []
+        if self._passwords is not None:
+            template = (terraform.SOURCE / "modules/zookeeper/templates/zoo.cfg.tftpl").read_text().splitlines()
+            settings |= {
+                line.split("=")[0]: line.split("=")[1] for line in template if line.startswith(("auth", "enforce"))
+            }
+            users = " ".join(f'user_{user}="{password}"' for user, password in self._passwords.items())
+            (work_dir / "jaas.conf").write_text(f"Server {{ {_MODULE} required {users}; }};\n")
+            login = [f"-Djava.security.auth.login.config={work_dir / 'jaas.conf'}"]
         (work_dir / "zoo.cfg").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         (work_dir / "logback.xml").write_text(_LOGBACK)
         command = [java, f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
         command += [f"-Dlogback.configurationFile={work_dir / 'logback.xml'}", f"-Djava.io.tmpdir={work_dir}"]
-        command += ["-cp", classpath, _MAIN]
+        command += [*login, "-cp", classpath, _MAIN]
         self._process = Process.start(
             self.name, [*command, str(work_dir / "zoo.cfg")], log_file=work_dir / "log", cwd=work_dir
         )

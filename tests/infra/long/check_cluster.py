@@ -218,7 +218,8 @@ def test_what_was_applied_is_there(cluster: dict[str, Any]) -> None:
         if group["GroupName"].startswith(f"{NAME}-"):
             assert [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule["Ipv6Ranges"]] == []
             assert [rule for rule in group["IpPermissions"] if rule["FromPort"] <= 8081 <= rule["ToPort"]] == []
-    assert len(ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{NAME}-zookeeper-*"]}])["Volumes"]) == 3
+    # A root and a data volume each.
+    assert len(ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{NAME}-zookeeper-*"]}])["Volumes"]) == 6
     for bucket in cluster["bucket_names"].values():
         assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
         assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())

@@ -1,5 +1,6 @@
 package org.apache.flink.runtime.util;
 
+import java.util.Arrays;
 import java.util.List;
 import org.apache.flink.shaded.curator5.org.apache.curator.framework.api.ACLProvider;
 import org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.ZooDefs.Ids;
@@ -22,7 +23,8 @@ public class ZooKeeperUtils$SecureAclProvider implements ACLProvider {
     if (owner == null) {
       return Ids.CREATOR_ALL_ACL;
     }
-    return List.of(
+    // Not List.of: ZooKeeper's client asks whether the list contains null, which that one answers with an exception.
+    return Arrays.asList(
         new ACL(Perms.ALL, new Id("sasl", owner)), new ACL(Perms.READ, Ids.ANYONE_ID_UNSAFE));
   }
 

@@ -1,6 +1,7 @@
 package org.apache.flink.runtime.util;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 
 import java.io.InputStream;
 import java.net.URL;
@@ -35,6 +36,7 @@ class SecureAclProviderTest {
     Class<?> used = Class.forName("org.apache.flink.runtime.util.ZooKeeperUtils$SecureAclProvider");
     ACLProvider provider = (ACLProvider) used.getDeclaredConstructor().newInstance();
     assertEquals(provider.getDefaultAcl(), provider.getAclForPath("/a/b"));
+    assertFalse(provider.getDefaultAcl().contains(null), "which ZooKeeper's client asks");
     return provider.getDefaultAcl().stream()
         .map(acl -> acl.getPerms() + " " + acl.getId().getScheme() + ":" + acl.getId().getId())
         .toList();
