@@ -20,6 +20,7 @@ READS_ENVIRONMENT = {
     "pipeline": None,
     "transforms.adapters.secrets": {"environ"},
     "runners.flink.worker": {"argv", "environ"},
+    "runners.flink.starter": {"environ"},
     "runners.flink.local.processes": {"environ"},
     "runners.flink.artifacts": {"environ"},
 }
