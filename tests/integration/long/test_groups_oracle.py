@@ -29,8 +29,12 @@ from tests.builders import event
 from tests.flink_cluster import FlinkCluster, running_since, wait_for_checkpoint, wait_for_recovery
 from tests.groups_model import DAY, HOUR, SECOND, Model, Says, Shares, first_set, records_of, second_set
 from tests.integration.jobs import PARTITIONS, PATIENT, SUBMIT_S, Reader, Topics, inspect, launch, reading, submit
+from tests.integration.test_webhooks import options as webhook_options
 from tests.integration.user_api import serve_users
+from tests.receiver import receiving
+from tests.waiting import eventually
 from transforms.domain.events.record import Record
+from transforms.domain.rules.actions import action_id
 from transforms.domain.rules.suppressions import suppress_record, unsuppress_record
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3 * 3600)]
@@ -334,3 +338,45 @@ def test_job_does_what_the_docs_say_of_groups(
             f"savepoint, {len(wanted):,} control records, {len(silent):,} users silent for good\n{dict(decided)}"
         )
         decisions.close()
+
+
+def test_a_receiver_that_is_away_gets_nothing_that_expired(kafka: LocalKafka, tmp_path: Path) -> None:
+    """It refuses, the job is killed, and both come back when the webhooks of one rule have expired."""
+    users = [f"user-{number}" for number in range(30)]
+    expires_s = 20
+    with receiving() as receiver, FlinkCluster(task_managers=1, slots=2) as flink:
+        receiver.answers = dict.fromkeys(("/brief", "/patient"), lambda: 503)
+        flags = webhook_options(tmp_path, receiver, "brief", "patient")
+        rules = [
+            {"name": name, "version": 1, "filter": "true", "on_missing_profile": "run", "group": "all"}
+            | {"actions": [{"type": "webhook", "destination": name}]}
+            for name in ("brief", "patient")
+        ]
+        rules[0]["expires"] = f"{expires_s}s"
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump_all([{"groups": {"all": {}}}, *rules]))
+        with steered(kafka, flink, tmp_path / "rules.yaml", *flags) as job:
+            job.start()
+            made = [event(user, event_id=user, timestamp=round(time.time() * 1000)) for user in users]
+            job.topics.produce([(body["user_id"].encode(), orjson.dumps(body)) for body in made])
+            ids = {rule: {action_id(user, user, rule, 1, "webhook") for user in users} for rule in ("brief", "patient")}
+            decisions = Decisions(kafka, job.log)
+            # Not all are tried: the destination's breaker opens.
+            fired = {f"fired {rule} {user} " for rule in ids for user in users}
+            eventually(lambda: decisions.read() >= 0 and fired <= decisions.lines, "all are decided", 120)
+            receiver.until(lambda: len(receiver.ids("/brief")) > 0, 120)
+            over_s = time.time() + expires_s
+            job.wait_for_checkpoint()
+            since = restarted_at(job.rest, job.id)
+            flink.kill_task_manager(0)
+            eventually(lambda: time.time() > over_s, "expired", expires_s + 60)
+            tried = len(receiver.ids("/brief"))  # also by a worker that has outlived its TaskManager
+            receiver.answers = {}
+            flink.start_task_manager()
+            wait_for_recovery(job.rest, job.id, since, 180)
+            due = {f"expired brief {user} " for user in users} | {f"delivered patient {user} " for user in users}
+            eventually(lambda: decisions.read() >= 0 and due <= decisions.lines, "expired and delivered", 180)
+            assert ids["patient"] <= set(receiver.ids("/patient"))
+            assert len(receiver.ids("/brief")) == tried
+            assert not [line for line in decisions.lines if line.startswith("delivered brief")]
+            decisions.close()
+            print(f"\n{len(users)} webhooks expired after {tried} tries, {len(users)} without expires were delivered")
