@@ -366,7 +366,7 @@ def test_a_receiver_that_is_away_gets_nothing_that_expired(kafka: LocalKafka, tm
             receiver.until(lambda: len(receiver.ids("/brief")) > 0, 120)
             over_s = time.time() + expires_s
             job.wait_for_checkpoint()
-            since = restarted_at(job.rest, job.id)
+            since = running_since(job.rest, job.id)
             flink.kill_task_manager(0)
             eventually(lambda: time.time() > over_s, "expired", expires_s + 60)
             tried = len(receiver.ids("/brief"))  # also by a worker that has outlived its TaskManager
