@@ -127,7 +127,7 @@ def test_job_does_what_the_docs_say_through_two_kills(
     due = expected([without_hours(rule) for rule in oracle_rules()], known, received)
     topics = Topics(kafka)
     # A whole minute, and long enough away for a slow machine to handle all events before.
-    holds_until = datetime.fromtimestamp((time.time() + 420 + count / 100) // 60 * 60, UTC)
+    holds_until = datetime.fromtimestamp((time.time() + 420 + count / 200) // 60 * 60, UTC)
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump_all([hours_of_this_run(document, holds_until) for document in documents()]))
     produce(kafka, topics.events, received)
