@@ -187,9 +187,11 @@ def feed(model: Model, records: Iterable[Record]) -> None:
 
 
 def quiet_moment(model: Model, after_ms: int) -> int:
-    """A time at which, and close to which, no group picks."""
-    picks = {action.pick + near for user in model.users.values() for action in user.waiting for near in (-1, 0, 1)}
-    return next(at_ms for at_ms in range(after_ms, after_ms + HOUR) if at_ms not in picks)
+    """A time at which, and close to which, no group picks: just after a second, at whose end a shard is woken."""
+    picks = {action.pick for user in model.users.values() for action in user.waiting}
+    first_ms = after_ms - after_ms % SECOND + SECOND + 10
+    times = range(first_ms, first_ms + HOUR, SECOND)
+    return next(at_ms for at_ms in times if picks.isdisjoint(range(at_ms - 10, at_ms + 2)))
 
 
 def suppressions(chance: random.Random, users: int, count: int) -> list[tuple[str, str, int | None]]:
