@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
+import requests
 import yaml
 
 from runners.flink.local.monitoring import CONFIGURATION, DASHBOARDS
+from runners.flink.local.processes import LOCALHOST, Process, free_ports
 from tests.readme import METRICS as PAGE
+from tests.waiting import eventually
 
 ALERTS: Final[list[dict[str, Any]]] = yaml.safe_load((CONFIGURATION / "alerts.yml").read_text())["groups"][0]["rules"]
 BOARDS: Final[dict[str, dict[str, Any]]] = {
@@ -41,3 +46,29 @@ def specified_rows() -> list[tuple[str, list[str], str]]:
     _, _, section = PAGE.read_text("utf-8").partition("## What the specification asks for")
     rows = re.findall(r"^\|(.*)\|(.*)\|(.*)\|$", section, re.MULTILINE)[2:]
     return [(entry.strip(), re.findall(r"`(\w+)`", metrics), where.strip()) for entry, metrics, where in rows]
+
+
+@contextmanager
+def prometheus_of(folder: Path, deadline_s: float) -> Iterator[str]:
+    """A real Prometheus with the prometheus.yml of ``folder``, from its first scrape on; its URL."""
+    (port,) = free_ports(1)
+    url = f"http://{LOCALHOST}:{port}"
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    process = Process.start(
+        "Prometheus", [*command, f"--web.listen-address={LOCALHOST}:{port}"], log_file=folder / "log"
+    )
+    try:
+        scraped = "Prometheus has scraped"
+        eventually(lambda: process.running and answers(url, "event_trigger_events"), scraped, deadline_s)
+        yield url
+    finally:
+        process.stop()
+
+
+def answers(url: str, query: str) -> list[dict[str, Any]]:
+    """What Prometheus answers to a query now; nothing while it does not answer."""
+    try:
+        answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=5).json()
+    except requests.RequestException:
+        return []
+    return list(answer["data"]["result"])

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from infra.packages.__main__ import ROOT
 from infra.release import bill
 from runners.flink import artifacts, configuration
 from runners.flink.errors import FlinkRunnerError
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HERE: Final = Path(__file__).resolve().parent
 
 PYTHON: Final = "3.11"
@@ -46,7 +46,7 @@ def flink(folder: Path, jars: Sequence[Path] = ()) -> None:
 
 
 def python(folder: Path, lock: Path = RUNTIME_LOCK) -> None:
-    """The packages of a lock file and ours, and the program that starts a worker."""
+    """The packages of a lock file and ours, and two programs: one starts a worker, the other is the command line."""
     packages = folder / "site-packages"
     uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--target", str(packages)]
     target = ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_28"]

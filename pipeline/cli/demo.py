@@ -19,7 +19,7 @@ import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 from cyclopts import Parameter
 
-from pipeline.cli.demo_blows import KILL_KEY, Blows, keys, standard_input
+from pipeline.cli.demo_kill_key import KILL_KEY, KillKey, keys, standard_input
 from pipeline.cli.demo_rules import (
     DECISIONS_TOPIC,
     RULES_TOPIC,
@@ -181,7 +181,7 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     if own_rules is not None:
         say(f"save a rule in {own.rules}, and it is live in seconds")
         stack.enter_context(own_rules.watched())
-    blows = Blows(stack.enter_context(keys(standard_input())), lambda: flink.task_manager_pids)
+    kill_key = KillKey(stack.enter_context(keys(standard_input())), lambda: flink.task_manager_pids)
     say(
         f"producing {load.rate:g} events/s of {load.users} users; {KILL_KEY} kills the TaskManager, "
         "Ctrl-C stops everything\n"
@@ -193,8 +193,8 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
     topic = settings.decisions_topic if is_own and settings.decisions_topic else settings.actions_topic
     consumer = stack.enter_context(contextlib.closing(_consumer(kafka.bootstrap_servers, topic)))
     actions = FiredActions(rule_set, settings.actions_topic) if is_own else SentActions()
-    around = Around(generator, SourceMetrics(flink, job_id), receiver, blows)
-    _watch(consumer, actions, around, load.seconds, suggest)
+    demo = RunningDemo(generator, SourceMetrics(flink, job_id), receiver, kill_key)
+    _watch(consumer, actions, demo, load.seconds, suggest)
 
 
 def _suggest(settings: Settings, path: Path | None, flink: LocalFlink, user_id: str) -> None:
@@ -300,19 +300,19 @@ class FiredActions:
 
 
 @dataclass(frozen=True)
-class Around:
-    """What happens around the job."""
+class RunningDemo:
+    """What is shown and done beside the actions while the job runs."""
 
     load: LoadGenerator
     source: SourceMetrics
     receiver: CountingReceiver
-    blows: Blows
+    kill_key: KillKey
 
 
 def _watch(
     consumer: Consumer,
     actions: SentActions | FiredActions,
-    around: Around,
+    demo: RunningDemo,
     seconds: float | None,
     suggest: Callable[[str], None] | None,
 ) -> None:
@@ -334,18 +334,18 @@ def _watch(
                 if suggest is not None:
                     suggest(user_id)
                     suggest = None
-        around.blows.strike()
+        demo.kill_key.kill_if_pressed()
         now_s = time.monotonic()
         elapsed_s = now_s - last_report_s
         if elapsed_s >= 1:
             while delays and delays[0][0] < now_s - _WINDOW_S:
                 delays.popleft()
-            read, lag = around.source.read()
+            read, lag = demo.source.read()
             rates = f"{'?' if read is None else format(read, ',.0f'):>6} events/s  {fired / elapsed_s:5,.0f} actions/s"
             waiting = "?" if lag is None else f"{lag:,}"
-            webhooks, repeats = around.receiver.counts()
-            counts = f"produced {around.load.produced:,}  webhooks {webhooks:,}, repeated {repeats:,}"
-            say(f"── {rates}  {_percentiles(delays)}  lag {waiting}  {counts}, kills {around.blows.kills}")
+            webhooks, repeats = demo.receiver.counts()
+            counts = f"produced {demo.load.produced:,}  webhooks {webhooks:,}, repeated {repeats:,}"
+            say(f"── {rates}  {_percentiles(delays)}  lag {waiting}  {counts}, kills {demo.kill_key.kills}")
             last_report_s, fired, shown = now_s, 0, 0
 
 

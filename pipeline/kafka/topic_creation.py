@@ -86,9 +86,14 @@ class TopicCreator:
             self.brokers = len(self._admin.list_topics(timeout=ANSWER_S).brokers)
         self.replicas = min(_MOST_REPLICAS, self.brokers) if replicas is None else replicas
 
+    @property
+    def in_sync(self) -> int:
+        """How many replicas must have a record: one may be away without a record being lost or refused."""
+        return max(1, self.replicas - 1)
+
     def settings(self, topic: WantedTopic) -> dict[str, str]:
-        """The settings that a topic is created with: one replica may be away without a record being lost or refused."""
-        return {**topic.config, _IN_SYNC: str(max(1, self.replicas - 1))}
+        """The settings that a topic is created with."""
+        return {**topic.config, _IN_SYNC: str(self.in_sync)}
 
     def create(self, topics: Sequence[WantedTopic], dry_run: bool = False) -> Iterator[Outcome]:
         """Create those that do not exist; with ``dry_run`` brokers only say whether they would."""
@@ -157,8 +162,8 @@ class TopicCreator:
                 wrong.append(f"{RETENTION} is {found.config[RETENTION]}, allowed: from {topic.least_retention_ms} on")
             elif "delete" in policy and kept < wanted:
                 other.append(f"{RETENTION} is {found.config[RETENTION]} instead of {topic.config[RETENTION]}")
-            if int(found.config[_IN_SYNC]) < max(1, self.replicas - 1):
-                other.append(f"{_IN_SYNC} is {found.config[_IN_SYNC]} instead of {max(1, self.replicas - 1)}")
+            if int(found.config[_IN_SYNC]) < self.in_sync:
+                other.append(f"{_IN_SYNC} is {found.config[_IN_SYNC]} instead of {self.in_sync}")
         return Outcome(topic, WRONG if wrong else DIFFERS if other else EXISTS, (*wrong, *other))
 
 

@@ -78,7 +78,7 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
-# A choice of the cluster's operator (docs/settings.md), in none of the others.
+# For operators who choose Flink's adaptive scheduler (docs/settings.md). No other mapping here includes it.
 ADAPTIVE: Mapping[str, str] = {
     # A job runs on the slots that there are, up to its parallelism, and takes new ones in. The default scheduler waits
     # for all slots: one lost machine stops the job.

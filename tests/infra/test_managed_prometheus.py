@@ -12,12 +12,11 @@ import yaml
 from pytest_httpserver import HTTPServer
 
 from runners.flink.local.monitoring import CONFIGURATION
-from runners.flink.local.processes import LOCALHOST, Process, free_ports
 from tests import monitoring
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Report
-from tests.infra.test_monitoring import answers, exposition
-from tests.waiting import eventually
+from tests.infra.test_monitoring import exposition
+from tests.monitoring import answers, prometheus_of
 
 INSTANCE = "i-0123456789abcdef0"
 # Flink's own, as far as alerts look at them, and one that they do not look at.
@@ -92,28 +91,18 @@ def node_configuration(audited: Report, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def sent(
-    node_configuration: Path, make_httpserver: HTTPServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def sent(node_configuration: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prometheus that scrapes as a node's agent does; its URL."""
     page = exposition() + "".join(f'{name}{{job_name="nightly"}} 1\n' for name in (*FLINKS, NOT_SENT))
-    make_httpserver.expect_request("/metrics").respond_with_data(page, content_type="text/plain")
     folder = tmp_path_factory.mktemp("prometheus")
-    text = node_configuration.read_text().replace('"1m"', '"1s"')
-    text, found = re.subn(r"localhost:\d+", f"{make_httpserver.host}:{make_httpserver.port}", text)
-    assert found == 1
-    (folder / "prometheus.yml").write_text(text)
-    (port,) = free_ports(1)
-    url = f"http://{LOCALHOST}:{port}"
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    process = Process.start(
-        "Prometheus", [*command, f"--web.listen-address={LOCALHOST}:{port}"], log_file=folder / "log"
-    )
-    try:
-        eventually(lambda: process.running and answers(url, "event_trigger_events"), "Prometheus has scraped", 120)
-        yield url
-    finally:
-        process.stop()
+    with HTTPServer() as node:  # of its own: test_monitoring.py has another page at the same path
+        node.expect_request("/metrics").respond_with_data(page, content_type="text/plain")
+        text = node_configuration.read_text().replace('"1m"', '"1s"')
+        text, found = re.subn(r"localhost:\d+", f"{node.host}:{node.port}", text)
+        assert found == 1
+        (folder / "prometheus.yml").write_text(text)
+        with prometheus_of(folder, deadline_s=120) as url:
+            yield url
 
 
 def test_every_metric_of_every_alert_is_sent_with_the_instance(sent: str) -> None:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -16,10 +15,8 @@ import yaml
 from pytest_httpserver import HTTPServer
 
 from runners.flink.local.monitoring import CONFIGURATION
-from runners.flink.local.processes import LOCALHOST, Process, free_ports
 from tests import monitoring
-from tests.monitoring import filled, queries
-from tests.waiting import eventually
+from tests.monitoring import answers, filled, prometheus_of, queries
 from transforms.adapters.telemetry.metric_names import HISTOGRAM, METRICS, expanded
 from transforms.adapters.telemetry.metrics import BOUNDS_MS, bucket_names
 
@@ -165,25 +162,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, make_httpserver: HTTPSe
     shutil.copy(CONFIGURATION / "alerts.yml", folder)
     target = f"{make_httpserver.host}:{make_httpserver.port}"
     (folder / "targets.json").write_text(json.dumps([{"targets": [target], "labels": {"cluster": "test"}}]))
-    (port,) = free_ports(1)
-    url = f"http://{LOCALHOST}:{port}"
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    process = Process.start(
-        "Prometheus", [*command, f"--web.listen-address={LOCALHOST}:{port}"], log_file=folder / "log"
-    )
-    try:
-        eventually(lambda: process.running and answers(url, "event_trigger_events"), "Prometheus has scraped", 60)
+    with prometheus_of(folder, deadline_s=60) as url:
         yield url
-    finally:
-        process.stop()
-
-
-def answers(url: str, query: str) -> list[dict[str, Any]]:
-    try:
-        answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=5).json()
-    except requests.RequestException:
-        return []
-    return list(answer["data"]["result"])
 
 
 @pytest.mark.parametrize(

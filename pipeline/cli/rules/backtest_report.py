@@ -34,7 +34,7 @@ _COLUMNS: Final = (
     ("recheck", "recheck_refused"),
     ("errors", "error"),
 )
-# Why a group's rule does not send what it would, heading and name.
+# Why a rule does not send what it would, by the names of columns.
 _LOSSES: Final = ("capped_by_group", "outranked", "suppressed", "expired")
 
 

@@ -36,6 +36,7 @@ from tests.builders import oracle_of, random_stream, rule_documents
 from tests.flink_cluster import running_since, wait_for_checkpoint, wait_for_recovery
 from tests.infra import terraform
 from tests.infra.long.machines import HOST, Machine, lan, metadata_service, tunnel, wait_for
+from tests.infra.long.workers import check_that_workers_read_nothing_of_flinks
 from tests.infra.terraform import ROOT
 from tests.integration.jobs import Topics, launch, reading
 from tests.oracle import SeenAction, action_differences
@@ -525,19 +526,7 @@ def test_workers_run_as_a_user_that_reads_nothing_of_flinks(booted: dict[str, Ma
     workers = machine.run("pgrep", "-u", "event-trigger-worker", "-f", "from_socket").stdout.split()
     assert len(workers) == 2, machine.journal()
     assert machine.run("cat", f"/proc/{task_manager}/oom_score_adj").stdout.strip() == "-300"
-    user = ("setpriv", "--reuid=event-trigger-worker", "--regid=event-trigger-worker", "--clear-groups")
-    files = ("/etc/flink/tls/internal.p12", "/etc/flink/config.yaml", "/etc/flink/jaas.conf")
-    for file in (*files, "/data/rocksdb", f"/proc/{task_manager}/environ"):
-        assert machine.run("ls", "-d", file).returncode == 0, file
-        refused = machine.run(*user, "grep", "-r", "x", file)
-        assert (refused.returncode, "Permission denied" in refused.stderr) == (2, True), (file, refused.stderr)
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/event-trigger/workers.sock')"
-    assert "PermissionError" in machine.run(*user, "python3.11", "-c", connect).stderr
-    for worker in workers:
-        assert machine.run("cat", f"/proc/{worker}/oom_score_adj").stdout.strip() == "500"
-        # As root in the worker's own view of files: nothing of Flink's is there.
-        for folder in ("/etc/flink", "/data", "/var/log/flink"):
-            assert machine.run("nsenter", "-t", worker, "-m", "find", folder, "-mindepth", "1").stdout == "", folder
+    check_that_workers_read_nothing_of_flinks(machine, task_manager, workers)
     # Each logs where it may not write: the file was opened for it.
     logs = machine.run("grep", "-lE", "connected in", "-r", "/var/log/flink", "--include=worker-*.log").stdout.split()
     assert len(logs) == 2

@@ -145,7 +145,8 @@ class Lane:
         self._serve()
 
     def _serve(self) -> None:
-        if self._is_serving:  # for a job that ended at once; a call for each that waits would be too deep
+        if self._is_serving:
+            # A job has ended at once. The loop goes on; a call for each job would overflow the stack.
             return
         self._is_serving = True
         try:

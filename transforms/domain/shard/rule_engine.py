@@ -23,7 +23,7 @@ from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import PENDING, UserState
 from transforms.domain.users.visit import Visit
 
-# Records of a partition are in the order of their times, but for so much.
+# How far the times of a partition's records may be out of order.
 _OUT_OF_ORDER_MS: Final = 60_000
 
 

@@ -40,7 +40,7 @@ def keys(terminal: int) -> Iterator[Callable[[], str]]:
         termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
-class Blows:
+class KillKey:
     """Kills the TaskManager when the key is pressed, and counts the kills.
 
     Args:
@@ -53,7 +53,7 @@ class Blows:
         self._task_managers = task_managers
         self.kills = 0
 
-    def strike(self) -> None:
+    def kill_if_pressed(self) -> None:
         """Kill a TaskManager if the key was pressed; whoever watches the cluster starts another."""
         if KILL_KEY not in self._pressed():
             return

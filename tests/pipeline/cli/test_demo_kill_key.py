@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline.cli.demo_blows import Blows, keys, standard_input
+from pipeline.cli.demo_kill_key import KillKey, keys, standard_input
 from tests.waiting import eventually
 
 
@@ -68,14 +68,14 @@ def test_the_key_kills_the_task_manager_and_kills_are_counted(capsys: pytest.Cap
     process = subprocess.Popen(["sleep", "600"])
     pressed = iter(["", "x", "kk", "k"])
     running = [process.pid]
-    blows = Blows(lambda: next(pressed), lambda: running)
-    blows.strike()
-    blows.strike()
+    key = KillKey(lambda: next(pressed), lambda: running)
+    key.kill_if_pressed()
+    key.kill_if_pressed()
     assert process.poll() is None
-    blows.strike()
+    key.kill_if_pressed()
     assert process.wait(10) == -signal.SIGKILL
-    assert blows.kills == 1
+    assert key.kills == 1
     running.clear()
-    blows.strike()
-    assert blows.kills == 1
+    key.kill_if_pressed()
+    assert key.kills == 1
     assert "no TaskManager runs yet" in capsys.readouterr().err
