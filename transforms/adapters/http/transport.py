@@ -113,7 +113,7 @@ class Transport:
     """A pool of connections with its rules. Only used in the I/O thread; two uses with other rules are two transports.
 
     TLS is verified against the CAs of ``ca_file`` (PEM), or the public ones; a file that is replaced is read again.
-    ``kept_connections`` stay open between calls: fewer than calls in flight means that connections are made all the time.
+    ``kept_connections`` stay open between calls: with fewer than are in flight, connections are made all the time.
 
     Raises:
         CaFileError: ``ca_file`` cannot be used.
