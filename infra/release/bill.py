@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from infra.release.jars import OWN, UNKNOWN
 from runners.flink import artifacts
+from runners.flink.errors import FlinkRunnerError
 
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _NAMESPACE: Final = uuid.UUID("5f1d7a52-6c6c-4f6e-9a51-0d2f7c5a3c11")
@@ -36,6 +37,10 @@ _APACHE: Final = re.compile(
     r"|apache software licen[cs]e"
 )
 _MIT: Final = re.compile(r"(?i)(the )?mit( licen[cs]e)?( \(mit\))?")
+
+
+class ReleaseError(FlinkRunnerError, RuntimeError):
+    """A tool failed or a file is missing; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,12 @@ def os_packages() -> Iterator[Component]:
 
 
 def debian_packages(archive: Path) -> Iterator[Component]:
-    """The packages of a Debian in a tar archive, with the licences that their copyright files name."""
+    """The packages of a Debian in a tar archive, with the licences that their copyright files name.
+
+    Raises:
+        ReleaseError: the archive has no list of packages.
+    """
+    status = ""
     texts: dict[str, str] = {}
     linked: dict[str, str] = {}
     with tarfile.open(archive) as files:
@@ -164,6 +174,8 @@ def debian_packages(archive: Path) -> Iterator[Component]:
                 status = file.read().decode()
             elif member.issym() and name.startswith("usr/share/doc/"):
                 linked[name.removeprefix("usr/share/doc/")] = member.linkname
+    if not status:
+        raise ReleaseError(f"{archive}: no var/lib/dpkg/status, so no list of Debian packages")
     for package in (Parser().parsestr(text, headersonly=True) for text in status.split("\n\n") if text.strip()):
         text = texts.get(linked.get(package["Package"], package["Package"]), "")
         yield Component("deb", f"debian:{package['Package']}", package["Version"], _licence_of_copyright(text))

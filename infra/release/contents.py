@@ -10,17 +10,13 @@ from typing import Final
 
 from infra.packages.__main__ import ROOT
 from infra.release import bill
+from infra.release.bill import ReleaseError
 from runners.flink import artifacts, configuration
-from runners.flink.errors import FlinkRunnerError
 
 HERE: Final = Path(__file__).resolve().parent
 
 PYTHON: Final = "3.11"
 RUNTIME_LOCK: Final = ROOT / "requirements" / "runtime.txt"
-
-
-class ReleaseError(FlinkRunnerError, RuntimeError):
-    """A tool failed or a file is missing; the message says which."""
 
 
 def flink(folder: Path, jars: Sequence[Path] = ()) -> None:

@@ -44,7 +44,8 @@ DEFAULT_CACHE_MB = 256
 _PARENT_POLL_S = 0.5
 _PROVISION_S = 30.0
 # After the runner has closed the control channel a worker has nothing to lose. The runner closes its other servers one
-# after the other and waits up to a minute for each as long as the worker holds a connection, the canceled task with it.
+# after the other and waits for each as long as the worker holds a connection, the canceled task with it: a second where
+# beam-overrides.jar is, a minute where it is not.
 _END_S = 10.0
 # Python's default is 5 ms. On a busy core every other thread of a worker waits this long for each of its steps, also
 # the thread that reads the user API's responses. A tenth of it lets a worker handle 1.5 times as many new users

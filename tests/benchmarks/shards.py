@@ -30,7 +30,7 @@ from transforms.domain.shard.journal_elements import (
 from transforms.domain.shard.step import step
 from transforms.domain.shard.step_input import Answer, ShardSettings, StepContext, StepInput
 from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.users.history import Row
+from transforms.domain.users.history import Row, sort_rows
 from transforms.domain.users.user import FETCHED
 from transforms.domain.users.visit import Visit
 
@@ -73,10 +73,10 @@ def fetched(user_id: bytes) -> FetchedUser:
         FETCHED,
         orjson.dumps(orjson.loads(user_api.profile(user_id))),
         Visit(visit["visit_id"], visit["start_time"], visit["page_count"], visit["is_first_visit"]),
-        [
+        sort_rows(
             Row(row["timestamp"], row["event_id"], row["event_name"], None, True)
             for row in orjson.loads(user_api.history(user_id))
-        ],
+        ),
     )
 
 

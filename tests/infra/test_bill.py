@@ -97,6 +97,13 @@ def test_debians_packages_have_the_licences_that_their_copyright_files_name(tmp_
     }
 
 
+def test_an_archive_without_a_list_of_packages_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    with pytest.raises(bill.ReleaseError, match=r"empty\.tar: no var/lib/dpkg/status"):
+        list(bill.debian_packages(tmp_path / "empty.tar"))
+
+
 def test_the_bill_is_cyclonedx_and_depends_on_content_only(tmp_path: Path) -> None:
     components = [
         *bill.native_libraries("PycURL/7.45.7\nlibcurl/8.14.1\nOpenSSL/3.5.1"),

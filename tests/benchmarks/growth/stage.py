@@ -42,7 +42,7 @@ from transforms.domain.shard.facts import EventObserved
 from transforms.domain.shard.journal import Journal
 from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.users.history import _SLACK, Row
+from transforms.domain.users.history import _SLACK, Row, sort_rows
 from transforms.domain.users.user import FETCHED
 from transforms.domain.users.visit import Visit
 from transforms.handle_events import ACTIONS, HandleSettings, _HandleFn
@@ -142,7 +142,9 @@ class KnownUsers:
     def _of(self, user_id: bytes) -> FetchedUser:
         first = random.randrange(len(self._rows) - self._history)
         visit = Visit(f"visit-{first}-{user_id.decode()}", 1, 3, False)
-        return FetchedUser(FETCHED, user_api.profile(user_id), visit, self._rows[first : first + self._history])
+        return FetchedUser(
+            FETCHED, user_api.profile(user_id), visit, sort_rows(self._rows[first : first + self._history])
+        )
 
 
 class Slot:

@@ -11,7 +11,6 @@ import pycurl
 
 from transforms.adapters.http.io_thread import IoThread
 
-_KEPT_CONNECTIONS: Final = 256
 _EPOLL_EVENTS: Final = {
     pycurl.POLL_IN: select.EPOLLIN,
     pycurl.POLL_OUT: select.EPOLLOUT,
@@ -34,10 +33,12 @@ _T = TypeVar("_T", bound=Transfer)
 class Multi(Generic[_T]):
     """libcurl's pool of connections, driven by the event loop.
 
-    The loop watches one epoll, which watches the sockets: libcurl changes what it waits for several times a call.
+    The loop watches one epoll, which watches the sockets: libcurl changes what it waits for several times a call. Its
+    timer is asked for after each round and not called back, because each call back takes the interpreter lock.
+    ``kept_connections`` stay open when they are idle.
     """
 
-    def __init__(self, io: IoThread) -> None:
+    def __init__(self, io: IoThread, kept_connections: int) -> None:
         self._loop = io.loop
         self._epoll = select.epoll()
         self._due_s: float | None = None
@@ -45,10 +46,10 @@ class Multi(Generic[_T]):
         self._running: dict[pycurl.Curl, _T] = {}
         self.idle: list[_T] = []
         self.kept: dict[tuple[Any, ...], int] = {}  # descriptors of connections without a transfer, by both ends
+        self._kept_connections = kept_connections
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, kept_connections)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
     def add(self, transfer: _T) -> None:
         """Begin a transfer."""
@@ -56,12 +57,13 @@ class Multi(Generic[_T]):
             self._loop.add_reader(self._epoll.fileno(), self._on_sockets)
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
+        self._set_timer(0)  # the transfer begins after those that are added now, too
 
     def keep(self, place: tuple[Any, ...], descriptor: int) -> None:
         """Note a connection that a transfer has left; -1 is none. libcurl does not say when it closes one."""
         if descriptor >= 0:
             self.kept[place] = descriptor
-            if len(self.kept) > 4 * _KEPT_CONNECTIONS:
+            if len(self.kept) > 4 * self._kept_connections:
                 del self.kept[next(iter(self.kept))]
 
     def remove(self, transfer: _T) -> None:
@@ -71,9 +73,8 @@ class Multi(Generic[_T]):
         if not self._running:
             self._loop.remove_reader(self._epoll.fileno())
 
-    # libcurl calls these in the midst of its work; they must not call it.
-
     def _watch(self, event: int, fd: int, *_: Any) -> None:
+        # libcurl calls this in the midst of its work; it must not call libcurl.
         events = _EPOLL_EVENTS.get(event)
         if events is None:
             with contextlib.suppress(OSError):  # a socket that is closed has left the epoll
@@ -105,20 +106,20 @@ class Multi(Generic[_T]):
             return
         self._due_s = None
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        self._end_transfers()
+        self._end_round()
 
     def _on_sockets(self) -> None:
         for fd, ready in self._epoll.poll(0):
             readable = pycurl.CSELECT_IN if ready & ~select.EPOLLOUT else 0
             self._multi.socket_action(fd, readable | (pycurl.CSELECT_OUT if ready & select.EPOLLOUT else 0))
-        self._end_transfers()
+        self._end_round()
 
-    def _end_transfers(self) -> None:
-        while True:
+    def _end_round(self) -> None:
+        waiting = 1
+        while waiting:
             waiting, ended, failed = self._multi.info_read()
             for handle in ended:
                 self._running[handle].end(pycurl.E_OK, "")
             for handle, code, message in failed:
                 self._running[handle].end(code, message)
-            if not waiting:
-                return
+        self._set_timer(self._multi.timeout())

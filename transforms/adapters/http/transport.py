@@ -113,13 +113,19 @@ class Transport:
     """A pool of connections with its rules. Only used in the I/O thread; two uses with other rules are two transports.
 
     TLS is verified against the CAs of ``ca_file`` (PEM), or the public ones; a file that is replaced is read again.
+    ``kept_connections`` stay open between calls: with fewer than are in flight, connections are made all the time.
 
     Raises:
         CaFileError: ``ca_file`` cannot be used.
     """
 
     def __init__(
-        self, io: IoThread, rules: Rules, ca_file: str | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        io: IoThread,
+        rules: Rules,
+        ca_file: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        kept_connections: int = 256,
     ) -> None:
         if ca_file is not None:
             check_ca_file(ca_file)
@@ -129,7 +135,8 @@ class Transport:
         self._ca_file = ca_file or certifi.where()
         self._ca_stamp = _stamp(self._ca_file)
         self._check_cas_at_s = clock() + _CHECK_CAS_EVERY_S
-        self._multi: Multi[_Transfer] = Multi(io)
+        self._kept_connections = kept_connections
+        self._multi: Multi[_Transfer] = Multi(io, kept_connections)
 
     def start(self, request: Request, done: Done) -> None:
         """Start a call; later ``done`` gets its answer or its error, once."""
@@ -150,7 +157,7 @@ class Transport:
             stamp = _stamp(self._ca_file)
             if stamp != self._ca_stamp:
                 check_ca_file(self._ca_file)
-                self._ca_stamp, self._multi = stamp, Multi(self._io)
+                self._ca_stamp, self._multi = stamp, Multi(self._io, self._kept_connections)
 
 
 class _Transfer:

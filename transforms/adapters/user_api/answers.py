@@ -17,7 +17,7 @@ from transforms.domain.base import exact_json
 from transforms.domain.base.field_paths import FieldSelection, selection
 from transforms.domain.events.event import MAX_DEPTH, MAX_SAFE_INTEGER, is_too_deep, nested_deeper
 from transforms.domain.users.fetched_user import BAD_ANSWER, NOTHING_KNOWN, FetchedUser
-from transforms.domain.users.history import Row, sort_rows
+from transforms.domain.users.history import NO_ROWS, Row, SortedRows, sort_api_rows, sort_rows
 from transforms.domain.users.user import FETCHED
 from transforms.domain.users.visit import Visit
 
@@ -76,8 +76,8 @@ def fetched_user(answers: Mapping[str, bytes | None], history_fields: tuple[str,
         return NOTHING_KNOWN
     problems: list[str] = []
     known_visit = None if visit is None else _visit(visit, problems)
-    rows = [] if history is None else _history(history, history_fields, problems)
-    return FetchedUser(FETCHED, profile_json, known_visit, rows, problems=tuple(problems), sorted_rows=sort_rows(rows))
+    rows = NO_ROWS if history is None else _history(history, history_fields, problems)
+    return FetchedUser(FETCHED, profile_json, known_visit, rows, problems=tuple(problems))
 
 
 def _parts(content: bytes | None) -> Mapping[str, bytes | None]:
@@ -117,7 +117,7 @@ def _visit(content: bytes, problems: list[str]) -> Visit | None:
     return Visit(visit.visit_id, start_ms, pages, visit.is_first_visit)
 
 
-def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> list[Row]:
+def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> SortedRows:
     problem = "a row that is not as documented"
     try:
         events = _past_events.decode(content) or []
@@ -125,18 +125,22 @@ def _history(content: bytes, fields: tuple[str, ...], problems: list[str]) -> li
         problem = str(error)
     else:
         if not fields:
-            return [Row(event.timestamp, event.event_id, event.event_name, None, True) for event in events]
+            return sort_api_rows(
+                [event.event_id for event in events],
+                [event.event_name for event in events],
+                [event.timestamp for event in events],
+            )
     try:
         documents = exact_json.loads(content)
     except orjson.JSONDecodeError:
         documents = {}
     if documents is None:
-        return []
+        return NO_ROWS
     selected = selection(fields)
     rows = [_row(document, selected) for document in documents] if isinstance(documents, list) else [None]
     if None in rows:
         problems.append(f"{HISTORY}: {problem}")
-    return [row for row in rows if row is not None]
+    return sort_rows(row for row in rows if row is not None)
 
 
 def _row(document: Any, selected: FieldSelection) -> Row | None:

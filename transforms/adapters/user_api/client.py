@@ -100,7 +100,12 @@ class HttpUserApi:
         self._token = None if settings.token is None else Token(settings.token)
         self._token_reader = DaemonThreads(1, "user-api-token")
         self._io = io or IoThread("user-api")
-        self._transport = Transport(self._io, Rules(settings.max_answer_bytes), settings.ca_file)
+        self._transport = Transport(
+            self._io,
+            Rules(settings.max_answer_bytes),
+            settings.ca_file,
+            kept_connections=len(self._names) * settings.concurrency,
+        )
         self._breaker = breaker or Breaker()
         self._backoff = Backoff()
         self._clock, self._chance = clock, chance

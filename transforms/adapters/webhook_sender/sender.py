@@ -24,13 +24,13 @@ from transforms.domain.webhooks.url_policy import BlockedError, EgressPolicy, ch
 # Kinds of errors beside those of ``domain.users.fetched_user``.
 BLOCKED: Final = "blocked"  # the URL or an address of its host is not allowed
 REDIRECT: Final = "redirect"
-NO_LEASE: Final = "no_lease"  # the caller does not let it be sent any more, or not yet, so nothing was sent
+NOT_SENT: Final = "not_sent"  # the caller does not let it be sent any more, or not yet
 UNAUTHORIZED: Final = "unauthorized"  # the authorization server gave no token, so nothing was sent
 UNSIGNED: Final = "unsigned"  # a secret cannot be read, so nothing was sent
 
 MAX_ANSWER_BYTES: Final = 65_536
 _EXCERPT: Final = 500
-_NO_LEASE_S: Final = 0.5
+_NOT_SENT_S: Final = 0.5
 _SLOWEST_CONNECT_S: Final = 5.0
 _HEADERS: Final = ("Content-Type: application/json", "Accept: */*")
 
@@ -130,7 +130,7 @@ class Sender:
     ) -> None:
         if may_send is not None and not may_send():
             error = "expired or stopped, or by the ledger of deliveries another worker may be sending"
-            done(SendResult(Outcome.RETRY, 0, error_kind=NO_LEASE, error=error, retry_after_s=_NO_LEASE_S))
+            done(SendResult(Outcome.RETRY, 0, error_kind=NOT_SENT, error=error, retry_after_s=_NOT_SENT_S))
             return
         try:
             keys = [key for secret in self._keys for key in parse_keys(secret.text())]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from transforms.domain.base.calendar import is_active
 from transforms.domain.events import dead_letter as reasons
 from transforms.domain.events.event import Event, with_exact_integers
@@ -22,9 +20,6 @@ from transforms.domain.shard.step_scope import StepScope
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import PENDING, UserState
 from transforms.domain.users.visit import Visit
-
-# How far the times of a partition's records may be out of order.
-_OUT_OF_ORDER_MS: Final = 60_000
 
 
 class RuleEngine:
@@ -100,7 +95,7 @@ class RuleEngine:
         if state is None or not (len(state.open) >= MAX_OPEN // 2 or state.nbytes >= MAX_BYTES // 2):
             return
         if scope.settings.user_key == "record" and user.enrichment != PENDING:
-            self.settle(event.user_id, event.received_ms - _OUT_OF_ORDER_MS)
+            self.settle(event.user_id, event.received_ms - scope.settings.out_of_order_ms)
 
     def needs_profile(self, user_id: str, stream_ms: int) -> bool:
         """Whether what is due at ``stream_ms`` needs the user's profile."""

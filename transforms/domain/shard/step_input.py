@@ -26,6 +26,7 @@ class ShardSettings(EventLimits):
         enrichment_deadline_ms: how long an event waits for the user API.
         enrichment_retry_ms: pause after a failed request before the user API is asked again.
         profile_max_age_ms: a profile is fetched again when it is this old; None: never.
+        out_of_order_ms: how far the times of a partition's records may be out of order.
         allowed_lateness_ms: by the stream's time, how long after its end a sequence is settled and a firing forgotten.
         max_waiting_bytes: limit of one user's waiting events.
         max_user_bytes: limit of one user's profile and history.
@@ -40,6 +41,7 @@ class ShardSettings(EventLimits):
     enrichment_deadline_ms: int = 10_000
     enrichment_retry_ms: int = 30_000
     profile_max_age_ms: int | None = None
+    out_of_order_ms: int = 60_000
     allowed_lateness_ms: int = 10_000
     max_waiting_bytes: int = 1_000_000
     max_user_bytes: int = 16_000_000

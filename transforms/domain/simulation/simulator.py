@@ -74,7 +74,7 @@ class Simulator:
 
     def load_user(self, user_id: str, fetched: FetchedUser) -> None:
         """Put a user into the shard, so that the user's first event is a state hit."""
-        fact = UserLoaded(user_id, fetched.enrichment, fetched.profile_json, fetched.visit, fetched.history)
+        fact = UserLoaded(user_id, fetched.enrichment, fetched.profile_json, fetched.visit, fetched.history.rows())
         self.state.apply(self.now_ms, fact)
 
     def handle(self, record: Record) -> None:

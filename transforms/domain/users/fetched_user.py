@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from transforms.domain.users.history import Row, SortedRows
+from transforms.domain.users.history import NO_ROWS, SortedRows
 from transforms.domain.users.user import UNAVAILABLE, UNKNOWN
 from transforms.domain.users.visit import Visit
 
@@ -28,26 +28,24 @@ class FetchedUser:
         enrichment: ``FETCHED``, ``UNKNOWN`` or ``UNAVAILABLE`` of ``users/user.py``.
         profile_json: the profile, a JSON object; ``{}`` without a profile.
         visit: the current visit.
-        history: past events, in any order.
+        history: past events.
         error_kind: for an unavailable user, one of the error kinds above.
         error: for an unavailable user, a short reason.
-        sorted_rows: ``history`` as it is stored, if whoever made the answer has sorted it.
         problems: why the visit, or rows of the history, could not be used and are left out.
     """
 
     enrichment: str
     profile_json: bytes
     visit: Visit | None
-    history: list[Row]
+    history: SortedRows = NO_ROWS
     error_kind: str | None = None
     error: str | None = None
     problems: tuple[str, ...] = ()
-    sorted_rows: SortedRows | None = field(default=None, compare=False, repr=False)
 
 
-NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None, [])
+NOTHING_KNOWN: Final = FetchedUser(UNKNOWN, b"{}", None)
 
 
 def unavailable(error_kind: str, error: str) -> FetchedUser:
     """Return the answer for a user who could not be fetched."""
-    return FetchedUser(UNAVAILABLE, b"{}", None, [], error_kind, error)
+    return FetchedUser(UNAVAILABLE, b"{}", None, NO_ROWS, error_kind, error)

@@ -16,7 +16,7 @@ import msgspec
 
 from transforms.domain.base import exact_json
 from transforms.domain.users import row_text
-from transforms.domain.users.row_text import encode_row, encode_rows
+from transforms.domain.users.row_text import encode_api_rows, encode_row, encode_rows
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -45,7 +45,7 @@ Packed = tuple[int, int, bytes]  # count, newest_ms, rows: a history in the jour
 
 
 class SortedRows(NamedTuple):
-    """Rows as a history stores them, made where the user API's answer is read and not in the step of a shard.
+    """Rows as a history stores them, oldest first: made where the user API's answer is read, not in a shard's step.
 
     Attributes:
         packed: the rows, sorted; each event once.
@@ -59,6 +59,10 @@ class SortedRows(NamedTuple):
         """Whether the rows may have an event: False is certain."""
         return _event_hash(event_id) in self.marks
 
+    def rows(self) -> list[Row]:
+        """Decode and return the rows."""
+        return _rows_of(self.packed[2])
+
 
 _time_of = attrgetter("timestamp_ms")
 _old_rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=exact_json.of_msgpack)
@@ -68,10 +72,23 @@ _HASH_BYTES: Final = 4
 
 
 def sort_rows(rows: Iterable[Row]) -> SortedRows:
-    """Sort rows by time as ``History.merge`` does."""
+    """Sort rows by time as ``History.merge`` does; of rows of the same event the last one counts."""
     merged = sorted({row.event_id: row for row in rows}.values(), key=_time_of)
     newest_ms = merged[-1].timestamp_ms if merged else 0
     return SortedRows((len(merged), newest_ms, encode_rows(merged)), _event_hashes([row.event_id for row in merged]))
+
+
+def sort_api_rows(event_ids: Sequence[str], names: Sequence[str], times_ms: Sequence[int]) -> SortedRows:
+    """Sort rows of the user API without further fields, given by column. Most APIs give them in order."""
+    if times_ms != sorted(times_ms) or len(set(event_ids)) < len(event_ids):
+        columns = zip(times_ms, event_ids, names, strict=True)
+        return sort_rows([Row(at_ms, event_id, name, from_api=True) for at_ms, event_id, name in columns])
+    newest_ms = times_ms[-1] if times_ms else 0
+    rows = encode_api_rows(event_ids, names, times_ms)
+    return SortedRows((len(event_ids), newest_ms, rows), _event_hashes(event_ids))
+
+
+NO_ROWS: Final = SortedRows((0, 0, b""), b"")
 
 
 class History:

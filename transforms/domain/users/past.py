@@ -42,22 +42,23 @@ def past_of(
         until_ms: Kafka time of the first event that the shard has of the user: what came later comes from the stream.
         history_size: how many rows are kept.
     """
-    if user is None and _are_taken_whole(fetched.sorted_rows, waiting, until_ms, history_size):
+    if user is None and _are_taken_whole(fetched.history, waiting, until_ms, history_size):
         visit = fetched.visit
         if visit is not None:
             is_current = _is_current(visit, None, until_ms)
             at_least_0 = max(0, visit.page_count)
             visit = msgspec.structs.replace(visit, page_count=at_least_0, from_api=True) if is_current else None
-        return Past([], visit, [], fetched.sorted_rows)
+        return Past([], visit, [], fetched.history)
+    history = fetched.history.rows()
     handled = [] if user is None else user.history.rows()
     handled_ids = {row.event_id for row in handled}
     waiting_ids = {event.event_id for event in waiting}
-    to_come = [row for row in fetched.history if row.event_id not in handled_ids | waiting_ids]
-    rows = sorted((row for row in to_come if row.timestamp_ms <= until_ms), key=lambda row: row.timestamp_ms)
+    to_come = [row for row in history if row.event_id not in handled_ids | waiting_ids]
+    rows = [row for row in to_come if row.timestamp_ms <= until_ms]
     live, known = None if user is None else user.visit, fetched.visit
     if known is None or not _is_current(known, live, until_ms):
         return Past(rows[-history_size:], live, [])
-    ids = {row.event_id for row in fetched.history}
+    ids = {row.event_id for row in history}
     since_ms = known.start_ms
     pages = {event.event_id for event in waiting if _is_page_since(event, since_ms)} & ids - handled_ids
     known = msgspec.structs.replace(known, page_count=max(0, known.page_count - len(pages)), from_api=True)
@@ -65,10 +66,8 @@ def past_of(
     return Past(rows[-history_size:], known if live is None else _joined(known, live, handled, ids), listed)
 
 
-def _are_taken_whole(rows: SortedRows | None, waiting: Sequence[Event], until_ms: int, history_size: int) -> bool:
+def _are_taken_whole(rows: SortedRows, waiting: Sequence[Event], until_ms: int, history_size: int) -> bool:
     """Whether no row is ahead of the stream, which is nearly always so."""
-    if rows is None:
-        return False
     count, newest_ms, _ = rows.packed
     return newest_ms <= until_ms and count <= history_size and not any(rows.has(event.event_id) for event in waiting)
 

@@ -34,16 +34,15 @@ from transforms.adapters.user_api import fetch
 from transforms.adapters.user_api.client import HttpUserApi, UserApiSettings
 from transforms.adapters.user_api.fetch_pool import FetchPool
 from transforms.domain.users.fetched_user import NOTHING_KNOWN, FetchedUser, unavailable
-from transforms.domain.users.history import History, Row
+from transforms.domain.users.history import NO_ROWS, History, Row, sort_rows
 from transforms.domain.users.visit import Visit
 
 PROFILE = {"user_id": "u1", "country": "US"}
 VISIT = {"visit_id": "v", "start_time": 5, "page_count": 2, "is_first_visit": True}
 HISTORY = [{"event_id": "e1", "event_name": "n", "timestamp": 4, "platform": "ios", "other": 1}]
 KNOWN: dict[str, Any] = {"profile": PROFILE, "visit": VISIT, "history": HISTORY}
-FOUND = FetchedUser(
-    "fetched", orjson.dumps(PROFILE), Visit("v", 5, 2, True), [Row(4, "e1", "n", {"platform": "ios"}, from_api=True)]
-)
+ROWS = [Row(4, "e1", "n", {"platform": "ios"}, from_api=True)]
+FOUND = FetchedUser("fetched", orjson.dumps(PROFILE), Visit("v", 5, 2, True), sort_rows(ROWS))
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +158,7 @@ def test_a_user_whose_profile_is_null_is_unknown(httpserver: HTTPServer) -> None
 @pytest.mark.parametrize("status", [404, 204])
 def test_a_user_without_visit_and_history_is_known(httpserver: HTTPServer, status: int) -> None:
     found = client(serve(httpserver, visit=status, history=status)).fetch("u1")
-    assert found == FetchedUser("fetched", orjson.dumps(PROFILE), None, [])
+    assert found == FetchedUser("fetched", orjson.dumps(PROFILE), None)
 
 
 def test_numbers_of_an_answer_are_as_they_are(httpserver: HTTPServer) -> None:
@@ -168,7 +167,7 @@ def test_numbers_of_an_answer_are_as_they_are(httpserver: HTTPServer) -> None:
     visit = orjson.dumps(VISIT | {"start_time": 5.0, "page_count": 2e0})
     found = client(serve(httpserver, profile=profile, visit=visit, history=history)).fetch("u1")
     assert (found.profile_json, found.visit) == (profile, FOUND.visit)
-    (row,) = found.history
+    (row,) = found.history.rows()
     assert (row.timestamp_ms, str(row.public()["platform"])) == (4, "-9223372036854775809")
 
 
@@ -189,7 +188,7 @@ def test_an_answer_of_the_wrong_shape_is_unavailable(
     if answers == {"profile": False}:
         answers = {"profile": b"false"}
     found = client(serve(httpserver, **answers)).fetch("u1")
-    assert (found.enrichment, found.profile_json, found.visit, found.history) == ("unavailable", b"{}", None, [])
+    assert (found.enrichment, found.profile_json, found.visit, found.history) == ("unavailable", b"{}", None, NO_ROWS)
     assert found.error_kind == "bad_answer"
     assert found.error is not None
     assert found.error.startswith(error)
@@ -217,7 +216,7 @@ def test_a_history_that_cannot_be_used_costs_nothing_else(
 ) -> None:
     api = HttpUserApi(UserApiSettings(serve(httpserver, history=history)), 5.0, fields)
     found = api.fetch("u1")
-    assert found == replace(FOUND, history=[], problems=found.problems)
+    assert found == replace(FOUND, history=NO_ROWS, problems=found.problems)
     assert [problem.partition(":")[0] for problem in found.problems] == ["history"]
 
 
@@ -235,7 +234,7 @@ def test_a_row_that_cannot_be_used_costs_no_other_row(
 ) -> None:
     api = HttpUserApi(UserApiSettings(serve(httpserver, history=[row, HISTORY[0], row])), 5.0, fields)
     found = api.fetch("u1")
-    assert [past.event_id for past in found.history] == ["e1"]
+    assert [past.event_id for past in found.history.rows()] == ["e1"]
     assert len(found.problems) == 1
 
 
@@ -245,8 +244,8 @@ def test_a_whole_number_may_be_written_with_a_point(httpserver: HTTPServer, fiel
     url = serve(httpserver, history=history, visit=VISIT | {"start_time": 1704067000000.0, "page_count": 2.0})
     found = HttpUserApi(UserApiSettings(url), 5.0, fields).fetch("u1")
     assert found.visit == Visit("v", 1704067000000, 2, True)
-    assert [past.timestamp_ms for past in found.history] == [1704067000000]
-    assert type(found.history[0].timestamp_ms) is int
+    assert [past.timestamp_ms for past in found.history.rows()] == [1704067000000]
+    assert type(found.history.rows()[0].timestamp_ms) is int
 
 
 ANYTHING = st.recursive(
@@ -292,14 +291,14 @@ def test_whatever_the_bodies_are_the_user_is_known_or_unknown_or_unavailable_wit
                 assert found.error
                 assert found.error.startswith("profile: ")
                 assert len(found.error) < 200
-                assert (found.profile_json, found.visit, found.history) == (b"{}", None, [])
+                assert (found.profile_json, found.visit, found.history) == (b"{}", None, NO_ROWS)
             elif found.enrichment == "unknown":
                 assert orjson.loads(profile) is None
             else:
                 assert orjson.loads(found.profile_json) == orjson.loads(profile)
                 # What state and actions do with it.
                 kept = History(100)
-                kept.merge(found.history)
+                kept.merge(found.history.rows())
                 public = {
                     "visit": found.visit and found.visit.public(),
                     "history": [row.public() for row in kept.rows()],
@@ -777,7 +776,7 @@ def test_one_document_has_everything() -> None:
     with raw_server(answer) as server:
         api = client(server.url, layout="one")
         assert api.fetch("u1") == FOUND
-        assert api.fetch("u2") == replace(FOUND, visit=None, history=[])
+        assert api.fetch("u2") == replace(FOUND, visit=None, history=NO_ROWS)
         assert api.fetch("u3") == NOTHING_KNOWN
     assert paths == ["/users/u1", "/users/u2", "/users/u3"]
 
@@ -865,6 +864,6 @@ def test_a_missing_token_is_an_error_when_the_worker_starts(tmp_path: Path) -> N
 def test_fields_that_a_later_rule_set_reads_are_kept_of_later_answers(httpserver: HTTPServer) -> None:
     url, fields = serve(httpserver), list[str]()
     pool = FetchPool(HttpUserApi(UserApiSettings(url, 2.0), 5.0, fields))
-    assert [row.extra for row in pool.wait("u1").history] == [None]
+    assert [row.extra for row in pool.wait("u1").history.rows()] == [None]
     fields.append("other")
-    assert [row.extra for row in pool.wait("u1").history] == [{"other": 1}]
+    assert [row.extra for row in pool.wait("u1").history.rows()] == [{"other": 1}]

@@ -38,7 +38,7 @@ class HeldApi:
     def fetch(self, user_id: str) -> FetchedUser:
         self.asked.append(user_id)
         assert self.go.wait(10)
-        return FetchedUser("fetched", user_id.encode(), None, [])
+        return FetchedUser("fetched", user_id.encode(), None)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_an_answer_is_taken_once_and_then_asked_for_anew(held: HeldApi) -> None:
     pool = pool_of(held, 1)
     pool.request("u1")
     pool.wait("after it, as there is one thread")
-    assert take(pool, "u1") == FetchedUser("fetched", b"u1", None, [])
+    assert take(pool, "u1") == FetchedUser("fetched", b"u1", None)
     assert take(pool, "u1") is None
     pool.request("u1")
     assert pool.wait("u1").profile_json == b"u1"
@@ -159,7 +159,7 @@ class NumberedApi:
         self.asked.append(user_id)
         number = len(self.asked)
         assert self.go[number].wait(10)
-        return FetchedUser("fetched", b"%d" % number, None, [])
+        return FetchedUser("fetched", b"%d" % number, None)
 
 
 def test_a_cancelled_fetch_that_has_not_begun_never_does(held: HeldApi) -> None:
@@ -191,7 +191,7 @@ def test_the_answer_of_a_cancelled_fetch_in_flight_is_dropped(order: tuple[int, 
     if order == (1, 2):
         assert early is None
         early = pool.wait("u1")
-    assert early == FetchedUser("fetched", b"2", None, [])
+    assert early == FetchedUser("fetched", b"2", None)
     assert take(pool, "u1") is None
 
 

@@ -298,7 +298,7 @@ class FirstHeldSender(Sender):
             self.dones.append(done)
         else:
             self.at_once += 1
-            done(SendResult(Outcome.RETRY, 0, error_kind="no_lease", error="another worker"))
+            done(SendResult(Outcome.RETRY, 0, error_kind="not_sent", error="another worker"))
 
 
 @pytest.mark.parametrize("breaker_opens", [False, True])

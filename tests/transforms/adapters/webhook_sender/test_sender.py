@@ -136,7 +136,7 @@ def test_nothing_is_sent_without_the_lease_of_the_ledger() -> None:
             ended: Future[SendResult] = Future()
             made.io.submit(made.sender.start, "msg_1", BODY, ended.set_result, lambda may_send=may_send: may_send)
             results.append(ended.result(90))
-    assert (results[0].outcome, results[0].attempts, results[0].error_kind) == (Outcome.RETRY, 0, "no_lease")
+    assert (results[0].outcome, results[0].attempts, results[0].error_kind) == (Outcome.RETRY, 0, "not_sent")
     assert results[1].outcome == Outcome.DELIVERED
     assert len(requests) == 1
 

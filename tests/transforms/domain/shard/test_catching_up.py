@@ -54,6 +54,12 @@ def test_fewer_sequences_of_more_bytes_than_may_be_open_are_settled_on_the_way()
     assert caught_up(ABANDONED, {"note": "x" * 30_000}, max_event_bytes=40_000) == (ALL_FIRED, [])
 
 
+def test_records_that_may_be_out_of_order_by_days_end_nothing() -> None:
+    fired, reasons = caught_up(ABANDONED, {}, out_of_order_ms=1000 * HOUR_MS)
+    assert set(reasons) == {RULE_STATE_FULL}
+    assert len(fired) + len(reasons) == CARTS
+
+
 def test_sequences_that_end_without_firing_make_room_too() -> None:
     assert caught_up(CHECKED_OUT, {}) == ([], [])
 

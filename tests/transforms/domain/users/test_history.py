@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.domain.base import exact_json
-from transforms.domain.users.history import _SLACK, History, Row, sort_rows
+from transforms.domain.users.history import _SLACK, History, Row, sort_api_rows, sort_rows
 
 ROWS = st.builds(
     lambda timestamp, number, name, extra, from_api: Row(timestamp, f"e{number}", name, extra, from_api),
@@ -220,6 +220,20 @@ def test_rows_that_are_sorted_at_once_are_stored_like_rows_that_are_merged(rows:
     merged = History(100)
     merged.merge(rows)
     assert sort_rows(rows).packed[2] == merged.pack()[2]
+
+
+# Some sorted, some not; ids that occur twice; texts with quotes and control characters.
+COLUMNS = st.lists(
+    st.tuples(st.integers(0, 9), st.text(alphabet='a"\\,\x03\x1f\u2028é', max_size=4), st.text(max_size=3))
+)
+
+
+@given(COLUMNS | COLUMNS.map(sorted))
+def test_columns_of_the_user_api_are_stored_like_its_rows(columns: list[tuple[int, str, str]]) -> None:
+    rows = [Row(at_ms, event_id, name, from_api=True) for at_ms, event_id, name in columns]
+    stored = sort_api_rows(*([column[place] for column in columns] for place in (1, 2, 0)))
+    assert stored == sort_rows(rows)
+    assert stored.rows() == sorted({row.event_id: row for row in rows}.values(), key=lambda row: row.timestamp_ms)
 
 
 def test_the_id_of_a_row_is_not_found_as_the_end_of_a_longer_one() -> None:

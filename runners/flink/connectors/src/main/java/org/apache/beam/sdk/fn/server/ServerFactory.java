@@ -12,6 +12,7 @@ import org.apache.beam.sdk.fn.channel.SocketAddressFactory;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.BindableService;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.Server;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.ServerInterceptors;
+import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.ServerServiceDefinition;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.netty.NettyServerBuilder;
 import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.net.HostAndPort;
 
@@ -23,9 +24,13 @@ import org.apache.beam.vendor.guava.v32_1_2_jre.com.google.common.net.HostAndPor
  *
  * <p>They also leave out the service that gives out artifacts. It reads any file that its process may read, for whoever
  * asks, so that a worker with a user of its own could ask for the files of the TaskManager's. Our jobs stage no files.
+ *
+ * <p>And they end soon. A task that is cancelled closes six of them one after the other, and Beam waits up to a minute for
+ * each as long as a worker that hangs holds its connection ({@code GrpcFnServer.close}). Only then is the worker killed.
  */
 public abstract class ServerFactory {
   private static final int KEEP_ALIVE_S = 20;
+  private static final long END_MS = 1000;
   private static final String ARTIFACTS = "org.apache.beam.model.job_management.v1.ArtifactRetrievalService";
 
   /** A factory of servers on free ports. */
@@ -99,7 +104,79 @@ public abstract class ServerFactory {
               ServerInterceptors.intercept(service, GrpcContextHeaderAccessorProvider.interceptor()));
         }
       }
-      return builder.build().start();
+      return new EndingSoon(builder.build().start());
+    }
+  }
+
+  /** A server that nobody waits for longer than {@code END_MS} before it cuts its connections off. */
+  private static final class EndingSoon extends Server {
+    private final Server server;
+
+    EndingSoon(Server server) {
+      this.server = server;
+    }
+
+    @Override
+    public boolean awaitTermination(long timeout, TimeUnit unit) throws InterruptedException {
+      return server.awaitTermination(Math.min(unit.toMillis(timeout), END_MS), TimeUnit.MILLISECONDS);
+    }
+
+    @Override
+    public void awaitTermination() throws InterruptedException {
+      server.awaitTermination();
+    }
+
+    @Override
+    public Server start() throws IOException {
+      server.start();
+      return this;
+    }
+
+    @Override
+    public Server shutdown() {
+      server.shutdown();
+      return this;
+    }
+
+    @Override
+    public Server shutdownNow() {
+      server.shutdownNow();
+      return this;
+    }
+
+    @Override
+    public boolean isShutdown() {
+      return server.isShutdown();
+    }
+
+    @Override
+    public boolean isTerminated() {
+      return server.isTerminated();
+    }
+
+    @Override
+    public int getPort() {
+      return server.getPort();
+    }
+
+    @Override
+    public List<? extends SocketAddress> getListenSockets() {
+      return server.getListenSockets();
+    }
+
+    @Override
+    public List<ServerServiceDefinition> getServices() {
+      return server.getServices();
+    }
+
+    @Override
+    public List<ServerServiceDefinition> getImmutableServices() {
+      return server.getImmutableServices();
+    }
+
+    @Override
+    public List<ServerServiceDefinition> getMutableServices() {
+      return server.getMutableServices();
     }
   }
 

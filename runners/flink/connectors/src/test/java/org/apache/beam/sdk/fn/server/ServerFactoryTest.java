@@ -1,20 +1,31 @@
 package org.apache.beam.sdk.fn.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.InputStream;
 import java.net.InetSocketAddress;
 import java.net.URL;
 import java.security.MessageDigest;
+import java.time.Duration;
 import java.util.Collections;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import org.apache.beam.model.jobmanagement.v1.JobApi.GetJobStateRequest;
+import org.apache.beam.model.jobmanagement.v1.JobApi.JobStateEvent;
+import org.apache.beam.model.jobmanagement.v1.JobServiceGrpc;
 import org.apache.beam.model.jobmanagement.v1.JobServiceGrpc.JobServiceImplBase;
 import org.apache.beam.model.pipeline.v1.Endpoints.ApiServiceDescriptor;
 import org.apache.beam.runners.fnexecution.artifact.ArtifactRetrievalService;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.BindableService;
+import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.ManagedChannel;
+import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.ManagedChannelBuilder;
 import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.Server;
+import org.apache.beam.vendor.grpc.v1p69p0.io.grpc.stub.StreamObserver;
 import org.junit.jupiter.api.Test;
 
 class ServerFactoryTest {
@@ -56,6 +67,36 @@ class ServerFactoryTest {
           List.of("org.apache.beam.model.job_management.v1.JobService"),
           server.getServices().stream().map(service -> service.getServiceDescriptor().getName()).toList());
     } finally {
+      server.shutdownNow();
+    }
+  }
+
+  @Test
+  void aServerWhoseClientHangsEndsSoon() throws Exception {
+    CountDownLatch called = new CountDownLatch(1);
+    BindableService neverAnswers =
+        new JobServiceImplBase() {
+          @Override
+          public void getState(GetJobStateRequest request, StreamObserver<JobStateEvent> answers) {
+            called.countDown();
+          }
+        };
+    Server server =
+        ServerFactory.createDefault()
+            .allocateAddressAndCreate(List.of(neverAnswers), ApiServiceDescriptor.newBuilder());
+    ManagedChannel channel =
+        ManagedChannelBuilder.forAddress("localhost", server.getPort()).usePlaintext().build();
+    try {
+      JobServiceGrpc.newFutureStub(channel).getState(GetJobStateRequest.getDefaultInstance());
+      assertTrue(called.await(60, TimeUnit.SECONDS));
+      server.shutdown(); // as GrpcFnServer.close
+      assertTimeoutPreemptively(
+          Duration.ofSeconds(40), () -> assertFalse(server.awaitTermination(60, TimeUnit.SECONDS)));
+      server.shutdownNow();
+      assertTimeoutPreemptively(Duration.ofSeconds(40), () -> server.awaitTermination());
+      assertTrue(server.isTerminated());
+    } finally {
+      channel.shutdownNow();
       server.shutdownNow();
     }
   }
