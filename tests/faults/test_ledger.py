@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import signal
@@ -106,7 +107,9 @@ CAUSES = IN_FLIGHT, NOT_ACKNOWLEDGED, LATER = (
 def causes_of_repeats(brokers: str, topic: str, run: Experiment) -> tuple[Counter[str], list[str]]:
     """Why webhooks came again: the greatest number for one blow of each cause, and what no cause explains.
 
-    That is a webhook whose end the ledger had before the newest claim of its shard, or was answered long before a blow.
+    That is a webhook whose end the ledger had before the newest claim of its shard, or that was answered long before
+    the first blow, or by the worker that had claimed its shard after a blow. It may come again long after that blow,
+    and after another one: until then it waited behind others.
     """
     claims: dict[int, list[tuple[float, int]]] = defaultdict(list)  # by partition: time and offset
     ends: dict[bytes, tuple[int, int]] = {}  # by id: partition, and offset of the first record
@@ -125,12 +128,16 @@ def causes_of_repeats(brokers: str, topic: str, run: Experiment) -> tuple[Counte
         key = hashlib.blake2b(msgspec.msgpack.encode([webhook_id, ""]), digest_size=16).digest()
         partition, end = ends.get(key, (0, 0))
         newest = max((offset for time_s, offset in claims[partition] if time_s <= at_s), default=-1)
-        struck_s = max((fault.struck_s for fault in run.faults if fault.struck_s <= at_s), default=0.0)
         answered_s = before_s + RECEIVER_S
+        blows_s = [fault.struck_s for fault in run.faults if fault.struck_s <= answered_s + APPENDED_S]
+        struck_s = max(blows_s, default=math.inf)
+        claimed_s = min((time_s for time_s, _ in claims[partition] if time_s > struck_s), default=math.inf)
         if key in ends and end < newest:
             problems.append(f"{webhook_id} at {at_s}: ended at {partition}/{end}, claimed at {newest}")
-        elif answered_s < struck_s - APPENDED_S:
-            problems.append(f"{webhook_id} at {at_s}: answered {struck_s - answered_s:.1f} s before the blow")
+        elif not blows_s:
+            problems.append(f"{webhook_id} at {at_s}: answered at {answered_s}, before any blow")
+        elif before_s > claimed_s + APPENDED_S:
+            problems.append(f"{webhook_id} at {at_s}: sent at {before_s}, after {partition} was claimed at {claimed_s}")
         if before_s > struck_s:
             numbers[LATER, struck_s] += 1
         else:

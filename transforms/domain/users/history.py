@@ -78,7 +78,7 @@ def sort_rows(rows: Iterable[Row]) -> SortedRows:
     return SortedRows((len(merged), newest_ms, encode_rows(merged)), _event_hashes([row.event_id for row in merged]))
 
 
-def sort_api_rows(event_ids: Sequence[str], names: Sequence[str], times_ms: Sequence[int]) -> SortedRows:
+def sort_api_rows(event_ids: list[str], names: list[str], times_ms: list[int]) -> SortedRows:
     """Sort rows of the user API without further fields, given by column. Most APIs give them in order."""
     if times_ms != sorted(times_ms) or len(set(event_ids)) < len(event_ids):
         columns = zip(times_ms, event_ids, names, strict=True)
