@@ -162,6 +162,51 @@ run "parallelism_beyond_all_slots_and_both_kafkas" {
   expect_failures = [var.parallelism, var.kafka_bootstrap_servers]
 }
 
+run "elastic_from_one_taskmanager_without_metrics" {
+  command = plan
+
+  variables {
+    elastic                = true
+    cloudwatch_agent       = false
+    taskmanager_spot_types = ["m6a.xlarge"]
+    scale_out_lag          = 0
+    flink_settings         = { "jobmanager.scheduler" = "Default" }
+  }
+
+  expect_failures = [var.elastic, var.taskmanager_spot_types, var.scale_out_lag, var.flink_settings]
+}
+
+run "spot_types_on_which_nothing_fits" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type.spot
+    values = {
+      memory_size              = 8192
+      supported_architectures  = ["arm64"]
+      supported_usages_classes = ["on-demand"]
+    }
+  }
+
+  variables {
+    taskmanager_on_demand_count = 0
+    taskmanager_spot_types      = ["m7g.large"]
+  }
+
+  expect_failures = [data.aws_ec2_instance_type.spot]
+}
+
+# 9 TaskManagers of 4 slots are more than the small tier's 32 user shards.
+run "more_slots_than_user_shards" {
+  command = plan
+
+  variables {
+    taskmanager_max_count = 9
+  }
+
+  expect_failures = [terraform_data.fixed]
+}
+
 run "numbers_are_overridden" {
   command = plan
 
