@@ -38,9 +38,9 @@ def test_a_steady_load_ends_with_a_steady_number(slots_of_load: float, running: 
         **{name: getattr(MEASURED, name) for name in MEASURED.__slots__} | {"worker_us_per_event": worker_us}
     )
     found = group(running=running, figures=figures)
-    settling = 16 * 60
+    settling = 10 * 60
     # 0.8 of what the workers of these slots carry when they do nothing else.
-    minutes = simulate(found, [0.8 * slots_of_load * 1e6 / worker_us] * (settling + 3 * 60))
+    minutes = simulate(found, [0.8 * slots_of_load * 1e6 / worker_us] * (settling + 2 * 60))
     numbers = {minute.running for minute in minutes[settling:]}
     assert len(numbers) == 1
     (number,) = numbers

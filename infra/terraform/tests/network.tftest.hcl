@@ -86,7 +86,7 @@ run "endpoints_of_its_own" {
   }
 
   assert {
-    condition     = output.private_route_table_ids == tolist([]) && !contains(keys(output.security_group_ids), "endpoints")
+    condition     = length(output.private_route_table_ids) == 0 && !contains(keys(output.security_group_ids), "endpoints")
     error_message = "Its route tables and endpoints are not ours."
   }
 }
@@ -104,13 +104,31 @@ run "out_of_the_way_numbers" {
   command = plan
 
   variables {
-    vpc_id                = "vpc"
     subnet_ids            = ["subnet-0123456789abcdef0"]
     zookeeper_host_number = 3
-    nat_gateway_count     = 1
   }
 
-  expect_failures = [var.vpc_id, var.subnet_ids, var.zookeeper_host_number]
+  expect_failures = [var.subnet_ids, var.zookeeper_host_number]
+}
+
+run "gateways_in_a_vpc_that_exists" {
+  command = plan
+
+  variables {
+    nat_gateway_count = 1
+  }
+
+  expect_failures = [var.subnet_ids]
+}
+
+run "no_id_of_a_vpc" {
+  command = plan
+
+  variables {
+    vpc_id = "vpc"
+  }
+
+  expect_failures = [var.vpc_id]
 }
 
 run "a_vpc_without_subnets_and_no_way_to_aws" {
