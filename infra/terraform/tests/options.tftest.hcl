@@ -35,6 +35,16 @@ override_data {
   }
 }
 
+override_resource {
+  target = module.taskmanager.aws_autoscaling_policy.out[0]
+  values = { arn = "arn:aws:autoscaling:eu-central-1:123456789012:scalingPolicy:1:autoScalingGroupName/test:policyName/out" }
+}
+
+override_resource {
+  target = module.taskmanager.aws_autoscaling_policy.in[0]
+  values = { arn = "arn:aws:autoscaling:eu-central-1:123456789012:scalingPolicy:1:autoScalingGroupName/test:policyName/in" }
+}
+
 variables {
   ami_id      = "ami-0123456789abcdef0"
   name        = "test"
