@@ -131,15 +131,26 @@ run "no_id_of_a_vpc" {
   expect_failures = [var.vpc_id]
 }
 
-run "a_vpc_without_subnets_and_no_way_to_aws" {
+run "a_vpc_without_subnets" {
   command = plan
 
   variables {
+    subnet_ids = []
+  }
+
+  expect_failures = [var.subnet_ids]
+}
+
+run "no_way_to_aws" {
+  command = plan
+
+  variables {
+    vpc_id        = null
     subnet_ids    = []
     vpc_endpoints = false
   }
 
-  expect_failures = [var.subnet_ids, var.vpc_endpoints]
+  expect_failures = [var.vpc_endpoints]
 }
 
 run "without_names_for_endpoints" {
