@@ -38,6 +38,11 @@ resource "terraform_data" "fixed" {
     }
 
     precondition {
+      condition     = !local.adaptive || lower(lookup(var.flink_settings, "jobmanager.scheduler", "adaptive")) == "adaptive"
+      error_message = "flink_settings: jobmanager.scheduler is '${lookup(var.flink_settings, "jobmanager.scheduler", "")}', allowed: adaptive, with elastic and with spot instances. With any other a job stops when a TaskManager goes."
+    }
+
+    precondition {
       condition     = local.existing == null ? true : length(distinct(local.existing.zones)) == 3
       error_message = "subnet_ids are in ${join(", ", try(local.existing.zones, []))}, allowed: three different zones. ZooKeeper's quorum has to outlive one."
     }

@@ -340,11 +340,6 @@ variable "flink_settings" {
   }
 
   validation {
-    condition     = !local.adaptive || lower(lookup(var.flink_settings, "jobmanager.scheduler", "adaptive")) == "adaptive"
-    error_message = "flink_settings: jobmanager.scheduler is '${lookup(var.flink_settings, "jobmanager.scheduler", "")}', allowed: adaptive, with elastic and with spot instances. With any other a job stops when a TaskManager goes."
-  }
-
-  validation {
     condition     = !anytrue([for key in keys(var.flink_settings) : can(regex("(?i)(password|secret|access[.-]?key)", key))])
     error_message = "flink_settings: no passwords or keys; nodes have their instance roles."
   }

@@ -52,6 +52,7 @@ run "every_number_out_of_range" {
     savepoint_interval_hours  = 25
     savepoint_retention_days  = 0
     kafka_broker_count        = 4
+    scale_out_lag             = 0
     flink_settings            = { "rest.bind-address" = "0.0.0.0" }
     secret_arns               = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:*"]
     egress                    = { all = { description = "all", from = ["taskmanager"], port = 80, cidr_ipv4 = "0.0.0.0/0" } }
@@ -62,7 +63,7 @@ run "every_number_out_of_range" {
     var.rocksdb_volume_gib, var.vpc_cidr, var.nat_gateway_count,
     var.checkpointing_interval_s, var.kafka_bootstrap_servers, var.taskmanager_instance_type,
     var.internal_tls_generation, var.max_disk_percent, var.monthly_budget_usd, var.flink_settings, var.egress,
-    var.secret_arns, var.savepoint_interval_hours, var.savepoint_retention_days, var.kafka_broker_count,
+    var.secret_arns, var.savepoint_interval_hours, var.savepoint_retention_days, var.kafka_broker_count, var.scale_out_lag,
   ]
 }
 
@@ -169,11 +170,20 @@ run "elastic_from_one_taskmanager_without_metrics" {
     elastic                = true
     cloudwatch_agent       = false
     taskmanager_spot_types = ["m6a.xlarge"]
-    scale_out_lag          = 0
-    flink_settings         = { "jobmanager.scheduler" = "Default" }
   }
 
-  expect_failures = [var.elastic, var.taskmanager_spot_types, var.scale_out_lag, var.flink_settings]
+  expect_failures = [var.elastic, var.taskmanager_spot_types]
+}
+
+run "spot_instances_with_the_default_scheduler" {
+  command = plan
+
+  variables {
+    taskmanager_on_demand_count = 1
+    flink_settings              = { "jobmanager.scheduler" = "Default" }
+  }
+
+  expect_failures = [terraform_data.fixed]
 }
 
 run "spot_types_on_which_nothing_fits" {

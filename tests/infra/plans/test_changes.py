@@ -46,7 +46,12 @@ override_data {
 
 override_data {
   target = data.aws_vpc.existing
-  values = { id = "vpc-0123456789abcdef0", enable_dns_support = true, enable_dns_hostnames = true }
+  values = {
+    id                   = "vpc-0123456789abcdef0"
+    cidr_block           = "10.20.0.0/16"
+    enable_dns_support   = true
+    enable_dns_hostnames = true
+  }
 }
 
 override_data {
