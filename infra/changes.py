@@ -36,6 +36,7 @@ BASE: Final[Mapping[str, str]] = {
     "create_kafka": "true",
 }
 
+SUBNETS: Final = '["subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"]'
 SECRETS: Final = '["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]'
 
 CHANGES: Final[Mapping[str, Change]] = dict(
@@ -51,6 +52,11 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(IN_PLACE, "taskmanager_count", "5"),
         _change(IN_PLACE, "taskmanager_min_count", "2"),
         _change(IN_PLACE, "taskmanager_max_count", "10"),
+        # The adaptive scheduler comes with these three.
+        _change(GROUPS, "elastic", "true"),
+        _change(GROUPS, "taskmanager_on_demand_count", "2"),
+        _change(GROUPS, "taskmanager_spot_types", '["m6a.2xlarge"]', taskmanager_on_demand_count="2"),
+        _change(NOTHING, "scale_out_lag", "1000000"),
         _change(TASKMANAGERS, "taskmanager_memory_mib", "12288"),
         _change(GROUPS, "task_slots", "3"),
         _change(LAUNCH, "python_worker_memory_mib", "2048"),
@@ -76,6 +82,11 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(ZOOKEEPER, "zookeeper_instance_type", '"t3.medium"'),
         _change(ZOOKEEPER, "zookeeper_heap_mib", "256"),
         _change(IN_PLACE, "zookeeper_volume_gib", "30"),
+        _change(REFUSED, "vpc_id", '"vpc-0123456789abcdef0"', subnet_ids=SUBNETS),
+        _change(REFUSED, "subnet_ids", SUBNETS, vpc_id='"vpc-0123456789abcdef0"'),
+        # In a VPC of the cluster's own there are no others; between VPCs there is no change.
+        _change(REFUSED, "vpc_endpoints", "false", subnet_ids=SUBNETS, vpc_id='"vpc-0123456789abcdef0"'),
+        _change(REFUSED, "zookeeper_host_number", "11"),
         _change(REFUSED, "vpc_cidr", '"10.61.0.0/16"'),
         _change(IN_PLACE, "single_zone", "true"),
         _change(IN_PLACE, "nat_gateway_count", "1"),

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from pipeline.cli.capacity.costs import PRICES_FILE, Cost, Prices, between_zones_gb, monthly, read_prices, together
+from infra.scaling import Group, Minute, Policy, day, machine_hours, simulate
+from pipeline.cli.capacity.costs import (
+    HOURS,
+    NODE_GIB,
+    PRICES_FILE,
+    Cost,
+    Prices,
+    between_zones_gb,
+    monthly,
+    read_prices,
+    together,
+)
 from pipeline.cli.capacity.model import SLOTS, TIERS, Figures, Load, Plan, Tier, read_figures
 from pipeline.cli.capacity.report import plan_text
 
@@ -21,7 +32,7 @@ LOADS: Final = {
 # A load whose users need more machines than its events.
 MANY_USERS: Final = Load(10_000, 10_000_000)
 _DEFAULT_WORKER_MIB: Final = 1536  # python_worker_memory_mib
-_COSTS: Final = re.compile(r"(<!-- (costs|prices): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_COSTS: Final = re.compile(r"(<!-- (costs|prices|day): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _PART: Final = re.compile(r"(<!-- (figures|tiers|by user|printed): .*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
@@ -156,11 +167,80 @@ def prices_table(prices: Prices) -> str:
     return "\n".join(lines)
 
 
+# A day of the large tier with TaskManagers that follow the load, and with fixed numbers of them.
+ELASTIC: Final = Policy(least=4, most=TIERS[-1].max_count)
+
+
+def simulated_day(policy: Policy, figures: Figures) -> tuple[list[Minute], int]:
+    """The second of two equal days, so that it begins as it ends, and its restarts."""
+    load = day(LOADS["large"].events_per_second)
+    group = Group(policy, figures, TIERS[-1], policy.least)
+    simulate(group, load)
+    before = group.restarts
+    return [group.step(len(load) + minute, events) for minute, events in enumerate(load)], group.restarts - before
+
+
+def day_cost(minutes: list[Minute], prices: Prices) -> float:
+    """What the TaskManagers of such days cost a month, instances and volumes."""
+    of_one = prices.values[TIERS[-1].instance_type] * HOURS + NODE_GIB * prices.values["gp3_gib"]
+    return machine_hours(minutes) / 24 * of_one
+
+
+def day_table(figures: Figures, prices: Prices) -> str:
+    """What a day takes with fixed numbers and with a number that follows the load."""
+    load, tier = LOADS["large"], TIERS[-1]
+    needed = Plan(load, figures, tier).task_managers
+    policies = {
+        f"{needed}, as `capacity` says": Policy(needed, needed),
+        f"{tier.min_count}, the tier's fewest": Policy(tier.min_count, tier.min_count),
+        f"`elastic`, from {ELASTIC.least} to {ELASTIC.most}": ELASTIC,
+    }
+    rows: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "TaskManagers",
+            "hours of TaskManagers",
+            "USD a month",
+            "restarts for another number",
+            "longest lag",
+            "`python_worker_memory_mib` needed",
+        )
+    }
+    for policy in policies.values():
+        minutes, restarts = simulated_day(policy, figures)
+        numbers = sorted({minute.running for minute in minutes})
+        memory = max(_memory_mib(minute, figures) for minute in minutes)
+        cells = [
+            f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}",
+            f"{machine_hours(minutes):,.0f}",
+            f"{day_cost(minutes, prices):,.0f}",
+            f"{restarts}",
+            f"{max(minute.lag_s for minute in minutes):,.0f} s",
+            f"{memory:,}",
+        ]
+        for row, cell in zip(rows.values(), cells, strict=True):
+            row.append(cell)
+    lines = [f"| | {' | '.join(policies)} |", f"|---|{'---:|' * len(policies)}"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def _memory_mib(minute: Minute, figures: Figures) -> int:
+    """What a worker takes: users come and go with their events."""
+    peak = LOADS["large"]
+    users = peak.users * minute.events_per_second / peak.events_per_second
+    load = Load(minute.events_per_second, users)
+    return Plan(load, figures, TIERS[-1], parallelism=minute.running * SLOTS).worker_memory_mib
+
+
 def expected_costs(text: str) -> str:
     """docs/infrastructure.md as it should be."""
     figures, _ = read_figures()
     prices = read_prices()
-    parts = {"costs": costs_table(figures, prices), "prices": prices_table(prices)}
+    parts = {
+        "costs": costs_table(figures, prices),
+        "prices": prices_table(prices),
+        "day": day_table(figures, prices),
+    }
     return _COSTS.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
 
 

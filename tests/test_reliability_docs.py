@@ -9,7 +9,7 @@ import re
 from tests.faults.report import PAGE, RESULTS, expected
 from tests.integration.jobs import ROOT
 
-CATALOGUE = {f"F{number}" for number in range(1, 35)}
+CATALOGUE = {f"F{number}" for number in range(1, 36)}
 FIGURES = json.loads(RESULTS.read_text())
 
 

@@ -79,6 +79,8 @@ module "network" {
 
   name                         = var.name
   cidr                         = var.vpc_cidr
+  existing                     = local.existing
+  endpoints                    = var.vpc_endpoints
   nat_gateway_count            = var.nat_gateway_count
   bucket_arns                  = values(local.bucket_arns)
   ports                        = local.ports
@@ -126,6 +128,7 @@ module "zookeeper" {
   security_group_id     = module.network.security_group_ids.zookeeper
   instance_profile_name = module.iam.instance_profile_names.zookeeper
   kms_key_arn           = local.kms_key_arn
+  host_number           = var.zookeeper_host_number
   deletion_protection   = var.deletion_protection
   zookeeper_parameters  = local.zookeeper_parameters
 
@@ -189,6 +192,15 @@ module "taskmanager" {
   rocksdb_volume_iops       = var.rocksdb_volume_iops
   rocksdb_volume_throughput = var.rocksdb_volume_throughput
   refresh_alarms            = local.refresh_alarms
+  on_demand_count           = var.taskmanager_on_demand_count
+  spot_types                = keys(data.aws_ec2_instance_type.spot)
+
+  scaling = !var.elastic ? null : {
+    metrics_namespace = local.metrics_namespace
+    busy_metric       = module.observability.metric_names.busy
+    lag_metric        = module.observability.metric_names.lag
+    max_lag           = local.tier.scale_out_lag
+  }
 
   boot = local.flink_boot.taskmanager
 

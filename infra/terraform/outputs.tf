@@ -9,7 +9,7 @@ output "zookeeper_quorum" {
 }
 
 output "vpc_id" {
-  description = "VPC of the cluster, to peer with"
+  description = "VPC of the cluster, its own or that of vpc_id, to peer with"
   value       = module.network.vpc_id
 }
 
@@ -19,7 +19,7 @@ output "private_subnet_ids" {
 }
 
 output "private_route_table_ids" {
-  description = "Their route tables, for a route to a peered VPC each"
+  description = "Their route tables, for a route to a peered VPC each; empty without vpc_endpoints"
   value       = module.network.private_route_table_ids
 }
 

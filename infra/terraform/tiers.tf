@@ -26,6 +26,7 @@ locals {
       kafka_broker_volume_gib    = 1083
       user_shards                = 32
       max_parallelism            = 128
+      scale_out_lag              = 300000
     }
 
     medium = {
@@ -49,6 +50,7 @@ locals {
       kafka_broker_volume_gib    = 10825
       user_shards                = 256
       max_parallelism            = 256
+      scale_out_lag              = 375000
     }
 
     large = {
@@ -72,6 +74,7 @@ locals {
       kafka_broker_volume_gib    = 16384
       user_shards                = 1600
       max_parallelism            = 1600
+      scale_out_lag              = 600000
     }
   }
 
@@ -96,13 +99,17 @@ locals {
     kafka_broker_volume_gib    = var.kafka_broker_volume_gib
     user_shards                = var.user_shards
     max_parallelism            = var.max_parallelism
+    scale_out_lag              = var.scale_out_lag
   }
 
   tier = { for key, value in local.tiers[var.tier] : key => local.overrides[key] == null ? value : local.overrides[key] }
 
   slots       = local.tier.taskmanager_count * var.task_slots
   max_slots   = local.tier.taskmanager_max_count * var.task_slots
-  parallelism = coalesce(var.parallelism, local.slots)
+  parallelism = coalesce(var.parallelism, var.elastic ? local.max_slots : local.slots)
+
+  # The number of TaskManagers changes while the job runs, which only the adaptive scheduler lets go on.
+  adaptive = var.elastic || var.taskmanager_on_demand_count != null
 
   # What has to fit an instance: Flink's process, a Python worker a slot, and a tenth for the operating system.
   jobmanager_needs_mib  = local.tier.jobmanager_memory_mib * 1.1
@@ -154,6 +161,29 @@ data "aws_ec2_instance_type" "taskmanager" {
     postcondition {
       condition     = contains(self.supported_architectures, "x86_64")
       error_message = "${self.instance_type} is not x86_64, for which the artifacts are built."
+    }
+  }
+}
+
+data "aws_ec2_instance_type" "spot" {
+  for_each = toset(var.taskmanager_spot_types)
+
+  instance_type = each.key
+
+  lifecycle {
+    postcondition {
+      condition     = self.memory_size >= local.taskmanager_needs_mib
+      error_message = "taskmanager_spot_types: ${each.key} has ${self.memory_size} MiB; a TaskManager and its workers need ${ceil(local.taskmanager_needs_mib)} MiB."
+    }
+
+    postcondition {
+      condition     = contains(self.supported_architectures, "x86_64") && contains(self.supported_usages_classes, "spot")
+      error_message = "taskmanager_spot_types: ${each.key} is ${join(", ", self.supported_architectures)}, ${join(", ", self.supported_usages_classes)}; allowed: x86_64, spot."
+    }
+
+    postcondition {
+      condition     = !local.tier.rocksdb_on_instance_store || (coalesce(self.total_instance_storage, 0) >= local.tier.rocksdb_volume_gib * 1.074 && sum(concat([0], try([for disk in self.instance_disks : disk.count], []))) == 1)
+      error_message = "taskmanager_spot_types: ${each.key} has no single instance store disk of ${local.tier.rocksdb_volume_gib} GiB; or set rocksdb_on_instance_store = false."
     }
   }
 }

@@ -120,6 +120,57 @@ variable "taskmanager_max_count" {
   }
 }
 
+variable "elastic" {
+  description = "TaskManagers follow the load, from taskmanager_min_count (2 or more) to taskmanager_max_count: Auto Scaling changes their number by workers' CPU and lag. With Flink's adaptive scheduler"
+  type        = bool
+  default     = false
+  nullable    = false
+
+  validation {
+    condition     = !var.elastic || local.tier.taskmanager_min_count >= 2
+    error_message = "elastic: taskmanager_min_count is ${local.tier.taskmanager_min_count}, allowed: 2 or more. One TaskManager is all or nothing."
+  }
+
+  validation {
+    condition     = !var.elastic || var.cloudwatch_agent
+    error_message = "elastic: cloudwatch_agent is false, but the CloudWatch agent sends the metrics that the number follows."
+  }
+}
+
+variable "taskmanager_on_demand_count" {
+  description = "TaskManagers that are on demand; those beyond are spot instances, which AWS may take back within two minutes. With Flink's adaptive scheduler [instances]; null: none is a spot instance"
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.taskmanager_on_demand_count == null ? true : var.taskmanager_on_demand_count >= 0 && var.taskmanager_on_demand_count <= 500 && floor(var.taskmanager_on_demand_count) == var.taskmanager_on_demand_count
+    error_message = "taskmanager_on_demand_count is out of range, allowed: whole numbers from 0 to 500."
+  }
+}
+
+variable "taskmanager_spot_types" {
+  description = "Further instance types of spot TaskManagers, on which one fits as on taskmanager_instance_type: the more, the less often AWS has none"
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = length(var.taskmanager_spot_types) == 0 || var.taskmanager_on_demand_count != null
+    error_message = "taskmanager_spot_types: without taskmanager_on_demand_count there is no spot instance."
+  }
+}
+
+variable "scale_out_lag" {
+  description = "Records of one partition that wait in Kafka, from which more TaskManagers start if workers are busy, with elastic [records]; default: the tier's, two minutes of its load"
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.scale_out_lag == null ? true : var.scale_out_lag >= 1 && floor(var.scale_out_lag) == var.scale_out_lag
+    error_message = "scale_out_lag is out of range, allowed: whole numbers from 1."
+  }
+}
+
 variable "taskmanager_memory_mib" {
   description = "taskmanager.memory.process.size [MiB]; default: the tier's"
   type        = number
@@ -212,7 +263,7 @@ variable "drain_timeout_s" {
 ################################################################################
 
 variable "parallelism" {
-  description = "Parallelism of the job; at most task_slots times taskmanager_max_count [slots]; default: all slots of the wanted TaskManagers"
+  description = "Parallelism of the job; at most task_slots times taskmanager_max_count [slots]; default: all slots of the wanted TaskManagers, with elastic of the most"
   type        = number
   default     = null
 
@@ -436,8 +487,65 @@ variable "zookeeper_volume_gib" {
 # Network
 ################################################################################
 
+variable "vpc_id" {
+  description = "A VPC that exists, with subnet_ids; null: the cluster has one of its own"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.vpc_id == null ? true : can(regex("^vpc-[0-9a-f]{8,17}$", var.vpc_id))
+    error_message = "vpc_id is no id of a VPC; an example: vpc-0123456789abcdef0."
+  }
+}
+
+variable "subnet_ids" {
+  description = "Its private subnets for the nodes: three, each in another zone and with an explicit route table"
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = contains([0, 3], length(var.subnet_ids)) && length(distinct(var.subnet_ids)) == length(var.subnet_ids)
+    error_message = "subnet_ids has ${length(distinct(var.subnet_ids))} different subnets, allowed: three, or none for a VPC of the cluster's own."
+  }
+
+  validation {
+    condition     = length(var.subnet_ids) > 0 || var.vpc_id == null
+    error_message = "subnet_ids is missing: vpc_id is given, so name three of its subnets."
+  }
+
+  validation {
+    condition     = length(var.subnet_ids) == 0 || var.nat_gateway_count == 0
+    error_message = "nat_gateway_count is ${var.nat_gateway_count}, allowed with subnet_ids: 0. The ways out of a VPC that exists are its own."
+  }
+}
+
+variable "vpc_endpoints" {
+  description = "Make the endpoints through which nodes reach AWS; false in a VPC that has them, for ssm, ssmmessages, ec2messages, autoscaling, logs, monitoring, aps-workspaces, with secret_arns secretsmanager, and S3"
+  type        = bool
+  default     = true
+  nullable    = false
+
+  validation {
+    condition     = var.vpc_endpoints || length(var.subnet_ids) > 0
+    error_message = "vpc_endpoints is false, allowed only with subnet_ids: a VPC of the cluster's own has no other way to AWS."
+  }
+}
+
+variable "zookeeper_host_number" {
+  description = "Number of the ZooKeeper node's address in each subnet, which has to be free in a VPC that exists"
+  type        = number
+  default     = 10
+  nullable    = false
+
+  validation {
+    condition     = var.zookeeper_host_number >= 4 && var.zookeeper_host_number <= 4090 && floor(var.zookeeper_host_number) == var.zookeeper_host_number
+    error_message = "zookeeper_host_number is ${var.zookeeper_host_number}, allowed: whole numbers from 4 (AWS has those before) to 4090."
+  }
+}
+
 variable "vpc_cidr" {
-  description = "IPv4 range of the VPC, a /16 to /20"
+  description = "IPv4 range of the cluster's own VPC, a /16 to /20"
   type        = string
   default     = "10.60.0.0/16"
   nullable    = false

@@ -36,7 +36,7 @@ class JobSnapshot:
         failures: why the job failed, the newest first.
         task_managers: Flink's answer about the TaskManagers.
         configuration: the JobManager's settings.
-        wanted_slots: with how many subtasks it was submitted; None if it never runs with fewer.
+        wanted_slots: with how many subtasks it was submitted; None if it never runs with fewer, or may at any time.
         kafka: what Kafka says of the job's topics; None if nobody asked.
     """
 
@@ -113,6 +113,8 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
             break
     configuration = rest.configuration()
     is_adaptive = configuration.get("jobmanager.scheduler", "").lower() == "adaptive"
+    # Of infra/terraform, where Auto Scaling decides how many slots there are.
+    is_elastic = configuration.get("event-trigger.elastic", "").lower() == "true"
     snapshot = JobSnapshot(
         at_s,
         job,
@@ -125,7 +127,7 @@ def take_snapshot(rest: FlinkRest, job_id: str, at_s: float) -> JobSnapshot:
         rest.failures(job_id),
         rest.task_managers(),
         configuration,
-        rest.submitted_parallelism(job_id) if is_adaptive else None,
+        rest.submitted_parallelism(job_id) if is_adaptive and not is_elastic else None,
     )
     return snapshot if not snapshot.is_running else _with_lag(snapshot, read)
 

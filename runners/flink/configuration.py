@@ -36,6 +36,9 @@ BASE: Mapping[str, str] = {
     # up to 20 s between its twenty attempts (and repeats those seven times), also when S3 is back.
     "s3.attempts.maximum": "4",
     "s3.retry.limit": "3",
+    # 503 SlowDown has attempts of its own, with pauses of 100 ms that double: six take 6 s. With the default of 20 the
+    # client sleeps for minutes after a minute of it, also when S3 is back, and holds up the checkpoints that follow.
+    "s3.retry.throttle.limit": "6",
     # Restart without limit, quickly first, then more and more slowly; ten minutes without failure reset the delay.
     "restart-strategy.type": "exponential-delay",
     "restart-strategy.exponential-delay.initial-backoff": "1 s",

@@ -1,4 +1,4 @@
-"""An S3 endpoint on 127.0.0.1 that can be taken down and comes back with what it held."""
+"""An S3 endpoint on 127.0.0.1 that can be taken down, or answer 503, and comes back with what it held."""
 
 from __future__ import annotations
 
@@ -66,9 +66,23 @@ class LocalS3(Service):
         """From now on connections are refused."""
         self._switch(signal.SIGUSR1, up=False)
 
+    def slow_down(self) -> None:
+        """From now on everything is answered with 503 SlowDown."""
+        self._switch(signal.SIGHUP, up=True)
+        self._wait_for_answers(slow=True)
+
     def up(self) -> None:
         """It answers again."""
         self._switch(signal.SIGUSR2, up=True)
+        self._wait_for_answers(slow=False)
+
+    def _wait_for_answers(self, slow: bool) -> None:
+        assert self._process is not None
+        self._process.wait_for(
+            lambda: (requests.get(f"{self.endpoint}/{self.bucket}", timeout=10).status_code == 503) == slow,
+            what="slowed down" if slow else "answering",
+            deadline_s=60,
+        )
 
     def _switch(self, number: signal.Signals, up: bool) -> None:
         assert self._process is not None

@@ -1,4 +1,4 @@
-"""F4, F5, F7, F8: what the job depends on goes away or becomes slow, and comes back."""
+"""F4, F5, F7, F8, F35: what the job depends on goes away or becomes slow, and comes back."""
 
 from __future__ import annotations
 
@@ -68,11 +68,21 @@ def test_f4_the_broker_is_killed(stack: Stack, tmp_path: Path, seed: int, result
 
 
 def test_f5_s3_is_away_for_two_minutes(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
-    outage_s = 120
-    result = results(Result("F5", f"S3 refuses connections for {outage_s} s", 1, seed))
+    result = results(Result("F5", "S3 refuses connections for 120 s", 1, seed))
+    without_s3(stack, tmp_path, result, stack.s3.down, 120)
+
+
+def test_f35_s3_asks_to_slow_down_for_a_minute(stack: Stack, tmp_path: Path, seed: int, results: Keep) -> None:
+    """Its client waits longer for that than for an endpoint that is away."""
+    result = results(Result("F35", "S3 answers 503 SlowDown for 60 s", 1, seed))
+    without_s3(stack, tmp_path, result, stack.s3.slow_down, 60)
+
+
+def without_s3(stack: Stack, tmp_path: Path, result: Result, away: Callable[[], None], outage_s: float) -> None:
+    """Events are handled all the time, and soon after the outage there is a checkpoint again."""
     with experiment(stack, tmp_path, result) as run:
         run.pause(0, CHECKPOINT_S)
-        stack.s3.down()
+        away()
         try:
             down_s = time.monotonic()
             time.sleep(CHECKPOINT_S)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pytest_httpserver import HTTPServer
 
+from pipeline.cli.capacity import costs
 from runners.flink.local.monitoring import CONFIGURATION
 from tests import monitoring
 from tests.infra import terraform
@@ -113,6 +114,12 @@ def test_every_metric_of_every_alert_is_sent_with_the_instance(sent: str) -> Non
             assert {sample["metric"]["instance"] for sample in samples} == {INSTANCE}
             assert {sample["metric"]["cluster"] for sample in samples} == {"test"}
     assert [sample["metric"]["instance"] for sample in answers(sent, 'up{job="flink"}')] == [INSTANCE]
+
+
+def test_capacity_counts_what_is_sent(sent: str) -> None:
+    """Of one slot with one rule, one destination and one partition."""
+    (count,) = answers(sent, 'count({__name__=~"event_trigger_.*"})')
+    assert int(count["value"][1]) == costs.SERIES_OF_OURS
 
 
 def test_what_nobody_looks_at_is_not_sent(sent: str) -> None:

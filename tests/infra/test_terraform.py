@@ -48,7 +48,7 @@ def test_only_an_image_replaces_nodes(code: Path) -> None:
 
 def test_no_test_file_is_forgotten() -> None:
     names = {path.name.partition(".")[0] for path in (terraform.SOURCE / "tests").glob("*.tftest.hcl")}
-    assert names == {"small", "medium", "large", "options", "validation", "state", "changes"}
+    assert names == {"small", "medium", "large", "options", "validation", "state", "changes", "network"}
 
 
 def test_every_variable_and_output_is_described_and_typed() -> None:

@@ -212,6 +212,7 @@ def test_every_documented_name_is_there_with_a_plausible_value(
     assert sum(scraped.total(f"shard.{shard}.parked_users") for shard in range(SHARDS)) == 0
     assert all(100 < scraped.total(f"shard.{shard}.journal_bytes") < 10e6 for shard in range(SHARDS))
     assert all(50e6 < value < 2e9 for value in scraped.ours("worker_rss_bytes"))
+    assert all(0 <= value <= 200 for value in scraped.ours("worker_cpu_percent"))
     assert set(scraped.ours("rules_live")) == {3}
     assert set(scraped.ours("rule_set")) == {0}
     assert set(scraped.ours("user_api_breaker_open")) == {0}

@@ -90,6 +90,7 @@ class MetricsPublisher:
             self.show(f"destination.{name}.breaker_open", int(is_failing))
         self.show("worker_rss_bytes", metrics.resident_bytes())
         self.show("worker_cpu_ms", time.process_time_ns() // 1_000_000)
+        self.show("worker_cpu_percent", self._worker.cpu_percent())
 
     def publish_rules(self, live: LiveSet, state: ShardState) -> None:
         """Publish which rules and destinations are in use, as one shard knows it: all of them know the same."""

@@ -1,4 +1,5 @@
-# What is off by default: MSK, NAT gateways, egress to everywhere, a Prometheus server, secrets.
+# What is off by default: MSK, NAT gateways, egress to everywhere, a Prometheus server, secrets, a number of TaskManagers
+# that follows the load, spot instances.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -23,6 +24,27 @@ override_data {
   }
 }
 
+override_data {
+  target = data.aws_ec2_instance_type.spot
+  values = {
+    memory_size              = 32768
+    total_instance_storage   = 474
+    instance_disks           = [{ count = 1, size = 474, type = "ssd" }]
+    supported_architectures  = ["x86_64"]
+    supported_usages_classes = ["on-demand", "spot"]
+  }
+}
+
+override_resource {
+  target = module.taskmanager.aws_autoscaling_policy.out[0]
+  values = { arn = "arn:aws:autoscaling:eu-central-1:123456789012:scalingPolicy:1:autoScalingGroupName/test:policyName/out" }
+}
+
+override_resource {
+  target = module.taskmanager.aws_autoscaling_policy.in[0]
+  values = { arn = "arn:aws:autoscaling:eu-central-1:123456789012:scalingPolicy:1:autoScalingGroupName/test:policyName/in" }
+}
+
 variables {
   ami_id      = "ami-0123456789abcdef0"
   name        = "test"
@@ -37,6 +59,9 @@ run "everything_on" {
     create_kafka                 = true
     nat_gateway_count            = 3
     single_zone                  = true
+    elastic                      = true
+    taskmanager_on_demand_count  = 20
+    taskmanager_spot_types       = ["m6id.2xlarge"]
     monthly_budget_usd           = 90000
     prometheus_security_group_id = "sg-0123456789abcdef0"
     secret_arns                  = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:webhooks-AbCdEf"]
@@ -59,6 +84,11 @@ run "everything_on" {
   assert {
     condition     = contains(output.submit_flags, "--kafka_security=SASL_SSL") && contains(output.submit_flags, "--kafka_sasl_mechanism=AWS_MSK_IAM")
     error_message = "The job logs in to MSK by IAM."
+  }
+
+  assert {
+    condition     = contains(output.submit_flags, "--parallelism=200") && strcontains(output.user_data.jobmanager, "jobmanager.scheduler: \"adaptive\"")
+    error_message = "The job may use all slots that there may be, and runs on those that there are."
   }
 
   assert {

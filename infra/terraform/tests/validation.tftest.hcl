@@ -52,6 +52,7 @@ run "every_number_out_of_range" {
     savepoint_interval_hours  = 25
     savepoint_retention_days  = 0
     kafka_broker_count        = 4
+    scale_out_lag             = 0
     flink_settings            = { "rest.bind-address" = "0.0.0.0" }
     secret_arns               = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:*"]
     egress                    = { all = { description = "all", from = ["taskmanager"], port = 80, cidr_ipv4 = "0.0.0.0/0" } }
@@ -62,7 +63,7 @@ run "every_number_out_of_range" {
     var.rocksdb_volume_gib, var.vpc_cidr, var.nat_gateway_count,
     var.checkpointing_interval_s, var.kafka_bootstrap_servers, var.taskmanager_instance_type,
     var.internal_tls_generation, var.max_disk_percent, var.monthly_budget_usd, var.flink_settings, var.egress,
-    var.secret_arns, var.savepoint_interval_hours, var.savepoint_retention_days, var.kafka_broker_count,
+    var.secret_arns, var.savepoint_interval_hours, var.savepoint_retention_days, var.kafka_broker_count, var.scale_out_lag,
   ]
 }
 
@@ -160,6 +161,60 @@ run "parallelism_beyond_all_slots_and_both_kafkas" {
   }
 
   expect_failures = [var.parallelism, var.kafka_bootstrap_servers]
+}
+
+run "elastic_from_one_taskmanager_without_metrics" {
+  command = plan
+
+  variables {
+    elastic                = true
+    cloudwatch_agent       = false
+    taskmanager_spot_types = ["m6a.xlarge"]
+  }
+
+  expect_failures = [var.elastic, var.taskmanager_spot_types]
+}
+
+run "spot_instances_with_the_default_scheduler" {
+  command = plan
+
+  variables {
+    taskmanager_on_demand_count = 1
+    flink_settings              = { "jobmanager.scheduler" = "Default" }
+  }
+
+  expect_failures = [terraform_data.fixed]
+}
+
+run "spot_types_on_which_nothing_fits" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type.spot
+    values = {
+      memory_size              = 8192
+      supported_architectures  = ["arm64"]
+      supported_usages_classes = ["on-demand"]
+    }
+  }
+
+  variables {
+    taskmanager_on_demand_count = 0
+    taskmanager_spot_types      = ["m7g.large"]
+  }
+
+  expect_failures = [data.aws_ec2_instance_type.spot]
+}
+
+# 9 TaskManagers of 4 slots are more than the small tier's 32 user shards.
+run "more_slots_than_user_shards" {
+  command = plan
+
+  variables {
+    taskmanager_max_count = 9
+  }
+
+  expect_failures = [terraform_data.fixed]
 }
 
 run "numbers_are_overridden" {

@@ -27,6 +27,13 @@ ROCKSDB_IOPS: Final = 6000 - 3000
 ROCKSDB_THROUGHPUT: Final = 250 - 125
 ENDPOINTS: Final = 7
 SAVEPOINT_GIB: Final = 500
+# What nodes send to Amazon Managed Service for Prometheus once a minute: the pipeline's of a slot with one rule,
+# destination and partition (a further rule has 3, a destination 13), Flink's of a slot, and those of a JobManager.
+# Flink's were counted on the job of tests/faults on 2026-11-30: 34 of a TaskManager with two slots, and pendingRecords.
+SERIES_OF_OURS: Final = 40
+SERIES_OF_FLINK: Final = 18
+SERIES_OF_A_SLOT: Final = SERIES_OF_OURS + SERIES_OF_FLINK
+SERIES_OF_A_JOBMANAGER: Final = 7
 # S3 counts whole days from the next midnight on, so that a day of retention lasts a day and a half on average.
 DELETED_CHECKPOINT_DAYS: Final = 1.5
 
@@ -109,6 +116,7 @@ def monthly(plan: Plan, prices: Prices) -> dict[str, Cost]:
         "S3": _same(live * price["s3_gib"]),
         "deleted checkpoints": Cost(*deleted),
         "between zones": _same(between_zones_gb(plan) * price["between_zones_gb"]),
+        "Prometheus": _same(prometheus_samples(plan) / 1e6 * price["prometheus_samples"]),
     }
 
 
@@ -126,6 +134,12 @@ def deleted_checkpoint_bytes(plan: Plan) -> tuple[float, float]:
 def checkpoint_bucket_gib(plan: Plan) -> int:
     """How large the checkpoint bucket gets at most: what the tier plans for, and deleted checkpoints."""
     return plan.tier.checkpoint_storage_gib + math.ceil(deleted_checkpoint_bytes(plan)[1] / _GIB)
+
+
+def prometheus_samples(plan: Plan) -> float:
+    """Samples a month that Amazon Managed Service for Prometheus takes in."""
+    jobmanagers = MACHINES[plan.tier.name].jobmanagers
+    return (plan.slots * SERIES_OF_A_SLOT + jobmanagers * SERIES_OF_A_JOBMANAGER) * HOURS * 60
 
 
 def between_zones_gb(plan: Plan, *, single_zone: bool = False) -> float:

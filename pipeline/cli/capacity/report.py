@@ -53,7 +53,11 @@ def _brokers(plan: Plan) -> str:
 def _cost_rows(plan: Plan, prices: Prices) -> list[tuple[str, str]]:
     costs = monthly(plan, prices)
     single_zone = between_zones_gb(plan, single_zone=True) * prices.values["between_zones_gb"]
-    groups = [("TaskManagers", "JobManagers", "ZooKeeper"), ("volumes", "endpoints", "S3"), ("deleted checkpoints",)]
+    groups = [
+        ("TaskManagers", "JobManagers", "ZooKeeper"),
+        ("volumes", "endpoints", "S3"),
+        ("deleted checkpoints", "Prometheus"),
+    ]
     return [
         ("cost", f"{_usd(together(costs))} USD a month  ({prices.region}, {prices.date}; without Kafka)"),
         *(("", "  ".join(f"{name} {_usd(costs[name])}" for name in group)) for group in groups),

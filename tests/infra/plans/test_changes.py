@@ -38,6 +38,26 @@ override_data {
     supported_architectures = ["x86_64"]
   }
 }
+
+override_data {
+  target = data.aws_ec2_instance_type.spot
+  values = { memory_size = 65536, supported_architectures = ["x86_64"], supported_usages_classes = ["spot"] }
+}
+
+override_data {
+  target = data.aws_vpc.existing
+  values = {
+    id                   = "vpc-0123456789abcdef0"
+    cidr_block           = "10.20.0.0/16"
+    enable_dns_support   = true
+    enable_dns_hostnames = true
+  }
+}
+
+override_data {
+  target = data.aws_subnet.existing
+  values = { vpc_id = "vpc-0123456789abcdef0", cidr_block = "10.20.1.0/24", availability_zone = "eu-central-1a" }
+}
 """
 
 

@@ -117,6 +117,7 @@ class Cluster:
         self.of_job = {"uptime": "400000", "numRestarts": "4"}
         self.state = "RUNNING"
         self.scheduler: str | None = None
+        self.is_elastic = False
         listed = [
             {"id": "s", "name": "Source: ReadEvents -> ReadEvents/batch", "parallelism": 2},
             {"id": "h", "name": "[2]HandleEvents", "parallelism": 2},
@@ -137,6 +138,7 @@ class Cluster:
             "/jobmanager/config": lambda: [
                 {"key": "heartbeat.interval", "value": "2000"},
                 *([{"key": "jobmanager.scheduler", "value": self.scheduler}] if self.scheduler else []),
+                *([{"key": "event-trigger.elastic", "value": "true"}] if self.is_elastic else []),
             ],
             f"/jobs/{JOB}/config": lambda: {"jid": JOB, "execution-config": {"job-parallelism": 4}},
         }
@@ -178,6 +180,13 @@ def test_a_snapshot_has_the_metrics_of_all_vertices_and_subtasks(cluster: Cluste
     assert snapshot.metrics["rule.win_back.fired"] == [6, 7]
     assert (snapshot.failures, snapshot.task_managers) == ([{"timestamp": 1}], [{"slotsNumber": 2}])
     assert snapshot.checkpoints["interval_ms"] == 10_000
+
+
+def test_where_auto_scaling_decides_how_many_slots_there_are_none_is_missing(cluster: Cluster) -> None:
+    cluster.scheduler, cluster.is_elastic = "adaptive", True
+    well = replace(cluster.look(), failures=())
+    managers = status_of(well, well)["job"]["task_managers"]
+    assert (managers["slots"], managers["slots_wanted"], managers["needed"]) == (2, 2, 1)
 
 
 @pytest.mark.parametrize(("scheduler", "wanted"), [("adaptive", 4), ("Adaptive", 4), ("Default", None), (None, None)])

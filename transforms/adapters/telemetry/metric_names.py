@@ -74,6 +74,9 @@ METRICS: Final = (
     Metric("shard.SHARD.journal_bytes", GAUGE, "the shard's journal, uncompressed"),
     Metric("worker_rss_bytes", GAUGE, "memory of the Python worker; subtasks that share one show the same"),
     Metric("worker_cpu_ms", GAUGE, "CPU time that the Python worker has taken since it started; likewise"),
+    Metric(
+        "worker_cpu_percent", GAUGE, "how busy the Python worker was in ten seconds, in percent of a core; likewise"
+    ),
     # User API
     Metric("user_api_calls", COUNTER, "HTTP calls"),
     Metric("user_api_call_errors", COUNTER, "those of them that failed, before they were tried again"),

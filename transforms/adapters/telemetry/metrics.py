@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ from transforms.domain.rules.model import Rule
 # seconds.
 BOUNDS_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 PUBLISH_EVERY_MS: Final = 1000
+# A share of CPU is that of so long or longer: a second alone says little.
+CPU_SHARE_NS: Final = 10 * 10**9
 
 LATENCY: Final = "latency_ms"
 USER_API_CALL: Final = "user_api_call_ms"
@@ -50,6 +53,8 @@ class WorkerMetrics:
         self._evaluated: dict[int, tuple[Sequence[Rule], list[int]]] = {}
         self._gauges: dict[str, int] = {}
         self._published_ms = 0
+        self._cpu_percent = 0
+        self._cpu_since_ns: tuple[int, int] | None = None  # of the monotonic clock, and the CPU time then
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
@@ -88,6 +93,24 @@ class WorkerMetrics:
                 return False
             self._published_ms = now_ms
             return True
+
+    def cpu_percent(self, now_ns: int | None = None, cpu_ns: int | None = None) -> int:
+        """How busy this process was lately, in percent of a core. 0 until it can be said.
+
+        Args:
+            now_ns: of the monotonic clock; default: now.
+            cpu_ns: CPU time of the process until then; default: until now.
+        """
+        now_ns = time.monotonic_ns() if now_ns is None else now_ns
+        cpu_ns = time.process_time_ns() if cpu_ns is None else cpu_ns
+        with self._lock:
+            if self._cpu_since_ns is None:
+                self._cpu_since_ns = now_ns, cpu_ns
+            since_ns, before_ns = self._cpu_since_ns
+            if now_ns - since_ns >= CPU_SHARE_NS:
+                self._cpu_percent = round(100 * (cpu_ns - before_ns) / (now_ns - since_ns))
+                self._cpu_since_ns = now_ns, cpu_ns
+            return self._cpu_percent
 
     def gauges(self) -> dict[str, int]:
         """The gauges' values by name."""

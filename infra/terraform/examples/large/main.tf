@@ -16,6 +16,9 @@ module "cluster" {
   release_dir = var.release_dir
   ami_id      = var.ami_id
 
+  vpc_id     = var.vpc_id
+  subnet_ids = var.subnet_ids
+
   kafka_bootstrap_servers = var.kafka_bootstrap_servers
 
   egress = merge(

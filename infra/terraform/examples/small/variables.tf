@@ -19,13 +19,25 @@ variable "release_dir" {
   default     = "../../../../build/release"
 }
 
+variable "vpc_id" {
+  description = "A VPC that exists, with subnet_ids; null: the cluster has one of its own, to be peered"
+  type        = string
+  default     = null
+}
+
+variable "subnet_ids" {
+  description = "Three private subnets of vpc_id, each in another zone"
+  type        = list(string)
+  default     = []
+}
+
 variable "kafka_bootstrap_servers" {
   description = "HOST:PORT,… of your Kafka"
   type        = string
 }
 
 variable "kafka_security_group_id" {
-  description = "Security group of its brokers, in a VPC that is peered in the same region; null with kafka_cidrs"
+  description = "Security group of its brokers, in the same VPC or in one that is peered in the same region; null with kafka_cidrs"
   type        = string
   default     = null
 

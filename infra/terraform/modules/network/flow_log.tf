@@ -42,8 +42,12 @@ resource "aws_iam_role_policy" "flow_log" {
   policy = data.aws_iam_policy_document.flow_log.json
 }
 
+# Of our VPC, or of our subnets in one that exists.
 resource "aws_flow_log" "this" {
-  vpc_id                   = aws_vpc.this.id
+  count = var.existing == null ? 1 : 3
+
+  vpc_id                   = var.existing == null ? aws_vpc.this[0].id : null
+  subnet_id                = var.existing == null ? null : local.subnet_ids[count.index]
   traffic_type             = "ALL"
   max_aggregation_interval = 600
   log_destination          = aws_cloudwatch_log_group.flow.arn

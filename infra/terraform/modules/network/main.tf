@@ -1,5 +1,5 @@
-# VPC with private subnets only. The way to AWS is through endpoints; a NAT gateway, with the public subnets it needs, is
-# optional. Security groups are in security_groups.tf, the log of connections in flow_log.tf.
+# VPC with private subnets only, or one that exists. The way to AWS is through endpoints; a NAT gateway, with the public
+# subnets it needs, is optional. Security groups are in security_groups.tf, the log of connections in flow_log.tf.
 
 data "aws_region" "current" {}
 
@@ -10,15 +10,20 @@ data "aws_availability_zones" "available" {
 }
 
 locals {
-  zones = slice(data.aws_availability_zones.available.names, 0, 3)
+  own_count = var.existing == null ? 1 : 0
+
+  vpc_id          = var.existing == null ? aws_vpc.this[0].id : var.existing.vpc_id
+  subnet_ids      = var.existing == null ? aws_subnet.private[*].id : var.existing.subnet_ids
+  route_table_ids = var.existing == null ? aws_route_table.private[*].id : var.existing.route_table_ids
+  zones           = var.existing == null ? slice(data.aws_availability_zones.available.names, 0, 3) : var.existing.zones
 
   # A /16 gives /20 subnets: 0, 1, 2 private, 8, 9, 10 public.
-  private_cidrs = [for index in range(3) : cidrsubnet(var.cidr, 4, index)]
+  private_cidrs = var.existing == null ? [for index in range(3) : cidrsubnet(var.cidr, 4, index)] : var.existing.subnet_cidrs
   public_cidrs  = [for index in range(3) : cidrsubnet(var.cidr, 4, index + 8)]
 
   # What a node calls without the internet: SSM (sessions, parameters), Auto Scaling (drain), CloudWatch, secrets,
   # Prometheus.
-  interface_endpoints = toset(concat(
+  interface_endpoints = toset(!var.endpoints ? [] : concat(
     ["ssm", "ssmmessages", "ec2messages", "autoscaling", "logs", "monitoring"],
     var.secrets_manager ? ["secretsmanager"] : [],
     var.prometheus ? ["aps-workspaces"] : [],
@@ -26,6 +31,8 @@ locals {
 }
 
 resource "aws_vpc" "this" {
+  count = local.own_count
+
   cidr_block           = var.cidr
   enable_dns_support   = true
   enable_dns_hostnames = true
@@ -35,15 +42,17 @@ resource "aws_vpc" "this" {
 
 # AWS makes one with everything allowed within it; ours allows nothing.
 resource "aws_default_security_group" "this" {
-  vpc_id = aws_vpc.this.id
+  count = local.own_count
+
+  vpc_id = aws_vpc.this[0].id
 
   tags = { Name = "${var.name}-default-unused" }
 }
 
 resource "aws_subnet" "private" {
-  count = 3
+  count = 3 * local.own_count
 
-  vpc_id                  = aws_vpc.this.id
+  vpc_id                  = aws_vpc.this[0].id
   cidr_block              = local.private_cidrs[count.index]
   availability_zone       = local.zones[count.index]
   map_public_ip_on_launch = false
@@ -52,15 +61,15 @@ resource "aws_subnet" "private" {
 }
 
 resource "aws_route_table" "private" {
-  count = 3
+  count = 3 * local.own_count
 
-  vpc_id = aws_vpc.this.id
+  vpc_id = aws_vpc.this[0].id
 
   tags = { Name = "${var.name}-private-${local.zones[count.index]}" }
 }
 
 resource "aws_route_table_association" "private" {
-  count = 3
+  count = 3 * local.own_count
 
   subnet_id      = aws_subnet.private[count.index].id
   route_table_id = aws_route_table.private[count.index].id
@@ -95,10 +104,12 @@ data "aws_iam_policy_document" "s3_endpoint" {
 }
 
 resource "aws_vpc_endpoint" "s3" {
-  vpc_id            = aws_vpc.this.id
+  count = var.endpoints ? 1 : 0
+
+  vpc_id            = local.vpc_id
   service_name      = "com.amazonaws.${data.aws_region.current.name}.s3"
   vpc_endpoint_type = "Gateway"
-  route_table_ids   = aws_route_table.private[*].id
+  route_table_ids   = local.route_table_ids
   policy            = data.aws_iam_policy_document.s3_endpoint.json
 
   tags = { Name = "${var.name}-s3" }
@@ -127,12 +138,12 @@ data "aws_iam_policy_document" "interface_endpoint" {
 resource "aws_vpc_endpoint" "interface" {
   for_each = local.interface_endpoints
 
-  vpc_id              = aws_vpc.this.id
+  vpc_id              = local.vpc_id
   service_name        = "com.amazonaws.${data.aws_region.current.name}.${each.key}"
   vpc_endpoint_type   = "Interface"
   private_dns_enabled = true
   policy              = data.aws_iam_policy_document.interface_endpoint.json
-  subnet_ids          = aws_subnet.private[*].id
+  subnet_ids          = local.subnet_ids
   security_group_ids  = [aws_security_group.this["endpoints"].id]
 
   tags = { Name = "${var.name}-${each.key}" }
@@ -145,7 +156,7 @@ resource "aws_vpc_endpoint" "interface" {
 resource "aws_internet_gateway" "this" {
   count = var.nat_gateway_count > 0 ? 1 : 0
 
-  vpc_id = aws_vpc.this.id
+  vpc_id = aws_vpc.this[0].id
 
   tags = { Name = var.name }
 }
@@ -153,7 +164,7 @@ resource "aws_internet_gateway" "this" {
 resource "aws_subnet" "public" {
   count = var.nat_gateway_count
 
-  vpc_id                  = aws_vpc.this.id
+  vpc_id                  = aws_vpc.this[0].id
   cidr_block              = local.public_cidrs[count.index]
   availability_zone       = local.zones[count.index]
   map_public_ip_on_launch = false
@@ -164,7 +175,7 @@ resource "aws_subnet" "public" {
 resource "aws_route_table" "public" {
   count = var.nat_gateway_count > 0 ? 1 : 0
 
-  vpc_id = aws_vpc.this.id
+  vpc_id = aws_vpc.this[0].id
 
   tags = { Name = "${var.name}-nat" }
 }

@@ -1,16 +1,16 @@
 output "vpc_id" {
   description = "The VPC"
-  value       = aws_vpc.this.id
+  value       = local.vpc_id
 }
 
 output "private_subnet_ids" {
   description = "Private subnets, one in each of three zones"
-  value       = aws_subnet.private[*].id
+  value       = local.subnet_ids
 }
 
 output "private_route_table_ids" {
-  description = "Their route tables, in the same order"
-  value       = aws_route_table.private[*].id
+  description = "Their route tables, in the same order; empty without endpoints of ours"
+  value       = local.route_table_ids
 }
 
 output "private_subnet_cidrs" {
@@ -24,7 +24,7 @@ output "zones" {
 }
 
 output "security_group_ids" {
-  description = "Security groups by kind: zookeeper, jobmanager, taskmanager, endpoints"
+  description = "Security groups by kind: zookeeper, jobmanager, taskmanager, and endpoints if they are ours"
   value       = { for kind, group in aws_security_group.this : kind => group.id }
 }
 

@@ -4,7 +4,9 @@
 locals {
   node_kinds = ["zookeeper", "jobmanager", "taskmanager"]
 
-  flows = {
+  flows = { for name, flow in local.all_flows : name => flow if var.endpoints || flow.to != "endpoints" }
+
+  all_flows = {
     zookeeper-quorum        = { from = "zookeeper", to = "zookeeper", port = 2888 }
     zookeeper-election      = { from = "zookeeper", to = "zookeeper", port = 3888 }
     jobmanager-to-zookeeper = { from = "jobmanager", to = "zookeeper", port = 2181 }
@@ -29,11 +31,11 @@ locals {
 }
 
 resource "aws_security_group" "this" {
-  for_each = toset(concat(local.node_kinds, ["endpoints"]))
+  for_each = toset(concat(local.node_kinds, var.endpoints ? ["endpoints"] : []))
 
   name        = "${var.name}-${each.key}"
   description = "${each.key} of ${var.name}"
-  vpc_id      = aws_vpc.this.id
+  vpc_id      = local.vpc_id
 
   tags = { Name = "${var.name}-${each.key}" }
 
@@ -64,11 +66,29 @@ resource "aws_vpc_security_group_egress_rule" "flow" {
   to_port                      = each.value.port
 }
 
+data "aws_prefix_list" "s3" {
+  count = var.endpoints ? 0 : 1
+
+  name = "com.amazonaws.${data.aws_region.current.name}.s3"
+}
+
+# Endpoints that the VPC has: in it, we do not know where.
+resource "aws_vpc_security_group_egress_rule" "endpoints" {
+  for_each = toset(var.endpoints ? [] : local.node_kinds)
+
+  security_group_id = aws_security_group.this[each.key].id
+  cidr_ipv4         = var.existing.cidr
+  description       = "AWS through endpoints of the VPC"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+}
+
 resource "aws_vpc_security_group_egress_rule" "s3" {
   for_each = toset(local.node_kinds)
 
   security_group_id = aws_security_group.this[each.key].id
-  prefix_list_id    = aws_vpc_endpoint.s3.prefix_list_id
+  prefix_list_id    = var.endpoints ? aws_vpc_endpoint.s3[0].prefix_list_id : data.aws_prefix_list.s3[0].id
   description       = "S3 through the gateway endpoint"
   ip_protocol       = "tcp"
   from_port         = 443

@@ -8,6 +8,23 @@ variable "cidr" {
   type        = string
 }
 
+variable "existing" {
+  description = "A VPC that exists, and three of its subnets with their ranges, zones and route tables, in the same order; null: one is made"
+  type = object({
+    vpc_id          = string
+    cidr            = string
+    subnet_ids      = list(string)
+    subnet_cidrs    = list(string)
+    zones           = list(string)
+    route_table_ids = list(string)
+  })
+}
+
+variable "endpoints" {
+  description = "Whether to make endpoints of AWS's services; a VPC that exists may have them"
+  type        = bool
+}
+
 variable "nat_gateway_count" {
   description = "NAT gateways: 0 (nodes reach AWS through endpoints only), 1, or 3 (one a zone)"
   type        = number

@@ -7,7 +7,7 @@ data "aws_region" "current" {}
 locals {
   flink = { cluster = var.name }
 
-  # Names as Flink's Prometheus reporter writes them.
+  # Names as in Prometheus.
   metrics = {
     completed_checkpoints = "flink_jobmanager_job_numberOfCompletedCheckpoints"
     failed_checkpoints    = "flink_jobmanager_job_numberOfFailedCheckpoints"
@@ -20,6 +20,7 @@ locals {
     records_in            = "flink_taskmanager_job_task_operator_numRecordsInPerSecond"
     backpressure          = "flink_taskmanager_job_task_backPressuredTimeMsPerSecond"
     heap                  = "flink_taskmanager_Status_JVM_Memory_Heap_Used"
+    busy                  = "event_trigger_worker_cpu_percent"
   }
 
   # What is wrong when the value, the maximum of a period over all nodes, compares so with the threshold.
@@ -160,6 +161,7 @@ locals {
     { title = "Checkpoints", metrics = ["completed_checkpoints", "failed_checkpoints"], stat = "Maximum" },
     { title = "Restarts, jobs, TaskManagers", metrics = ["restarts", "running_jobs", "task_managers"], stat = "Maximum" },
     { title = "JVM heap of the fullest TaskManager [bytes]", metrics = ["heap"], stat = "Maximum" },
+    { title = "CPU of Python workers, mean [% of a core]", metrics = ["busy"], stat = "Average" },
   ]
 }
 

@@ -8,6 +8,11 @@ output "flink_metrics" {
   value       = values(local.metrics)
 }
 
+output "metric_names" {
+  description = "The same by what they are"
+  value       = local.metrics
+}
+
 output "prometheus" {
   description = "Workspace of Amazon Managed Service for Prometheus: id, arn, query endpoint; null without alerts on the job"
   value = var.alert_rules == null ? null : {

@@ -119,7 +119,7 @@ resource "aws_launch_template" "this" {
 resource "aws_autoscaling_group" "this" {
   name                = local.group_name
   vpc_zone_identifier = var.subnet_ids
-  desired_capacity    = var.instance_count
+  desired_capacity    = var.scaling == null ? var.instance_count : null # with a policy it is Auto Scaling's
   min_size            = var.min_count
   max_size            = var.max_count
   health_check_type   = "EC2"
@@ -128,9 +128,41 @@ resource "aws_autoscaling_group" "this" {
   # Moving instances to balance zones would restart the job for nothing.
   suspended_processes = ["AZRebalance"]
 
-  launch_template {
-    id      = aws_launch_template.this.id
-    version = aws_launch_template.this.latest_version
+  dynamic "launch_template" {
+    for_each = var.on_demand_count == null ? [1] : []
+
+    content {
+      id      = aws_launch_template.this.id
+      version = aws_launch_template.this.latest_version
+    }
+  }
+
+  dynamic "mixed_instances_policy" {
+    for_each = var.on_demand_count == null ? [] : [1]
+
+    content {
+      launch_template {
+        launch_template_specification {
+          launch_template_id = aws_launch_template.this.id
+          version            = aws_launch_template.this.latest_version
+        }
+
+        dynamic "override" {
+          for_each = concat([var.instance_type], var.spot_types)
+
+          content {
+            instance_type = override.value
+          }
+        }
+      }
+
+      instances_distribution {
+        on_demand_allocation_strategy            = "prioritized" # in the order above
+        on_demand_base_capacity                  = var.on_demand_count
+        on_demand_percentage_above_base_capacity = 0
+        spot_allocation_strategy                 = "price-capacity-optimized"
+      }
+    }
   }
 
   # New nodes are up before old ones go, so that the job finds slots to move to.
@@ -167,7 +199,7 @@ resource "aws_autoscaling_group" "this" {
 
   lifecycle {
     precondition {
-      condition     = var.min_count <= var.instance_count && var.instance_count <= var.max_count
+      condition     = var.min_count <= var.max_count && (var.scaling != null || (var.min_count <= var.instance_count && var.instance_count <= var.max_count))
       error_message = "TaskManagers: ${var.instance_count} is not between ${var.min_count} and ${var.max_count}."
     }
   }

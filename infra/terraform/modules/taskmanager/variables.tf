@@ -121,3 +121,23 @@ variable "refresh_alarms" {
   description = "Alarms that end and undo a roll-out"
   type        = list(string)
 }
+
+variable "on_demand_count" {
+  description = "TaskManagers that are no spot instances; null: all [instances]"
+  type        = number
+}
+
+variable "spot_types" {
+  description = "Further instance types of spot instances"
+  type        = list(string)
+}
+
+variable "scaling" {
+  description = "What the number of TaskManagers follows: CloudWatch's namespace and metrics, and the lag of a partition from which there are too few [records]; null: nothing"
+  type = object({
+    metrics_namespace = string
+    busy_metric       = string
+    lag_metric        = string
+    max_lag           = number
+  })
+}

@@ -3,8 +3,7 @@
 # take all three at once (docs/infrastructure.md: one after the other with -replace).
 
 locals {
-  # The tenth address of each private subnet; AWS keeps the first four.
-  addresses = [for cidr in var.subnet_cidrs : cidrhost(cidr, 10)]
+  addresses = [for cidr in var.subnet_cidrs : cidrhost(cidr, var.host_number)]
 }
 
 module "bootstrap" {

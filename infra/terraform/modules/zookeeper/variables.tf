@@ -86,3 +86,8 @@ variable "boot" {
     }))
   })
 }
+
+variable "host_number" {
+  description = "Number of a node's address in its subnet; AWS keeps the first four"
+  type        = number
+}

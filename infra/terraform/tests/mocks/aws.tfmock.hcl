@@ -49,6 +49,12 @@ mock_resource "aws_launch_template" {
   }
 }
 
+mock_resource "aws_autoscaling_policy" {
+  defaults = {
+    arn = "arn:aws:autoscaling:eu-central-1:123456789012:scalingPolicy:1:autoScalingGroupName/test:policyName/test"
+  }
+}
+
 mock_resource "aws_msk_configuration" {
   defaults = {
     arn             = "arn:aws:kafka:eu-central-1:123456789012:configuration/test/1"

@@ -63,6 +63,12 @@ def test_the_shuffle_costs_what_goes_to_machines_of_other_zones(task_managers: i
     assert shuffle == pytest.approx(1000 * 1000 * 2_628_000 / 1e9 * share)
 
 
+def test_each_slot_sends_its_samples_once_a_minute() -> None:
+    found = monthly(plan(1000, tier=MEDIUM, parallelism=16), ONE)["Prometheus"]
+    of_all = 16 * costs.SERIES_OF_A_SLOT + 2 * costs.SERIES_OF_A_JOBMANAGER
+    assert found.least == found.most == pytest.approx(of_all * 730 * 60 / 1e6)
+
+
 def test_the_sum_is_of_all_parts() -> None:
     parts = monthly(plan(1000, 2_000_000), ONE)
     assert together(parts).least == pytest.approx(sum(part.least for part in parts.values()))

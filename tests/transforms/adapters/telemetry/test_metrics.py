@@ -73,6 +73,18 @@ def test_memory_is_what_the_kernel_says() -> None:
     assert at_most / 4 < resident_bytes() <= at_most * 1.1
 
 
+def test_a_worker_is_as_busy_as_it_was_in_the_last_ten_seconds() -> None:
+    metrics, second = WorkerMetrics(), 10**9
+    # A worker that has run for an hour before it is asked first: the hour does not count.
+    assert metrics.cpu_percent(3600 * second, 1800 * second) == 0
+    assert metrics.cpu_percent(3609 * second, 1809 * second) == 0
+    assert metrics.cpu_percent(3610 * second, 1806 * second) == 60
+    # Until ten more seconds have passed it stays so; a pause without any question counts as a whole.
+    assert metrics.cpu_percent(3611 * second, 1807 * second) == 60
+    assert metrics.cpu_percent(3710 * second, 1811 * second) == 5
+    assert metrics.cpu_percent(3720 * second, 1822 * second) == 110
+
+
 def test_every_rule_of_a_set_saw_the_events() -> None:
     metrics, first, second = WorkerMetrics(), (rule("a"), rule("b")), (rule("b"),)
     for rules, events in ((first, 3), (second, 4), (first, 2)):
