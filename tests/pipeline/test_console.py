@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-import sys
 from collections.abc import Iterator
 
 import pytest

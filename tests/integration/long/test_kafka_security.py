@@ -187,7 +187,7 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             shown.append(command("inspect", "user", "ada", *inspected, *operator))
             assert "ada" in shown[-1]
             letters = [*named("dead_letters_topic"), *operator]
-            shown.append(command("dead-letters", "list", *letters))
+            shown.append(command("dead-letters", "list", *letters, more=own.environment("dead_letters_key")))
             assert "not_json" in shown[-1]
             assert "undelivered" in shown[-1]
             redrive = [*letters, *named("events_topic", "control_topic"), key, "--execute"]
@@ -211,7 +211,10 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             assert [line.split()[1] for line in shown[-1].splitlines() if line.startswith("FAIL")] == ["Slots"]
             shown.append(command("status", "--once", master, f"--job_name=test-{topics.tag}"))
             of_job = [master, f"--job_name=test-{topics.tag}", *names, *operator, f"--token={token}"]
-            with page(*of_job, more=own.environment("ui_token")) as url, requests.Session() as session:
+            with (
+                page(*of_job, more=own.environment("ui_token", "dead_letters_key")) as url,
+                requests.Session() as session,
+            ):
                 shown.append(sign_in(session, url.rstrip("/"), own.texts["ui_token"]))
                 assert "Sign out" in shown[-1]
                 for path in ("/", "/decisions", "/dead-letters", "/user?user_id=ada"):
