@@ -183,7 +183,13 @@ _NAMED: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(rf"({_SAID}(?:[ \t]{{1,4}}(?:is|was|->))?[ \t(:]{{1,4}}){_NO_WORD}", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            rf"({_SAID}(?:(?:[ \t]{{1,4}}(?:is|was))?[ \t(:]{{1,4}}|[ \t]{{0,4}}->[ \t]{{0,4}})){_NO_WORD}",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (
         re.compile(
             rf"({_SAID}[ \t]{{1,4}}(?:is|was)[ \t]{{1,4}})(?!{_TELLS}\b|{_REFERENCE})"
@@ -215,7 +221,7 @@ _NAMED: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
         re.compile(
             rf"""(?P<reference>\benv:\w+|\bfile:/[\w/.@+-]*|\baws-secret:[\w/+=.@:#-]+)"""
             rf"""|(?P<name>(?:{_NAMES})(?!{_ERROR})[\w.-]{{0,64}}"""
-            rf"""(?:(?:\\*["']|%22|&quot;)?\s{{0,8}}(?:{_IS}[=>]{{0,2}}|->)|\\*["']\s{{0,8}},(?=\s{{0,8}}{_OPEN}))\s{{0,8}})"""
+            rf"""(?:(?:\\*["']|%22|&quot;)?\s{{0,8}}{_IS}[=>]{{0,2}}|\\*["']\s{{0,8}},(?=\s{{0,8}}{_OPEN}))\s{{0,8}})"""
             rf"""(?!{_REFERENCE})(?:{_OPEN}(?={_REFERENCE})"""
             rf"""|(?P<open>b?(?P<quote>\\*(?:\"{{3}}|'{{3}}|\"\"(?=\w)|''(?=\w)|["'])))(?:\\.|(?!(?P=quote))[^\\])*"""
             # YAML's blocks, lists and maps of JSON and Python, and quotes of texts for people.
