@@ -143,7 +143,11 @@ def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = Non
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
             report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
+        elif message["type"] in ("test_interrupt", "test_cleanup"):
+            report.diagnostics.append(f"{name}: {message['@message']}")
     assert report.status, error[-3000:]
+    if "skip" in report.status.values() and not report.diagnostics:  # ended by a signal, for example
+        report.diagnostics.append(f"runs were skipped without a reason; terraform wrote: {error[-1000:]!r}")
     messages.unlink()
     return report
 
