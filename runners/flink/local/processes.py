@@ -275,6 +275,7 @@ class _Registry:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={},  # it needs none, and secrets may be in it
                 start_new_session=True,
             )
         if self._guard.stdin:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from runners.flink.errors import LocalStackError
+from runners.flink.local import processes
 from runners.flink.local.processes import (
     Process,
     accepts_connections,
@@ -67,6 +68,9 @@ def test_a_process_gets_this_environment_without_what_it_shall_not_have(
     try:
         eventually(lambda: "up" in (tmp_path / "log").read_text(), "it is up")
         names = {line.partition(b"=")[0] for line in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")}
+        guard = processes._REGISTRY._guard
+        assert guard is not None
+        assert Path(f"/proc/{guard.pid}/environ").read_bytes() == b""
     finally:
         process.stop()
     assert {b"KEPT_OF_TEST", b"MORE_OF_TEST"} <= names
