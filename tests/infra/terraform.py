@@ -51,18 +51,25 @@ def run(
     timeout_s: float = 850,
     stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
-    """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
-    return subprocess.run(
-        ["nice", "terraform", *arguments],
-        cwd=folder,
-        env=environment(env),
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=timeout_s,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    """``terraform arguments`` in a folder, output and all; never raises for its exit code.
+
+    Terraform gives a provider a minute to start, which may be too short on a busy machine: then it is tried again.
+    """
+    for _ in range(3):
+        done = subprocess.run(
+            ["nice", "terraform", *arguments],
+            cwd=folder,
+            env=environment(env),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode == 0 or "timeout while waiting for plugin to start" not in " ".join(done.stderr.split()):
+            break
+    return done
 
 
 def init(folder: Path, *arguments: str) -> None:
