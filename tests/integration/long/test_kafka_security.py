@@ -191,9 +191,9 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             assert "not_json" in shown[-1]
             assert "undelivered" in shown[-1]
             redrive = [*letters, *named("events_topic", "control_topic"), key, "--execute"]
-            shown.append(command("dead-letters", "redrive", *redrive, more=own.environment()))
+            shown.append(command("dead-letters", "redrive", *redrive, more=own.environment("dead_letters_key")))
             hashed = f"--user_hash_key={own.reference('user_hash_key')}"
-            shown.append(command("user-hash", "ada", hashed, more=own.environment()))
+            shown.append(command("user-hash", "ada", hashed, more=own.environment("user_hash_key")))
             master = f"--flink_master={cluster.flink_master}"
             shown.append(
                 command(
@@ -204,7 +204,7 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
                     *names,
                     *operator,
                     code=1,
-                    more=own.environment(),
+                    more=own.environment("dead_letters_key"),
                 )
             )
             assert "ok    Kafka" in shown[-1]  # the cluster has no free slots, and only that fails
