@@ -9,8 +9,11 @@ import difflib
 import json
 import logging
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms.domain.base.terminal_text import json_line as json_line
@@ -32,13 +35,40 @@ _json_fields: dict[str, Any] | None = None
 # Messages
 
 
+class _TextFormatter(logging.Formatter):
+    """Messages and tracebacks as text. Other packages' hold what brokers, Flink and receivers say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _shown(super().format(record))
+
+
+def _shown(text: str) -> str:
+    from runners.flink.redaction import without_secrets
+
+    return lines_of(without_secrets(text))
+
+
 def quiet_logging() -> None:
     """Log to standard error, without messages of other packages at import that users cannot act on."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_TextFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     noise = ("crcmod package not found", "Could not find a compatible bson package")
     logging.getLogger().handlers[0].addFilter(lambda record: not record.getMessage().startswith(noise))
     # Beam warns about the Flink runner's flags before it has fetched their definitions from the job server.
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
+
+
+def hide_secrets_of_crashes() -> None:
+    """Have Python write warnings, and tracebacks that end the program or a thread, as logging writes messages."""
+    logging.captureWarnings(True)
+    sys.excepthook = _write_crash
+    threading.excepthook = lambda given: _write_crash(given.exc_type, given.exc_value, given.exc_traceback)
+
+
+def _write_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if not issubclass(kind, SystemExit):
+        sys.stderr.write(f"{_shown(''.join(traceback.format_exception(kind, error, trace)).rstrip())}\n")
 
 
 def log_json(**fields: Any) -> None:
@@ -72,9 +102,7 @@ def _report(level: int, message: str, line: str, fields: dict[str, Any]) -> None
     if _json_fields is not None:
         _LOG.log(level, message, extra=fields)
         return
-    from runners.flink.redaction import without_secrets
-
-    sys.stderr.write(f"{lines_of(without_secrets(line))}\n")
+    sys.stderr.write(f"{_shown(line)}\n")
     sys.stderr.flush()
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from pipeline.cli.commands import COMMANDS, Commands, parser
 from pipeline.cli.errors import exit_code_of
-from pipeline.console import log_json, quiet_logging
+from pipeline.console import hide_secrets_of_crashes, log_json, quiet_logging
 from pipeline.errors import OptionError
 
 _ANSWERED: Final = ("-h", "--help", "--version", "--install-completion")
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     quiet_logging()
+    if argv is None:
+        hide_secrets_of_crashes()
     return exit_code_of(lambda: _run(arguments))
 
 

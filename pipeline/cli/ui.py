@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 _SNAPSHOT_INTERVAL_S: Final = 5.0
 _THREADS: Final = 8
+# Of what the server keeps of requests before a thread has them. Pages say no to forms that are larger than 64 KB.
+_LARGEST_BODY: Final = 1 << 20
+_LARGEST_HEADERS: Final = 64 << 10
+# A connection that says nothing ends, so that those who open many soon have none.
+_SILENT_S: Final = 20
+_CONNECTIONS: Final = 500
 
 
 @Parameter(name="*")
@@ -53,6 +59,9 @@ class Address:
         from waitress.server import create_server
 
         options: dict[str, Any] = {"port": self.port if port is None else port, "threads": _THREADS, "ident": None}
+        options |= {"max_request_body_size": _LARGEST_BODY, "max_request_header_size": _LARGEST_HEADERS}
+        options |= {"connection_limit": _CONNECTIONS, "channel_timeout": _SILENT_S, "cleanup_interval": 5}
+        options["asyncore_use_poll"] = True  # select() knows no file beyond number 1023
         if self.trusted_proxy is not None:
             headers = {"x-forwarded-proto", "x-forwarded-for"}
             options |= {"trusted_proxy": self.trusted_proxy, "trusted_proxy_headers": headers}

@@ -219,9 +219,10 @@ _ADVICE: Final = (
     (r"unsupported sasl mechanism|mechanism handshake|enabled mechanisms", "see --kafka_sasl_mechanism"),
     (r"AWS_MSK_IAM|oauthbearer token",
      "see this machine's credentials of AWS: variables, ~/.aws, or the role of the instance"),
-    (r"authentication (error|failed|failure)|sasl", "see --kafka_user and --kafka_password"),
+    # Not the protocol in an address, as sasl_ssl://broker:9093.
+    (r"authentication (error|failed|failure)|\bsasl(?!_(ssl|plaintext)://)", "see --kafka_user and --kafka_password"),
     (r"ssl\.key|ssl\.certificate|private key|keystore",
-     "see --kafka_certificate_file, --kafka_key and --kafka_key_passphrase: PEM, and of each other"),
+     "see --kafka_certificate_file, --kafka_key and --kafka_key_passphrase, which are PEM and belong together"),
     (r"ssl\.ca", "see --kafka_ca_file: a file of PEM"),
     (r"security\.protocol|ssl handshake|apiversion|wrong version number", "see --kafka_security"),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -102,7 +103,9 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
         LocalStackError: Java, the connectors or the job server are missing or do not start.
     """
     jars = [msk_iam_jar()] if settings.kafka_sasl_mechanism == AWS_MSK_IAM else []
-    with JobServer(flink_master, config=job_settings(settings), jars=jars) as server, _temporary_files():
+    secrets = secret_variables(settings, destinations)
+    job_server = JobServer(flink_master, config=job_settings(settings), jars=jars, without=secrets)
+    with job_server as server, _temporary_files():
         pipeline = beam.Pipeline(options=PipelineOptions(beam_options(settings, server.job_endpoint)))
         graph.build(pipeline, settings, rule_set, destinations)
         try:
@@ -111,6 +114,13 @@ def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destination
         except RuntimeError as error:
             raise SubmissionError(_refusal(settings, str(error))) from error
         return "" if settings.plan_file is not None else server.wait_submitted(_SUBMIT_S)
+
+
+def secret_variables(settings: Settings, destinations: tuple[Destination, ...]) -> set[str]:
+    """The environment variables that options and destinations refer to as secrets."""
+    given = [str(value) for value in settings.model_dump().values()]
+    given += [destination.model_dump_json() for destination in destinations]
+    return {name for text in given for name in re.findall(r"\benv:([A-Za-z_][A-Za-z0-9_]*)", text)}
 
 
 @contextlib.contextmanager

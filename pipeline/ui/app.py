@@ -93,7 +93,7 @@ class _Frame:
     def sign_in(self) -> str | Response | tuple[str, int]:
         if not self._guard.has_token:
             raise NotFound("This page is read-only: it was started without --token.")
-        if request.method == "GET":
+        if request.method != "POST":  # HEAD comes without the form's secret
             return flask.render_template("sign_in.html")
         try:
             is_in = self._guard.sign_in(request.form.get("token", "").strip())

@@ -176,7 +176,16 @@ def comes_from_elsewhere() -> bool:
     if site is not None:
         return site not in ("same-origin", "none")  # none: typed, or a bookmark
     referrer = request.headers.get("Referer")  # of browsers before 2023
-    return referrer is not None and urlsplit(referrer).netloc != request.host
+    return referrer is not None and _site_of(referrer)[1] != request.host.lower()
+
+
+def _site_of(address: str) -> tuple[str, str]:
+    """Scheme, and host with port, of an address that anyone may have sent; of what is none, nothing."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.netloc.lower()
 
 
 def _host(name: str) -> str:
@@ -189,9 +198,9 @@ def _host(name: str) -> str:
 
 def _check_form() -> None:
     origin = request.headers.get("Origin")
-    sender = urlsplit(origin or f"{request.scheme}://{request.host}")
+    scheme, site = _site_of(f"{request.scheme}://{request.host}" if origin is None else origin)
     # Without --trusted_proxy this server does not know of the proxy's TLS.
-    if sender.netloc.lower() != request.host.lower() or (request.is_secure and sender.scheme != "https"):
+    if site != request.host.lower() or scheme not in (("https",) if request.is_secure else ("http", "https")):
         raise Forbidden("Another site's page sent this form.")
     given, expected = request.form.get("form", ""), session.get("form")
     if not expected or not hmac.compare_digest(given.encode(), expected.encode()):

@@ -17,7 +17,8 @@ _MOST_ADDRESSES: Final = 1000
 class Throttle:
     """Counts failures of an address. After ``FREE`` of them it has to wait a second, then two, up to a minute.
 
-    Of IPv6 a network of 64 bits counts as one address, because its machines choose theirs freely. Thread-safe.
+    Of IPv6 a network of 64 bits counts as one address, because its machines choose theirs freely. So does all that a
+    proxy passes on and that is no address. Thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,10 +52,11 @@ class Throttle:
 
 
 def _network(address: str) -> str:
+    """What counts as one address; a proxy may add the port, as ``[fd00::1]:443``."""
     try:
-        given = ip_address(address)
+        given = ip_address(address.strip("[").partition("]")[0])
     except ValueError:
-        return address[:64]
+        return "unknown"
     if isinstance(given, IPv6Address):
         return str(given.ipv4_mapped or int(given) >> 64)
     return str(given)

@@ -174,7 +174,9 @@ def java() -> str:
     needed = f"needed: Java {JAVA_NEEDED[0]} to {JAVA_NEEDED[1]}, on the PATH or by JAVA_HOME"
     if program is None:
         raise LocalStackError(f"java: not found{f' in JAVA_HOME={home}' if home else ''}; {needed}")
-    output = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    # Where a program is a script that starts another, it finds that on the PATH; of secrets it needs none.
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    output = subprocess.run([program, "-version"], capture_output=True, text=True, check=False, env=environment).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', output)
     if version is None or not JAVA_NEEDED[0] <= int(version[1]) <= JAVA_NEEDED[1]:
         raise LocalStackError(f"java: {program} is {output.splitlines()[:1] or 'of an unknown version'}; {needed}")

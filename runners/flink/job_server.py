@@ -1,7 +1,7 @@
 """The job server: a JVM that accepts Beam pipelines and submits them to Flink (contract: connectors/README.md)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,26 @@ class JobServer(Service):
 
     ``flink_master`` is ``host:port`` of Flink's REST API. Flink takes a job's own settings (``execution.*``,
     ``pipeline.*``) from the program that submits the job: ``configuration.OF_JOBS`` with ``config`` on top; Beam's
-    options come on top of both. ``jars`` are further ones that the job's settings name classes of.
+    options come on top of both. ``jars`` are further ones that the job's settings name classes of. The JVM does not get
+    the environment variables ``without``: it needs no secret.
     """
 
     name = "job server"
     grace_s = 0  # it holds nothing; its own shutdown waits for open streams
 
     def __init__(
-        self, flink_master: str, *, config: Mapping[str, str] | None = None, jars: Sequence[Path] = ()
+        self,
+        flink_master: str,
+        *,
+        config: Mapping[str, str] | None = None,
+        jars: Sequence[Path] = (),
+        without: Collection[str] = (),
     ) -> None:
         super().__init__()
         self._flink_master = flink_master
         self._config = dict(config or {})
         self._jars = jars
+        self._without = without
         self._stdout_offset = 0
         self._lines: list[dict[str, Any]] = []
         self._job_endpoint: str | None = None
@@ -67,7 +74,9 @@ class JobServer(Service):
         command += ["--job-port", "0", "--artifact-port", "0", "--expansion-port", "0"]
         command += ["--artifacts-dir", str(work_dir / "artifacts"), "--flink-conf-dir", str(conf_dir)]
         log_file, stdout_file = work_dir / "job-server.log", work_dir / "stdout"
-        self._process = Process.start(self.name, command, log_file=log_file, stdout_file=stdout_file, cwd=work_dir)
+        self._process = Process.start(
+            self.name, command, log_file=log_file, stdout_file=stdout_file, without=self._without, cwd=work_dir
+        )
         self._job_endpoint = str(self._wait_for_line("job_endpoint", what="ready", deadline_s=_READY_S))
 
     def wait_submitted(self, deadline_s: float) -> str:

@@ -51,18 +51,25 @@ def run(
     timeout_s: float = 850,
     stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
-    """``terraform arguments`` in a folder, output and all; never raises for its exit code."""
-    return subprocess.run(
-        ["nice", "terraform", *arguments],
-        cwd=folder,
-        env=environment(env),
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=timeout_s,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    """``terraform arguments`` in a folder, output and all; never raises for its exit code.
+
+    Terraform gives a provider a minute to start, which may be too short on a busy machine: then it is tried again.
+    """
+    for _ in range(3):
+        done = subprocess.run(
+            ["nice", "terraform", *arguments],
+            cwd=folder,
+            env=environment(env),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode == 0 or "timeout while waiting for plugin to start" not in " ".join(done.stderr.split()):
+            break
+    return done
 
 
 def init(folder: Path, *arguments: str) -> None:
@@ -143,7 +150,11 @@ def run_tests(folder: Path, *arguments: str, env: Mapping[str, str] | None = Non
         elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
             diagnostic = message["diagnostic"]
             report.diagnostics.append(f"{name}: {diagnostic['summary']}: {diagnostic.get('detail', '')}")
+        elif message["type"] in ("test_interrupt", "test_cleanup"):
+            report.diagnostics.append(f"{name}: {message['@message']}")
     assert report.status, error[-3000:]
+    if "skip" in report.status.values() and not report.diagnostics:  # ended by a signal, for example
+        report.diagnostics.append(f"runs were skipped without a reason; terraform wrote: {error[-1000:]!r}")
     messages.unlink()
     return report
 

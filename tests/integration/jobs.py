@@ -25,7 +25,7 @@ from runners.flink.rest import TERMINAL_STATES, FlinkRest
 
 ROOT = Path(__file__).parent.parent.parent
 PARTITIONS = 4
-SUBMIT_S = 180
+SUBMIT_S = 600
 # Long deadlines: a test expects every profile, a slow machine fetches few a second, and a timed out call would open
 # the circuit breaker.
 PATIENT = ("--enrichment_deadline_seconds=600", "--user_api_timeout_seconds=600")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -106,6 +107,34 @@ def test_what_is_quickly_done_writes_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_errors_hide_secrets_and_keep_to_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.complain("https://me:hush@broker\x1b[2J: password=hush")
     assert capsys.readouterr().err == "error: https://[hidden]@broker\\x1b[2J: password=[hidden]\n"
+
+
+CRASHES = """
+import logging, sys, threading, warnings
+sys.argv = ["event-trigger", "init", "--help"]
+from pipeline.cli.main import main
+main()
+logging.getLogger("kafka").warning("login as ann, password=hush1\x1b[2J")
+try:
+    raise ValueError("https://me:hush2@broker")
+except ValueError:
+    logging.getLogger("kafka").exception("lost")
+warnings.warn("token: hush3")
+thread = threading.Thread(target=lambda: int("secret=hush4"))
+thread.start()
+thread.join()
+raise RuntimeError("Authorization: Basic hush5")
+"""
+
+
+def test_what_other_packages_log_and_how_the_program_crashes_shows_no_secret() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "hush" not in done.stderr
+    assert "\x1b" not in done.stderr
+    for shown in ("password=[hidden]", "lost", "https://[hidden]@broker", "token: [hidden]", "secret=[hidden]",
+                  "RuntimeError: Authorization: [hidden]"):  # fmt: skip
+        assert shown in done.stderr
 
 
 def test_messages_are_json_if_asked(as_json: None, capsys: pytest.CaptureFixture[str]) -> None:

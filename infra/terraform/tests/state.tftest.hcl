@@ -10,6 +10,26 @@ mock_provider "aws" {
   source = "./tests/mocks"
 }
 
+# First, because Terraform skips what follows a run that fails to apply.
+run "state_out_of_range" {
+  command = plan
+
+  module {
+    source = "./state"
+  }
+
+  variables {
+    name                               = "Test"
+    region                             = "eu-central-1"
+    checkpoint_noncurrent_version_days = 0
+    noncurrent_version_days            = 1.5
+    access_log_days                    = 0
+    replica_region                     = "eu-central-1"
+  }
+
+  expect_failures = [var.name, var.replica_region, var.checkpoint_noncurrent_version_days, var.noncurrent_version_days, var.access_log_days]
+}
+
 run "state" {
   command = apply
 
@@ -70,23 +90,4 @@ run "with_a_copy_in_another_region" {
     condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.replica["savepoints"].rule).apply_server_side_encryption_by_default).sse_algorithm == "aws:kms"
     error_message = "Copies are encrypted with a key of their region."
   }
-}
-
-run "state_out_of_range" {
-  command = plan
-
-  module {
-    source = "./state"
-  }
-
-  variables {
-    name                               = "Test"
-    region                             = "eu-central-1"
-    checkpoint_noncurrent_version_days = 0
-    noncurrent_version_days            = 1.5
-    access_log_days                    = 0
-    replica_region                     = "eu-central-1"
-  }
-
-  expect_failures = [var.name, var.replica_region, var.checkpoint_noncurrent_version_days, var.noncurrent_version_days, var.access_log_days]
 }

@@ -6,10 +6,12 @@ import contextlib
 import shutil
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ from pipeline.kafka.security import AWS_MSK_IAM, advice_for
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
+from pipeline.launch.options.settings import OPTIONS
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
@@ -82,6 +85,7 @@ class Doctor:
             yield _key("Letters' key", self._settings.dead_letters_key, letter_signer)
         if self._settings.user_hash_key is not None:
             yield _key("Users' hash key", self._settings.user_hash_key, user_hash)
+        yield from _open_secrets(self._settings)
         yield from self._kafka()
         yield from self._flink()
         yield self._user_api()
@@ -324,6 +328,17 @@ def _connection_problem(address: str) -> str | None:
     except OSError as error:
         return f"{address}: {error.strerror or type(error).__name__}"
     return None
+
+
+def _open_secrets(settings: Settings) -> Iterator[Finding]:
+    """The options whose secret lies in a file of this machine that every user may read."""
+    for name, option in OPTIONS.items():
+        reference = getattr(settings, name)
+        if option.is_reference and reference is not None and reference.startswith("file:"):
+            with contextlib.suppress(OSError):  # workers may be on other machines
+                if Path(reference.removeprefix("file:")).stat().st_mode & stat.S_IROTH:
+                    message = f"--{name} is {reference}, which every user of this machine may read"
+                    yield Finding("Secrets", WARN, message, "chmod o-r, unless others cannot reach its folder")
 
 
 def _refusal(error: KafkaAdminError, addresses: Iterable[str], settings: Settings) -> Finding:

@@ -13,7 +13,7 @@ from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import LOCALHOST, Process, accepts_connections, free_ports
 from runners.flink.local.service import Service
 
-_READY_S = 60.0
+_READY_S = 180.0
 _TOPIC_S = 30.0
 _LOG4J = """\
 rootLogger.level=INFO

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -50,15 +50,17 @@ class Process:
         log_file: Path,
         stdout_file: Path | None = None,
         env: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
         cwd: Path | None = None,
     ) -> "Process":
         """Start ``command``; its stderr goes to ``log_file``, its stdout to ``stdout_file`` or the log as well.
 
-        ``env`` is added to this process's environment.
+        ``env`` is added to this process's environment, of which the variables ``without`` are left out.
 
         Raises:
             LocalStackError: the program cannot be executed.
         """
+        kept = {name: value for name, value in os.environ.items() if name not in without}
         with contextlib.ExitStack() as files:
             log: IO[bytes] = files.enter_context(log_file.open("ab"))
             stdout = log if stdout_file is None else files.enter_context(stdout_file.open("ab"))
@@ -68,7 +70,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=log,
-                    env={**os.environ, **(env or {})},
+                    env={**kept, **(env or {})},
                     cwd=cwd,
                     start_new_session=True,
                 )
@@ -273,6 +275,7 @@ class _Registry:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={},  # it needs none, and secrets may be in it
                 start_new_session=True,
             )
         if self._guard.stdin:

@@ -92,7 +92,7 @@ def test(environment: dict[str, str]) -> int:
     """Run pytest in a network namespace of its own; its exit code."""
     report = ROOT / "build" / "test-infra.xml"
     folder = ROOT / "tests" / "infra" / "long"
-    arguments = ["-v", f"--junit-xml={report}", "--timeout=1800", *sys.argv[1:]]
+    arguments = ["-v", f"--junit-xml={report}", "--timeout=3600", *sys.argv[1:]]
     started = time.monotonic()
     status = subprocess.run(
         contained(sys.executable, "-m", "pytest", *map(str, sorted(folder.glob("check_*.py"))), *arguments),

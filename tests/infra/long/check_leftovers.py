@@ -48,7 +48,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_clear(tmp_path: Path
     run.kill()
     run.wait(30)
     run.stdout.close()
-    wait_for(lambda: not mentioning(str(folder)), "everything in the run has ended", 30)
+    wait_for(lambda: not mentioning(str(folder)), "everything in the run has ended", 120)
     assert str(folder) in shell(*volumes)
     clear(folder)
     assert str(folder) not in shell(*volumes)

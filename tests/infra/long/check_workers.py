@@ -49,7 +49,7 @@ def machine() -> Iterator[Machine]:
             wait_for(
                 lambda: booted.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
                 "up",
-                240,
+                900,
             )
             install(booted.root)
             prepared = booted.run("sh", "-e", "-c", PREPARE)
@@ -95,7 +95,7 @@ def both(machine: Machine) -> tuple[list[str], list[str]]:
     def started() -> bool:
         return [len(pids(machine, *who)) for who in ((*STAND_INS,), (*WORKERS,))] == [2, 2]
 
-    wait_for(started, f"two workers run: {machine.journal()}", 120)
+    wait_for(started, f"two workers run: {machine.journal()}", 600)
     return pids(machine, *STAND_INS), pids(machine, *WORKERS)
 
 
@@ -118,15 +118,15 @@ def test_a_worker_and_its_stand_in_end_together(machine: Machine) -> None:
     _, workers = both(machine)
     main = machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout.strip()
     machine.run("kill", "-9", workers[0])
-    wait_for(lambda: len(pids(machine, *STAND_INS)) == 1, "the stand-in of a killed worker has ended", 60)
+    wait_for(lambda: len(pids(machine, *STAND_INS)) == 1, "the stand-in of a killed worker has ended", 300)
     left = pids(machine, *STAND_INS)
     machine.run("kill", "-9", *left)
-    wait_for(lambda: pids(machine, *WORKERS) == [], "the worker of a killed stand-in has ended", 60)
+    wait_for(lambda: pids(machine, *WORKERS) == [], "the worker of a killed stand-in has ended", 300)
     # Flink would ask again; here the program has ended with its children, and systemd starts it anew.
     both(machine)
     again = machine.run("systemctl", "show", "-P", "MainPID", "flink-taskmanager").stdout.strip()
     assert again not in (main, "0")
     assert machine.run("systemctl", "stop", "flink-taskmanager").returncode == 0
-    wait_for(lambda: pids(machine, *WORKERS) == [], "workers end with the TaskManager's service", 60)
+    wait_for(lambda: pids(machine, *WORKERS) == [], "workers end with the TaskManager's service", 300)
     failed = machine.run("systemctl", "--failed", "--plain", "--no-legend").stdout
     assert "event-trigger-worker" not in failed

@@ -138,7 +138,7 @@ class Machine:
                 stderr=console,
                 start_new_session=True,
             )
-        wait_for(lambda: self._leader(), f"{self.name}: {self.console()}", 30)
+        wait_for(lambda: self._leader(), f"{self.name}: {self.console()}", 120)
 
     def _leader(self) -> int | None:
         """Process id, in this namespace, of the machine's process 1."""
@@ -170,7 +170,7 @@ class Machine:
             "--wd=/",
         ]
         return subprocess.run(
-            [*inside, *command], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+            [*inside, *command], capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
         )
 
     def console(self, lines: int = 30) -> str:

@@ -1,6 +1,7 @@
 """A job, commands and the page on a broker with TLS, logins, certificates and ACLs; ``make test-kafka-security``.
 
-The ACLs are those of docs/kafka-security.md, and canaries among the secrets show whether one leaves its place.
+The ACLs are those of docs/kafka-security.md. Canaries among the secrets, of Kafka and all others, show whether one
+leaves its place: by each form of a reference, and with the references in flags, in event-trigger.yaml and in variables.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -23,13 +23,16 @@ from confluent_kafka.admin import AclOperation, ResourceType
 
 from pipeline.cli.main import main
 from tests.builders import event
+from tests.canaries import Canaries, services, watching
 from tests.flink_cluster import FlinkCluster, wait_for_checkpoint
-from tests.integration.jobs import ROOT, Topics, launch, reading, running
+from tests.integration.jobs import PATIENT, ROOT, Topics, launch, reading, running
 from tests.secure_kafka import OPERATOR, PASSPHRASE, PASSWORD, USER, SecureKafka
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
-RULE = "name: offer\nversion: {}\nfilter: event.amount > 10\nactions: [{{type: kafka}}]\n"
+WEBHOOKS = "{{type: webhook, destination: hook}}, {{type: webhook, name: refused, destination: echo}}"
+RULE = f"name: offer\nversion: {{}}\nfilter: event.amount > 10\nactions: [{{{{type: kafka}}}}, {WEBHOOKS}]\n"
 DOCS = ROOT / "docs" / "kafka-security.md"
 _KINDS = {
     "topic": ResourceType.TOPIC,
@@ -54,13 +57,19 @@ def canaries(secure: SecureKafka) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def cluster(secure: SecureKafka) -> Iterator[FlinkCluster]:
+def by_way(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Canaries]:
+    """The secrets of workers and of the page: behind ``env:`` for one way, behind ``file:`` for the other."""
+    kinds = {"scram": "env", "certificate": "file"}
+    return {way: Canaries(kind, tmp_path_factory.mktemp(f"secrets-{kind}")) for way, kind in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def cluster(secure: SecureKafka, by_way: dict[str, Canaries]) -> Iterator[FlinkCluster]:
     with pytest.MonkeyPatch.context() as patched:
         # The launcher, the JobManager, TaskManagers and workers of this test are one machine.
         patched.setenv("KAFKA_PASSWORD", PASSWORD)
         patched.setenv("KAFKA_PASSPHRASE", PASSPHRASE)
-        patched.setenv("UI_TOKEN", "correct-horse-battery-staple-7")
-        with FlinkCluster(task_managers=1, slots=2) as flink:
+        with FlinkCluster(task_managers=1, slots=2, environment=by_way["scram"].environment()) as flink:
             yield flink
 
 
@@ -87,40 +96,21 @@ def more(topics: Topics) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def arguments_of_processes() -> Iterator[set[bytes]]:
-    """All argument lists that processes of this machine have while the context is open."""
-    found: set[bytes] = set()
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    found.add(path.read_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
-
-
-def command(*words: str, code: int = 0) -> str:
+def command(*words: str, code: int = 0, more: Mapping[str, str] | None = None) -> str:
+    """What a command prints; ``more`` are variables of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=180
-    )
+        [sys.executable, "-m", "pipeline", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(more or {})},
+    )  # fmt: skip
     assert done.returncode == code, (words, done.stdout[-2000:], done.stderr[-2000:])
     return done.stdout + done.stderr
 
 
 @contextlib.contextmanager
-def page(*options: str) -> Iterator[str]:
+def page(*options: str, more: Mapping[str, str]) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "ui", "--port=0", "--token=env:UI_TOKEN", *options],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "pipeline", "ui", "--port=0", *options],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **more}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -134,12 +124,24 @@ def without(options: Sequence[str], name: str) -> list[str]:
     return [option for option in options if not option.startswith(f"--{name}=")]
 
 
-@pytest.mark.timeout(1500)
+def sign_in(session: requests.Session, url: str, token: str) -> str:
+    """Sign in to the page; what it shows then."""
+    (form, *_) = re.findall(r'name="form" value="([^"]+)"', session.get(f"{url}/sign-in", timeout=60).text)
+    return session.post(f"{url}/sign-in", {"form": form, "token": token}, timeout=60).text
+
+
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("way", ["scram", "certificate"])
 def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
-    secure: SecureKafka, cluster: FlinkCluster, canaries: list[bytes], way: str, tmp_path: Path
+    secure: SecureKafka,
+    cluster: FlinkCluster,
+    canaries: list[bytes],
+    by_way: dict[str, Canaries],
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    topics = Topics(secure)
+    topics, own = Topics(secure), by_way[way]
     secure.create_topic(f"decisions-{topics.tag}")
     encrypted = secure.mutual(passphrase="env:KAFKA_PASSPHRASE")
     user, job = (USER, secure.scram("env:KAFKA_PASSWORD")) if way == "scram" else (f"{OPERATOR}-2", encrypted)
@@ -147,17 +149,24 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
     allow(secure, user, 1, topics)
     allow(secure, OPERATOR, 2, topics)
     names = [*without(topics.options(), "bootstrap_servers"), *more(topics)]
+    isolation = {"scram": "none", "certificate": "process"}[way]
+    token, key = own.reference("ui_token"), f"--dead_letters_key={own.reference('dead_letters_key')}"
 
     def named(*wanted: str) -> list[str]:
         return [option for option in names if option.partition("=")[0].removeprefix("--") in wanted]
 
-    rules = tmp_path / "rule.yaml"
+    rules, destinations, config = tmp_path / "rule.yaml", tmp_path / "destinations.yaml", tmp_path / "config.yaml"
     shown = []
-    with arguments_of_processes() as arguments, reading(secure, topics.actions) as actions:
+    with watching() as processes, reading(secure, topics.actions) as actions, services(own) as asked:
+        destinations.write_text(asked.destinations())
+        config.write_text(f"user_hash_key: {own.reference('user_hash_key')}\nrules_isolation: {isolation}\n")
+        monkeypatch.setenv("EVENT_TRIGGER_DEAD_LETTERS_KEY", own.reference("dead_letters_key"))
         rules.write_text(RULE.format(1))
-        publish = ["rules", "publish", str(rules), *named("rules_topic", "events_topic"), *operator]
+        publish = ["rules", "publish", str(rules), *named("rules_topic", "events_topic", "audit_topic"), *operator]
         shown.append(command(*publish))
         flags = [*without(topics.options(), "bootstrap_servers"), *more(topics), *job, "--decision_sample=1"]
+        flags += [f"--config={config}", f"--destinations={destinations}", "--allow_private_destinations"]
+        flags += [f"--user_api_url={asked.url}", f"--user_api_token={own.reference('user_api_token')}", *PATIENT]
         plan = tmp_path / "plan.json"
         done = launch("--runner=FlinkRunner", f"--rules={rules}", f"--plan_file={plan}", *flags)
         assert done.returncode == 0, done.stderr
@@ -166,7 +175,8 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             bodies = [event("ada", event_id=f"e{n}", timestamp=time.time_ns() // 10**6, amount=20) for n in range(5)]
             topics.produce((b"ada", orjson.dumps(body)) for body in bodies)
             topics.produce([(b"bob", b"no event")])
-            actions.until(5, 120)
+            actions.until(5, 300)
+            eventually(lambda: asked.counts["hook"] >= 5 <= asked.counts["echo"], "all webhooks came", 300)
             rules.write_text(RULE.format(2))
             shown.append(command(*publish, "--backtest_events=10"))
             shown.append(command("rules", "status", "--wait=60", *named("rules_topic", "audit_topic"), *operator))
@@ -177,37 +187,87 @@ def test_a_job_and_all_commands_and_no_secret_leaves_its_place(
             shown.append(command("inspect", "user", "ada", *inspected, *operator))
             assert "ada" in shown[-1]
             letters = [*named("dead_letters_topic"), *operator]
-            shown.append(command("dead-letters", "list", *letters))
+            shown.append(command("dead-letters", "list", *letters, more=own.environment("dead_letters_key")))
             assert "not_json" in shown[-1]
-            redrive = [*letters, *named("events_topic", "control_topic"), "--execute", "--accept_unsigned"]
-            shown.append(command("dead-letters", "redrive", *redrive))
+            assert "undelivered" in shown[-1]
+            redrive = [*letters, *named("events_topic", "control_topic"), key, "--execute"]
+            shown.append(command("dead-letters", "redrive", *redrive, more=own.environment("dead_letters_key")))
+            hashed = f"--user_hash_key={own.reference('user_hash_key')}"
+            shown.append(command("user-hash", "ada", hashed, more=own.environment("user_hash_key")))
             master = f"--flink_master={cluster.flink_master}"
             shown.append(
-                command("doctor", "--runner=FlinkRunner", master, "--parallelism=1", *names, *operator, code=1)
+                command(
+                    "doctor",
+                    "--runner=FlinkRunner",
+                    master,
+                    "--parallelism=1",
+                    *names,
+                    *operator,
+                    code=1,
+                    more=own.environment("dead_letters_key"),
+                )
             )
             assert "ok    Kafka" in shown[-1]  # the cluster has no free slots, and only that fails
             assert [line.split()[1] for line in shown[-1].splitlines() if line.startswith("FAIL")] == ["Slots"]
             shown.append(command("status", "--once", master, f"--job_name=test-{topics.tag}"))
-            with page(master, f"--job_name=test-{topics.tag}", *names, *operator) as url:
-                session = requests.Session()
+            of_job = [master, f"--job_name=test-{topics.tag}", *names, *operator, f"--token={token}"]
+            with (
+                page(*of_job, more=own.environment("ui_token", "dead_letters_key")) as url,
+                requests.Session() as session,
+            ):
+                shown.append(sign_in(session, url.rstrip("/"), own.texts["ui_token"]))
+                assert "Sign out" in shown[-1]
                 for path in ("/", "/decisions", "/dead-letters", "/user?user_id=ada"):
                     shown.append(session.get(f"{url.rstrip('/')}{path}", timeout=60).text)
-            wait_for_checkpoint(cluster.rest, job_id, 1, 60)
+            wait_for_checkpoint(cluster.rest, job_id, 1, 120)
             savepoint = cluster.rest.savepoint(job_id)
             for path in ("config", "plan", "exceptions", "checkpoints"):
                 shown.append(requests.get(f"{cluster.rest_url}/jobs/{job_id}/{path}", timeout=30).text)
             shown.append(requests.get(f"{cluster.rest_url}/jobmanager/environment", timeout=30).text)
+            shown += [requests.get(url, timeout=60).text for url in cluster.metrics_urls]
+            assert re.search("webhook.*hook.*delivered", shown[-1])
+    assert asked.wrong == []
+    assert asked.counts["users"] > 0 < asked.counts["token"]
     written = {
         "plan": plan.read_bytes(),
         "shown": "\n".join(shown).encode(),
         "launcher": done.stderr.encode() + done.stdout.encode(),
-        "arguments": b"\n".join(arguments),
+        "arguments": b"\n".join(processes.arguments),
     }
+    written |= {topic: b"\n".join(records_of(secure, topic)) for topic in topics_of(topics)}
     # State, savepoint, what the JobManager keeps of the job, and all logs.
     written |= {str(path): path.read_bytes() for path in cluster.work_dir.rglob("*") if path.is_file()}
     assert any(savepoint.rpartition("/")[2] in name for name in written)
     assert b"env:KAFKA_PASS" in b"".join(written.values()), "references are looked for in the wrong places"
-    assert {name for name, content in written.items() for canary in canaries if canary in content} == set()
+    found = [*canaries, *own.parts()]
+    assert {name for name, content in written.items() for canary in found if canary in content} == set()
+    # Who was given a variable has it, and the commands that a user gave one. Nobody has what lies in a file.
+    workers = {"JobManager", "TaskManager", "worker"}
+    holders = {name: processes.holders([own.texts[name].encode()]) for name in own.texts}
+    of_kind = {
+        "ui_token": {"command"},
+        "dead_letters_key": workers | {"command"},
+        "user_hash_key": workers | {"command"},
+    }
+    expected = {name: of_kind.get(name, workers) if name != "access_token" else set() for name in holders}
+    assert holders == {name: programs if own.kind == "env" else set() for name, programs in expected.items()}
+    assert processes.holders([(PASSWORD if way == "scram" else PASSPHRASE).encode()]) == workers | {"command"}
+    assert {"job server", "broker", *(["sandbox"] if isolation == "process" else [])} <= set(processes.environments)
+
+
+def topics_of(topics: Topics) -> list[str]:
+    """The topics that the job and the commands write."""
+    others = [option.partition("=")[2] for option in more(topics)]
+    return [topics.actions, topics.dead_letters, topics.inspections, topics.audit, *others]
+
+
+def records_of(secure: SecureKafka, topic: str) -> list[bytes]:
+    """Keys, values and headers of a topic's records."""
+    with reading(secure, topic) as reader:
+        return [
+            b"\n".join([message.key() or b"", message.value() or b"", str(message.headers()).encode()])
+            for message in reader.settle()
+        ]
 
 
 def test_the_launch_says_when_the_password_is_wrong(

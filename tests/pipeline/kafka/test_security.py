@@ -10,6 +10,7 @@ from pipeline.errors import OptionError
 from pipeline.kafka.client_properties import for_java, for_librdkafka
 from pipeline.kafka.security import KafkaSecurity, advice_for, msk_region
 from pipeline.launch.options import parse
+from runners.flink.redaction import without_secrets
 
 FLINK = ["--runner=FlinkRunner", "--rules=rules", "--bootstrap_servers=b:1"]
 LOGIN = {"kafka_user": "ann", "kafka_password": "env:P"}
@@ -243,8 +244,22 @@ def test_a_pair_that_may_be_a_secret_is_not_shown() -> None:
         ("SSL handshake failed: ... certificate verify failed: self-signed", "--kafka_ca_file"),
         ("Topic authorization failed", None),
         ("Connection refused", None),
+        ("sasl_ssl://127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused", None),
+        ("sasl_plaintext://b:1/bootstrap: Failed to resolve 'b:1': Name or service not known", None),
     ],
 )
 def test_advice_names_the_option(problem: str, option: str | None) -> None:
     advice = advice_for(problem)
     assert advice is None if option is None else option in (advice or "")
+
+
+def test_advice_survives_the_hiding_of_secrets() -> None:
+    for problem in (
+        "pkcs12 cipherfinal error: maybe wrong password",
+        "private key",
+        "ssl.ca",
+        "sasl",
+        "oauthbearer token",
+    ):
+        line = f"{problem} -> {advice_for(problem)}"
+        assert without_secrets(line) == line

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.launch import graph
+from pipeline.launch.flink import secret_variables
 from pipeline.launch.options import Settings
 from transforms.domain.rules.sets import RuleSet
+from transforms.domain.webhooks.destinations import Destination
 
 SECURITY: dict[str, Any] = {
     "kafka_security": "SASL_SSL",
@@ -37,3 +39,35 @@ def test_a_plan_has_references_and_no_secret(runner: str, monkeypatch: pytest.Mo
         plan = pickle.dumps(step)
         assert b"env:KAFKA_PASSWORD" in plan
         assert b"canary" not in plan
+
+
+def test_the_step_of_workers_has_references_of_all_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("SIGNING", "HEADER", "CLIENT_ID", "CLIENT_SECRET", "API_TOKEN", "LETTERS", "HASHES")
+    for name in names:
+        monkeypatch.setenv(name, f"canary-{name}")
+    destination = Destination.model_validate(
+        {
+            "name": "crm",
+            "url": "https://crm.example.com/hook",
+            "secrets": ["env:SIGNING"],
+            "headers": {"X-Api-Key": {"secret": "env:HEADER"}},
+            "oauth2": {
+                "token_url": "https://crm.example.com/token",
+                "client_id": {"secret": "env:CLIENT_ID"},
+                "client_secret": "env:CLIENT_SECRET",
+            },
+        }
+    )
+    settings = Settings(
+        runner="FlinkRunner",
+        bootstrap_servers="b:1",
+        user_api_url="https://users.example.com",
+        user_api_token="env:API_TOKEN",
+        dead_letters_key="env:LETTERS",
+        user_hash_key="env:HASHES",
+        **SECURITY,
+    )
+    plan = pickle.dumps(graph._handle(settings, RuleSet(0, ()), (destination,)))
+    assert [name for name in names if f"env:{name}".encode() not in plan] == []
+    assert b"canary" not in plan
+    assert secret_variables(settings, (destination,)) == {*names, "KAFKA_PASSWORD", "KAFKA_KEY"}

@@ -185,7 +185,7 @@ def serving(
     def run() -> None:
         # As server.run(), which would wait for browsers to close their connections.
         while not ended.is_set():
-            server.asyncore.loop(timeout=0.05, map=server._map, count=1)
+            server.asyncore.loop(timeout=0.05, map=server._map, count=1, use_poll=True)
         server.task_dispatcher.shutdown()
         server.asyncore.close_all(server._map)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from pipeline.ui.throttle import FREE, Throttle
 
 
@@ -35,6 +37,17 @@ def test_addresses_of_one_ipv6_network_share_their_failures() -> None:
     for _ in range(FREE):
         throttle.failed("::ffff:192.0.2.1")
     assert throttle.wait_s("192.0.2.1") == 1.0
+
+
+@pytest.mark.parametrize(
+    "same", ["[2001:db8::1]:{}", "[2001:db8::{}]", "fe80::1%eth{}", "unknown{}", "192.0.2.1{}{}{}", ""]
+)
+def test_no_way_to_write_an_address_makes_more_of_it(same: str) -> None:
+    throttle = Throttle(lambda: 0.0)
+    for number in range(FREE):
+        throttle.failed(same.format(number, number, number))
+    assert throttle.wait_s(same.format(9, 9, 9)) == 1.0
+    assert throttle.wait_s("192.0.2.77") == 0.0
 
 
 def test_failures_of_a_million_addresses_take_no_more_room_than_of_a_thousand() -> None:

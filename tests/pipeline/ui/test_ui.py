@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -501,6 +503,8 @@ def test_other_sites_may_link_and_not_embed(visitor: Visitor) -> None:
         fetch("cross-site", "navigate", "document"),
         fetch("same-site", "navigate", "document"),
         {"Referer": "https://evil.example/"},
+        {"Referer": "http://["},
+        {"Referer": "no address"},
     ],
 )
 def test_a_link_of_another_site_asks_the_job_nothing(visitor: Visitor, job: GivenJob, headers: dict[str, str]) -> None:
@@ -636,6 +640,12 @@ def test_who_has_not_signed_in_cannot_redrive(visitor: Visitor, job: GivenJob) -
         ("own", {"Origin": "http://evil.example"}),
         ("own", {"Origin": "http://127.0.0.1:1"}),
         ("own", {"Origin": "null"}),
+        ("own", {"Origin": ""}),
+        ("own", {"Origin": "http://["}),
+        ("own", {"Origin": "http://[::1"}),
+        ("own", {"Origin": "ftp://{page}"}),
+        ("own", {"Origin": "http://{page} http://evil.example"}),
+        ("own", {"Origin": "http://evil.example@{page}"}),
         ("own", {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}),
         ("own", {"Sec_Fetch_Site": "same-site"}),
     ],
@@ -647,8 +657,9 @@ def test_other_sites_forms_are_refused(
     with Visitor(visitor.url) as other:
         known = {"own": visitor.secret("/dead-letters"), "another session's": other.secret("/dead-letters")}
     fields = {"place": "0/1"} | ({} if form is None else {"form": known.get(form, form)})
+    sent = {name: value.format(page=visitor.url.removeprefix("http://")) for name, value in headers.items()}
     for path in ("/dead-letters/redrive", "/sign-out", "/sign-in"):
-        assert visitor.submit(path, fields, **headers).status_code == 403
+        assert visitor.submit(path, fields, **sent).status_code == 403
     assert job.redriven == []
     assert visitor.redrive("0/1", Origin=visitor.url).status_code == 303
     assert job.redriven == ["0/1"]
@@ -719,6 +730,15 @@ def test_who_tries_tokens_has_to_wait_and_others_need_not(job: GivenJob, token: 
         assert tried(TOKEN, "192.0.2.2").status_code == 303
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "FOO"])
+def test_only_a_form_tries_a_token(visitor: Visitor, caplog: pytest.LogCaptureFixture, method: str) -> None:
+    for given in ("wrong", TOKEN):
+        fields = {"form": visitor.secret("/sign-in"), "token": given}
+        visitor.request(method, f"{visitor.url}/sign-in", data=fields, params=fields, allow_redirects=False, timeout=30)
+    assert caplog.messages == []
+    assert visitor.redrive("0/1").status_code == 403
+
+
 def test_signing_out_ends_every_copy_of_the_session(visitor: Visitor, job: GivenJob) -> None:
     visitor.sign_in()
     secret = visitor.secret("/dead-letters")
@@ -756,6 +776,24 @@ def test_a_form_that_is_too_large_is_refused(visitor: Visitor) -> None:
     visitor.sign_in()
     fields = {"form": visitor.secret("/"), "place": "0" * 100_000}
     assert visitor.submit("/dead-letters/redrive", fields).status_code == 413
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])
+def test_no_more_of_a_body_is_kept_than_of_a_form(visitor: Visitor, length: str) -> None:
+    host, port = visitor.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(f"POST /sign-in HTTP/1.1\r\nHost: {host}:{port}\r\n{length}\r\n\r\n".encode())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the page may have hung up
+            connection.sendall((b"20000\r\n" + b"a" * 0x20000 + b"\r\n") * 9)  # 1.2 MB, and more would follow
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_silent_connections_leave_room_for_others(visitor: Visitor) -> None:
+    host, port = visitor.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as silent:
+        for _ in range(300):
+            silent.enter_context(socket.create_connection((host, int(port)), 30)).sendall(b"GET / HTTP/1.1\r\n")
+        assert visitor.page("/health").status_code == 200
 
 
 # In a browser

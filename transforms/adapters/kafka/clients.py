@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaError
@@ -34,6 +35,8 @@ _OPTIONS: Final = {
     "ssl.key.pem": "kafka_key",
     "ssl.key.password": "kafka_key_passphrase",
 }
+_FILES: Final = {"ssl.ca.location": "kafka_ca_file", "ssl.certificate.location": "kafka_certificate_file"}
+_CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 _REASONS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
 _KEPT_REASONS: Final = 20
 _TOKEN_PAUSE_S: Final = 60.0
@@ -52,13 +55,16 @@ def connectable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The properties as a client takes them: with the secrets that they refer to, and callbacks.
 
     Raises:
-        SecretError: a secret cannot be read, or AWS gives no token; the message names the option and the reference.
+        SecretError: a secret or a file of certificates cannot be read or has another form, or AWS gives no token; the
+            message names the option and the reference.
     """
     found: dict[str, Any] = {"error_cb": _remember, **config}
+    for name in _FILES.keys() & config.keys():
+        _check_certificates(f"--{_FILES[name]}", str(config[name]))
     for name, value in config.items():
         if isinstance(value, str) and is_reference(value) and (is_secret_property(name) or name == "sasl.username"):
             try:
-                found[name] = read_secret(value, _check_secret)
+                found[name] = read_secret(value, _check_key if name == "ssl.key.pem" else _check_text)
             except SecretError as error:
                 label = f"--{_OPTIONS[name]}" if name in _OPTIONS else f"Kafka property {name!r}"
                 raise SecretError(f"{label} is {error}") from None
@@ -68,9 +74,29 @@ def connectable(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _check_secret(text: str) -> None:
+def _check_text(text: str) -> None:
     if not text:
         raise SecretError("is empty")
+    # librdkafka would end it at a zero byte, and brokers would only say that it is wrong.
+    if _CONTROL.search(text):
+        raise SecretError("has line breaks or other control characters, allowed: one line")
+
+
+def _check_key(text: str) -> None:
+    if not text:
+        raise SecretError("is empty")
+    if not re.search("-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*-----END [A-Z ]{0,30}PRIVATE KEY-----", text, re.DOTALL):
+        raise SecretError("has no whole private key, allowed: PKCS #8 in PEM, from BEGIN to END")
+
+
+def _check_certificates(option: str, path: str) -> None:
+    """As librdkafka does not name the file, and takes an empty folder for CAs."""
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SecretError(f"{option} is {path!r}: {error.strerror}") from None
+    if not re.search(b"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----", text):
+        raise SecretError(f"{option} is {path!r}: no certificate in it, allowed: a file of PEM")
 
 
 class _MskTokens:

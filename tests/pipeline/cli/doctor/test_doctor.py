@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,19 @@ def test_a_key_of_hashes_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [findings("Users' hash key", Settings(user_hash_key=f"env:{name}")) for name in ("GOOD", "BAD")]
     assert [finding.outcome for (finding,) in found] == ["ok", "warn"]
     assert "s3cr3t" not in found[1][0].message
+
+
+def test_a_secret_in_a_file_that_everybody_may_read_is_a_warning(tmp_path: Path) -> None:
+    modes = {"kafka_password": 0o644, "user_api_token": 0o604, "dead_letters_key": 0o640, "kafka_key": 0o600}
+    for name, mode in modes.items():
+        (tmp_path / name).write_text("s3cr3t")
+        (tmp_path / name).chmod(mode)
+    references = {name: f"file:{tmp_path}/{name}" for name in modes}
+    found = findings("Secrets", Settings(**references, user_hash_key="file:/nowhere"))
+    assert [(finding.outcome, finding.message) for finding in found] == [
+        ("warn", f"--{name} is {references[name]}, which every user of this machine may read")
+        for name in ("kafka_password", "user_api_token")
+    ]
 
 
 def test_measures_that_do_not_hold_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

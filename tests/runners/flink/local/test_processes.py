@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from runners.flink.errors import LocalStackError
+from runners.flink.local import processes
 from runners.flink.local.processes import (
     Process,
     accepts_connections,
@@ -54,6 +55,26 @@ def test_a_process_runs_until_it_is_stopped(tmp_path: Path, left_over: LeftOver)
     assert not process.running
     process.stop()  # again does no harm
     assert left_over() == []
+
+
+def test_a_process_gets_this_environment_without_what_it_shall_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_TEST", "s3cr3t")
+    monkeypatch.setenv("KEPT_OF_TEST", "kept")
+    process = Process.start(
+        "env", SLEEP, log_file=tmp_path / "log", env={"MORE_OF_TEST": "more"}, without={"SECRET_OF_TEST", "NO_SUCH"}
+    )
+    try:
+        eventually(lambda: "up" in (tmp_path / "log").read_text(), "it is up")
+        names = {line.partition(b"=")[0] for line in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")}
+        guard = processes._REGISTRY._guard
+        assert guard is not None
+        assert Path(f"/proc/{guard.pid}/environ").read_bytes() == b""
+    finally:
+        process.stop()
+    assert {b"KEPT_OF_TEST", b"MORE_OF_TEST"} <= names
+    assert b"SECRET_OF_TEST" not in names
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path, left_over: LeftOver) -> None:

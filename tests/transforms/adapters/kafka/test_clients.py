@@ -17,6 +17,8 @@ from transforms.domain.base.secret_references import SecretError
 
 CONFIG = {"bootstrap.servers": "b:1", "sasl.username": "ann", "sasl.password": "env:P", "client.id": "env:P"}
 
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----"
+
 
 def without_callbacks(config: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in connectable(config).items() if not name.endswith("_cb")}
@@ -24,12 +26,12 @@ def without_callbacks(config: dict[str, str]) -> dict[str, str]:
 
 def test_secrets_are_read_and_other_properties_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("P", "s3cr3t")
-    (tmp_path / "key").write_text("-----BEGIN PRIVATE KEY-----\n")
+    (tmp_path / "key").write_text(f"{KEY}\n")
     config = {**CONFIG, "ssl.key.pem": f"file:{tmp_path}/key"}
     assert without_callbacks(config) == {
         **CONFIG,
         "sasl.password": "s3cr3t",
-        "ssl.key.pem": "-----BEGIN PRIVATE KEY-----",
+        "ssl.key.pem": KEY,
     }
 
 
@@ -57,6 +59,40 @@ def test_a_secret_that_cannot_be_read_is_named_with_its_option(
     with pytest.raises(SecretError) as error:
         connectable({name: reference})
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("secret", ["s3cr\r\nt", "s3cr\nt", "s3cr\0t", "s3cr\tt", "s3cr\x7ft"])
+@pytest.mark.parametrize("name", ["sasl.password", "sasl.username", "ssl.key.password"])
+def test_a_password_is_one_line_of_printable_characters(name: str, secret: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(secret.encode())
+    with pytest.raises(SecretError, match="has line breaks or other control characters, allowed: one line") as error:
+        connectable({name: f"file:{tmp_path}/secret"})
+    assert "s3cr" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["s3cr3t", KEY[:30], KEY[:50], KEY.replace("PRIVATE KEY", "CERTIFICATE")])
+def test_a_key_is_whole_and_in_pem(text: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(SecretError, match=r"--kafka_key is file:.*: has no whole private key, allowed: PKCS #8 in PEM"):
+        connectable({"ssl.key.pem": f"file:{tmp_path}/key"})
+
+
+@pytest.mark.parametrize(("name", "option"), [("ssl.ca.location", "ca"), ("ssl.certificate.location", "certificate")])
+def test_a_file_of_certificates_is_named_when_it_is_none(name: str, option: str, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text(KEY)
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\r\nMIIE\r\n-----END CERTIFICATE-----\r\n")
+    wrong = {
+        "none.pem": "No such file",
+        "": "Is a directory",
+        "key.pem": "no certificate in it",
+        "empty.pem": "no cert",
+    }
+    for file, problem in wrong.items():
+        with pytest.raises(SecretError) as error:
+            connectable({name: str(tmp_path / file)})
+        assert f"--kafka_{option}_file is '{tmp_path / file}': {problem}" in str(error.value)
+    assert connectable({name: str(tmp_path / "ca.pem")})[name] == str(tmp_path / "ca.pem")
 
 
 MSK = {"sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.config": "aws-msk-iam:eu-west-3"}
