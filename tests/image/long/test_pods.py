@@ -38,7 +38,7 @@ from tests.secure_kafka import Authority
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
-TOKEN = "of-the-page-0123456789"
+TOKEN = "0123456789abcdef" * 4
 PODS = {name: address(number) for number, name in enumerate(("jobmanager", "taskmanager", "launch", "page"), 2)}
 S3 = f"http://{HOST}:9000"
 IN_POD = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -188,7 +188,7 @@ def test_each_pod_runs_as_rendered_and_a_new_jobmanager_takes_the_job_over(tmp_p
     ):
         for topic in ("user-tracking-events", "event-actions"):
             kafka.create_topic(topic, 4)
-        for topic in ("event-dead-letters", "event-decisions", "event-control"):
+        for topic in ("event-dead-letters", "event-decisions", "event-control", "user-inspections", "event-audit"):
             kafka.create_topic(topic)
         assert "decisions_topic: event-decisions" in options
         pods = Pods(run, documents, dict(zip(PODS, networks, strict=True)), tmp_path, {"ui-token": TOKEN})
