@@ -195,7 +195,7 @@ def test_each_pod_runs_as_rendered_and_a_new_jobmanager_takes_the_job_over(tmp_p
         jobmanager = pods.start("jobmanager")
         pods.start("taskmanager")
         rest = FlinkRest(f"http://{PODS['jobmanager']}:8081")
-        wait_for_task_managers(rest, 1)
+        wait_for_task_managers(rest, 1, 420)
         pods.start("launch", wait=True)
         pods.start("page")
         with reading(kafka, "event-actions") as actions:

@@ -51,7 +51,11 @@ def test_what_is_wrong_is_one_error_and_a_container_without_a_network_still_know
     ("options", "roles", "problem"),
     [
         (["--read-only-tmpfs=false"], ("launch", "page", "jobmanager"), "/tmp (Read-only file system)"),  # noqa: S108
-        (["--tmpfs=/data:size=64k,mode=777"], ("jobmanager", "taskmanager"), "/data (No space left on device)"),
+        (
+            ["--user=12345:0", "--tmpfs=/data:size=64k"],
+            ("jobmanager", "taskmanager"),
+            "/data (No space left on device)",
+        ),
         (["--user=12345:12345"], ("taskmanager",), "/data (Permission denied)"),
     ],
 )
