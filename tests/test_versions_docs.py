@@ -8,6 +8,6 @@ from tests.newest_beam import ROOT
 def test_every_class_in_a_package_of_others_is_in_what_a_move_takes() -> None:
     text = (ROOT / "docs" / "versions.md").read_text("utf-8")
     java = ROOT / "runners" / "flink" / "connectors" / "src" / "main" / "java"
-    files = [str(path.relative_to(ROOT)) for path in java.glob("org/**/*.java")]
-    assert len(files) >= 4
-    assert [file for file in files if f"`{file}`" not in text] == []
+    classes = [str(path.relative_to(ROOT).with_suffix("")) for path in java.glob("org/**/*.java")]
+    assert len(classes) >= 4
+    assert [name for name in classes if f"`{name}" not in text] == []

@@ -102,7 +102,7 @@ class Pods:
             (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
             options.append(f"--volume={self.volume(name, volume)}:{mount['mountPath']}")
         if name in ("jobmanager", "taskmanager"):
-            files = operator.conf_files({**operator.settings(self.documents), **S3_SETTINGS})
+            files = operator.conf_files({**operator.settings(self.documents), **OF_TESTS})
             options.append(f"--volume={self.files(f'{name}-conf', files)}:{operator.CONF_DIR}:ro")
         if pod["automountServiceAccountToken"]:
             options.append(f"--volume={self.folder / 'account'}:{IN_POD}:ro")
@@ -153,11 +153,13 @@ class Pods:
         return found
 
 
-S3_SETTINGS = {
+OF_TESTS = {
     "s3.endpoint": S3,
     "s3.path.style.access": "true",
     "s3.access-key": CREDENTIALS["AWS_ACCESS_KEY_ID"],
     "s3.secret-key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    # Kubernetes would start a JobManager again whose ten seconds were over on a busy machine.
+    "pekko.startup-timeout": "5 min",
 }
 
 
