@@ -1,8 +1,7 @@
-"""Runs tests against the newest Beam that installs: ``make test-newest-beam``.
+"""Runs the tests that need no Flink against the newest Beam that installs: ``make test-newest-beam``.
 
-Those that need no Flink, and the main job on the Flink runner of our release, with TaskManagers that are killed. The
-environment lies in the cache folder, not in the tree. docs/newest-beam.md gets the result. Tests and workers run with
-all overrides installed, although these were written for another release.
+The environment lies in the cache folder, not in the tree. docs/newest-beam.md gets the result. The tests of the
+overrides run with all overrides installed, although these were written for another release.
 """
 
 from __future__ import annotations
@@ -28,27 +27,6 @@ from tests.overridden import WRITTEN_AGAINST, changed_sources
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "newest-beam.md"
 TESTS = ("tests/transforms", "tests/runners/flink/overrides")
-
-ON_FLINK = ("tests/integration/test_main_job.py",)
-
-# Launches and workers refuse a Beam that is not of the runner's release. In this environment they do not.
-_SITE = """\
-import importlib.metadata
-
-from runners.flink import overrides
-
-_version = importlib.metadata.version
-importlib.metadata.version = lambda name: overrides.BEAM_VERSION if name == "apache-beam" else _version(name)
-
-
-def apply():
-    for target, replacement in overrides.OVERRIDES.items():
-        owner, _, name = target.rpartition(".")
-        setattr(overrides.beam_part(owner), name, replacement)
-
-
-overrides.apply = apply
-"""
 
 # It fails for every other release, which the page shows as changed source.
 _DIGESTS_TEST = (
@@ -76,16 +54,9 @@ def main() -> int:
     # A busy machine may fail a test once; and a test may fail with our own Beam too.
     results.failed = run_tests(python, results.failed).failed
     failed_here = run_tests(sys.executable, results.failed).failed
-    PAGE.write_text(page(json.loads(described.stdout), results, failed_here.keys(), on_flink(python)), "utf-8")
+    PAGE.write_text(page(json.loads(described.stdout), results, failed_here.keys()), "utf-8")
     sys.stdout.write(f"{PAGE}\n")
     return 0
-
-
-def on_flink(python: str) -> Results:
-    """The results of the main job with this Python's Beam on the Flink runner of our release."""
-    results = run_tests(python, ON_FLINK)
-    results.failed = run_tests(python, results.failed).failed
-    return results
 
 
 def run_tests(python: str, tests: Collection[str]) -> Results:
@@ -117,10 +88,7 @@ def make_environment(folder: Path) -> str:
     python = str(folder / "venv" / "bin" / "python")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
     requirements = ["--override", str(any_beam), "-r", str(ROOT / "pyproject.toml"), "--extra", "dev"]
-    for what in (["--refresh", *requirements], ["--no-deps", "--editable", str(ROOT)]):
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *what], check=True)
-    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
-    (packages / "sitecustomize.py").write_text(_SITE)
+    subprocess.run([uv, "pip", "install", "--quiet", "--refresh", "--python", python, *requirements], check=True)
     return python
 
 
@@ -134,20 +102,20 @@ def describe() -> dict[str, Any]:
     }
 
 
-def page(described: dict[str, Any], results: Results, failed_here: Collection[str], flink: Results) -> str:
+def page(described: dict[str, Any], results: Results, failed_here: Collection[str]) -> str:
     """The page: releases, counts, overrides, and the tests that fail, also those that fail with our own Beam."""
+    failed = len(results.failed)
+    passed = results.tests - failed - results.skipped
     lines = [
         "# The newest Beam",
         "",
         f"This project runs on Beam {BEAM_VERSION}. This page shows what the newest Beam SDK for Python would break.",
         "`make test-newest-beam` writes it. It installs that SDK into an environment of its own and runs the tests",
-        f"that need no Flink, and the main job on Flink with the runner of {BEAM_VERSION}: on real Kafka, also through",
-        "killed TaskManagers, with what comes out compared with an oracle.",
+        "that need no Flink.",
         "",
         f"- Run on {datetime.now(UTC):%Y-%m-%d} with Beam {described['beam']} and Python {platform.python_version()}.",
-        f"- Tests without Flink: {_counts(results)}",
-        f"- The main job on Flink with the runner of {BEAM_VERSION}: {_counts(flink)}",
-        "- Tests that failed were repeated; this counts the second result.",
+        f"- Tests: {passed} passed, {failed} failed, {results.skipped} skipped. Tests that failed were repeated; this "
+        "counts the second result.",
         "",
         "## Overrides",
         "",
@@ -163,17 +131,12 @@ def page(described: dict[str, Any], results: Results, failed_here: Collection[st
         differs = ", ".join(f"`{part}`{' (missing)' * (digest == 'missing')}" for part, digest in changed.items())
         lines.append(f"| `{name}` | {targets.get(name, 'nothing; it starts the SDK harness')} | {differs or 'none'} |")
     lines += ["", "## Tests that fail", ""]
-    for name, message in {**results.failed, **flink.failed}.items():
+    for name, message in results.failed.items():
         scope = f" (with Beam {BEAM_VERSION} too)" if name in failed_here else ""
         lines.append(f"- `{name}`{scope}: `{message[:_MESSAGE_CHARACTERS].replace('`', chr(39))}`")
-    if not results.failed and not flink.failed:
+    if not results.failed:
         lines.append("None.")
     return "\n".join(lines) + "\n"
-
-
-def _counts(results: Results) -> str:
-    failed = len(results.failed)
-    return f"{results.tests - failed - results.skipped} passed, {failed} failed, {results.skipped} skipped."
 
 
 if __name__ == "__main__":

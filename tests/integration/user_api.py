@@ -50,9 +50,7 @@ class Gate:
 
 
 @contextmanager
-def serve_users(
-    known: Mapping[str, Any], gate: Gate | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
-) -> Iterator[str]:
+def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[str]:
     """Serve ``profile``, ``visit`` and ``history`` of users as ``builders.user_api_of`` makes them. Yields its URL.
 
     A call gets the answer that was right when it came. Calls for users that are ``UNAVAILABLE`` get a 403, which is
@@ -90,11 +88,11 @@ def serve_users(
         def handle_error(self, *_: Any) -> None:
             """Killed workers leave their connections broken."""
 
-    server = Server(address, Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield f"http://{address[0]}:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         at_gate.open()
         server.shutdown()
