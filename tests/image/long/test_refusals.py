@@ -21,7 +21,7 @@ WRONG: Sequence[tuple[Sequence[str], Mapping[str, str], int, str]] = (
     (["launch"], {}, 2, "--bootstrap_servers is missing"),
     (["launch", KAFKA, FLINK, "--rules=/nothing"], {}, 2, "/nothing: no such file"),
     (["launch"], {"EVENT_TRIGGER_PARALLELISM": "x"}, 2, "EVENT_TRIGGER_PARALLELISM is 'x', allowed: a whole number"),
-    (["page", KAFKA, "--token=env:UI_TOKEN"], {}, 2, "--token is env:UI_TOKEN: no such environment variable"),
+    (["page", KAFKA, FLINK, "--token=env:UI_TOKEN"], {}, 2, "--token is env:UI_TOKEN: no such environment variable"),
     (["jobmanager"], {"FLINK_PROPERTIES": "rest.port=1"}, 2, "'rest.port=1' is no setting; allowed: 'key: value'"),
     (["jobmanager", "-D", "jobmanager.memory.process.size=ten"], {}, 1, "Could not parse value 'ten' for key"),
     (["taskmanager"], {"FLINK_CONF_DIR": "/nothing"}, 1, "'/nothing' (/nothing) does not describe an existing"),
