@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +25,18 @@ class Figures:
         """Renew rows, named with ``_`` for a space, and write the page."""
         data = FOLDER / f"{self.name}.json"
         known = json.loads(data.read_text("utf-8")) if data.is_file() else {}
-        today = datetime.now(UTC).date().isoformat()
+        run_on = f"{datetime.now(UTC).date().isoformat()}, {_commit()}"
         for key, figure in figures.items():
-            known[key.replace("_", " ")] = [figure, today]
+            known[key.replace("_", " ")] = [figure, run_on]
         ordered = {row: known[row] for row in self.rows if row in known}
         data.write_text(json.dumps(ordered, indent=2) + "\n", "utf-8")
-        lines = "".join(f"| {row} | {figure} | {day} |\n" for row, (figure, day) in ordered.items())
+        lines = "".join(f"| {row} | {figure} | {run_on} |\n" for row, (figure, run_on) in ordered.items())
         page = f"{self.introduction}\n| what | result | run on |\n|---|---|---|\n{lines}"
         (FOLDER / f"{self.name}.md").write_text(page, "utf-8")
+
+
+@functools.cache  # before the first page is written, which is a change of the tree
+def _commit() -> str:
+    """The commit that the tests are of, marked if the tree has changes."""
+    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 NAME = "localhost/event-trigger"
 USER = 9999  # as in Flink's own images
 # Debian's packages beside the essential ones; the Containerfile has the same list, which a test compares.
-PACKAGES = ("ca-certificates", "openjdk-17-jre-headless", "python3.11", "tini")
+PACKAGES = ("ca-certificates", "libnss-wrapper", "openjdk-17-jre-headless", "python3.11", "tini")
 SUITE = "bookworm"
 
 # Settings of every container, over those that all clusters share.
@@ -124,7 +124,8 @@ def build(root: Path, output: Path) -> Path:
         _buildah("add", "--quiet", container, str(debian), "/")
         _buildah("add", "--quiet", container, str(root), "/")
         user = f"flink:x:{USER}:{USER}::/data:/usr/sbin/nologin"
-        folders = "mkdir -p /data /checkpoints && chown flink:flink /data /checkpoints"
+        # Group 0, because a user that the platform chooses is in no other group that is known here.
+        folders = "mkdir -p /data /checkpoints && chown flink:root /data /checkpoints && chmod 775 /data /checkpoints"
         _buildah("run", container, "--", "sh", "-c",
                  f"echo {user} >>/etc/passwd && echo flink:x:{USER}: >>/etc/group && {folders}")  # fmt: skip
         _buildah("config", *_config(version), container)

@@ -33,7 +33,12 @@ classpath+=$dist
 
 computed=$(java -XX:TieredStopAtLevel=1 -cp "$home/bin/bash-java-utils.jar:$dist" \
   org.apache.flink.runtime.util.bash.BashJavaUtils "$memory" --configDir "$FLINK_CONF_DIR" "${@:2}" 2>&1) \
-  || { echo "flink-node: memory settings are refused: $computed" >&2; exit 1; }
+  || {
+    # Of Flink's page: what each of its exceptions says, the last of which names the value.
+    reasons=$(sed -nE 's/^(Exception in thread "main"|Caused by:) [A-Za-z0-9.$]+: //p' <<<"$computed" | paste -sd ' ')
+    echo "flink-node: settings are refused: ${reasons:-$computed}" >&2
+    exit 1
+  }
 # Two lines: options of the JVM, then arguments of Flink.
 mapfile -t results < <(sed -n 's/^BASH_JAVA_UTILS_EXEC_RESULT://p' <<<"$computed")
 read -ra jvm <<<"${results[0]}"

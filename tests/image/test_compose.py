@@ -104,6 +104,19 @@ def test_the_compose_file_is_in_order(compose: dict[str, Any]) -> None:
     assert f"{OURS}${{EVENT_TRIGGER_VERSION:-{project_version()}}}" == compose["services"]["page"]["image"]
 
 
+def test_the_topics_that_are_made_are_those_that_the_launch_needs(compose: dict[str, Any]) -> None:
+    variables = {key: value for key, value in compose["services"]["launch"]["environment"].items() if key != "<<"}
+    flags = [
+        f"--{key.removeprefix('EVENT_TRIGGER_').lower()}={value}".replace("/compose/", f"{FILE.parent}/compose/")
+        for key, value in variables.items()
+        if key.startswith("EVENT_TRIGGER_")
+    ]
+    needed = parse(["--runner=FlinkRunner", *flags]).needed_topics(True).values()
+    made = re.search(r"for topic in (.*?);", compose["services"]["topics"]["command"][0])
+    assert made is not None
+    assert set(made[1].split()) == set(needed)
+
+
 @pytest.mark.parametrize(
     ("service", "field", "value", "problem"),
     [

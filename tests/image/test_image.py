@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ def programs(tmp_path: Path) -> Path:
     """A folder of programs that print what they are called with."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    (tmp_path / "data").mkdir()
     for name in ("flink-node", "event-trigger", "other"):
         program(folder, name, f"printf '%s' {name}; printf ' [%s]' \"$@\"; echo")
     return folder
@@ -39,7 +41,7 @@ def program(folder: Path, name: str, text: str) -> None:
 def start(
     programs: Path, *arguments: str, script: Path = ENTRYPOINT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    text = script.read_text().replace("/data/", f"{programs.parent}/data/")
+    text = script.read_text().replace("/data", f"{programs.parent}/data").replace("/tmp/passwd", f"{programs}/passwd")  # noqa: S108
     copy = programs.parent / "script"
     copy.write_text(text)
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "FLINK_LOG_DIR": str(programs.parent / "log"), **variables}
@@ -67,10 +69,7 @@ def start(
 )
 def test_the_first_argument_is_the_role(programs: Path, arguments: list[str], started: str) -> None:
     done = start(programs, *arguments)
-    if not arguments:
-        assert done.stdout.startswith("event-trigger")
-    else:
-        assert (done.returncode, done.stdout.strip()) == (0, started)
+    assert (done.returncode, done.stdout.strip()) == (0, started)
 
 
 def test_what_is_neither_a_role_nor_a_program_is_named(programs: Path) -> None:
@@ -79,6 +78,32 @@ def test_what_is_neither_a_role_nor_a_program_is_named(programs: Path) -> None:
     assert done.stderr == (
         "'taskmanger' is no role and no program; "
         "allowed: jobmanager, taskmanager, launch, page, or a program such as event-trigger\n"
+    )
+
+
+@pytest.mark.parametrize("role", ["jobmanager", "taskmanager"])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(programs: Path, role: str) -> None:
+    (programs.parent / "data").rmdir()
+    done = start(programs, role)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"user {os.getuid()} cannot write to {programs.parent}/data (No such file or directory); "
+        "allowed: a volume or a tmpfs with room for this user or group 0\n"
+    )
+
+
+def test_nothing_is_left_where_it_was_tried_whether_a_folder_can_be_written(programs: Path) -> None:
+    start(programs, "jobmanager")
+    assert {path.name for path in (programs.parent / "data").iterdir()} == {"tmp", "rocksdb"}
+
+
+def test_a_user_without_a_name_gets_one(programs: Path) -> None:
+    """OpenShift chooses the user; Java and Hadoop ask for its name."""
+    program(programs, "id", 'case "$1" in -un) exit 1;; *) echo 12345;; esac')
+    program(programs, "other", 'echo "$LD_PRELOAD $NSS_WRAPPER_GROUP"; cat "$NSS_WRAPPER_PASSWD"')
+    done = start(programs, "other")
+    assert done.stdout == (
+        f"libnss_wrapper.so /etc/group\nflink:x:12345:12345::{programs.parent}/data:/usr/sbin/nologin\n"
     )
 
 
@@ -107,6 +132,34 @@ def test_a_container_that_knows_no_flink_has_no_job_to_judge(programs: Path) -> 
     program(programs, "event-trigger", "exit 2")
     done = start(programs, script=HEALTH)
     assert (done.returncode, done.stdout) == (0, "EVENT_TRIGGER_FLINK_MASTER is not set: there is no job to judge\n")
+
+
+def test_flink_node_says_in_one_line_which_setting_is_refused(tmp_path: Path) -> None:
+    home, folder = tmp_path / "flink", tmp_path / "bin"
+    for path in (home / "bin", home / "lib", folder):
+        path.mkdir(parents=True)
+    shutil.copy(FLINK_NODE, home / "bin" / "flink-node")
+    (home / "lib" / "flink-dist-1.jar").touch()
+    answer = (
+        "INFO  [] - Loading configuration property: a, b\n"
+        'Exception in thread "main" org.apache.flink.IllegalConfigurationException: Configuration failed.\n'
+        "\tat org.apache.flink.Utils.main(Utils.java:56)\n"
+        "Caused by: java.lang.IllegalArgumentException: Could not parse value 'ten' for key 'a.b'.\n\t... 9 more\n"
+    )
+    (tmp_path / "answer").write_text(answer)
+    program(folder, "java", f"cat {tmp_path / 'answer'} >&2; exit 1")
+    done = subprocess.run(
+        ["bash", str(home / "bin" / "flink-node"), "jobmanager"],
+        env={"PATH": f"{folder}:/usr/bin:/bin", "FLINK_CONF_DIR": str(tmp_path), "FLINK_LOG_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "flink-node: settings are refused: Configuration failed. Could not parse value 'ten' for key 'a.b'.\n",
+    )
 
 
 @pytest.mark.parametrize(("file", "quote"), [("config.yaml", '"'), ("flink-conf.yaml", "")])

@@ -8,7 +8,33 @@
 # roles are those that the Flink Kubernetes Operator starts in standalone mode.
 set -euo pipefail
 
-role=${1:---help}
+[[ $# -gt 0 ]] || set -- --help
+role=$1
+
+# What a program says of a folder that it cannot write is a page long, or comes when the first file is needed.
+require_room() {
+  local folder error
+  for folder in "$@"; do
+    if ! error=$({ head -c 1048576 /dev/zero >"$folder/.room-$$"; } 2>&1); then
+      rm -f "$folder/.room-$$" 2>/dev/null || true
+      echo "user $(id -u) cannot write to $folder (${error##*: }); allowed: a volume or a tmpfs with room for this user or group 0" >&2
+      exit 1
+    fi
+    rm -f "$folder/.room-$$"
+  done
+}
+
+case $role in
+  jobmanager | taskmanager) require_room /tmp /data ;;
+  launch | page) require_room /tmp ;;
+esac
+
+# Any user will do, as OpenShift chooses one. Hadoop's S3 client and others ask for its name, which /etc/passwd has not.
+if ! id -un >/dev/null 2>&1 && [[ -w /tmp ]]; then
+  echo "flink:x:$(id -u):$(id -g)::/data:/usr/sbin/nologin" >/tmp/passwd
+  export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD=/tmp/passwd NSS_WRAPPER_GROUP=/etc/group
+fi
+
 case $role in
   jobmanager | taskmanager)
     shift
