@@ -8,11 +8,12 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from standardwebhooks import Webhook
+
+from pipeline.embedded.server import LocalServer, QuietHandler
 
 CLIENT: Final = "canary-client"
 
@@ -116,14 +117,11 @@ def services(canaries: Canaries) -> Iterator[Services]:
     """The services on 127.0.0.1 while the context is open."""
     found = Services(canaries)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name that the server calls
             self.do_POST()
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - likewise
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, answer = found.answer(self.command, self.path, dict(self.headers), body)
             self.send_response(status)
@@ -131,20 +129,9 @@ def services(canaries: Canaries) -> Iterator[Services]:
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with LocalServer("canaries", Handler) as server:
+        found.url = server.url
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 # Processes. What their arguments begin with says which program a process runs.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from runners.flink.local.cluster import LocalFlink
 from runners.flink.local.processes import remove_folder, temporary_folder
 from runners.flink.rest import TERMINAL_STATES, FlinkRest, root_cause
 from runners.flink.worker import IMPORT_EXPERIMENT
+from transforms.domain.base.secret_references import variables_in
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.webhooks.destinations import Destination
 from transforms.handle_events import HandleEvents
@@ -120,7 +120,7 @@ def secret_variables(settings: Settings, destinations: tuple[Destination, ...]) 
     """The environment variables that options and destinations refer to as secrets."""
     given = [str(value) for value in settings.model_dump().values()]
     given += [destination.model_dump_json() for destination in destinations]
-    return {name for text in given for name in re.findall(r"\benv:([A-Za-z_][A-Za-z0-9_]*)", text)}
+    return set().union(*map(variables_in, given))
 
 
 @contextlib.contextmanager

@@ -13,10 +13,13 @@ from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
 
+_KEYS: Final = (
+    r"(?:api|access|account|private|signing|encryption|shared|master|hmac|hash|subscription|functions)[._ -]?key"
+)
 _NAMES: Final = (
     r"password|passwd|pwd|passphrase|pass[ _-]phrase|passcode|(?<![a-z])(?:pass|otp)(?![a-z])"
     r"|secret(?:[ _-](?:access[ _-])?key)?|token|sess(?:ion)?[ _-]?id|(?<![a-z0-9])_?auth(?![a-z])"
-    r"|(?:api|access|account|private|signing|encryption|shared|master|hmac|hash|subscription|functions)[._ -]?key"
+    rf"|{_KEYS}"
     r"|authorization|cookie|credential|signature|jaas"
 )
 _SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
@@ -34,19 +37,21 @@ _AFTER_FLAG: Final = (
     r"(?:is|are|was|were|has|have|had|and|or|nor|but|of|with|without|for|in|to|from|that|which|who|must|may|can|cannot|names?"
     r"|needs?|takes?|gives?|lacks?|belongs?|reads?|says?|there|here|as|on|at|by|if|when|where|then|together|also|only|not|no|never)"
 )
-# Sentences: words for secrets, words that tell of them, and what is no word.
-_SAID: Final = (
+# In sentences: words for secrets, words that describe one without giving it, and what looks like a secret, not a word.
+_SECRET_WORDS: Final = (
     r"(?:pass(?:word|wd|code|[ _-]?phrase)|pwd|secret(?:[ _-](?:access[ _-])?key)?|token|credentials?"
-    r"|(?:api|access|account|private|signing|encryption|shared|master|hmac|hash|subscription|functions)[._ -]?key)"
+    rf"|{_KEYS})"
 )
-_TELLS: Final = (
+_DESCRIPTIONS: Final = (
     r"(?:\w*(?:ed|ing|able|ible|ly|less|en|ent|ary|ive|al|ect|id|ong|ty)|not|no|a|an|the|too|of|in|on|for|to|from|as|at|by"
     r"|set|read|here|there|what|which|where|when|that|this|one|only|just|also|now|never|still|kept|sent|ours?|its|their|more"
     r"|than|short|long|weak|null|none|good|fine|out|old|new|with|without|due|hard|up)"
 )
-_NO_WORD: Final = (
-    rf"(?!{_REFERENCE}|\[hidden\]|/|\d{{4}}-\d\d-\d\d|[^\s]{{0,32}}://|(?:PKCS|SHA|SCRAM|RSA|AES|UTF|BASE|OAUTH|HTTP|TLS|X\.?509)\b"
-    r"""|(?:PKCS|SHA|SCRAM|RSA|AES|UTF|BASE|OAUTH|HTTP|TLS|X\.?509)[ #_-]?v?\d)"""
+# Names of algorithms and formats, which have digits as secrets do.
+_STANDARDS: Final = r"(?:PKCS|SHA|SCRAM|RSA|AES|UTF|BASE|OAUTH|HTTP|TLS|X\.?509)"
+_SECRET_LIKE: Final = (
+    rf"(?!{_REFERENCE}|\[hidden\]|/|\d{{4}}-\d\d-\d\d|[^\s]{{0,32}}://|{_STANDARDS}\b"
+    rf"""|{_STANDARDS}[ #_-]?v?\d)"""
     r"""(?:(?=[^\s,;)"'<>]{0,256}\d)(?=[^\s,;)"'<>]{0,256}[A-Za-z])[^\s,;)"'<>]{6,}|\d{6,})"""
 )
 
@@ -149,8 +154,8 @@ _SECRET_TEXTS: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
     (re.compile(r"(jdbc:oracle:\w{1,8}:)[^\s@]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     (re.compile(r"((?<!\S)(?:-u|--user)[ =]{0,2}[^\s:]{1,64}:)\S+"), rf"\1{HIDDEN}"),
 )
-# These look for a name; most texts have none.
-_NAMED: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
+# Secrets that are found by a name before them. Most texts have none of the names.
+_SECRETS_BY_NAME: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
     # Elements of XML, and names and values beside each other, as "name": "password", "value": "...".
     (
         re.compile(
@@ -178,21 +183,22 @@ _NAMED: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
     (re.compile(r"(\blogin[ \t]{1,8}\S{1,128}\s{1,8}password[ \t]{1,8})\S+"), rf"\1{HIDDEN}"),
     (
         re.compile(
-            rf"""({_SAID}(?:[ \t]{{1,4}}(?:is|was))?[ \t(]{{1,4}}b?(["']))(?!{_REFERENCE})(?:\\.|(?!\2)[^\\]){{4,}}""",
+            rf"""({_SECRET_WORDS}(?:[ \t]{{1,4}}(?:is|was))?[ \t(]{{1,4}}b?(["']))(?!{_REFERENCE})"""
+            r"""(?:\\.|(?!\2)[^\\]){4,}""",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",
     ),
     (
         re.compile(
-            rf"({_SAID}(?:(?:[ \t]{{1,4}}(?:is|was))?[ \t(:]{{1,4}}|[ \t]{{0,4}}->[ \t]{{0,4}})){_NO_WORD}",
+            rf"({_SECRET_WORDS}(?:(?:[ \t]{{1,4}}(?:is|was))?[ \t(:]{{1,4}}|[ \t]{{0,4}}->[ \t]{{0,4}})){_SECRET_LIKE}",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",
     ),
     (
         re.compile(
-            rf"({_SAID}[ \t]{{1,4}}(?:is|was)[ \t]{{1,4}})(?!{_TELLS}\b|{_REFERENCE})"
+            rf"({_SECRET_WORDS}[ \t]{{1,4}}(?:is|was)[ \t]{{1,4}})(?!{_DESCRIPTIONS}\b|{_REFERENCE})"
             r"(?-i:[A-Za-z][a-z]{3,63})(?=[.,;!]?(?:\s|$))",
             re.IGNORECASE,
         ),
@@ -259,7 +265,7 @@ def without_secrets(text: str) -> str:
     for pattern, replacement in _SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     if _SECRET_KEY.search(text):
-        for pattern, replacement in _NAMED:
+        for pattern, replacement in _SECRETS_BY_NAME:
             text = pattern.sub(replacement, text)
     return text
 

@@ -19,7 +19,7 @@ from pipeline.launch.options.kafka_properties import kafka_properties
 from transforms.adapters.user_api.client import UserApiSettings
 from transforms.domain.rules.action_topics import ActionTopics, topics_of
 from transforms.domain.rules.model import Rule
-from transforms.domain.shard.step_input import ShardSettings
+from transforms.domain.shard.step_input import OUT_OF_ORDER_MS, ShardSettings
 from transforms.domain.webhooks.destinations import Destination
 from transforms.domain.webhooks.url_policy import EgressPolicy
 
@@ -76,7 +76,7 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
             enrichment_deadline_ms=round(self.enrichment_deadline_seconds * 1000),
             enrichment_retry_ms=round(self.enrichment_retry_seconds * 1000),
             profile_max_age_ms=None if max_age_s is None else round(max_age_s * 1000),
-            out_of_order_ms=max(_OUT_OF_ORDER_MS, self.watermark_out_of_orderness_ms),
+            out_of_order_ms=max(OUT_OF_ORDER_MS, self.watermark_out_of_orderness_ms),
             allowed_lateness_ms=round(self.allowed_lateness_seconds * 1000),
             max_waiting_bytes=self.max_waiting_bytes,
             max_user_bytes=self.max_user_bytes,
@@ -126,9 +126,6 @@ class Settings(FlinkOptions, OutputOptions, RuleOptions, StateOptions, InputOpti
         properties = kafka_properties("producer_property", self.producer_property)
         return {"linger.ms": "1", **self.client_config(), **properties}
 
-
-# The records of a partition are at most this far out of order, unless the watermark is late by more.
-_OUT_OF_ORDER_MS: Final = 60_000
 
 # In the order in which --help and the docs show them.
 GROUPS: Final = (KafkaOptions, InputOptions, StateOptions, RuleOptions, OutputOptions, FlinkOptions)

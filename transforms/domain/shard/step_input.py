@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from transforms.domain.events.event import EventLimits
 from transforms.domain.events.letter_signature import LetterSigner
@@ -15,6 +16,9 @@ from transforms.domain.users.fetched_user import FetchedUser
 from transforms.domain.webhooks.delivery_queue import DeliveryResult
 from transforms.domain.webhooks.ledger import LedgerPosition
 from transforms.domain.webhooks.retries import RetrySchedule
+
+# The records of a partition are at most this far out of order, unless the watermark is late by more.
+OUT_OF_ORDER_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class ShardSettings(EventLimits):
     enrichment_deadline_ms: int = 10_000
     enrichment_retry_ms: int = 30_000
     profile_max_age_ms: int | None = None
-    out_of_order_ms: int = 60_000
+    out_of_order_ms: int = OUT_OF_ORDER_MS
     allowed_lateness_ms: int = 10_000
     max_waiting_bytes: int = 1_000_000
     max_user_bytes: int = 16_000_000

@@ -25,7 +25,7 @@ from transforms.domain.shard.step_input import ShardSettings
 from transforms.domain.shard.step_result import StepResult
 from transforms.domain.simulation.simulator import OnEvaluation, Simulator
 from transforms.domain.users.fetched_user import FetchedUser
-from transforms.domain.users.history import Row, sort_rows
+from transforms.domain.users.history import Row, SortedRows, sort_rows
 from transforms.domain.users.user import FETCHED, PENDING
 from transforms.domain.users.visit import Visit
 
@@ -203,12 +203,12 @@ def _fetched(case: Case) -> FetchedUser:
         start_ms = case.visit.start_time if case.visit.start_time is not None else case.now - _MINUTE_MS
         visit = Visit(case.visit.visit_id, start_ms, case.visit.page_count, case.visit.is_first_visit)
     if isinstance(case.profile, dict):
-        return FetchedUser(FETCHED, exact_json.dumps(case.profile), visit, sort_rows(_rows(case)))
-    return FetchedUser(case.profile, b"{}", visit, sort_rows(_rows(case)))
+        return FetchedUser(FETCHED, exact_json.dumps(case.profile), visit, _history(case))
+    return FetchedUser(case.profile, b"{}", visit, _history(case))
 
 
-def _rows(case: Case) -> list[Row]:
-    """Return the history's rows."""
+def _history(case: Case) -> SortedRows:
+    """Return the past events of the case's user."""
     rows: list[Row] = []
     for number, past in enumerate(case.history):
         back_ms = past.ago.ms if past.ago is not None else 1000 * (len(case.history) - number)
@@ -219,7 +219,7 @@ def _rows(case: Case) -> list[Row]:
         } | past.fields
         timestamp, event_id, event_name = (fields.pop(name) for name in ("timestamp", "event_id", "event_name"))
         rows.append(Row(timestamp, event_id, event_name, fields or None, from_api=True))
-    return rows
+    return sort_rows(rows)
 
 
 def _differences(run: CaseRun, case: Case) -> list[str]:
