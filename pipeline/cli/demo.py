@@ -52,7 +52,6 @@ from transforms.domain.shard.decisions import FIRED, decode_decision
 _DESTINATION: Final = "receiver"
 _PARTITIONS: Final = 4
 _DELIVERIES_TOPIC: Final = "event-deliveries"
-_RUNNING_S: Final = 180.0
 _WINDOW_S: Final = 10.0
 _SHOWN_A_SECOND: Final = 4
 _RENEWED: Final = 6  # values that a rate is of, about so many seconds
@@ -165,12 +164,11 @@ def _run(load: Load, own: Own, stack: contextlib.ExitStack) -> None:
         rule_set = own_rules.publish()
     say("submitting the pipeline")
     import_beam()
-    from pipeline.launch.flink import submit  # with Beam
+    from pipeline.launch.flink import submit, wait_until_running  # with Beam
 
     job_id = submit(settings, rule_set, flink.flink_master, tuple(stand_in(name, receiver.url) for name in names))
     say(f"Flink's web page: {flink.rest_url}/#/job/{job_id}/overview    Kafka: {kafka.bootstrap_servers}")
-    # Before the workers run, no checkpoint succeeds and events wait.
-    flink.rest.wait_for_state(job_id, ["RUNNING"], _RUNNING_S)
+    wait_until_running(flink.rest, job_id)
     if load.monitoring:
         _start_monitoring(flink, grafana, stack)
     if own.ui:

@@ -61,6 +61,7 @@ def test_a_task_manager_really_has_the_memory_of_its_configuration(own_flink: Fl
         options = cmdline.read().split("\0")
     assert f"-Xmx{heap}" in options
     assert f"-XX:MaxMetaspaceSize={256 << 20}" in options
+    assert "-XX:TieredStopAtLevel=1" in options, "a cluster that lives for minutes is warm in seconds"
 
 
 @pytest.mark.stack
