@@ -40,7 +40,7 @@ class FlinkCluster(LocalFlink):
         jars: Sequence[Path] | None = None,
         plugins: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
-        optimizing_compiler: bool = False,
+        long_lived: bool = False,
     ) -> None:
         if job_managers < 1 or (job_managers > 1 and "high-availability.type" not in (config or {})):
             raise LocalStackError(f"Flink: {job_managers} JobManagers; allowed: 1, more with a ZooKeeper")
@@ -50,7 +50,7 @@ class FlinkCluster(LocalFlink):
             config=config,
             jars=jars,
             environment=environment,
-            optimizing_compiler=optimizing_compiler,
+            long_lived=long_lived,
         )
         self._wanted_job_managers = job_managers
         self._plugins = plugins

@@ -89,7 +89,7 @@ def run_on_flink(
 def local_cluster(settings: Settings) -> LocalFlink:
     """A Flink cluster on this machine with as many slots as the job needs."""
     say("starting a local Flink cluster (the first time it downloads about 230 MB)")
-    return LocalFlink(task_managers=1, slots=settings.parallelism, optimizing_compiler=True)
+    return LocalFlink(task_managers=1, slots=settings.parallelism, long_lived=True)
 
 
 def submit(settings: Settings, rule_set: RuleSet, flink_master: str, destinations: tuple[Destination, ...] = ()) -> str:

@@ -100,7 +100,7 @@ def running_bench() -> Iterator[Bench]:
     with (
         tempfile.TemporaryDirectory() as work,
         KafkaBroker(long_lived=True) as kafka,
-        FlinkCluster(task_managers=1, slots=2, optimizing_compiler=True) as flink,
+        FlinkCluster(task_managers=1, slots=2, long_lived=True) as flink,
         UserApi() as api,
     ):
         yield Bench(kafka, flink, api, Path(work))

@@ -49,13 +49,13 @@ Figures = dict[str, float]
 class Stack:
     """A broker, a cluster, a user API, and topics for one job that may be stopped and restored."""
 
-    def __init__(self, slow_s: float = 0.0, *, optimizing_compiler: bool = True) -> None:
-        self._slow_s, self._optimizing_compiler = slow_s, optimizing_compiler
+    def __init__(self, slow_s: float = 0.0, *, long_lived: bool = True) -> None:
+        self._slow_s, self._long_lived = slow_s, long_lived
 
     def __enter__(self) -> Stack:
         self._folder = tempfile.TemporaryDirectory()
         self.kafka = LocalKafka().__enter__()
-        self.flink = FlinkCluster(task_managers=1, slots=2, optimizing_compiler=self._optimizing_compiler).__enter__()
+        self.flink = FlinkCluster(task_managers=1, slots=2, long_lived=self._long_lived).__enter__()
         self.api = UserApiProcess(self._slow_s).__enter__()
         self.rest = self.flink.rest
         tag = uuid.uuid4().hex[:8]
@@ -341,7 +341,7 @@ def isolation(rate: float, seconds: float, repeats: int, slow_s: float, *options
 def cold(rate: float, seconds: float, *options: str) -> dict[str, Figures]:
     """Latency of new users from a job's first second on: every event is of a user whom nobody has seen."""
     delays: list[tuple[float, float]] = []
-    with Stack(0.02, optimizing_compiler=False) as stack:  # as in the demo
+    with Stack(0.02, long_lived=False) as stack:  # as in the demo
         job_id = stack.submit(*options)
         strangers = (f"{SLOW_PREFIX}_{number:07d}".encode() for number in itertools.count())
         started_us = time.time_ns() // 1000

@@ -21,8 +21,8 @@ class LocalFlink(Service):
     ``task_managers`` are started with ``slots`` task slots each. ``config`` adds to or replaces Flink settings
     (``configuration.BASE`` and ``LOCAL``). ``jars`` go into the cluster's class path beside Flink's own; by default
     these are our connectors. ``environment`` is added to the TaskManagers' environment and so to that of their Python
-    workers. Without the ``optimizing_compiler`` JVMs are warm in seconds, which suits a cluster that lives for minutes;
-    with it they take half a minute and then need less CPU an event. ``work_dir`` gets everything, state and checkpoints
+    workers. JVMs of a ``long_lived`` cluster take half a minute to compile themselves and then need less CPU an event;
+    those of another are warm in seconds. ``work_dir`` gets everything, state and checkpoints
     included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
     """
 
@@ -36,7 +36,7 @@ class LocalFlink(Service):
         config: Mapping[str, str] | None = None,
         jars: Sequence[Path] | None = None,
         environment: Mapping[str, str] | None = None,
-        optimizing_compiler: bool = False,
+        long_lived: bool = False,
     ) -> None:
         if task_managers < 0 or slots < 1:
             raise LocalStackError(
@@ -48,7 +48,7 @@ class LocalFlink(Service):
         self._config = dict(config or {})
         self._jars = jars
         self._environment = dict(environment or {})
-        self._optimizing_compiler = optimizing_compiler
+        self._long_lived = long_lived
         self._settings: dict[str, str] = {}
         self._class_path = ""
         self._launcher: Launcher | None = None
@@ -100,7 +100,7 @@ class LocalFlink(Service):
         self._settings = self._all_settings()
         # Their class is in our jars, of which a test's cluster may have none.
         options = [*(configuration.CLOSED_HTTP_SERVERS if jars else ())]
-        if not self._optimizing_compiler:
+        if not self._long_lived:
             options.append("-XX:TieredStopAtLevel=1")
         self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir, options)
         self._start_job_managers()

@@ -17,7 +17,7 @@ from tests.flink_cluster import FlinkCluster
 @contextmanager
 def warm_stack(most_slots: int, point: OnStack) -> Iterator[WarmStack]:
     """The broker and one cluster for all points: Java compiles itself once, in a job like that of ``point``."""
-    with Stack() as stack, FlinkCluster(task_managers=1, slots=most_slots, optimizing_compiler=True) as flink:
+    with Stack() as stack, FlinkCluster(task_managers=1, slots=most_slots, long_lived=True) as flink:
         made = WarmStack(stack, flink)
         made.warm_up(point)
         yield made

@@ -134,7 +134,7 @@ def ours(
 ) -> Iterator[Callable[[Wiring], AbstractContextManager[Running]]]:
     """This pipeline; ``options`` are its own, in which ``{decisions}`` is the topic of its decision log."""
     with (
-        FlinkCluster(task_managers=1, slots=slots, optimizing_compiler=True) as flink,
+        FlinkCluster(task_managers=1, slots=slots, long_lived=True) as flink,
         our_jobs(flink, slots, *options, rules=rules) as job,
     ):
         yield job
@@ -200,7 +200,7 @@ def pyflink(slots: int, mode: str) -> Iterator[Callable[[Wiring], AbstractContex
     # The very connector that our jobs use, and PyFlink's jar, which Flink ships in opt/.
     kafka = [jar for jar in artifacts.connectors() if jar.name.startswith(_KAFKA_JARS)]
     jars = [*kafka, *home.glob("opt/flink-python-*.jar")]
-    with FlinkCluster(task_managers=1, slots=slots, jars=jars, optimizing_compiler=True) as flink:
+    with FlinkCluster(task_managers=1, slots=slots, jars=jars, long_lived=True) as flink:
 
         def job(wiring: Wiring) -> AbstractContextManager[Running]:
             # `flink run`, without the shell script around it, which PyPI's Flink does not have.
