@@ -60,8 +60,8 @@ BASE: Mapping[str, str] = {
     # With all jars in lib/ classes take 100 MB and stay there over repeated submissions.
     "taskmanager.memory.jvm-metaspace.size": "256m",
     "jobmanager.memory.jvm-metaspace.size": "256m",
-    # A job runs on the slots that there are, up to its parallelism, and takes new ones in. Flink's default scheduler waits
-    # for all slots: one lost machine stops the job.
+    # A job runs on the slots that there are, up to its parallelism, and takes new ones in. Flink's default scheduler
+    # waits for all slots: one lost machine stops the job.
     "jobmanager.scheduler": "adaptive",
     # However long no slot comes, the job waits; by default it fails for good after five minutes.
     "jobmanager.adaptive-scheduler.resource-wait-timeout": "365 d",
@@ -107,8 +107,8 @@ LOCAL: Mapping[str, str] = {
     # Flink notices a killed TaskManager within seconds instead of a minute (both in milliseconds).
     "heartbeat.interval": "2000",
     "heartbeat.timeout": "20000",
-    # Who runs a local cluster starts a killed TaskManager again within seconds. A job that began without it would restart
-    # a second time.
+    # Who runs a local cluster starts a killed TaskManager again within seconds. A job that began without it would
+    # restart a second time.
     "jobmanager.scheduler": "Default",
     # REST shows metrics and jobs as they were at most a second ago, instead of ten and three.
     "metrics.fetcher.update-interval": "1000",
