@@ -52,10 +52,10 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         _change(IN_PLACE, "taskmanager_count", "5"),
         _change(IN_PLACE, "taskmanager_min_count", "2"),
         _change(IN_PLACE, "taskmanager_max_count", "10"),
-        # The adaptive scheduler comes with these three.
         _change(GROUPS, "elastic", "true"),
-        _change(GROUPS, "taskmanager_on_demand_count", "2"),
-        _change(GROUPS, "taskmanager_spot_types", '["m6a.2xlarge"]', taskmanager_on_demand_count="2"),
+        # The provider starts a refresh for a group of several types, or another mix of them.
+        _change(TASKMANAGERS, "taskmanager_on_demand_count", "2"),
+        _change(TASKMANAGERS, "taskmanager_spot_types", '["m6a.2xlarge"]', taskmanager_on_demand_count="2"),
         _change(NOTHING, "scale_out_lag", "1000000"),
         _change(TASKMANAGERS, "taskmanager_memory_mib", "12288"),
         _change(GROUPS, "task_slots", "3"),

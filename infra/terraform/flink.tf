@@ -58,17 +58,13 @@ locals {
     "web.submit.enable"                   = "false" # no uploading of jars; jobs come from our job server
   }
 
-  # As ADAPTIVE of runners/flink/configuration.py. The last one is not Flink's: `event-trigger status` reads it.
-  adaptive_settings = local.adaptive ? merge({
-    "jobmanager.scheduler"                                         = "adaptive"
-    "jobmanager.adaptive-scheduler.resource-wait-timeout"          = "365 d"
-    "jobmanager.adaptive-scheduler.resource-stabilization-timeout" = "5 s"
-  }, var.elastic ? { "event-trigger.elastic" = "true" } : {}) : {}
+  # Not Flink's: `event-trigger status` reads it.
+  elastic_settings = var.elastic ? { "event-trigger.elastic" = "true" } : {}
 
   # A JSON string is a YAML string, whatever it holds. The sizes of one kind of node are not in the other's user data.
   flink_config = {
     for role, other in { jobmanager = "taskmanager", taskmanager = "jobmanager" } : role => join("", [
-      for key, value in merge(local.flink_settings, local.adaptive_settings, var.flink_settings) : "${key}: ${jsonencode(value)}\n"
+      for key, value in merge(local.flink_settings, local.elastic_settings, var.flink_settings) : "${key}: ${jsonencode(value)}\n"
       if !startswith(key, "${other}.memory.")
     ])
   }

@@ -38,7 +38,7 @@ resource "terraform_data" "fixed" {
     }
 
     precondition {
-      condition     = !local.adaptive || lower(lookup(var.flink_settings, "jobmanager.scheduler", "adaptive")) == "adaptive"
+      condition     = !var.elastic && var.taskmanager_on_demand_count == null || lower(lookup(var.flink_settings, "jobmanager.scheduler", "adaptive")) == "adaptive"
       error_message = "flink_settings: jobmanager.scheduler is '${lookup(var.flink_settings, "jobmanager.scheduler", "")}', allowed: adaptive, with elastic and with spot instances. With any other a job stops when a TaskManager goes."
     }
 

@@ -108,9 +108,6 @@ locals {
   max_slots   = local.tier.taskmanager_max_count * var.task_slots
   parallelism = coalesce(var.parallelism, var.elastic ? local.max_slots : local.slots)
 
-  # The number of TaskManagers changes while the job runs, which only the adaptive scheduler lets go on.
-  adaptive = var.elastic || var.taskmanager_on_demand_count != null
-
   # What has to fit an instance: Flink's process, a Python worker a slot, and a tenth for the operating system.
   jobmanager_needs_mib  = local.tier.jobmanager_memory_mib * 1.1
   taskmanager_needs_mib = (local.tier.taskmanager_memory_mib + var.task_slots * var.python_worker_memory_mib) * 1.1

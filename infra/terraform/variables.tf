@@ -121,7 +121,7 @@ variable "taskmanager_max_count" {
 }
 
 variable "elastic" {
-  description = "TaskManagers follow the load, from taskmanager_min_count (2 or more) to taskmanager_max_count: Auto Scaling changes their number by workers' CPU and lag. With Flink's adaptive scheduler"
+  description = "TaskManagers follow the load, from taskmanager_min_count (2 or more) to taskmanager_max_count: Auto Scaling changes their number by workers' CPU and lag"
   type        = bool
   default     = false
   nullable    = false
@@ -138,7 +138,7 @@ variable "elastic" {
 }
 
 variable "taskmanager_on_demand_count" {
-  description = "TaskManagers that are on demand; those beyond are spot instances, which AWS may take back within two minutes. With Flink's adaptive scheduler [instances]; null: none is a spot instance"
+  description = "TaskManagers that are on demand; those beyond are spot instances, which AWS may take back within two minutes [instances]; null: none is a spot instance"
   type        = number
   default     = null
 

@@ -60,6 +60,13 @@ BASE: Mapping[str, str] = {
     # With all jars in lib/ classes take 100 MB and stay there over repeated submissions.
     "taskmanager.memory.jvm-metaspace.size": "256m",
     "jobmanager.memory.jvm-metaspace.size": "256m",
+    # A job runs on the slots that there are, up to its parallelism, and takes new ones in. Flink's default scheduler
+    # waits for all slots: one lost machine stops the job.
+    "jobmanager.scheduler": "adaptive",
+    # However long no slot comes, the job waits; by default it fails for good after five minutes.
+    "jobmanager.adaptive-scheduler.resource-wait-timeout": "365 d",
+    # A job that lost a machine starts without it after this time; one that is back sooner is taken in at once.
+    "jobmanager.adaptive-scheduler.resource-stabilization-timeout": "5 s",
     # Subtasks of the one heavy stage on all TaskManagers instead of filling up the first.
     "cluster.evenly-spread-out-slots": "true",
     # One lost response (a TaskManager is killed during the request) keeps REST from fetching metrics for this long
@@ -81,17 +88,6 @@ BASE: Mapping[str, str] = {
     "state.backend.rocksdb.metrics.column-family-as-variable": "true",
 }
 
-# For operators who choose Flink's adaptive scheduler (docs/settings.md). No other mapping here includes it.
-ADAPTIVE: Mapping[str, str] = {
-    # A job runs on the slots that there are, up to its parallelism, and takes new ones in. The default scheduler waits
-    # for all slots: one lost machine stops the job.
-    "jobmanager.scheduler": "adaptive",
-    # However long no slot comes, the job waits; by default it fails for good after five minutes.
-    "jobmanager.adaptive-scheduler.resource-wait-timeout": "365 d",
-    # A job that lost a machine starts without it after this time; one that is back sooner is taken in at once.
-    "jobmanager.adaptive-scheduler.resource-stabilization-timeout": "5 s",
-}
-
 # Settings that are submitted with a job. The restart strategy is not: only the cluster's operator knows how soon its
 # machines come back.
 OF_JOBS: Mapping[str, str] = {key: value for key, value in BASE.items() if not key.startswith("restart-strategy.")}
@@ -111,6 +107,9 @@ LOCAL: Mapping[str, str] = {
     # Flink notices a killed TaskManager within seconds instead of a minute (both in milliseconds).
     "heartbeat.interval": "2000",
     "heartbeat.timeout": "20000",
+    # Who runs a local cluster starts a killed TaskManager again within seconds. A job that began without it would
+    # restart a second time.
+    "jobmanager.scheduler": "Default",
     # REST shows metrics and jobs as they were at most a second ago, instead of ten and three.
     "metrics.fetcher.update-interval": "1000",
     "web.refresh-interval": "500",

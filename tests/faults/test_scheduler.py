@@ -27,7 +27,8 @@ def stack(kafka: KafkaBroker, pytestconfig: pytest.Config, tmp_path_factory: pyt
     """As of the other faults, with the adaptive scheduler."""
     results: Path | None = pytestconfig.option.faults_results
     dumps = results.parent / "faults-dumps" if results else tmp_path_factory.mktemp("dumps")
-    with running_stack(kafka, dumps, configuration.ADAPTIVE) as running:
+    key = "jobmanager.scheduler"  # in which a local cluster differs from all others
+    with running_stack(kafka, dumps, {key: configuration.BASE[key]}) as running:
         yield running
 
 

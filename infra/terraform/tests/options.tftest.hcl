@@ -87,8 +87,8 @@ run "everything_on" {
   }
 
   assert {
-    condition     = contains(output.submit_flags, "--parallelism=200") && strcontains(output.user_data.jobmanager, "jobmanager.scheduler: \"adaptive\"")
-    error_message = "The job may use all slots that there may be, and runs on those that there are."
+    condition     = contains(output.submit_flags, "--parallelism=200") && strcontains(output.user_data.jobmanager, "event-trigger.elastic: \"true\"")
+    error_message = "The job may use all slots that there may be, and is not called degraded on those that there are."
   }
 
   assert {

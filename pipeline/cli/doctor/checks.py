@@ -304,7 +304,11 @@ def check_cluster(cluster: Cluster, settings: Settings, is_running: bool = False
         yield Finding("Slots", OK, slots)
     else:
         message = f"{slots}, --parallelism is {settings.parallelism}"
-        yield Finding("Slots", FAIL, message, "add TaskManagers, end another job or lower --parallelism")
+        advice = "add TaskManagers, end another job or lower --parallelism"
+        if cluster.slots_free and cluster.configuration.get("jobmanager.scheduler", "").lower() == "adaptive":
+            yield Finding("Slots", WARN, f"{message}: the job runs on those, and takes new ones in", advice)
+        else:
+            yield Finding("Slots", FAIL, message, advice)
     yield findings.check_jars(cluster)
     yield findings.check_ports(cluster)
     if settings.kafka_sasl_mechanism == AWS_MSK_IAM:

@@ -84,7 +84,13 @@ def planned(code: Path) -> Report:
 def effect(plan: Mapping[str, Any], given: Mapping[str, str]) -> str:
     """What a plan does, in the words of the column."""
     changed = terraform.changes(plan)
-    rolled = [kind for module, kind in GROUPS.items() if f"{module}.aws_launch_template.this" in changed]
+    rolled = [
+        kind
+        for module, kind in GROUPS.items()
+        if f"{module}.aws_launch_template.this" in changed
+        # The provider starts a refresh for this as for another template.
+        or "mixed_instances_policy" in changed.get(f"{module}.aws_autoscaling_group.this", ())
+    ]
     outputs = plan["output_changes"]
     was, will = (outputs["user_data"][side]["zookeeper"] for side in ("before", "after"))
     # Terraform ignores both on nodes that exist.

@@ -37,7 +37,7 @@ def test_the_specification_is_kept(key: str, value: str) -> None:
 def test_local_replaces_no_promise() -> None:
     """A local cluster may be smaller and detect failures sooner, but keeps its state as a production cluster does."""
     replaced = set(configuration.LOCAL) & set(configuration.BASE)
-    assert replaced == {"restart-strategy.exponential-delay.max-backoff"}
+    assert replaced == {"jobmanager.scheduler", "restart-strategy.exponential-delay.max-backoff"}
 
 
 def test_a_task_that_hangs_delays_a_recovery_by_a_quarter_of_a_minute() -> None:

@@ -165,6 +165,21 @@ def test_slots_that_the_running_job_has_are_no_failure(httpserver: HTTPServer) -
     assert found == ["FAIL", "ok"]
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "free", "outcome"), [("adaptive", 1, "warn"), ("adaptive", 0, "FAIL"), ("Default", 1, "FAIL")]
+)
+def test_the_adaptive_scheduler_needs_one_free_slot(
+    httpserver: HTTPServer, scheduler: str, free: int, outcome: str
+) -> None:
+    overview = {"flink-version": "1.19.3", "slots-available": free, "taskmanagers": 1}
+    configuration = [{"key": "jobmanager.scheduler", "value": scheduler}]
+    given = ALL_IN_ORDER | {"/overview": overview, "/jobmanager/config": configuration}
+    for path, answer in given.items():
+        httpserver.expect_request(path).respond_with_json(answer)
+    settings = Settings(flink_master=f"{httpserver.host}:{httpserver.port}", parallelism=2)
+    assert findings("Slots", settings)[0].outcome == outcome
+
+
 def test_json_is_a_finding_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
 
