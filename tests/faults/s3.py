@@ -40,7 +40,14 @@ class LocalS3(Service):
             cwd=ROOT,
         )
         self._wait(up=True)
-        requests.put(f"{self.endpoint}/{self.bucket}", timeout=10).raise_for_status()
+        self.make_bucket(self.bucket)
+
+    def make_bucket(self, name: str, versioned: bool = False) -> None:
+        """Make another bucket."""
+        requests.put(f"{self.endpoint}/{name}", timeout=10).raise_for_status()
+        if versioned:
+            status = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+            requests.put(f"{self.endpoint}/{name}?versioning", data=status, timeout=10).raise_for_status()
 
     @property
     def settings(self) -> dict[str, str]:

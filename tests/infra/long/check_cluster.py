@@ -285,7 +285,8 @@ def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def test_a_second_plan_finds_nothing_but_what_moto_forgets(folder: Path, cluster: dict[str, Any]) -> None:
+def planned_changes(folder: Path) -> dict[str, set[str]]:
+    """By resource type, what a plan changes, except for what moto forgets: attributes, and actions but for updates."""
     planned = terraform.run(folder, "plan", "-input=false", "-no-color", "-out=again", env=AWS)
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(terraform.run(folder, "show", "-json", "again", env=AWS).stdout)
@@ -298,8 +299,12 @@ def test_a_second_plan_finds_nothing_but_what_moto_forgets(folder: Path, cluster
             changed = drift.setdefault(change["type"], set())
             changed |= {key for key in {*before, *after} if before.get(key) != after.get(key) and not unknown.get(key)}
             changed |= set(actions) - {"update"}
-    unexpected = {kind: changed - FORGOTTEN_BY_MOTO.get(kind, set()) for kind, changed in drift.items()}
-    assert {kind: changed for kind, changed in unexpected.items() if changed} == {}, drift
+    remembered = {kind: changed - FORGOTTEN_BY_MOTO.get(kind, set()) for kind, changed in drift.items()}
+    return {kind: changed for kind, changed in remembered.items() if changed}
+
+
+def test_a_second_plan_finds_nothing_but_what_moto_forgets(folder: Path, cluster: dict[str, Any]) -> None:
+    assert planned_changes(folder) == {}
 
 
 # --- boot ---
@@ -681,6 +686,27 @@ def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, M
     rest.wait_for_state(job["jid"], {"RUNNING"}, 300)  # and its tasks run
 
 
+def instances() -> set[str]:
+    """The ids of the instances that run."""
+    running = [{"Name": "instance-state-name", "Values": ["running"]}]
+    reservations = aws("ec2").describe_instances(Filters=running)["Reservations"]
+    return {instance["InstanceId"] for reservation in reservations for instance in reservation["Instances"]}
+
+
+def test_one_more_taskmanager_replaces_no_node(folder: Path, cluster: dict[str, Any]) -> None:
+    before, code = instances(), folder / "main.tf"
+    code.write_text(
+        code.read_text().replace("task_slots ", "taskmanager_count = 2\n  taskmanager_max_count = 2\n  task_slots ", 1)
+    )
+    changes = planned_changes(folder)
+    assert "aws_autoscaling_group" in changes
+    assert changes.keys().isdisjoint({"aws_launch_template", "aws_instance"})
+    assert set().union(*changes.values()).isdisjoint({"create", "delete"})
+    applied = apply(folder)
+    assert applied.returncode == 0, applied.stdout[-3000:] + applied.stderr[-3000:]
+    assert (instances() >= before, len(instances() - before)) == (True, 1)
+
+
 def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
     rest: FlinkRest, folder: Path, topics: Topics, sessions: Path, cluster: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -694,11 +720,32 @@ def test_a_job_that_was_stopped_goes_on_from_its_savepoint(
     assert len(sessions.read_text().splitlines()) == 1
 
 
+def most_subtasks(rest: FlinkRest) -> int:
+    """With how many subtasks a step of the job runs at most; 0 while it restarts."""
+    for job in rest.jobs():
+        if job["state"] == "RUNNING":
+            vertices = rest.job(job["jid"])["vertices"]
+            return max(int(vertex["tasks"]["RUNNING"]) for vertex in vertices)
+    return 0
+
+
+def test_the_job_takes_a_new_taskmanager_in(
+    booted: dict[str, Machine], machines: dict[str, Machine], disks: Path, rest: FlinkRest
+) -> None:
+    # It was submitted with the slots of the plan, and runs on those that there are.
+    wait_for(lambda: most_subtasks(rest) == 2, "the job runs on the slots of one TaskManager", 300)
+    new = power_on(machines, disks, "tm3", "10.77.2.3", user_data_of(f"{NAME}-taskmanager"), TASKMANAGER_DISKS)
+    wait_for(lambda: new.instance_id in registered(rest), "the new TaskManager has registered", 1200)
+    wait_for(lambda: most_subtasks(rest) == 4, "the job runs on all slots", 600)
+    booted["new"] = new
+
+
 def test_a_drained_taskmanager_leaves_in_order(booted: dict[str, Machine], rest: FlinkRest) -> None:
-    machine = booted["taskmanager"]
-    assert registered(rest) == {machine.instance_id}
+    machine, new = booted["taskmanager"], booted["new"]
+    assert registered(rest) == {machine.instance_id, new.instance_id}
     machine.target_lifecycle_state = "Terminated"
-    wait_for(lambda: rest.task_managers() == [], "the TaskManager has left", 300)
+    wait_for(lambda: registered(rest) == {new.instance_id}, "the TaskManager has left", 300)
+    wait_for(lambda: most_subtasks(rest) == 2, "the job goes on with the slots that are left", 300)
     # It deregistered; Flink did not have to wait for a missing heartbeat.
     log = booted["jobmanager"].run("cat", "/var/log/flink/jobmanager.log").stdout
     assert f"Closing TaskExecutor connection {machine.instance_id} because: The TaskExecutor is shutting down" in log
@@ -719,8 +766,7 @@ def test_destroy_leaves_the_state_and_nothing_else(
     destroyed = apply(folder, "destroy")
     assert destroyed.returncode == 0, destroyed.stdout[-3000:] + destroyed.stderr[-3000:]
     assert aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
-    reservations = aws("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])
-    assert reservations["Reservations"] == []
+    assert instances() == set()
 
     # The state is all there, readable and private.
     names = {bucket["Name"] for bucket in aws("s3").list_buckets()["Buckets"]}
