@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PARALLEL := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 PEERS := tests/benchmarks/peers/requirements
 
-.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-groups test-faults test-health test-docs test-kafka-security test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-ledger bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
+.PHONY: help setup run demo test test-quick test-random test-hostile test-rules test-groups test-faults test-health test-docs test-kafka-security test-lost-state test-java test-newest-beam test-dist test-image test-terraform test-infra check format readme dashboards connectors release dist image audit infra-tools infra-tools-long bench bench-growth bench-job bench-ledger bench-misses bench-state bench-webhooks lock lock-jars lock-bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,7 +61,10 @@ test-docs: setup ## what README and docs/ show, also what takes long: the demo, 
 	@$(BIN)/python -m pytest tests/docs tests/test_readme.py $(ARGS)
 
 test-kafka-security: setup ## a job, commands and the page on brokers with TLS, SCRAM, client certificates and ACLs; looks for secrets; 10 minutes
-	@$(BIN)/python -m pytest tests/integration/long --ignore=tests/integration/long/test_rules_oracle.py $(ARGS)
+	@$(BIN)/python -m pytest tests/integration/long/test_kafka_security.py tests/integration/long/test_wrong_credentials.py $(ARGS)
+
+test-lost-state: setup ## last week's savepoint, deleted objects of a checkpoint, a lost region: the commands of docs/incidents.md on a real job and moto's S3
+	@$(BIN)/python -m pytest tests/integration/long/test_state_lost.py $(ARGS)
 
 test-java: ## the connectors' own tests
 	@command -v mvn >/dev/null || { echo "mvn not found: the connectors need Maven and Java 17"; exit 1; }
