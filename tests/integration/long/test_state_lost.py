@@ -35,7 +35,7 @@ PAGE = (ROOT / "docs" / "incidents.md").read_text()
 ACCOUNT = "123456789012"
 USERS = [f"user-{number:04d}" for number in range(40)]
 EVENTS = 300
-# More than a user has events: one that comes again after it left the history would fire a second time, with the same id.
+# More than a user has events: one that comes again after it left the history fires a second time, with the same id.
 HISTORY_SIZE = 100
 
 
