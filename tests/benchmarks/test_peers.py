@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -179,6 +182,27 @@ def test_cpu_and_children_of_this_process_are_found() -> None:
     finally:
         started.kill()
         started.wait()
+
+
+def test_the_time_of_compiling_threads_is_found() -> None:
+    compiled, ending = threading.Event(), threading.Event()
+
+    def compile_for_a_while() -> None:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("C2 CompilerThre")
+        while time.thread_time() < 0.05:
+            pass
+        compiled.set()
+        ending.wait(60)
+
+    thread = threading.Thread(target=compile_for_a_while)
+    assert sampling.compiler_seconds([os.getpid(), 1_000_000_000]) == 0.0
+    thread.start()
+    try:
+        assert compiled.wait(60)
+        assert sampling.cpu_seconds([os.getpid()]) > sampling.compiler_seconds([os.getpid()]) >= 0.04
+    finally:
+        ending.set()
+        thread.join()
 
 
 def log(expected: dict[str, int], actions: dict[str, list[int]]) -> analysis.Log:

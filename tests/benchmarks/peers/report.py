@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.benchmarks.figures import pyplot, save, shown, table
 from tests.benchmarks.peers.analysis import ratios
+from tests.benchmarks.peers.sampling import JIT
 from tests.benchmarks.peers.systems import ROWS
 
 Figures = Mapping[str, Any]
@@ -64,6 +65,7 @@ def _drains(rows: Mapping[str, Figures]) -> str:
         "events/s": lambda figures: figures["events/s"],
         "of rounds": _of("rounds"),
         **{f"{name} µs/event": _of(f"{name} µs/event") for name in (*_PROCESSES, "broker", "user API")},
+        f"{JIT} µs/event": _of(f"{JIT} µs/event"),
         "system µs/event": cpu,
         **{f"{name} RSS MB": _of(f"{name} RSS MB") for name in _PROCESSES},
         "first action after s": _of("first action after s"),

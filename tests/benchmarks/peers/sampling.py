@@ -13,6 +13,9 @@ from typing import Final
 
 Groups = Mapping[str, Iterable[int]]
 
+# Its share of a TaskManager's CPU: it compiles for minutes, and nothing more once a job has run for longer.
+JIT: Final = "TaskManager's JIT compiler"
+
 _EVERY_S: Final = 0.5
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_MB: Final = os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -49,6 +52,21 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time that living processes have used."""
     stats = filter(None, map(_stat, pids))
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / _TICKS
+
+
+def compiler_seconds(pids: Iterable[int]) -> float:
+    """CPU time that the JIT compilers' threads of living JVMs have used, a part of ``cpu_seconds``."""
+    total = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+            try:
+                name, _, rest = task.read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            if " CompilerThre" in name:
+                fields = rest.split()
+                total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
 
 
 def rss_mb(pids: Iterable[int]) -> float:
@@ -107,6 +125,8 @@ def take_sample(groups: Groups, actions: int) -> Sample:
     """A sample of now."""
     listed = {name: list(pids) for name, pids in groups.items()}
     cpu = {name: cpu_seconds(pids) for name, pids in listed.items()}
+    if "TaskManager" in listed:
+        cpu[JIT] = compiler_seconds(listed["TaskManager"])
     return Sample(time.monotonic(), actions, cpu, {name: rss_mb(pids) for name, pids in listed.items()})
 
 
