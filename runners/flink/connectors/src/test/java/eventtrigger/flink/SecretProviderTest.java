@@ -10,6 +10,7 @@ import java.util.Map;
 import java.util.Set;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.common.config.ConfigException;
+import org.apache.kafka.common.security.ssl.DefaultSslEngineFactory;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -27,6 +28,17 @@ class SecretProviderTest {
           + "\n-----END ENCRYPTED PRIVATE KEY-----\n";
   private static final String DECRYPTED = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggsqJoQzf2mM7Ae0iDo/wyJs0smd5XibEYLfh9DohD02hRANCAASMaZVb4cEQsXBI6jxDrrKTcC9pUWdgDLRqHAxrg1oXpMkzBfJQAjzhzVpo/d7RLR3qUkJQQSZC1XY39kDMY8f5";
 
+  // Of the key above, for a hundred years.
+  private static final String CERTIFICATE =
+      "-----BEGIN CERTIFICATE-----\n"
+          + "MIIBdTCCARugAwIBAgIUGlX6I+r+MfxKWkuv1rexo82YSPYwCgYIKoZIzj0EAwIwDzENMAsGA1UEAwwE"
+          + "dGVzdDAgFw0yNjEyMDEwMTQ2MjJaGA8yMTI2MTEwNzAxNDYyMlowDzENMAsGA1UEAwwEdGVzdDBZMBMG"
+          + "ByqGSM49AgEGCCqGSM49AwEHA0IABIxplVvhwRCxcEjqPEOuspNwL2lRZ2AMtGocDGuDWhekyTMF8lAC"
+          + "POHNWmj93tEtHepSQlBBJkLVdjf2QMxjx/mjUzBRMB0GA1UdDgQWBBTVbDdCeid3VAknAzFmzV/jEB51"
+          + "8DAfBgNVHSMEGDAWgBTVbDdCeid3VAknAzFmzV/jEB518DAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49"
+          + "BAMCA0gAMEUCICXbRJQinfy7f4lHk27rYWSPCK5P6ZlYJyPhdWoHGlmMAiEA82vWxlNNq8/Xn8UcchlE"
+          + "Eu7jUDnUk5NekNJm3mwM/DA="
+          + "\n-----END CERTIFICATE-----\n";
   private static final String PLAIN = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----";
 
   private static String secret(String path, String key) {
@@ -56,6 +68,35 @@ class SecretProviderTest {
                 "config.providers.secret.class", SecretProvider.class.getName(),
                 "sasl.jaas.config", "Login required password=\"${secret:quoted-file:" + file + "}\";"));
     assertEquals("Login required password=\"s3cr3t\";", config.getPassword("sasl.jaas.config").value());
+  }
+
+  @Test
+  void clientsOfKafkaShowACertificate(@TempDir Path folder) throws Exception {
+    Path certificate = Files.writeString(folder.resolve("certificate.pem"), CERTIFICATE);
+    Path key = folder.resolve("key.pem");
+    Files.writeString(key, "-----BEGIN PRIVATE KEY-----\n" + DECRYPTED + "\n-----END PRIVATE KEY-----\n");
+    Path encrypted = Files.writeString(folder.resolve("encrypted.pem"), ENCRYPTED);
+    Path passphrase = Files.writeString(folder.resolve("passphrase"), "secret\n");
+    String decrypted = "decrypted:file:" + encrypted + "\nfile:" + passphrase;
+    for (String reference : Set.of("key-file:" + key, decrypted)) {
+      var config =
+          new ConsumerConfig(
+              Map.of(
+                  "bootstrap.servers", "b:9092",
+                  "key.deserializer", ByteArrayDeserializer.class,
+                  "value.deserializer", ByteArrayDeserializer.class,
+                  "config.providers", "secret",
+                  "config.providers.secret.class", SecretProvider.class.getName(),
+                  "security.protocol", "SSL",
+                  "ssl.keystore.type", "PEM",
+                  "ssl.keystore.certificate.chain", "${secret:certificate-file:" + certificate + "}",
+                  "ssl.keystore.key", "${secret:" + reference + "}"));
+      try (var engines = new DefaultSslEngineFactory()) {
+        engines.configure(config.values());
+        assertEquals(1, engines.keystore().size());
+        assertTrue(engines.keystore().isKeyEntry(engines.keystore().aliases().nextElement()));
+      }
+    }
   }
 
   @Test
