@@ -42,6 +42,7 @@ class LocalServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # workers open all their connections at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # At the end of every job, clients close idle connections.

@@ -171,9 +171,9 @@ class KafkaSecurity:
             properties |= {
                 "ssl.keystore.type": "PEM",
                 # As a file, Java's clients take certificate and key only together.
-                "ssl.keystore.certificate.chain": in_java(f"file:{self.kafka_certificate_file}"),
+                "ssl.keystore.certificate.chain": in_java(f"certificate-file:{self.kafka_certificate_file}"),
                 # On Java 17 Kafka cannot decrypt what OpenSSL encrypts, so our provider does.
-                "ssl.keystore.key": in_java(self.kafka_key)
+                "ssl.keystore.key": in_java(f"key-{self.kafka_key}")
                 if self.kafka_key_passphrase is None
                 else in_java(f"decrypted:{self.kafka_key}\n{self.kafka_key_passphrase}"),
             }

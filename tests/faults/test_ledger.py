@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import random
 import signal
 import time
 import uuid
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.builders import random_stream
 from tests.faults.experiment import USERS, Experiment, Result, earlier_pieces, experiment
 from tests.faults.load import Record
+from tests.faults.repeats import APPENDED_S, CAUSES, causes_of_repeats
 from tests.faults.stack import Stack, parent_of, within
 from tests.faults.test_kills import kill_harness, kill_task_manager, wait_for_a_phase
 from tests.faults.test_upgrades import nothing_changes
@@ -36,9 +34,6 @@ RECEIVER_S = 0.02
 EVENTS_A_SECOND = 260.0  # of which 200 are clicks, and have a webhook
 # At 200 webhooks a second: what is answered within a batch of 5 ms, a write to Kafka and a step of a busy machine.
 UNACKNOWLEDGED = 20
-# A worker that is starved takes that long at most to append what a receiver has answered.
-APPENDED_S = 2.0
-CLAIM, SETTLED = 1, 2
 
 Pieces = Callable[[str, str, int], AbstractContextManager[Result]]
 
@@ -83,7 +78,9 @@ def with_ledger(stack: Stack, folder: Path, result: Result, *options: str) -> It
         yield run
     repeats = result.verdict.webhook_repeats
     allowed = (WORKERS * MAX_IN_FLIGHT + UNACKNOWLEDGED) * result.times
-    causes, problems = causes_of_repeats(stack.kafka.bootstrap_servers, topic, run)
+    ledger = records(stack.kafka.bootstrap_servers, topic)
+    arrivals = zip(run.receiver.times, (webhook_id for webhook_id, _, _ in run.receiver.seen), strict=True)
+    causes, problems = causes_of_repeats(ledger, arrivals, [fault.struck_s for fault in run.faults], RECEIVER_S)
     result.notes |= {"repeats in 1000 webhooks": in_1000(result), **{f"{why}, at most": causes[why] for why in CAUSES}}
     assert problems == []
     assert repeats <= allowed
@@ -95,57 +92,6 @@ def mostly_clicks(seed: int) -> Iterator[Record]:
     chance = random.Random(seed)
     records = random_stream(seed, len(USERS), 10**9)
     return (record for record in records if b'"event_name":"click"' in record[1] or chance.random() < 0.1)
-
-
-CAUSES = IN_FLIGHT, NOT_ACKNOWLEDGED, LATER = (
-    "in flight",
-    "answered and not acknowledged",
-    "of workers that lived on until the job restarted",
-)
-
-
-def causes_of_repeats(brokers: str, topic: str, run: Experiment) -> tuple[Counter[str], list[str]]:
-    """Why webhooks came again: the greatest number for one blow of each cause, and what no cause explains.
-
-    That is a webhook whose end the ledger had before the newest claim of its shard, or that was answered long before
-    the first blow, or by the worker that had claimed its shard after a blow. It may come again long after that blow,
-    and after another one: until then it waited behind others.
-    """
-    claims: dict[int, list[tuple[float, int]]] = defaultdict(list)  # by partition: time and offset
-    ends: dict[bytes, tuple[int, int]] = {}  # by id: partition, and offset of the first record
-    for partition, offset, time_s, (kind, _, key, *_rest) in records(brokers, topic):
-        if kind == CLAIM:
-            claims[partition].append((time_s, offset))
-        elif kind == SETTLED:
-            ends.setdefault(key, (partition, offset))
-    came: dict[str, float] = {}
-    numbers: Counter[tuple[str, float]] = Counter()
-    problems = []
-    for at_s, (webhook_id, _, _) in zip(run.receiver.times, run.receiver.seen, strict=True):
-        before_s, came[webhook_id] = came.get(webhook_id), at_s
-        if before_s is None:
-            continue
-        key = hashlib.blake2b(msgspec.msgpack.encode([webhook_id, ""]), digest_size=16).digest()
-        partition, end = ends.get(key, (0, 0))
-        newest = max((offset for time_s, offset in claims[partition] if time_s <= at_s), default=-1)
-        answered_s = before_s + RECEIVER_S
-        blows_s = [fault.struck_s for fault in run.faults if fault.struck_s <= answered_s + APPENDED_S]
-        struck_s = max(blows_s, default=math.inf)
-        claimed_s = min((time_s for time_s, _ in claims[partition] if time_s > struck_s), default=math.inf)
-        if key in ends and end < newest:
-            problems.append(f"{webhook_id} at {at_s}: ended at {partition}/{end}, claimed at {newest}")
-        elif not blows_s:
-            problems.append(f"{webhook_id} at {at_s}: answered at {answered_s}, before any blow")
-        elif before_s > claimed_s + APPENDED_S:
-            problems.append(f"{webhook_id} at {at_s}: sent at {before_s}, after {partition} was claimed at {claimed_s}")
-        if before_s > struck_s:
-            numbers[LATER, struck_s] += 1
-        else:
-            numbers[IN_FLIGHT if answered_s > struck_s else NOT_ACKNOWLEDGED, struck_s] += 1
-    most: Counter[str] = Counter()
-    for (cause, _), number in numbers.items():
-        most[cause] = max(most[cause], number)
-    return most, problems
 
 
 def records(brokers: str, topic: str) -> Iterator[tuple[int, int, float, list[object]]]:

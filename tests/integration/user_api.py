@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pipeline.embedded.server import LocalServer, QuietHandler
 from tests.oracle import UNAVAILABLE
 
 
@@ -58,11 +58,8 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
     """
     at_gate = gate or Gate()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name that the server calls
             _, _, user, resource = self.path.split("/")
             answers = known.get(user, {})
             status, body = 403, b""
@@ -78,23 +75,8 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 256  # workers open all their connections at once
-
-        def handle_error(self, *_: Any) -> None:
-            """Killed workers leave their connections broken."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        at_gate.open()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with LocalServer("user API", Handler) as server:
+        try:
+            yield server.url
+        finally:
+            at_gate.open()

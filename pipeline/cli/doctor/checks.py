@@ -25,7 +25,6 @@ from pipeline.kafka.security import AWS_MSK_IAM, advice_for
 from pipeline.launch import findings
 from pipeline.launch.findings import FAIL, OK, SKIP, WARN, Cluster, Finding
 from pipeline.launch.options import FLINK_RUNNER, Settings
-from pipeline.launch.options.settings import OPTIONS
 from runners.flink import artifacts
 from runners.flink.errors import LocalStackError
 from runners.flink.local.processes import free_ports
@@ -36,8 +35,9 @@ from transforms.adapters.lua import confinement
 from transforms.adapters.lua.sandbox_process import SandboxProcess
 from transforms.adapters.secrets import Token, TokenError
 from transforms.adapters.user_hash_key import user_hash
-from transforms.domain.base.secret_references import SecretError
+from transforms.domain.base.secret_references import SecretError, is_reference
 from transforms.domain.rules.engine import EngineError, Program
+from transforms.domain.webhooks.destinations import Destination, read_destinations
 
 _ANSWER_S: Final = 5.0
 _PORTS: Final = 8  # of a job server, a JobManager, a TaskManager and their metrics
@@ -335,14 +335,32 @@ def _connection_problem(address: str) -> str | None:
 
 
 def _open_secrets(settings: Settings) -> Iterator[Finding]:
-    """The options whose secret lies in a file of this machine that every user may read."""
-    for name, option in OPTIONS.items():
-        reference = getattr(settings, name)
-        if option.is_reference and reference is not None and reference.startswith("file:"):
+    """The files of secrets on this machine that every user may read, whatever names them."""
+    destinations: tuple[Destination, ...] = ()
+    if settings.destinations is not None:
+        destinations, problems = read_destinations(settings.destinations, settings.egress_policy())
+        for problem in problems:
+            yield Finding("Destinations", FAIL, str(problem), "correct the file: a launch refuses it")
+    # The URL of a savepoint may look like a reference.
+    named = {f"--{name}": value for name, value in settings.model_dump(exclude={"savepoint_path"}).items()}
+    named |= {f"destination {destination.name!r}": destination.model_dump() for destination in destinations}
+    for name, value in named.items():
+        for file in sorted(set(_files(value))):
             with contextlib.suppress(OSError):  # workers may be on other machines
-                if Path(reference.removeprefix("file:")).stat().st_mode & stat.S_IROTH:
-                    message = f"--{name} is {reference}, which every user of this machine may read"
+                if Path(file).stat().st_mode & stat.S_IROTH:
+                    message = f"{name} refers to file:{file}, which every user of this machine may read"
                     yield Finding("Secrets", WARN, message, "chmod o-r, unless others cannot reach its folder")
+
+
+def _files(value: object) -> Iterator[str]:
+    """The files that references in a value name, which may also be in mappings, lists and NAME=VALUE pairs."""
+    if isinstance(value, str):
+        for text in (value, value.partition("=")[2]):
+            if text.startswith("file:") and is_reference(text):
+                yield text.removeprefix("file:")
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _files(item)
 
 
 def _refusal(error: KafkaAdminError, addresses: Iterable[str], settings: Settings) -> Finding:

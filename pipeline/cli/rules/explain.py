@@ -15,6 +15,7 @@ from pipeline.cli.rules.file_problems import checked_rules, usable_rules
 from pipeline.console import one_line, out
 from pipeline.errors import OptionError
 from transforms.adapters.lua.engines import LuaEngines
+from transforms.domain.base.checked_documents import place_of
 from transforms.domain.base.model_errors import allowed
 from transforms.domain.base.yaml_documents import YamlError, read_documents
 from transforms.domain.rules.cases import Case
@@ -45,10 +46,6 @@ def explain_rules(
         return 1
     try:
         case = _case_of_event(_mapping(event), _mapping(given) if given is not None else {})
-    except ValidationError as error:
-        details = error.errors()[0]
-        name = ".".join(map(str, details["loc"])) or "event"
-        raise OptionError(f"{name} is {one_line(repr(details['input']))[:100]}: {allowed(details)}") from None
     except ValueError as error:
         raise OptionError(" ".join(str(error).split())) from None
     settings = history.settings()
@@ -71,7 +68,13 @@ def _case_of_event(event: dict[str, Any], given: dict[str, Any]) -> Case:
         raise ValueError(f"events are {earlier!r}, allowed is a list of those before it")
     if isinstance(event.get("user_id"), str):  # earlier events are of the same user unless they say otherwise
         earlier = [{"user_id": event["user_id"]} | before if isinstance(before, dict) else before for before in earlier]
-    return Case.model_validate({"name": "explain", "expect": "nothing"} | given | {"events": [*earlier, event]})
+    fields = {"name": "explain", "expect": "nothing"} | given | {"events": [*earlier, event]}
+    try:
+        return Case.model_validate(fields)
+    except ValidationError as error:
+        details = error.errors()[0]
+        name = ".".join(map(str, place_of(fields, details["loc"])[1])) or "event"
+        raise ValueError(f"{name} is {one_line(repr(details['input']))[:100]}: {allowed(details)}") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:

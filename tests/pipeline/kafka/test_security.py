@@ -59,7 +59,7 @@ def test_certificates_reach_both_sides(protocol: str) -> None:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": "/etc/ca.pem",
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.certificate.chain": "${secret:file:/etc/client.pem}",
+        "ssl.keystore.certificate.chain": "${secret:certificate-file:/etc/client.pem}",
         "ssl.keystore.key": "${secret:decrypted:file:/run/key.pem\nenv:PASSPHRASE}",
     }
     librdkafka = security.for_librdkafka("b:1")

@@ -113,7 +113,7 @@ def validated(
     except ValidationError as error:
         errors = error.errors(include_url=False)
         for details in map(_of_tag, (details for details in errors if not _is_only_too_short(details, errors))):
-            path, field_name = _field(value, details["loc"])
+            path, field_name = place_of(value, details["loc"])
             visible = shown is None or (field_name != () and field_name[0] in shown)
             known = (*_fields_at(model, field_name[:-1]), *(more_fields if len(field_name) == 1 else ()))
             name = ".".join(map(str, (*at, *field_name))) or model.__name__.lower()
@@ -156,8 +156,8 @@ def _of_tag(details: Any) -> Any:
     return {**details, "loc": (*details["loc"], context["discriminator"].strip("'")), "input": context["tag"]}
 
 
-def _field(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
-    """Return an error's path in the document and its field name, without what only pydantic has (union tags)."""
+def place_of(value: Any, location: tuple[str | int, ...]) -> tuple[FieldPath, FieldPath]:
+    """Return an error's path in a validated value and its field name, without what only pydantic has (union tags)."""
     path: list[str | int] = []
     name: list[str | int] = []
     for number, part in enumerate(location):

@@ -121,17 +121,58 @@ def test_a_key_of_hashes_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cr3t" not in found[1][0].message
 
 
-def test_a_secret_in_a_file_that_everybody_may_read_is_a_warning(tmp_path: Path) -> None:
-    modes = {"kafka_password": 0o644, "user_api_token": 0o604, "dead_letters_key": 0o640, "kafka_key": 0o600}
-    for name, mode in modes.items():
+DESTINATIONS = """
+destinations:
+  - name: crm
+    url: https://crm.example/hook
+    secrets: [file:FOLDER/open, file:FOLDER/closed]
+    headers: {X-Plain: file, X-Key: {secret: file:FOLDER/header}}
+    oauth2:
+      token_url: https://auth.example/token
+      client_id: {secret: file:FOLDER/id}
+      client_secret: file:FOLDER/oauth2
+"""
+
+
+def test_a_secret_in_a_file_that_everybody_may_read_is_a_warning_whatever_names_it(tmp_path: Path) -> None:
+    for name in ("open", "header", "id", "oauth2", "password", "property", "token", "user"):
+        (tmp_path / name).write_text("s3cr3t")
+        (tmp_path / name).chmod(0o604)
+    for name, mode in {"closed": 0o640, "key": 0o600}.items():
         (tmp_path / name).write_text("s3cr3t")
         (tmp_path / name).chmod(mode)
-    references = {name: f"file:{tmp_path}/{name}" for name in modes}
-    found = findings("Secrets", Settings(**references, user_hash_key="file:/nowhere"))
-    assert [(finding.outcome, finding.message) for finding in found] == [
-        ("warn", f"--{name} is {references[name]}, which every user of this machine may read")
-        for name in ("kafka_password", "user_api_token")
-    ]
+    destinations = tmp_path / "destinations.yaml"
+    destinations.write_text(DESTINATIONS.replace("FOLDER", str(tmp_path)))
+    settings = Settings(
+        kafka_user=f"file:{tmp_path}/user",
+        kafka_password=f"file:{tmp_path}/password",
+        kafka_key=f"file:{tmp_path}/key",
+        kafka_property=("linger.ms=5", f"com.acme.password=file:{tmp_path}/property"),
+        user_api_token=f"file:{tmp_path}/token",
+        user_hash_key="file:/nowhere",
+        savepoint_path=f"file:{tmp_path}",
+        destinations=destinations,
+    )
+    found = findings("Secrets", settings)
+    assert {finding.outcome for finding in found} == {"warn"}
+    assert sorted(finding.message for finding in found) == sorted(
+        f"{name} refers to file:{tmp_path}/{file}, which every user of this machine may read"
+        for name, file in {
+            ("--kafka_user", "user"),
+            ("--kafka_password", "password"),
+            ("--kafka_property", "property"),
+            ("--user_api_token", "token"),
+            *(("destination 'crm'", file) for file in ("open", "header", "id", "oauth2")),
+        }
+    )
+
+
+def test_a_broken_file_of_destinations_is_a_failure(tmp_path: Path) -> None:
+    destinations = tmp_path / "destinations.yaml"
+    destinations.write_text("destinations: [{name: crm}]")
+    found = findings("Destinations", Settings(destinations=destinations))
+    assert {finding.outcome for finding in found} == {"FAIL"}
+    assert any("destinations.yaml:1: destinations.0.url" in finding.message for finding in found)
 
 
 def test_measures_that_do_not_hold_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

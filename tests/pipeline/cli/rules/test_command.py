@@ -203,7 +203,7 @@ def test_earlier_events_are_of_the_same_user(tmp_path: Path, capsys: pytest.Capt
     [
         ("[1]", "", "event.json: allowed is one mapping, this is a list"),
         ("{", "", "event.json:1: neither JSON nor YAML: "),
-        ("{}", "profile: 5", "profile"),
+        ("{}", "profile: 5", "error: profile is 5: allowed is a mapping\n"),
         ("{}", "colour: red", "colour"),
     ],
 )

@@ -2,7 +2,9 @@ package eventtrigger.flink;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.security.AlgorithmParameters;
 import java.security.GeneralSecurityException;
@@ -10,6 +12,7 @@ import java.util.Base64;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Set;
+import java.util.regex.Pattern;
 import javax.crypto.Cipher;
 import javax.crypto.EncryptedPrivateKeyInfo;
 import javax.crypto.SecretKeyFactory;
@@ -21,12 +24,22 @@ import org.apache.kafka.common.config.provider.ConfigProvider;
 /**
  * Reads secrets of Kafka's clients where the clients run, so that job graphs hold only where a secret lies.
  *
- * <p>{@code ${secret:env:NAME}} is an environment variable, {@code ${secret:file:/PATH}} a file, both without white
- * space around the secret. With {@code quoted-env} and {@code quoted-file} the secret can stand between the double
- * quotes of a JAAS configuration. {@code ${secret:decrypted:KEY\nPASSPHRASE}}, two references, is a private key in PEM
- * without its encryption: on Java 17 Kafka's clients cannot read what OpenSSL encrypts (PBES2).
+ * <p>{@code ${secret:env:NAME}} is an environment variable, {@code ${secret:file:/PATH}} a file, both one line of ASCII
+ * without white space around it. With {@code quoted-env} and {@code quoted-file} it can stand between the double quotes
+ * of a JAAS configuration. {@code key-env} and {@code key-file} are a private key, {@code certificate-file} is a file of
+ * certificates, all PEM. {@code ${secret:decrypted:KEY\nPASSPHRASE}}, two references, is a private key without its
+ * encryption: on Java 17 Kafka's clients cannot read what OpenSSL encrypts (PBES2).
+ *
+ * <p>What is refused, and in which words, is the same as for librdkafka's clients
+ * (transforms/adapters/kafka/clients.py).
  */
 public final class SecretProvider implements ConfigProvider {
+  private static final Pattern CONTROL = Pattern.compile("[\\x00-\\x1f\\x7f]");
+  private static final Pattern PRIVATE_KEY =
+      Pattern.compile(
+          "-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*-----END [A-Z ]{0,30}PRIVATE KEY-----", Pattern.DOTALL);
+  private static final Pattern CERTIFICATE = Pattern.compile("-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----");
+
   private final Map<String, String> environment;
 
   public SecretProvider() {
@@ -49,20 +62,51 @@ public final class SecretProvider implements ConfigProvider {
   public ConfigData get(String path, Set<String> keys) {
     Map<String, String> secrets = new HashMap<>();
     for (String key : keys) {
-      if (path.equals("decrypted")) {
-        String[] references = key.split("\n", 2);
-        secrets.put(key, decrypted(references[0], secret(references[0]), secret(references[1])));
-        continue;
-      }
-      String secret = path.endsWith("env") ? variable(key) : content(key);
-      secrets.put(key, path.startsWith("quoted-") ? secret.replace("\\", "\\\\").replace("\"", "\\\"") : secret);
+      secrets.put(key, secret(path, key));
     }
     return new ConfigData(secrets);
   }
 
-  private String secret(String reference) {
-    String place = reference.substring(reference.indexOf(':') + 1);
-    return reference.startsWith("env:") ? variable(place) : content(place);
+  private String secret(String path, String key) {
+    return switch (path) {
+      case "env", "file" -> line(path + ":" + key);
+      case "quoted-env", "quoted-file" ->
+          line(path.substring("quoted-".length()) + ":" + key).replace("\\", "\\\\").replace("\"", "\\\"");
+      case "key-env", "key-file" -> privateKey(path.substring("key-".length()) + ":" + key);
+      case "certificate-file" -> certificates(key);
+      case "decrypted" -> {
+        String[] references = key.split("\n", 2);
+        yield decrypted(references[0], privateKey(references[0]), line(references[1]));
+      }
+      default -> throw new ConfigException("${secret:" + path + ":…}: no such kind of secret");
+    };
+  }
+
+  /** A password, a name or the like: a line break would end it, or a property after it. */
+  private String line(String reference) {
+    String text = text(reference);
+    if (CONTROL.matcher(text).find()) {
+      throw new ConfigException(reference + ": has line breaks or other control characters, allowed: one line");
+    }
+    return text;
+  }
+
+  private String privateKey(String reference) {
+    String text = text(reference);
+    if (!PRIVATE_KEY.matcher(text).find()) {
+      throw new ConfigException(
+          reference + ": has no whole private key, allowed: PKCS #8 in PEM, from BEGIN to END");
+    }
+    return text;
+  }
+
+  /** What is written beside certificates, as OpenSSL does, may be of any encoding. */
+  private static String certificates(String path) {
+    String text = new String(content(path), StandardCharsets.ISO_8859_1);
+    if (!CERTIFICATE.matcher(text).find()) {
+      throw new ConfigException("file:" + path + ": no certificate in it, allowed: a file of PEM");
+    }
+    return text;
   }
 
   /** A key that is not encrypted stays as it is. */
@@ -88,19 +132,37 @@ public final class SecretProvider implements ConfigProvider {
     }
   }
 
-  private String variable(String name) {
-    String text = environment.get(name);
-    if (text == null) {
-      throw new ConfigException("env:" + name + ": no such environment variable");
+  private String text(String reference) {
+    String place = reference.substring(reference.indexOf(':') + 1);
+    String text;
+    if (reference.startsWith("env:")) {
+      text = environment.get(place);
+      if (text == null) {
+        throw new ConfigException(reference + ": no such environment variable");
+      }
+    } else {
+      // Bytes that are not ASCII become characters that are not, too.
+      text = new String(content(place), StandardCharsets.ISO_8859_1);
     }
-    return text.strip();
+    if (!StandardCharsets.US_ASCII.newEncoder().canEncode(text)) {
+      throw new ConfigException(reference + ": not ASCII");
+    }
+    text = text.strip();
+    if (text.isEmpty()) {
+      throw new ConfigException(reference + ": is empty");
+    }
+    return text;
   }
 
-  private static String content(String path) {
+  private static byte[] content(String path) {
     try {
-      return Files.readString(Path.of(path), StandardCharsets.UTF_8).strip();
+      return Files.readAllBytes(Path.of(path));
+    } catch (NoSuchFileException error) {
+      throw new ConfigException("file:" + path + ": No such file or directory");
+    } catch (AccessDeniedException error) {
+      throw new ConfigException("file:" + path + ": Permission denied");
     } catch (IOException error) {
-      throw new ConfigException("file:" + path + ": " + error.getClass().getSimpleName());
+      throw new ConfigException("file:" + path + ": " + error.getMessage());
     }
   }
 
