@@ -185,9 +185,9 @@ def folder(moto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def apply(root: Path, command: str = "apply") -> subprocess.CompletedProcess[str]:
+def apply(root: Path, command: str = "apply", *more: str) -> subprocess.CompletedProcess[str]:
     """Apply or destroy without asking."""
-    arguments = (command, "-auto-approve", "-input=false", "-no-color")
+    arguments = (command, "-auto-approve", "-input=false", "-no-color", *more)
     return terraform.run(root, *arguments, env={**AWS, **STATE_VARIABLES}, timeout_s=1800)
 
 
@@ -702,7 +702,8 @@ def test_one_more_taskmanager_replaces_no_node(folder: Path, cluster: dict[str, 
     assert "aws_autoscaling_group" in changes
     assert changes.keys().isdisjoint({"aws_launch_template", "aws_instance"})
     assert set().union(*changes.values()).isdisjoint({"create", "delete"})
-    applied = apply(folder)
+    # The group alone: for what moto forgets the ZooKeeper nodes would be replaced, too.
+    applied = apply(folder, "apply", "-target=module.cluster.module.taskmanager")
     assert applied.returncode == 0, applied.stdout[-3000:] + applied.stderr[-3000:]
     assert (instances() >= before, len(instances() - before)) == (True, 1)
 

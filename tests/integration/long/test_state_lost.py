@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from runners.flink import artifacts
+from runners.flink.rest import TERMINAL_STATES
 from tests import moto
 from tests.builders import oracle_rules, random_stream, record, rule_documents, user_api_of
 from tests.faults.s3 import CREDENTIALS, LocalS3
@@ -35,8 +37,13 @@ PAGE = (ROOT / "docs" / "incidents.md").read_text()
 ACCOUNT = "123456789012"
 USERS = [f"user-{number:04d}" for number in range(40)]
 EVENTS = 300
-# More than a user has events: one that comes again after it left the history fires a second time, with the same id.
-HISTORY_SIZE = 100
+# With 10 a late event falls out at once, and its repeat is acted on again with the same id.
+HISTORY_SIZE = 20
+
+
+def commands(section: str, first_word: str) -> list[str]:
+    """The lines of a section's shell blocks that begin with a word."""
+    return [line for each in blocks(section) for line in each.splitlines() if line.startswith(first_word)]
 
 
 def blocks(section: str) -> list[str]:
@@ -111,7 +118,7 @@ class Job:
         python = Path(sys.executable).parent
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command.replace("localhost:8081", self.flink.flink_master)],
-            cwd=self.bin,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=300,
@@ -142,6 +149,24 @@ class Job:
         self.event_trigger(*arguments, *self.options, "--detached")
         (running,) = [job for job in self.flink.rest.jobs() if job["state"] == "RUNNING"]
         self.job_id = running["jid"]
+
+    def delete_checkpoints(self) -> None:
+        """Delete all objects of the job's checkpoints and have it restart, until it fails for that."""
+        assert self.flink is not None
+        rest = self.flink.rest
+        self.flink.kill_task_manager()  # or the next checkpoint would write some of them anew
+        name = self.environment["NAME"]
+        self.shell(f"aws s3 rm --quiet --recursive s3://{name}-checkpoints-{ACCOUNT}/{name}/checkpoints/{self.job_id}/")
+        struck_ms = time.time() * 1000
+        self.flink.start_task_manager()
+
+        def fails() -> bool:
+            return any(
+                failure["timestamp"] > struck_ms and "No such file or directory" in failure["stacktrace"]
+                for failure in rest.failures(self.job_id)
+            )
+
+        within(fails, lambda: rest.why(self.job_id), 180)
 
     def resume(self, path: str) -> None:
         """Start the job from a savepoint."""
@@ -187,20 +212,25 @@ def test_objects_of_a_checkpoint_were_deleted(job: Job) -> None:
     with job.cluster("shop") as flink:
         job.launch("--runner=FlinkRunner")
         job.feed(EVENTS)
-        bucket = f"shop-checkpoints-{ACCOUNT}"
+        savepoint = job.event_trigger("savepoint").strip()
         since = running_since(flink.rest, job.job_id)
-        flink.kill_task_manager()  # or the next checkpoint would write some of them anew
-        job.shell(f"aws s3 rm --quiet --recursive s3://{bucket}/shop/checkpoints/{job.job_id}/")
-        flink.start_task_manager()
-        missing = "No such file or directory"
-        within(lambda: missing in flink.rest.why(job.job_id), lambda: flink.rest.why(job.job_id), 180)
+        job.delete_checkpoints()
 
-        status, undelete, _ = blocks("Objects of a checkpoint were deleted")
-        assert job.job_id in job.shell(f"{status.splitlines()[0]} || true")  # it is not well
+        section = "Objects of a checkpoint were deleted"
+        (status,) = commands(section, "event-trigger status")
+        (undelete,) = (each for each in blocks(section) if "delete-objects" in each)
+        assert job.job_id in job.shell(f"{status} || true")  # it is not well
         job.shell(undelete)
         wait_for_recovery(flink.rest, job.job_id, since, 180)
         job.feed(EVENTS)
         job.check()
+
+        # Gone for good, as nobody takes them back: the other way.
+        job.delete_checkpoints()
+        (cancel,) = commands(section, "event-trigger cancel")
+        job.shell(cancel.replace("--terraform=$CLUSTER", f"--flink_master={flink.flink_master}"))
+        job.resume(savepoint)
+        job.check(repeats=True)
 
 
 def test_last_weeks_savepoint(job: Job) -> None:
@@ -229,13 +259,24 @@ def test_a_region_is_lost(job: Job) -> None:
         # What S3's replication would do.
         job.shell(f"aws s3 sync --quiet s3://shop-savepoints-{ACCOUNT}/ s3://{replica}/")
         job.feed(EVENTS)
+        checkpoint = job.event_trigger("cancel", "--yes").strip()
+        moved = f"s3://{replica}/{checkpoint.partition('//')[2].partition('/')[2]}"
+        folder, copy = (path.rpartition("/")[0] for path in (checkpoint, moved))
+        job.shell(f"aws s3 cp --quiet --recursive {folder} {copy}")
         for kind in ("checkpoints", "savepoints"):
             job.shell(f"aws s3 rm --quiet --recursive s3://shop-{kind}-{ACCOUNT}/")
 
-    with job.cluster("other"):
+    with job.cluster("other") as flink:
         variables: Mapping[str, str] = {"NAME": "shop", "NEW": "other"}
-        listing, copy = blocks("A region is lost")[0].splitlines()
+        listing, copy = commands("A region is lost", "aws s3 ")
         (name,) = re.findall(r"PRE (savepoint-\S+)/", job.shell(listing, **variables))
         job.shell(copy, **variables)
+        # A copy of a checkpoint wants its old bucket.
+        with pytest.raises(AssertionError, match=f"No such file or directory: {folder}"):
+            job.resume(moved)
+        for failing in flink.rest.jobs():
+            if failing["state"] not in TERMINAL_STATES:
+                flink.rest.cancel(failing["jid"])
+                flink.rest.wait_for_state(failing["jid"], set(TERMINAL_STATES), 60)
         job.resume(f"s3://other-savepoints-{ACCOUNT}/other/savepoints/{name}")
         job.check(repeats=True)
