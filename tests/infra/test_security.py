@@ -444,6 +444,25 @@ def settings(unit: str) -> dict[str, str]:
     return found
 
 
+def test_what_runs_on_nodes_has_no_privileges_and_few_system_calls() -> None:
+    files = {path.name.removesuffix(".tftpl"): path for path in terraform.SOURCE.glob("modules/*/*/*.service*")}
+    units = {name: settings(path.read_text()) for name, path in files.items()}
+    # Root boots a node, tells Auto Scaling of it and stops its TaskManager.
+    assert {name for name, unit in units.items() if "User" not in unit} == {
+        "event-trigger-boot.service",
+        "event-trigger-registered.service",
+        "flink-drain.service",
+    }
+    confined = {name: unit for name, unit in units.items() if "SystemCallFilter" in unit}
+    worker, *others = sorted(confined, key=lambda name: -int(confined[name]["OOMScoreAdjust"]))
+    assert (worker, others[0]) == ("event-trigger-worker@.service", "flink-taskmanager.service")
+    assert set(others[1:]) == {"flink-jobmanager.service", "zookeeper.service"}
+    for name, unit in confined.items():
+        assert unit["SystemCallFilter"].split()[0] == "@system-service", name
+        assert (unit["SystemCallArchitectures"], unit["ProtectSystem"]) == ("native", "strict"), name
+        assert (unit["NoNewPrivileges"], unit["CapabilityBoundingSet"]) == ("yes", ""), name
+
+
 def test_zookeeper_lets_in_who_logs_in_and_only_jobmanagers_write(audited: Report) -> None:
     user_data = audited.output(BY_DEFAULT, "cluster")["user_data"]
     zookeeper = terraform.files(user_data["zookeeper"])
