@@ -69,8 +69,8 @@ STATE_VARIABLES = {
     "TF_VAR_region": "us-east-1",
     "TF_VAR_attach_deny_insecure_transport_policy": "false",
 }
-# What moto forgets or answers differently of the ZooKeeper nodes: the next apply would replace them. The first three are
-# the module's.
+# What moto forgets or answers differently of the ZooKeeper nodes: the next apply would replace them. The first three
+# are the module's.
 ZOOKEEPER = """
 resource "aws_instance" "this" {
   lifecycle {
