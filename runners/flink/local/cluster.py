@@ -22,8 +22,8 @@ class LocalFlink(Service):
     (``configuration.BASE`` and ``LOCAL``). ``jars`` go into the cluster's class path beside Flink's own; by default
     these are our connectors. ``environment`` is added to the TaskManagers' environment and so to that of their Python
     workers. JVMs of a ``long_lived`` cluster take half a minute to compile themselves and then need less CPU an event;
-    those of another are warm in seconds. ``work_dir`` gets everything, state and checkpoints
-    included: ``conf/``, ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
+    those of another are warm in seconds. ``work_dir`` gets everything, state and checkpoints included: ``conf/``,
+    ``log/``, ``checkpoints/``, ``savepoints/``, ``tmp/``.
     """
 
     name = "Flink"
@@ -99,9 +99,8 @@ class LocalFlink(Service):
         self._class_path = ":".join(str(jar) for jar in [*own[:-1], *jars, own[-1]])
         self._settings = self._all_settings()
         # Their class is in our jars, of which a test's cluster may have none.
-        options = [*(configuration.CLOSED_HTTP_SERVERS if jars else ())]
-        if not self._long_lived:
-            options.append("-XX:TieredStopAtLevel=1")
+        closed = configuration.CLOSED_HTTP_SERVERS if jars else ()
+        options = closed if self._long_lived else (*closed, "-XX:TieredStopAtLevel=1")
         self._launcher = Launcher(java, self._class_path, self._settings, self._environment, self.work_dir, options)
         self._start_job_managers()
         for _ in range(self._wanted_task_managers):

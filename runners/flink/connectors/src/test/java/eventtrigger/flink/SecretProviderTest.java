@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HashMap;
 import java.util.Map;
 import java.util.Set;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
@@ -55,18 +56,21 @@ class SecretProviderTest {
     assertEquals("a\\\"b\\\\c", secret("quoted-env", "PASSWORD"));
   }
 
+  private static ConsumerConfig clientWith(Map<String, Object> properties) {
+    Map<String, Object> all = new HashMap<>(properties);
+    all.put("bootstrap.servers", "b:9092");
+    all.put("key.deserializer", ByteArrayDeserializer.class);
+    all.put("value.deserializer", ByteArrayDeserializer.class);
+    all.put("config.providers", "secret");
+    all.put("config.providers.secret.class", SecretProvider.class.getName());
+    return new ConsumerConfig(all);
+  }
+
   @Test
   void clientsOfKafkaReadFiles(@TempDir Path folder) throws Exception {
     Path file = Files.writeString(folder.resolve("password:1"), "s3cr3t\n");
     var config =
-        new ConsumerConfig(
-            Map.of(
-                "bootstrap.servers", "b:9092",
-                "key.deserializer", ByteArrayDeserializer.class,
-                "value.deserializer", ByteArrayDeserializer.class,
-                "config.providers", "secret",
-                "config.providers.secret.class", SecretProvider.class.getName(),
-                "sasl.jaas.config", "Login required password=\"${secret:quoted-file:" + file + "}\";"));
+        clientWith(Map.of("sasl.jaas.config", "Login required password=\"${secret:quoted-file:" + file + "}\";"));
     assertEquals("Login required password=\"s3cr3t\";", config.getPassword("sasl.jaas.config").value());
   }
 
@@ -80,13 +84,8 @@ class SecretProviderTest {
     String decrypted = "decrypted:file:" + encrypted + "\nfile:" + passphrase;
     for (String reference : Set.of("key-file:" + key, decrypted)) {
       var config =
-          new ConsumerConfig(
+          clientWith(
               Map.of(
-                  "bootstrap.servers", "b:9092",
-                  "key.deserializer", ByteArrayDeserializer.class,
-                  "value.deserializer", ByteArrayDeserializer.class,
-                  "config.providers", "secret",
-                  "config.providers.secret.class", SecretProvider.class.getName(),
                   "security.protocol", "SSL",
                   "ssl.keystore.type", "PEM",
                   "ssl.keystore.certificate.chain", "${secret:certificate-file:" + certificate + "}",
