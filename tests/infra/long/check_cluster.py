@@ -673,6 +673,21 @@ def test_every_metric_that_alarms_look_at_is_reported(booted: dict[str, Machine]
     assert left == set()
 
 
+def test_the_leading_jobmanager_takes_the_savepoints_of_the_timer(
+    booted: dict[str, Machine], cluster: dict[str, Any], rest: FlinkRest
+) -> None:
+    bucket, (job_id,) = cluster["bucket_names"]["savepoints"], [job["jid"] for job in rest.jobs()]
+    before = set(objects(bucket, f"{NAME}/savepoints/"))
+    machine = booted["jobmanager"]
+    started = machine.run("systemctl", "start", "event-trigger-savepoint")
+    journal = machine.run("journalctl", "--no-pager", "-u", "event-trigger-savepoint").stdout
+    assert started.returncode == 0, journal
+    (path,) = re.findall(rf"job {job_id}: s3://{bucket}/(\S+)", journal)
+    assert f"{path}/_metadata" in set(objects(bucket, f"{NAME}/savepoints/")) - before
+    counted = aws("cloudwatch").list_metrics(MetricName="savepoints_taken")["Metrics"]
+    assert len(counted) == 1
+
+
 def test_a_killed_jobmanager_process_comes_back_with_the_job(booted: dict[str, Machine], rest: FlinkRest) -> None:
     machine = booted["jobmanager"]
     (job,) = [running for running in rest.jobs() if running["state"] == "RUNNING"]
