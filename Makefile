@@ -71,7 +71,7 @@ test-java: ## the connectors' own tests
 	@echo "Connectors: mvn verify"
 	@mvn -q -B -f runners/flink/connectors/pom.xml verify
 
-test-newest-beam: setup ## tests without Flink on the newest Beam that installs; 15 minutes; writes docs/newest-beam.md
+test-newest-beam: setup ## tests on the newest Beam that installs, and the main job on a real Flink with it; half an hour; writes docs/newest-beam.md
 	@$(BIN)/python -m tests.newest_beam
 
 test-dist: setup ## what `make dist` builds, installed elsewhere with each Python found, and launching on a Flink; writes docs/measurements/packages.md

@@ -1,18 +1,20 @@
-"""Runs the tests that need no Flink against the newest Beam that installs: ``make test-newest-beam``.
+"""Runs tests against the newest Beam that installs, without and with Flink: ``make test-newest-beam``.
 
 The environment lies in the cache folder, not in the tree. docs/newest-beam.md gets the result. The tests of the
-overrides run with all overrides installed, although these were written for another release.
+overrides run with all overrides installed, although these were written for another release. On Flink the runner is
+that of our own release. A launch and a worker refuse such a pair; those of this environment do not.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +23,15 @@ from typing import Any
 from junitparser import Error, Failure, JUnitXml
 
 from runners.flink import artifacts
+from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.overrides import BEAM_VERSION, OVERRIDES, without_cloud_clients
+from runners.flink.worker import OVERRIDES_VARIABLE
 from tests.overridden import WRITTEN_AGAINST, changed_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "newest-beam.md"
 TESTS = ("tests/transforms", "tests/runners/flink/overrides")
+FLINK_TESTS = ("tests/integration/test_main_job.py",)
 
 # It fails for every other release, which the page shows as changed source.
 _DIGESTS_TEST = (
@@ -35,13 +40,41 @@ _DIGESTS_TEST = (
 _MESSAGE_CHARACTERS = 160
 
 
+# Put into the environment: a launch takes its Beam for the runner's release, and so do the worker's overrides.
+_LAUNCHES = f"""\
+import importlib.metadata
+
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "{BEAM_VERSION}" if name == "apache-beam" else version(name)
+"""
+_WORKER = """\
+#!{python}
+import sys
+
+sys.path.insert(0, {root!r})
+from runners.flink import overrides, worker
+
+with overrides.without_cloud_clients():
+    from apache_beam.version import __version__
+overrides.BEAM_VERSION = __version__
+worker.main()
+"""
+
+
 @dataclass
 class Results:
-    """How many tests ran, how many were skipped, and the messages of those that failed, by node id."""
+    """How many tests ran and were skipped; the messages of those that failed, by node id; which fail here, too."""
 
     tests: int
     skipped: int
     failed: dict[str, str]
+    failed_here: Collection[str] = ()
+
+    @property
+    def counts(self) -> str:
+        """The numbers in words."""
+        passed = self.tests - len(self.failed) - self.skipped
+        return f"{passed} passed, {len(self.failed)} failed, {self.skipped} skipped"
 
 
 def main() -> int:
@@ -50,23 +83,30 @@ def main() -> int:
     described = subprocess.run(
         [python, "-m", "tests.newest_beam", "--describe"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
-    results = run_tests(python, TESTS)
-    # A busy machine may fail a test once; and a test may fail with our own Beam too.
-    results.failed = run_tests(python, results.failed).failed
-    failed_here = run_tests(sys.executable, results.failed).failed
-    PAGE.write_text(page(json.loads(described.stdout), results, failed_here.keys()), "utf-8")
+    results = run_tests_again(python, TESTS)
+    on_flink = {setting: run_tests_again(python, FLINK_TESTS, setting) for setting in ("on", "off")}
+    PAGE.write_text(page(json.loads(described.stdout), results, on_flink), "utf-8")
     sys.stdout.write(f"{PAGE}\n")
     return 0
 
 
-def run_tests(python: str, tests: Collection[str]) -> Results:
-    """Run tests, given as paths or node ids, with this Python."""
+def run_tests_again(python: str, tests: Collection[str], overrides: str = "on") -> Results:
+    """Run tests; those that fail once more, and then with our own Beam: a busy machine may fail a test once."""
+    results = run_tests(python, tests, overrides)
+    results.failed = run_tests(python, results.failed, overrides).failed
+    results.failed_here = run_tests(sys.executable, results.failed, overrides).failed.keys()
+    return results
+
+
+def run_tests(python: str, tests: Collection[str], overrides: str) -> Results:
+    """Run tests, given as paths or node ids, with this Python; workers on Flink with overrides ``on`` or ``off``."""
     if not tests:
         return Results(0, 0, {})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "junit.xml")
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0", "--durations-min=30"]
-        subprocess.run([*command, f"--junitxml={path}", f"--deselect={_DIGESTS_TEST}", *tests], cwd=ROOT, check=False)
+        command += [f"--junitxml={path}", f"--deselect={_DIGESTS_TEST}", *tests]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, OVERRIDES_VARIABLE: overrides}, check=False)
         xml = JUnitXml.fromfile(str(path))
     failed = {
         f"{case.classname.replace('.', '/')}.py::{case.name}": str(result.message).split("\n")[0]
@@ -89,6 +129,11 @@ def make_environment(folder: Path) -> str:
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
     requirements = ["--override", str(any_beam), "-r", str(ROOT / "pyproject.toml"), "--extra", "dev"]
     subprocess.run([uv, "pip", "install", "--quiet", "--refresh", "--python", python, *requirements], check=True)
+    (site_packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    (site_packages / "sitecustomize.py").write_text(_LAUNCHES)
+    worker = Path(python).with_name("event-trigger-worker")  # where a launch looks for it
+    worker.write_text(_WORKER.format(python=python, root=str(ROOT)))
+    worker.chmod(0o755)
     return python
 
 
@@ -102,20 +147,27 @@ def describe() -> dict[str, Any]:
     }
 
 
-def page(described: dict[str, Any], results: Results, failed_here: Collection[str]) -> str:
-    """The page: releases, counts, overrides, and the tests that fail, also those that fail with our own Beam."""
-    failed = len(results.failed)
-    passed = results.tests - failed - results.skipped
+def page(described: dict[str, Any], results: Results, on_flink: Mapping[str, Results]) -> str:
+    """The page: releases, counts, overrides, and the tests that fail, also those that fail with our own Beam.
+
+    ``on_flink``: the results of a job's tests, by whether its workers have overrides.
+    """
     lines = [
         "# The newest Beam",
         "",
         f"This project runs on Beam {BEAM_VERSION}. This page shows what the newest Beam SDK for Python would break.",
-        "`make test-newest-beam` writes it. It installs that SDK into an environment of its own and runs the tests",
-        "that need no Flink.",
+        "`make test-newest-beam` writes it. It installs that SDK into an environment of its own and runs tests there,",
+        f"also a job on Flink {FLINK_VERSION} with Beam's runner of {BEAM_VERSION}.",
         "",
         f"- Run on {datetime.now(UTC):%Y-%m-%d} with Beam {described['beam']} and Python {platform.python_version()}.",
-        f"- Tests: {passed} passed, {failed} failed, {results.skipped} skipped. Tests that failed were repeated; this "
-        "counts the second result.",
+        f"- Tests that need no Flink: {results.counts}.",
+        f"- The job on Flink, workers with overrides: {on_flink['on'].counts}.",
+        f"- The job on Flink, workers without overrides: {on_flink['off'].counts}.",
+        "",
+        "Tests that failed were repeated; this counts the second result. A launch refuses a Beam that is not of the",
+        "runner's release, and a worker refuses to install the overrides. Both checks are off in that environment, to",
+        "see the job there: 20,000 events, whose actions, dead letters and state are compared with an oracle, by user",
+        "shard, by user, and through two kills of a TaskManager (`tests/integration/test_main_job.py`).",
         "",
         "## Overrides",
         "",
@@ -131,11 +183,14 @@ def page(described: dict[str, Any], results: Results, failed_here: Collection[st
         differs = ", ".join(f"`{part}`{' (missing)' * (digest == 'missing')}" for part, digest in changed.items())
         lines.append(f"| `{name}` | {targets.get(name, 'nothing; it starts the SDK harness')} | {differs or 'none'} |")
     lines += ["", "## Tests that fail", ""]
-    for name, message in results.failed.items():
-        scope = f" (with Beam {BEAM_VERSION} too)" if name in failed_here else ""
-        lines.append(f"- `{name}`{scope}: `{message[:_MESSAGE_CHARACTERS].replace('`', chr(39))}`")
-    if not results.failed:
-        lines.append("None.")
+    fails = [("", results), *((f", overrides {setting}", found) for setting, found in on_flink.items())]
+    failures = [
+        f"- `{name}`{where}{f' (with Beam {BEAM_VERSION} too)' * (name in found.failed_here)}: "
+        f"`{message[:_MESSAGE_CHARACTERS].replace('`', chr(39))}`"
+        for where, found in fails
+        for name, message in found.failed.items()
+    ]
+    lines += failures or ["None."]
     return "\n".join(lines) + "\n"
 
 

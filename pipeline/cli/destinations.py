@@ -16,6 +16,7 @@ from pipeline.console import did_you_mean, out, out_json, say
 from pipeline.errors import OptionError
 from pipeline.kafka.topics import existing_topic, send_control_record
 from pipeline.timestamps import shown_time
+from transforms.domain.base.names import NAME, NAME_ALLOWED
 from transforms.domain.webhooks.delivery_queue import is_switch, switch_record
 from transforms.domain.webhooks.destinations import DestinationError, load_destinations
 from transforms.domain.webhooks.url_policy import EgressPolicy
@@ -60,8 +61,8 @@ def disable(
 
 
 def _switch(name: str, enabled: bool, topic: str, brokers: Brokers, file: Path | None) -> None:
-    if not re.fullmatch("[a-z0-9_-]{1,64}", name):
-        raise OptionError(f"destination is {name!r}, allowed: 1 to 64 of a-z, 0-9, _ and -")
+    if not re.fullmatch(NAME, name):
+        raise OptionError(f"destination is {name!r}, allowed: {NAME_ALLOWED}")
     if file is not None and name not in (names := _names(file)):
         hint = did_you_mean(name, names)
         raise OptionError(f"destination is {name!r}, allowed: {', '.join(names)}{f'; {hint}' if hint else ''}")

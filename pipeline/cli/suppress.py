@@ -15,6 +15,7 @@ from pipeline.kafka.rules_topic import RulesTopic
 from pipeline.kafka.topics import send_control_record
 from pipeline.timestamps import read_time, shown_time
 from transforms.domain.base import exact_json
+from transforms.domain.base.names import NAME_ALLOWED
 from transforms.domain.rules.groups import EVERYTHING, groups_of
 from transforms.domain.rules.sets import RuleSet
 from transforms.domain.rules.suppressions import LAST_MS, is_group, suppress_record, unsuppress_record
@@ -114,7 +115,7 @@ def entries_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _send(user_id: str, group: str, topic: str, brokers: Brokers, record: bytes, effect: str) -> None:
     _check_user(user_id)
     if not is_group(group):
-        raise OptionError(f"--group is {group!r}, allowed: 1 to 64 of a-z, 0-9, _ and -, or * for all rules")
+        raise OptionError(f"--group is {group!r}, allowed: {NAME_ALLOWED}, or * for all rules")
     send_control_record(brokers.config(), topic, user_id.encode(), record)
     out(f"{user_id} {effect}: {record.decode()} on {topic}")
 

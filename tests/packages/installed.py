@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.docs.pages import PAGES
+
 UV = str(Path(sys.executable).parent / "uv")
 
 
@@ -46,13 +48,32 @@ class Installed:
         return done.stdout
 
 
+def install_by_the_page(folder: Path, packages: Path) -> Installed:
+    """Make an environment with the commands of docs/installation.md, in which `dist/` is ``packages``."""
+    (page,) = (page for page in PAGES if page.name == "docs/installation.md")
+    (block,) = (block.text for block in page.blocks if "python3 -m venv" in block.text)
+    environment, place = folder / "environment", folder / "elsewhere"
+    place.mkdir(parents=True)
+    script = block.replace("/opt/event-trigger", str(environment)).replace("dist/", f"{packages}/")
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=place,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+    return Installed(environment, place)
+
+
 def install(folder: Path, packages: Path, *, python: str = sys.executable) -> Installed:
-    """Make an environment as docs/installation.md has its readers do: the lock, then the wheels of a `dist/`."""
+    """Make the environment of docs/installation.md, quicker: the lock, then the wheels of a `dist/`."""
     environment, place = folder / "environment", folder / "elsewhere"
     place.mkdir(parents=True)
     commands = [
         [UV, "venv", "--quiet", "--python", python, str(environment)],
-        [UV, "pip", "install", "--quiet", "--python", str(environment), "--require-hashes",
+        [UV, "pip", "install", "--quiet", "--python", str(environment), "--no-deps", "--require-hashes",
          "-r", str(packages / "requirements.txt")],
         [UV, "pip", "install", "--quiet", "--python", str(environment), "--no-deps",
          *map(str, sorted(packages.glob("*.whl")))],

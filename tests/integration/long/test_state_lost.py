@@ -23,6 +23,7 @@ from runners.flink import artifacts
 from runners.flink.rest import TERMINAL_STATES
 from tests import moto
 from tests.builders import oracle_rules, random_stream, record, rule_documents, user_api_of
+from tests.docs.pages import Page
 from tests.faults.s3 import CREDENTIALS, LocalS3
 from tests.faults.stack import within
 from tests.flink_cluster import FlinkCluster, running_since, wait_for_recovery
@@ -49,7 +50,7 @@ def commands(section: str, first_word: str) -> list[str]:
 def blocks(section: str) -> list[str]:
     """The shell blocks of a section."""
     (text,) = re.findall(rf"^## {re.escape(section)}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [block.text for block in Page("docs/incidents.md", text).blocks if block.language == "sh"]
 
 
 @dataclass

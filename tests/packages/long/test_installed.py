@@ -24,7 +24,7 @@ from tests.docs.pages import PAGES
 from tests.figures import Figures
 from tests.integration.jobs import Topics, reading
 from tests.kafka_broker import KafkaBroker
-from tests.packages.installed import Installed, install
+from tests.packages.installed import Installed, install, install_by_the_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Installed:
-    return install(tmp_path_factory.mktemp("installed"), built)
+    return install_by_the_page(tmp_path_factory.mktemp("installed"), built)
 
 
 def interpreter(version: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from transforms.domain.base.names import NAME, NAME_ALLOWED
+
 _TEXT, _NUMBER, _WHOLE, _LIST, _MAPPING = "text", "a number", "a whole number", "a list", "a mapping"
 # By pydantic's type of the error: what is allowed. Braces stand for values of the error's context.
 _ALLOWED: Final = {
@@ -45,7 +47,7 @@ _ALLOWED: Final = {
     "union_tag_not_found": "a mapping with {discriminator}",
 }
 _PATTERNS: Final = {
-    r"^[a-z0-9_-]{1,64}$": "1 to 64 of a-z, 0-9, _ and -",
+    f"^{NAME}$": NAME_ALLOWED,
     r"^[A-Za-z0-9._-]{1,249}$": "1 to 249 of A-Z, a-z, 0-9, ., _ and -",
     r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,7}$": "a name, or a path like parameters.cart_id",
     r"^[A-Za-z_]\w*(\[\])?(\.[A-Za-z_]\w*(\[\])?){0,7}$": "a name, or a path like parameters.items[].sku",

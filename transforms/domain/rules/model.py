@@ -21,6 +21,7 @@ from transforms.domain.base.calendar import EVERY_DAY, zone_of
 from transforms.domain.base.durations import Duration
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.models import StrictModel, repeated
+from transforms.domain.base.names import NAME
 from transforms.domain.rules import templates
 from transforms.domain.rules.lua_source import Lua
 from transforms.domain.rules.placeholders import placeholders_of
@@ -41,7 +42,7 @@ class RuleError(EventTriggerError, ValueError):
     """A rule that cannot be used; the message names the file, line, field, the value and what is allowed."""
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 class DebugAction(StrictModel):

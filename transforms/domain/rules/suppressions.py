@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.names import NAME
 from transforms.domain.rules.groups import EVERYTHING
 
 SUPPRESS: Final = "suppress"
@@ -43,7 +44,7 @@ def unsuppress_record(user_id: str, group: str) -> bytes:
 
 def is_group(name: object) -> bool:
     """Whether this is the name of a group, or ``*``."""
-    return isinstance(name, str) and (name == EVERYTHING or re.fullmatch(r"[a-z0-9_-]{1,64}", name) is not None)
+    return isinstance(name, str) and (name == EVERYTHING or re.fullmatch(NAME, name) is not None)
 
 
 def read_suppression(document: dict[str, Any]) -> Suppression:

@@ -12,11 +12,12 @@ from transforms.domain.rules.open_sequences import match_of, matches_of
 from transforms.domain.rules.sequence_model import Sequence
 from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, has_bad_zone, zone_for
 from transforms.domain.shard import decisions
-from transforms.domain.shard.firing import Firing, Trigger
+from transforms.domain.shard.firing import Firing
 from transforms.domain.shard.group_picks import GroupPicks
 from transforms.domain.shard.held_actions import HeldActions
 from transforms.domain.shard.sequences import Sequences
 from transforms.domain.shard.step_scope import StepScope
+from transforms.domain.shard.trigger import Trigger
 from transforms.domain.shard.webhook_dispatch import WebhookDispatch
 from transforms.domain.users.user import PENDING, UserState
 from transforms.domain.users.visit import Visit

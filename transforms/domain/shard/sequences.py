@@ -15,9 +15,10 @@ from transforms.domain.rules.sequence_model import Sequence
 from transforms.domain.rules.state import MAX_BYTES, MAX_OPEN, OpenSequence
 from transforms.domain.shard import decisions
 from transforms.domain.shard.facts import FiringsExpired, SequenceBegun, SequenceEnded
-from transforms.domain.shard.firing import Firing, Trigger
+from transforms.domain.shard.firing import Firing
 from transforms.domain.shard.group_picks import GroupPicks
 from transforms.domain.shard.step_scope import StepScope
+from transforms.domain.shard.trigger import Trigger
 from transforms.domain.shard.webhook_dispatch import NO_COORDINATE
 
 

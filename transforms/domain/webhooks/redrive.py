@@ -11,11 +11,12 @@ from typing import Annotated
 import msgspec
 import orjson
 
+from transforms.domain.base.names import NAME
 from transforms.domain.events.dead_letter import LostAction
 from transforms.domain.events.letter_signature import LetterSigner, canonical_json
 from transforms.domain.webhooks.delivery_queue import Delivery
 
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
+_Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")]
 
 
 class _RedrivenAction(msgspec.Struct, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import pytest
 from tests.builders import NOW_MS, event, record, rule
 from transforms.domain.events.event import EventLimits, parse_event
 from transforms.domain.rules.actions import action_id, enriched_event
-from transforms.domain.shard.firing import Trigger
+from transforms.domain.shard.trigger import Trigger
 from transforms.domain.users.history import History, Row
 from transforms.domain.users.user import UserState
 from transforms.domain.users.visit import Visit
