@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -23,7 +23,6 @@ _ARN_REGION: Final = re.compile(r"arn:[a-z-]+:secretsmanager:([a-z0-9-]+):")
 _AWS_TIMEOUT_S: Final = 3.0
 _TOKEN: Final = re.compile(r"[!-~]+")  # anything else could end the header
 _TOKEN_PAUSE_S: Final = 5.0
-_FILE_BYTES: Final = 1 << 20  # also a bundle of every public CA is smaller
 
 
 class TokenError(EventTriggerError, ValueError):
@@ -45,7 +44,7 @@ def read_secret(reference: str, check: Callable[[str], object]) -> str:
         if where == "env":
             text = os.environ[name]
         elif where == "file":
-            text = read_file(name).decode("ascii")
+            text = Path(name).read_text("ascii")
         else:
             text = _read_aws(name)
         text.encode("ascii")
@@ -60,21 +59,6 @@ def read_secret(reference: str, check: Callable[[str], object]) -> str:
     except SecretError as error:
         raise SecretError(f"{reference}: {error}") from None
     return text
-
-
-def read_file(path: str) -> bytes:
-    """The content of a file that holds a secret or certificates. A device or a pipe may never end.
-
-    Raises:
-        OSError: the file cannot be read.
-        SecretError: it is no regular file, or larger than 1 MiB.
-    """
-    if stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "rb") as file:
-            content = file.read(_FILE_BYTES + 1)
-        if len(content) <= _FILE_BYTES:
-            return content
-    raise SecretError("not a regular file of at most 1 MiB")
 
 
 class Secret:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -104,21 +103,6 @@ def test_an_aws_secret_that_cannot_be_used_is_named_and_not_shown(aws: dict[str,
         read_secret(f"aws-secret:{name}", str)
     assert str(caught.value) == f"aws-secret:{name}: {reason}"
     assert caught.value.__cause__ is None
-
-
-@pytest.mark.timeout(60)
-def test_a_file_is_regular_and_small(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "large").write_bytes(b"s" * ((1 << 20) + 1))
-    for path in ("/dev/zero", tmp_path, tmp_path / "pipe", tmp_path / "large"):
-        with pytest.raises(SecretError) as caught:
-            read_secret(f"file:{path}", str)
-        assert str(caught.value) == f"file:{path}: not a regular file of at most 1 MiB"
-    # As Kubernetes mounts a secret, so that all its keys change at once.
-    (tmp_path / "..data").mkdir()
-    (tmp_path / "..data" / "token").write_text("s3cr3t")
-    (tmp_path / "token").symlink_to("..data/token")
-    assert read_secret(f"file:{tmp_path}/token", str) == "s3cr3t"
 
 
 def test_without_an_aws_secret_its_client_is_not_imported() -> None:

@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from transforms.adapters.secrets import read_file, read_secret
+from transforms.adapters.secrets import read_secret
 from transforms.domain.base.secret_references import SecretError, is_reference
 
 # Names of properties whose values are secrets.
@@ -91,10 +92,9 @@ def _check_key(text: str) -> None:
 def _check_certificates(option: str, path: str) -> None:
     """As librdkafka does not name the file, and takes an empty folder for CAs."""
     try:
-        text = read_file(path)
-    except (OSError, SecretError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SecretError(f"{option} is {path!r}: {reason}") from None
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SecretError(f"{option} is {path!r}: {error.strerror}") from None
     if not re.search(b"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----", text):
         raise SecretError(f"{option} is {path!r}: no certificate in it, allowed: a file of PEM")
 

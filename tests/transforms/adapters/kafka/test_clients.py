@@ -84,7 +84,7 @@ def test_a_file_of_certificates_is_named_when_it_is_none(name: str, option: str,
     (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\r\nMIIE\r\n-----END CERTIFICATE-----\r\n")
     wrong = {
         "none.pem": "No such file",
-        "": "not a regular file of at most 1 MiB",
+        "": "Is a directory",
         "key.pem": "no certificate in it",
         "empty.pem": "no cert",
     }

@@ -1,13 +1,11 @@
 package eventtrigger.flink;
 
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
-import java.nio.file.attribute.BasicFileAttributes;
 import java.security.AlgorithmParameters;
 import java.security.GeneralSecurityException;
 import java.util.Base64;
@@ -41,7 +39,6 @@ public final class SecretProvider implements ConfigProvider {
       Pattern.compile(
           "-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*-----END [A-Z ]{0,30}PRIVATE KEY-----", Pattern.DOTALL);
   private static final Pattern CERTIFICATE = Pattern.compile("-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----");
-  private static final int FILE_BYTES = 1 << 20;
 
   private final Map<String, String> environment;
 
@@ -157,18 +154,9 @@ public final class SecretProvider implements ConfigProvider {
     return text;
   }
 
-  /** A device or a pipe may never end. */
   private static byte[] content(String path) {
     try {
-      if (Files.readAttributes(Path.of(path), BasicFileAttributes.class).isRegularFile()) {
-        try (InputStream file = Files.newInputStream(Path.of(path))) {
-          byte[] content = file.readNBytes(FILE_BYTES + 1);
-          if (content.length <= FILE_BYTES) {
-            return content;
-          }
-        }
-      }
-      throw new ConfigException("file:" + path + ": not a regular file of at most 1 MiB");
+      return Files.readAllBytes(Path.of(path));
     } catch (NoSuchFileException error) {
       throw new ConfigException("file:" + path + ": No such file or directory");
     } catch (AccessDeniedException error) {

@@ -124,19 +124,7 @@ class SecretProviderTest {
     assertRefused("env:NONE: no such environment variable", "env", "NONE");
     assertRefused("file:/no/such: No such file or directory", "quoted-file", "/no/such");
     assertRefused("file:/no/such: No such file or directory", "certificate-file", "/no/such");
-  }
-
-  @Test
-  void aFileIsRegularAndSmall(@TempDir Path folder) throws Exception {
-    Path large = Files.write(folder.resolve("large"), new byte[(1 << 20) + 1]);
-    for (String path : Set.of("/dev/zero", folder.toString(), large.toString())) {
-      assertRefused("file:" + path + ": not a regular file of at most 1 MiB", "file", path);
-      assertRefused("file:" + path + ": not a regular file of at most 1 MiB", "certificate-file", path);
-    }
-    // As Kubernetes mounts a secret, so that all its keys change at once.
-    Files.writeString(Files.createDirectory(folder.resolve("..data")).resolve("token"), "s3cr3t\n");
-    Path token = Files.createSymbolicLink(folder.resolve("token"), Path.of("..data/token"));
-    assertEquals("s3cr3t", secret("file", token.toString()));
+    assertRefused("file:" + folder + ": Is a directory", "file", folder.toString());
   }
 
   @Test
