@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import orjson
 
+from transforms.domain.base.checked_documents import FileError, read_regular_file
 from transforms.domain.base.errors import EventTriggerError
 from transforms.domain.base.secret_references import ALLOWED, SecretError, is_reference
 
 _ARN_REGION: Final = re.compile(r"arn:[a-z-]+:secretsmanager:([a-z0-9-]+):")
 _AWS_TIMEOUT_S: Final = 3.0
+_MAX_FILE_BYTES: Final = 64 * 1024  # as many as AWS allows
 _TOKEN: Final = re.compile(r"[!-~]+")  # anything else could end the header
 _TOKEN_PAUSE_S: Final = 5.0
 
@@ -37,14 +39,15 @@ def read_secret(reference: str, check: Callable[[str], object]) -> str:
         check: raises SecretError, without the text, for a text of the wrong form.
 
     Raises:
-        SecretError: the secret cannot be read, is not ASCII or has the wrong form.
+        SecretError: the secret cannot be read, is not ASCII or has the wrong form, or its file is not a regular one or
+            has more than 64 KiB.
     """
     where, _, name = reference.partition(":")
     try:
         if where == "env":
             text = os.environ[name]
         elif where == "file":
-            text = Path(name).read_text("ascii")
+            text = read_regular_file(Path(name), _MAX_FILE_BYTES).decode("ascii")
         else:
             text = _read_aws(name)
         text.encode("ascii")
@@ -56,7 +59,7 @@ def read_secret(reference: str, check: Callable[[str], object]) -> str:
         raise SecretError(f"{reference}: {error.strerror}") from None
     except UnicodeError:
         raise SecretError(f"{reference}: not ASCII") from None
-    except SecretError as error:
+    except (FileError, SecretError) as error:
         raise SecretError(f"{reference}: {error}") from None
     return text
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -121,6 +122,30 @@ class FakeClock:
 def anything(text: str) -> None:
     if not text:
         raise SecretError("empty")
+
+
+@pytest.mark.timeout(30)
+def test_a_file_that_may_have_no_end_is_not_read(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    large.write_text("s" * (64 * 1024 + 1))
+    for path, reason in (
+        (Path("/dev/zero"), "no regular file"),
+        (pipe, "no regular file"),
+        (tmp_path, "Is a directory"),
+        (large, "65537 bytes, allowed are 65536"),
+    ):
+        with pytest.raises(SecretError, match=f"^file:{path}: {reason}$"):
+            read_secret(f"file:{path}", anything)
+
+
+def test_a_link_leads_to_a_secret(tmp_path: Path) -> None:
+    # As Kubernetes mounts one.
+    (tmp_path / "..data_1").mkdir()
+    (tmp_path / "..data_1" / "password").write_text("s" * (64 * 1024))
+    (tmp_path / "..data").symlink_to("..data_1")
+    (tmp_path / "password").symlink_to("..data/password")
+    assert read_secret(f"file:{tmp_path}/password", anything) == "s" * (64 * 1024)
 
 
 def test_a_secret_is_read_when_asked_for_and_again_when_it_is_old(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 
 from transforms.adapters.secrets import read_secret
+from transforms.domain.base.checked_documents import FileError, read_regular_file
 from transforms.domain.base.secret_references import SecretError, is_reference
 
 # Names of properties whose values are secrets.
@@ -42,6 +43,7 @@ _KEPT_REASONS: Final = 20
 _TOKEN_PAUSE_S: Final = 60.0
 _LOG: Final = logging.getLogger("event_trigger.kafka")
 _reasons: deque[tuple[int, str]] = deque(maxlen=_KEPT_REASONS)
+_MAX_CERTIFICATES_BYTES: Final = 1024 * 1024  # all public CAs are some 220 KB
 _lock: Final = threading.Lock()
 _count = 0
 
@@ -92,9 +94,11 @@ def _check_key(text: str) -> None:
 def _check_certificates(option: str, path: str) -> None:
     """As librdkafka does not name the file, and takes an empty folder for CAs."""
     try:
-        text = Path(path).read_bytes()
+        text = read_regular_file(Path(path), _MAX_CERTIFICATES_BYTES)
     except OSError as error:
         raise SecretError(f"{option} is {path!r}: {error.strerror}") from None
+    except FileError as error:
+        raise SecretError(f"{option} is {path!r}: {error}") from None
     if not re.search(b"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----", text):
         raise SecretError(f"{option} is {path!r}: no certificate in it, allowed: a file of PEM")
 

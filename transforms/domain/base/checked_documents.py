@@ -53,15 +53,25 @@ def read_file(file: Path, limit: int, folder: Path | None = None) -> bytes:
     try:
         if folder is not None and not file.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
             raise FileError("a link out of its folder, allowed are files in it")
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise FileError("no regular file")
-            content = opened.read(limit + 1)
-            size = max(len(content), os.fstat(opened.fileno()).st_size)
+        return read_regular_file(file, limit)
     except IsADirectoryError:
         raise FileError("a folder, allowed is a file") from None
     except (OSError, RuntimeError) as error:
         raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or 'links in a circle'}") from None
+
+
+def read_regular_file(file: Path, limit: int) -> bytes:
+    """Read a regular file of at most ``limit`` bytes, or one that a link leads to, as ``read_file`` does.
+
+    Raises:
+        FileError: it is no regular file or has more bytes.
+        OSError: it cannot be read.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise FileError("no regular file")
+        content = opened.read(limit + 1)
+        size = max(len(content), os.fstat(opened.fileno()).st_size)
     if len(content) > limit:
         raise FileError(f"{size} bytes, allowed are {limit}")
     return content

@@ -81,10 +81,13 @@ def test_a_key_is_whole_and_in_pem(text: str, tmp_path: Path) -> None:
 def test_a_file_of_certificates_is_named_when_it_is_none(name: str, option: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(KEY)
     (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "large.pem").write_text(" " * (1024 * 1024 + 1))
     (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\r\nMIIE\r\n-----END CERTIFICATE-----\r\n")
     wrong = {
         "none.pem": "No such file",
         "": "Is a directory",
+        "/dev/zero": "no regular file",
+        "large.pem": "1048577 bytes, allowed are 1048576",
         "key.pem": "no certificate in it",
         "empty.pem": "no cert",
     }

@@ -1,11 +1,13 @@
 package eventtrigger.flink;
 
 import java.io.IOException;
+import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.security.AlgorithmParameters;
 import java.security.GeneralSecurityException;
 import java.util.Base64;
@@ -34,6 +36,8 @@ import org.apache.kafka.common.config.provider.ConfigProvider;
  * (transforms/adapters/kafka/clients.py).
  */
 public final class SecretProvider implements ConfigProvider {
+  private static final int MAX_SECRET_BYTES = 64 * 1024;
+  private static final int MAX_CERTIFICATES_BYTES = 1024 * 1024;
   private static final Pattern CONTROL = Pattern.compile("[\\x00-\\x1f\\x7f]");
   private static final Pattern PRIVATE_KEY =
       Pattern.compile(
@@ -102,7 +106,7 @@ public final class SecretProvider implements ConfigProvider {
 
   /** What is written beside certificates, as OpenSSL does, may be of any encoding. */
   private static String certificates(String path) {
-    String text = new String(content(path), StandardCharsets.ISO_8859_1);
+    String text = new String(content(path, MAX_CERTIFICATES_BYTES), StandardCharsets.ISO_8859_1);
     if (!CERTIFICATE.matcher(text).find()) {
       throw new ConfigException("file:" + path + ": no certificate in it, allowed: a file of PEM");
     }
@@ -142,7 +146,7 @@ public final class SecretProvider implements ConfigProvider {
       }
     } else {
       // Bytes that are not ASCII become characters that are not, too.
-      text = new String(content(place), StandardCharsets.ISO_8859_1);
+      text = new String(content(place, MAX_SECRET_BYTES), StandardCharsets.ISO_8859_1);
     }
     if (!StandardCharsets.US_ASCII.newEncoder().canEncode(text)) {
       throw new ConfigException(reference + ": not ASCII");
@@ -154,9 +158,25 @@ public final class SecretProvider implements ConfigProvider {
     return text;
   }
 
-  private static byte[] content(String path) {
+  /** What has no end, as a device or a pipe may, is not opened. */
+  private static byte[] content(String path, int limit) {
     try {
-      return Files.readAllBytes(Path.of(path));
+      Path file = Path.of(path);
+      BasicFileAttributes attributes = Files.readAttributes(file, BasicFileAttributes.class);
+      if (attributes.isDirectory()) {
+        throw new ConfigException("file:" + path + ": Is a directory");
+      }
+      if (!attributes.isRegularFile()) {
+        throw new ConfigException("file:" + path + ": no regular file");
+      }
+      try (InputStream opened = Files.newInputStream(file)) {
+        byte[] content = opened.readNBytes(limit + 1);
+        if (content.length > limit) {
+          long size = Math.max(content.length, Files.size(file));
+          throw new ConfigException("file:" + path + ": " + size + " bytes, allowed are " + limit);
+        }
+        return content;
+      }
     } catch (NoSuchFileException error) {
       throw new ConfigException("file:" + path + ": No such file or directory");
     } catch (AccessDeniedException error) {

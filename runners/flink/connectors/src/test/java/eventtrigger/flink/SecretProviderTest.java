@@ -2,10 +2,12 @@ package eventtrigger.flink;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Set;
@@ -125,6 +127,36 @@ class SecretProviderTest {
     assertRefused("file:/no/such: No such file or directory", "quoted-file", "/no/such");
     assertRefused("file:/no/such: No such file or directory", "certificate-file", "/no/such");
     assertRefused("file:" + folder + ": Is a directory", "file", folder.toString());
+  }
+
+  @Test
+  void whatMayHaveNoEndIsNotRead(@TempDir Path folder) throws Exception {
+    Path pipe = folder.resolve("pipe");
+    assertEquals(0, new ProcessBuilder("mkfifo", pipe.toString()).start().waitFor());
+    Path large = Files.writeString(folder.resolve("large"), "s".repeat(64 * 1024 + 1));
+    Path many = Files.writeString(folder.resolve("many"), " ".repeat(1024 * 1024 + 1));
+    assertTimeoutPreemptively(
+        Duration.ofSeconds(30),
+        () -> {
+          for (String path : Set.of("file", "key-file", "certificate-file")) {
+            for (String file : Set.of("/dev/zero", pipe.toString())) {
+              assertRefused("file:" + file + ": no regular file", path, file);
+            }
+          }
+          assertRefused("file:" + large + ": 65537 bytes, allowed are 65536", "file", large.toString());
+          assertRefused(
+              "file:" + many + ": 1048577 bytes, allowed are 1048576", "certificate-file", many.toString());
+        });
+  }
+
+  @Test
+  void aLinkLeadsToASecret(@TempDir Path folder) throws Exception {
+    // As Kubernetes mounts one.
+    Files.createDirectory(folder.resolve("..data_1"));
+    Files.writeString(folder.resolve("..data_1/password"), "s".repeat(64 * 1024));
+    Files.createSymbolicLink(folder.resolve("..data"), Path.of("..data_1"));
+    Path link = Files.createSymbolicLink(folder.resolve("password"), Path.of("..data/password"));
+    assertEquals("s".repeat(64 * 1024), secret("file", link.toString()));
   }
 
   @Test
