@@ -8,13 +8,12 @@ that of our own release. A launch and a worker refuse such a pair; those of this
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,6 @@ from junitparser import Error, Failure, JUnitXml
 from runners.flink import artifacts
 from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.overrides import BEAM_VERSION, OVERRIDES, without_cloud_clients
-from runners.flink.worker import OVERRIDES_VARIABLE
 from tests.overridden import WRITTEN_AGAINST, changed_sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +37,7 @@ _DIGESTS_TEST = (
 )
 _MESSAGE_CHARACTERS = 160
 
-
-# Put into the environment: a launch takes its Beam for the runner's release, and so do the worker's overrides.
+# In the environment a launch takes the installed Beam for the runner's release, and a worker for that of the overrides.
 _LAUNCHES = f"""\
 import importlib.metadata
 
@@ -84,29 +81,28 @@ def main() -> int:
         [python, "-m", "tests.newest_beam", "--describe"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     results = run_tests_again(python, TESTS)
-    on_flink = {setting: run_tests_again(python, FLINK_TESTS, setting) for setting in ("on", "off")}
+    on_flink = run_tests_again(python, FLINK_TESTS)
     PAGE.write_text(page(json.loads(described.stdout), results, on_flink), "utf-8")
     sys.stdout.write(f"{PAGE}\n")
     return 0
 
 
-def run_tests_again(python: str, tests: Collection[str], overrides: str = "on") -> Results:
+def run_tests_again(python: str, tests: Collection[str]) -> Results:
     """Run tests; those that fail once more, and then with our own Beam: a busy machine may fail a test once."""
-    results = run_tests(python, tests, overrides)
-    results.failed = run_tests(python, results.failed, overrides).failed
-    results.failed_here = run_tests(sys.executable, results.failed, overrides).failed.keys()
+    results = run_tests(python, tests)
+    results.failed = run_tests(python, results.failed).failed
+    results.failed_here = run_tests(sys.executable, results.failed).failed.keys()
     return results
 
 
-def run_tests(python: str, tests: Collection[str], overrides: str) -> Results:
-    """Run tests, given as paths or node ids, with this Python; workers on Flink with overrides ``on`` or ``off``."""
+def run_tests(python: str, tests: Collection[str]) -> Results:
+    """Run tests, given as paths or node ids, with this Python."""
     if not tests:
         return Results(0, 0, {})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "junit.xml")
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0", "--durations-min=30"]
-        command += [f"--junitxml={path}", f"--deselect={_DIGESTS_TEST}", *tests]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, OVERRIDES_VARIABLE: overrides}, check=False)
+        subprocess.run([*command, f"--junitxml={path}", f"--deselect={_DIGESTS_TEST}", *tests], cwd=ROOT, check=False)
         xml = JUnitXml.fromfile(str(path))
     failed = {
         f"{case.classname.replace('.', '/')}.py::{case.name}": str(result.message).split("\n")[0]
@@ -147,11 +143,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def page(described: dict[str, Any], results: Results, on_flink: Mapping[str, Results]) -> str:
-    """The page: releases, counts, overrides, and the tests that fail, also those that fail with our own Beam.
-
-    ``on_flink``: the results of a job's tests, by whether its workers have overrides.
-    """
+def page(described: dict[str, Any], results: Results, on_flink: Results) -> str:
+    """The page: releases, counts, overrides, and the tests that fail, also those that fail with our own Beam."""
     lines = [
         "# The newest Beam",
         "",
@@ -161,8 +154,7 @@ def page(described: dict[str, Any], results: Results, on_flink: Mapping[str, Res
         "",
         f"- Run on {datetime.now(UTC):%Y-%m-%d} with Beam {described['beam']} and Python {platform.python_version()}.",
         f"- Tests that need no Flink: {results.counts}.",
-        f"- The job on Flink, workers with overrides: {on_flink['on'].counts}.",
-        f"- The job on Flink, workers without overrides: {on_flink['off'].counts}.",
+        f"- Tests of the job on Flink, whose workers have all overrides: {on_flink.counts}.",
         "",
         "Tests that failed were repeated; this counts the second result. A launch refuses a Beam that is not of the",
         "runner's release, and a worker refuses to install the overrides. Both checks are off in that environment, to",
@@ -183,11 +175,10 @@ def page(described: dict[str, Any], results: Results, on_flink: Mapping[str, Res
         differs = ", ".join(f"`{part}`{' (missing)' * (digest == 'missing')}" for part, digest in changed.items())
         lines.append(f"| `{name}` | {targets.get(name, 'nothing; it starts the SDK harness')} | {differs or 'none'} |")
     lines += ["", "## Tests that fail", ""]
-    fails = [("", results), *((f", overrides {setting}", found) for setting, found in on_flink.items())]
     failures = [
-        f"- `{name}`{where}{f' (with Beam {BEAM_VERSION} too)' * (name in found.failed_here)}: "
+        f"- `{name}`{f' (with Beam {BEAM_VERSION} too)' * (name in found.failed_here)}: "
         f"`{message[:_MESSAGE_CHARACTERS].replace('`', chr(39))}`"
-        for where, found in fails
+        for found in (results, on_flink)
         for name, message in found.failed.items()
     ]
     lines += failures or ["None."]
