@@ -19,14 +19,14 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 
 
 class LocalS3(Service):
-    """moto's S3 server with one bucket."""
+    """moto's S3 server with one bucket, ``flink``."""
 
     name = "S3"
     grace_s = 0
+    bucket = "flink"
 
-    def __init__(self, bucket: str = "flink") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.bucket = bucket
         (self._port,) = free_ports(1)
         self.endpoint = f"http://{LOCALHOST}:{self._port}"
 
