@@ -86,7 +86,7 @@ class Pods:
         options += [f"--entrypoint={command}" for command in container.get("command", ())]
         for mount in container["volumeMounts"]:
             (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
-            options += self.volume(volume, mount["mountPath"])
+            options += self.volume(name, volume, mount["mountPath"])
         variables = self.environment(container)
         if name in FLINK:
             files = operator.conf_files({**operator.settings(self.documents), **SETTINGS})
@@ -101,12 +101,16 @@ class Pods:
         servers = ("broker-1.example.com", "broker-2.example.com", "users.internal.example.com")
         return {**dict.fromkeys(services, PODS["jobmanager"]), **dict.fromkeys(servers, HOST), name: PODS[name]}
 
-    def volume(self, volume: Document, path: str) -> list[str]:
+    def volume(self, name: str, volume: Document, path: str) -> list[str]:
         if "configMap" in volume:
             data = the(self.documents, "ConfigMap", volume["configMap"]["name"])["data"]
             return [f"--volume={self.files(volume['configMap']['name'], data)}:{path}:ro"]
-        size = volume["emptyDir"].get("sizeLimit", "1Gi").replace("i", "")
-        return [f"--tmpfs={path}:rw,exec,mode=1777,size={size}"]
+        if "sizeLimit" in volume["emptyDir"]:
+            return [f"--tmpfs={path}:rw,exec,mode=1777,size={volume['emptyDir']['sizeLimit'].removesuffix('i')}"]
+        folder = self.folder / f"{name}-{volume['name']}"
+        folder.mkdir()
+        folder.chmod(0o777)
+        return [f"--volume={folder}:{path}"]
 
     def files(self, name: str, contents: Mapping[str, str]) -> Path:
         folder = self.folder / name
