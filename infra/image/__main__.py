@@ -24,6 +24,15 @@ from runners.flink.errors import FlinkRunnerError
 HERE = Path(__file__).resolve().parent
 
 NAME = "localhost/event-trigger"
+# A store of its own: that of an engine which has been used here may have another storage driver.
+STORE = (
+    "--root",
+    str(ROOT / "build" / "image-store"),
+    "--runroot",
+    "/run/event-trigger-image",
+    "--storage-driver",
+    "vfs",
+)
 USER = 9999  # as in Flink's own images
 # Debian's packages beside the essential ones; the Containerfile has the same list, which a test compares.
 PACKAGES = ("ca-certificates", "libnss-wrapper", "openjdk-17-jre-headless", "python3.11", "tini")
@@ -172,7 +181,7 @@ def _debian() -> Path:
 
 def _buildah(command: str, *arguments: str) -> str:
     isolation = ["--isolation", "chroot"] if command == "run" else []
-    return contents.run("buildah", "--storage-driver", "vfs", command, *isolation, *arguments).strip()
+    return contents.run("buildah", *STORE, command, *isolation, *arguments).strip()
 
 
 if __name__ == "__main__":

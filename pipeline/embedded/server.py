@@ -22,13 +22,15 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 class LocalServer:
-    """Serves ``handler`` on a free port of 127.0.0.1 while the context is open; ``url`` is its address."""
+    """Serves ``handler``, on a free port of 127.0.0.1 by default, while the context is open, at ``url``."""
 
-    def __init__(self, name: str, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
-        server = _Server(("127.0.0.1", 0), handler)
+    def __init__(
+        self, name: str, handler: Callable[..., BaseHTTPRequestHandler], address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
+        server = _Server(address, handler)
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name=name)
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+        self.url = f"http://{address[0]}:{server.server_address[1]}"
 
     def __enter__(self) -> Self:
         self._thread.start()

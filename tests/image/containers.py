@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from infra.image.__main__ import NAME
+from infra.image.__main__ import NAME, STORE
 from infra.packages.__main__ import project_version
 from runners.flink.errors import LocalStackError
 
 IMAGE = f"{NAME}:{project_version()}"
-PODMAN = ("podman", "--storage-driver", "vfs", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
+PODMAN = ("podman", *STORE, "--runtime", "runc", "--cgroup-manager", "cgroupfs")
 
 
 def podman(*arguments: str, deadline_s: float = 1200) -> subprocess.CompletedProcess[str]:

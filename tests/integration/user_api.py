@@ -50,7 +50,9 @@ class Gate:
 
 
 @contextmanager
-def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[str]:
+def serve_users(
+    known: Mapping[str, Any], gate: Gate | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[str]:
     """Serve ``profile``, ``visit`` and ``history`` of users as ``builders.user_api_of`` makes them. Yields its URL.
 
     A call gets the answer that was right when it came. Calls for users that are ``UNAVAILABLE`` get a 403, which is
@@ -75,7 +77,7 @@ def serve_users(known: Mapping[str, Any], gate: Gate | None = None) -> Iterator[
             self.end_headers()
             self.wfile.write(body)
 
-    with LocalServer("user API", Handler) as server:
+    with LocalServer("user API", Handler, address) as server:
         try:
             yield server.url
         finally:

@@ -60,12 +60,13 @@ def conf_files(given: dict[str, str]) -> dict[str, str]:
 
 
 def containers(documents: Sequence[Document]) -> dict[str, tuple[Document, Document]]:
-    """Every pod's specification and its container, Flink's completed as the operator does, for a pod with HA."""
+    """Every pod's specification and its container, Flink's completed as the operator does."""
     found = {name: (template["spec"], dict(template["spec"]["containers"][0])) for name, template in pods(documents)}
     spec = the(documents, "FlinkDeployment")["spec"]
     for role, part in _ROLES.items():
         container = found[role][1]
-        container["args"] = [role]
+        container |= {"command": ["/docker-entrypoint.sh"], "args": [role]}  # not the image's entry point
         container["resources"] = {"limits": {"memory": spec[part]["resource"]["memory"].replace("m", "Mi")}}
-    found["jobmanager"][1]["args"] += ["-D", "jobmanager.rpc.address=$(_POD_IP_ADDRESS)"]
+    if "high-availability.type" in spec["flinkConfiguration"]:
+        found["jobmanager"][1]["args"] += ["-D", "jobmanager.rpc.address=$(_POD_IP_ADDRESS)"]
     return found

@@ -35,9 +35,17 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 FIGURES = Figures(
     "image",
     "# The image, measured\n\n`make test-image` writes this page. It runs the main job in containers of the image\n"
-    "with a real Kafka and kills the TaskManager's container. Times are of a machine with two cores that also\n"
-    "did other work.\n",
-    ("image", "JobManager and TaskManager", "killed container", "outputs", "whole test"),
+    "with a real Kafka and kills the TaskManager's container, then the pods of infra/kubernetes. Times are of a\n"
+    "machine with two cores that also did other work.\n",
+    (
+        "image",
+        "JobManager and TaskManager",
+        "killed container",
+        "outputs",
+        "whole test",
+        "pods of Kubernetes",
+        "SIGTERM",
+    ),
 )
 
 
