@@ -29,7 +29,7 @@ from tests.overridden import WRITTEN_AGAINST, changed_sources
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "newest-beam.md"
 TESTS = ("tests/transforms", "tests/runners/flink/overrides")
-FLINK_TESTS = ("tests/integration/test_main_job.py",)
+FLINK_TESTS = ("tests/integration/test_main_job.py", "tests/integration/test_golden.py")
 
 # It fails for every other release, which the page shows as changed source.
 _DIGESTS_TEST = (
@@ -159,7 +159,8 @@ def page(described: dict[str, Any], results: Results, on_flink: Results) -> str:
         "Tests that failed were repeated; this counts the second result. A launch refuses a Beam that is not of the",
         "runner's release, and a worker refuses to install the overrides. Both checks are off in that environment, to",
         "see the job there: 20,000 events, whose actions, dead letters and state are compared with an oracle, by user",
-        "shard, by user, and through two kills of a TaskManager (`tests/integration/test_main_job.py`).",
+        "shard, by user, and through two kills of a TaskManager (`tests/integration/test_main_job.py`); and a job that",
+        "goes on from a savepoint of an earlier release (`tests/integration/test_golden.py`).",
         "",
         "## Overrides",
         "",

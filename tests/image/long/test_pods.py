@@ -170,7 +170,7 @@ def test_each_pod_of_the_small_overlay_runs_as_rendered(tmp_path: Path) -> None:
     ):
         for topic in ("user-tracking-events", "event-actions"):
             kafka.create_topic(topic, 4)
-        for topic in ("event-dead-letters", "event-decisions", "event-control"):
+        for topic in ("event-dead-letters", "event-decisions", "event-control", "user-inspections", "event-audit"):
             kafka.create_topic(topic)
         jobmanager, task_manager = registered(pods)
         rest = FlinkRest(f"http://{PODS['jobmanager']}:8081")
