@@ -72,6 +72,6 @@ def test_a_user_that_the_platform_chooses_has_a_name_and_can_write() -> None:
     """As on OpenShift: any number, group 0, and no entry in /etc/passwd, for which Hadoop's S3 client fails."""
     names = "id -un; java -XshowSettings:properties -version 2>&1 | sed -n 's/ *user.name = //p'"
     with containers() as run:
-        options = ["--network=none", "--user=12345:0", "--passwd=false"]
+        options = ["--network=none", "--user=12345:0", "--passwd=false", "--volume=/checkpoints"]
         output = run.start("sh", "-c", f"{names}; touch /data/x /checkpoints/x", options=options, wait=True)
     assert output.split() == ["flink", "flink"]
