@@ -22,7 +22,6 @@ from typing import Any
 from junitparser import Error, Failure, JUnitXml
 
 from runners.flink import artifacts
-from runners.flink.artifacts import FLINK_VERSION
 from runners.flink.overrides import BEAM_VERSION, OVERRIDES, without_cloud_clients
 from tests.overridden import WRITTEN_AGAINST, changed_sources
 
@@ -150,7 +149,7 @@ def page(described: dict[str, Any], results: Results, on_flink: Results) -> str:
         "",
         f"This project runs on Beam {BEAM_VERSION}. This page shows what the newest Beam SDK for Python would break.",
         "`make test-newest-beam` writes it. It installs that SDK into an environment of its own and runs tests there,",
-        f"also a job on Flink {FLINK_VERSION} with Beam's runner of {BEAM_VERSION}.",
+        f"also a job on Flink {artifacts.FLINK_VERSION} with Beam's runner of {BEAM_VERSION}.",
         "",
         f"- Run on {datetime.now(UTC):%Y-%m-%d} with Beam {described['beam']} and Python {platform.python_version()}.",
         f"- Tests that need no Flink: {results.counts}.",

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-HOST: Final = "10.78.0.1"
+_NETWORK: Final = "10.78.0"
+HOST: Final = f"{_NETWORK}.1"
 _BRIDGE: Final = "et-pods"
 _NAMESPACE: Final = "event-trigger-pod-"
 
 
 def address(number: int) -> str:
     """The address of the container with this number, from 2 on."""
-    return f"{HOST.rpartition(chr(46))[0]}.{number}"
+    return f"{_NETWORK}.{number}"
 
 
 @contextmanager

@@ -132,8 +132,8 @@ def test_a_container_is_unhealthy_if_the_job_is_down(programs: Path, variable: s
 def test_a_container_that_knows_no_flink_has_no_job_to_judge(programs: Path) -> None:
     program(programs, "event-trigger", "exit 2")
     done = start(programs, script=HEALTH)
-    assert done.returncode == 0
-    assert done.stdout.endswith(" is set: there is no job to judge\n")
+    message = "neither EVENT_TRIGGER_FLINK_MASTER nor EVENT_TRIGGER_CONFIG is set: there is no job to judge\n"
+    assert (done.returncode, done.stdout) == (0, message)
 
 
 def test_flink_node_says_in_one_line_which_setting_is_refused(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.integration.jobs import PATIENT, Topics, reading
 from tests.integration.test_main_job import RECORDS, USERS, check
 from tests.integration.user_api import serve_users
 from tests.kafka_broker import KafkaBroker
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
@@ -136,10 +137,9 @@ def test_nothing_is_lost_or_repeated_when_the_task_managers_container_is_killed(
 
 
 def wait_for_task_managers(rest: FlinkRest, count: int, deadline_s: float = 1200) -> None:
-    give_up = time.monotonic() + deadline_s
-    while True:
+    def registered() -> bool:
         with contextlib.suppress(LocalStackError):
-            if len(rest.task_managers()) == count:
-                return
-        assert time.monotonic() < give_up, f"not {count} TaskManagers after {deadline_s} s"
-        time.sleep(0.5)
+            return len(rest.task_managers()) == count
+        return False
+
+    eventually(registered, f"{count} TaskManagers", deadline_s, pause_s=0.5)

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ import pytest
 import requests
 from confluent_kafka import Producer
 
-from runners.flink.errors import LocalStackError
+from pipeline.launch.options.resolving import Sources
 from runners.flink.rest import FlinkRest
 from tests import moto
 from tests.faults.s3 import CREDENTIALS
@@ -38,6 +38,7 @@ from tests.integration.user_api import serve_users
 from tests.kafka_broker import KafkaBroker
 from tests.kubernetes import operator
 from tests.kubernetes.manifests import Document, render, the
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
@@ -120,6 +121,11 @@ class Pods:
             (folder / file).write_text(text)
         return folder
 
+    def topics(self) -> Iterable[str]:
+        """The topics that the launch needs with the overlay's options."""
+        files = self.files("event-trigger", the(self.documents, "ConfigMap")["data"])
+        return Sources(file=files / "event-trigger.yaml").resolve().settings().needed_topics(True).values()
+
     def environment(self, container: Document) -> dict[str, str]:
         """The variables of a container. One whose secret is not there is left out if it is optional."""
         found = {}
@@ -148,7 +154,7 @@ def s3(bucket: str) -> Iterator[None]:
     environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(moto.packages())}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: requests.put(f"{S3}/{bucket}", timeout=10).ok, "S3 answers")
+        eventually(lambda: status(lambda: requests.put(f"{S3}/{bucket}", timeout=10)) == 200, "S3 answers", 600)
         yield
     finally:
         server.kill()
@@ -169,10 +175,8 @@ def test_each_pod_of_the_small_overlay_runs_as_rendered(tmp_path: Path) -> None:
         serve_users(USERS, address=(HOST, 80)),
         Broker() as kafka,
     ):
-        for topic in ("user-tracking-events", "event-actions"):
+        for topic in pods.topics():
             kafka.create_topic(topic, 4)
-        for topic in ("event-dead-letters", "event-decisions", "event-control", "user-inspections", "event-audit"):
-            kafka.create_topic(topic)
         jobmanager, task_manager = registered(pods)
         rest = FlinkRest(f"http://{PODS['jobmanager']}:8081")
         pods.start("launch", wait=True)
@@ -188,7 +192,7 @@ def test_each_pod_of_the_small_overlay_runs_as_rendered(tmp_path: Path) -> None:
         # As `kubectl port-forward` reaches it: the page takes no other names unless --allowed_host gives them.
         get = partial(requests.get, headers={"Host": "127.0.0.1:8085"}, timeout=60, allow_redirects=False)
         url = f"http://{PODS['page']}:8085"
-        until(lambda: get(f"{url}/health").status_code == 200, "the page finds the job healthy")
+        eventually(lambda: status(lambda: get(f"{url}/health")) == 200, "the page finds the job healthy", 600)
         assert get(url).status_code == 303, "what the page shows needs its token"
         assert requests.get(url, timeout=60).status_code == 400
         FIGURES.record(
@@ -234,14 +238,11 @@ def produce(kafka: KafkaBroker) -> None:
     assert producer.flush(60) == 0
 
 
-def until(condition: Callable[[], bool], what: str, deadline_s: float = 600) -> None:
-    give_up = time.monotonic() + deadline_s
-    while True:
-        with contextlib.suppress(requests.RequestException, LocalStackError):
-            if condition():
-                return
-        assert time.monotonic() < give_up, f"not after {deadline_s:g} s: {what}"
-        time.sleep(0.5)
+def status(call: Callable[[], requests.Response]) -> int:
+    """The status of an answer; 0 while there is none."""
+    with contextlib.suppress(requests.RequestException):
+        return call().status_code
+    return 0
 
 
 def stopped(name: str) -> str:
